@@ -1,0 +1,237 @@
+"""Load a text-to-image pipeline, embed prompts, call its network, decode latents. Stable Diffusion 1.x and 2.x.
+
+Shapes: P prompts, B rows, C H W latent, L tokens, D width.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ppod_data.diffusion.guidance import Network
+from ppod_data.diffusion.schedule import ddim_config
+from ppod_data.errors import ConfigError
+from ppod_data.files import sha256_file
+from ppod_data.scenes import PIPELINE_PATH
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# The files that make a pipeline what it is: weights, configurations, tokenizer. Pickled weights are never loaded.
+_PIPELINE_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+_LORA_FILE = "pytorch_lora_weights.safetensors"
+
+# Latents are decoded in slices of at most this many pixels, so that memory is bounded whatever the batch size.
+_DECODE_PIXELS = 8 * 512 * 512
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DiffusionModel:
+    """A loaded pipeline and its identity."""
+
+    name: str
+    """As the user gave it: `scenes`, a folder, or an id on the Hugging Face Hub."""
+    revision: str | None
+    adapter: str | None
+    """A folder or file of LoRA weights on top of the pipeline."""
+    fingerprint: str
+    """sha256 over the weight files and configurations, the adapter's included: 64 hex digits."""
+    pipeline: Any
+    """diffusers' StableDiffusionPipeline, in eval mode on `device`."""
+    scheduler_config: dict[str, Any]
+    """A complete DDIM configuration."""
+    latent_shape: tuple[int, int, int]
+    """(C, H, W)."""
+    device: str
+    compute_dtype: str
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.latent_shape[1] * int(self.pipeline.vae_scale_factor)
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self.latent_shape[2] * int(self.pipeline.vae_scale_factor)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Conditioning:
+    """What the network is conditioned on, computed once a prompt."""
+
+    prompt_embeds: torch.Tensor
+    """[P, L, D] in the compute dtype."""
+    negative_embeds: torch.Tensor | None
+    """[1, L, D]; None at guidance scale 1, where the unconditional half is not needed."""
+
+
+def load_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    adapter: str | None = None,
+    device: str = "cpu",
+    compute_dtype: str = "fp32",
+) -> DiffusionModel:
+    """Load a pipeline for sampling and training.
+
+    Args:
+        name: `scenes` (shipped with the package), a folder in diffusers format, or an id on the Hub.
+        revision: of the Hub repository; a commit hash makes it exact.
+        adapter: LoRA weights as `save_lora_weights` writes them (a folder or a file). Never fused.
+        compute_dtype: fp32, bf16 or fp16, of the network and the text encoder. The VAE decodes in fp32 where its
+            configuration asks for that.
+
+    Raises:
+        ConfigError: unknown model, a pipeline class or scheduler that is not supported.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    folder = _resolve(name, revision)
+    index = json.loads((folder / "model_index.json").read_text())
+    if index["_class_name"] != "StableDiffusionPipeline":
+        raise ConfigError(f"{name} is a {index['_class_name']}: only StableDiffusionPipeline is supported")
+    upcast_vae = json.loads((folder / "vae" / "config.json").read_text()).get("force_upcast", True)
+    try:
+        with _without_progress_bars():
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                folder,
+                dtype={
+                    "default": DTYPES[compute_dtype],
+                    "vae": torch.float32 if upcast_vae else DTYPES[compute_dtype],
+                },
+                use_safetensors=True,
+                safety_checker=None,
+                requires_safety_checker=False,
+            )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name} is not a complete pipeline in safetensors format: {error}") from error
+    fingerprint = fingerprint_folder(folder)
+    if adapter is not None:
+        weights = _adapter_file(adapter)
+        pipeline.load_lora_weights(weights.parent, weight_name=weights.name)
+        fingerprint = hashlib.sha256(f"{fingerprint}+{sha256_file(weights)}".encode()).hexdigest()
+    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        module.to(device).eval().requires_grad_(False)
+    pipeline.set_progress_bar_config(disable=True)
+    size = pipeline.unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return DiffusionModel(
+        name=name,
+        revision=revision,
+        adapter=adapter,
+        fingerprint=fingerprint,
+        pipeline=pipeline,
+        scheduler_config=ddim_config(type(pipeline.scheduler).__name__, pipeline.scheduler.config),
+        latent_shape=(pipeline.unet.config.in_channels, height, width),
+        device=device,
+        compute_dtype=compute_dtype,
+    )
+
+
+def network(model: DiffusionModel) -> Network:
+    """The denoising network as a function of (latents, timesteps, prompt embeddings).
+
+    Timesteps are passed one a row in sampling and training alike, so that both take the same code path.
+    """
+    unet = model.pipeline.unet
+    dtype = DTYPES[model.compute_dtype]
+
+    def call(latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = unet(
+            latents.to(dtype), timesteps, encoder_hidden_states=prompt_embeds, return_dict=False
+        )[0]
+        return output
+
+    return call
+
+
+@torch.no_grad()
+def embed_prompts(
+    model: DiffusionModel, prompts: Sequence[str], negative_prompt: str, guidance_scale: float
+) -> Conditioning:
+    """Embed every prompt once, one at a time: an embedding does not depend on what else is embedded."""
+
+    def embed(prompt: str) -> torch.Tensor:
+        embeds: torch.Tensor = model.pipeline.encode_prompt(prompt, model.device, 1, False)[0]
+        return embeds
+
+    return Conditioning(
+        prompt_embeds=torch.cat([embed(prompt) for prompt in prompts]),
+        negative_embeds=embed(negative_prompt) if guidance_scale > 1 else None,
+    )
+
+
+@torch.no_grad()
+def decode_images(model: DiffusionModel, latents: torch.Tensor) -> list[Image.Image]:
+    """Decode x_0 latents [B, C, H, W] into RGB images by the pipeline's VAE, with its scaling and shift."""
+    vae = model.pipeline.vae
+    scaled = latents.to(model.device, vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+    images: list[Image.Image] = []
+    for part in scaled.split(max(1, _DECODE_PIXELS // (model.height * model.width))):
+        pixels = vae.decode(part, return_dict=False)[0]
+        images += model.pipeline.image_processor.postprocess(pixels, output_type="pil")
+    return images
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """sha256 over (relative name, sha256) of every weight file and configuration of a pipeline folder."""
+    digest = hashlib.sha256()
+    index = json.loads((folder / "model_index.json").read_text())
+    components = sorted(name for name in index if not name.startswith("_") and (folder / name).is_dir())
+    used = [name for name in components if name not in ("safety_checker", "feature_extractor")]
+    paths = [path for name in used for pattern in _PIPELINE_FILES for path in (folder / name).glob(pattern)]
+    for path in sorted(paths):
+        digest.update(f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Loading takes a second or two; the libraries' own bars would break the commands' output."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = [diffusers_logging, transformers_logging]
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
+
+
+def _resolve(name: str, revision: str | None) -> Path:
+    """The local folder of a pipeline, downloaded from the Hub when it is not one already."""
+    if name == "scenes":
+        return PIPELINE_PATH
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise ConfigError(f"{name} is no pipeline: it has no model_index.json")
+        return folder
+    unknown = f"unknown model {name}: give scenes, a pipeline folder, or an id on the Hugging Face Hub (owner/name)"
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        raise ConfigError(unknown)
+    from diffusers import DiffusionPipeline
+
+    try:
+        return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True))
+    except Exception as error:
+        raise ConfigError(f"{unknown}; the Hub says: {str(error).splitlines()[0]}") from error
+
+
+def _adapter_file(adapter: str) -> Path:
+    path = Path(adapter)
+    file = path / _LORA_FILE if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise ConfigError(f"adapter {adapter} holds no LoRA weights: {_LORA_FILE} is what is looked for")
+    return file

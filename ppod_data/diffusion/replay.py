@@ -1,0 +1,48 @@
+"""The log-probability of a recorded step under a policy: what the sampler computed, computed again.
+
+Shapes: B rows, C H W latent, L tokens, D width. Rows of one call may stand at different steps.
+"""
+
+import torch
+
+from ppod_data.diffusion.ddim import log_prob, posterior_mean
+from ppod_data.diffusion.guidance import Network, guided_prediction
+from ppod_data.diffusion.schedule import DDIMSchedule
+
+
+def replay_log_prob(
+    network: Network,
+    schedule: DDIMSchedule,
+    *,
+    latents: torch.Tensor,
+    next_latents: torch.Tensor,
+    step_index: torch.Tensor,
+    prompt_embeds: torch.Tensor,
+    negative_embeds: torch.Tensor | None,
+    guidance_scale: float,
+    guidance_mode: str,
+) -> torch.Tensor:
+    """log π(x_{t-1} | x_t, c), averaged over latent dimensions, differentiable in the network's weights.
+
+    An untouched policy gives the stored number to the last bit in the batch shape and precision of the sampler.
+
+    Args:
+        latents, next_latents: x_t and x_{t-1} as stored, fp32 [B, C, H, W].
+        step_index: int64 [B], stochastic steps only.
+        prompt_embeds: [B, L, D].
+        negative_embeds: [1, L, D] or None at guidance scale 1.
+
+    Returns:
+        fp64 [B].
+    """
+    prediction = guided_prediction(
+        network,
+        latents,
+        schedule.timesteps[step_index],
+        prompt_embeds,
+        negative_embeds,
+        guidance_scale=guidance_scale,
+        guidance_mode=guidance_mode,
+    )
+    mean = posterior_mean(schedule, step_index, prediction, latents)
+    return log_prob(schedule, step_index, mean, next_latents)

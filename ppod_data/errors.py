@@ -1,0 +1,33 @@
+"""The errors that users see: one clear line each that says what to do next.
+
+Every error carries the exit code of the command line: 2 for bad options or input that contradicts itself,
+1 for a failure of the world. Each also inherits the standard error it specialises, so library users can catch either.
+"""
+
+
+class PpodError(Exception):
+    """Base of every error that ppod raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(PpodError, ValueError):
+    """An option, a prompt file or a name that cannot be right: nothing was written."""
+
+    exit_code = 2
+
+
+class SpecMismatchError(ConfigError):
+    """The data set folder was made with another generation spec."""
+
+
+class DamagedError(PpodError, RuntimeError):
+    """A stored file does not hold the bytes that were committed."""
+
+
+class DriftError(PpodError, RuntimeError):
+    """Replayed log-probabilities differ from the stored ones by more than training can bear."""
+
+
+class NonFiniteError(PpodError, RuntimeError):
+    """A loss, log-probability or gradient is NaN or infinite."""

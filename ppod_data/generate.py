@@ -1,0 +1,276 @@
+"""Sample images and record their denoising chains, shard by shard.
+
+Shard i of a data set is a pure function of (generation spec, i): noise is keyed by what it is for, batches never
+cross a shard, and every option that reaches a bit is in the spec. So resuming is making what is missing, and workers
+need no coordination: each takes whole shards.
+
+Shapes: B rows, T steps, C H W latent.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ppod_data.dataset import create, encode_latents, latent_rows
+from ppod_data.diffusion.guidance import Network
+from ppod_data.diffusion.model import DTYPES, Conditioning, DiffusionModel, decode_images, embed_prompts, network
+from ppod_data.diffusion.sampling import Chain, sample_chain
+from ppod_data.diffusion.schedule import DDIMSchedule, build_schedule
+from ppod_data.environment import environment
+from ppod_data.errors import ConfigError, NonFiniteError
+from ppod_data.files import atomic_write, canonical_json
+from ppod_data.images import encode_png, pixels_sha256
+from ppod_data.noise import standard_normal
+from ppod_data.shards import Sample, ShardWriter, shard_committed
+from ppod_data.spec import GenerationSpec
+
+_SHARD_BYTES = 256 * 2**20
+_SHARD_IMAGES = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSummary:
+    """What one call of `generate` did."""
+
+    num_samples: int
+    """Samples in the shards that were asked for."""
+    num_made: int
+    """Of those, made by this call; the others were there already."""
+    num_shards_made: int
+    seconds: float
+    deterministic_steps: tuple[int, ...]
+    """Steps of zero variance: recorded, without a log-probability and outside the loss."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampler:
+    """A model made ready to sample what a spec asks for."""
+
+    model: DiffusionModel
+    network: Network
+    schedule: DDIMSchedule
+    conditioning: Conditioning
+
+
+def build_spec(
+    model: DiffusionModel,
+    *,
+    prompts: Sequence[str],
+    negative_prompt: str = "",
+    num_images_per_prompt: int = 64,
+    num_inference_steps: int = 20,
+    guidance_scale: float | None = None,
+    guidance_mode: str = "batched",
+    ddim_eta: float = 1.0,
+    initial_noise: str = "per-image",
+    seed: int = 0,
+    stage: int = 0,
+    purpose: str = "train",
+    batch_size: int | None = None,
+    images_per_shard: int | None = None,
+    latent_dtype: str = "fp32",
+    store_steps: str = "all",
+) -> GenerationSpec:
+    """The generation spec of a data set made by `model`, with what the user left open filled in.
+
+    guidance_scale: 1 for `scenes`, 5 for other models. batch_size: 64 for images up to 64 pixels, else 8.
+    images_per_shard: whole batches that make about 256 MiB of latents, at most 512 images.
+
+    Raises:
+        ConfigError: an option out of its range, by name.
+    """
+    small = max(model.height, model.width) <= 64
+    batch_size = batch_size if batch_size is not None else (64 if small else 8)
+    if images_per_shard is None:
+        bytes_per_image = (num_inference_steps + 1) * int(np.prod(model.latent_shape)) * DTYPES[latent_dtype].itemsize
+        images = min(_SHARD_IMAGES, _SHARD_BYTES // max(bytes_per_image, 1))
+        images_per_shard = max(1, images // max(batch_size, 1)) * batch_size
+    spec = GenerationSpec(
+        model=model.name,
+        revision=model.revision,
+        adapter=model.adapter,
+        policy_fingerprint=model.fingerprint,
+        scheduler=model.scheduler_config,
+        prompts=tuple(prompts),
+        negative_prompt=negative_prompt,
+        num_images_per_prompt=num_images_per_prompt,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale if guidance_scale is not None else (1.0 if model.name == "scenes" else 5.0),
+        guidance_mode=guidance_mode,
+        ddim_eta=ddim_eta,
+        initial_noise=initial_noise,
+        seed=seed,
+        stage=stage,
+        purpose=purpose,
+        batch_size=batch_size,
+        images_per_shard=images_per_shard,
+        compute_dtype=model.compute_dtype,
+        latent_dtype=latent_dtype,
+        store_steps=store_steps,
+        height=model.height,
+        width=model.width,
+        latent_shape=model.latent_shape,
+    )
+    spec.validate()
+    return spec
+
+
+def select_shards(spec: GenerationSpec, shards: tuple[int, int] | None, rank: int, world_size: int) -> list[int]:
+    """The shards of this worker: those of A:B (all when None) with i % world_size == rank.
+
+    Raises:
+        ConfigError: a range outside the data set.
+    """
+    first, end = shards if shards is not None else (0, spec.num_shards)
+    if not 0 <= first < end <= spec.num_shards:
+        raise ConfigError(f"shards {first}:{end} is no range of this data set: it has shards 0:{spec.num_shards}")
+    return [i for i in range(first, end) if i % world_size == rank]
+
+
+def generate(
+    root: Path,
+    spec: GenerationSpec,
+    model: DiffusionModel,
+    *,
+    shards: Sequence[int],
+    license: str = "unknown",
+    on_batch: Callable[[int], None] = lambda num_images: None,
+    on_shard: Callable[[int, bool], None] = lambda shard, made: None,
+) -> GenerateSummary:
+    """Make the missing ones of `shards` in the data set folder `root`, creating the folder when it is new.
+
+    Args:
+        on_batch: called with the number of images of every batch that is done or skipped.
+        on_shard: called with the shard's number and whether it was made now.
+
+    Raises:
+        SpecMismatchError: the folder holds a data set made with another spec.
+        NonFiniteError: the model gave NaN or infinite latents; the shard is not written.
+    """
+    create(root, spec, license)
+    sampler: Sampler | None = None
+    start = time.monotonic()
+    made: list[int] = []
+    for shard in shards:
+        indices = spec.shard_range(shard)
+        if shard_committed(root, shard):
+            on_batch(len(indices))
+            on_shard(shard, False)
+            continue
+        sampler = sampler or prepare_sampler(spec, model)
+        with ShardWriter(root, shard) as writer:
+            for first in range(indices.start, indices.stop, spec.batch_size):
+                batch = range(first, min(first + spec.batch_size, indices.stop))
+                for sample in sample_records(spec, sampler, batch):
+                    writer.add(sample)
+                on_batch(len(batch))
+        record = canonical_json(environment() | {"device": model.device, "threads": torch.get_num_threads()})
+        atomic_write(root / "environment" / f"{shard:06d}.json", (record + "\n").encode())
+        made.append(shard)
+        on_shard(shard, True)
+    schedule = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta)
+    return GenerateSummary(
+        num_samples=sum(len(spec.shard_range(shard)) for shard in shards),
+        num_made=sum(len(spec.shard_range(shard)) for shard in made),
+        num_shards_made=len(made),
+        seconds=time.monotonic() - start,
+        deterministic_steps=tuple(i for i, stochastic in enumerate(schedule.stochastic) if not stochastic),
+    )
+
+
+def prepare_sampler(spec: GenerationSpec, model: DiffusionModel) -> Sampler:
+    """The schedule and the embedded prompts of a spec, on the model's device."""
+    return Sampler(
+        model=model,
+        network=network(model),
+        schedule=build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).to(model.device),
+        conditioning=embed_prompts(model, spec.prompts, spec.negative_prompt, spec.guidance_scale),
+    )
+
+
+def sample_batch(spec: GenerationSpec, sampler: Sampler, indices: range, *, record: bool) -> Chain:
+    """The chains of samples `indices` of the spec; their noise depends on each sample alone."""
+    device = sampler.model.device
+    steps, shape = spec.num_inference_steps, spec.latent_shape
+    initial = np.empty((len(indices), *shape), np.float32)
+    noise = np.empty((steps, len(indices), *shape), np.float32)
+    for row, index in enumerate(indices):
+        prompt, k = divmod(index, spec.num_images_per_prompt)
+        key = {
+            "purpose": spec.purpose,
+            "stage": spec.stage,
+            "seed": spec.seed,
+            "prompt_id": spec.prompt_ids[prompt],
+        }
+        shared = spec.initial_noise == "per-prompt"
+        initial[row] = standard_normal(**key, image_index=0 if shared else k, stream="initial", shape=shape)
+        noise[:, row] = standard_normal(**key, image_index=k, stream="steps", shape=(steps, *shape))
+    prompt_rows = [index // spec.num_images_per_prompt for index in indices]
+    return sample_chain(
+        sampler.network,
+        sampler.schedule,
+        initial_noise=torch.from_numpy(initial).to(device),
+        step_noise=torch.from_numpy(noise).to(device),
+        prompt_embeds=sampler.conditioning.prompt_embeds[prompt_rows],
+        negative_embeds=sampler.conditioning.negative_embeds,
+        guidance_scale=spec.guidance_scale,
+        guidance_mode=spec.guidance_mode,
+        latent_dtype=DTYPES[spec.latent_dtype],
+        record=record,
+    )
+
+
+def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> list[Sample]:
+    """The rows and trajectory members of samples `indices`, ready for a shard."""
+    chain = sample_batch(spec, sampler, indices, record=True)
+    if not bool(torch.isfinite(chain.latents).all()):
+        raise NonFiniteError(
+            f"samples {indices.start}..{indices.stop - 1} hold NaN or infinite latents: "
+            "try --compute-dtype fp32 or bf16, or a lower guidance scale; nothing of this shard was written"
+        )
+    images = decode_images(sampler.model, chain.latents[-1])
+    step_index = list(spec.stored_steps())
+    rows = latent_rows(step_index)
+    latents = chain.latents[rows].transpose(0, 1).contiguous().cpu()
+    stochastic = list(sampler.schedule.stochastic)
+    log_probs = chain.log_probs.T.tolist()
+    samples = []
+    for row, index in enumerate(indices):
+        prompt, k = divmod(index, spec.num_images_per_prompt)
+        prompt_id = spec.prompt_ids[prompt]
+        samples.append(
+            Sample(
+                sample_id=spec.sample_id(prompt_id, k),
+                prompt_id=prompt_id,
+                prompt=spec.prompts[prompt],
+                image_index=k,
+                seed=spec.seed,
+                image_png=encode_png(images[row]),
+                image_pixels_sha256=pixels_sha256(images[row]),
+                timesteps=sampler.schedule.timesteps.tolist(),
+                stochastic=stochastic,
+                log_probs=[value if known else None for value, known in zip(log_probs[row], stochastic, strict=True)],
+                step_index=step_index,
+                latents_safetensors=encode_latents(latents[row], rows),
+            )
+        )
+    return samples
+
+
+def sample_images(spec: GenerationSpec, model: DiffusionModel) -> Iterator[list[tuple[str, int, Image.Image]]]:
+    """Every sample of a spec as (prompt, image_index, image), a batch at a time, recording nothing.
+
+    Evaluation uses it with `purpose="eval"`, whose noise is never training noise.
+    """
+    sampler = prepare_sampler(spec, model)
+    for first in range(0, spec.num_samples, spec.batch_size):
+        indices = range(first, min(first + spec.batch_size, spec.num_samples))
+        chain = sample_batch(spec, sampler, indices, record=False)
+        images = decode_images(model, chain.latents[-1])
+        pairs = [divmod(index, spec.num_images_per_prompt) for index in indices]
+        yield [(spec.prompts[prompt], k, image) for (prompt, k), image in zip(pairs, images, strict=True)]
