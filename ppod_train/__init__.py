@@ -1,0 +1,1 @@
+"""The trainer: preference optimization of a diffusion model on recorded denoising trajectories."""

@@ -1,0 +1,108 @@
+"""Checkpoints that resume to the bit: weights, optimizer state, progress, and whose reference it is.
+
+No pickle: tensors are safetensors, everything else is JSON. A checkpoint folder appears whole or not at all.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppod_data.errors import ConfigError, DamagedError
+
+_KEPT = 2
+_WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    step: int,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+) -> None:
+    """Write `folder`/step-NNNNNN and remove all but the newest two checkpoints.
+
+    Args:
+        parameters: the trained weights by name, in the optimizer's order.
+        state: JSON values; the training loop's progress and the identities that a resume must agree with.
+    """
+    from safetensors.torch import save_file
+
+    target = folder / f"step-{step:06d}"
+    temporary = folder / f".step-{step:06d}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    weights = {name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
+    moments = {
+        f"{name}/{key}": value.detach().cpu().contiguous()
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state[parameter].items()
+    }
+    save_file(weights, temporary / _WEIGHTS)
+    save_file(moments, temporary / _OPTIMIZER)
+    (temporary / _STATE).write_text(json.dumps(dict(state), indent=1))
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    for old in sorted(folder.glob("step-*"))[:-_KEPT]:
+        shutil.rmtree(old)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint, or None."""
+    return max(folder.glob("step-*"), default=None)
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """The JSON state of a checkpoint."""
+    state: dict[str, Any] = json.loads((checkpoint / _STATE).read_text())
+    return state
+
+
+def load_checkpoint(
+    checkpoint: Path,
+    *,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Put a checkpoint's weights and optimizer state in place.
+
+    Raises:
+        DamagedError: a file of the checkpoint cannot be read, or holds other weights than the policy has.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(checkpoint / _WEIGHTS)
+        moments = load_file(checkpoint / _OPTIMIZER)
+    except (OSError, SafetensorError) as error:
+        raise DamagedError(f"checkpoint {checkpoint} is damaged ({error}): delete it and run again") from error
+    if weights.keys() != parameters.keys():
+        raise DamagedError(f"checkpoint {checkpoint} holds other weights than this policy has: delete it")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+            optimizer.state[parameter] = {
+                key.rsplit("/", 1)[1]: value if key.endswith("/step") else value.to(parameter.device)
+                for key, value in moments.items()
+                if key.rsplit("/", 1)[0] == name
+            }
+
+
+def check_same_run(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Refuse to resume a run with other settings, data or reference than it was started with.
+
+    Raises:
+        ConfigError: naming the first identity that differs and both values.
+    """
+    for key, value in identity.items():
+        if state["identity"].get(key) != value:
+            raise ConfigError(
+                f"this run was started with {key} {state['identity'].get(key)!r}, not {value!r}: "
+                "give the same options, or another --out"
+            )

@@ -1,0 +1,64 @@
+"""Replay stored steps before training: does the trainer compute the log-probabilities that the sampler recorded?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ppod_data.errors import DriftError
+from ppod_data.generate import Sampler
+from ppod_train.batches import PreferenceData, load_batch
+from ppod_train.log_probs import batch_log_probs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """|replayed − stored| log-probability of an untouched policy."""
+
+    steps: tuple[int, ...]
+    """The chain steps that were replayed."""
+    median: tuple[float, ...]
+    """For each step."""
+    p99: tuple[float, ...]
+    overall_p99: float
+    share_exact: float
+    """The share of replayed steps whose log-probability is the stored one to the last bit."""
+
+
+@torch.no_grad()
+def measure_drift(data: PreferenceData, sampler: Sampler, *, num_trajectories: int, batch_size: int) -> Drift:
+    """Replay all trained steps of some trajectories in the trainer's batch shape, guidance mode and precision."""
+    pairs = np.arange(min(num_trajectories, len(data.chosen)))
+    batch = load_batch(data, pairs, data.steps, sampler.model.device)
+    log_probs = batch_log_probs(data.spec, sampler, batch)
+    num_rows = batch.latents.shape[1]
+    columns = [
+        torch.cat(
+            [
+                log_probs(rows, torch.full_like(rows, column))
+                for rows in torch.arange(num_rows, device=sampler.model.device).split(batch_size)
+            ]
+        )
+        for column in range(len(data.steps))
+    ]
+    error = (torch.stack(columns, dim=1) - batch.reference_log_probs).abs().cpu().numpy()
+    return Drift(
+        steps=data.steps,
+        median=tuple(np.median(error, axis=0).tolist()),
+        p99=tuple(np.quantile(error, 0.99, axis=0).tolist()),
+        overall_p99=float(np.quantile(error, 0.99)),
+        share_exact=float((error == 0).mean()),
+    )
+
+
+def check_drift(drift: Drift, log_ratio_clip: float) -> None:
+    """Raise DriftError where the clip band could not tell training from rounding."""
+    if drift.overall_p99 > log_ratio_clip / 10:
+        raise DriftError(
+            f"replayed log-probabilities differ from the stored ones by {drift.overall_p99:.1e} (p99), more than a "
+            f"tenth of the clip {log_ratio_clip:g}: recompute the reference's with `ppod-data log-probs`, train in "
+            "fp32, or widen --log-ratio-clip"
+        )
+
+

@@ -1,0 +1,61 @@
+"""The trained policy: LoRA weights on the network's attention projections, or all of its weights.
+
+The reference needs no second network: its log-probabilities are in the data set.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from ppod_data.diffusion.model import DiffusionModel
+
+_LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+def trainable_parameters(model: DiffusionModel, *, lora_rank: int, seed: int) -> dict[str, torch.nn.Parameter]:
+    """Make the network trainable in place and return its trained weights by name, in fp32.
+
+    A new LoRA's second factor is zero, so that the policy starts as the reference, exactly.
+
+    Args:
+        lora_rank: 0 trains all weights.
+        seed: of LoRA's first factors.
+    """
+    unet = model.pipeline.unet
+    if lora_rank == 0:
+        unet.requires_grad_(True)
+    else:
+        from peft import LoraConfig
+
+        config = LoraConfig(r=lora_rank, lora_alpha=lora_rank, lora_dropout=0.0, target_modules=_LORA_TARGETS)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            unet.add_adapter(config)
+        for parameter in unet.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return {name: parameter for name, parameter in unet.named_parameters() if parameter.requires_grad}
+
+
+def save_policy(model: DiffusionModel, folder: Path) -> None:
+    """Write the policy so that plain diffusers loads it, replacing `folder` at once.
+
+    LoRA: `pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`. Otherwise a whole pipeline for
+    `from_pretrained(folder)`.
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    unet = model.pipeline.unet
+    if getattr(unet, "peft_config", None):
+        from diffusers import StableDiffusionPipeline
+        from diffusers.utils import convert_state_dict_to_diffusers
+        from peft.utils import get_peft_model_state_dict
+
+        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+        StableDiffusionPipeline.save_lora_weights(temporary, unet_lora_layers=layers)
+    else:
+        model.pipeline.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)

@@ -1,0 +1,80 @@
+"""Every choice of an offline training run, with its reason. What each default is worth: docs/experiments.md."""
+
+import math
+from dataclasses import dataclass
+
+from ppod_data.errors import ConfigError
+from ppod_train.objectives import OBJECTIVES
+
+GRADIENTS = ("auto", "one-pass", "two-pass")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """The settings of `train_offline`; `validate` has checked them."""
+
+    objective: str = "ppod"
+    """ppod (Eq. 10, cross-entropy) or ppod-mse (Table 1, squared error)."""
+    dpo_beta: float = 10.0
+    """The paper's η times the N latent dimensions; with the clip it bounds the logit by 2·dpo_beta·T·clip."""
+    log_ratio_clip: float = 0.002
+    """The paper's ε, on the log-ratio averaged over latent dimensions; `inf` turns the clip off."""
+    lora_rank: int = 8
+    """Rank of the LoRA on the attention projections; 0 trains all weights of the network."""
+    learning_rate: float = 1e-3
+    """AdamW's. For full fine-tuning (lora_rank 0) take about a hundredth."""
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    """The gradient is scaled down to this norm where it is larger."""
+    num_train_steps: int = 120
+    pairs_per_step: int = 16
+    """Pairs whose mean loss is one optimizer step; the network sees each of their trajectories once."""
+    timesteps_per_update: int | None = None
+    """Use a random S of the T timesteps a step, scaled by T/S: cheaper, and an approximation. None: all, exact."""
+    batch_size: int | None = None
+    """Evaluations in one network call. None: the data set's own batch size, which makes the replay exact."""
+    gradient: str = "auto"
+    """one-pass keeps the whole graph, two-pass one chunk of it; auto takes one-pass where the graph fits into
+    max_graph_gib and most steps are inside the band. All give the same gradient."""
+    max_graph_gib: float = 4.0
+    seed: int = 0
+    """Order of the pairs, timestep subsets, LoRA's initial weights."""
+    eval_every: int = 20
+    """Steps between evaluations on validation noise; the best policy by mean reward is kept. 0: never, and the
+    last policy is kept."""
+    eval_images_per_prompt: int = 64
+    patience: int = 3
+    """Stop after this many evaluations without a better one. 0: never stop early."""
+    checkpoint_every: int = 20
+    drift_samples: int = 8
+    """Trajectories that are replayed before training, to compare their log-probabilities with the stored ones."""
+
+    def validate(self) -> None:
+        """Raise ConfigError, naming the option, for a value outside its range."""
+        if self.objective not in OBJECTIVES:
+            raise ConfigError(f"objective {self.objective} is unknown: {', '.join(OBJECTIVES)} are known")
+        if self.gradient not in GRADIENTS:
+            raise ConfigError(f"gradient {self.gradient} is unknown: {', '.join(GRADIENTS)} are known")
+        positive = ("dpo_beta", "log_ratio_clip", "learning_rate", "max_grad_norm", "max_graph_gib")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
+            if name != "log_ratio_clip" and not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"{name} must be finite")
+        at_least = {
+            "lora_rank": 0,
+            "weight_decay": 0,
+            "num_train_steps": 1,
+            "pairs_per_step": 1,
+            "timesteps_per_update": 1,
+            "batch_size": 1,
+            "eval_every": 0,
+            "eval_images_per_prompt": 1,
+            "patience": 0,
+            "checkpoint_every": 1,
+            "drift_samples": 1,
+        }
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, not {value}")
