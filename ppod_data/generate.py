@@ -10,6 +10,7 @@ Shapes: B rows, T steps, C H W latent.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,14 @@ from PIL import Image
 
 from ppod_data.dataset import create, encode_latents, latent_rows
 from ppod_data.diffusion.guidance import Network
-from ppod_data.diffusion.model import DTYPES, Conditioning, DiffusionModel, decode_images, embed_prompts, network
+from ppod_data.diffusion.model import (
+    DTYPES,
+    Conditioning,
+    DiffusionModel,
+    decode_images,
+    embed_prompts,
+    network,
+)
 from ppod_data.diffusion.sampling import Chain, sample_chain
 from ppod_data.diffusion.schedule import DDIMSchedule, build_schedule
 from ppod_data.environment import environment
@@ -87,7 +95,9 @@ def build_spec(
     small = max(model.height, model.width) <= 64
     batch_size = batch_size if batch_size is not None else (64 if small else 8)
     if images_per_shard is None:
-        bytes_per_image = (num_inference_steps + 1) * int(np.prod(model.latent_shape)) * DTYPES[latent_dtype].itemsize
+        bytes_per_image = (
+            (num_inference_steps + 1) * int(np.prod(model.latent_shape)) * DTYPES[latent_dtype].itemsize
+        )
         images = min(_SHARD_IMAGES, _SHARD_BYTES // max(bytes_per_image, 1))
         images_per_shard = max(1, images // max(batch_size, 1)) * batch_size
     spec = GenerationSpec(
@@ -100,7 +110,9 @@ def build_spec(
         negative_prompt=negative_prompt,
         num_images_per_prompt=num_images_per_prompt,
         num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale if guidance_scale is not None else (1.0 if model.name == "scenes" else 5.0),
+        guidance_scale=guidance_scale
+        if guidance_scale is not None
+        else (1.0 if model.name == "scenes" else 5.0),
         guidance_mode=guidance_mode,
         ddim_eta=ddim_eta,
         initial_noise=initial_noise,
@@ -120,7 +132,9 @@ def build_spec(
     return spec
 
 
-def select_shards(spec: GenerationSpec, shards: tuple[int, int] | None, rank: int, world_size: int) -> list[int]:
+def select_shards(
+    spec: GenerationSpec, shards: tuple[int, int] | None, rank: int, world_size: int
+) -> list[int]:
     """The shards of this worker: those of A:B (all when None) with i % world_size == rank.
 
     Raises:
@@ -128,7 +142,9 @@ def select_shards(spec: GenerationSpec, shards: tuple[int, int] | None, rank: in
     """
     first, end = shards if shards is not None else (0, spec.num_shards)
     if not 0 <= first < end <= spec.num_shards:
-        raise ConfigError(f"shards {first}:{end} is no range of this data set: it has shards 0:{spec.num_shards}")
+        raise ConfigError(
+            f"shards {first}:{end} is no range of this data set: it has shards 0:{spec.num_shards}"
+        )
     return [i for i in range(first, end) if i % world_size == rank]
 
 
@@ -201,15 +217,16 @@ def sample_batch(spec: GenerationSpec, sampler: Sampler, indices: range, *, reco
     noise = np.empty((steps, len(indices), *shape), np.float32)
     for row, index in enumerate(indices):
         prompt, k = divmod(index, spec.num_images_per_prompt)
-        key = {
-            "purpose": spec.purpose,
-            "stage": spec.stage,
-            "seed": spec.seed,
-            "prompt_id": spec.prompt_ids[prompt],
-        }
+        noise_of = partial(
+            standard_normal,
+            purpose=spec.purpose,
+            stage=spec.stage,
+            seed=spec.seed,
+            prompt_id=spec.prompt_ids[prompt],
+        )
         shared = spec.initial_noise == "per-prompt"
-        initial[row] = standard_normal(**key, image_index=0 if shared else k, stream="initial", shape=shape)
-        noise[:, row] = standard_normal(**key, image_index=k, stream="steps", shape=(steps, *shape))
+        initial[row] = noise_of(image_index=0 if shared else k, stream="initial", shape=shape)
+        noise[:, row] = noise_of(image_index=k, stream="steps", shape=(steps, *shape))
     prompt_rows = [index // spec.num_images_per_prompt for index in indices]
     return sample_chain(
         sampler.network,
@@ -254,7 +271,9 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
                 image_pixels_sha256=pixels_sha256(images[row]),
                 timesteps=sampler.schedule.timesteps.tolist(),
                 stochastic=stochastic,
-                log_probs=[value if known else None for value, known in zip(log_probs[row], stochastic, strict=True)],
+                log_probs=[
+                    value if known else None for value, known in zip(log_probs[row], stochastic, strict=True)
+                ],
                 step_index=step_index,
                 latents_safetensors=encode_latents(latents[row], rows),
             )
@@ -262,7 +281,9 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
     return samples
 
 
-def sample_images(spec: GenerationSpec, model: DiffusionModel) -> Iterator[list[tuple[str, int, Image.Image]]]:
+def sample_images(
+    spec: GenerationSpec, model: DiffusionModel
+) -> Iterator[list[tuple[str, int, Image.Image]]]:
     """Every sample of a spec as (prompt, image_index, image), a batch at a time, recording nothing.
 
     Evaluation uses it with `purpose="eval"`, whose noise is never training noise.

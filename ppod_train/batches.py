@@ -7,9 +7,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from ppod_data.dataset import Dataset, latent_rows
@@ -81,11 +81,15 @@ class PreferenceBatch:
     """fp64 [P]."""
 
 
-def open_preferences(roots: Sequence[Path], pairs: str, *, policy_fingerprint: str) -> PreferenceData:
+def open_preferences(
+    roots: Sequence[Path], pairs: str, *, policy_fingerprint: str, reference_log_probs: str | None = None
+) -> PreferenceData:
     """Join the pair table `pairs` of every data set with its trajectories' places and log-probabilities.
 
     Args:
-        policy_fingerprint: of the reference; the data must have been made by it.
+        policy_fingerprint: of the reference.
+        reference_log_probs: the name under log_probs/ of the reference's log-probabilities on these data sets;
+            None: it made the data, and the recorded ones are its own.
 
     Raises:
         ConfigError: no pairs, a data set of another model or sampler, a pair that refers to a missing sample.
@@ -93,7 +97,7 @@ def open_preferences(roots: Sequence[Path], pairs: str, *, policy_fingerprint: s
     datasets = tuple(Dataset.open(root) for root in roots)
     spec = datasets[0].spec
     for dataset in datasets:
-        _check_alike(spec, dataset, policy_fingerprint)
+        _check_alike(spec, dataset)
     prompts = tuple(dict.fromkeys(prompt for dataset in datasets for prompt in dataset.spec.prompts))
     places = {prompt: i for i, prompt in enumerate(prompts)}
 
@@ -107,12 +111,18 @@ def open_preferences(roots: Sequence[Path], pairs: str, *, policy_fingerprint: s
         if not ids:
             raise ConfigError(f"pairs {pairs} of {dataset.root} is empty: nothing to train on")
         place = {sample_id: len(rows) + i for i, sample_id in enumerate(ids)}
-        rows += [row | {"dataset": number} for row in dataset.trajectory_index(ids).to_pylist()]
+        index = dataset.trajectory_index(ids).to_pylist()
+        reference = _reference_log_probs(dataset, index, policy_fingerprint, reference_log_probs)
+        rows += [row | {"dataset": number, "log_probs": reference[row["sample_id"]]} for row in index]
         chosen += [place[sample_id] for sample_id in table["chosen_id"].to_pylist()]
         rejected += [place[sample_id] for sample_id in table["rejected_id"].to_pylist()]
         labels += table["label"].to_pylist()
 
-    by_id = {prompt_id: places[prompt] for d in datasets for prompt_id, prompt in zip(d.spec.prompt_ids, d.spec.prompts, strict=True)}
+    by_id = {
+        prompt_id: places[prompt]
+        for d in datasets
+        for prompt_id, prompt in zip(d.spec.prompt_ids, d.spec.prompts, strict=True)
+    }
     log_probs = np.array([row["log_probs"] for row in rows], dtype=np.float64)
     stochastic = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic
     steps = tuple(step for step in spec.stored_steps() if stochastic[step])
@@ -140,11 +150,15 @@ def pairs_of_step(data: PreferenceData, *, step: int, pairs_per_step: int, seed:
     """
     total = len(data.chosen)
     positions = np.arange(step * pairs_per_step, (step + 1) * pairs_per_step)
-    order = {epoch: _generator(seed, "epoch", int(epoch)).permutation(total) for epoch in set(positions // total)}
+    order = {
+        epoch: _generator(seed, "epoch", int(epoch)).permutation(total) for epoch in set(positions // total)
+    }
     return np.array([order[position // total][position % total] for position in positions])
 
 
-def timesteps_of_step(data: PreferenceData, *, step: int, timesteps_per_update: int | None, seed: int) -> list[int]:
+def timesteps_of_step(
+    data: PreferenceData, *, step: int, timesteps_per_update: int | None, seed: int
+) -> list[int]:
     """The chain steps of a training step: all, or a random subset in ascending order."""
     if timesteps_per_update is None or timesteps_per_update >= len(data.steps):
         return list(data.steps)
@@ -166,7 +180,9 @@ def load_batch(
         following=torch.tensor([place[step + 1] for step in steps], device=device),
         step_index=torch.tensor(list(steps), device=device),
         prompt_index=torch.from_numpy(data.prompt_index[trajectories]).to(device),
-        reference_log_probs=torch.from_numpy(data.reference_log_probs[trajectories][:, list(steps)]).to(device),
+        reference_log_probs=torch.from_numpy(data.reference_log_probs[trajectories][:, list(steps)]).to(
+            device
+        ),
         chosen=torch.from_numpy(positions[: len(pairs)]).to(device),
         rejected=torch.from_numpy(positions[len(pairs) :]).to(device),
         labels=torch.from_numpy(data.labels[pairs].astype(np.float64)).to(device),
@@ -182,23 +198,39 @@ def read_latents(data: PreferenceData, trajectories: np.ndarray) -> torch.Tensor
     return torch.stack(latents, dim=1)
 
 
-def _check_alike(spec: GenerationSpec, dataset: Dataset, policy_fingerprint: str) -> None:
+def _check_alike(spec: GenerationSpec, dataset: Dataset) -> None:
     for name in _SHARED:
         if getattr(dataset.spec, name) != getattr(spec, name):
             raise ConfigError(
                 f"{dataset.root} was made with {name} {getattr(dataset.spec, name)!r}, the first data set with "
                 f"{getattr(spec, name)!r}: train on data sets of one sampler"
             )
-    if dataset.spec.policy_fingerprint != policy_fingerprint:
-        raise ConfigError(
-            f"{dataset.root} was made by another model ({dataset.spec.model}, fingerprint "
-            f"{dataset.spec.policy_fingerprint[:16]}…) than the one to train ({policy_fingerprint[:16]}…): "
-            "give the model that made the data"
-        )
     if missing := dataset.missing_shards():
         raise ConfigError(
-            f"{dataset.root} lacks {len(missing)} of {dataset.spec.num_shards} shards: run its ppod-gen again to finish it"
+            f"{dataset.root} lacks {len(missing)} of {dataset.spec.num_shards} shards: "
+            "run its ppod-gen again to finish it"
         )
+
+
+def _reference_log_probs(
+    dataset: Dataset, index: Sequence[dict[str, Any]], policy_fingerprint: str, name: str | None
+) -> dict[str, list[float | None]]:
+    """sample_id -> log π_ref, either as recorded or from log_probs/<name>; of the reference in both cases."""
+    if name is None:
+        made_by, whose = dataset.spec.policy_fingerprint, f"was made by another model ({dataset.spec.model})"
+        values = {row["sample_id"]: row["log_probs"] for row in index}
+    else:
+        table = dataset.log_probs(name)
+        made_by = table.schema.metadata[b"policy_fingerprint"].decode()
+        whose = f"has under log_probs/{name} those of another model"
+        values = dict(zip(table["sample_id"].to_pylist(), table["log_probs"].to_pylist(), strict=True))
+    if made_by != policy_fingerprint:
+        raise ConfigError(
+            f"{dataset.root} {whose}, fingerprint {made_by[:16]}…, than the one to train "
+            f"({policy_fingerprint[:16]}…): give the model that made the data, or compute the reference's "
+            "log-probabilities with `ppod-data log-probs` and name them"
+        )
+    return values
 
 
 def _generator(*key: object) -> np.random.Generator:

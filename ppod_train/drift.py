@@ -1,6 +1,5 @@
 """Replay stored steps before training: does the trainer compute the log-probabilities that the sampler recorded?"""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from ppod_data.errors import DriftError
 from ppod_data.generate import Sampler
 from ppod_train.batches import PreferenceData, load_batch
+from ppod_train.gradient import all_log_probs
 from ppod_train.log_probs import batch_log_probs
 
 
@@ -32,17 +32,8 @@ def measure_drift(data: PreferenceData, sampler: Sampler, *, num_trajectories: i
     pairs = np.arange(min(num_trajectories, len(data.chosen)))
     batch = load_batch(data, pairs, data.steps, sampler.model.device)
     log_probs = batch_log_probs(data.spec, sampler, batch)
-    num_rows = batch.latents.shape[1]
-    columns = [
-        torch.cat(
-            [
-                log_probs(rows, torch.full_like(rows, column))
-                for rows in torch.arange(num_rows, device=sampler.model.device).split(batch_size)
-            ]
-        )
-        for column in range(len(data.steps))
-    ]
-    error = (torch.stack(columns, dim=1) - batch.reference_log_probs).abs().cpu().numpy()
+    replayed = all_log_probs(log_probs, batch.reference_log_probs.shape, chunk_size=batch_size)
+    error = (replayed - batch.reference_log_probs).abs().cpu().numpy()
     return Drift(
         steps=data.steps,
         median=tuple(np.median(error, axis=0).tolist()),
@@ -60,5 +51,3 @@ def check_drift(drift: Drift, log_ratio_clip: float) -> None:
             f"tenth of the clip {log_ratio_clip:g}: recompute the reference's with `ppod-data log-probs`, train in "
             "fp32, or widen --log-ratio-clip"
         )
-
-

@@ -37,16 +37,16 @@ class Gradient:
     """The share of the U·T evaluations that were back-propagated."""
 
 
-def two_pass_gradient(log_probs: LogProbs, reference: torch.Tensor, loss: Loss, *, chunk_size: int) -> Gradient:
+def two_pass_gradient(
+    log_probs: LogProbs, reference: torch.Tensor, loss: Loss, *, chunk_size: int
+) -> Gradient:
     """Add dL/dθ to the parameters' gradients, holding the graph of at most `chunk_size` evaluations.
 
     Args:
         reference: log π_ref, fp64 [U, T].
     """
-    chunks = _chunks(torch.ones_like(reference, dtype=torch.bool), chunk_size)
     with torch.no_grad():
-        policy = torch.cat([log_probs(rows, columns) for rows, columns in chunks])
-    log_ratios = _to_matrix(policy, reference) - reference
+        log_ratios = all_log_probs(log_probs, reference.shape, chunk_size=chunk_size) - reference
     value, weights = _loss_and_weights(loss, log_ratios)
     for rows, columns in _chunks(weights != 0, chunk_size):
         torch.sum(weights[rows, columns] * log_probs(rows, columns)).backward()  # type: ignore[no-untyped-call]
@@ -58,25 +58,28 @@ def two_pass_gradient(log_probs: LogProbs, reference: torch.Tensor, loss: Loss, 
     )
 
 
-def one_pass_gradient(log_probs: LogProbs, reference: torch.Tensor, loss: Loss, *, chunk_size: int) -> Gradient:
+def one_pass_gradient(
+    log_probs: LogProbs, reference: torch.Tensor, loss: Loss, *, chunk_size: int
+) -> Gradient:
     """The same gradient from one graph over all evaluations: no second forward pass, where memory allows it."""
-    chunks = _chunks(torch.ones_like(reference, dtype=torch.bool), chunk_size)
-    policy = torch.cat([log_probs(rows, columns) for rows, columns in chunks])
-    log_ratios = _to_matrix(policy.detach(), reference) - reference
+    policy = all_log_probs(log_probs, reference.shape, chunk_size=chunk_size)
+    log_ratios = policy.detach() - reference
     value, weights = _loss_and_weights(loss, log_ratios)
-    torch.sum(weights.T.reshape(-1) * policy).backward()  # type: ignore[no-untyped-call]
+    torch.sum(weights * policy).backward()  # type: ignore[no-untyped-call]
     return Gradient(loss=value, log_ratios=log_ratios, weights=weights, backward_share=1.0)
 
 
+def all_log_probs(log_probs: LogProbs, shape: torch.Size, *, chunk_size: int) -> torch.Tensor:
+    """log π of every trajectory and timestep, fp64 [U, T], evaluated timestep by timestep in chunks."""
+    chunks = _chunks(torch.ones(shape, dtype=torch.bool), chunk_size)
+    return torch.cat([log_probs(rows, columns) for rows, columns in chunks]).view(shape[1], shape[0]).T
+
+
 def _chunks(mask: torch.Tensor, chunk_size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The (row, column) indices where `mask` [U, T] is true, timestep by timestep, in chunks."""
+    """The (row, column) indices where `mask` [U, T] is true, timestep by timestep, in chunks; none where none is."""
     columns, rows = mask.T.nonzero(as_tuple=True)
-    return list(zip(rows.split(chunk_size), columns.split(chunk_size), strict=True))
-
-
-def _to_matrix(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """[U·T] in the order of `_chunks` -> [U, T]."""
-    return values.view(like.shape[1], like.shape[0]).T.contiguous()
+    starts = range(0, len(rows), chunk_size)
+    return [(rows[i : i + chunk_size], columns[i : i + chunk_size]) for i in starts]
 
 
 def _loss_and_weights(loss: Loss, log_ratios: torch.Tensor) -> tuple[float, torch.Tensor]:

@@ -55,7 +55,9 @@ def train_step(trainee: Trainee, *, step: int, in_band_share: float) -> StepMetr
     )
     batch = load_batch(data, pairs, steps, trainee.sampler.model.device)
     scale = len(data.steps) / len(steps)
-    one_pass = use_one_pass(trainee, evaluations=batch.reference_log_probs.numel(), in_band_share=in_band_share)
+    one_pass = use_one_pass(
+        trainee, evaluations=batch.reference_log_probs.numel(), in_band_share=in_band_share
+    )
 
     trainee.optimizer.zero_grad(set_to_none=True)
     gradient = batch_gradient(trainee, batch, timestep_scale=scale, one_pass=one_pass)

@@ -90,13 +90,16 @@ def train_offline(
     *,
     model: DiffusionModel,
     reward: RewardModel | None,
-    callbacks: Callbacks = Callbacks(),  # noqa: B008
+    reference_log_probs: str | None = None,
+    callbacks: Callbacks | None = None,
 ) -> TrainSummary:
     """Train `model` in place on the pair table `pairs` of the data sets `roots`; run again, it goes on where it was.
 
     Args:
         model: the reference, freshly loaded: the policy that made the data.
         reward: scores validation images; needed unless settings.eval_every is 0.
+        reference_log_probs: the name of log-probabilities computed by `ppod-data log-probs`, in place of the
+            recorded ones.
 
     Raises:
         ConfigError: settings, data or model that contradict each other or the run in `out`.
@@ -106,7 +109,9 @@ def train_offline(
     settings.validate()
     if settings.eval_every and reward is None:
         raise ConfigError("evaluation while training needs a reward: give one, or --eval-every 0")
-    data = open_preferences(roots, pairs, policy_fingerprint=model.fingerprint)
+    data = open_preferences(
+        roots, pairs, policy_fingerprint=model.fingerprint, reference_log_probs=reference_log_probs
+    )
     trainee = _trainee(data, model, settings)
     drift = measure_drift(
         data, trainee.sampler, num_trajectories=settings.drift_samples, batch_size=trainee.batch_size
@@ -118,6 +123,7 @@ def train_offline(
     progress = _resume(out, trainee, identity)
     if progress.step == 0:
         _write_json(out / "run.json", _run_record(settings, identity, data, roots, pairs, trainee, drift))
+    callbacks = callbacks or Callbacks()
     callbacks.on_start(drift, progress.step)
     _loop(out, trainee, progress, identity, reward, callbacks)
     return _finish(out, settings, progress)
@@ -254,7 +260,9 @@ def _line_step(line: str) -> float:
 def _finish(out: Path, settings: TrainSettings, progress: Progress) -> TrainSummary:
     before = None
     if settings.eval_every:
-        before = json.loads((out / "evals" / "step-000000" / "eval.json").read_text())["overall"]["reward_mean"]
+        before = json.loads((out / "evals" / "step-000000" / "eval.json").read_text())["overall"][
+            "reward_mean"
+        ]
     summary = TrainSummary(
         steps=progress.step,
         stopped_early=progress.step < settings.num_train_steps,
@@ -316,7 +324,9 @@ def _tracker(out: Path, settings: TrainSettings) -> Any:
     from accelerate import Accelerator
 
     accelerator = Accelerator(log_with="tensorboard", project_dir=out, cpu=not torch.cuda.is_available())
-    accelerator.init_trackers("tensorboard", config={k: v for k, v in asdict(settings).items() if v is not None})
+    accelerator.init_trackers(
+        "tensorboard", config={k: v for k, v in asdict(settings).items() if v is not None}
+    )
     return accelerator
 
 

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
 
 torch.set_num_threads(1)
+settings.register_profile("ppod", deadline=None)  # shared machines: no test depends on an absolute time
+settings.load_profile("ppod")
 
 
 def save_tiny_pipeline(folder: Path, *, seed: int = 0, **scheduler_options: object) -> Path:

@@ -21,7 +21,7 @@ def guided_prediction(
     guidance_scale: float,
     guidance_mode: str,
 ) -> torch.Tensor:
-    """uncond + scale·(cond − uncond), in fp32; at scale 1 the conditional prediction alone, as in diffusers.
+    """uncond + scale·(cond − uncond), in fp32 at least; at scale 1 the conditional prediction alone, as in diffusers.
 
     Args:
         network: called once on [unconditional, conditional] halves (`batched`) or once a half (`sequential`).
@@ -31,20 +31,24 @@ def guided_prediction(
         negative_embeds: [1, L, D]; None at guidance scale 1.
 
     Returns:
-        fp32 [B, C, H, W].
+        [B, C, H, W], fp32, or fp64 where the network computes in that.
     """
     if negative_embeds is None:
         assert guidance_scale == 1, "guidance needs the unconditional embedding"
-        return network(latents, timesteps, prompt_embeds).float()
+        return _at_least_fp32(network(latents, timesteps, prompt_embeds))
     uncond_embeds = negative_embeds.expand_as(prompt_embeds)
     if guidance_mode == "batched":
         both = network(
             torch.cat([latents, latents]),
             torch.cat([timesteps, timesteps]),
             torch.cat([uncond_embeds, prompt_embeds]),
-        ).float()
-        unconditional, conditional = both.chunk(2)
+        )
+        unconditional, conditional = _at_least_fp32(both).chunk(2)
     else:
-        unconditional = network(latents, timesteps, uncond_embeds).float()
-        conditional = network(latents, timesteps, prompt_embeds).float()
+        unconditional = _at_least_fp32(network(latents, timesteps, uncond_embeds))
+        conditional = _at_least_fp32(network(latents, timesteps, prompt_embeds))
     return unconditional + guidance_scale * (conditional - unconditional)
+
+
+def _at_least_fp32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -172,7 +172,9 @@ def embed_prompts(
 def decode_images(model: DiffusionModel, latents: torch.Tensor) -> list[Image.Image]:
     """Decode x_0 latents [B, C, H, W] into RGB images by the pipeline's VAE, with its scaling and shift."""
     vae = model.pipeline.vae
-    scaled = latents.to(model.device, vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+    scaled = latents.to(model.device, vae.dtype) / vae.config.scaling_factor + (
+        vae.config.shift_factor or 0.0
+    )
     images: list[Image.Image] = []
     for part in scaled.split(max(1, _DECODE_PIXELS // (model.height * model.width))):
         pixels = vae.decode(part, return_dict=False)[0]
@@ -218,7 +220,9 @@ def _resolve(name: str, revision: str | None) -> Path:
         if not (folder / "model_index.json").is_file():
             raise ConfigError(f"{name} is no pipeline: it has no model_index.json")
         return folder
-    unknown = f"unknown model {name}: give scenes, a pipeline folder, or an id on the Hugging Face Hub (owner/name)"
+    unknown = (
+        f"unknown model {name}: give scenes, a pipeline folder, or an id on the Hugging Face Hub (owner/name)"
+    )
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise ConfigError(unknown)
     from diffusers import DiffusionPipeline

@@ -8,7 +8,8 @@ operations in the same order as `DDIMScheduler.step`, so that a step of ours equ
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -67,8 +68,9 @@ class DDIMSchedule:
 
     def to(self, device: str | torch.device) -> "DDIMSchedule":
         """The same schedule with its tensors on `device`."""
-        fields = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in vars(self).items()}
-        return DDIMSchedule(**fields)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
+        return replace(self, **moved)
 
 
 def ddim_config(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,9 +153,13 @@ def _refuse(config: Mapping[str, Any], num_inference_steps: int, ddim_eta: float
             f"num_inference_steps must be in 1..{config['num_train_timesteps']}, not {num_inference_steps}"
         )
     if config["prediction_type"] not in PREDICTION_TYPES:
-        raise ConfigError(f"prediction_type {config['prediction_type']} is not supported: {PREDICTION_TYPES} are")
+        raise ConfigError(
+            f"prediction_type {config['prediction_type']} is not supported: {PREDICTION_TYPES} are"
+        )
     if config["thresholding"]:
-        raise ConfigError("thresholding is not supported: it makes the step depend on the whole batch's quantiles")
+        raise ConfigError(
+            "thresholding is not supported: it makes the step depend on the whole batch's quantiles"
+        )
 
 
 def _refuse_broken_chain(config: Mapping[str, Any], timesteps: list[int], stride: int) -> None:
@@ -163,7 +169,7 @@ def _refuse_broken_chain(config: Mapping[str, Any], timesteps: list[int], stride
             f"steps_offset {config['steps_offset']} puts the first timestep at {timesteps[0]}, outside the "
             f"{config['num_train_timesteps']} trained ones: use fewer num_inference_steps"
         )
-    if any(t - stride != following for t, following in zip(timesteps, timesteps[1:], strict=False)):
+    if any(t - stride != following for t, following in pairwise(timesteps)):
         hint = (
             f"choose num_inference_steps that divides {config['num_train_timesteps']}"
             if config["timestep_spacing"] == "trailing"

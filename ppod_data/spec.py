@@ -1,0 +1,296 @@
+"""The generation spec: everything that decides the bytes of a data set, and nothing else.
+
+Shard i of a data set is a pure function of (spec, i). So the spec has a fingerprint, every sample's name
+holds it, and a folder made with one spec refuses another.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+from ppod_data.errors import ConfigError, SpecMismatchError
+from ppod_data.files import canonical_json
+from ppod_data.prompts import normalise, prompt_id, unprintable
+
+SPEC_VERSION = 1
+DTYPE_NAMES = ("fp32", "bf16", "fp16")
+_INFORMATIVE = ("model", "revision", "adapter")
+_CHOICES = {
+    "guidance_mode": ("batched", "sequential"),
+    "initial_noise": ("per-image", "per-prompt"),
+    "purpose": ("train", "validation", "eval"),
+    "compute_dtype": DTYPE_NAMES,
+    "latent_dtype": DTYPE_NAMES,
+}
+_AT_LEAST_ONE = (
+    "num_images_per_prompt",
+    "num_inference_steps",
+    "batch_size",
+    "images_per_shard",
+    "height",
+    "width",
+)
+_SHOWN = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSpec:
+    """One data set's generation options. K images a prompt, T denoising steps, latents [C, H, W].
+
+    Sample n belongs to prompt n // K and has image_index n % K; shard i holds a run of consecutive samples.
+    """
+
+    model: str
+    """How the policy was named: a folder, a Hub id or "scenes". Not in the fingerprint, nor the next two."""
+    revision: str | None
+    adapter: str | None
+    policy_fingerprint: str
+    """What the policy is: the sha256 over its weight files and configurations."""
+    scheduler: Mapping[str, Any]
+    """The scheduler's full configuration, plain JSON values."""
+    prompts: tuple[str, ...]
+    negative_prompt: str
+    num_images_per_prompt: int
+    num_inference_steps: int
+    guidance_scale: float
+    guidance_mode: str
+    """"batched" (one call, halves [unconditional, conditional]) or "sequential" (two calls)."""
+    ddim_eta: float
+    initial_noise: str
+    """"per-image", or "per-prompt": the K images of a prompt start from one x_T."""
+    seed: int
+    stage: int
+    """0 for offline data, the number of the online stage otherwise; part of the noise's key."""
+    purpose: str
+    batch_size: int
+    images_per_shard: int
+    compute_dtype: str
+    latent_dtype: str
+    """What latents are rounded to and stored in: "fp32", "bf16" or "fp16"."""
+    store_steps: str
+    """Which steps' latents are stored: "all", "last:N" or "every:N"."""
+    height: int
+    """Of the images, in pixels; width likewise."""
+    width: int
+    latent_shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        """One form for equal values, so that 7 and 7.0, or a list and a tuple, have one fingerprint."""
+        for name in ("guidance_scale", "ddim_eta"):
+            value = getattr(self, name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, name, float(value))
+        for name in ("prompts", "latent_shape"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The sha256 of the canonical JSON of every field but model, revision and adapter; 64 hex digits."""
+        identity = {key: value for key, value in to_json(self).items() if key not in _INFORMATIVE}
+        return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+
+    @cached_property
+    def prompt_ids(self) -> tuple[str, ...]:
+        """The id of each prompt, in the prompts' order."""
+        return tuple(prompt_id(prompt) for prompt in self.prompts)
+
+    @property
+    def num_samples(self) -> int:
+        """Prompts times images per prompt."""
+        return len(self.prompts) * self.num_images_per_prompt
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of images_per_shard samples; the last may be shorter."""
+        return math.ceil(self.num_samples / self.images_per_shard)
+
+    def shard_range(self, shard: int) -> range:
+        """The indices of a shard's samples. Raises `ConfigError` for a shard that is not in the data set."""
+        if not 0 <= shard < self.num_shards:
+            raise ConfigError(
+                f"shard {shard} is not in this data set: it has shards 0 to {self.num_shards - 1}"
+            )
+        start = shard * self.images_per_shard
+        return range(start, min(start + self.images_per_shard, self.num_samples))
+
+    def sample_id(self, prompt_id: str, image_index: int) -> str:
+        """A sample's name, unique across data sets: a hash of [fingerprint, prompt_id, k], 32 hex digits."""
+        name = canonical_json([self.fingerprint, prompt_id, image_index])
+        return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+    def shard_sample_ids(self, shard: int) -> list[str]:
+        """The sample_ids of a shard, in its order."""
+        places = (divmod(n, self.num_images_per_prompt) for n in self.shard_range(shard))
+        return [self.sample_id(self.prompt_ids[prompt], k) for prompt, k in places]
+
+    def stored_steps(self) -> tuple[int, ...]:
+        """The steps whose latents are stored, ascending; step 0 is the first of the chain, the noisiest."""
+        return _stored_steps(self.store_steps, self.num_inference_steps)
+
+    def validate(self) -> None:
+        """Check types, ranges and names. Raises `ConfigError` with one line about the first thing wrong."""
+        _check_types(to_json(self))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("seed", "stage"):
+            if not 0 <= getattr(self, name) < 2**63:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be from 0 to 2**63 - 1")
+        if not 0.0 < self.ddim_eta <= 1.0:
+            raise ConfigError(
+                f"ddim_eta is {self.ddim_eta}: it must be at most 1, and above 0 "
+                "(a chain without noise has no log-probabilities)"
+            )
+        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 1.0):
+            raise ConfigError(
+                f"guidance_scale is {self.guidance_scale}: it must be at least 1 (1 is no guidance)"
+            )
+        if len(self.latent_shape) != 3 or min(self.latent_shape) < 1:
+            raise ConfigError(
+                f"latent_shape is {list(self.latent_shape)}: it must be [channels, height, width]"
+            )
+        if bad := unprintable(self.negative_prompt):
+            raise ConfigError(f"negative_prompt holds the control character {bad}: remove it")
+        self.stored_steps()
+        _check_prompts(self.prompts)
+
+
+def to_json(spec: GenerationSpec) -> dict[str, Any]:
+    """The spec as plain JSON values, "version" first, then the fields in their order."""
+    values: dict[str, Any] = {"version": SPEC_VERSION} | {f.name: getattr(spec, f.name) for f in fields(spec)}
+    values["scheduler"] = _sorted(spec.scheduler)
+    values["prompts"] = list(spec.prompts)
+    values["latent_shape"] = list(spec.latent_shape)
+    return values
+
+
+def from_json(values: Mapping[str, Any]) -> GenerationSpec:
+    """The valid spec that `to_json` wrote. Raises `ConfigError` for another version, key or type."""
+    version = values.get("version")
+    if version != SPEC_VERSION:
+        raise ConfigError(
+            f"the spec's version is {version!r}, and this ppod reads {SPEC_VERSION}: update ppod"
+        )
+    names = [field.name for field in fields(GenerationSpec)]
+    if unknown := sorted(set(values) - set(names) - {"version"}):
+        raise ConfigError(f"the spec has the unknown key {unknown[0]!r}: it is not one that ppod wrote")
+    if missing := [name for name in names if name not in values]:
+        raise ConfigError(f"the spec lacks the key {missing[0]!r}: it is not one that ppod wrote")
+    _check_types(values)
+    spec = GenerationSpec(**{name: values[name] for name in names})
+    spec.validate()
+    return spec
+
+
+def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
+    """Raise `SpecMismatchError`, naming the first field that differs and both values, if one does."""
+    old_values, new_values = to_json(existing), to_json(new)
+    for name, old in old_values.items():
+        if name in _INFORMATIVE or old == new_values[name]:
+            continue
+        raise SpecMismatchError(
+            f"{_difference(name, old, new_values[name], existing, new)}: "
+            "give the old value again, or generate into another folder"
+        )
+
+
+def _difference(name: str, old: Any, new: Any, existing: GenerationSpec, new_spec: GenerationSpec) -> str:
+    if name == "policy_fingerprint":
+        return (
+            f"policy_fingerprint differs: the data set was made by {_policy(existing)} "
+            f"({old[:16]}…), and the options name {_policy(new_spec)} ({new[:16]}…)"
+        )
+    if name == "prompts":
+        if len(old) != len(new):
+            return f"prompts differs: the data set has {len(old)} prompts, and the options give {len(new)}"
+        row = next(i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b)
+        old, new, name = old[row], new[row], f"prompts[{row}]"
+    if name == "scheduler":
+        key = next(key for key in sorted({*old, *new}) if old.get(key) != new.get(key))
+        old, new, name = old.get(key), new.get(key), f"scheduler[{key!r}]"
+    return f"{name} differs: {_short(old)} in the data set, {_short(new)} in the options"
+
+
+def _policy(spec: GenerationSpec) -> str:
+    named = {"revision": spec.revision, "adapter": spec.adapter}
+    return spec.model + "".join(f", {key} {value}" for key, value in named.items() if value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _stored_steps(store_steps: str, num_steps: int) -> tuple[int, ...]:
+    kind, _, count = store_steps.partition(":")
+    if store_steps == "all":
+        return tuple(range(num_steps))
+    if kind not in ("last", "every") or not (count.isascii() and count.isdigit()):
+        raise ConfigError(f"store_steps is {store_steps!r}: write all, last:N or every:N")
+    number = int(count)
+    if not 1 <= number <= num_steps:
+        raise ConfigError(
+            f"store_steps is {store_steps!r}: N must be from 1 to num_inference_steps ({num_steps})"
+        )
+    return tuple(range(num_steps))[-number:] if kind == "last" else tuple(range(0, num_steps, number))
+
+
+def _check_prompts(prompts: tuple[str, ...]) -> None:
+    if not prompts:
+        raise ConfigError("there are no prompts: give at least one")
+    seen: set[str] = set()
+    for row, prompt in enumerate(prompts):
+        if normalise(prompt) != prompt:
+            raise ConfigError(
+                f"prompts[{row}] is not normalised: pass it through ppod_data.prompts.normalise"
+            )
+        if bad := unprintable(prompt):
+            raise ConfigError(f"prompts[{row}] holds the control character {bad}: remove it")
+        if prompt in seen:
+            raise ConfigError(f"prompts[{row}] repeats {_short(prompt)}: remove it")
+        seen.add(prompt)
+
+
+def _check_types(values: Mapping[str, Any]) -> None:
+    """Refuse values of another type than the fields declare; JSON does not tell 4 from "4" for us."""
+    for name in (*_CHOICES, "model", "policy_fingerprint", "negative_prompt", "store_steps"):
+        _require(isinstance(values[name], str), name, "text", values)
+    for name in ("revision", "adapter"):
+        _require(values[name] is None or isinstance(values[name], str), name, "text or null", values)
+    for name in (*_AT_LEAST_ONE, "seed", "stage"):
+        _require(type(values[name]) is int, name, "a whole number", values)
+    for name in ("guidance_scale", "ddim_eta"):
+        _require(type(values[name]) in (int, float), name, "a number", values)
+    for name, kind in (("prompts", str), ("latent_shape", int)):
+        good = isinstance(values[name], list) and all(type(item) is kind for item in values[name])
+        _require(good, name, f"a list of {'texts' if kind is str else 'whole numbers'}", values)
+    plain = isinstance(values["scheduler"], dict) and _is_plain(values["scheduler"])
+    _require(plain, "scheduler", "an object of plain JSON values", values)
+
+
+def _require(good: bool, name: str, kind: str, values: Mapping[str, Any]) -> None:
+    if not good:
+        raise ConfigError(f"{name} must be {kind}, not {_short(values[name])}")
+
+
+def _sorted(value: Any) -> Any:
+    """The same JSON value with the keys of every object in order: equal specs give the same manifest."""
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON gives back the same value: no tuples, no numbers of other libraries, no NaN."""
+    if isinstance(value, dict):
+        return all(type(key) is str and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    return value is None or type(value) in (str, bool, int) or (type(value) is float and math.isfinite(value))
