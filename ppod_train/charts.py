@@ -1,0 +1,276 @@
+"""Charts as text: inline SVG for curves, HTML for dots with intervals. Colours come from the page's style.
+
+Units: a curve chart is drawn in a box 360 wide and 200 high and scales with its column; at a phone's width
+that is about its own size, so its letters stay readable.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from ppod_train.wording import UNKNOWN, number
+
+WIDTH, HEIGHT = 360.0, 200.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 10.0, 10.0, 30.0
+_MAX_POINTS = 300
+NUM_COLOURS = 8
+FIRST_SHADE, NUM_SHADES = 8, 4  # colours of one hue, pale to strong, for curves in order of time
+
+Format = Callable[[float | None], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """A curve: `y[i]` at `x[i]`, None where unknown; `low` and `high` are the ends of an interval."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    low: Sequence[float | None] | None = None
+    high: Sequence[float | None] | None = None
+    colour: int = 0
+    """Which of the page's `NUM_COLOURS` colours."""
+    points: bool = False
+    """Mark each point: for few, measured ones."""
+    faint: bool = False
+    """Drawn behind the others and not named in the legend: the raw values of a smoothed curve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scale:
+    """From values to the chart's box."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+    def x(self, value: float) -> float:
+        return _LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        share = (value - self.y_low) / (self.y_high - self.y_low)
+        return HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM)
+
+
+def line_chart(
+    series: Sequence[Series],
+    *,
+    title: str,
+    note: str = "",
+    x_label: str,
+    y_format: Format = number,
+    rules: Sequence[tuple[float, str]] = (),
+) -> str:
+    """A figure with curves, a legend where there are several, and the values under the pointer.
+
+    Args:
+        note: one line below the title.
+        rules: horizontal lines, (value, label): drawn where they fall into the range.
+    """
+    drawn = [thinned(one) for one in series]
+    known = [one for one in drawn if any(value is not None for value in one.y)]
+    caption = (
+        f"<figcaption>{escape(title)}" + (f"<small>{escape(note)}</small>" if note else "") + "</figcaption>"
+    )
+    if not known:
+        return f'<figure class="chart">{caption}<p class="empty">not recorded</p></figure>'
+    scale = _scale(known)
+    parts = [_axes(scale, x_label, y_format), _rules(scale, rules)]
+    parts += [_band(one, scale) for one in known] + [_curve(one, scale) for one in known]
+    svg = (
+        f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(title)}" '
+        f"data-hover='{escape(_hover(known, scale, x_label, y_format))}'>"
+        f'{"".join(parts)}<line class="cursor" y1="{_TOP:g}" y2="{HEIGHT - _BOTTOM:g}"/></svg>'
+    )
+    return f'<figure class="chart">{caption}{legend(known)}{svg}</figure>'
+
+
+def legend(series: Sequence[Series]) -> str:
+    """Names beside their colours; nothing for a single series, which the title names."""
+    named = [one for one in series if not one.faint]
+    if len(named) < 2:
+        return ""
+    keys = "".join(f'<span class="key c{one.colour}">{escape(one.name)}</span>' for one in named)
+    return f'<div class="legend">{keys}</div>'
+
+
+def thinned(series: Series) -> Series:
+    """At most 300 points, each the mean of a run of neighbours: more would be drawn on top of each other."""
+    size = math.ceil(len(series.x) / _MAX_POINTS)
+    if size <= 1:
+        return series
+    parts = [slice(start, start + size) for start in range(0, len(series.x), size)]
+    return Series(
+        name=series.name,
+        x=[sum(series.x[part]) / len(series.x[part]) for part in parts],
+        y=[_mean(series.y[part]) for part in parts],
+        colour=series.colour,
+        faint=series.faint,
+    )
+
+
+def smoothed(values: Sequence[float | None], window: int) -> list[float | None]:
+    """The mean of the known values among the last `window` ones, None where there is none."""
+    return [_mean(values[max(0, end - window) : end]) for end in range(1, len(values) + 1)]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _scale(series: Sequence[Series]) -> _Scale:
+    xs = [value for one in series for value in one.x]
+    ys = [
+        value
+        for one in series
+        for part in (one.y, one.low or (), one.high or ())
+        for value in part
+        if value is not None
+    ]
+    x_low, x_high = min(xs), max(xs)
+    if x_low == x_high:
+        x_low, x_high = x_low - 0.5, x_high + 0.5
+    y_low, y_high = min(ys), max(ys)
+    if y_low == y_high:
+        room = abs(y_low) * 0.1 or 1.0
+        y_low, y_high = y_low - room, y_high + room
+    else:
+        room = 0.06 * (y_high - y_low)
+        y_low, y_high = y_low - room, y_high + room
+    return _Scale(x_low=x_low, x_high=x_high, y_low=y_low, y_high=y_high)
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """About `count` round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _axes(scale: _Scale, x_label: str, y_format: Format) -> str:
+    marks = []
+    for value in ticks(scale.y_low, scale.y_high):
+        y = scale.y(value)
+        marks += [_horizontal(y, "grid"), _text(_LEFT - 6, y + 3.5, _short(value, y_format), "end")]
+    for value in ticks(scale.x_low, scale.x_high, 5):
+        if value == int(value):  # the horizontal axis counts steps
+            marks.append(_text(scale.x(value), HEIGHT - _BOTTOM + 14, f"{value:g}", "middle"))
+    return "".join(marks) + _text(WIDTH - _RIGHT, HEIGHT - 3, x_label, "end")
+
+
+def _horizontal(y: float, kind: str) -> str:
+    return f'<line class="{kind}" x1="{_LEFT:g}" x2="{WIDTH - _RIGHT:g}" y1="{y:.1f}" y2="{y:.1f}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _short(value: float, y_format: Format) -> str:
+    """A tick's text: the chart's own format, without the zeros that a round number does not need."""
+    text = y_format(value)
+    head, dot, tail = text.partition(".")
+    return text if not dot or not tail.isdigit() else (head + dot + tail.rstrip("0")).rstrip(".")
+
+
+def _rules(scale: _Scale, rules: Sequence[tuple[float, str]]) -> str:
+    return "".join(
+        _horizontal(scale.y(value), "rule") + _text(WIDTH - _RIGHT - 2, scale.y(value) - 4, label, "end")
+        for value, label in rules
+        if scale.y_low <= value <= scale.y_high
+    )
+
+
+def _curve(series: Series, scale: _Scale) -> str:
+    points = [(scale.x(x), scale.y(y)) for x, y in zip(series.x, series.y, strict=True) if y is not None]
+    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2"/>' for x, y in points)
+    kind = "curve faint" if series.faint else "curve"
+    return f'<g class="c{series.colour}"><path class="{kind}" d="{path}"/>{dots if series.points else ""}</g>'
+
+
+def _band(series: Series, scale: _Scale) -> str:
+    if series.low is None or series.high is None:
+        return ""
+    rows = zip(series.x, series.low, series.high, strict=True)
+    ends = [
+        (scale.x(x), scale.y(low), scale.y(high))
+        for x, low, high in rows
+        if low is not None and high is not None
+    ]
+    outline = [f"{x:.1f} {high:.1f}" for x, _, high in ends] + [
+        f"{x:.1f} {low:.1f}" for x, low, _ in reversed(ends)
+    ]
+    return f'<path class="band c{series.colour}" d="M{"L".join(outline)}Z"/>' if len(ends) > 1 else ""
+
+
+def _hover(series: Sequence[Series], scale: _Scale, x_label: str, y_format: Format) -> str:
+    """What the page's script shows under the pointer: [[x, heading, [[colour, name, value], …]], …]."""
+    columns = []
+    for x in sorted({x for one in series for x in one.x}):
+        rows = []
+        for one in series:
+            value = dict(zip(one.x, one.y, strict=True)).get(x)
+            if value is not None:
+                rows.append([one.colour, one.name, y_format(value)])
+        columns.append([round(scale.x(x), 1), f"{x_label} {x:g}", rows])
+    return json.dumps(columns, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dot:
+    """A value with its interval, one mark of a row."""
+
+    value: float
+    low: float | None
+    high: float | None
+    colour: int
+
+
+def interval_chart(
+    rows: Sequence[tuple[str, Sequence[Dot]]], *, title: str, note: str = "", y_format: Format = number
+) -> str:
+    """Dots with intervals, a row a label, on one axis. HTML, so that labels wrap and it fits any width."""
+    values = [
+        end for _, dots in rows for dot in dots for end in (dot.value, dot.low, dot.high) if end is not None
+    ]
+    low, high = min(values), max(values)
+    room = 0.04 * (high - low) or abs(low) * 0.1 or 1.0
+    low, high = low - room, high + room
+
+    def place(value: float) -> float:
+        return 100 * (value - low) / (high - low)
+
+    grid = "".join(f'<i style="left:{place(value):.2f}%"></i>' for value in ticks(low, high, 5))
+    lines = []
+    for label, dots in rows:
+        marks = "".join(_dot(dot, place, y_format) for dot in dots)
+        numbers = " → ".join(y_format(dot.value) for dot in dots) or UNKNOWN
+        lines.append(
+            f'<div class="row"><span class="label">{escape(label)}</span>'
+            f'<span class="track">{grid}{marks}</span><span class="numbers">{escape(numbers)}</span></div>'
+        )
+    axis = "".join(
+        f'<b style="left:{place(value):.2f}%">{escape(_short(value, y_format))}</b>'
+        for value in ticks(low, high, 5)
+    )
+    lines.append(f'<div class="row"><span></span><span class="axis">{axis}</span><span></span></div>')
+    small = f"<small>{escape(note)}</small>" if note else ""
+    return f'<figure class="dots"><figcaption>{escape(title)}{small}</figcaption>{"".join(lines)}</figure>'
+
+
+def _dot(dot: Dot, place: Callable[[float], float], y_format: Format) -> str:
+    text = y_format(dot.value)
+    bar = ""
+    if dot.low is not None and dot.high is not None:
+        text += f" ({y_format(dot.low)} … {y_format(dot.high)})"
+        left, right = place(dot.low), place(dot.high)
+        bar = f'<em class="c{dot.colour}" style="left:{left:.2f}%;width:{right - left:.2f}%"></em>'
+    return f'{bar}<u class="c{dot.colour}" style="left:{place(dot.value):.2f}%" title="{escape(text)}"></u>'

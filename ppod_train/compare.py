@@ -1,0 +1,160 @@
+"""A policy beside its baseline on the same seeds: folder, picture and table of `ppod-train eval`."""
+
+import gc
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.markup import escape
+from rich.table import Table
+
+from ppod_data.diffusion.model import load_model
+from ppod_data.files import atomic_write
+from ppod_data.images import encode_png
+from ppod_data.rewards import RewardModel
+from ppod_train.eval_files import write_evaluation
+from ppod_train.evaluate import OnBatch, evaluate
+from ppod_train.figures import EvalResult, EvalSettings, Figures
+from ppod_train.grids import before_after_grid
+from ppod_train.report import write_report
+from ppod_train.wording import between, between_percent, number, percent
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySource:
+    """Where a policy is loaded from: the arguments of `load_model`."""
+
+    model: str
+    revision: str | None = None
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """What `run_evaluation` found, and where it is."""
+
+    before: EvalResult | None
+    after: EvalResult
+    result_path: Path
+    grid_path: Path
+    report_path: Path
+
+    def summary(self) -> dict[str, object]:
+        """What eval.json holds: the figures before (None without a baseline) and after."""
+        return {
+            "before": None if self.before is None else _figures(self.before),
+            "after": _figures(self.after),
+        }
+
+
+def run_evaluation(
+    policy: PolicySource,
+    out: Path,
+    reward: RewardModel,
+    settings: EvalSettings,
+    *,
+    baseline: PolicySource | None,
+    check_reward: RewardModel | None = None,
+    device: str = "cpu",
+    compute_dtype: str = "fp32",
+    on_batch: OnBatch = lambda num_images: None,
+) -> Comparison:
+    """Evaluate a policy, and the baseline on the same noise, and write what was found to the folder `out`.
+
+    The folder gets before/ and after/ (`ppod_train.eval_files`), eval.json with the figures of both, grid.png
+    (the same seeds before and after) and report.html. The two policies are never in memory together.
+
+    Args:
+        baseline: usually `replace(policy, adapter=None)`; None evaluates the policy alone.
+        on_batch: called with the number of images of each scored batch, the baseline's first.
+
+    Raises:
+        ConfigError: an unknown model or adapter, or impossible settings.
+        NonFiniteError: a score that is NaN or infinite.
+    """
+
+    def evaluated(source: PolicySource, before: EvalResult | None) -> EvalResult:
+        model = load_model(
+            source.model,
+            revision=source.revision,
+            adapter=source.adapter,
+            device=device,
+            compute_dtype=compute_dtype,
+        )
+        return evaluate(
+            model, reward, settings, baseline=before, check_reward=check_reward, on_batch=on_batch
+        )
+
+    before = evaluated(baseline, None) if baseline is not None else None
+    gc.collect()
+    after = evaluated(policy, before)
+    if before is not None:
+        write_evaluation(out / "before", before)
+    write_evaluation(out / "after", after)
+    comparison = Comparison(
+        before=before,
+        after=after,
+        result_path=out / "eval.json",
+        grid_path=out / "grid.png",
+        report_path=out / "report.html",
+    )
+    atomic_write(comparison.grid_path, encode_png(before_after_grid(before, after)))
+    atomic_write(comparison.result_path, (json.dumps(comparison.summary(), indent=1) + "\n").encode())
+    write_report([out], comparison.report_path)
+    return comparison
+
+
+def _figures(result: EvalResult) -> dict[str, object]:
+    return {
+        "model": result.model,
+        "adapter": result.adapter,
+        "overall": asdict(result.overall),
+        "prompts": {prompt: asdict(figures) for prompt, figures in result.prompts.items()},
+    }
+
+
+def render_table(after: EvalResult, before: EvalResult | None = None) -> Table:
+    """A block a prompt and one for all of them: before, after and gain, with 95 % intervals; fits 80 columns."""
+    title = f"reward {after.scorer.name}, {after.overall.num_images} images, 95 % intervals"
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    table.add_column("prompt", min_width=11)
+    if before is not None:
+        table.add_column("")
+    for heading in ("reward", "correct", "check", "diversity"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    blocks = [
+        (escape(prompt), before.prompts[prompt] if before else None, figures)
+        for prompt, figures in after.prompts.items()
+    ]
+    blocks.append(("[bold]all prompts[/bold]", before.overall if before else None, after.overall))
+    for name, old, new in blocks:
+        table.add_row(name, *(_cells(new) if old is None else _block(old, new)))
+        table.add_section()
+    return table
+
+
+def _block(before: Figures, after: Figures) -> list[str]:
+    """The cells of before, after and gain, below each other."""
+    gain = _with_interval(number(after.gain, digits=2, sign=True), between(after.gain_low, after.gain_high))
+    lines = [
+        ("before", *_cells(before)),
+        tuple(f"[bold]{cell}[/bold]" for cell in ("after", *_cells(after))),
+        ("gain", gain, f"wins {percent(after.win_rate)}", "", ""),
+    ]
+    return ["\n".join(column) for column in zip(*lines, strict=True)]
+
+
+def _cells(figures: Figures) -> tuple[str, str, str, str]:
+    return (
+        _with_interval(
+            number(figures.reward_mean, digits=2), between(figures.reward_low, figures.reward_high)
+        ),
+        _with_interval(percent(figures.correct), between_percent(figures.correct_low, figures.correct_high)),
+        number(figures.check_reward_mean, digits=2),
+        number(figures.diversity),
+    )
+
+
+def _with_interval(value: str, interval: str) -> str:
+    return f"{value} ({interval})" if interval else value

@@ -1,0 +1,149 @@
+"""An evaluation as a folder: eval.json with the numbers, images.png with the first images of each prompt.
+
+eval.json, format 1:
+    format                 1
+    model, adapter         what was evaluated, as the user named it (adapter: null without one)
+    policy_fingerprint     sha256 over the weights and configurations that were loaded
+    seed, num_images_per_prompt, num_inference_steps, guidance_scale, ddim_eta, negative_prompt, batch_size,
+    validation             how the images were made (`EvalSettings`)
+    scorer, check_scorer   {"name", "revision"}; check_scorer is null without one
+    overall                the figures over all prompts, explained in `ppod_train.figures.Figures`: num_images,
+                           reward_mean, reward_low, reward_high, correct, correct_low, correct_high,
+                           check_reward_mean, check_correct, diversity, win_rate, win_rate_low, win_rate_high,
+                           gain, gain_low, gain_high; null where not measured
+    prompts                {prompt: the same figures}, in the order of evaluation
+    images                 {prompt: {"rewards": [K], "correct": [K] or null, and by the check scorer
+                           "check_rewards", "check_correct"}}
+    sheet                  {"prompts": the rows of images.png, "columns": images a row,
+                           "width", "height": pixels of one image}
+
+images.png has no labels and no gaps: row r, column k is image k of the sheet's prompt r.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ppod_data.errors import DamagedError
+from ppod_data.files import atomic_write
+from ppod_data.images import encode_png
+from ppod_train.figures import EvalResult, EvalSettings, Figures, PromptMeasurement, Scorer
+
+FORMAT = 1
+EVAL_NAME = "eval.json"
+SHEET_NAME = "images.png"
+MAX_SHEET_PROMPTS = 12
+
+
+def write_evaluation(folder: Path, result: EvalResult) -> None:
+    """Write images.png, then eval.json: where eval.json is, the evaluation is whole."""
+    prompts = sheet_prompts(result)
+    sheet = contact_sheet([result.measurements[prompt].images for prompt in prompts])
+    rows = len(prompts)
+    columns = len(result.measurements[prompts[0]].images)
+    record = {
+        "format": FORMAT,
+        "model": result.model,
+        "adapter": result.adapter,
+        "policy_fingerprint": result.policy_fingerprint,
+        **{name: value for name, value in asdict(result.settings).items() if name != "prompts"},
+        "scorer": asdict(result.scorer),
+        "check_scorer": asdict(result.check_scorer) if result.check_scorer else None,
+        "overall": asdict(result.overall),
+        "prompts": {prompt: asdict(figures) for prompt, figures in result.prompts.items()},
+        "images": {prompt: _values(item) for prompt, item in result.measurements.items()},
+        "sheet": {
+            "prompts": prompts,
+            "columns": columns,
+            "width": sheet.width // columns,
+            "height": sheet.height // rows,
+        },
+    }
+    atomic_write(folder / SHEET_NAME, encode_png(sheet))
+    atomic_write(folder / EVAL_NAME, (json.dumps(record, ensure_ascii=False) + "\n").encode())
+
+
+def read_evaluation(folder: Path) -> EvalResult:
+    """The evaluation that `write_evaluation` wrote, kept images included: a baseline for later ones.
+
+    Raises:
+        DamagedError: the folder holds no readable evaluation.
+    """
+    try:
+        record = json.loads((folder / EVAL_NAME).read_text(encoding="utf-8"))
+        tiles = cut_sheet(Image.open(folder / SHEET_NAME).convert("RGB"), record["sheet"])
+        settings = {name: record[name] for name in EvalSettings.__dataclass_fields__ if name != "prompts"}
+        return EvalResult(
+            model=record["model"],
+            adapter=record["adapter"],
+            policy_fingerprint=record["policy_fingerprint"],
+            settings=EvalSettings(prompts=tuple(record["prompts"]), **settings),
+            scorer=Scorer(**record["scorer"]),
+            check_scorer=Scorer(**record["check_scorer"]) if record["check_scorer"] else None,
+            overall=Figures(**record["overall"]),
+            prompts={prompt: Figures(**figures) for prompt, figures in record["prompts"].items()},
+            measurements={
+                prompt: _measurement(values, record["prompts"][prompt]["diversity"], tiles.get(prompt, ()))
+                for prompt, values in record["images"].items()
+            },
+        )
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"{folder} holds no readable evaluation ({error}): evaluate again") from error
+
+
+def sheet_prompts(result: EvalResult) -> list[str]:
+    """The prompts that images.png shows: the first twelve."""
+    return list(result.measurements)[:MAX_SHEET_PROMPTS]
+
+
+def contact_sheet(rows: list[tuple[Image.Image, ...]]) -> Image.Image:
+    """Images of one size, edge to edge, a row of them a prompt."""
+    width, height = rows[0][0].size
+    sheet = Image.new("RGB", (width * max(map(len, rows)), height * len(rows)))
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            sheet.paste(image, (x * width, y * height))
+    return sheet
+
+
+def cut_sheet(sheet: Image.Image, layout: Mapping[str, Any]) -> dict[str, tuple[Image.Image, ...]]:
+    """The images of each prompt of a contact sheet; `layout` as eval.json's "sheet"."""
+    width, height = layout["width"], layout["height"]
+    return {
+        prompt: tuple(
+            sheet.crop((x * width, y * height, (x + 1) * width, (y + 1) * height))
+            for x in range(layout["columns"])
+        )
+        for y, prompt in enumerate(layout["prompts"])
+    }
+
+
+def _values(item: PromptMeasurement) -> dict[str, list[float] | list[bool] | None]:
+    arrays = {
+        "rewards": item.rewards,
+        "correct": item.correct,
+        "check_rewards": item.check_rewards,
+        "check_correct": item.check_correct,
+    }
+    return {name: None if array is None else array.tolist() for name, array in arrays.items()}
+
+
+def _measurement(
+    values: Mapping[str, Any], diversity: float | None, images: tuple[Image.Image, ...]
+) -> PromptMeasurement:
+    correct, check_rewards, check_correct = (
+        values[key] for key in ("correct", "check_rewards", "check_correct")
+    )
+    return PromptMeasurement(
+        rewards=np.array(values["rewards"], dtype=np.float64),
+        correct=None if correct is None else np.array(correct, dtype=np.bool_),
+        check_rewards=None if check_rewards is None else np.array(check_rewards, dtype=np.float64),
+        check_correct=None if check_correct is None else np.array(check_correct, dtype=np.bool_),
+        diversity=diversity,
+        images=images,
+    )

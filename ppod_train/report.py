@@ -1,0 +1,74 @@
+"""One self-contained HTML file about one or several runs: nothing in it is loaded from a network.
+
+Everything that comes from a run (prompts, names, settings) is escaped; the page's own policy forbids it to
+load anything but what it holds.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from ppod_data.files import atomic_write
+from ppod_train.curves import learning_curves, over_training, timestep_curves
+from ppod_train.runs import Run, read_run
+from ppod_train.sections import by_prompt, comparison, headline, settings_table
+from ppod_train.viewer import viewer
+
+_ASSETS = Path(__file__).parent / "assets"
+
+
+def write_report(runs: Sequence[Path], out: Path) -> None:
+    """Write the report on `runs` to the file `out`.
+
+    Args:
+        runs: folders of training runs (finished or not) and of evaluations, in the order of the page.
+
+    Raises:
+        ConfigError: a folder is no run.
+    """
+    read = [read_run(folder) for folder in runs]
+    names = _distinct_names(read, runs)
+    title = names[0] if len(names) == 1 else f"{len(names)} runs"
+    sections = [comparison(read, names)] if len(read) > 1 else []
+    sections += [_section(run, name, alone=len(read) == 1) for run, name in zip(read, names, strict=True)]
+    atomic_write(out, page(f"ppod: {title}", title, "".join(sections)).encode())
+
+
+def page(title: str, heading: str, body: str) -> str:
+    """The whole document around `body`, which is HTML."""
+    style = (_ASSETS / "report.css").read_text(encoding="utf-8")
+    script = (_ASSETS / "report.js").read_text(encoding="utf-8")
+    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>{escape(title)}</title><style>{style}</style></head><body><main>"
+        f'<header><p class="eyebrow">ppod report</p><h1>{escape(heading)}</h1></header>'
+        f'{body}</main><div id="tip" hidden></div><script>{script}</script></body></html>\n'
+    )
+
+
+def _distinct_names(runs: Sequence[Run], folders: Sequence[Path]) -> list[str]:
+    names = [run.name for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    return ["/".join(folder.resolve().parts[-2:]) for folder in folders]
+
+
+def _section(run: Run, name: str, *, alone: bool) -> str:
+    parts = [] if alone else [f"<h2>{escape(name)}</h2>"]
+    parts += [
+        headline(run),
+        _titled("Reward by prompt", by_prompt(run)),
+        _titled("Over training", over_training([run], [name])),
+        _titled("Samples", viewer(run.evaluations, run.before)),
+        _titled("Learning curves", learning_curves(run)),
+        _titled("By timestep", timestep_curves(run)),
+        _titled("Settings", settings_table(run)),
+    ]
+    return f'<section class="run">{"".join(parts)}</section>'
+
+
+def _titled(title: str, body: str) -> str:
+    return f"<h3>{title}</h3>{body}" if body else ""

@@ -1,0 +1,105 @@
+"""The sample grids of the report: the same seeds at every evaluation, with a slider over the evaluations.
+
+A prompt's images are cut out of the evaluation's contact sheet by the page's style (one embedded image an
+evaluation), so that the frames around them are the page's own and follow light, dark and width.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from PIL import Image
+
+from ppod_train.runs import Evaluation, Record
+
+MAX_TILE = 128
+"""Pixels: larger images are embedded smaller."""
+_JPEG_QUALITY = 88
+
+
+def viewer(evaluations: Sequence[Evaluation], first: Evaluation | None) -> str:
+    """The grids of `evaluations`, those of `first` above for comparison; empty where no image was kept.
+
+    The last evaluation is shown until the reader moves the slider.
+    """
+    shown = [item for item in evaluations if item.sheet is not None and item.record.get("sheet")]
+    if not shown:
+        return ""
+    layout = shown[-1].record["sheet"]
+    shown = [item for item in shown if item.record["sheet"] == layout]
+    fixed = first is not None and first in shown and len(shown) > 1
+    choices = [item for item in shown if item is not first] if fixed else shown
+    data = json.dumps(
+        {
+            "columns": layout["columns"],
+            "rows": len(layout["prompts"]),
+            "steps": [_step(item, layout) for item in choices],
+            "first": _step(first, layout) if fixed and first is not None else None,
+        }
+    ).replace("<", "\\u003c")
+    shape = f"aspect-ratio:{layout['width']}/{layout['height']}"
+    blocks = "".join(
+        _prompt(prompt, row, layout["columns"], first.label if fixed and first else None, shape)
+        for row, prompt in enumerate(layout["prompts"])
+    )
+    slider = (
+        '<label class="slider"><output></output><input type="range" min="0" '
+        f'max="{len(choices) - 1}" value="{len(choices) - 1}" step="1" aria-label="evaluation"></label>'
+        if len(choices) > 1
+        else ""
+    )
+    note = "The same place is the same seed. " + _legend(choices[-1])
+    return (
+        f'<div class="viewer"><p class="note">{note}</p>{slider}{blocks}'
+        f'<script type="application/json">{data}</script></div>'
+    )
+
+
+def _legend(evaluation: Evaluation) -> str:
+    if all(values.get("correct") is None for values in evaluation.record.get("images", {}).values()):
+        return ""
+    return (
+        'The scorer finds <span class="mark right">✓ every fact of the prompt right</span> or '
+        '<span class="mark wrong">✗ something wrong</span>.'
+    )
+
+
+def _prompt(prompt: str, row: int, columns: int, first_label: str | None, shape: str) -> str:
+    tiles = "".join(
+        f'<span class="tile" data-row="{row}" data-column="{column}" style="{shape}"></span>'
+        for column in range(columns)
+    )
+    above = "" if first_label is None else _strip(f"<small>{escape(first_label)}</small>", "first", tiles)
+    return f"<h4>{escape(prompt)}</h4>{above}" + _strip('<small class="now"></small>', "now", tiles)
+
+
+def _strip(label: str, which: str, tiles: str) -> str:
+    return f'<div class="strip">{label}<div class="tiles" data-which="{which}">{tiles}</div></div>'
+
+
+def _step(evaluation: Evaluation, layout: Record) -> dict[str, object]:
+    assert evaluation.sheet is not None
+    images = evaluation.record.get("images", {})
+    correct = [
+        (images.get(prompt, {}).get("correct") or [])[: layout["columns"]] for prompt in layout["prompts"]
+    ]
+    return {"label": evaluation.label, "sheet": sheet_uri(evaluation.sheet, layout), "correct": correct}
+
+
+def sheet_uri(path: Path, layout: Record) -> str:
+    """The contact sheet as a data URI: PNG as it is where images are small, else a smaller JPEG."""
+    largest = max(layout["width"], layout["height"])
+    if largest <= MAX_TILE:
+        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    scale = MAX_TILE / largest
+    size = (
+        round(layout["width"] * scale) * layout["columns"],
+        round(layout["height"] * scale) * len(layout["prompts"]),
+    )
+    buffer = io.BytesIO()
+    small = Image.open(path).convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    small.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
