@@ -87,10 +87,7 @@ def compute_log_probs(
         if sampler is None or shard not in missing:
             on_shard(shard, 0)
             continue
-        ids = [
-            spec.sample_id(spec.prompt_ids[n // spec.num_images_per_prompt], n % spec.num_images_per_prompt)
-            for n in spec.shard_range(shard)
-        ]
+        ids = spec.shard_sample_ids(shard)
         index = dataset.trajectory_index(ids).to_pylist()
         rows: list[list[float | None]] = []
         for first in range(0, len(index), size):
@@ -156,6 +153,12 @@ def _differences(batch: Sequence[Trajectory], values: Sequence[Sequence[float | 
         for old, new in zip(trajectory.log_probs, row, strict=True)
         if old is not None and new is not None
     ]
+
+
+def policy_of(table: Any) -> str:
+    """The fingerprint of the policy whose log-probabilities a `Dataset.log_probs` table holds; "" if unsaid."""
+    made_by = json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
+    return str(made_by.get("policy_fingerprint", ""))
 
 
 def _is_made(path: Path, made_by: dict[str, Any]) -> bool:

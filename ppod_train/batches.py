@@ -16,6 +16,7 @@ from ppod_data.dataset import Dataset, latent_rows
 from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.errors import ConfigError
 from ppod_data.files import canonical_json
+from ppod_data.log_probs import policy_of
 from ppod_data.spec import GenerationSpec
 
 # What data sets that are trained on together must share: the sampler is part of the policy.
@@ -221,7 +222,7 @@ def _reference_log_probs(
         values = {row["sample_id"]: row["log_probs"] for row in index}
     else:
         table = dataset.log_probs(name)
-        made_by = table.schema.metadata[b"policy_fingerprint"].decode()
+        made_by = policy_of(table)
         whose = f"has under log_probs/{name} those of another model"
         values = dict(zip(table["sample_id"].to_pylist(), table["log_probs"].to_pylist(), strict=True))
     if made_by != policy_fingerprint:

@@ -81,7 +81,9 @@ def load_checkpoint(
         weights = load_file(checkpoint / _WEIGHTS)
         moments = load_file(checkpoint / _OPTIMIZER)
     except (OSError, SafetensorError) as error:
-        raise DamagedError(f"checkpoint {checkpoint} is damaged ({error}): delete it and run again") from error
+        raise DamagedError(
+            f"checkpoint {checkpoint} is damaged ({error}): delete it and run again"
+        ) from error
     if weights.keys() != parameters.keys():
         raise DamagedError(f"checkpoint {checkpoint} holds other weights than this policy has: delete it")
     with torch.no_grad():

@@ -36,12 +36,13 @@ class Comparison:
 
     before: EvalResult | None
     after: EvalResult
-    result_path: Path
+    summary_path: Path
     grid_path: Path
     report_path: Path
 
     def summary(self) -> dict[str, object]:
-        """What eval.json holds: the figures before (None without a baseline) and after."""
+        """What summary.json holds: `before` (None without a baseline) and `after`, each with the figures over all
+        prompts (`ppod_train.figures.Figures`), the policy's name and the figures of every prompt."""
         return {
             "before": None if self.before is None else _figures(self.before),
             "after": _figures(self.after),
@@ -62,7 +63,7 @@ def run_evaluation(
 ) -> Comparison:
     """Evaluate a policy, and the baseline on the same noise, and write what was found to the folder `out`.
 
-    The folder gets before/ and after/ (`ppod_train.eval_files`), eval.json with the figures of both, grid.png
+    The folder gets before/ and after/ (`ppod_train.eval_files`), summary.json with the figures of both, grid.png
     (the same seeds before and after) and report.html. The two policies are never in memory together.
 
     Args:
@@ -95,12 +96,12 @@ def run_evaluation(
     comparison = Comparison(
         before=before,
         after=after,
-        result_path=out / "eval.json",
+        summary_path=out / "summary.json",
         grid_path=out / "grid.png",
         report_path=out / "report.html",
     )
     atomic_write(comparison.grid_path, encode_png(before_after_grid(before, after)))
-    atomic_write(comparison.result_path, (json.dumps(comparison.summary(), indent=1) + "\n").encode())
+    atomic_write(comparison.summary_path, (json.dumps(comparison.summary(), indent=1) + "\n").encode())
     write_report([out], comparison.report_path)
     return comparison
 
@@ -109,7 +110,7 @@ def _figures(result: EvalResult) -> dict[str, object]:
     return {
         "model": result.model,
         "adapter": result.adapter,
-        "overall": asdict(result.overall),
+        **asdict(result.overall),
         "prompts": {prompt: asdict(figures) for prompt, figures in result.prompts.items()},
     }
 

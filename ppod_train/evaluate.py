@@ -77,7 +77,7 @@ def evaluate(
 
 
 def eval_spec(model: DiffusionModel, settings: EvalSettings) -> GenerationSpec:
-    """The generation spec of an evaluation's images: purpose "eval", stage 1 for validation."""
+    """The generation spec of an evaluation's images: its purpose keeps its noise apart from all other."""
     return build_spec(
         model,
         prompts=settings.prompts,
@@ -87,8 +87,7 @@ def eval_spec(model: DiffusionModel, settings: EvalSettings) -> GenerationSpec:
         guidance_scale=settings.guidance_scale,
         ddim_eta=settings.ddim_eta,
         seed=settings.seed,
-        stage=int(settings.validation),
-        purpose="eval",
+        purpose="validation" if settings.validation else "eval",
         batch_size=settings.batch_size,
     )
 

@@ -82,7 +82,9 @@ def step_metrics(
     )
     side = (batch.labels > 0.5).double() * 2 - 1
     agreement = torch.sign(logits) * side
-    towards = torch.cat([log_ratios[batch.chosen] * side[:, None], -log_ratios[batch.rejected] * side[:, None]])
+    towards = torch.cat(
+        [log_ratios[batch.chosen] * side[:, None], -log_ratios[batch.rejected] * side[:, None]]
+    )
     right = (towards > log_ratio_clip).double()
     wrong = (towards < -log_ratio_clip).double()
     return StepMetrics(

@@ -13,7 +13,9 @@ from ppod_data.diffusion.model import DiffusionModel
 _LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
-def trainable_parameters(model: DiffusionModel, *, lora_rank: int, seed: int) -> dict[str, torch.nn.Parameter]:
+def trainable_parameters(
+    model: DiffusionModel, *, lora_rank: int, seed: int
+) -> dict[str, torch.nn.Parameter]:
     """Make the network trainable in place and return its trained weights by name, in fp32.
 
     A new LoRA's second factor is zero, so that the policy starts as the reference, exactly.

@@ -1,29 +1,19 @@
 """Offline training: optimizer steps on recorded pairs, evaluated on validation noise, the best policy kept.
 
-A RUN folder:
-    run.json                 settings, data, identities, drift; written at the start
-    metrics.jsonl            one line an optimizer step (`StepMetrics`)
-    tensorboard/             the same figures
-    evals/step-000020/       an evaluation on validation noise (`ppod_train.eval_files`); step-000000 is the reference
-    checkpoints/step-000020/ the newest two, to resume from
-    policy/                  the best policy so far, for plain diffusers
-    summary.json             written at the end
+What is written where: `ppod_train.run_folder`.
 """
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ppod_data.diffusion.model import DiffusionModel
-from ppod_data.environment import environment
 from ppod_data.errors import ConfigError
-from ppod_data.files import atomic_write
 from ppod_data.generate import prepare_sampler
 from ppod_data.rewards import RewardModel
 from ppod_train.batches import PreferenceData, open_preferences
@@ -35,12 +25,19 @@ from ppod_train.checkpoint import (
     save_checkpoint,
 )
 from ppod_train.drift import Drift, check_drift, measure_drift
-from ppod_train.eval_files import write_evaluation
+from ppod_train.eval_files import read_evaluation, write_evaluation
 from ppod_train.evaluate import evaluate
 from ppod_train.figures import EvalResult, EvalSettings
 from ppod_train.metrics import StepMetrics
 from ppod_train.optimize import Trainee, graph_bytes_per_evaluation, train_step
 from ppod_train.policy import save_policy, trainable_parameters
+from ppod_train.run_folder import (
+    evaluation_folder,
+    forget_after,
+    identity_of,
+    write_json,
+    write_run_record,
+)
 from ppod_train.settings import TrainSettings
 
 
@@ -119,19 +116,17 @@ def train_offline(
     check_drift(drift, settings.log_ratio_clip)
 
     out.mkdir(parents=True, exist_ok=True)
-    identity = _identity(settings, data, model)
-    progress = _resume(out, trainee, identity)
+    progress = _resume(out, trainee)
     if progress.step == 0:
-        _write_json(out / "run.json", _run_record(settings, identity, data, roots, pairs, trainee, drift))
+        scorer = {"name": reward.name, "revision": reward.revision} if reward else None
+        write_run_record(out, trainee, roots=roots, pairs=pairs, drift=drift, reward=scorer)
     callbacks = callbacks or Callbacks()
     callbacks.on_start(drift, progress.step)
-    _loop(out, trainee, progress, identity, reward, callbacks)
+    _loop(out, trainee, progress, reward, callbacks)
     return _finish(out, settings, progress)
 
 
 def _trainee(data: PreferenceData, model: DiffusionModel, settings: TrainSettings) -> Trainee:
-    from dataclasses import replace
-
     parameters = trainable_parameters(model, lora_rank=settings.lora_rank, seed=settings.seed)
     sampler = prepare_sampler(replace(data.spec, prompts=data.prompts), model)
     return Trainee(
@@ -151,7 +146,6 @@ def _loop(
     out: Path,
     trainee: Trainee,
     progress: Progress,
-    identity: dict[str, Any],
     reward: RewardModel | None,
     callbacks: Callbacks,
 ) -> None:
@@ -177,7 +171,7 @@ def _loop(
                     step=progress.step,
                     parameters=trainee.parameters,
                     optimizer=trainee.optimizer,
-                    state={"progress": asdict(progress), "identity": identity},
+                    state={"progress": asdict(progress), "identity": identity_of(trainee)},
                 )
     if not settings.eval_every:
         progress.best_step = progress.step
@@ -193,6 +187,7 @@ def _evaluate_if_due(
     if not settings.eval_every:
         return
     assert reward is not None
+    baseline = read_evaluation(evaluation_folder(out, 0)) if progress.step else None
     result = evaluate(
         trainee.sampler.model,
         reward,
@@ -206,8 +201,9 @@ def _evaluate_if_due(
             negative_prompt=spec.negative_prompt,
             validation=True,
         ),
+        baseline=baseline,
     )
-    write_evaluation(out / "evals" / f"step-{progress.step:06d}", result)
+    write_evaluation(evaluation_folder(out, progress.step), result)
     progress.reward_queries += result.overall.num_images
     if result.overall.reward_mean > progress.best_reward:
         progress.best_reward, progress.best_step = result.overall.reward_mean, progress.step
@@ -222,8 +218,9 @@ def _stopped_early(settings: TrainSettings, progress: Progress) -> bool:
     return bool(settings.patience) and progress.evals_since_best >= settings.patience
 
 
-def _resume(out: Path, trainee: Trainee, identity: dict[str, Any]) -> Progress:
+def _resume(out: Path, trainee: Trainee) -> Progress:
     """Go on from the newest checkpoint, or from the start; what came after the checkpoint is made again."""
+    identity = identity_of(trainee)
     checkpoint = latest_checkpoint(out / "checkpoints")
     if checkpoint is None:
         if (out / "run.json").exists():
@@ -234,27 +231,8 @@ def _resume(out: Path, trainee: Trainee, identity: dict[str, Any]) -> Progress:
         check_same_run(state, identity)
         load_checkpoint(checkpoint, parameters=trainee.parameters, optimizer=trainee.optimizer)
         progress = Progress(**state["progress"])
-    _forget_after(out, progress.step)
+    forget_after(out, progress.step)
     return progress
-
-
-def _forget_after(out: Path, step: int) -> None:
-    """Drop metrics and evaluations of steps later than the checkpoint."""
-    metrics = out / "metrics.jsonl"
-    if metrics.exists():
-        kept = [line for line in metrics.read_text().splitlines() if _line_step(line) <= step]
-        atomic_write(metrics, "".join(line + "\n" for line in kept).encode())
-    for folder in (out / "evals").glob("step-*"):
-        if int(folder.name.removeprefix("step-")) > step:
-            shutil.rmtree(folder)
-
-
-def _line_step(line: str) -> float:
-    """The step of a metrics line; infinity for one that a kill cut short."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return math.inf
 
 
 def _finish(out: Path, settings: TrainSettings, progress: Progress) -> TrainSummary:
@@ -272,52 +250,8 @@ def _finish(out: Path, settings: TrainSettings, progress: Progress) -> TrainSumm
         reward_queries=progress.reward_queries,
         policy="policy",
     )
-    _write_json(out / "summary.json", asdict(summary))
+    write_json(out / "summary.json", asdict(summary))
     return summary
-
-
-def _identity(settings: TrainSettings, data: PreferenceData, model: DiffusionModel) -> dict[str, Any]:
-    """What a resumed run must share with the run it goes on: every choice, the data, the reference."""
-    return {
-        **json.loads(json.dumps(asdict(settings))),
-        "data_fingerprint": data.fingerprint,
-        "reference_fingerprint": model.fingerprint,
-    }
-
-
-def _run_record(
-    settings: TrainSettings,
-    identity: dict[str, Any],
-    data: PreferenceData,
-    roots: Sequence[Path],
-    pairs: str,
-    trainee: Trainee,
-    drift: Drift,
-) -> dict[str, Any]:
-    dimensions = math.prod(data.spec.latent_shape)
-    return {
-        "settings": asdict(settings),
-        "identity": identity,
-        "datasets": [str(root) for root in roots],
-        "pairs": pairs,
-        "model": data.spec.model,
-        "prompts": list(data.prompts),
-        "num_pairs": len(data.chosen),
-        "num_trajectories": len(data.rows),
-        "num_trained_steps": len(data.steps),
-        "num_trained_weights": sum(parameter.numel() for parameter in trainee.parameters.values()),
-        "paper_eta": settings.dpo_beta / dimensions,
-        "largest_possible_logit": largest_possible_logit(settings, len(data.steps)),
-        "graph_bytes_per_evaluation": trainee.graph_bytes,
-        "drift": asdict(drift),
-        "environment": environment(),
-    }
-
-
-def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | None:
-    """2·dpo_beta·T·log_ratio_clip, which no pair's logit can pass; None without a clip."""
-    logit = 2 * settings.dpo_beta * num_steps * settings.log_ratio_clip
-    return logit if math.isfinite(logit) else None
 
 
 def _tracker(out: Path, settings: TrainSettings) -> Any:
@@ -328,7 +262,3 @@ def _tracker(out: Path, settings: TrainSettings) -> Any:
         "tensorboard", config={k: v for k, v in asdict(settings).items() if v is not None}
     )
     return accelerator
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    atomic_write(path, (json.dumps(value, indent=1) + "\n").encode())

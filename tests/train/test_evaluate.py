@@ -129,8 +129,7 @@ def test_same_settings_give_the_same_images(tiny_model: DiffusionModel) -> None:
 def test_evaluation_noise_is_neither_training_nor_validation_noise(tiny_model: DiffusionModel) -> None:
     spec = eval_spec(tiny_model, SETTINGS)
     validation = eval_spec(tiny_model, dataclasses.replace(SETTINGS, validation=True))
-    assert (spec.purpose, validation.purpose) == ("eval", "eval")
-    assert spec.stage != validation.stage
+    assert (spec.purpose, validation.purpose) == ("eval", "validation")
 
 
 def test_baseline_with_other_settings_is_refused_by_name(tiny_model: DiffusionModel) -> None:
@@ -176,10 +175,10 @@ def test_run_evaluation_writes_both_policies(tiny_pipeline: Path, tmp_path: Path
         check_reward=Brightness(),
         on_batch=seen.append,
     )
-    record = json.loads((tmp_path / "eval.json").read_text())
+    record = json.loads((tmp_path / "summary.json").read_text())
     assert sum(seen) == 24
-    assert record["before"]["overall"]["num_images"] == 12
-    assert record["after"]["overall"]["gain"] == 0
+    assert record["before"]["num_images"] == 12
+    assert record["after"]["gain"] == 0
     assert list(record["after"]["prompts"]) == list(PROMPTS)
     assert record == json.loads(json.dumps(comparison.summary()))
     assert Image.open(comparison.grid_path).width > 300
@@ -188,7 +187,7 @@ def test_run_evaluation_writes_both_policies(tiny_pipeline: Path, tmp_path: Path
 
 def test_run_evaluation_without_baseline(tiny_pipeline: Path, tmp_path: Path) -> None:
     run_evaluation(PolicySource(model=str(tiny_pipeline)), tmp_path, Brightness(), SETTINGS, baseline=None)
-    assert json.loads((tmp_path / "eval.json").read_text())["before"] is None
+    assert json.loads((tmp_path / "summary.json").read_text())["before"] is None
     assert not (tmp_path / "before").exists()
 
 

@@ -1,0 +1,61 @@
+# Every target sets up what it needs; CI runs these targets and nothing else.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Small tensors: one thread a process is fastest, and two processes then share two cores.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install test test-slow check lint types layers docs format wheel demo scenes sweep bench clean
+
+help:  ## show the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ppod needs Python 3.11: make PYTHON=/path/to/python3.11 …"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+install: $(VENV)/.installed  ## make .venv with everything
+
+test: install  ## run the tests (not the slow ones)
+	$(BIN)/python -m pytest -q
+
+test-slow: install  ## run the slow tests as well
+	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+check: lint types layers docs  ## lint, types, import layers, docs
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+layers: install
+	$(BIN)/lint-imports
+
+docs: install
+	$(BIN)/python -m pytest -q tests/contracts
+
+format: install  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: install  ## build the wheel, install it in a clean environment, run the commands from another folder
+	tests/wheel.sh $(BIN)/python
+
+demo: install  ## the main job on the embedded model, in a few minutes: prompts to a better model
+	$(BIN)/python -m demo.run 2>/dev/null || true
+
+scenes: install  ## train the embedded model and its scorers again (hours; needs Debian's fonts-noto-color-emoji)
+	$(BIN)/python -m ppod_data.scenes.train
+
+bench: install  ## every benchmark: ratios measured side by side
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove the environment and what was built
+	rm -rf $(VENV) dist demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,100 @@
+"""The files of a training run: what is recorded at its start and end, and what a resume drops.
+
+run.json                 settings, data, identities, drift; written at the start
+metrics.jsonl            one line an optimizer step (`ppod_train.metrics.StepMetrics`)
+tensorboard/             the same figures
+evals/step-000020/       an evaluation on validation noise (`ppod_train.eval_files`); step-000000 is the reference
+checkpoints/step-000020/ the newest two, to resume from
+policy/                  the best policy so far, for plain diffusers
+summary.json             written at the end
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ppod_data.environment import environment
+from ppod_data.files import atomic_write
+from ppod_train.drift import Drift
+from ppod_train.optimize import Trainee
+from ppod_train.settings import TrainSettings
+
+
+def evaluation_folder(out: Path, step: int) -> Path:
+    """Where the evaluation after `step` optimizer steps is."""
+    return out / "evals" / f"step-{step:06d}"
+
+
+def identity_of(trainee: Trainee) -> dict[str, Any]:
+    """What a resumed run must share with the run it goes on: every choice, the data, the reference."""
+    return {
+        **asdict(trainee.settings),
+        "data_fingerprint": trainee.data.fingerprint,
+        "reference_fingerprint": trainee.sampler.model.fingerprint,
+    }
+
+
+def write_run_record(
+    out: Path,
+    trainee: Trainee,
+    *,
+    roots: Sequence[Path],
+    pairs: str,
+    drift: Drift,
+    reward: Mapping[str, str] | None,
+) -> None:
+    """Write run.json."""
+    settings, data = trainee.settings, trainee.data
+    record = {
+        "settings": asdict(settings),
+        "identity": identity_of(trainee),
+        "datasets": [str(root) for root in roots],
+        "pairs": pairs,
+        "model": data.spec.model,
+        "reward": reward,
+        "prompts": list(data.prompts),
+        "num_pairs": len(data.chosen),
+        "num_trajectories": len(data.rows),
+        "num_trained_steps": len(data.steps),
+        "num_trained_weights": sum(parameter.numel() for parameter in trainee.parameters.values()),
+        "paper_eta": settings.dpo_beta / math.prod(data.spec.latent_shape),
+        "largest_possible_logit": largest_possible_logit(settings, len(data.steps)),
+        "graph_bytes_per_evaluation": trainee.graph_bytes,
+        "drift": asdict(drift),
+        "environment": environment(),
+    }
+    write_json(out / "run.json", record)
+
+
+def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | None:
+    """2·dpo_beta·T·log_ratio_clip, which no pair's logit can pass; None without a clip."""
+    logit = 2 * settings.dpo_beta * num_steps * settings.log_ratio_clip
+    return logit if math.isfinite(logit) else None
+
+
+def forget_after(out: Path, step: int) -> None:
+    """Drop the metrics and evaluations of steps later than `step`: they are made again."""
+    metrics = out / "metrics.jsonl"
+    if metrics.exists():
+        kept = [line for line in metrics.read_text().splitlines() if _line_step(line) <= step]
+        atomic_write(metrics, "".join(line + "\n" for line in kept).encode())
+    for folder in (out / "evals").glob("step-*"):
+        if int(folder.name.removeprefix("step-")) > step:
+            shutil.rmtree(folder)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file at once."""
+    atomic_write(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def _line_step(line: str) -> float:
+    """The step of a metrics line; infinity for one that a kill cut short."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return math.inf
