@@ -1,0 +1,17 @@
+"""The data set toolkit: make, score, pair, check and read data sets of denoising trajectories."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ppod_data.dataset import Dataset, Trajectory
+
+__all__ = ["Dataset", "Trajectory"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `Dataset` and `Trajectory` when they are first asked for: importing the package stays fast."""
+    if name in __all__:
+        from ppod_data import dataset
+
+        return getattr(dataset, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,268 @@
+"""A data set folder, read: its spec, its tables, and one trajectory at a time.
+
+Shapes: R stored latents of one chain, T steps, C H W latent.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.manifest import UNKNOWN_LICENSE, create_manifest, read_manifest
+from ppod_data.shards import committed_shards, read_member
+from ppod_data.spec import GenerationSpec
+from ppod_data.tables import LOG_PROBS, PAIRS, SAMPLES, SCORES, check_name, part_name, read_table
+
+if TYPE_CHECKING:
+    import torch
+
+_TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_TRAJECTORY = ("sample_id", "prompt_id", "prompt", "timesteps", "stochastic", "log_probs", "step_index")
+_MEMBER = ("traj_file", "traj_offset", "traj_nbytes", "traj_sha256")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trajectory:
+    """The recorded denoising chain of one image: x_T, …, x_0, or the part of it that the data set stores."""
+
+    sample_id: str
+    prompt_id: str
+    prompt: str
+    timesteps: list[int]
+    """T scheduler timesteps, the noisiest first."""
+    stochastic: list[bool]
+    """T flags: whether the step has variance, and so a log-probability."""
+    log_probs: list[float | None]
+    """T log-densities under the policy that made the data, averaged over C·H·W; None where not stochastic."""
+    step_index: list[int]
+    """The steps, 0 to T - 1, that `step` gives."""
+    latent_index: list[int]
+    """Which latent each row of `latents` is: 0 is x_T, T is x_0."""
+    latents: "torch.Tensor"
+    """[R, C, H, W] in the storage dtype, on the CPU."""
+
+    def step(self, i: int) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """The latents [C, H, W] before and after step i of the chain: x_t and x_{t-1}.
+
+        Raises `ConfigError` for a step that is not stored.
+        """
+        if i not in self.step_index:
+            raise ConfigError(
+                f"step {i} is not stored in this data set: it stores the steps {self.step_index}"
+            )
+        row = self.latent_index.index(i)
+        return self.latents[row], self.latents[row + 1]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """A data set folder, from `Dataset.open(path)`. Reading checks what it reads, and never writes."""
+
+    root: Path
+    spec: GenerationSpec
+    manifest: Mapping[str, Any]
+    """What ppod.json holds."""
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Dataset":
+        """The data set in the folder `path`.
+
+        Raises `ConfigError` where there is none, or one of a newer format; `DamagedError` for an edited or
+        cut manifest.
+        """
+        root = Path(path)
+        spec, manifest = read_manifest(root)
+        return cls(root=root, spec=spec, manifest=manifest)
+
+    def samples(self, columns: Sequence[str] | None = None) -> Any:
+        """An Arrow table with a row a sample, of every committed shard in order; all columns, or `columns`.
+
+        Images of a large data set need memory: `iter_samples` gives one shard at a time.
+        """
+        names = list(SAMPLES.names if columns is None else columns)
+        return _concatenate(list(self.iter_samples(names)), SAMPLES, names)
+
+    def iter_samples(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """The samples' Arrow table of one committed shard after another."""
+        for shard in committed_shards(self.root):
+            yield self._read_part(shard, columns)
+
+    def scores(self, name: str) -> Any:
+        """An Arrow table with a row a scored sample; its metadata is that of the first part."""
+        return self._read_parts("scores", name, self.score_names(), SCORES)
+
+    def log_probs(self, name: str) -> Any:
+        """An Arrow table with the log-probabilities that another policy, `name`, gives the stored steps."""
+        return self._read_parts("log_probs", name, _folders(self.root / "log_probs"), LOG_PROBS)
+
+    def pairs(self, name: str) -> Any:
+        """An Arrow table with a row a pair; its metadata says how the pairs were made."""
+        _check_known(name, "pairs", self.pair_names(), self.root)
+        return read_table(self.root / "pairs" / f"{name}.parquet", PAIRS)
+
+    def score_names(self) -> list[str]:
+        """The names under which the samples were scored, sorted."""
+        return _folders(self.root / "scores")
+
+    def pair_names(self) -> list[str]:
+        """The names of the pair tables, sorted."""
+        return sorted(path.stem for path in (self.root / "pairs").glob("[!.]*.parquet"))
+
+    def missing_shards(self) -> list[int]:
+        """The shards that are still to be made, ascending."""
+        return sorted(set(range(self.spec.num_shards)) - set(committed_shards(self.root)))
+
+    def trajectory_index(self, sample_ids: Sequence[str]) -> Any:
+        """Where the trajectories of some samples are: an Arrow table with a row each, in the order asked for.
+
+        Columns: sample_id, prompt_id, prompt, timesteps, stochastic, log_probs, step_index, traj_file,
+        traj_offset, traj_nbytes, traj_sha256. Only the shards that hold these samples are read, without
+        images. Raises `ConfigError` for a sample that is not here.
+        """
+        return self._find(sample_ids, (*_TRAJECTORY, *_MEMBER))
+
+    def trajectory(self, sample_id: str) -> Trajectory:
+        """The trajectory of one sample, checked against its sha256.
+
+        Raises `ConfigError` for a sample that is not here, `DamagedError` for bytes that are not the
+        committed ones.
+        """
+        return self.read_trajectory(self.trajectory_index([sample_id]).to_pylist()[0])
+
+    def read_trajectory(self, row: Mapping[str, Any]) -> Trajectory:
+        """The trajectory that a row of `trajectory_index` (or of `samples`) points at; one read of one file.
+
+        Raises `DamagedError`, naming the file and the sample, for bytes that are not the committed ones.
+        """
+        sample_id = row["sample_id"]
+        data = read_member(self.root, *(row[name] for name in _MEMBER), sample_id=sample_id)
+        where = f"{self.root / 'trajectories' / row['traj_file']}: sample {sample_id}"
+        index, latents = _decode_latents(data, where)
+        expected = latent_rows(row["step_index"])
+        shape = (len(expected), *self.spec.latent_shape)
+        dtype = f"torch.{_TORCH_NAMES[self.spec.latent_dtype]}"
+        if index != expected or tuple(latents.shape) != shape or str(latents.dtype) != dtype:
+            raise DamagedError(
+                f"{where} holds {latents.dtype} latents {tuple(latents.shape)} of rows {index}, and the spec "
+                f"says {dtype} {shape} of rows {expected}: get the shard again"
+            )
+        return Trajectory(**{name: row[name] for name in _TRAJECTORY}, latent_index=index, latents=latents)
+
+    @cached_property
+    def _shard_of(self) -> dict[str, int]:
+        """The shard of every sample of the spec: no table is read to find a sample."""
+        spec = self.spec
+        names = (
+            spec.sample_id(name, k) for name in spec.prompt_ids for k in range(spec.num_images_per_prompt)
+        )
+        return {sample_id: n // spec.images_per_shard for n, sample_id in enumerate(names)}
+
+    def _find(self, sample_ids: Sequence[str], columns: Sequence[str]) -> Any:
+        """The rows of some samples in the order asked for, read shard by shard."""
+        parts = []
+        for shard, wanted in sorted(self._by_shard(sample_ids).items()):
+            table = self._read_part(shard, columns)
+            table = table.filter(pc.is_in(table["sample_id"], pa.array(sorted(wanted), pa.string())))
+            if table.num_rows != len(wanted):
+                path = self.root / "samples" / part_name(shard)
+                raise DamagedError(f"{path}: its sample_ids are not those of the spec: get this part again")
+            parts.append(table)
+        found = _concatenate(parts, SAMPLES, columns)
+        row_of = {sample_id: row for row, sample_id in enumerate(found["sample_id"].to_pylist())}
+        return found.take(pa.array([row_of[sample_id] for sample_id in sample_ids], pa.int64()))
+
+    def _by_shard(self, sample_ids: Sequence[str]) -> dict[int, set[str]]:
+        committed = set(committed_shards(self.root))
+        by_shard: dict[int, set[str]] = {}
+        for sample_id in sample_ids:
+            shard = self._shard_of.get(sample_id)
+            if shard is None:
+                raise ConfigError(
+                    f"{self.root}: no sample {sample_id} in this data set: was it made from another?"
+                )
+            if shard not in committed:
+                raise ConfigError(
+                    f"{self.root}: sample {sample_id} is not made yet (shard {shard}): run ppod-gen again"
+                )
+            by_shard.setdefault(shard, set()).add(sample_id)
+        return by_shard
+
+    def _read_part(self, shard: int, columns: Sequence[str] | None) -> Any:
+        path = self.root / "samples" / part_name(shard)
+        expected = len(self.spec.shard_range(shard))
+        table = read_table(path, SAMPLES, columns)
+        if table.num_rows != expected:
+            raise DamagedError(f"{path}: {table.num_rows} rows, not {expected}: get this part again")
+        return table
+
+    def _read_parts(self, folder: str, name: str, known: Sequence[str], schema: Any) -> Any:
+        _check_known(name, folder, known, self.root)
+        paths = sorted((self.root / folder / name).glob("[!.]*.parquet"))
+        return _concatenate([read_table(path, schema) for path in paths], schema, schema.names)
+
+
+def create(path: Path | str, spec: GenerationSpec, license: str = UNKNOWN_LICENSE) -> Dataset:
+    """Make the data set folder `path` for `spec`, or open it where it is there already.
+
+    `license` is an SPDX identifier, or "unknown", which agrees with every licence of an existing folder.
+
+    Raises:
+        SpecMismatchError: the folder was made with another spec or licence.
+        ConfigError: the folder holds other things than a data set, which the card would overwrite.
+    """
+    create_manifest(Path(path), spec, license)
+    return Dataset.open(path)
+
+
+def latent_rows(step_index: Sequence[int]) -> list[int]:
+    """The latents that some steps need, ascending: step i goes from latent i to latent i + 1."""
+    return sorted({row for i in step_index for row in (i, i + 1)})
+
+
+def encode_latents(latents: "torch.Tensor", latent_index: Sequence[int]) -> bytes:
+    """The safetensors bytes of a trajectory's latents [R, C, H, W]; the same bytes for the same values."""
+    from safetensors.torch import save
+
+    assert latents.ndim == 4 and len(latent_index) == latents.shape[0]
+    payload: bytes = save(
+        {"latents": latents.contiguous()}, metadata={"latent_index": json.dumps(list(latent_index))}
+    )
+    return payload
+
+
+def _decode_latents(data: bytes, where: str) -> tuple[list[int], "torch.Tensor"]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return json.loads(header["__metadata__"]["latent_index"]), load(data)["latents"]
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(
+            f"{where} holds no latents that ppod wrote ({error}): get the shard again"
+        ) from error
+
+
+def _concatenate(tables: Sequence[Any], schema: Any, columns: Sequence[str]) -> Any:
+    if not tables:
+        return pa.schema([schema.field(name) for name in columns]).empty_table()
+    return pa.concat_tables(tables)
+
+
+def _folders(folder: Path) -> list[str]:
+    """The names of the folders in `folder` that hold a Parquet part, sorted."""
+    return sorted({path.parent.name for path in folder.glob("[!.]*/[!.]*.parquet")})
+
+
+def _check_known(name: str, what: str, known: Sequence[str], root: Path) -> None:
+    check_name(name, what)
+    if name not in known:
+        raise ConfigError(
+            f"{root}: no {what} named {name!r} here: {', '.join(known) or 'there are none yet'}"
+        )

@@ -1,0 +1,90 @@
+"""ppod.json, the file that makes a folder a data set: a pure function of the generation spec and licence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ppod_data.errors import ConfigError, DamagedError, SpecMismatchError
+from ppod_data.files import atomic_create
+from ppod_data.spec import GenerationSpec, check_same_spec, from_json, to_json
+
+MANIFEST = "ppod.json"
+UNKNOWN_LICENSE = "unknown"
+_FORMAT = "ppod-dataset"
+_VERSION = 1
+_LOG_PROBS = {
+    "of": "the Gaussian density of the rounded x_{t-1}, given the rounded x_t and the prompt, under guidance",
+    "reduction": "mean over the latent's dimensions (C, H, W)",
+    "unit": "nats",
+}
+
+
+def create_manifest(root: Path, spec: GenerationSpec, license: str) -> None:
+    """Write the manifest of a new data set, or check that the folder's has the same spec and licence.
+
+    Raises:
+        SpecMismatchError: the folder was made with another spec or licence.
+        ConfigError: the folder holds other things than a data set, which the card would overwrite.
+    """
+    spec.validate()
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root}: a file is in the way: give the path of a new folder")
+    if root.exists() and not (root / MANIFEST).exists():
+        others = sorted(item.name for item in root.iterdir() if not item.name.startswith("."))
+        if others and not (root / MANIFEST).exists():  # another worker may have made it in between
+            raise ConfigError(
+                f"{root}: the folder holds other files ({others[0]}): give a new or an empty folder"
+            )
+    manifest = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "fingerprint": spec.fingerprint,
+        "license": license,
+        "log_probs": _LOG_PROBS,
+        "spec": to_json(spec),
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if not atomic_create(root / MANIFEST, text.encode()):
+        _check_same(root, spec, license)
+
+
+def read_manifest(root: Path) -> tuple[GenerationSpec, dict[str, Any]]:
+    """The spec and the whole manifest of the data set in `root`.
+
+    Raises `ConfigError` where there is no data set, or one of a newer format; `DamagedError` for an edited or
+    cut manifest.
+    """
+    file = root / MANIFEST
+    if not file.exists():
+        what = "not a ppod data set (no ppod.json)" if root.is_dir() else "no such folder"
+        raise ConfigError(f"{root}: {what}: make one with ppod-gen, or check the path")
+    try:
+        manifest = json.loads(file.read_bytes())
+    except (ValueError, OSError) as error:
+        raise DamagedError(f"{file}: not readable as JSON ({error}): get this file again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+        raise ConfigError(f"{file}: not the manifest of a ppod data set: check the path")
+    if manifest.get("version") != _VERSION:
+        raise ConfigError(
+            f"{file}: format version {manifest.get('version')!r}, and this ppod reads {_VERSION}: update ppod"
+        )
+    try:
+        spec = from_json(manifest["spec"])
+    except (ConfigError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{file}: {error}: the manifest was edited or cut; get it again") from error
+    if manifest.get("fingerprint") != spec.fingerprint or not isinstance(manifest.get("license"), str):
+        raise DamagedError(f"{file}: edited: its fingerprint is not that of its spec; get this file again")
+    return spec, manifest
+
+
+def _check_same(root: Path, spec: GenerationSpec, license: str) -> None:
+    existing, manifest = read_manifest(root)
+    try:
+        check_same_spec(existing, spec)
+    except SpecMismatchError as error:
+        raise SpecMismatchError(f"{root}: {error}") from error
+    if license not in (UNKNOWN_LICENSE, manifest["license"]):
+        raise SpecMismatchError(
+            f"{root}: license differs: {manifest['license']!r} in the data set, {license!r} in the options: "
+            "give the old value again, or generate into another folder"
+        )

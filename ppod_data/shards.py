@@ -1,0 +1,239 @@
+"""Shards: how samples and their trajectories become two files that appear together.
+
+The tar of the trajectories is written first and named by its content; the Parquet part that names it, and
+every member's offset, length and sha256, is written second, and is the commit. A tar that no part names does
+not exist.
+"""
+
+import contextlib
+import hashlib
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import pyarrow as pa
+
+from ppod_data.errors import DamagedError, NonFiniteError, PpodError
+from ppod_data.files import canonical_json, publish, publish_new, sync, temporary_beside
+from ppod_data.tables import SAMPLES, encode_table, part_name, read_table
+
+_BLOCK = 512
+_ROW_GROUP = 64
+_TRAJ_FILE = re.compile(r"\d{6,}-[0-9a-f]{16}\.tar")
+_PART = re.compile(r"(\d{6,})\.parquet")
+_SAMPLE_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One image with its recorded chain of T steps, ready to be stored."""
+
+    sample_id: str
+    prompt_id: str
+    prompt: str
+    image_index: int
+    seed: int
+    image_png: bytes
+    image_pixels_sha256: str
+    timesteps: list[int]
+    """T scheduler timesteps, the noisiest first."""
+    stochastic: list[bool]
+    """T flags: whether the step has variance, and so a density."""
+    log_probs: list[float | None]
+    """T log-densities averaged over the latent's dimensions (nats); None where not stochastic."""
+    step_index: list[int]
+    """The steps, 0 to T - 1, whose latents are stored."""
+    latents_safetensors: bytes
+
+
+class ShardWriter:
+    """Collects the samples of one shard and commits them together when the `with` block ends normally.
+
+    On an error nothing stays behind, and nothing exists under the shard's name. Where another worker has
+    committed the shard first, the commit does nothing. Trajectories go to the disk as they are added; what
+    stays in memory is a row and an image a sample.
+    """
+
+    def __init__(self, root: Path, shard: int) -> None:
+        self.committed = False
+        """After the block: True where this writer made the shard, False where another was first."""
+        self._root = root
+        self._shard = shard
+        self._rows: list[dict[str, Any]] = []
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        from webdataset import TarWriter
+
+        with self._cleanup as cleanup:
+            place = self._root / "trajectories" / f"{self._shard:06d}.tar"
+            self._temporary = cleanup.enter_context(temporary_beside(place))
+            self._file = _HashingFile(cleanup.enter_context(self._temporary.open("wb")))
+            self._tar = TarWriter(self._file, user="", group="", encoder=False, mtime=0)
+            self._cleanup = cleanup.pop_all()
+        return self
+
+    def add(self, sample: Sample) -> None:
+        """Append a sample. Raises `NonFiniteError` for a log-probability that is NaN or infinite."""
+        _check(sample)
+        latents = sample.latents_safetensors
+        text = canonical_json(_member(sample)) + "\n"
+        self._tar.write({"__key__": sample.sample_id, "json": text.encode(), "safetensors": latents})
+        padded = math.ceil(len(latents) / _BLOCK) * _BLOCK  # members are written in the order of their names
+        self._rows.append(_row(sample) | {"traj_offset": self._tar.tarstream.offset - padded})
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._cleanup:
+            try:
+                if error is None:
+                    self._commit()
+            finally:
+                self._file.discard()
+                self._tar.close()
+
+    def _commit(self) -> None:
+        assert self._rows, "a shard without samples"
+        assert len({row["sample_id"] for row in self._rows}) == len(self._rows), "a sample twice in a shard"
+        self._tar.close()
+        self._file.sync()
+        name = f"{self._shard:06d}-{self._file.sha256()[:16]}.tar"
+        for row in self._rows:
+            row["traj_file"] = name
+        _check_offsets(self._temporary, self._rows)
+        part = _part(self._root, self._shard)
+        tar = self._root / "trajectories" / name
+        with temporary_beside(part) as temporary:
+            encode_table(temporary, pa.Table.from_pylist(self._rows, schema=SAMPLES), _ROW_GROUP)
+            sync(temporary)
+            if not part.exists():
+                publish(self._temporary, tar)
+                self.committed = publish_new(temporary, part)
+        if not self.committed:
+            self._remove_unless_named(tar)
+
+    def _remove_unless_named(self, tar: Path) -> None:
+        """Another worker's part is final: a tar that it does not name will never be part of the data set."""
+        named = read_table(_part(self._root, self._shard), SAMPLES, ["traj_file"])["traj_file"].to_pylist()
+        if tar.name not in named:
+            tar.unlink(missing_ok=True)
+
+
+class _HashingFile:
+    """The writable file that a tar is streamed to; knows the sha256 of what went through."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file: BinaryIO | None = file
+        self._digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        if self._file is not None:
+            self._file.write(data)
+            self._digest.update(data)
+        return len(data)
+
+    def sync(self) -> None:
+        assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def discard(self) -> None:
+        """Swallow what is still written: the file is about to be removed."""
+        self._file = None
+
+
+def shard_committed(root: Path, shard: int) -> bool:
+    """Whether the shard is complete: its Parquet part exists, which is written last."""
+    return _part(root, shard).exists()
+
+
+def committed_shards(root: Path) -> list[int]:
+    """The numbers of the complete shards, ascending."""
+    folder = root / "samples"
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sorted(int(match.group(1)) for name in names if (match := _PART.fullmatch(name)))
+
+
+def read_member(
+    root: Path, traj_file: str, offset: int, nbytes: int, sha256: str, *, sample_id: str
+) -> bytes:
+    """The bytes of one trajectory, read at its offset and checked against its sha256.
+
+    Raises `DamagedError`, naming the file and the sample, where the bytes are not the committed ones.
+    """
+    if not _TRAJ_FILE.fullmatch(traj_file):
+        raise DamagedError(
+            f"sample {sample_id} names the trajectory file {traj_file!r}, which ppod never writes"
+        )
+    path = root / "trajectories" / traj_file
+    data = b""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        if 0 <= offset < offset + nbytes <= os.fstat(file.fileno()).st_size:  # before memory is asked for
+            data = os.pread(file.fileno(), nbytes, offset)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        what = "is damaged" if path.exists() else "is missing"
+        raise DamagedError(
+            f"{path}: the file {what}, found at sample {sample_id}: get it again, or remove "
+            f"samples/{part_name(int(traj_file.split('-')[0]))} and run ppod-gen to make this shard again"
+        )
+    return data
+
+
+def _part(root: Path, shard: int) -> Path:
+    return root / "samples" / part_name(shard)
+
+
+def _check(sample: Sample) -> None:
+    assert _SAMPLE_ID.fullmatch(sample.sample_id), (
+        "a sample_id is 32 hex digits: webdataset splits names at a dot"
+    )
+    assert len(sample.timesteps) == len(sample.stochastic) == len(sample.log_probs)
+    for step, (stochastic, value) in enumerate(zip(sample.stochastic, sample.log_probs, strict=True)):
+        assert stochastic == (value is not None), "a log-probability exactly where the step is stochastic"
+        if value is not None and not math.isfinite(value):
+            raise NonFiniteError(
+                f"sample {sample.sample_id}: log-probability {value} at step {step}: try --compute-dtype "
+                "fp32 or bf16; nothing of this shard was written"
+            )
+
+
+def _member(sample: Sample) -> dict[str, Any]:
+    """What the tar alone tells about a sample, for readers of the stream without the tables."""
+    return {
+        "sample_id": sample.sample_id,
+        "prompt_id": sample.prompt_id,
+        "prompt": sample.prompt,
+        "image_index": sample.image_index,
+        "seed": sample.seed,
+        "image_pixels_sha256": sample.image_pixels_sha256,
+        "timesteps": sample.timesteps,
+        "stochastic": sample.stochastic,
+        "log_probs": sample.log_probs,
+        "step_index": sample.step_index,
+    }
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    return _member(sample) | {
+        "image": {"bytes": sample.image_png, "path": f"{sample.sample_id}.png"},
+        "image_sha256": hashlib.sha256(sample.image_png).hexdigest(),
+        "traj_nbytes": len(sample.latents_safetensors),
+        "traj_sha256": hashlib.sha256(sample.latents_safetensors).hexdigest(),
+    }
+
+
+def _check_offsets(tar: Path, rows: list[dict[str, Any]]) -> None:
+    """Read every member back where its row says that it is, before the row is committed."""
+    with tar.open("rb") as file:
+        for row in rows:
+            data = os.pread(file.fileno(), row["traj_nbytes"], row["traj_offset"])
+            if hashlib.sha256(data).hexdigest() != row["traj_sha256"]:
+                raise PpodError(f"{tar}: the disk gave back other bytes than were written: check the disk")
