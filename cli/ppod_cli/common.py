@@ -1,0 +1,235 @@
+"""What the commands share: errors as one line, common options, ranks, the summary at the end."""
+
+import errno
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from ppod_cli.config import load_config
+from ppod_data.errors import ConfigError, PpodError
+from ppod_data.memory import is_out_of_memory
+
+if TYPE_CHECKING:
+    from ppod_data.diffusion.model import DiffusionModel
+    from ppod_data.spec import GenerationSpec
+
+_INTERRUPTED = 130
+_LOG_WIDTH = 110
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file with options of this command under the same names; options given here win.",
+        metavar="FILE",
+        callback=load_config,
+        is_eager=True,
+        rich_help_panel="Running",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print a machine-readable summary on stdout, and nothing else there.",
+        rich_help_panel="Running",
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Running")
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.",
+        metavar="D",
+        rich_help_panel="Running",
+    ),
+]
+DatasetFolder = Annotated[
+    str, typer.Argument(metavar="DATASET", help="Folder of the data set.", show_default=False)
+]
+
+
+def new_commands(help: str | None = None, examples: Sequence[str] = ()) -> typer.Typer:
+    """A Typer app with our conventions; `entry_point` makes a console script of it.
+
+    With `help` it has sub-commands, also where there is only one of them.
+    """
+    commands = typer.Typer(
+        help=help,
+        epilog=_epilog(examples),
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    if help is not None:
+        commands.callback()(lambda: None)
+    return commands
+
+
+def command(
+    commands: typer.Typer, *, name: str | None = None, examples: Sequence[str]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the decorated function to `commands`; its docstring and the runnable `examples` are the help."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+        text = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
+        return commands.command(name, help=text, epilog=_epilog(examples))(function)
+
+    return add
+
+
+def _epilog(examples: Sequence[str]) -> str:
+    return "\n".join(["Examples:", *examples])
+
+
+def entry_point(commands: typer.Typer, name: str, *, out_of_memory: str) -> Callable[..., None]:
+    """The function behind a console script: runs `commands` and ends the process with its exit code.
+
+    Args:
+        name: of the script, for usage lines.
+        out_of_memory: what to type when memory runs out.
+    """
+
+    def app(args: Sequence[str] | None = None) -> None:
+        arguments = sys.argv[1:] if args is None else list(args)
+        try:
+            code = typer.main.get_command(commands)(arguments, prog_name=name, standalone_mode=False)
+        except Exception as error:
+            if "--debug" in arguments:
+                traceback.print_exc()
+            message, code = explain(error, name, out_of_memory)
+            _print_error(message)
+        if code == _INTERRUPTED:
+            _print_error("interrupted: run the same command again to go on")
+        raise SystemExit(code or 0)
+
+    return app
+
+
+def explain(error: Exception, name: str, out_of_memory: str) -> tuple[str, int]:
+    """The line that a user reads and the exit code: 2 for options and input, 1 for a failure of the world."""
+    if isinstance(error, PpodError):
+        return str(error), error.exit_code
+    if isinstance(error, typer.TyperException):
+        return f"{error.format_message().rstrip('.')}: see {name} --help", 2
+    if is_out_of_memory(error):
+        return f"out of memory: {out_of_memory}", 1
+    if isinstance(error, OSError):
+        return _explain_os_error(error), 1
+    detail = str(error) or "no message"
+    return f"{type(error).__name__}: {detail} (--debug shows where)", 1
+
+
+def _explain_os_error(error: OSError) -> str:
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left{where}: free space and run the same command again: finished shards are kept"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission{where} ({error.strerror}): check the permissions, or give another folder"
+    return f"{error.strerror or error}{where}"
+
+
+def _print_error(message: str) -> None:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+
+
+@contextmanager
+def summary(as_json: bool) -> Iterator[Callable[[Mapping[str, Any], Sequence[Any]], None]]:
+    """Gives the function that prints a command's summary: (the figures for --json, the lines for people).
+
+    A line is a text or what rich can print, such as a table. Under --json, whatever libraries print meanwhile goes
+    to stderr, so that stdout holds one JSON object.
+    """
+    stdout = sys.stdout
+
+    def report(figures: Mapping[str, Any], lines: Sequence[Any]) -> None:
+        if as_json:
+            print(json.dumps(figures, allow_nan=False, ensure_ascii=False), file=stdout, flush=True)
+            return
+        for line in lines:
+            if isinstance(line, str):
+                print(line, file=stdout, flush=True)
+            else:
+                _print_rich(line, stdout)
+
+    with redirect_stdout(sys.stderr if as_json else stdout):
+        yield report
+
+
+def _print_rich(renderable: Any, stdout: TextIO) -> None:
+    from rich.console import Console
+
+    width = None if stdout.isatty() else _LOG_WIDTH
+    Console(file=stdout, width=width).print(renderable)
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """RANK and WORLD_SIZE as torchrun and `accelerate launch` set them; (0, 1) without them.
+
+    Raises:
+        ConfigError: values that are no rank of a world.
+    """
+    rank, world_size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size)):
+        raise ConfigError(
+            f"RANK={rank}, WORLD_SIZE={world_size} are no rank of a world: unset both variables"
+        )
+    return int(rank), int(world_size)
+
+
+def resolve_device(text: str) -> str:
+    """The torch device to use; under torchrun, `auto` and `cuda` mean the GPU of this process's LOCAL_RANK.
+
+    Raises:
+        ConfigError: a device that torch does not know or does not see.
+    """
+    import torch
+
+    local_rank = os.environ.get("LOCAL_RANK", "0")
+    if text == "auto":
+        if torch.cuda.is_available():
+            return f"cuda:{int(local_rank) % torch.cuda.device_count()}"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    if text == "cuda" and "LOCAL_RANK" in os.environ:
+        text = f"cuda:{local_rank}"
+    try:
+        torch.empty(0, device=torch.device(text))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {text} cannot be used here ({reason}): give --device cpu") from error
+    return text
+
+
+def load_policy(
+    spec: "GenerationSpec",
+    model: str | None,
+    revision: str | None,
+    adapter: str | None,
+    device: str,
+    compute_dtype: str,
+) -> "DiffusionModel":
+    """The policy that made a data set; another model or adapter where the options name one."""
+    from ppod_data.diffusion.model import load_model
+
+    if model is None:
+        model, revision, adapter = spec.model, revision or spec.revision, adapter or spec.adapter
+    return load_model(model, revision=revision, adapter=adapter, device=device, compute_dtype=compute_dtype)
+
+
+def amount(count: float) -> str:
+    """A number of bytes, as `12.3 MB` (10^6 bytes)."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:,.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"

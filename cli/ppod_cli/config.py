@@ -1,0 +1,69 @@
+"""`--config FILE.toml`: options in a file, under the same names."""
+
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ppod_data.errors import ConfigError
+
+_NOT_IN_A_FILE = {"config", "help", "debug"}
+
+
+def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Make the values of a TOML file the defaults of the command, so that options on the command line win.
+
+    A key is an option's or argument's name, with `-` or `_`. Relative paths in the file start at the current
+    folder, as they do on the command line.
+
+    Raises:
+        ConfigError: a file that is not TOML, a key that is no option (with the closest one), a value of
+            another kind.
+    """
+    if path is None:
+        return None
+    spellings = {
+        spelling: param
+        for param in ctx.command.params
+        for spelling in [*(opt.lstrip("-") for opt in param.opts), param.name.replace("_", "-")]
+        if spelling not in _NOT_IN_A_FILE
+    }
+    defaults: dict[str, Any] = {}
+    for key, value in _read(path).items():
+        if isinstance(value, dict):
+            raise ConfigError(
+                f"{path}: [{key}] is a table: write the options of one command at the top of the file"
+            )
+        param = spellings.get(key.replace("_", "-"))
+        if param is None:
+            close = get_close_matches(key.replace("_", "-"), spellings, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(f"{path}: {key!r} is no option of {ctx.command_path}: {hint}see its --help")
+        if param.name in defaults:
+            raise ConfigError(f"{path}: {key!r} is given twice")
+        many = param.multiple or param.nargs == -1
+        defaults[param.name] = _checked(path, key, value, many=many, flag=getattr(param, "is_flag", False))
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _checked(path: Path, key: str, value: object, *, many: bool, flag: bool) -> object:
+    if isinstance(value, bool) != flag:
+        wanted = "true or false" if flag else "a value, not true or false"
+        raise ConfigError(f"{path}: {key!r} wants {wanted}")
+    if isinstance(value, list) and not many:
+        raise ConfigError(f"{path}: {key!r} takes one value, not a list")
+    return [value] if many and not isinstance(value, list) else value

@@ -1,0 +1,202 @@
+"""`ppod-gen`: sample images and record their denoising chains, shard by shard."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppod_cli import options
+from ppod_cli.common import (
+    Config,
+    DatasetFolder,
+    Debug,
+    Device,
+    Json,
+    amount,
+    command,
+    entry_point,
+    new_commands,
+    rank_and_world_size,
+    resolve_device,
+    summary,
+)
+from ppod_cli.progress import clock, progress
+from ppod_data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ppod_data.diffusion.model import DiffusionModel
+    from ppod_data.generate import GenerateSummary
+    from ppod_data.spec import GenerationSpec
+
+commands = new_commands()
+
+_EXAMPLES = (
+    'ppod-gen data --prompt "a green colored rabbit" --prompt "a cat and a dog"',
+    "ppod-gen data --prompts prompts.txt --num-images-per-prompt 256 --shards 0:4",
+    "ppod-gen data --prompts prompts.txt --dry-run \\\n"
+    "    --model stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "torchrun --nproc-per-node 8 -m ppod_cli.gen data --prompts prompts.txt",
+)
+
+Shards = Annotated[
+    str | None,
+    typer.Option(
+        help="Make only the shards from A up to, not including, B: for array jobs.",
+        metavar="A:B",
+        rich_help_panel="Running",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Say what it would take (bytes, network calls, time) and write nothing.",
+        rich_help_panel="Running",
+    ),
+]
+
+
+@command(commands, examples=_EXAMPLES)
+def gen(
+    dataset: DatasetFolder,
+    model: options.Model = "scenes",
+    revision: options.Revision = None,
+    adapter: options.Adapter = None,
+    prompt: options.Prompt = None,
+    prompts: options.Prompts = None,
+    negative_prompt: options.NegativePrompt = "",
+    num_images_per_prompt: options.NumImagesPerPrompt = 64,
+    seed: options.Seed = 0,
+    num_inference_steps: options.NumInferenceSteps = 20,
+    guidance_scale: options.GuidanceScale = None,
+    guidance_mode: options.GuidanceMode = "batched",
+    ddim_eta: options.DdimEta = 1.0,
+    initial_noise: options.InitialNoise = "per-image",
+    compute_dtype: options.ComputeDtype = "fp32",
+    latent_dtype: options.LatentDtype = "fp32",
+    batch_size: options.BatchSize = None,
+    images_per_shard: options.ImagesPerShard = None,
+    store_steps: options.StoreSteps = "all",
+    license: options.License = "unknown",
+    shards: Shards = None,
+    dry_run: DryRun = False,
+    device: Device = "auto",
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Sample images for prompts and record every denoising step with its log-probability.
+
+    Run the same command again to go on after an interruption: finished shards are kept. Workers share the
+    work under torchrun or accelerate launch, or with --shards, and together make the same bytes as one.
+    """
+    from ppod_data.files import local_path
+    from ppod_data.prompts import read_prompts
+
+    root = local_path(dataset)
+    texts = read_prompts(prompt or [], prompts)
+    shard_range = parse_shards(shards)
+    rank, world_size = rank_and_world_size()
+    with summary(as_json) as report:
+        from ppod_data.diffusion.model import load_model
+        from ppod_data.generate import build_spec, select_shards
+
+        place = resolve_device(device)
+        loaded = load_model(
+            model, revision=revision, adapter=adapter, device=place, compute_dtype=compute_dtype
+        )
+        spec = build_spec(
+            loaded,
+            prompts=texts,
+            negative_prompt=negative_prompt,
+            num_images_per_prompt=num_images_per_prompt,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_mode=guidance_mode,
+            ddim_eta=ddim_eta,
+            initial_noise=initial_noise,
+            seed=seed,
+            batch_size=batch_size,
+            images_per_shard=images_per_shard,
+            latent_dtype=latent_dtype,
+            store_steps=store_steps,
+        )
+        if dry_run:
+            report(*_plan(spec, loaded))
+            return
+        chosen = select_shards(spec, shard_range, rank, world_size)
+        made = _generate(root, spec, loaded, chosen, license)
+        figures = {"dataset": str(root), "rank": rank, "world_size": world_size}
+        report(figures | dataclasses.asdict(made), _say_made(dataset, made))
+
+
+def parse_shards(text: str | None) -> tuple[int, int] | None:
+    """(A, B) of `A:B`. Raises ConfigError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ConfigError(f"--shards {text}: write A:B with A below B, for example 0:4 for the first four")
+    return int(match[1]), int(match[2])
+
+
+def _generate(
+    root: Path, spec: "GenerationSpec", model: "DiffusionModel", shards: list[int], license: str
+) -> "GenerateSummary":
+    from ppod_data.card import write_card
+    from ppod_data.generate import generate
+
+    sizes = {shard: len(spec.shard_range(shard)) for shard in shards}
+    with progress(sum(sizes.values()), "gen", "images") as shown:
+
+        def on_shard(shard: int, made: bool) -> None:
+            if not made:  # its images were reported as done, but took no time
+                shown.advance(-sizes[shard])
+                shown.skip(sizes[shard])
+            shown.note(f"shard {shard} of {spec.num_shards} {'made' if made else 'was there'}")
+
+        result = generate(
+            root, spec, model, shards=shards, license=license, on_batch=shown.advance, on_shard=on_shard
+        )
+    write_card(root)
+    return result
+
+
+def _plan(spec: "GenerationSpec", model: "DiffusionModel") -> tuple[dict[str, Any], list[str]]:
+    from ppod_data.plan import plan_generation
+
+    plan = plan_generation(spec, model)
+    return dataclasses.asdict(plan), [
+        f"{plan.num_samples:,} images in {plan.num_shards} shards; nothing was written",
+        f"  network calls  {plan.network_calls:,}",
+        f"  trajectories   {amount(plan.latent_bytes)}",
+        f"  images         at most {amount(plan.image_bytes)}",
+        f"  time           about {clock(plan.seconds)} here, in one process",
+    ]
+
+
+def _say_made(dataset: str, made: "GenerateSummary") -> list[str]:
+    there = made.num_samples - made.num_made
+    lines = [
+        f"{dataset}: {made.num_made:,} images made in {clock(made.seconds)}"
+        + (f", {there:,} were there" if there else "")
+    ]
+    if made.deterministic_steps:
+        steps = ", ".join(map(str, made.deterministic_steps))
+        lines.append(
+            f"steps without noise, which have no log-probability and are left out of the loss: {steps}"
+        )
+    return [*lines, f"next: ppod-score {dataset} --reward scenes"]
+
+
+app = entry_point(
+    commands,
+    "ppod-gen",
+    out_of_memory="lower --batch-size, or give --guidance-mode sequential or --compute-dtype bf16; "
+    "all three are frozen in a data set, so use a new folder",
+)
+
+if __name__ == "__main__":
+    app()

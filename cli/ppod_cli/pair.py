@@ -1,0 +1,117 @@
+"""`ppod-pair`: make preferences, pairs of images of the same prompt."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ppod_cli.common import (
+    Config,
+    DatasetFolder,
+    Debug,
+    Json,
+    command,
+    entry_point,
+    new_commands,
+    summary,
+)
+
+if TYPE_CHECKING:
+    from ppod_data.pairs import PairSummary
+
+_RANK_EXAMPLES = (
+    "ppod-pair rank data --reward scenes",
+    "ppod-pair rank data --num-pairs-per-prompt 500 --min-margin 0.5 --name wide",
+    "ppod-pair rank data --reward scenes --strategy best-worst --name extremes",
+)
+
+commands = new_commands("Make preferences: pairs of images of the same prompt.", examples=_RANK_EXAMPLES[:1])
+
+
+@command(commands, examples=_RANK_EXAMPLES)
+def rank(
+    dataset: DatasetFolder,
+    reward: Annotated[
+        str, typer.Option(help="Score table to rank by: a name under scores/.", metavar="NAME")
+    ] = "scenes",
+    strategy: Annotated[
+        Literal["random", "best-worst", "all"],
+        typer.Option(
+            help="random: distinct pairs at random. best-worst: the i-th best with the i-th worst image. "
+            "all: every pair."
+        ),
+    ] = "random",
+    num_pairs_per_prompt: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="M: pairs of each prompt, where it has as many.",
+            show_default="random 256, best-worst 1, all every pair",
+            metavar="M",
+        ),
+    ] = None,
+    min_margin: Annotated[
+        float,
+        typer.Option(min=0.0, help="Scores of a pair differ by more than this.", metavar="X"),
+    ] = 0.0,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the table of pairs.", show_default="the reward's name", metavar="NAME"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the strategy random.", metavar="SEED")] = 0,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Pair images of the same prompt by their scores: pairs/NAME.parquet, a row a pair.
+
+    Ties, margins too small and images without a score are left out and counted.
+    """
+    from ppod_data.card import write_card
+    from ppod_data.dataset import Dataset
+    from ppod_data.files import local_path
+    from ppod_data.pairs import rank as rank_dataset
+
+    table = name if name is not None else reward
+    with summary(as_json) as report:
+        opened = Dataset.open(local_path(dataset))
+        done = rank_dataset(
+            opened,
+            reward=reward,
+            name=table,
+            strategy=strategy,
+            num_pairs_per_prompt=num_pairs_per_prompt,
+            min_margin=min_margin,
+            seed=seed,
+        )
+        write_card(opened.root)
+        missing = len(opened.missing_shards())
+        figures = {"dataset": dataset, "name": table, "missing_shards": missing} | dataclasses.asdict(done)
+        report(figures, _say_paired(dataset, table, done, missing))
+
+
+def _say_paired(dataset: str, name: str, done: "PairSummary", missing_shards: int) -> list[str]:
+    left_out = {
+        "ties": done.num_ties,
+        "pairs with too small a margin": done.num_below_margin,
+        "images without a score": done.num_unscored,
+        "prompts without a pair": done.num_prompts_without_pairs,
+    }
+    counted = [f"{number:,} {what}" for what, number in left_out.items() if number]
+    lines = [
+        f"{dataset}/pairs/{name}.parquet: {done.num_pairs:,} pairs of {done.num_prompts:,} prompts, "
+        f"median margin {done.median_margin:.4g}"
+    ]
+    if counted:
+        lines.append(f"left out: {', '.join(counted)}")
+    if missing_shards:
+        lines.append(f"{missing_shards} shards of the data set are not made yet: their images are in no pair")
+    return [*lines, f"next: ppod-train offline {dataset} --pairs {name} --out run"]
+
+
+app = entry_point(
+    commands, "ppod-pair", out_of_memory="lower --num-pairs-per-prompt, or take --strategy random"
+)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,275 @@
+"""`ppod-train`: train a policy on pairs, evaluate it, report on runs."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppod_cli import options, train_options
+from ppod_cli.common import (
+    Config,
+    Debug,
+    Device,
+    Json,
+    command,
+    entry_point,
+    load_policy,
+    new_commands,
+    resolve_device,
+    summary,
+)
+from ppod_cli.progress import progress
+from ppod_cli.train_progress import run_callbacks, say_trained
+
+if TYPE_CHECKING:
+    from ppod_data.rewards import RewardModel
+    from ppod_train.compare import Comparison, PolicySource
+    from ppod_train.figures import EvalSettings
+
+_OFFLINE_EXAMPLES = (
+    "ppod-train offline data --pairs scenes --out run",
+    "ppod-train offline data more-data --out run-2 --num-train-steps 200",
+)
+_EVAL_EXAMPLES = (
+    "ppod-train eval --out result --adapter run/policy --prompts prompts.txt",
+    'ppod-train eval --out result --adapter run/policy --prompt "a cat on the moon"',
+)
+_REPORT_EXAMPLES = ("ppod-train report run", "ppod-train report run run-2 --out both.html")
+
+commands = new_commands(
+    "Train a policy on pairs of trajectories, evaluate it, and report on runs.",
+    examples=(_OFFLINE_EXAMPLES[0], _EVAL_EXAMPLES[0], _REPORT_EXAMPLES[0]),
+)
+
+Out = Annotated[Path, typer.Option(help="Folder for what comes out.", metavar="DIR", show_default=False)]
+
+
+@command(commands, examples=_OFFLINE_EXAMPLES)
+def offline(
+    ctx: typer.Context,
+    datasets: Annotated[
+        list[str], typer.Argument(metavar="DATASET", help="Folders of data sets.", show_default=False)
+    ],
+    out: Out,
+    pairs: Annotated[
+        str, typer.Option(help="Table of pairs, a name under pairs/ of every data set.", metavar="NAME")
+    ] = "scenes",
+    objective: train_options.Objective = "ppod",
+    dpo_beta: train_options.DpoBeta = 10.0,
+    log_ratio_clip: train_options.LogRatioClip = 0.002,
+    timesteps_per_update: train_options.TimestepsPerUpdate = None,
+    lora_rank: train_options.LoraRank = 8,
+    learning_rate: train_options.LearningRate = 1e-3,
+    weight_decay: train_options.WeightDecay = 0.0,
+    max_grad_norm: train_options.MaxGradNorm = 1.0,
+    num_train_steps: train_options.NumTrainSteps = 120,
+    pairs_per_step: train_options.PairsPerStep = 16,
+    seed: train_options.Seed = 0,
+    batch_size: train_options.BatchSize = None,
+    gradient: train_options.Gradient = "auto",
+    max_graph_gib: train_options.MaxGraphGib = 4.0,
+    drift_samples: train_options.DriftSamples = 8,
+    reward: train_options.EvalReward = "scenes",
+    eval_every: train_options.EvalEvery = 20,
+    eval_images_per_prompt: train_options.EvalImagesPerPrompt = 64,
+    patience: train_options.Patience = 3,
+    checkpoint_every: train_options.CheckpointEvery = 20,
+    model: options.PolicyModel = None,
+    revision: options.PolicyRevision = None,
+    adapter: options.PolicyAdapter = None,
+    reference_log_probs: Annotated[
+        str | None,
+        typer.Option(
+            help="Log-probabilities to train against, made by ppod-data log-probs.",
+            show_default="those recorded with the samples",
+            metavar="NAME",
+        ),
+    ] = None,
+    device: Device = "auto",
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a policy on the pairs of one or more data sets; the best policy goes to OUT/policy.
+
+    The policy is evaluated on noise of its own while it trains, the best one is kept, and training stops
+    early. Run the same command again to go on after an interruption.
+    """
+    from ppod_data.dataset import Dataset
+    from ppod_data.files import local_path
+    from ppod_data.rewards import check_reward_name, load_reward
+
+    roots = [local_path(dataset) for dataset in datasets]
+    check_reward_name(reward)
+    with summary(as_json) as report:
+        from ppod_train.settings import TrainSettings
+        from ppod_train.train import train_offline
+
+        names = [field.name for field in dataclasses.fields(TrainSettings)]
+        settings = TrainSettings(**{name: ctx.params[name] for name in names})
+        settings.validate()
+        spec = Dataset.open(roots[0]).spec
+        reference = load_policy(spec, model, revision, adapter, resolve_device(device), spec.compute_dtype)
+        judge = load_reward(reward, reference.device) if eval_every else None
+        with progress(num_train_steps, "train", "steps") as shown:
+            done = train_offline(
+                roots,
+                pairs,
+                out,
+                settings,
+                model=reference,
+                reward=judge,
+                reference_log_probs=reference_log_probs,
+                callbacks=run_callbacks(out, shown),
+            )
+        figures = {"run": str(out), **dataclasses.asdict(done)}
+        report(figures | {"report": str(_report_on_run(out))}, say_trained(out, done, spec))
+
+
+@command(commands, name="eval", examples=_EVAL_EXAMPLES)
+def evaluate(
+    out: Out,
+    model: options.Model = "scenes",
+    revision: options.Revision = None,
+    adapter: options.Adapter = None,
+    prompt: options.Prompt = None,
+    prompts: options.Prompts = None,
+    negative_prompt: options.NegativePrompt = "",
+    num_images_per_prompt: options.NumImagesPerPrompt = 64,
+    seed: options.Seed = 0,
+    num_inference_steps: options.NumInferenceSteps = 20,
+    guidance_scale: options.GuidanceScale = None,
+    ddim_eta: options.DdimEta = 1.0,
+    compute_dtype: options.ComputeDtype = "fp32",
+    reward: Annotated[
+        str, typer.Option(help="Reward model that judges the images.", metavar="NAME")
+    ] = "scenes",
+    check_reward: train_options.CheckReward = None,
+    baseline: train_options.Baseline = None,
+    batch_size: train_options.EvalBatchSize = None,
+    device: Device = "auto",
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a policy on fixed noise that no data set was made from, beside its baseline on the same seeds.
+
+    Prints a table, and writes the figures with 95 % intervals, a before/after grid and an HTML report to OUT.
+    """
+    from ppod_data.prompts import read_prompts
+    from ppod_data.rewards import check_reward_name
+
+    texts = read_prompts(prompt or [], prompts)
+    if check_reward is None:
+        check_reward = "scenes-check" if reward == "scenes" else "none"
+    judges = [check_reward_name(name) for name in (reward, check_reward) if name != "none"]
+    with summary(as_json) as report:
+        from ppod_train.compare import PolicySource
+        from ppod_train.figures import EvalSettings
+
+        policy = PolicySource(model=model, revision=revision, adapter=adapter)
+        before: PolicySource | None = None
+        if baseline is None and adapter is not None:
+            before = dataclasses.replace(policy, adapter=None)
+        elif baseline not in (None, "none"):
+            before = PolicySource(model=str(baseline))
+        settings = EvalSettings(
+            prompts=texts,
+            negative_prompt=negative_prompt,
+            num_images_per_prompt=num_images_per_prompt,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            ddim_eta=ddim_eta,
+            seed=seed,
+            batch_size=batch_size,
+        )
+        place = resolve_device(device)
+        done = _evaluate(policy, before, out, settings, judges, place, compute_dtype)
+        report({"out": str(out), **done.summary()}, _say_evaluated(done))
+
+
+@command(commands, name="report", examples=_REPORT_EXAMPLES)
+def report_on_runs(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN", help="Folders of training runs and evaluations.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The HTML file.", show_default="report.html in the run, here for several", metavar="FILE"
+        ),
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write one self-contained HTML file with plots and sample grids of runs, finished or not."""
+    with summary(as_json) as report:
+        from ppod_train.report import write_report
+
+        if out is None:
+            out = runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
+        write_report(runs, out)
+        report({"report": str(out)}, [f"report: {out}"])
+
+
+def _report_on_run(out: Path) -> Path:
+    from ppod_train.report import write_report
+
+    write_report([out], out / "report.html")
+    return out / "report.html"
+
+
+def _evaluate(
+    policy: "PolicySource",
+    baseline: "PolicySource | None",
+    out: Path,
+    settings: "EvalSettings",
+    judges: Sequence[str],
+    device: str,
+    compute_dtype: str,
+) -> "Comparison":
+    from ppod_data.rewards import load_reward
+    from ppod_train.compare import run_evaluation
+
+    scorers: list[RewardModel] = [load_reward(name, device) for name in judges]
+    policies = 1 if baseline is None else 2
+    total = policies * len(settings.prompts) * settings.num_images_per_prompt
+    with progress(total, "eval", "images") as shown:
+        done = run_evaluation(
+            policy,
+            out,
+            scorers[0],
+            settings,
+            baseline=baseline,
+            check_reward=scorers[1] if len(scorers) > 1 else None,
+            device=device,
+            compute_dtype=compute_dtype,
+            on_batch=shown.advance,
+        )
+        shown.note("done")
+    return done
+
+
+def _say_evaluated(done: "Comparison") -> list[Any]:
+    from ppod_train.compare import render_table
+
+    return [
+        render_table(done.after, done.before),
+        f"figures: {done.summary_path}",
+        f"picture: {done.grid_path}",
+        f"report: {done.report_path}",
+    ]
+
+
+app = entry_point(
+    commands,
+    "ppod-train",
+    out_of_memory="lower --pairs-per-step, --batch-size or --eval-images-per-prompt, or give --gradient two-pass",
+)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,171 @@
+"""The options of a training run, one for each field of `ppod_train.settings.TrainSettings`, and of an evaluation."""
+
+from typing import Annotated, Literal
+
+import typer
+
+_LOSS, _OPTIMIZER, _COMPUTE, _KEEPING = "The loss", "The optimizer", "Compute", "Choosing the policy"
+
+Objective = Annotated[
+    Literal["ppod", "ppod-mse"],
+    typer.Option(help="ppod: Eq. 10, cross-entropy. ppod-mse: squared error.", rich_help_panel=_LOSS),
+]
+DpoBeta = Annotated[
+    float,
+    typer.Option(
+        min=0.0, help="The paper's η times the latent's dimensions.", metavar="X", rich_help_panel=_LOSS
+    ),
+]
+LogRatioClip = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        help="The paper's ε, on the log-ratio averaged over latent dimensions; inf for no clip.",
+        metavar="X",
+        rich_help_panel=_LOSS,
+    ),
+]
+TimestepsPerUpdate = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Train on a random S of the T timesteps a step: cheaper, and an approximation.",
+        show_default="all, which is exact",
+        metavar="S",
+        rich_help_panel=_LOSS,
+    ),
+]
+LoraRank = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Rank of the LoRA on the attention projections; 0 trains all weights.",
+        metavar="R",
+        rich_help_panel=_OPTIMIZER,
+    ),
+]
+LearningRate = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        help="AdamW's; for --lora-rank 0 take about a hundredth.",
+        metavar="X",
+        rich_help_panel=_OPTIMIZER,
+    ),
+]
+WeightDecay = Annotated[
+    float, typer.Option(min=0.0, help="AdamW's.", metavar="X", rich_help_panel=_OPTIMIZER)
+]
+MaxGradNorm = Annotated[
+    float,
+    typer.Option(
+        min=0.0, help="A larger gradient is scaled down to it.", metavar="X", rich_help_panel=_OPTIMIZER
+    ),
+]
+NumTrainSteps = Annotated[
+    int, typer.Option(min=1, help="Optimizer steps, at most.", metavar="N", rich_help_panel=_OPTIMIZER)
+]
+PairsPerStep = Annotated[
+    int,
+    typer.Option(min=1, help="Pairs in one optimizer step.", metavar="P", rich_help_panel=_OPTIMIZER),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Order of the pairs, timestep subsets, initial LoRA weights, validation noise.",
+        metavar="SEED",
+        rich_help_panel=_OPTIMIZER,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Evaluations in one network call.",
+        show_default="the data set's, so that replay is exact",
+        metavar="N",
+        rich_help_panel=_COMPUTE,
+    ),
+]
+Gradient = Annotated[
+    Literal["auto", "one-pass", "two-pass"],
+    typer.Option(
+        help="Keep the whole graph, or a chunk at a time; the gradient is the same.",
+        rich_help_panel=_COMPUTE,
+    ),
+]
+MaxGraphGib = Annotated[
+    float,
+    typer.Option(
+        min=0.0, help="auto keeps a graph of at most this size.", metavar="GIB", rich_help_panel=_COMPUTE
+    ),
+]
+DriftSamples = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Pairs whose trajectories are replayed before training, to compare with the stored numbers.",
+        metavar="N",
+        rich_help_panel=_COMPUTE,
+    ),
+]
+EvalEvery = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Steps between evaluations on validation noise; 0 for none, which keeps the last policy.",
+        metavar="N",
+        rich_help_panel=_KEEPING,
+    ),
+]
+EvalImagesPerPrompt = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Images of each prompt in an evaluation.", metavar="N", rich_help_panel=_KEEPING
+    ),
+]
+Patience = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Stop after this many evaluations without a better one; 0 for never.",
+        metavar="N",
+        rich_help_panel=_KEEPING,
+    ),
+]
+CheckpointEvery = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Steps between checkpoints to resume from.", metavar="N", rich_help_panel=_KEEPING
+    ),
+]
+
+EvalReward = Annotated[
+    str, typer.Option(help="Reward model that judges the images.", metavar="NAME", rich_help_panel=_KEEPING)
+]
+CheckReward = Annotated[
+    str | None,
+    typer.Option(
+        help="Second reward model, never trained on, to see reward hacking; none for none.",
+        show_default="scenes-check for scenes, else none",
+        metavar="NAME",
+    ),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        help="Model to compare with on the same seeds; none for none.",
+        show_default="the model without its adapter",
+        metavar="ID",
+    ),
+]
+EvalBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Images sampled and scored together.",
+        show_default="64, or 8 above 64 pixels",
+        metavar="N",
+    ),
+]

@@ -1,0 +1,81 @@
+"""What a training run says while it works and at its end."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ppod_cli.progress import Progress
+
+if TYPE_CHECKING:
+    from ppod_data.spec import GenerationSpec
+    from ppod_train.drift import Drift
+    from ppod_train.figures import EvalResult
+    from ppod_train.metrics import StepMetrics
+    from ppod_train.train import Callbacks, TrainSummary
+
+
+def run_callbacks(out: Path, shown: Progress) -> "Callbacks":
+    """Callbacks that tell `shown` what happens in the run folder `out`."""
+    from ppod_train.train import Callbacks
+
+    def on_start(drift: "Drift", step: int) -> None:
+        shown.skip(step)
+        for line in _say_started(out, drift, step):
+            shown.say(line)
+
+    def on_step(metrics: "StepMetrics") -> None:
+        shown.advance(1)
+        text = f"step {metrics.step}: loss {metrics.loss:.4f}, accuracy {metrics.preference_accuracy:.0%}"
+        shown.status(f"{text}, in band {metrics.in_band_share:.0%}")
+
+    def on_eval(step: int, result: "EvalResult") -> None:
+        figures = result.overall
+        text = f"step {step}: reward {figures.reward_mean:.4g} [{figures.reward_low:.4g}, {figures.reward_high:.4g}]"
+        shown.note(text + (f", {figures.correct:.0%} correct" if figures.correct is not None else ""))
+
+    return Callbacks(on_start=on_start, on_step=on_step, on_eval=on_eval)
+
+
+def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
+    run = json.loads((out / "run.json").read_text("utf-8"))
+    logit = run["largest_possible_logit"]
+    lines = [
+        f"{run['num_pairs']:,} pairs of {run['num_trajectories']:,} trajectories, {run['num_trained_steps']} "
+        f"timesteps, {run['num_trained_weights']:,} trained weights",
+        f"dpo_beta {run['settings']['dpo_beta']:g} is the paper's η = {run['paper_eta']:.3g}; the largest "
+        f"possible logit is {'unbounded' if logit is None else f'{logit:.3g}'}",
+    ]
+    if drift.share_exact == 1:
+        lines.append("drift: none, every replayed log-probability is the stored one to the last bit")
+    else:
+        lines.append(
+            f"drift: p99 {drift.overall_p99:.1e}, {drift.share_exact:.0%} exact; by step, median and p99:"
+        )
+        rows = zip(drift.steps, drift.median, drift.p99, strict=True)
+        lines += [f"  {number:3d}  {median:.1e}  {p99:.1e}" for number, median, p99 in rows]
+    return [*lines, f"going on from step {step}"] if step else lines
+
+
+def say_trained(out: Path, done: "TrainSummary", spec: "GenerationSpec") -> list[str]:
+    """The last lines of a run, with the command to type next."""
+    lines = [f"{out}: {done.steps} steps" + (", stopped early" if done.stopped_early else "")]
+    if done.reward_before is not None and done.reward_best is not None:
+        lines.append(
+            f"validation reward {done.reward_before:.4g} → {done.reward_best:.4g} at step {done.best_step}, "
+            f"{done.reward_queries:,} images judged"
+        )
+    policy = out / done.policy
+    whole = (policy / "model_index.json").exists()
+    model = str(policy) if whole else spec.model
+    words = [f"--baseline {spec.model}"] if whole else [f"--adapter {policy}"]
+    words += [f"--model {model}"] if model != "scenes" else []
+    words += [f"--num-inference-steps {spec.num_inference_steps}"] if spec.num_inference_steps != 20 else []
+    usual = 1.0 if model == "scenes" else 5.0
+    words += [f"--guidance-scale {spec.guidance_scale:g}"] if spec.guidance_scale != usual else []
+    words += [f"--ddim-eta {spec.ddim_eta:g}"] if spec.ddim_eta != 1 else []
+    return [
+        *lines,
+        f"policy: {policy}",
+        f"report: {out / 'report.html'}",
+        f"next: ppod-train eval --out {out}-eval {' '.join(words)} --prompts FILE",
+    ]

@@ -1,0 +1,54 @@
+"""Commands run as users run them: by a subprocess, or by the same entry point in this process where torch is there."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def one_error(self) -> str:
+        """The error, which must be the only line of a failed command."""
+        assert self.code != 0
+        lines = self.stderr.splitlines()
+        assert [line for line in lines if line.startswith("error: ")] == lines[-1:], self.stderr
+        assert "Traceback" not in self.stderr
+        assert self.stdout == ""
+        return lines[-1].removeprefix("error: ")
+
+
+def run(command: str, *arguments: object, cwd: Path, **environment: str) -> Result:
+    """Run `python -m ppod_cli.<command>` in the folder `cwd`."""
+    folders = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'cli'}"
+    done = subprocess.run(
+        [sys.executable, "-m", f"ppod_cli.{command}", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": folders} | environment,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def call(app: Callable[..., None], *arguments: object) -> Result:
+    """Run a command's entry point in this process."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with redirect_stdout(stdout), redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
+        app([str(argument) for argument in arguments])
+    return Result(int(ended.value.code or 0), stdout.getvalue(), stderr.getvalue())

@@ -1,0 +1,287 @@
+"""Bad input and failures of the world: one line that says what to do next, the exit code, nothing half-written.
+
+What needs no model runs as a subprocess; the others run the same entry point in this process.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from ppod_cli import data, gen, pair, score, train
+from ppod_cli.common import command, entry_point, explain, new_commands
+
+from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.tables import PAIRS, read_table, write_table
+from tests.cli.conftest import GEN, Made
+from tests.cli.running import call, run
+from tests.data.toy import files, flip
+
+
+@pytest.fixture
+def copy(made: Made, tmp_path: Path) -> Path:
+    """A data set of one's own to spoil."""
+    return Path(shutil.copytree(made.data, tmp_path / "data"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.txt", b"\n \n", "no prompts in this file: write one prompt a line"),
+        (
+            "latin.txt",
+            "ein grüner Hase".encode("latin-1"),
+            "latin.txt:1: not UTF-8: save the file in this encoding",
+        ),
+        ("wide.txt", "a cat".encode("utf-16"), "wide.txt:1: not UTF-8"),
+        ("twice.txt", b"a cat\na dog\na cat\n", "twice.txt:3: the same prompt as twice.txt:1"),
+    ],
+)
+def test_prompt_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    failed = run("gen", "data", "--prompts", name, cwd=tmp_path)
+    assert failed.code == 2
+    assert message in failed.one_error()
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--ddim-eta", "0"],
+            "'--ddim-eta': must be above 0: a chain without noise has no log-probabilities",
+        ),
+        (["--ddim-eta", "1.1"], "'--ddim-eta': Input should be less than or equal to 1"),
+        (
+            ["--num-images-per-prompt", "0"],
+            "'--num-images-per-prompt': Input should be greater than or equal to 1",
+        ),
+        (
+            ["--num-inference-steps", "0"],
+            "'--num-inference-steps': Input should be greater than or equal to 1",
+        ),
+        (["--guidance-scale", "0.5"], "'--guidance-scale': Input should be greater than or equal to 1"),
+        (["--latent-dtype", "fp8"], "'--latent-dtype'"),
+        (["--shards", "4"], "--shards 4: write A:B with A below B, for example 0:4"),
+        (["--shards", "4:4"], "--shards 4:4: write A:B with A below B"),
+        (["--unknown", "1"], "No such option: --unknown"),
+    ],
+)
+def test_options_out_of_range(tmp_path: Path, words: list[str], message: str) -> None:
+    failed = run("gen", "data", "--prompt", "a cat", *words, cwd=tmp_path)
+    assert failed.code == 2
+    assert message in failed.one_error()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "message"),
+    [
+        ("gen", ["data"], "no prompts: give --prompt TEXT or --prompts FILE"),
+        ("gen", [], "Missing argument 'DATASET': see ppod-gen --help"),
+        ("gen", ["s3://bucket/data", "--prompt", "a cat"], "s3://) are not supported yet: sync the folder"),
+        ("score", ["data", "--reward", "scene"], "unknown reward model 'scene': did you mean 'scenes'?"),
+        (
+            "score",
+            ["data", "--reward", "scenes", "--reward", "scenes-check", "--as", "x"],
+            "--as names one table",
+        ),
+        ("score", ["data"], "data: no such folder: make one with ppod-gen, or check the path"),
+        ("pair", ["rank", "data"], "data: no such folder: make one with ppod-gen, or check the path"),
+        ("pair", ["rank", "data", "--strategy", "best"], "'--strategy'"),
+        ("pair", ["rnak", "data"], "No such command 'rnak'. Did you mean 'rank'?: see ppod-pair --help"),
+        ("train", ["offline", "data", "--out", "run", "--reward", "ImageReward"], "unknown reward model"),
+        ("train", ["eval", "--out", "result"], "no prompts: give --prompt TEXT or --prompts FILE"),
+        ("data", ["info", "data"], "data: no such folder"),
+    ],
+)
+def test_names_and_folders(tmp_path: Path, module: str, words: list[str], message: str) -> None:
+    failed = run(module, *words, cwd=tmp_path)
+    assert failed.code == 2
+    assert message in failed.one_error()
+    assert os.listdir(tmp_path) == []
+
+
+def test_ranks_that_are_none(tmp_path: Path) -> None:
+    failed = run("gen", "data", "--prompt", "a cat", cwd=tmp_path, RANK="2", WORLD_SIZE="2")
+    assert failed.code == 2
+    assert "RANK=2, WORLD_SIZE=2 are no rank of a world" in failed.one_error()
+
+
+def test_an_unknown_model(tmp_path: Path) -> None:
+    failed = call(gen.app, tmp_path / "data", "--prompt", "a cat", "--model", "scnes")
+    assert failed.code == 2
+    assert (
+        "unknown model scnes: give scenes, a pipeline folder, or an id on the Hugging Face Hub"
+        in failed.one_error()
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_unknown_device(tmp_path: Path) -> None:
+    failed = call(gen.app, tmp_path / "data", "--prompt", "a cat", "--device", "abacus")
+    assert failed.code == 2
+    assert "device abacus cannot be used here" in failed.one_error()
+
+
+def test_another_spec_names_the_field_and_both_values(made: Made) -> None:
+    before = files(made.data)
+    failed = call(gen.app, made.data, "--prompts", made.folder / "prompts.txt", *GEN, "--seed", 7)
+    assert failed.code == 2
+    assert (
+        "seed differs: 0 in the data set, 7 in the options: give the old value again, or"
+        in failed.one_error()
+    )
+    assert files(made.data) == before
+
+
+def test_pairs_by_an_unknown_score_table(made: Made) -> None:
+    failed = call(pair.app, "rank", made.data, "--reward", "aesthetic")
+    assert failed.code == 2
+    assert "no scores named 'aesthetic' here: scenes" in failed.one_error()
+
+
+def test_pairs_that_refer_to_missing_samples(copy: Path, tmp_path: Path) -> None:
+    path = copy / "pairs" / "scenes.parquet"
+    rows = read_table(path, PAIRS).to_pylist()
+    rows[0]["chosen_id"] = "0" * 32
+    write_table(path, pa.Table.from_pylist(rows, schema=PAIRS))
+    failed = call(train.app, "offline", copy, "--out", tmp_path / "run")
+    assert failed.code == 2
+    assert f"no sample {'0' * 32} in this data set" in failed.one_error()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_data_set_of_another_model(made: Made, tiny_pipeline: Path, tmp_path: Path) -> None:
+    failed = call(train.app, "offline", made.data, "--out", tmp_path / "run", "--model", tiny_pipeline)
+    assert failed.code == 2
+    assert "was made by another model (scenes" in failed.one_error()
+    assert "give the model that made the data" in failed.one_error()
+    assert not (tmp_path / "run").exists()
+
+
+def test_drift_over_the_clip(made: Made, tmp_path: Path) -> None:
+    words = ["--batch-size", 1, "--log-ratio-clip", 1e-9]
+    failed = call(train.app, "offline", made.data, "--out", tmp_path / "run", *words)
+    assert failed.code == 1
+    assert "replayed log-probabilities differ from the stored ones" in failed.one_error()
+    assert "ppod-data log-probs" in failed.one_error()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_table(copy: Path) -> None:
+    part = copy / "samples" / "000001.parquet"
+    flip(part, part.read_bytes().index(b"PNG") + 50)  # in the first image
+    shutil.rmtree(copy / "scores")
+    failed = call(score.app, copy)
+    assert failed.code == 1
+    assert f"{part}: damaged" in failed.one_error()
+
+
+def test_a_damaged_trajectory(copy: Path, tmp_path: Path) -> None:
+    for tar in (copy / "trajectories").glob("*.tar"):
+        flip(tar, 2000)  # inside the first member that holds latents
+    failed = call(data.app, "log-probs", copy, "--name", "again")
+    assert failed.code == 1
+    assert f"{copy / 'trajectories'}" in failed.one_error()
+    assert "get it again, or remove samples/000000.parquet and run ppod-gen" in failed.one_error()
+    assert not list((copy / "log_probs").rglob("*.parquet"))
+
+
+def test_a_full_disk_keeps_what_is_finished(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data"
+    words = [root, "--prompts", made.folder / "prompts.txt", *GEN]
+    assert call(gen.app, *words, "--shards", "0:1").code == 0
+    before = files(root)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        failed = call(gen.app, *words)
+    assert failed.code == 1
+    assert failed.one_error().startswith("no space left")
+    assert failed.one_error().endswith("free space and run the same command again: finished shards are kept")
+    assert files(root) == before
+    assert call(gen.app, *words).code == 0
+    assert {k: v for k, v in files(root).items() if k.startswith(("samples", "trajectories", "ppod"))} == {
+        k: v for k, v in files(made.data).items() if k.startswith(("samples", "trajectories", "ppod"))
+    }
+
+
+def test_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
+    huge = 10**12
+    words = ["--num-images-per-prompt", huge, "--batch-size", huge, "--images-per-shard", huge]
+    failed = call(gen.app, tmp_path / "data", "--prompt", "a cat", *words)
+    assert failed.code == 1
+    assert failed.one_error().startswith("out of memory: lower --batch-size")
+    assert "frozen in a data set, so use a new folder" in failed.one_error()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ConfigError("a\nb"), 2, "a\nb"),
+        (DamagedError("x"), 1, "x"),
+        (MemoryError(), 1, "out of memory: lower it"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "out of memory: lower it"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), 1, "out of memory: lower it"),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/x"),
+            1,
+            "no permission at /x (Read-only file system)",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            1,
+            "check the permissions, or give another folder",
+        ),
+        (OSError(errno.EIO, "Input/output error", "/x"), 1, "Input/output error at /x"),
+        (
+            ZeroDivisionError("division by zero"),
+            1,
+            "ZeroDivisionError: division by zero (--debug shows where)",
+        ),
+    ],
+)
+def test_every_kind_of_error_has_a_line(error: Exception, code: int, message: str) -> None:
+    line, found = explain(error, "ppod-gen", "lower it")
+    assert found == code
+    assert message in line
+
+
+@pytest.fixture
+def failing() -> Callable[[BaseException], Callable[..., None]]:
+    """A command that fails with the error given."""
+
+    def make(error: BaseException) -> Callable[..., None]:
+        commands = new_commands()
+
+        @command(commands, examples=())
+        def fail(debug: bool = False) -> None:
+            """Fail."""
+            raise error
+
+        return entry_point(commands, "fail", out_of_memory="")
+
+    return make
+
+
+def test_an_interruption_is_no_traceback(failing: Callable[..., Callable[..., None]]) -> None:
+    ended = call(failing(KeyboardInterrupt()))
+    assert (ended.code, ended.one_error()) == (130, "interrupted: run the same command again to go on")
+
+
+def test_a_traceback_needs_debug(failing: Callable[..., Callable[..., None]]) -> None:
+    assert call(failing(ConfigError("of\ntwo lines"))).one_error() == "of two lines"
+    shown = call(failing(ConfigError("why")), "--debug")
+    assert shown.code == 2
+    assert "Traceback" in shown.stderr
+    assert shown.stderr.endswith("error: why\n")

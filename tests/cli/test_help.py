@@ -1,0 +1,153 @@
+"""`--help`: quick, complete, with examples that the command understands."""
+
+import dataclasses
+import inspect
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ppod_cli import data, gen, pair, score, train
+from typer.main import get_command
+
+from tests.cli.running import REPOSITORY, call, run
+
+APPS = {
+    "ppod-gen": gen,
+    "ppod-score": score,
+    "ppod-pair": pair,
+    "ppod-train": train,
+    "ppod-data": data,
+}
+HEAVY = {
+    "torch", "numpy", "pyarrow", "diffusers", "transformers", "datasets", "webdataset", "accelerate", "peft", "PIL",
+    "safetensors", "pandas",
+}  # fmt: skip
+
+
+def leaves() -> Iterator[tuple[str, Any]]:
+    """Every command that does something, by what a user types."""
+    for name, module in APPS.items():
+        root: Any = get_command(module.commands)
+        if not hasattr(root, "commands"):
+            yield name, root
+            continue
+        for sub, one in root.commands.items():
+            yield f"{name} {sub}", one
+
+
+LEAVES = dict(leaves())
+
+
+def test_every_command_of_this_stage_is_there() -> None:
+    assert list(LEAVES) == [
+        "ppod-gen",
+        "ppod-score",
+        "ppod-pair rank",
+        "ppod-train offline",
+        "ppod-train eval",
+        "ppod-train report",
+        "ppod-data info",
+        "ppod-data log-probs",
+    ]
+
+
+@pytest.mark.parametrize("module", [module.__name__.split(".")[1] for module in APPS.values()])
+def test_help_imports_nothing_heavy(module: str, tmp_path: Path) -> None:
+    program = (
+        f"import sys; from ppod_cli.{module} import app\n"
+        "try: app(['--help'])\n"
+        f"except SystemExit as end: print(end.code, sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'cli'}", "PATH": "/usr/bin:/bin"},
+    )
+    assert done.stderr == "0 []\n"
+    assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize("command", LEAVES)
+def test_every_option_is_documented(command: str) -> None:
+    for param in LEAVES[command].params:
+        assert param.help, f"{command} {param.name} has no help"
+    assert len(LEAVES[command].help) > 40
+
+
+@pytest.mark.parametrize("command", LEAVES)
+def test_every_command_takes_config_json_and_debug(command: str) -> None:
+    options = {option for param in LEAVES[command].params for option in param.opts}
+    assert {"--config", "--json", "--debug"} <= options
+
+
+def example_lines(epilog: str) -> list[str]:
+    heading, *lines = epilog.split("\n")
+    assert heading == "Examples:"
+    assert max(map(len, lines)) <= 78, "a longer line is broken by an 80-column terminal"
+    return "\n".join(lines).replace("\\\n", " ").split("\n")
+
+
+@pytest.mark.parametrize("command", LEAVES)
+def test_examples_are_understood(command: str) -> None:
+    for line in example_lines(LEAVES[command].epilog):
+        words = shlex.split(line)
+        if words[0] == "torchrun":
+            place = words.index("-m")
+            words = [f"ppod-{words[place + 1].removeprefix('ppod_cli.')}", *words[place + 2 :]]
+        names = command.split()
+        assert words[: len(names)] == names
+        LEAVES[command].make_context(command, words[len(names) :])  # raises for what it does not understand
+
+
+@pytest.mark.parametrize("name", ["ppod-pair", "ppod-train", "ppod-data"])
+def test_examples_of_a_group_are_its_commands_own(name: str) -> None:
+    own = [
+        line
+        for command, leaf in LEAVES.items()
+        if command.startswith(name)
+        for line in example_lines(leaf.epilog)
+    ]
+    for line in example_lines(get_command(APPS[name].commands).epilog or ""):
+        assert line in own
+
+
+@pytest.mark.parametrize("module", APPS.values())
+def test_help_is_shown_in_this_process_and_ends_well(module: Any) -> None:
+    shown = call(module.app, "--help")
+    assert (shown.code, shown.stderr) == (0, "")
+    assert "Examples:" in shown.stdout
+
+
+def test_modules_run_under_python_m(tmp_path: Path) -> None:
+    assert "Usage: ppod-gen" in run("gen", "--help", cwd=tmp_path).stdout
+
+
+def defaults(function: Any) -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+
+
+def test_defaults_of_options_are_those_of_the_library() -> None:
+    from ppod_data.generate import build_spec
+    from ppod_data.pairs import rank
+    from ppod_data.score import score as score_dataset
+    from ppod_train.figures import EvalSettings
+    from ppod_train.settings import TrainSettings
+
+    offline = defaults(train.offline)
+    for name, value in dataclasses.asdict(TrainSettings()).items():
+        assert offline[name] == value, name
+    evaluate = defaults(train.evaluate)
+    for field in dataclasses.fields(EvalSettings):
+        if field.name not in ("prompts", "validation"):
+            assert evaluate[field.name] == field.default, field.name
+    for function, library in ((gen.gen, build_spec), (pair.rank, rank), (score.score, score_dataset)):
+        options = defaults(function)
+        for name, value in defaults(library).items():
+            if name in options and value is not inspect.Parameter.empty and name != "device":
+                assert options[name] == value, name
