@@ -6,6 +6,10 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 
+DEMO   := @env -u OMP_NUM_THREADS $(BIN)
+DEMO_PROMPTS := --prompt "A green colored rabbit" --prompt "Four wolves in the park" \
+                --prompt "A cat and a dog" --prompt "A dog on the moon"
+
 .DEFAULT_GOAL := help
 .PHONY: help install test test-slow check lint types layers docs format wheel demo scenes sweep bench clean
 
@@ -48,11 +52,19 @@ format: install  ## format the code
 wheel: install  ## build the wheel, install it in a clean environment, run the commands from another folder
 	tests/wheel.sh $(BIN)/python
 
-demo: install  ## the main job on the embedded model, in a few minutes: prompts to a better model
-	$(BIN)/python -m demo.run 2>/dev/null || true
+demo: install  ## the main job on the embedded model, in a few minutes: from prompts to a better model
+	$(DEMO)/ppod-gen demo/data $(DEMO_PROMPTS) --num-images-per-prompt 256
+	$(DEMO)/ppod-score demo/data --reward scenes
+	$(DEMO)/ppod-pair rank demo/data --reward scenes --num-pairs-per-prompt 1024 --min-margin 0.5
+	$(DEMO)/ppod-train offline demo/data --out demo/run
+	$(DEMO)/ppod-train eval --out demo --adapter demo/run/policy $(DEMO_PROMPTS) --num-images-per-prompt 128
+	$(DEMO)/ppod-train report demo demo/run --out demo/report.html
 
 scenes: install  ## train the embedded model and its scorers again (hours; needs Debian's fonts-noto-color-emoji)
 	$(BIN)/python -m ppod_data.scenes.train
+
+sweep: install  ## the sweep behind the trainer's defaults (half an hour)
+	$(BIN)/python docs/experiments/sweep.py
 
 bench: install  ## every benchmark: ratios measured side by side
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

@@ -1,0 +1,208 @@
+"""The docs say what is so: links resolve, command lines parse, and what they name exists."""
+
+import dataclasses
+import importlib
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import typer.main
+
+from ppod_data.rewards import BUILDERS
+from ppod_train.figures import Figures
+from ppod_train.metrics import StepMetrics
+from ppod_train.objectives import OBJECTIVES
+from ppod_train.settings import TrainSettings
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+COMMANDS = ("gen", "score", "pair", "train", "data")
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")
+CODE = re.compile(r"`([^`\n]+)`")
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def blocks(text: str, *languages: str) -> list[str]:
+    """The fenced code blocks in one of these languages."""
+    return [body for language, body in FENCE.findall(text) if language in languages]
+
+
+def prose(text: str) -> str:
+    """A page without code blocks and comments."""
+    return COMMENT.sub("", FENCE.sub("", text))
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_relative_links_resolve(path: Path) -> None:
+    broken = []
+    for target in LINK.findall(prose(path.read_text("utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name) if name else path
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    targets = {(ROOT / link.partition("#")[0]).resolve() for link in LINK.findall(prose(page("README.md")))}
+    assert [path.name for path in PAGES if path.name != "README.md" and path not in targets] == []
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """The words of every ppod-* command in a page's shell blocks, however it is launched."""
+    found = []
+    for block in blocks(text, "bash", "sh", "console"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            for i, word in enumerate(words):
+                if re.fullmatch(r"ppod-(?:\w+)|ppod_cli\.\w+", word):
+                    found.append([word.replace("ppod_cli.", "ppod-"), *words[i + 1 :]])
+                    break
+    return found
+
+
+def parse(words: list[str]) -> Any:
+    """The parsed context of a command line; nothing is run. Raises what the command itself would raise."""
+    name, *arguments = words
+    assert name.removeprefix("ppod-") in COMMANDS, f"there is no command {name}"
+    module = importlib.import_module(f"ppod_cli.{name.removeprefix('ppod-')}")
+    command = typer.main.get_command(module.commands)
+    if hasattr(command, "commands"):
+        sub_command = command.commands.get(arguments[0])
+        assert sub_command is not None, f"{name} has no command {arguments[0]}"
+        command, arguments = sub_command, arguments[1:]
+    return command.make_context(name, arguments)
+
+
+ALL_LINES = [(path.name, line) for path in PAGES for line in command_lines(path.read_text("utf-8"))]
+
+
+def test_the_readme_shows_the_whole_pipeline() -> None:
+    shown = [line[0] for name, line in ALL_LINES if name == "README.md"]
+    assert {"ppod-gen", "ppod-score", "ppod-pair", "ppod-train"} <= set(shown)
+
+
+@pytest.mark.parametrize(("name", "line"), ALL_LINES, ids=[f"{n}-{shlex.join(w)}" for n, w in ALL_LINES])
+def test_command_lines_parse(name: str, line: list[str]) -> None:
+    """With the commands' own parsers: names, types, ranges and choices of options, required arguments."""
+    context = parse(line)
+    rewards = context.params.get("reward", [])
+    if line[0] in ("ppod-score", "ppod-train"):
+        assert set([rewards] if isinstance(rewards, str) else rewards) <= set(BUILDERS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["data", "--out run", "data --out run --num-trian-steps 3", "data --out run --eval-every x"],
+)
+def test_a_wrong_command_line_is_noticed(arguments: str) -> None:
+    with pytest.raises(typer.TyperException):
+        parse(["ppod-train", "offline", *shlex.split(arguments)])
+
+
+def exists(dotted: str) -> bool:
+    """Whether a dotted name such as ppod_train.metrics.StepMetrics.loss can be reached."""
+    parts = dotted.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[cut:]:
+            if part in getattr(found, "__dataclass_fields__", {}):
+                return part == parts[-1]
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_functions_and_tests_that_are_named_exist(path: Path) -> None:
+    missing = []
+    for code in CODE.findall(prose(path.read_text("utf-8"))):
+        if re.fullmatch(r"ppod_(?:data|train|cli)(?:\.\w+)+", code) and not exists(code):
+            missing.append(code)
+        if match := re.fullmatch(r"(tests/[\w/]+\.py)::(\w+)", code):
+            file = ROOT / match[1]
+            if not file.is_file() or f"\ndef {match[2]}(" not in file.read_text("utf-8"):
+                missing.append(code)
+        if re.fullmatch(r"(?:ppod_data|ppod_train|cli|tests|docs|benchmarks)/[\w./-]*", code):
+            missing += [] if (ROOT / code).exists() else [code]
+    assert missing == []
+
+
+def test_the_paper_map_leads_to_functions_tests_and_objectives() -> None:
+    codes = CODE.findall(page("docs/paper_map.md"))
+    assert len([code for code in codes if "::" in code]) > 10
+    assert set(OBJECTIVES) <= set(codes)
+
+
+def test_the_paper_map_names_the_real_defaults() -> None:
+    """`name` and a number after it is a default: of training, of sampling or of pairing."""
+    defaults: dict[str, Any] = dataclasses.asdict(TrainSettings())
+    commands = typer.main.get_command(importlib.import_module("ppod_cli.gen").commands)
+    defaults |= {param.name: param.default for param in commands.params}
+    named = re.findall(r"`(\w+)` (\d[\d.e-]*)", page("docs/paper_map.md").partition("leaves open")[2])
+    assert len(named) > 8
+    assert {name: float(number) for name, number in named} == {name: defaults[name] for name, _ in named}
+
+
+@pytest.mark.parametrize("kind", [StepMetrics, Figures], ids=lambda kind: kind.__name__)
+def test_every_figure_is_explained(kind: Any) -> None:
+    """Each field has a row of a table to itself, or with its interval."""
+    rows = [line.split("|")[1] for line in page("docs/metrics.md").splitlines() if line.startswith("| `")]
+    explained = {code for row in rows for code in CODE.findall(row)}
+    assert {field.name for field in dataclasses.fields(kind)} - explained == set()
+
+
+def test_the_readme_s_python_reads_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ppod_data.pairs import rank
+    from ppod_data.score import score
+    from tests.data.toy import make_dataset
+
+    class Order:
+        """Every image scores higher than the one before."""
+
+        name, revision, given = "scenes", "1", 0
+
+        def score(self, prompts: list[str], images: list[Any]) -> list[float]:
+            self.given += len(images)
+            return [float(self.given - len(images) + i) for i in range(len(images))]
+
+    dataset = make_dataset(tmp_path / "data")
+    score(dataset, Order(), name="scenes")
+    rank(
+        dataset,
+        reward="scenes",
+        strategy="random",
+        num_pairs_per_prompt=None,
+        min_margin=0.0,
+        name="scenes",
+        seed=0,
+    )
+    monkeypatch.chdir(tmp_path)
+    example = next(block for block in blocks(page("README.md"), "python") if 'open("data")' in block)
+    values: dict[str, Any] = {}
+    exec(example, values)
+    assert values["samples"].num_rows == 6
+    assert values["before"].shape == values["after"].shape == (4, 2, 3)
+    assert values["chosen"].latents.shape[0] == 5

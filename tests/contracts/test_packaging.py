@@ -1,0 +1,111 @@
+"""What is installed is what is declared, pinned, typed and small."""
+
+import re
+import subprocess
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+MISSION = {
+    "torch",
+    "diffusers",
+    "webdataset",
+    "datasets",
+    "pyarrow",
+    "image-reward",
+    "typer",
+    "accelerate",
+}
+PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)")
+MEGABYTE = 10**6
+
+
+def pins() -> dict[str, str]:
+    """Canonical name to version, of every line of constraints.txt that is no comment."""
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    matches = {line: PIN.fullmatch(line) for line in lines if line and not line.startswith("#")}
+    assert None not in matches.values(), "constraints.txt has lines `name==version` only, no paths or URLs"
+    return {canonicalize_name(match[1]): match[2] for match in matches.values() if match}
+
+
+def installed_requirements(names: list[str], extras: dict[str, set[str]]) -> dict[str, str]:
+    """Canonical name to installed version of everything that `names` need, directly or not.
+
+    A requirement that is not installed (another platform's, say) is left out with all that it needs.
+    """
+    found: dict[str, str] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        try:
+            package = distribution(name)
+        except PackageNotFoundError:
+            continue
+        found[canonicalize_name(name)] = package.version
+        for text in package.requires or []:
+            need = Requirement(text)
+            wanted = extras.get(name, set()) | {""}
+            if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in wanted):
+                known = need.name in extras and need.extras <= extras[need.name]
+                if canonicalize_name(need.name) not in found or not known:
+                    new = need.extras - extras.get(need.name, set())
+                    extras.setdefault(need.name, set()).update(need.extras)
+                    if canonicalize_name(need.name) not in found or new:
+                        waiting.append(need.name)
+    return found
+
+
+def test_the_mission_s_packages_are_ordinary_dependencies() -> None:
+    names = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    assert names >= MISSION
+
+
+def test_dependencies_have_ranges_not_pins() -> None:
+    for text in PROJECT["dependencies"]:
+        operators = {specifier.operator for specifier in Requirement(text).specifier}
+        assert operators and "==" not in operators, text
+
+
+def test_every_installed_dependency_is_pinned_at_its_version() -> None:
+    installed = installed_requirements(["ppod"], {"ppod": {"dev"}})
+    del installed["ppod"]
+    pinned = pins()
+    assert {name: pinned.get(name) for name in installed} == installed
+
+
+def test_every_package_says_that_it_is_typed() -> None:
+    for package in ("ppod_data", "ppod_train", "cli/ppod_cli"):
+        assert (ROOT / package / "py.typed").is_file(), package
+
+
+def test_licences_are_in_the_package() -> None:
+    assert PROJECT["license"] == "Apache-2.0"
+    for name in PROJECT["license-files"]:
+        assert (ROOT / name).stat().st_size > 1000, name
+
+
+def test_the_changelog_knows_this_version() -> None:
+    assert f"## Release {PROJECT['version']} " in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_no_file_in_the_repository_is_large() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
+    )
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    large = {str(path): path.stat().st_size for path in paths if path.is_file()}
+    assert {name: size for name, size in large.items() if size > 5 * MEGABYTE} == {}
+
+
+def test_the_embedded_world_is_at_most_8_mb() -> None:
+    data = [path for path in (ROOT / "ppod_data" / "scenes").rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in data if path.suffix not in (".py", ".pyc"))
+    assert 0 < size <= 8 * MEGABYTE
