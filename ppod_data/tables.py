@@ -30,6 +30,11 @@ def _schema(**columns: Any) -> Any:
     return schema.with_metadata({_HUGGINGFACE: info.encode()})
 
 
+def _list_of(kind: Any) -> Any:
+    """The list type under the name that Parquet gives its elements, so that a table reads back as it was written."""
+    return pa.list_(pa.field("element", kind))
+
+
 def _feature(kind: Any) -> dict[str, Any]:
     if kind == _IMAGE:
         return {"_type": "Image"}
@@ -48,10 +53,10 @@ SAMPLES = _schema(
     image=_IMAGE,
     image_sha256=pa.string(),
     image_pixels_sha256=pa.string(),
-    timesteps=pa.list_(pa.int32()),
-    stochastic=pa.list_(pa.bool_()),
-    log_probs=pa.list_(pa.float64()),
-    step_index=pa.list_(pa.int32()),
+    timesteps=_list_of(pa.int32()),
+    stochastic=_list_of(pa.bool_()),
+    log_probs=_list_of(pa.float64()),
+    step_index=_list_of(pa.int32()),
     traj_file=pa.string(),
     traj_offset=pa.int64(),
     traj_nbytes=pa.int64(),
@@ -69,7 +74,7 @@ SCORES = _schema(
 )
 """A row a sample: scores/<name>/000012.parquet."""
 
-LOG_PROBS = _schema(sample_id=pa.string(), log_probs=pa.list_(pa.float64()))
+LOG_PROBS = _schema(sample_id=pa.string(), log_probs=_list_of(pa.float64()))
 """A row a sample: log_probs/<policy>/000012.parquet."""
 
 PAIRS = _schema(
