@@ -29,6 +29,12 @@ def standard_normal(
     apart the uses within one image: "initial" for x_T, "steps" for the noise of the denoising steps. A longer
     first axis of the same stream starts with the same values.
     """
-    address = canonical_json([purpose, int(stage), int(seed), prompt_id, int(image_index), stream])
-    key = np.frombuffer(hashlib.sha256(address.encode()).digest()[:16], dtype="<u8").astype(np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, dtype=np.float32)
+    address = [purpose, int(stage), int(seed), prompt_id, int(image_index), stream]
+    return generator(*address).standard_normal(shape, dtype=np.float32)
+
+
+def generator(*address: object) -> np.random.Generator:
+    """The random generator that belongs to an address of plain JSON values, and to no other."""
+    digest = hashlib.sha256(canonical_json(list(address)).encode()).digest()
+    key = np.frombuffer(digest[:16], dtype="<u8").astype(np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
 from ppod_data.files import canonical_json
+from ppod_data.noise import generator
 from ppod_data.score import OK
 from ppod_data.tables import PAIRS, check_name, read_table, write_table
 
@@ -87,7 +88,7 @@ def rank(
     path = dataset.root / "pairs" / f"{check_name(name, 'a table of pairs')}.parquet"
     scored = _Scored.read(dataset, reward)
     selections = {
-        prompt: select_pairs(scores, strategy, limit, min_margin, _generator(seed, prompt))
+        prompt: select_pairs(scores, strategy, limit, min_margin, generator("pairs", seed, prompt))
         for prompt, (_, scores) in scored.prompts.items()
     }
     columns = _columns(scored, selections, f"reward:{reward}")
@@ -168,11 +169,6 @@ def _shuffled(total: int, generator: np.random.Generator) -> Iterator[int]:
         other = place + int(generator.integers(total - place))
         yield moved.get(other, other)
         moved[other] = moved.pop(place, place)
-
-
-def _generator(seed: int, prompt_id: str) -> np.random.Generator:
-    digest = hashlib.sha256(canonical_json(["pairs", seed, prompt_id]).encode()).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 @dataclass(frozen=True, kw_only=True)

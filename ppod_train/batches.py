@@ -17,6 +17,7 @@ from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.errors import ConfigError
 from ppod_data.files import canonical_json
 from ppod_data.log_probs import policy_of
+from ppod_data.noise import generator
 from ppod_data.spec import GenerationSpec
 
 # What data sets that are trained on together must share: the sampler is part of the policy.
@@ -152,7 +153,7 @@ def pairs_of_step(data: PreferenceData, *, step: int, pairs_per_step: int, seed:
     total = len(data.chosen)
     positions = np.arange(step * pairs_per_step, (step + 1) * pairs_per_step)
     order = {
-        epoch: _generator(seed, "epoch", int(epoch)).permutation(total) for epoch in set(positions // total)
+        epoch: generator(seed, "epoch", int(epoch)).permutation(total) for epoch in set(positions // total)
     }
     return np.array([order[position // total][position % total] for position in positions])
 
@@ -163,7 +164,7 @@ def timesteps_of_step(
     """The chain steps of a training step: all, or a random subset in ascending order."""
     if timesteps_per_update is None or timesteps_per_update >= len(data.steps):
         return list(data.steps)
-    subset = _generator(seed, "timesteps", step).choice(len(data.steps), timesteps_per_update, replace=False)
+    subset = generator(seed, "timesteps", step).choice(len(data.steps), timesteps_per_update, replace=False)
     return [data.steps[i] for i in sorted(subset)]
 
 
@@ -232,11 +233,6 @@ def _reference_log_probs(
             "log-probabilities with `ppod-data log-probs` and name them"
         )
     return values
-
-
-def _generator(*key: object) -> np.random.Generator:
-    digest = hashlib.sha256(canonical_json(list(key)).encode()).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def _fingerprint(rows: Sequence[dict[str, object]], *columns: Sequence[object]) -> str:

@@ -49,7 +49,7 @@ def two_pass_gradient(
         log_ratios = all_log_probs(log_probs, reference.shape, chunk_size=chunk_size) - reference
     value, weights = _loss_and_weights(loss, log_ratios)
     for rows, columns in _chunks(weights != 0, chunk_size):
-        torch.sum(weights[rows, columns] * log_probs(rows, columns)).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(torch.sum(weights[rows, columns] * log_probs(rows, columns)))
     return Gradient(
         loss=value,
         log_ratios=log_ratios,
@@ -65,7 +65,7 @@ def one_pass_gradient(
     policy = all_log_probs(log_probs, reference.shape, chunk_size=chunk_size)
     log_ratios = policy.detach() - reference
     value, weights = _loss_and_weights(loss, log_ratios)
-    torch.sum(weights * policy).backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(torch.sum(weights * policy))
     return Gradient(loss=value, log_ratios=log_ratios, weights=weights, backward_share=1.0)
 
 

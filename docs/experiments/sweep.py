@@ -12,6 +12,7 @@ import argparse
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from ppod_data.dataset import Dataset
 from ppod_data.diffusion.model import load_model
@@ -36,7 +37,7 @@ CENTRE = TrainSettings(
     checkpoint_every=200,
     seed=SEED,
 )
-CHANGES: dict[str, dict[str, object]] = {
+CHANGES: dict[str, dict[str, Any]] = {
     "centre": {},
     "clip-0.0005": {"log_ratio_clip": 0.0005},
     "clip-0.01": {"log_ratio_clip": 0.01},
@@ -54,7 +55,7 @@ CHANGES: dict[str, dict[str, object]] = {
     "full": {"lora_rank": 0, "learning_rate": 3e-5},
     "mse": {"objective": "ppod-mse"},
 }
-PAIRS: dict[str, dict[str, object]] = {
+PAIRS: dict[str, dict[str, Any]] = {
     "random": {"strategy": "random", "num_pairs_per_prompt": 1024, "min_margin": 0.5},
     "margin-0": {"strategy": "random", "num_pairs_per_prompt": 1024, "min_margin": 0.0},
     "margin-2": {"strategy": "random", "num_pairs_per_prompt": 1024, "min_margin": 2.0},
@@ -71,17 +72,17 @@ def make_data(root: Path) -> Dataset:
     dataset = Dataset.open(root)
     score(dataset, load_reward("scenes"), name="scenes")
     for name, options in PAIRS.items():
-        rank(dataset, reward="scenes", name=name, seed=SEED, **options)  # type: ignore[arg-type]
+        rank(dataset, reward="scenes", name=name, seed=SEED, **options)
     return dataset
 
 
-def train(root: Path, out: Path, pairs: str, change: dict[str, object]) -> None:
+def train(root: Path, out: Path, pairs: str, change: dict[str, Any]) -> None:
     """One run of the sweep."""
-    settings = replace(CENTRE, **change)  # type: ignore[arg-type]
+    settings = replace(CENTRE, **change)
     train_offline([root], pairs, out, settings, model=load_model("scenes"), reward=load_reward("scenes"))
 
 
-def figures(out: Path, name: str, pairs: str, change: dict[str, object]) -> dict[str, object]:
+def figures(out: Path, name: str, pairs: str, change: dict[str, Any]) -> dict[str, object]:
     """The learning curve of a finished run."""
     steps = range(0, CENTRE.num_train_steps + 1, CENTRE.eval_every)
     results = [read_evaluation(evaluation_folder(out, step)) for step in steps]

@@ -242,8 +242,7 @@ def test_committed_shards_ignores_everything_else(tmp_path: Path) -> None:
     assert committed_shards(tmp_path) == [2, 7, 1234567]
 
 
-def test_a_shard_that_starts_on_another_thread_of_work_is_independent(tmp_path: Path) -> None:
-    """Two shards written in turns do not mix."""
+def test_two_shards_written_in_turns_do_not_mix(tmp_path: Path) -> None:
     with ShardWriter(tmp_path, 0) as one, ShardWriter(tmp_path, 1) as two:
         for a, b in zip(SAMPLES_OF_0, (make_sample(SPEC, 4), make_sample(SPEC, 5)), strict=False):
             one.add(a)

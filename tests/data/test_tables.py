@@ -12,20 +12,22 @@ from tests.data.toy import flip, make_spec, write_shard
 
 SCHEMAS = {"samples": SAMPLES, "scores": SCORES, "log_probs": LOG_PROBS, "pairs": PAIRS}
 VALUES = {
-    pa.string(): ["ein Käfer", "", "x" * 1000],
-    pa.int32(): [0, -1, 2**31 - 1],
-    pa.int64(): [0, 2**63 - 1, -1],
-    pa.float32(): [1.0, 0.5, None],
-    pa.float64(): [1e-300, -2.5, None],
-    pa.list_(pa.int32()): [[1, 2], [], [3]],
-    pa.list_(pa.bool_()): [[True, False], [], [True]],
-    pa.list_(pa.float64()): [[-1.5, None], [], [0.1]],
+    "string": ["ein Käfer", "", "x" * 1000],
+    "int32": [0, -1, 2**31 - 1],
+    "int64": [0, 2**63 - 1, -1],
+    "float": [1.0, 0.5, None],
+    "double": [1e-300, -2.5, None],
+    "list<element: int32>": [[1, 2], [], [3]],
+    "list<element: bool>": [[True, False], [], [True]],
+    "list<element: double>": [[-1.5, None], [], [0.1]],
+    "struct<bytes: binary, path: string>": [
+        {"bytes": bytes([n]) * 5000, "path": f"{n}.png"} for n in range(3)
+    ],
 }
 
 
 def rows(schema: pa.Schema) -> pa.Table:
-    image = [{"bytes": bytes([n]) * 5000, "path": f"{n}.png"} for n in range(3)]
-    return pa.table([pa.array(VALUES.get(kind, image), kind) for kind in schema.types], schema=schema)
+    return pa.table([pa.array(VALUES[str(kind)], kind) for kind in schema.types], schema=schema)
 
 
 @pytest.fixture

@@ -143,10 +143,10 @@ def test_gradients_of_a_real_network_agree_in_float64(
         log_ratio_clip=median_log_ratio(log_probs, batch.reference_log_probs),
     )
 
-    def gradient_of(take: object) -> tuple[list[torch.Tensor], Gradient | None]:
+    def gradient_of(take: Callable[[], Gradient | None]) -> tuple[list[torch.Tensor], Gradient | None]:
         for parameter in parameters.values():
             parameter.grad = None
-        result = take()  # type: ignore[operator]
+        result = take()
         return [p.grad.clone() for p in parameters.values() if p.grad is not None], result
 
     def autograd() -> None:
