@@ -6,8 +6,8 @@ Shapes: T steps of the chain.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ppod_train.charts import FIRST_SHADE, NUM_COLOURS, NUM_SHADES, Series, line_chart, smoothed
-from ppod_train.runs import Record, Run, finite
+from ppod_train.report.charts import FIRST_SHADE, NUM_COLOURS, NUM_SHADES, Series, line_chart, smoothed
+from ppod_train.report.runs import Record, Run, finite
 from ppod_train.wording import number, percent
 
 _SMOOTH_FROM = 40

@@ -9,10 +9,10 @@ from html import escape
 from pathlib import Path
 
 from ppod_data.files import atomic_write
-from ppod_train.curves import learning_curves, over_training, timestep_curves
-from ppod_train.runs import Run, read_run
-from ppod_train.sections import by_prompt, comparison, headline, settings_table
-from ppod_train.viewer import viewer
+from ppod_train.report.curves import learning_curves, over_training, timestep_curves
+from ppod_train.report.runs import Run, read_run
+from ppod_train.report.sections import by_prompt, comparison, headline, settings_table
+from ppod_train.report.viewer import viewer
 
 _ASSETS = Path(__file__).parent / "assets"
 

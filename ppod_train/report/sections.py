@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ppod_train.charts import Dot, Series, interval_chart, legend
-from ppod_train.curves import over_training
-from ppod_train.runs import Evaluation, Record, Run, finite
+from ppod_train.report.charts import Dot, Series, interval_chart, legend
+from ppod_train.report.curves import over_training
+from ppod_train.report.runs import Evaluation, Record, Run, finite
 from ppod_train.wording import UNKNOWN, number, percent
 
 _BEFORE_COLOUR, _AFTER_COLOUR = 7, 0

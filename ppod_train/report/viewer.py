@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ppod_train.runs import Evaluation, Record
+from ppod_train.report.runs import Evaluation, Record
 
 MAX_TILE = 128
 """Pixels: larger images are embedded smaller."""
