@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from ppod_data.errors import ConfigError
-from ppod_train.charts import Series, line_chart, smoothed, thinned, ticks
 from ppod_train.eval_files import write_evaluation
 from ppod_train.figures import EvalResult, EvalSettings, PromptMeasurement, Scorer, summarise
 from ppod_train.report import write_report
-from ppod_train.runs import read_run
+from ppod_train.report.charts import Series, line_chart, smoothed, thinned, ticks
+from ppod_train.report.runs import read_run
 
 EVIL = "</script><script>alert('x')</script> & \"dogs\""
 VOID = {"meta", "input", "line", "circle", "path", "br"}
