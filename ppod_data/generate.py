@@ -185,8 +185,11 @@ def generate(
                 for sample in sample_records(spec, sampler, batch):
                     writer.add(sample)
                 on_batch(len(batch))
-        record = canonical_json(environment() | {"device": model.device, "threads": torch.get_num_threads()})
-        atomic_write(root / "environment" / f"{shard:06d}.json", (record + "\n").encode())
+        if writer.committed:
+            record = canonical_json(
+                environment() | {"device": model.device, "threads": torch.get_num_threads()}
+            )
+            atomic_write(root / "environment" / f"{shard:06d}.json", (record + "\n").encode())
         made.append(shard)
         on_shard(shard, True)
     schedule = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta)

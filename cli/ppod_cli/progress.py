@@ -79,7 +79,7 @@ def _bar(total: int, label: str, unit: str) -> Iterator[Progress]:
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=12),  # room for the words on 80 columns
         MofNCompleteColumn(),
         TextColumn(unit),
         TextColumn("{task.fields[speed]}"),

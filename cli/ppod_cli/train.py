@@ -17,11 +17,13 @@ from ppod_cli.common import (
     entry_point,
     load_policy,
     new_commands,
+    rank_and_world_size,
     resolve_device,
     summary,
 )
 from ppod_cli.progress import progress
 from ppod_cli.train_progress import run_callbacks, say_trained
+from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
     from ppod_data.rewards import RewardModel
@@ -101,6 +103,10 @@ def offline(
     from ppod_data.files import local_path
     from ppod_data.rewards import check_reward_name, load_reward
 
+    if (world_size := rank_and_world_size()[1]) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE is {world_size}: training runs in one process, start it without torchrun"
+        )
     roots = [local_path(dataset) for dataset in datasets]
     check_reward_name(reward)
     with summary(as_json) as report:

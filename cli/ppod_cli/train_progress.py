@@ -25,13 +25,13 @@ def run_callbacks(out: Path, shown: Progress) -> "Callbacks":
 
     def on_step(metrics: "StepMetrics") -> None:
         shown.advance(1)
-        text = f"step {metrics.step}: loss {metrics.loss:.4f}, accuracy {metrics.preference_accuracy:.0%}"
-        shown.status(f"{text}, in band {metrics.in_band_share:.0%}")
+        shown.status(f"loss {metrics.loss:.4f}")
 
     def on_eval(step: int, result: "EvalResult") -> None:
         figures = result.overall
-        text = f"step {step}: reward {figures.reward_mean:.4g} [{figures.reward_low:.4g}, {figures.reward_high:.4g}]"
-        shown.note(text + (f", {figures.correct:.0%} correct" if figures.correct is not None else ""))
+        interval = f"[{figures.reward_low:.4g}, {figures.reward_high:.4g}]"
+        text = f"train: step {step}: reward {figures.reward_mean:.4g} {interval}"
+        shown.say(text + (f", {figures.correct:.0%} correct" if figures.correct is not None else ""))
 
     return Callbacks(on_start=on_start, on_step=on_step, on_eval=on_eval)
 

@@ -99,7 +99,7 @@ def load_model(
         raise ConfigError(f"{name} is a {index['_class_name']}: only StableDiffusionPipeline is supported")
     upcast_vae = json.loads((folder / "vae" / "config.json").read_text()).get("force_upcast", True)
     try:
-        with _without_progress_bars():
+        with _quietly():
             pipeline = StableDiffusionPipeline.from_pretrained(
                 folder,
                 dtype={
@@ -115,7 +115,8 @@ def load_model(
     fingerprint = fingerprint_folder(folder)
     if adapter is not None:
         weights = _adapter_file(adapter)
-        pipeline.load_lora_weights(weights.parent, weight_name=weights.name)
+        with _quietly():
+            pipeline.load_lora_weights(weights.parent, weight_name=weights.name)
         fingerprint = hashlib.sha256(f"{fingerprint}+{sha256_file(weights)}".encode()).hexdigest()
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.to(device).eval().requires_grad_(False)
@@ -195,20 +196,23 @@ def fingerprint_folder(folder: Path) -> str:
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Loading takes a second or two; the libraries' own bars would break the commands' output."""
+def _quietly() -> Iterator[None]:
+    """Without the libraries' own bars and notes while they load: a second or two, and errors still come out."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     libraries = [diffusers_logging, transformers_logging]
-    shown = [library for library in libraries if library.is_progress_bar_enabled()]
-    for library in shown:
+    before = [(library, library.is_progress_bar_enabled(), library.get_verbosity()) for library in libraries]
+    for library in libraries:
         library.disable_progress_bar()
+        library.set_verbosity_error()
     try:
         yield
     finally:
-        for library in shown:
-            library.enable_progress_bar()
+        for library, shown, verbosity in before:
+            library.set_verbosity(verbosity)
+            if shown:
+                library.enable_progress_bar()
 
 
 def _resolve(name: str, revision: str | None) -> Path:
@@ -228,9 +232,11 @@ def _resolve(name: str, revision: str | None) -> Path:
     from diffusers import DiffusionPipeline
 
     try:
-        return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True))
+        with _quietly():
+            return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True))
     except Exception as error:
-        raise ConfigError(f"{unknown}; the Hub says: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0][:200]
+        raise ConfigError(f"{unknown}; asked the Hub, which gave {type(error).__name__}: {reason}") from error
 
 
 def _adapter_file(adapter: str) -> Path:
