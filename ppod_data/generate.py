@@ -36,6 +36,7 @@ from ppod_data.images import encode_png, pixels_sha256
 from ppod_data.noise import standard_normal
 from ppod_data.shards import Sample, ShardWriter, shard_committed
 from ppod_data.spec import GenerationSpec
+from ppod_data.threads import one_thread
 
 _SHARD_BYTES = 256 * 2**20
 _SHARD_IMAGES = 512
@@ -170,6 +171,7 @@ def generate(
     """
     create(root, spec, license)
     sampler: Sampler | None = None
+    place = ""
     start = time.monotonic()
     made: list[int] = []
     for shard in shards:
@@ -178,18 +180,17 @@ def generate(
             on_batch(len(indices))
             on_shard(shard, False)
             continue
-        sampler = sampler or prepare_sampler(spec, model)
-        with ShardWriter(root, shard) as writer:
+        if sampler is None:
+            sampler = prepare_sampler(spec, model)
+            place = canonical_json(environment() | {"device": model.device}) + "\n"
+        with one_thread(model.device), ShardWriter(root, shard) as writer:
             for first in range(indices.start, indices.stop, spec.batch_size):
                 batch = range(first, min(first + spec.batch_size, indices.stop))
                 for sample in sample_records(spec, sampler, batch):
                     writer.add(sample)
                 on_batch(len(batch))
         if writer.committed:
-            record = canonical_json(
-                environment() | {"device": model.device, "threads": torch.get_num_threads()}
-            )
-            atomic_write(root / "environment" / f"{shard:06d}.json", (record + "\n").encode())
+            atomic_write(root / "environment" / f"{shard:06d}.json", place.encode())
         made.append(shard)
         on_shard(shard, True)
     schedule = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta)
@@ -204,11 +205,13 @@ def generate(
 
 def prepare_sampler(spec: GenerationSpec, model: DiffusionModel) -> Sampler:
     """The schedule and the embedded prompts of a spec, on the model's device."""
+    with one_thread(model.device):
+        conditioning = embed_prompts(model, spec.prompts, spec.negative_prompt, spec.guidance_scale)
     return Sampler(
         model=model,
         network=network(model),
         schedule=build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).to(model.device),
-        conditioning=embed_prompts(model, spec.prompts, spec.negative_prompt, spec.guidance_scale),
+        conditioning=conditioning,
     )
 
 

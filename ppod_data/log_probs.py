@@ -24,6 +24,7 @@ from ppod_data.generate import Sampler, prepare_sampler
 from ppod_data.shards import committed_shards
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import LOG_PROBS, check_name, part_name, read_table, write_table
+from ppod_data.threads import one_thread
 
 _METADATA = b"ppod"
 
@@ -92,7 +93,8 @@ def compute_log_probs(
         rows: list[list[float | None]] = []
         for first in range(0, len(index), size):
             batch = [dataset.read_trajectory(row) for row in index[first : first + size]]
-            values = batch_log_probs(spec, sampler, batch)
+            with one_thread(model.device):
+                values = batch_log_probs(spec, sampler, batch)
             largest = max([largest or 0.0, *_differences(batch, values)])
             rows += values
             on_batch(len(batch))

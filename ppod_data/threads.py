@@ -1,0 +1,22 @@
+"""How many CPU threads a recorded number was computed with: always one.
+
+The last bits of a convolution or a matrix product depend on how many threads share it. A shard is a pure function of its
+spec on any number of cores, so sampling uses one thread a process on a CPU; more cores are used by more workers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def one_thread(device: str) -> Iterator[None]:
+    """Compute on one CPU thread inside the block; nothing changes for another device."""
+    before = torch.get_num_threads()
+    if torch.device(device).type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
