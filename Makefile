@@ -56,7 +56,7 @@ demo: install  ## the main job on the embedded model, in a few minutes: from pro
 	$(DEMO)/ppod-gen demo/data $(DEMO_PROMPTS) --num-images-per-prompt 256
 	$(DEMO)/ppod-score demo/data --reward scenes
 	$(DEMO)/ppod-pair rank demo/data --reward scenes --num-pairs-per-prompt 1024 --min-margin 0.5
-	$(DEMO)/ppod-train offline demo/data --out demo/run
+	$(DEMO)/ppod-train offline demo/data --out demo/run --timesteps-per-update 5
 	$(DEMO)/ppod-train eval --out demo --adapter demo/run/policy $(DEMO_PROMPTS) --num-images-per-prompt 128
 	$(DEMO)/ppod-train report demo demo/run --out demo/report.html
 

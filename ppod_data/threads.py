@@ -1,7 +1,7 @@
 """How many CPU threads a recorded number was computed with: always one.
 
-The last bits of a convolution or a matrix product depend on how many threads share it. A shard is a pure function of its
-spec on any number of cores, so sampling uses one thread a process on a CPU; more cores are used by more workers.
+The last bits of a convolution or a matrix product depend on how many threads share it. A shard is a pure function of
+its spec on any number of cores, so sampling uses one thread a process on a CPU; more cores are used by more workers.
 """
 
 from collections.abc import Iterator

@@ -17,16 +17,16 @@ class TrainSettings:
     """ppod (Eq. 10, cross-entropy) or ppod-mse (Table 1, squared error)."""
     dpo_beta: float = 10.0
     """The paper's η times the N latent dimensions; with the clip it bounds the logit by 2·dpo_beta·T·clip."""
-    log_ratio_clip: float = 0.002
+    log_ratio_clip: float = 0.01
     """The paper's ε, on the log-ratio averaged over latent dimensions; `inf` turns the clip off."""
     lora_rank: int = 8
     """Rank of the LoRA on the attention projections; 0 trains all weights of the network."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """AdamW's. For full fine-tuning (lora_rank 0) take about a hundredth."""
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     """The gradient is scaled down to this norm where it is larger."""
-    num_train_steps: int = 120
+    num_train_steps: int = 200
     pairs_per_step: int = 16
     """Pairs whose mean loss is one optimizer step; the network sees each of their trajectories once."""
     timesteps_per_update: int | None = None
@@ -39,13 +39,13 @@ class TrainSettings:
     max_graph_gib: float = 4.0
     seed: int = 0
     """Order of the pairs, timestep subsets, LoRA's initial weights."""
-    eval_every: int = 20
+    eval_every: int = 40
     """Steps between evaluations on validation noise; the best policy by mean reward is kept. 0: never, and the
     last policy is kept."""
     eval_images_per_prompt: int = 64
     patience: int = 3
     """Stop after this many evaluations without a better one. 0: never stop early."""
-    checkpoint_every: int = 20
+    checkpoint_every: int = 40
     drift_samples: int = 8
     """Trajectories that are replayed before training, to compare their log-probabilities with the stored ones."""
 

@@ -29,6 +29,7 @@ PROMPTS = ("a red colored wolf", "three cats in the park", "a bird and a pig", "
 SEED = 1000
 CENTRE = TrainSettings(
     learning_rate=3e-3,
+    log_ratio_clip=0.002,
     timesteps_per_update=5,
     num_train_steps=200,
     eval_every=40,

@@ -1,0 +1,76 @@
+"""A data set with the latents of Stable Diffusion's size, made without a model: what is measured is files."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ppod_data.dataset import Dataset, create, encode_latents
+from ppod_data.diffusion.schedule import ddim_config
+from ppod_data.images import encode_png, pixels_sha256
+from ppod_data.shards import Sample, ShardWriter
+from ppod_data.spec import GenerationSpec
+
+STEPS = 50
+SHAPE = (4, 64, 64)
+IMAGES_PER_SHARD = 64
+
+
+def make_spec(images: int) -> GenerationSpec:
+    """One prompt, shards of 64."""
+    return GenerationSpec(
+        model="none",
+        revision=None,
+        adapter=None,
+        policy_fingerprint="0" * 64,
+        scheduler=ddim_config("DDIMScheduler", {"beta_schedule": "scaled_linear"}),
+        prompts=("a cat and a dog",),
+        negative_prompt="",
+        num_images_per_prompt=images,
+        num_inference_steps=STEPS,
+        guidance_scale=5.0,
+        guidance_mode="batched",
+        ddim_eta=1.0,
+        initial_noise="per-image",
+        seed=0,
+        stage=0,
+        purpose="train",
+        batch_size=8,
+        images_per_shard=IMAGES_PER_SHARD,
+        compute_dtype="fp32",
+        latent_dtype="fp32",
+        store_steps="all",
+        height=512,
+        width=512,
+        latent_shape=SHAPE,
+    )
+
+
+def make_dataset(root: Path, images: int) -> Dataset:
+    """Chains of noise: random numbers do not compress, as latents do not."""
+    dataset = create(root, make_spec(images))
+    spec = dataset.spec
+    image = Image.new("RGB", (spec.width, spec.height))
+    torch.manual_seed(0)
+    for shard in range(spec.num_shards):
+        with ShardWriter(root, shard) as writer:
+            for k in spec.shard_range(shard):
+                writer.add(
+                    Sample(
+                        sample_id=spec.sample_id(spec.prompt_ids[0], k),
+                        prompt_id=spec.prompt_ids[0],
+                        prompt=spec.prompts[0],
+                        image_index=k,
+                        seed=spec.seed,
+                        image_png=encode_png(image),
+                        image_pixels_sha256=pixels_sha256(image),
+                        timesteps=list(range(981, -19, -20)),
+                        stochastic=[True] * STEPS,
+                        log_probs=[-1.0] * STEPS,
+                        step_index=list(range(STEPS)),
+                        latents_safetensors=encode_latents(
+                            torch.randn(STEPS + 1, *SHAPE), list(range(STEPS + 1))
+                        ),
+                    )
+                )
+    return dataset
