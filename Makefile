@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 
-DEMO   := @env -u OMP_NUM_THREADS $(BIN)
+DEMO   := @$(BIN)
 DEMO_PROMPTS := --prompt "A green colored rabbit" --prompt "Four wolves in the park" \
                 --prompt "A cat and a dog" --prompt "A dog on the moon"
 
@@ -67,7 +67,7 @@ sweep: install  ## the sweep behind the trainer's defaults (half an hour)
 	$(BIN)/python docs/experiments/sweep.py
 
 bench: install  ## every benchmark: ratios measured side by side
-	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	failed=0; for script in benchmarks/bench_*.py; do $(BIN)/python $$script || failed=1; done; exit $$failed
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) dist demo .pytest_cache .mypy_cache .ruff_cache

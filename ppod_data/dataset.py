@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 _TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_SAFETENSORS_NAMES = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}
 _TRAJECTORY = ("sample_id", "prompt_id", "prompt", "timesteps", "stochastic", "log_probs", "step_index")
 _MEMBER = ("traj_file", "traj_offset", "traj_nbytes", "traj_sha256")
 
@@ -236,14 +237,20 @@ def encode_latents(latents: "torch.Tensor", latent_index: Sequence[int]) -> byte
     return payload
 
 
-def _decode_latents(data: bytes, where: str) -> tuple[list[int], "torch.Tensor"]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
+def _decode_latents(data: bytearray, where: str) -> tuple[list[int], "torch.Tensor"]:
+    """The rows and the latents of a trajectory; the tensor shares the bytes of `data`: a copy would cost as much
+    time as reading and hashing them."""
+    import torch
 
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return json.loads(header["__metadata__"]["latent_index"]), load(data)["latents"]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:start])
+        entry = header["latents"]
+        dtype = getattr(torch, _TORCH_NAMES[_SAFETENSORS_NAMES[entry["dtype"]]])
+        first, end = entry["data_offsets"]
+        latents = torch.frombuffer(memoryview(data)[start + first : start + end], dtype=dtype)
+        return json.loads(header["__metadata__"]["latent_index"]), latents.view(entry["shape"])
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(
             f"{where} holds no latents that ppod wrote ({error}): get the shard again"
         ) from error

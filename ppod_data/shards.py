@@ -164,8 +164,8 @@ def committed_shards(root: Path) -> list[int]:
 
 def read_member(
     root: Path, traj_file: str, offset: int, nbytes: int, sha256: str, *, sample_id: str
-) -> bytes:
-    """The bytes of one trajectory, read at its offset and checked against its sha256.
+) -> bytearray:
+    """The bytes of one trajectory, read at its offset and checked against its sha256; a tensor can share them.
 
     Raises `DamagedError`, naming the file and the sample, where the bytes are not the committed ones.
     """
@@ -174,10 +174,11 @@ def read_member(
             f"sample {sample_id} names the trajectory file {traj_file!r}, which ppod never writes"
         )
     path = root / "trajectories" / traj_file
-    data = b""
+    data = bytearray()
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         if 0 <= offset < offset + nbytes <= os.fstat(file.fileno()).st_size:  # before memory is asked for
-            data = os.pread(file.fileno(), nbytes, offset)
+            data = bytearray(nbytes)
+            os.preadv(file.fileno(), [data], offset)
     if hashlib.sha256(data).hexdigest() != sha256:
         what = "is damaged" if path.exists() else "is missing"
         raise DamagedError(
