@@ -297,7 +297,8 @@ def sample_images(
     sampler = prepare_sampler(spec, model)
     for first in range(0, spec.num_samples, spec.batch_size):
         indices = range(first, min(first + spec.batch_size, spec.num_samples))
-        chain = sample_batch(spec, sampler, indices, record=False)
-        images = decode_images(model, chain.latents[-1])
+        with one_thread(model.device):
+            chain = sample_batch(spec, sampler, indices, record=False)
+            images = decode_images(model, chain.latents[-1])
         pairs = [divmod(index, spec.num_images_per_prompt) for index in indices]
         yield [(spec.prompts[prompt], k, image) for (prompt, k), image in zip(pairs, images, strict=True)]

@@ -9,6 +9,7 @@ from ppod_data.dataset import latent_rows
 from ppod_data.diffusion.model import DTYPES, DiffusionModel, decode_images
 from ppod_data.generate import build_spec, prepare_sampler, sample_batch
 from ppod_data.spec import GenerationSpec
+from ppod_data.threads import one_thread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +44,14 @@ def plan_generation(spec: GenerationSpec, model: DiffusionModel) -> GenerationPl
         **probe_options,
     )
     sampler = prepare_sampler(probe, model)
-    sample_batch(probe, sampler, range(1), record=False)  # warm-up
-    start = time.perf_counter()
-    chain = sample_batch(probe, sampler, range(batch), record=True)
-    latents = chain.latents[-1].cpu()  # waits for the device
-    sampled = time.perf_counter()
-    decode_images(model, latents)
-    decoded = time.perf_counter()
+    with one_thread(model.device):
+        sample_batch(probe, sampler, range(1), record=False)  # warm-up
+        start = time.perf_counter()
+        chain = sample_batch(probe, sampler, range(batch), record=True)
+        latents = chain.latents[-1].cpu()  # waits for the device
+        sampled = time.perf_counter()
+        decode_images(model, latents)
+        decoded = time.perf_counter()
     per_image = (sampled - start) / probe.num_inference_steps * spec.num_inference_steps + (decoded - sampled)
     return GenerationPlan(
         num_samples=spec.num_samples,

@@ -150,6 +150,8 @@ def read_table(path: Path, schema: Any, columns: Sequence[str] | None = None) ->
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             _check_columns(path, schema, names, file.schema_arrow)
             table = file.read(columns=names)
+    except MemoryError:
+        raise
     except FileNotFoundError as error:
         raise DamagedError(f"{path}: the file is missing: get this part again") from error
     except (pa.ArrowException, OSError, ValueError, EOFError) as error:

@@ -158,6 +158,11 @@ def pairs_of_step(data: PreferenceData, *, step: int, pairs_per_step: int, seed:
     return np.array([order[position // total][position % total] for position in positions])
 
 
+def paired_prompts(data: PreferenceData) -> tuple[str, ...]:
+    """The prompts that have a pair, in the data sets' order: those that a policy is judged on while it trains."""
+    return tuple(data.prompts[i] for i in np.unique(data.prompt_index))
+
+
 def timesteps_of_step(
     data: PreferenceData, *, step: int, timesteps_per_update: int | None, seed: int
 ) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.files import atomic_write, sync
 
 _KEPT = 2
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
@@ -31,7 +32,7 @@ def save_checkpoint(
         parameters: the trained weights by name, in the optimizer's order.
         state: JSON values; the training loop's progress and the identities that a resume must agree with.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     target = folder / f"step-{step:06d}"
     temporary = folder / f".step-{step:06d}.tmp"
@@ -43,11 +44,12 @@ def save_checkpoint(
         for name, parameter in parameters.items()
         for key, value in optimizer.state[parameter].items()
     }
-    save_file(weights, temporary / _WEIGHTS)
-    save_file(moments, temporary / _OPTIMIZER)
-    (temporary / _STATE).write_text(json.dumps(dict(state), indent=1))
+    atomic_write(temporary / _WEIGHTS, save(weights))
+    atomic_write(temporary / _OPTIMIZER, save(moments))
+    atomic_write(temporary / _STATE, json.dumps(dict(state), indent=1).encode())
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
+    sync(folder)
     for old in sorted(folder.glob("step-*"))[:-_KEPT]:
         shutil.rmtree(old)
 
@@ -58,8 +60,13 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """The JSON state of a checkpoint."""
-    state: dict[str, Any] = json.loads((checkpoint / _STATE).read_text())
+    """The JSON state of a checkpoint. Raises DamagedError where it cannot be read."""
+    try:
+        state: dict[str, Any] = json.loads((checkpoint / _STATE).read_text())
+    except (OSError, ValueError) as error:
+        raise DamagedError(
+            f"checkpoint {checkpoint} is damaged ({error}): delete it and run again"
+        ) from error
     return state
 
 

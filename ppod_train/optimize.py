@@ -36,6 +36,8 @@ class Trainee:
     """Evaluations in one network call."""
     graph_bytes: int
     """Memory that the graph of one evaluation holds."""
+    scorer: str
+    """Name and revision of the reward that chooses the policy; "" without one."""
 
 
 def train_step(trainee: Trainee, *, step: int, in_band_share: float) -> StepMetrics:
@@ -61,6 +63,9 @@ def train_step(trainee: Trainee, *, step: int, in_band_share: float) -> StepMetr
 
     trainee.optimizer.zero_grad(set_to_none=True)
     gradient = batch_gradient(trainee, batch, timestep_scale=scale, one_pass=one_pass)
+    for parameter in trainee.parameters.values():
+        if parameter.grad is None:  # every step was clipped: a zero gradient, as one pass would give
+            parameter.grad = torch.zeros_like(parameter)
     norm = float(torch.nn.utils.clip_grad_norm_(trainee.parameters.values(), settings.max_grad_norm))
     if not (math.isfinite(gradient.loss) and math.isfinite(norm)):
         raise NonFiniteError(

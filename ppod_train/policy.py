@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ppod_data.diffusion.model import DiffusionModel
+from ppod_data.errors import ConfigError
 
 _LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
@@ -23,9 +24,21 @@ def trainable_parameters(
     Args:
         lora_rank: 0 trains all weights.
         seed: of LoRA's first factors.
+
+    Raises:
+        ConfigError: a model that has an adapter already; all weights in half precision.
     """
     unet = model.pipeline.unet
+    if getattr(unet, "peft_config", None):
+        raise ConfigError(
+            f"{model.name} has the adapter {model.adapter}: training starts from a whole pipeline; give the model "
+            "without an adapter, and its log-probabilities by `ppod-data log-probs`"
+        )
     if lora_rank == 0:
+        if model.compute_dtype != "fp32":
+            raise ConfigError(
+                f"all weights train in fp32 only, not {model.compute_dtype}: use LoRA, or fp32 data"
+            )
         unet.requires_grad_(True)
     else:
         from peft import LoraConfig

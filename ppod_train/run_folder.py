@@ -35,6 +35,7 @@ def identity_of(trainee: Trainee) -> dict[str, Any]:
         **asdict(trainee.settings),
         "data_fingerprint": trainee.data.fingerprint,
         "reference_fingerprint": trainee.sampler.model.fingerprint,
+        "scorer": trainee.scorer,
     }
 
 
@@ -45,7 +46,6 @@ def write_run_record(
     roots: Sequence[Path],
     pairs: str,
     drift: Drift,
-    reward: Mapping[str, str] | None,
 ) -> None:
     """Write run.json."""
     settings, data = trainee.settings, trainee.data
@@ -55,7 +55,7 @@ def write_run_record(
         "datasets": [str(root) for root in roots],
         "pairs": pairs,
         "model": data.spec.model,
-        "reward": reward,
+        "reward": trainee.scorer,
         "prompts": list(data.prompts),
         "num_pairs": len(data.chosen),
         "num_trajectories": len(data.rows),

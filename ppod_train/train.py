@@ -16,7 +16,8 @@ from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
 from ppod_data.generate import prepare_sampler
 from ppod_data.rewards import RewardModel
-from ppod_train.batches import PreferenceData, open_preferences
+from ppod_data.threads import one_thread
+from ppod_train.batches import PreferenceData, open_preferences, paired_prompts
 from ppod_train.checkpoint import (
     check_same_run,
     latest_checkpoint,
@@ -106,10 +107,27 @@ def train_offline(
     settings.validate()
     if settings.eval_every and reward is None:
         raise ConfigError("evaluation while training needs a reward: give one, or --eval-every 0")
+    with one_thread(model.device):  # exact replay and exact resume on any number of cores
+        return _train(
+            roots, pairs, out, settings, model, reward, reference_log_probs, callbacks or Callbacks()
+        )
+
+
+def _train(
+    roots: Sequence[Path],
+    pairs: str,
+    out: Path,
+    settings: TrainSettings,
+    model: DiffusionModel,
+    reward: RewardModel | None,
+    reference_log_probs: str | None,
+    callbacks: Callbacks,
+) -> TrainSummary:
     data = open_preferences(
         roots, pairs, policy_fingerprint=model.fingerprint, reference_log_probs=reference_log_probs
     )
-    trainee = _trainee(data, model, settings)
+    scorer = f"{reward.name} {reward.revision}" if reward else ""
+    trainee = _trainee(data, model, settings, scorer)
     drift = measure_drift(
         data, trainee.sampler, num_trajectories=settings.drift_samples, batch_size=trainee.batch_size
     )
@@ -118,15 +136,13 @@ def train_offline(
     out.mkdir(parents=True, exist_ok=True)
     progress = _resume(out, trainee)
     if progress.step == 0:
-        scorer = {"name": reward.name, "revision": reward.revision} if reward else None
-        write_run_record(out, trainee, roots=roots, pairs=pairs, drift=drift, reward=scorer)
-    callbacks = callbacks or Callbacks()
+        write_run_record(out, trainee, roots=roots, pairs=pairs, drift=drift)
     callbacks.on_start(drift, progress.step)
     _loop(out, trainee, progress, reward, callbacks)
     return _finish(out, settings, progress)
 
 
-def _trainee(data: PreferenceData, model: DiffusionModel, settings: TrainSettings) -> Trainee:
+def _trainee(data: PreferenceData, model: DiffusionModel, settings: TrainSettings, scorer: str) -> Trainee:
     parameters = trainable_parameters(model, lora_rank=settings.lora_rank, seed=settings.seed)
     sampler = prepare_sampler(replace(data.spec, prompts=data.prompts), model)
     return Trainee(
@@ -139,6 +155,7 @@ def _trainee(data: PreferenceData, model: DiffusionModel, settings: TrainSetting
         settings=settings,
         batch_size=settings.batch_size or data.spec.batch_size,
         graph_bytes=graph_bytes_per_evaluation(sampler, data),
+        scorer=scorer,
     )
 
 
@@ -192,7 +209,8 @@ def _evaluate_if_due(
         trainee.sampler.model,
         reward,
         EvalSettings(
-            prompts=trainee.data.prompts,
+            prompts=paired_prompts(trainee.data),
+            batch_size=spec.batch_size,
             num_images_per_prompt=settings.eval_images_per_prompt,
             seed=settings.seed,
             num_inference_steps=spec.num_inference_steps,

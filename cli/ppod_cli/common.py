@@ -199,7 +199,7 @@ def resolve_device(text: str) -> str:
     if text == "auto":
         if torch.cuda.is_available():
             return f"cuda:{int(local_rank) % torch.cuda.device_count()}"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        return "cpu"  # not mps, which has no fp64 for the log-probabilities
     if text == "cuda" and "LOCAL_RANK" in os.environ:
         text = f"cuda:{local_rank}"
     try:

@@ -65,7 +65,7 @@ def log_probs(
     model: options.PolicyModel = None,
     revision: options.PolicyRevision = None,
     adapter: options.PolicyAdapter = None,
-    compute_dtype: options.ComputeDtype = "fp32",
+    compute_dtype: options.PolicyComputeDtype = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -91,7 +91,8 @@ def log_probs(
     opened = Dataset.open(local_path(dataset))
     rank, world_size = rank_and_world_size()
     with summary(as_json) as report:
-        loaded = load_policy(opened.spec, model, revision, adapter, resolve_device(device), compute_dtype)
+        dtype = compute_dtype or opened.spec.compute_dtype
+        loaded = load_policy(opened.spec, model, revision, adapter, resolve_device(device), dtype)
         done = _compute(opened, loaded, name, batch_size, rank, world_size)
         report({"dataset": dataset} | dataclasses.asdict(done), _say_computed(dataset, done))
 

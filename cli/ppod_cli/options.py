@@ -121,6 +121,10 @@ InitialNoise = Annotated[
 ComputeDtype = Annotated[
     DtypeName, typer.Option(help="Of the network and the text encoder.", rich_help_panel=_CHAIN)
 ]
+PolicyComputeDtype = Annotated[
+    DtypeName | None,
+    typer.Option(help="Of the network and the text encoder.", show_default="the data set's"),
+]
 LatentDtype = Annotated[
     DtypeName,
     typer.Option(help="What latents are rounded to in the chain, and stored in.", rich_help_panel=_CHAIN),

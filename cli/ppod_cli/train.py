@@ -89,6 +89,7 @@ def offline(
             metavar="NAME",
         ),
     ] = None,
+    compute_dtype: options.PolicyComputeDtype = None,
     device: Device = "auto",
     config: Config = None,
     as_json: Json = False,
@@ -117,7 +118,8 @@ def offline(
         settings = TrainSettings(**{name: ctx.params[name] for name in names})
         settings.validate()
         spec = Dataset.open(roots[0]).spec
-        reference = load_policy(spec, model, revision, adapter, resolve_device(device), spec.compute_dtype)
+        dtype = compute_dtype or spec.compute_dtype
+        reference = load_policy(spec, model, revision, adapter, resolve_device(device), dtype)
         judge = load_reward(reward, reference.device) if eval_every else None
         with progress(num_train_steps, "train", "steps") as shown:
             done = train_offline(

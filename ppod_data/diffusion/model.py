@@ -115,8 +115,12 @@ def load_model(
     fingerprint = fingerprint_folder(folder)
     if adapter is not None:
         weights = _adapter_file(adapter)
-        with _quietly():
-            pipeline.load_lora_weights(weights.parent, weight_name=weights.name)
+        try:
+            with _quietly():
+                pipeline.load_lora_weights(weights.parent, weight_name=weights.name)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise ConfigError(f"adapter {adapter} does not fit {name}: {reason}") from error
         fingerprint = hashlib.sha256(f"{fingerprint}+{sha256_file(weights)}".encode()).hexdigest()
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.to(device).eval().requires_grad_(False)
