@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def run_evaluation(
     before = evaluated(baseline, None) if baseline is not None else None
     gc.collect()
     after = evaluated(policy, before)
+    shutil.rmtree(out / "before", ignore_errors=True)  # of an earlier evaluation in this folder
     if before is not None:
         write_evaluation(out / "before", before)
     write_evaluation(out / "after", after)

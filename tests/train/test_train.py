@@ -19,6 +19,7 @@ from ppod_data.generate import build_spec, sample_images
 from ppod_data.log_probs import compute_log_probs
 from ppod_train.batches import open_preferences, pairs_of_step, timesteps_of_step
 from ppod_train.metrics import StepMetrics
+from ppod_train.policy import trainable_parameters
 from ppod_train.settings import TrainSettings
 from ppod_train.train import Callbacks, TrainSummary, train_offline
 
@@ -129,6 +130,72 @@ def test_a_damaged_checkpoint_is_named(
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(DamagedError, match="step-000006"):
         run(recorded, tmp_path, tiny_pipeline, redness)
+
+
+def test_a_damaged_state_is_named(recorded: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
+    run(recorded, tmp_path, tiny_pipeline, redness)
+    state = tmp_path / "checkpoints" / "step-000006" / "state.json"
+    state.write_text(state.read_text()[:50])
+    with pytest.raises(DamagedError, match="step-000006"):
+        run(recorded, tmp_path, tiny_pipeline, redness)
+
+
+def test_another_reward_on_an_existing_run_is_refused(
+    recorded: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    class Other:
+        name, revision = "other", "1"
+        score = redness.score
+
+    run(recorded, tmp_path, tiny_pipeline, redness)
+    with pytest.raises(ConfigError, match=r"scorer 'redness 1', not 'other 1'"):
+        run(recorded, tmp_path, tiny_pipeline, Other())
+
+
+def test_what_cannot_be_trained_is_refused(
+    recorded: Path, tiny_pipeline: Path, tmp_path: Path, redness: Any
+) -> None:
+    run(recorded, tmp_path / "run", tiny_pipeline, redness)
+    adapted = load_model(str(tiny_pipeline), adapter=str(tmp_path / "run" / "policy"))
+    with pytest.raises(ConfigError, match="has the adapter"):
+        trainable_parameters(adapted, lora_rank=4, seed=0)
+    half = load_model(str(tiny_pipeline), compute_dtype="bf16")
+    with pytest.raises(ConfigError, match="fp32 only"):
+        trainable_parameters(half, lora_rank=0, seed=0)
+
+
+def test_drift_of_the_second_data_set_is_seen(
+    recorded: Path, fresh_model: DiffusionModel, record_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    """The first data set replays exactly; the second one's log-probabilities are another precision's."""
+    other = record_dataset(tmp_path / "other", fresh_model, seed=1)
+    compute_log_probs(Dataset.open(recorded), fresh_model, name="mixed")
+    half = load_model(fresh_model.name, compute_dtype="bf16")
+    compute_log_probs(other, half, name="mixed")
+    with pytest.raises(DriftError, match="worst"):
+        train_offline(
+            [recorded, other.root],
+            "pairs",
+            tmp_path / "run",
+            replace(SETTINGS, log_ratio_clip=1e-5, eval_every=0),
+            model=fresh_model,
+            reward=None,
+            reference_log_probs="mixed",
+        )
+
+
+def test_a_fully_clipped_step_is_the_same_update_in_one_pass_and_two(
+    recorded: Path, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    """After a large first step nothing is in the band: momentum still moves the weights, in both ways alike."""
+    settings = replace(SETTINGS, log_ratio_clip=1e-6, learning_rate=1e-2, eval_every=0, num_train_steps=4)
+    ends = {}
+    for gradient in ("one-pass", "two-pass"):
+        _, steps = run(
+            recorded, tmp_path / gradient, tiny_pipeline, None, replace(settings, gradient=gradient)
+        )
+        ends[gradient] = [metrics.log_ratio_mean for metrics in steps]
+    assert ends["one-pass"] == pytest.approx(ends["two-pass"], rel=1e-3)
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
