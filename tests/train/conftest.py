@@ -1,4 +1,4 @@
-"""A small recorded data set with pairs, made by the real generator and pair builder."""
+"""A small recorded data set with pairs and scores, made by the real generator and scorer."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,9 @@ from ppod_data.dataset import Dataset
 from ppod_data.diffusion.model import DiffusionModel, load_model
 from ppod_data.generate import build_spec, generate
 from ppod_data.images import decode_image
+from ppod_data.score import score
 from ppod_data.tables import PAIRS, write_table
+from ppod_train.data import DataSource
 
 PROMPTS = ("a cat", "two dogs")
 
@@ -55,13 +57,24 @@ def write_pairs(dataset: Dataset, *, count: int = 12, name: str = "pairs") -> No
     write_table(dataset.root / "pairs" / f"{name}.parquet", pa.Table.from_pylist(pairs, schema=PAIRS))
 
 
+def write_scores(dataset: Dataset) -> None:
+    """Redness as the score of every sample."""
+    score(dataset, Redness(), name="redness")
+
+
+def source_of(*roots: Path, pairs: str = "pairs", reference_log_probs: str | None = None) -> DataSource:
+    """Everything of some recorded data sets: their pairs, and their scores by redness."""
+    return DataSource(roots=roots, pairs=pairs, scores="redness", reference_log_probs=reference_log_probs)
+
+
 def record(root: Path, model: DiffusionModel, **options: Any) -> Dataset:
-    """Generate 16 images of two prompts in 4 steps, with 12 pairs."""
+    """Generate 16 images of two prompts in 4 steps, with 12 pairs and scores."""
     defaults = {"num_images_per_prompt": 8, "num_inference_steps": 4, "batch_size": 8, "guidance_scale": 1.0}
     spec = build_spec(model, prompts=PROMPTS, **(defaults | options))
     generate(root, spec, model, shards=range(spec.num_shards))
     dataset = Dataset.open(root)
     write_pairs(dataset)
+    write_scores(dataset)
     return dataset
 
 
