@@ -100,7 +100,7 @@ class Dataset:
 
     def log_probs(self, name: str) -> Any:
         """An Arrow table with the log-probabilities that another policy, `name`, gives the stored steps."""
-        return self._read_parts("log_probs", name, _folders(self.root / "log_probs"), LOG_PROBS)
+        return self._read_parts("log_probs", name, self.log_prob_names(), LOG_PROBS)
 
     def pairs(self, name: str) -> Any:
         """An Arrow table with a row a pair; its metadata says how the pairs were made."""
@@ -110,6 +110,10 @@ class Dataset:
     def score_names(self) -> list[str]:
         """The names under which the samples were scored, sorted."""
         return _folders(self.root / "scores")
+
+    def log_prob_names(self) -> list[str]:
+        """The names under which other policies' log-probabilities are kept, sorted."""
+        return _folders(self.root / "log_probs")
 
     def pair_names(self) -> list[str]:
         """The names of the pair tables, sorted."""

@@ -7,7 +7,8 @@ import torch
 
 from ppod_data.errors import DriftError
 from ppod_data.generate import Sampler
-from ppod_train.batches import PreferenceData, load_batch
+from ppod_train.batches import load_batch
+from ppod_train.data import TrainingData
 from ppod_train.gradient import all_log_probs
 from ppod_train.log_probs import batch_log_probs
 
@@ -27,14 +28,26 @@ class Drift:
 
 
 @torch.no_grad()
-def measure_drift(data: PreferenceData, sampler: Sampler, *, num_trajectories: int, batch_size: int) -> Drift:
-    """Replay all trained steps of some trajectories in the trainer's batch shape, guidance mode and precision."""
-    count = min(num_trajectories, len(data.chosen))
-    pairs = np.linspace(0, len(data.chosen) - 1, count).astype(int)  # of every data set and of many prompts
-    batch = load_batch(data, pairs, data.steps, sampler.model.device)
-    log_probs = batch_log_probs(data.spec, sampler, batch)
-    replayed = all_log_probs(log_probs, batch.reference_log_probs.shape, chunk_size=batch_size)
-    error = (replayed - batch.reference_log_probs).abs().cpu().numpy()
+def measure_drift(
+    data: TrainingData,
+    sampler: Sampler,
+    *,
+    num_trajectories: int,
+    batch_size: int,
+    recorded: bool = False,
+) -> Drift:
+    """Replay all trained steps of some trajectories in the trainer's batch shape, guidance mode and precision.
+
+    Args:
+        sampler: with the network of the policy whose log-probabilities are compared: the reference's, or with
+            `recorded` that of the policy that made the data.
+    """
+    count = min(num_trajectories, len(data.units))
+    places = np.linspace(0, len(data.units) - 1, count).astype(int)  # of every data set and of many prompts
+    batch = load_batch(data, data.units[places], data.steps, sampler.model.device)
+    stored = batch.reference_log_probs + (batch.targets.anchors if recorded else 0.0)
+    replayed = all_log_probs(batch_log_probs(data.spec, sampler, batch), stored.shape, chunk_size=batch_size)
+    error = (replayed - stored).abs().cpu().numpy()
     return Drift(
         steps=data.steps,
         median=tuple(np.median(error, axis=0).tolist()),

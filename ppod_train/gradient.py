@@ -10,16 +10,28 @@ back-propagated step by step. But it is a function of the U·T numbers ℓ_ut = 
 Pass 1 computes every ℓ_ut without gradients, then the loss and the numbers g_ut = ∂L/∂ℓ_ut, clip included.
 Pass 2 back-propagates Σ g_ut·ℓ_ut chunk by chunk, with the stored numbers and without clipping again; where g_ut is
 exactly 0 (outside the clip band) it skips the evaluation altogether. The network sees each (trajectory, timestep)
-once a pass, however many pairs the trajectory is in.
+once a pass, however many pairs the trajectory is in. A KL term is a sum over steps already, and joins pass 2 with its
+constant weight.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
-# (rows [E], columns [E]) of the [U, T] matrix -> log π of those steps, fp64 [E], differentiable
-LogProbs = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+class StepValues(NamedTuple):
+    """What the network says of some steps; differentiable."""
+
+    log_prob: torch.Tensor
+    """log π of each step, fp64 [E]."""
+    kl: torch.Tensor | None = None
+    """KL of the policy to a fixed one at each step, fp64 [E]."""
+
+
+# (rows [E], columns [E]) of the [U, T] matrix -> values of those steps
+Evaluate = Callable[[torch.Tensor, torch.Tensor], StepValues]
 # log-ratios [U, T] -> scalar loss
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
@@ -33,46 +45,61 @@ class Gradient:
     """log π − log π_ref, fp64 [U, T]."""
     weights: torch.Tensor
     """g_ut = ∂L/∂ℓ_ut, fp64 [U, T]; exactly 0 where the clip cuts."""
+    kl: float | None
+    """The mean KL of a step to the fixed policy, where one was asked for."""
     backward_share: float
     """The share of the U·T evaluations that were back-propagated."""
 
 
 def two_pass_gradient(
-    log_probs: LogProbs, reference: torch.Tensor, loss: Loss, *, chunk_size: int
+    evaluate: Evaluate, reference: torch.Tensor, loss: Loss, *, chunk_size: int, kl_weight: float = 0.0
 ) -> Gradient:
-    """Add dL/dθ to the parameters' gradients, holding the graph of at most `chunk_size` evaluations.
+    """Add d(L + kl_weight·mean KL)/dθ to the parameters' gradients, with the graph of at most `chunk_size` evaluations.
 
     Args:
         reference: log π_ref, fp64 [U, T].
     """
     with torch.no_grad():
-        log_ratios = all_log_probs(log_probs, reference.shape, chunk_size=chunk_size) - reference
+        policy, kl = _evaluate_all(evaluate, reference.shape, chunk_size=chunk_size)
+    log_ratios = policy - reference
     value, weights = _loss_and_weights(loss, log_ratios)
-    for rows, columns in _chunks(weights != 0, chunk_size):
-        torch.autograd.backward(torch.sum(weights[rows, columns] * log_probs(rows, columns)))
-    return Gradient(
-        loss=value,
-        log_ratios=log_ratios,
-        weights=weights,
-        backward_share=float((weights != 0).double().mean()),
-    )
+    needed = weights != 0 if kl is None else torch.ones_like(weights, dtype=torch.bool)
+    for rows, columns in _chunks(needed, chunk_size):
+        values = evaluate(rows, columns)
+        total = torch.sum(weights[rows, columns] * values.log_prob)
+        if values.kl is not None:
+            total = total + kl_weight / reference.numel() * values.kl.sum()
+        torch.autograd.backward(total)
+    return _result(value, log_ratios, weights, kl, kl_weight, float(needed.double().mean()))
 
 
 def one_pass_gradient(
-    log_probs: LogProbs, reference: torch.Tensor, loss: Loss, *, chunk_size: int
+    evaluate: Evaluate, reference: torch.Tensor, loss: Loss, *, chunk_size: int, kl_weight: float = 0.0
 ) -> Gradient:
     """The same gradient from one graph over all evaluations: no second forward pass, where memory allows it."""
-    policy = all_log_probs(log_probs, reference.shape, chunk_size=chunk_size)
+    policy, kl = _evaluate_all(evaluate, reference.shape, chunk_size=chunk_size)
     log_ratios = policy.detach() - reference
     value, weights = _loss_and_weights(loss, log_ratios)
-    torch.autograd.backward(torch.sum(weights * policy))
-    return Gradient(loss=value, log_ratios=log_ratios, weights=weights, backward_share=1.0)
+    total = torch.sum(weights * policy)
+    torch.autograd.backward(total if kl is None else total + kl_weight * kl.mean())
+    return _result(value, log_ratios, weights, kl, kl_weight, 1.0)
 
 
-def all_log_probs(log_probs: LogProbs, shape: torch.Size, *, chunk_size: int) -> torch.Tensor:
+def all_log_probs(evaluate: Evaluate, shape: torch.Size, *, chunk_size: int) -> torch.Tensor:
     """log π of every trajectory and timestep, fp64 [U, T], evaluated timestep by timestep in chunks."""
-    chunks = _chunks(torch.ones(shape, dtype=torch.bool), chunk_size)
-    return torch.cat([log_probs(rows, columns) for rows, columns in chunks]).view(shape[1], shape[0]).T
+    return _evaluate_all(evaluate, shape, chunk_size=chunk_size)[0]
+
+
+def _evaluate_all(
+    evaluate: Evaluate, shape: torch.Size, *, chunk_size: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    values = [evaluate(*places) for places in _chunks(torch.ones(shape, dtype=torch.bool), chunk_size)]
+    kl = [part.kl for part in values if part.kl is not None]
+    return _matrix([part.log_prob for part in values], shape), _matrix(kl, shape) if kl else None
+
+
+def _matrix(parts: list[torch.Tensor], shape: torch.Size) -> torch.Tensor:
+    return torch.cat(parts).view(shape[1], shape[0]).T
 
 
 def _chunks(mask: torch.Tensor, chunk_size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -87,3 +114,21 @@ def _loss_and_weights(loss: Loss, log_ratios: torch.Tensor) -> tuple[float, torc
     value = loss(leaf)
     (weights,) = torch.autograd.grad(value, leaf)
     return float(value.detach()), weights
+
+
+def _result(
+    value: float,
+    log_ratios: torch.Tensor,
+    weights: torch.Tensor,
+    kl: torch.Tensor | None,
+    kl_weight: float,
+    share: float,
+) -> Gradient:
+    mean_kl = None if kl is None else float(kl.detach().mean())
+    return Gradient(
+        loss=value + kl_weight * (mean_kl or 0.0),
+        log_ratios=log_ratios,
+        weights=weights,
+        kl=mean_kl,
+        backward_share=share,
+    )

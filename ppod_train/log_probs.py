@@ -1,34 +1,89 @@
-"""The policy's log-probabilities of a batch's recorded steps, in the trainer's numerics.
+"""What the policy's network says of a batch's recorded steps, in the trainer's numerics.
 
-Shapes: E evaluations, U trajectories, T trained steps.
+Shapes: E evaluations, U trajectories, T trained steps, C H W latent.
 """
 
+from functools import partial
+
+import numpy as np
 import torch
 
-from ppod_data.diffusion.replay import replay_log_prob
+from ppod_data.diffusion.ddim import kl_divergence, log_prob
+from ppod_data.diffusion.forward import noised_latents, prediction_target
+from ppod_data.diffusion.guidance import Network
+from ppod_data.diffusion.replay import replay_mean
 from ppod_data.generate import Sampler
+from ppod_data.noise import generator
 from ppod_data.spec import GenerationSpec
-from ppod_train.batches import PreferenceBatch
-from ppod_train.gradient import LogProbs
+from ppod_train.batches import TrainingBatch
+from ppod_train.gradient import Evaluate, StepValues
 
 
-def batch_log_probs(spec: GenerationSpec, sampler: Sampler, batch: PreferenceBatch) -> LogProbs:
-    """log π(x_{t-1} | x_t, c) of (trajectory, trained step) pairs of a batch, as a differentiable function.
+def batch_log_probs(
+    spec: GenerationSpec, sampler: Sampler, batch: TrainingBatch, *, kl_to: Network | None = None
+) -> Evaluate:
+    """log π(x_{t-1} | x_t, c) of (trajectory, trained step) places of a batch, as a differentiable function.
 
     The function takes rows [E] (trajectories) and columns [E] (trained steps) and returns fp64 [E].
+
+    Args:
+        kl_to: a fixed network; the function then also returns KL(π ‖ its policy) of each step.
     """
 
-    def call(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        return replay_log_prob(
-            sampler.network,
-            sampler.schedule,
+    def call(rows: torch.Tensor, columns: torch.Tensor) -> StepValues:
+        step_index = batch.step_index[columns]
+        mean_under = partial(
+            replay_mean,
+            schedule=sampler.schedule,
             latents=batch.latents[batch.current[columns], rows],
-            next_latents=batch.latents[batch.following[columns], rows],
-            step_index=batch.step_index[columns],
+            step_index=step_index,
             prompt_embeds=sampler.conditioning.prompt_embeds[batch.prompt_index[rows]],
             negative_embeds=sampler.conditioning.negative_embeds,
             guidance_scale=spec.guidance_scale,
             guidance_mode=spec.guidance_mode,
         )
+        fixed = None
+        if kl_to is not None:
+            with torch.no_grad():
+                fixed = mean_under(kl_to)
+        mean = mean_under(sampler.network)
+        next_latents = batch.latents[batch.following[columns], rows]
+        return StepValues(
+            log_prob(sampler.schedule, step_index, mean, next_latents),
+            None if fixed is None else kl_divergence(sampler.schedule, step_index, mean, fixed),
+        )
 
     return call
+
+
+def denoising_scores(
+    sampler: Sampler, network: Network, batch: TrainingBatch, *, noise: torch.Tensor
+) -> Evaluate:
+    """−½·(mean square error of the network's prediction) for noised final latents, in place of a log-probability.
+
+    Without guidance, as in the training of a diffusion model (Diffusion-DPO, Wallace et al. 2024).
+
+    Args:
+        noise: [T, C, H, W]: one draw a timestep, shared by all trajectories, so by both images of every pair.
+    """
+
+    def call(rows: torch.Tensor, columns: torch.Tensor) -> StepValues:
+        step_index = batch.step_index[columns]
+        final, drawn = batch.latents[-1, rows], noise[columns]
+        prediction = network(
+            noised_latents(sampler.schedule, step_index, final, drawn),
+            sampler.schedule.timesteps[step_index],
+            sampler.conditioning.prompt_embeds[batch.prompt_index[rows]],
+        )
+        target = prediction_target(sampler.schedule, step_index, final, drawn)
+        error = prediction.to(torch.promote_types(prediction.dtype, target.dtype)) - target
+        return StepValues(-0.5 * (error * error).flatten(1).double().mean(dim=1))
+
+    return call
+
+
+def forward_noise(batch: TrainingBatch, *, step: int, seed: int) -> torch.Tensor:
+    """The forward process's noise of optimizer step `step`: fp32 [T, C, H, W]."""
+    shape = (len(batch.step_index), *batch.latents.shape[2:])
+    drawn = generator(seed, "forward-noise", step).standard_normal(shape, dtype=np.float32)
+    return torch.from_numpy(drawn).to(batch.latents.device)

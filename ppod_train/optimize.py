@@ -4,22 +4,23 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
-import numpy as np
 import torch
 
+from ppod_data.diffusion.guidance import Network
 from ppod_data.errors import NonFiniteError
 from ppod_data.generate import Sampler
-from ppod_train.batches import PreferenceBatch, PreferenceData, load_batch, pairs_of_step, timesteps_of_step
-from ppod_train.gradient import Gradient, one_pass_gradient, two_pass_gradient
-from ppod_train.log_probs import batch_log_probs
+from ppod_train.batches import TrainingBatch, load_batch, timesteps_of_step, units_of_step
+from ppod_train.data import TrainingData
+from ppod_train.gradient import Evaluate, Gradient, all_log_probs, one_pass_gradient, two_pass_gradient
+from ppod_train.log_probs import batch_log_probs, denoising_scores, forward_noise
 from ppod_train.metrics import StepMetrics, step_metrics
 from ppod_train.objectives import OBJECTIVES
+from ppod_train.objectives.targets import LossOptions
 from ppod_train.settings import TrainSettings
 
-# A backward pass costs about twice a forward: below this share of steps in the band, a second forward pass over those
-# alone is cheaper than one backward pass over all.
+# A backward pass costs about twice a forward: below this share of steps with a gradient, a second forward pass over
+# those alone is cheaper than one backward pass over all.
 _ONE_PASS_SHARE = 2 / 3
 
 
@@ -27,8 +28,10 @@ _ONE_PASS_SHARE = 2 / 3
 class Trainee:
     """What an optimizer step works on."""
 
-    data: PreferenceData
+    data: TrainingData
     sampler: Sampler
+    reference: Network
+    """The network before training."""
     parameters: Mapping[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     settings: TrainSettings
@@ -38,31 +41,34 @@ class Trainee:
     """Memory that the graph of one evaluation holds."""
     scorer: str
     """Name and revision of the reward that chooses the policy; "" without one."""
+    start_fingerprint: str
+    """Of the policy that training started from; the reference's own where it was the reference."""
 
 
-def train_step(trainee: Trainee, *, step: int, in_band_share: float) -> StepMetrics:
+def train_step(trainee: Trainee, *, step: int, gradient_share: float) -> StepMetrics:
     """Do optimizer step number `step` (from 0).
 
     Args:
-        in_band_share: of the step before, 1 at the first; it decides between one pass and two.
+        gradient_share: the share of evaluations with a gradient in the step before, 1 at the first; it decides between
+            one pass and two.
 
     Raises:
         NonFiniteError: the loss or the gradient is NaN or infinite; the weights are left as they were.
     """
     start = time.perf_counter()
     settings, data = trainee.settings, trainee.data
-    pairs = pairs_of_step(data, step=step, pairs_per_step=settings.pairs_per_step, seed=settings.seed)
+    units = units_of_step(data, step=step, pairs_per_step=settings.pairs_per_step, seed=settings.seed)
     steps = timesteps_of_step(
         data, step=step, timesteps_per_update=settings.timesteps_per_update, seed=settings.seed
     )
-    batch = load_batch(data, pairs, steps, trainee.sampler.model.device)
-    scale = len(data.steps) / len(steps)
+    batch = load_batch(data, units, steps, trainee.sampler.model.device)
+    options = settings.loss_options(timestep_scale=len(data.steps) / len(steps))
     one_pass = use_one_pass(
-        trainee, evaluations=batch.reference_log_probs.numel(), in_band_share=in_band_share
+        trainee, evaluations=batch.reference_log_probs.numel(), gradient_share=gradient_share
     )
 
     trainee.optimizer.zero_grad(set_to_none=True)
-    gradient = batch_gradient(trainee, batch, timestep_scale=scale, one_pass=one_pass)
+    gradient = batch_gradient(trainee, batch, options, step=step, one_pass=one_pass)
     for parameter in trainee.parameters.values():
         if parameter.grad is None:  # every step was clipped: a zero gradient, as one pass would give
             parameter.grad = torch.zeros_like(parameter)
@@ -76,10 +82,8 @@ def train_step(trainee: Trainee, *, step: int, in_band_share: float) -> StepMetr
     return step_metrics(
         gradient,
         batch,
+        options,
         step=step + 1,
-        dpo_beta=settings.dpo_beta,
-        log_ratio_clip=settings.log_ratio_clip,
-        timestep_scale=scale,
         grad_norm=norm,
         one_pass=one_pass,
         seconds=time.perf_counter() - start,
@@ -87,38 +91,48 @@ def train_step(trainee: Trainee, *, step: int, in_band_share: float) -> StepMetr
 
 
 def batch_gradient(
-    trainee: Trainee, batch: PreferenceBatch, *, timestep_scale: float, one_pass: bool
+    trainee: Trainee, batch: TrainingBatch, options: LossOptions, *, step: int, one_pass: bool
 ) -> Gradient:
     """Add the gradient of the objective over one batch to the parameters' `.grad`."""
     settings = trainee.settings
-    loss = partial(
-        OBJECTIVES[settings.objective],
-        chosen=batch.chosen,
-        rejected=batch.rejected,
-        labels=batch.labels,
-        dpo_beta=settings.dpo_beta,
-        log_ratio_clip=settings.log_ratio_clip,
-        timestep_scale=timestep_scale,
-    )
-    log_probs = batch_log_probs(trainee.data.spec, trainee.sampler, batch)
+    objective = OBJECTIVES[settings.objective]
+
+    def loss(log_ratios: torch.Tensor) -> torch.Tensor:
+        return objective.loss(log_ratios, batch.targets, options)
+
+    evaluate, reference = _evaluated(trainee, batch, step=step)
     take = one_pass_gradient if one_pass else two_pass_gradient
-    return take(log_probs, batch.reference_log_probs, loss, chunk_size=trainee.batch_size)
+    return take(evaluate, reference, loss, chunk_size=trainee.batch_size, kl_weight=settings.kl_weight)
 
 
-def use_one_pass(trainee: Trainee, *, evaluations: int, in_band_share: float) -> bool:
+def _evaluated(trainee: Trainee, batch: TrainingBatch, *, step: int) -> tuple[Evaluate, torch.Tensor]:
+    """What the objective asks the network for, and the reference's values of the same places [U, T]."""
+    settings, sampler = trainee.settings, trainee.sampler
+    if not OBJECTIVES[settings.objective].on_final_latents:
+        kl_to = trainee.reference if settings.kl_weight else None
+        evaluate = batch_log_probs(trainee.data.spec, sampler, batch, kl_to=kl_to)
+        return evaluate, batch.reference_log_probs
+    noise = forward_noise(batch, step=step, seed=settings.seed)
+    with torch.no_grad():
+        fixed = denoising_scores(sampler, trainee.reference, batch, noise=noise)
+        reference = all_log_probs(fixed, batch.reference_log_probs.shape, chunk_size=trainee.batch_size)
+    return denoising_scores(sampler, sampler.network, batch, noise=noise), reference
+
+
+def use_one_pass(trainee: Trainee, *, evaluations: int, gradient_share: float) -> bool:
     """Whether to keep the whole graph: as the settings say, or by what is cheaper where it fits."""
     if trainee.settings.gradient != "auto":
         return trainee.settings.gradient == "one-pass"
     fits = evaluations * trainee.graph_bytes <= trainee.settings.max_graph_gib * 2**30
-    return fits and in_band_share >= _ONE_PASS_SHARE
+    return fits and gradient_share >= _ONE_PASS_SHARE
 
 
-def graph_bytes_per_evaluation(sampler: Sampler, data: PreferenceData) -> int:
+def graph_bytes_per_evaluation(sampler: Sampler, data: TrainingData) -> int:
     """The bytes that autograd saves for one log-probability, weights not counted.
 
     A property of the network and its dtypes, so that the choice that hangs on it is the same on every run.
     """
-    batch = load_batch(data, np.arange(1), data.steps[:1], sampler.model.device)
+    batch = load_batch(data, data.units[:1], data.steps[:1], sampler.model.device)
     weights = {parameter.data_ptr() for parameter in sampler.model.pipeline.unet.parameters()}
     saved: dict[int, int] = {}
 

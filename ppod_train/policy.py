@@ -1,16 +1,28 @@
 """The trained policy: LoRA weights on the network's attention projections, or all of its weights.
 
-The reference needs no second network: its log-probabilities are in the data set.
+The reference needs no second network: its log-probabilities are in the data set. Where a KL term or noise predictions
+ask for it, it is the network without its LoRA, or a copy of the network where all weights train.
 """
 
+import copy
 import shutil
 from pathlib import Path
 
 import torch
 
-from ppod_data.diffusion.model import DiffusionModel
+from ppod_data.diffusion.guidance import Network
+from ppod_data.diffusion.model import (
+    DTYPES,
+    DiffusionModel,
+    adapter_file,
+    adapter_fingerprint,
+    fingerprint_folder,
+    lora_name,
+    network_of,
+)
 from ppod_data.errors import ConfigError
 
+_UNET_FILE = "diffusion_pytorch_model.safetensors"
 _LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
@@ -51,6 +63,59 @@ def trainable_parameters(
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
     return {name: parameter for name, parameter in unet.named_parameters() if parameter.requires_grad}
+
+
+def start_from(model: DiffusionModel, start: Path) -> str:
+    """Give a network made trainable the weights of the policy in the folder `start`, as `save_policy` wrote them.
+
+    Returns:
+        The fingerprint of that policy, as data sets that it makes have it.
+
+    Raises:
+        ConfigError: a policy of another rank or another network.
+    """
+    from safetensors.torch import load_file
+
+    unet = model.pipeline.unet
+    lora = bool(getattr(unet, "peft_config", None))
+    file = adapter_file(str(start)) if lora else start / "unet" / _UNET_FILE
+    if not file.is_file():
+        raise ConfigError(f"{start} holds no policy of this kind: {file.name} is what is looked for")
+    weights = load_file(file)
+    if lora:
+        weights = {f"{lora_name(key)}.default.weight": value for key, value in weights.items()}
+    parameters = {name: value for name, value in unet.named_parameters() if value.requires_grad}
+    for name, parameter in parameters.items():
+        if name not in weights or weights[name].shape != parameter.shape:
+            raise ConfigError(
+                f"the policy {start} does not fit: it has no {name} of shape {tuple(parameter.shape)}; "
+                "give the --lora-rank that it was trained with"
+            )
+        with torch.no_grad():
+            parameter.copy_(weights[name])
+    if lora:
+        return adapter_fingerprint(model.fingerprint, file)
+    return fingerprint_folder(start)
+
+
+def reference_network(model: DiffusionModel, *, lora_rank: int) -> Network:
+    """The network as it is before training, also after; to be made before `trainable_parameters`."""
+    dtype = DTYPES[model.compute_dtype]
+    if lora_rank == 0:
+        return network_of(copy.deepcopy(model.pipeline.unet), dtype)
+    unet = model.pipeline.unet
+    inner = network_of(unet, dtype)
+
+    def without_lora(
+        latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor
+    ) -> torch.Tensor:
+        unet.disable_adapters()
+        try:
+            return inner(latents, timesteps, prompt_embeds)
+        finally:
+            unet.enable_adapters()
+
+    return without_lora
 
 
 def save_policy(model: DiffusionModel, folder: Path) -> None:

@@ -12,14 +12,16 @@ summary.json             written at the end
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ppod_data.environment import environment
 from ppod_data.files import atomic_write
+from ppod_train.data import DataSource
 from ppod_train.drift import Drift
+from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee
 from ppod_train.settings import TrainSettings
 
@@ -35,6 +37,7 @@ def identity_of(trainee: Trainee) -> dict[str, Any]:
         **asdict(trainee.settings),
         "data_fingerprint": trainee.data.fingerprint,
         "reference_fingerprint": trainee.sampler.model.fingerprint,
+        "start_fingerprint": trainee.start_fingerprint,
         "scorer": trainee.scorer,
     }
 
@@ -43,8 +46,7 @@ def write_run_record(
     out: Path,
     trainee: Trainee,
     *,
-    roots: Sequence[Path],
-    pairs: str,
+    source: DataSource,
     drift: Drift,
 ) -> None:
     """Write run.json."""
@@ -52,17 +54,20 @@ def write_run_record(
     record = {
         "settings": asdict(settings),
         "identity": identity_of(trainee),
-        "datasets": [str(root) for root in roots],
-        "pairs": pairs,
+        "datasets": [str(root) for root in source.roots],
+        "targets": source.target_table(OBJECTIVES[settings.objective]),
         "model": data.spec.model,
         "reward": trainee.scorer,
         "prompts": list(data.prompts),
         "num_pairs": len(data.chosen),
+        "outside_band_at_start": data.outside_band(settings.log_ratio_clip),
         "num_trajectories": len(data.rows),
         "num_trained_steps": len(data.steps),
         "num_trained_weights": sum(parameter.numel() for parameter in trainee.parameters.values()),
         "paper_eta": settings.dpo_beta / math.prod(data.spec.latent_shape),
-        "largest_possible_logit": largest_possible_logit(settings, len(data.steps)),
+        "largest_possible_logit": largest_possible_logit(settings, len(data.steps))
+        if data.on_pairs
+        else None,
         "graph_bytes_per_evaluation": trainee.graph_bytes,
         "drift": asdict(drift),
         "environment": environment(),

@@ -1,10 +1,12 @@
-"""Every choice of an offline training run, with its reason. What each default is worth: docs/experiments.md."""
+"""Every choice of a training run, with its reason. What each default is worth: docs/experiments.md."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from ppod_data.errors import ConfigError
 from ppod_train.objectives import OBJECTIVES
+from ppod_train.objectives.targets import CLIP_ANCHORS, CLIP_MODES, LossOptions
 
 GRADIENTS = ("auto", "one-pass", "two-pass")
 
@@ -14,11 +16,24 @@ class TrainSettings:
     """The settings of `train_offline`; `validate` has checked them."""
 
     objective: str = "ppod"
-    """ppod (Eq. 10, cross-entropy) or ppod-mse (Table 1, squared error)."""
+    """A name of `ppod_train.objectives.OBJECTIVES`; what it does not read is refused."""
     dpo_beta: float = 10.0
     """The paper's η times the N latent dimensions; with the clip it bounds the logit by 2·dpo_beta·T·clip."""
     log_ratio_clip: float = 0.01
     """The paper's ε, on the log-ratio averaged over latent dimensions; `inf` turns the clip off."""
+    clip_anchor: str = "reference"
+    """The band is around the reference (Eq. 10), or around the policy that made the data (`stage`)."""
+    clip_mode: str = "paper"
+    """What happens outside the band: `ppod_train.objectives.clip`."""
+    pull_back: float = 0.0
+    """Force that leads steps outside the band back to it, in units of a pair's own; 0 is Eq. 10."""
+    kl_weight: float = 0.0
+    """Weight of the closed-form KL to the reference, averaged over steps; any value costs a forward pass more."""
+    reward_temperature: float = 1.0
+    """The reward difference that counts as one unit of the logit (prdp); the standardised reward that weighs e times
+    as much (sft)."""
+    best_of: int = 8
+    """sft-best trains on the best of every so many images."""
     lora_rank: int = 8
     """Rank of the LoRA on the attention projections; 0 trains all weights of the network."""
     learning_rate: float = 3e-3
@@ -28,7 +43,8 @@ class TrainSettings:
     """The gradient is scaled down to this norm where it is larger."""
     num_train_steps: int = 200
     pairs_per_step: int = 16
-    """Pairs whose mean loss is one optimizer step; the network sees each of their trajectories once."""
+    """Pairs whose mean loss is one optimizer step; the network sees each of their trajectories once. An objective of
+    single trajectories takes twice as many of them."""
     timesteps_per_update: int | None = None
     """Use a random S of the T timesteps a step, scaled by T/S: cheaper, and an approximation. None: all, exact."""
     batch_size: int | None = None
@@ -49,19 +65,57 @@ class TrainSettings:
     drift_samples: int = 8
     """Trajectories that are replayed before training, to compare their log-probabilities with the stored ones."""
 
+    @classmethod
+    def of(cls, objective: str, **given: Any) -> "TrainSettings":
+        """Settings for an objective: what is given, else the objective's own defaults, else those of ppod.
+
+        Raises ConfigError for an unknown objective.
+        """
+        if objective not in OBJECTIVES:
+            raise ConfigError(f"objective {objective} is unknown: {', '.join(OBJECTIVES)} are known")
+        return cls(**{"objective": objective, **OBJECTIVES[objective].defaults, **given})
+
+    def loss_options(self, timestep_scale: float = 1.0) -> LossOptions:
+        """What the loss function reads."""
+        names = [field.name for field in fields(LossOptions) if field.name != "timestep_scale"]
+        return LossOptions(timestep_scale=timestep_scale, **{name: getattr(self, name) for name in names})
+
+    def _refuse_unread(self) -> None:
+        """Raise ConfigError for an option that the objective does not read and that was changed."""
+        plain, reads = type(self)(), OBJECTIVES[self.objective].reads
+        for name in (*(field.name for field in fields(LossOptions)), "best_of"):
+            if name != "timestep_scale" and name not in reads and getattr(self, name) != getattr(plain, name):
+                raise ConfigError(
+                    f"objective {self.objective} does not read {name}: leave it out; it reads "
+                    f"{', '.join(sorted(reads))}"
+                )
+
     def validate(self) -> None:
         """Raise ConfigError, naming the option, for a value outside its range."""
         if self.objective not in OBJECTIVES:
             raise ConfigError(f"objective {self.objective} is unknown: {', '.join(OBJECTIVES)} are known")
-        if self.gradient not in GRADIENTS:
-            raise ConfigError(f"gradient {self.gradient} is unknown: {', '.join(GRADIENTS)} are known")
-        positive = ("dpo_beta", "log_ratio_clip", "learning_rate", "max_grad_norm", "max_graph_gib")
+        choices = {"gradient": GRADIENTS, "clip_anchor": CLIP_ANCHORS, "clip_mode": CLIP_MODES}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} {getattr(self, name)} is unknown: {', '.join(known)} are known")
+        self._refuse_unread()
+        positive = (
+            "dpo_beta",
+            "log_ratio_clip",
+            "reward_temperature",
+            "learning_rate",
+            "max_grad_norm",
+            "max_graph_gib",
+        )
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
             if name != "log_ratio_clip" and not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} must be finite")
         at_least = {
+            "pull_back": 0,
+            "kl_weight": 0,
+            "best_of": 2,
             "lora_rank": 0,
             "weight_decay": 0,
             "num_train_steps": 1,

@@ -1,11 +1,11 @@
-"""Offline training: optimizer steps on recorded pairs, evaluated on validation noise, the best policy kept.
+"""Training on recorded trajectories: optimizer steps, evaluated on validation noise, the best policy kept.
 
 What is written where: `ppod_train.run_folder`.
 """
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.generate import prepare_sampler
 from ppod_data.rewards import RewardModel
 from ppod_data.threads import one_thread
-from ppod_train.batches import PreferenceData, open_preferences, paired_prompts
+from ppod_train.batches import trained_prompts
 from ppod_train.checkpoint import (
     check_same_run,
     latest_checkpoint,
@@ -25,13 +25,15 @@ from ppod_train.checkpoint import (
     load_state,
     save_checkpoint,
 )
+from ppod_train.data import DataSource, open_training_data
 from ppod_train.drift import Drift, check_drift, measure_drift
 from ppod_train.eval_files import read_evaluation, write_evaluation
 from ppod_train.evaluate import evaluate
 from ppod_train.figures import EvalResult, EvalSettings
 from ppod_train.metrics import StepMetrics
+from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee, graph_bytes_per_evaluation, train_step
-from ppod_train.policy import save_policy, trainable_parameters
+from ppod_train.policy import reference_network, save_policy, start_from, trainable_parameters
 from ppod_train.run_folder import (
     evaluation_folder,
     forget_after,
@@ -52,7 +54,7 @@ class Progress:
     evals_since_best: int = 0
     reward_queries: int = 0
     """Images scored for validation so far: they count as queries, like those of the data set."""
-    in_band_share: float = 1.0
+    gradient_share: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,23 +83,21 @@ class Callbacks:
 
 
 def train_offline(
-    roots: Sequence[Path],
-    pairs: str,
+    source: DataSource,
     out: Path,
     settings: TrainSettings,
     *,
     model: DiffusionModel,
     reward: RewardModel | None,
-    reference_log_probs: str | None = None,
+    start: Path | None = None,
     callbacks: Callbacks | None = None,
 ) -> TrainSummary:
-    """Train `model` in place on the pair table `pairs` of the data sets `roots`; run again, it goes on where it was.
+    """Train `model` in place on recorded data; run again, it goes on where it was.
 
     Args:
-        model: the reference, freshly loaded: the policy that made the data.
+        model: the reference, freshly loaded: the KL anchor of every objective.
         reward: scores validation images; needed unless settings.eval_every is 0.
-        reference_log_probs: the name of log-probabilities computed by `ppod-data log-probs`, in place of the
-            recorded ones.
+        start: folder of the policy to start from, as an earlier run wrote it; None starts from the reference.
 
     Raises:
         ConfigError: settings, data or model that contradict each other or the run in `out`.
@@ -108,46 +108,37 @@ def train_offline(
     if settings.eval_every and reward is None:
         raise ConfigError("evaluation while training needs a reward: give one, or --eval-every 0")
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
-        return _train(
-            roots, pairs, out, settings, model, reward, reference_log_probs, callbacks or Callbacks()
-        )
+        scorer = f"{reward.name} {reward.revision}" if reward else ""
+        trainee = _trainee(source, model, settings, scorer, start)
+        drift = _checked_drift(trainee)
+        out.mkdir(parents=True, exist_ok=True)
+        progress = _resume(out, trainee)
+        if progress.step == 0:
+            write_run_record(out, trainee, source=source, drift=drift)
+        callbacks = callbacks or Callbacks()
+        callbacks.on_start(drift, progress.step)
+        _loop(out, trainee, progress, reward, callbacks)
+        return _finish(out, settings, progress)
 
 
-def _train(
-    roots: Sequence[Path],
-    pairs: str,
-    out: Path,
-    settings: TrainSettings,
-    model: DiffusionModel,
-    reward: RewardModel | None,
-    reference_log_probs: str | None,
-    callbacks: Callbacks,
-) -> TrainSummary:
-    data = open_preferences(
-        roots, pairs, policy_fingerprint=model.fingerprint, reference_log_probs=reference_log_probs
+def _trainee(
+    source: DataSource, model: DiffusionModel, settings: TrainSettings, scorer: str, start: Path | None
+) -> Trainee:
+    data = open_training_data(
+        source,
+        OBJECTIVES[settings.objective],
+        policy_fingerprint=model.fingerprint,
+        temperature=settings.reward_temperature,
+        best_of=settings.best_of,
     )
-    scorer = f"{reward.name} {reward.revision}" if reward else ""
-    trainee = _trainee(data, model, settings, scorer)
-    drift = measure_drift(
-        data, trainee.sampler, num_trajectories=settings.drift_samples, batch_size=trainee.batch_size
-    )
-    check_drift(drift, settings.log_ratio_clip)
-
-    out.mkdir(parents=True, exist_ok=True)
-    progress = _resume(out, trainee)
-    if progress.step == 0:
-        write_run_record(out, trainee, roots=roots, pairs=pairs, drift=drift)
-    callbacks.on_start(drift, progress.step)
-    _loop(out, trainee, progress, reward, callbacks)
-    return _finish(out, settings, progress)
-
-
-def _trainee(data: PreferenceData, model: DiffusionModel, settings: TrainSettings, scorer: str) -> Trainee:
+    reference = reference_network(model, lora_rank=settings.lora_rank)
     parameters = trainable_parameters(model, lora_rank=settings.lora_rank, seed=settings.seed)
+    start_fingerprint = model.fingerprint if start is None else start_from(model, start)
     sampler = prepare_sampler(replace(data.spec, prompts=data.prompts), model)
     return Trainee(
         data=data,
         sampler=sampler,
+        reference=reference,
         parameters=parameters,
         optimizer=torch.optim.AdamW(
             parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -156,7 +147,26 @@ def _trainee(data: PreferenceData, model: DiffusionModel, settings: TrainSetting
         batch_size=settings.batch_size or data.spec.batch_size,
         graph_bytes=graph_bytes_per_evaluation(sampler, data),
         scorer=scorer,
+        start_fingerprint=start_fingerprint,
     )
+
+
+def _checked_drift(trainee: Trainee) -> Drift:
+    """The drift of the reference; where training starts from the policy that made the data, that policy's is checked
+    as well."""
+    data, settings, sampler = trainee.data, trainee.settings, trainee.sampler
+    count, size = settings.drift_samples, trainee.batch_size
+    drift = measure_drift(
+        data, replace(sampler, network=trainee.reference), num_trajectories=count, batch_size=size
+    )
+    check_drift(drift, settings.log_ratio_clip)
+    made_by_start = {dataset.spec.policy_fingerprint for dataset in data.datasets} == {
+        trainee.start_fingerprint
+    }
+    if made_by_start and trainee.start_fingerprint != sampler.model.fingerprint:
+        behaviour = measure_drift(data, sampler, num_trajectories=count, batch_size=size, recorded=True)
+        check_drift(behaviour, settings.log_ratio_clip)
+    return drift
 
 
 def _loop(
@@ -172,9 +182,9 @@ def _loop(
         _evaluate_if_due(out, trainee, progress, reward, callbacks)
     with (out / "metrics.jsonl").open("a", encoding="utf-8") as lines:
         while progress.step < settings.num_train_steps and not _stopped_early(settings, progress):
-            metrics = train_step(trainee, step=progress.step, in_band_share=progress.in_band_share)
+            metrics = train_step(trainee, step=progress.step, gradient_share=progress.gradient_share)
             progress.step = metrics.step
-            progress.in_band_share = metrics.in_band_share
+            progress.gradient_share = metrics.gradient_share
             lines.write(json.dumps(metrics.to_json()) + "\n")
             lines.flush()
             tracker.log(metrics.scalars(), step=metrics.step)
@@ -209,7 +219,7 @@ def _evaluate_if_due(
         trainee.sampler.model,
         reward,
         EvalSettings(
-            prompts=paired_prompts(trainee.data),
+            prompts=trained_prompts(trainee.data),
             batch_size=spec.batch_size,
             num_images_per_prompt=settings.eval_images_per_prompt,
             seed=settings.seed,

@@ -17,13 +17,13 @@ from ppod_cli.common import (
     entry_point,
     load_policy,
     new_commands,
-    rank_and_world_size,
     resolve_device,
     summary,
 )
 from ppod_cli.progress import progress
+from ppod_cli.train_online import ONLINE_EXAMPLES, online
 from ppod_cli.train_progress import run_callbacks, say_trained
-from ppod_data.errors import ConfigError
+from ppod_cli.train_settings import refuse_workers, train_settings
 
 if TYPE_CHECKING:
     from ppod_data.rewards import RewardModel
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _OFFLINE_EXAMPLES = (
     "ppod-train offline data --pairs scenes --out run",
     "ppod-train offline data more-data --out run-2 --num-train-steps 200",
+    "ppod-train offline data --objective dpok --scores scenes --out run-dpok",
 )
 _EVAL_EXAMPLES = (
     "ppod-train eval --out result --adapter run/policy --prompts prompts.txt",
@@ -42,7 +43,7 @@ _REPORT_EXAMPLES = ("ppod-train report run", "ppod-train report run run-2 --out 
 
 commands = new_commands(
     "Train a policy on pairs of trajectories, evaluate it, and report on runs.",
-    examples=(_OFFLINE_EXAMPLES[0], _EVAL_EXAMPLES[0], _REPORT_EXAMPLES[0]),
+    examples=(_OFFLINE_EXAMPLES[0], ONLINE_EXAMPLES[0], _EVAL_EXAMPLES[0], _REPORT_EXAMPLES[0]),
 )
 
 Out = Annotated[Path, typer.Option(help="Folder for what comes out.", metavar="DIR", show_default=False)]
@@ -58,12 +59,24 @@ def offline(
     pairs: Annotated[
         str, typer.Option(help="Table of pairs, a name under pairs/ of every data set.", metavar="NAME")
     ] = "scenes",
+    scores: Annotated[
+        str,
+        typer.Option(
+            help="Table of scores, a name under scores/, for an objective without pairs.", metavar="NAME"
+        ),
+    ] = "scenes",
     objective: train_options.Objective = "ppod",
-    dpo_beta: train_options.DpoBeta = 10.0,
-    log_ratio_clip: train_options.LogRatioClip = 0.01,
+    dpo_beta: train_options.DpoBeta = None,
+    log_ratio_clip: train_options.LogRatioClip = None,
+    clip_anchor: train_options.ClipAnchor = None,
+    clip_mode: train_options.ClipMode = None,
+    pull_back: train_options.PullBack = None,
+    kl_weight: train_options.KlWeight = None,
+    reward_temperature: train_options.RewardTemperature = None,
+    best_of: train_options.BestOf = None,
     timesteps_per_update: train_options.TimestepsPerUpdate = None,
     lora_rank: train_options.LoraRank = 8,
-    learning_rate: train_options.LearningRate = 3e-3,
+    learning_rate: train_options.LearningRate = None,
     weight_decay: train_options.WeightDecay = 0.0,
     max_grad_norm: train_options.MaxGradNorm = 1.0,
     num_train_steps: train_options.NumTrainSteps = 200,
@@ -80,12 +93,19 @@ def offline(
     checkpoint_every: train_options.CheckpointEvery = 40,
     model: options.PolicyModel = None,
     revision: options.PolicyRevision = None,
-    adapter: options.PolicyAdapter = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Policy of an earlier run to start from, RUN/policy.",
+            show_default="the reference",
+            metavar="DIR",
+        ),
+    ] = None,
     reference_log_probs: Annotated[
         str | None,
         typer.Option(
             help="Log-probabilities to train against, made by ppod-data log-probs.",
-            show_default="those recorded with the samples",
+            show_default="those recorded with the samples, or the table that is the reference's",
             metavar="NAME",
         ),
     ] = None,
@@ -95,7 +115,7 @@ def offline(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train a policy on the pairs of one or more data sets; the best policy goes to OUT/policy.
+    """Train a policy on the pairs or scores of one or more data sets; the best policy goes to OUT/policy.
 
     The policy is evaluated on noise of its own while it trains, the best one is kept, and training stops
     early. Run the same command again to go on after an interruption.
@@ -104,36 +124,34 @@ def offline(
     from ppod_data.files import local_path
     from ppod_data.rewards import check_reward_name, load_reward
 
-    if (world_size := rank_and_world_size()[1]) > 1:
-        raise ConfigError(
-            f"WORLD_SIZE is {world_size}: training runs in one process, start it without torchrun"
-        )
+    refuse_workers()
     roots = [local_path(dataset) for dataset in datasets]
     check_reward_name(reward)
     with summary(as_json) as report:
-        from ppod_train.settings import TrainSettings
+        from ppod_train.data import DataSource
         from ppod_train.train import train_offline
 
-        names = [field.name for field in dataclasses.fields(TrainSettings)]
-        settings = TrainSettings(**{name: ctx.params[name] for name in names})
-        settings.validate()
+        settings = train_settings(ctx.params)
         spec = Dataset.open(roots[0]).spec
         dtype = compute_dtype or spec.compute_dtype
-        reference = load_policy(spec, model, revision, adapter, resolve_device(device), dtype)
+        reference = load_policy(spec, model, revision, None, resolve_device(device), dtype)
         judge = load_reward(reward, reference.device) if eval_every else None
+        source = DataSource(roots=roots, pairs=pairs, scores=scores, reference_log_probs=reference_log_probs)
         with progress(num_train_steps, "train", "steps") as shown:
             done = train_offline(
-                roots,
-                pairs,
+                source,
                 out,
                 settings,
                 model=reference,
                 reward=judge,
-                reference_log_probs=reference_log_probs,
+                start=start,
                 callbacks=run_callbacks(out, shown),
             )
         figures = {"run": str(out), **dataclasses.asdict(done)}
         report(figures | {"report": str(_report_on_run(out))}, say_trained(out, done, spec))
+
+
+command(commands, examples=ONLINE_EXAMPLES)(online)
 
 
 @command(commands, name="eval", examples=_EVAL_EXAMPLES)

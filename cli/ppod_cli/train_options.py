@@ -7,21 +7,87 @@ import typer
 _LOSS, _OPTIMIZER, _COMPUTE, _KEEPING = "The loss", "The optimizer", "Compute", "Choosing the policy"
 
 Objective = Annotated[
-    Literal["ppod", "ppod-mse"],
-    typer.Option(help="ppod: Eq. 10, cross-entropy. ppod-mse: squared error.", rich_help_panel=_LOSS),
+    Literal["ppod", "ppod-mse", "prdp", "d3po", "diffusion-dpo", "ddpo", "dpok", "sft", "sft-best"],
+    typer.Option(
+        help="What is minimised. On pairs: ppod (Eq. 10, cross-entropy), ppod-mse, prdp, d3po, diffusion-dpo; on "
+        "single trajectories and their scores: ddpo, dpok, sft, sft-best.",
+        rich_help_panel=_LOSS,
+    ),
 ]
 DpoBeta = Annotated[
-    float,
+    float | None,
     typer.Option(
-        min=0.0, help="The paper's η times the latent's dimensions.", metavar="X", rich_help_panel=_LOSS
+        min=0.0,
+        help="The paper's η times the latent's dimensions.",
+        show_default="10 for ppod",
+        metavar="X",
+        rich_help_panel=_LOSS,
     ),
 ]
 LogRatioClip = Annotated[
-    float,
+    float | None,
     typer.Option(
         min=0.0,
         help="The paper's ε, on the log-ratio averaged over latent dimensions; inf for no clip.",
+        show_default="0.01 for ppod",
         metavar="X",
+        rich_help_panel=_LOSS,
+    ),
+]
+ClipAnchor = Annotated[
+    Literal["reference", "stage"] | None,
+    typer.Option(
+        help="The clip's band is around the reference (Eq. 10), or around the policy that made the data.",
+        show_default="reference for ppod",
+        rich_help_panel=_LOSS,
+    ),
+]
+ClipMode = Annotated[
+    Literal["paper", "pessimistic-step", "pessimistic-pair"] | None,
+    typer.Option(
+        help="Outside the band: no gradient (Eq. 10); or one where the step, or the pair, is on the wrong side.",
+        show_default="paper for ppod",
+        rich_help_panel=_LOSS,
+    ),
+]
+PullBack = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="Force that leads steps outside the band back to it, in units of a pair's own; 0 is Eq. 10.",
+        show_default="0 for ppod",
+        metavar="X",
+        rich_help_panel=_LOSS,
+    ),
+]
+KlWeight = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="Weight of the closed-form KL to the reference, averaged over steps.",
+        show_default="0 for ppod",
+        metavar="X",
+        rich_help_panel=_LOSS,
+    ),
+]
+RewardTemperature = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="prdp: the reward difference that is one unit of the logit. sft: the standardised reward that weighs e "
+        "times as much.",
+        show_default="1 for ppod",
+        metavar="X",
+        rich_help_panel=_LOSS,
+    ),
+]
+BestOf = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="sft-best trains on the best of every so many images.",
+        show_default="8",
+        metavar="K",
         rich_help_panel=_LOSS,
     ),
 ]
@@ -45,10 +111,11 @@ LoraRank = Annotated[
     ),
 ]
 LearningRate = Annotated[
-    float,
+    float | None,
     typer.Option(
         min=0.0,
         help="AdamW's; for --lora-rank 0 take about a hundredth.",
+        show_default="0.003 for ppod",
         metavar="X",
         rich_help_panel=_OPTIMIZER,
     ),
@@ -67,7 +134,12 @@ NumTrainSteps = Annotated[
 ]
 PairsPerStep = Annotated[
     int,
-    typer.Option(min=1, help="Pairs in one optimizer step.", metavar="P", rich_help_panel=_OPTIMIZER),
+    typer.Option(
+        min=1,
+        help="Pairs in one optimizer step; twice as many trajectories for an objective without pairs.",
+        metavar="P",
+        rich_help_panel=_OPTIMIZER,
+    ),
 ]
 Seed = Annotated[
     int,

@@ -28,23 +28,35 @@ def run_callbacks(out: Path, shown: Progress) -> "Callbacks":
         shown.status(f"loss {metrics.loss:.4f}")
 
     def on_eval(step: int, result: "EvalResult") -> None:
-        figures = result.overall
-        interval = f"[{figures.reward_low:.4g}, {figures.reward_high:.4g}]"
-        text = f"train: step {step}: reward {figures.reward_mean:.4g} {interval}"
-        shown.say(text + (f", {figures.correct:.0%} correct" if figures.correct is not None else ""))
+        shown.say(f"train: step {step}: {eval_words(result)}")
 
     return Callbacks(on_start=on_start, on_step=on_step, on_eval=on_eval)
+
+
+def eval_words(result: "EvalResult") -> str:
+    """An evaluation in a line."""
+    figures = result.overall
+    text = f"reward {figures.reward_mean:.4g} [{figures.reward_low:.4g}, {figures.reward_high:.4g}]"
+    return text + (f", {figures.correct:.0%} correct" if figures.correct is not None else "")
 
 
 def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
     run = json.loads((out / "run.json").read_text("utf-8"))
     logit = run["largest_possible_logit"]
+    of_pairs = f"{run['num_pairs']:,} pairs of " if run["num_pairs"] else ""
     lines = [
-        f"{run['num_pairs']:,} pairs of {run['num_trajectories']:,} trajectories, {run['num_trained_steps']} "
-        f"timesteps, {run['num_trained_weights']:,} trained weights",
-        f"dpo_beta {run['settings']['dpo_beta']:g} is the paper's η = {run['paper_eta']:.3g}; the largest "
-        f"possible logit is {'unbounded' if logit is None else f'{logit:.3g}'}",
+        f"{of_pairs}{run['num_trajectories']:,} trajectories, {run['num_trained_steps']} timesteps, "
+        f"{run['num_trained_weights']:,} trained weights"
     ]
+    if run["num_pairs"]:
+        lines.append(
+            f"dpo_beta {run['settings']['dpo_beta']:g} is the paper's η = {run['paper_eta']:.3g}; the largest "
+            f"possible logit is {'unbounded' if logit is None else f'{logit:.3g}'}"
+        )
+    if run["outside_band_at_start"] and run["settings"]["clip_anchor"] == "reference":
+        lines.append(
+            f"{run['outside_band_at_start']:.0%} of steps are outside the band around the reference before training"
+        )
     if drift.share_exact == 1:
         lines.append("drift: none, every replayed log-probability is the stored one to the last bit")
     else:
@@ -65,6 +77,16 @@ def say_trained(out: Path, done: "TrainSummary", spec: "GenerationSpec") -> list
             f"{done.reward_queries:,} images judged"
         )
     policy = out / done.policy
+    return [
+        *lines,
+        f"policy: {policy}",
+        f"report: {out / 'report.html'}",
+        f"next: {eval_command(out, policy, spec)}",
+    ]
+
+
+def eval_command(out: Path, policy: Path, spec: "GenerationSpec") -> str:
+    """What to type to evaluate a policy that was trained on data of `spec`."""
     whole = (policy / "model_index.json").exists()
     model = str(policy) if whole else spec.model
     words = [f"--baseline {spec.model}"] if whole else [f"--adapter {policy}"]
@@ -73,9 +95,4 @@ def say_trained(out: Path, done: "TrainSummary", spec: "GenerationSpec") -> list
     usual = 1.0 if model == "scenes" else 5.0
     words += [f"--guidance-scale {spec.guidance_scale:g}"] if spec.guidance_scale != usual else []
     words += [f"--ddim-eta {spec.ddim_eta:g}"] if spec.ddim_eta != 1 else []
-    return [
-        *lines,
-        f"policy: {policy}",
-        f"report: {out / 'report.html'}",
-        f"next: ppod-train eval --out {out}-eval {' '.join(words)} --prompts FILE",
-    ]
+    return f"ppod-train eval --out {out}-eval {' '.join(words)} --prompts FILE"

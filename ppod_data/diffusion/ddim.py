@@ -87,3 +87,23 @@ def log_prob(
     z = (next_latents.to(mean.dtype) - mean) / std.view(-1, 1, 1, 1)
     square = (z * z).flatten(1).sum(dim=1, dtype=torch.float64) / z[0].numel()
     return -0.5 * square - std.double().log() - 0.5 * math.log(2 * math.pi)
+
+
+def kl_divergence(
+    schedule: DDIMSchedule, step_index: torch.Tensor, mean: torch.Tensor, other_mean: torch.Tensor
+) -> torch.Tensor:
+    """KL between two policies' Gaussians of one step, ‖μ − μ'‖² / 2σ², **averaged over the N latent dimensions**.
+
+    The two share σ, so the divergence is the same in both directions.
+
+    Args:
+        step_index: int64 [B]; every step must be stochastic.
+        mean, other_mean: [B, C, H, W].
+
+    Returns:
+        fp64 [B].
+    """
+    std = schedule.std[step_index]
+    assert bool((std > 0).all()), "a step without variance has no density"
+    z = (mean - other_mean) / std.view(-1, 1, 1, 1)
+    return 0.5 * (z * z).flatten(1).sum(dim=1, dtype=torch.float64) / z[0].numel()

@@ -5,6 +5,7 @@ Shapes: P prompts, B rows, C H W latent, L tokens, D width.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,14 +115,15 @@ def load_model(
         raise ConfigError(f"{name} is not a complete pipeline in safetensors format: {error}") from error
     fingerprint = fingerprint_folder(folder)
     if adapter is not None:
-        weights = _adapter_file(adapter)
+        weights = adapter_file(adapter)
         try:
             with _quietly():
                 pipeline.load_lora_weights(weights.parent, weight_name=weights.name)
+            keep_lora_exact(pipeline.unet, weights)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             reason = str(error).splitlines()[0][:200]
             raise ConfigError(f"adapter {adapter} does not fit {name}: {reason}") from error
-        fingerprint = hashlib.sha256(f"{fingerprint}+{sha256_file(weights)}".encode()).hexdigest()
+        fingerprint = adapter_fingerprint(fingerprint, weights)
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.to(device).eval().requires_grad_(False)
     pipeline.set_progress_bar_config(disable=True)
@@ -145,8 +147,11 @@ def network(model: DiffusionModel) -> Network:
 
     Timesteps are passed one a row in sampling and training alike, so that both take the same code path.
     """
-    unet = model.pipeline.unet
-    dtype = DTYPES[model.compute_dtype]
+    return network_of(model.pipeline.unet, DTYPES[model.compute_dtype])
+
+
+def network_of(unet: Any, dtype: torch.dtype) -> Network:
+    """A UNet as a function, computing in `dtype`."""
 
     def call(latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = unet(
@@ -199,6 +204,31 @@ def fingerprint_folder(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def keep_lora_exact(unet: Any, file: Path) -> None:
+    """Give loaded LoRA weights the file's values in fp32 again: diffusers rounds them to the pipeline's precision.
+
+    Training keeps LoRA in fp32 over half-precision weights; sampling with rounded ones would be another policy.
+    """
+    from safetensors.torch import load_file
+
+    exact = {lora_name(key): value for key, value in load_file(file).items()}
+    for name, parameter in unet.named_parameters():
+        value = exact.get(re.sub(r"(lora_[AB])\.\w+\.weight$", r"\1", name))
+        if value is not None and value.shape == parameter.shape:
+            parameter.data = value.to(parameter.device, torch.float32)
+
+
+def lora_name(key: str) -> str:
+    """From a key of a LoRA file to the place in the UNet: down_blocks.….to_q.lora_A."""
+    inner = key.removeprefix("unet.").removesuffix(".weight")
+    return inner.replace(".lora.down", ".lora_A").replace(".lora.up", ".lora_B")
+
+
+def adapter_fingerprint(fingerprint: str, weights: Path) -> str:
+    """The fingerprint of a pipeline (its own: `fingerprint`) with the LoRA weights of a file on top."""
+    return hashlib.sha256(f"{fingerprint}+{sha256_file(weights)}".encode()).hexdigest()
+
+
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Without the libraries' own bars and notes while they load: a second or two, and errors still come out."""
@@ -243,7 +273,8 @@ def _resolve(name: str, revision: str | None) -> Path:
         raise ConfigError(f"{unknown}; asked the Hub, which gave {type(error).__name__}: {reason}") from error
 
 
-def _adapter_file(adapter: str) -> Path:
+def adapter_file(adapter: str) -> Path:
+    """The weights file of an adapter, a folder or a file. Raises ConfigError where there is none."""
     path = Path(adapter)
     file = path / _LORA_FILE if path.is_dir() else path
     if not file.is_file() or file.suffix != ".safetensors":

@@ -10,6 +10,40 @@ from ppod_data.diffusion.guidance import Network, guided_prediction
 from ppod_data.diffusion.schedule import DDIMSchedule
 
 
+def replay_mean(
+    network: Network,
+    schedule: DDIMSchedule,
+    *,
+    latents: torch.Tensor,
+    step_index: torch.Tensor,
+    prompt_embeds: torch.Tensor,
+    negative_embeds: torch.Tensor | None,
+    guidance_scale: float,
+    guidance_mode: str,
+) -> torch.Tensor:
+    """The mean μ_θ(x_t, t, c) of x_{t-1} under the guided policy, differentiable in the network's weights.
+
+    Args:
+        latents: x_t as stored, fp32 [B, C, H, W].
+        step_index: int64 [B].
+        prompt_embeds: [B, L, D].
+        negative_embeds: [1, L, D] or None at guidance scale 1.
+
+    Returns:
+        [B, C, H, W], fp32, or fp64 where the network computes in that.
+    """
+    prediction = guided_prediction(
+        network,
+        latents,
+        schedule.timesteps[step_index],
+        prompt_embeds,
+        negative_embeds,
+        guidance_scale=guidance_scale,
+        guidance_mode=guidance_mode,
+    )
+    return posterior_mean(schedule, step_index, prediction, latents)
+
+
 def replay_log_prob(
     network: Network,
     schedule: DDIMSchedule,
@@ -35,14 +69,14 @@ def replay_log_prob(
     Returns:
         fp64 [B].
     """
-    prediction = guided_prediction(
+    mean = replay_mean(
         network,
-        latents,
-        schedule.timesteps[step_index],
-        prompt_embeds,
-        negative_embeds,
+        schedule,
+        latents=latents,
+        step_index=step_index,
+        prompt_embeds=prompt_embeds,
+        negative_embeds=negative_embeds,
         guidance_scale=guidance_scale,
         guidance_mode=guidance_mode,
     )
-    mean = posterior_mean(schedule, step_index, prediction, latents)
     return log_prob(schedule, step_index, mean, next_latents)

@@ -1,14 +1,71 @@
-"""One file an objective; each is a pure function of the log-ratios of a batch's trajectories.
+"""Every objective: a pure function of the log-ratios of a batch's trajectories, and what it needs to be computed.
 
-Every objective has the signature of `ppod_loss`.
+Each has the signature of `ppod_loss`: (log-ratios [U, T], targets, options) -> scalar.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
+from ppod_train.advantages import Advantages, above_value_baseline, best_of_k, reward_weights, standardised
+from ppod_train.objectives.policy_gradient import ddpo_loss, dpok_loss
 from ppod_train.objectives.ppod import ppod_loss, ppod_mse_loss
+from ppod_train.objectives.prdp import prdp_loss
+from ppod_train.objectives.sft import sft_loss
+from ppod_train.objectives.stepwise import d3po_loss, diffusion_dpo_loss
+from ppod_train.objectives.targets import LossOptions, Targets
 
-Objective = Callable[..., torch.Tensor]
+Loss = Callable[[torch.Tensor, Targets, LossOptions], torch.Tensor]
 
-OBJECTIVES: Mapping[str, Objective] = {"ppod": ppod_loss, "ppod-mse": ppod_mse_loss}
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A loss and what it is computed from."""
+
+    loss: Loss
+    reads: frozenset[str]
+    """The loss options and settings that it reads; any other one is refused."""
+    advantages: Advantages | None = None
+    """From rewards to advantages, for a loss of single trajectories; None for a loss of pairs."""
+    needs: frozenset[str] = frozenset()
+    """Columns of the pairs that may not be unknown."""
+    on_final_latents: bool = False
+    """The network is asked for the noise added to x_0, not for the steps of the recorded chain."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that suit it better than those of ppod; found by the same small search for each."""
+
+    @property
+    def on_pairs(self) -> bool:
+        return self.advantages is None
+
+
+_SUM_OF_STEPS = frozenset({"dpo_beta", "log_ratio_clip", "clip_anchor", "clip_mode", "pull_back"})
+
+OBJECTIVES: Mapping[str, Objective] = {
+    "ppod": Objective(loss=ppod_loss, reads=_SUM_OF_STEPS),
+    "ppod-mse": Objective(loss=ppod_mse_loss, reads=_SUM_OF_STEPS),
+    "prdp": Objective(
+        loss=prdp_loss,
+        reads=_SUM_OF_STEPS | {"reward_temperature"},
+        needs=frozenset({"margins"}),
+        defaults={"clip_anchor": "stage", "clip_mode": "pessimistic-pair"},
+    ),
+    "d3po": Objective(loss=d3po_loss, reads=frozenset({"dpo_beta", "log_ratio_clip"})),
+    "diffusion-dpo": Objective(
+        loss=diffusion_dpo_loss,
+        reads=frozenset({"dpo_beta"}),
+        on_final_latents=True,
+        defaults={"dpo_beta": 2000.0},
+    ),
+    "ddpo": Objective(loss=ddpo_loss, reads=frozenset({"log_ratio_clip"}), advantages=standardised),
+    "dpok": Objective(
+        loss=dpok_loss,
+        reads=frozenset({"log_ratio_clip"}),
+        advantages=above_value_baseline,
+        defaults={"kl_weight": 0.01},
+    ),
+    "sft": Objective(loss=sft_loss, reads=frozenset({"reward_temperature"}), advantages=reward_weights),
+    "sft-best": Objective(loss=sft_loss, reads=frozenset({"best_of"}), advantages=best_of_k),
+}

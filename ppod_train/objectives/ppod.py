@@ -7,92 +7,39 @@ Shapes: U trajectories, T timesteps, P pairs among the U trajectories.
 
 The sum over timesteps is inside the sigmoid and the clip is on the *log*-ratio. (The paper's Eq. 8 prints the chosen
 image in the rejected one's denominator: a misprint; Eq. 10 has it right.) Log-probabilities are averages over the N
-latent dimensions, so the code's dpo_beta is the paper's η·N.
+latent dimensions, so the code's dpo_beta is the paper's η·N. Other clip modes: `ppod_train.objectives.clip`.
 """
 
 import torch
 from torch.nn.functional import logsigmoid
 
-
-def clipped_log_ratio(log_ratios: torch.Tensor, log_ratio_clip: float) -> torch.Tensor:
-    """clip(log π/π_ref, −ε, ε), of any shape. Outside the band the gradient is exactly zero, on either side."""
-    return log_ratios.clamp(-log_ratio_clip, log_ratio_clip)
+from ppod_train.objectives.clip import preference_bounds, pull_back_loss
+from ppod_train.objectives.targets import LossOptions, Targets
 
 
-def preference_logits(
-    log_ratios: torch.Tensor,
-    chosen: torch.Tensor,
-    rejected: torch.Tensor,
-    *,
-    dpo_beta: float,
-    log_ratio_clip: float,
-    timestep_scale: float = 1.0,
-) -> torch.Tensor:
-    """η·D for every pair: a sparse difference of one number a trajectory.
-
-    Args:
-        log_ratios: log π − log π_ref of every stochastic step, [U, T].
-        chosen, rejected: rows of `log_ratios`, int64 [P].
-        timestep_scale: T/S where only S of the T steps are in `log_ratios`; an approximation, since the expectation
-            of a sigmoid is not the sigmoid of the expectation.
-
-    Returns:
-        [P]; within ± 2·dpo_beta·T·log_ratio_clip.
-    """
-    totals = clipped_log_ratio(log_ratios, log_ratio_clip).sum(dim=1) * timestep_scale
-    return dpo_beta * (totals[chosen] - totals[rejected])
-
-
-def ppod_loss(
-    log_ratios: torch.Tensor,
-    chosen: torch.Tensor,
-    rejected: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    dpo_beta: float,
-    log_ratio_clip: float,
-    timestep_scale: float = 1.0,
-) -> torch.Tensor:
+def ppod_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) -> torch.Tensor:
     """Cross-entropy of the predicted preference σ(η·D) against the label, averaged over pairs (Eq. 10).
 
     Args:
-        labels: the probability that `chosen` is preferred, [P]; 1 gives Eq. 10 to the letter.
+        log_ratios: log π − log π_ref, [U, T].
 
     Returns:
-        A scalar; ln 2 where policy = reference.
+        A scalar; ln 2 where policy = reference. A label of 1 gives Eq. 10 to the letter.
     """
-    logits = preference_logits(
-        log_ratios,
-        chosen,
-        rejected,
-        dpo_beta=dpo_beta,
-        log_ratio_clip=log_ratio_clip,
-        timestep_scale=timestep_scale,
-    )
-    return -(labels * logsigmoid(logits) + (1 - labels) * logsigmoid(-logits)).mean()
+    lower, upper = preference_bounds(log_ratios, targets, options)
+    labels = targets.labels
+    entropy = -(labels * logsigmoid(lower) + (1 - labels) * logsigmoid(-upper)).mean()
+    return entropy + pull_back_loss(log_ratios, targets, options)
 
 
-def ppod_mse_loss(
-    log_ratios: torch.Tensor,
-    chosen: torch.Tensor,
-    rejected: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    dpo_beta: float,
-    log_ratio_clip: float,
-    timestep_scale: float = 1.0,
-) -> torch.Tensor:
+def ppod_mse_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) -> torch.Tensor:
     """Squared error of the predicted preference σ(η·D) against the label, averaged over pairs (Table 1's ablation).
 
     Returns:
         A scalar; 1/4 where policy = reference and the labels are 0 or 1.
     """
-    logits = preference_logits(
-        log_ratios,
-        chosen,
-        rejected,
-        dpo_beta=dpo_beta,
-        log_ratio_clip=log_ratio_clip,
-        timestep_scale=timestep_scale,
+    lower, upper = preference_bounds(log_ratios, targets, options)
+    error = torch.maximum(
+        (torch.sigmoid(lower) - targets.labels) ** 2, (torch.sigmoid(upper) - targets.labels) ** 2
     )
-    return ((torch.sigmoid(logits) - labels) ** 2).mean()
+    return error.mean() + pull_back_loss(log_ratios, targets, options)

@@ -1,0 +1,249 @@
+"""`ppod-train online`: stages of generate, score, pair, train, evaluate."""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ppod_cli import options, train_options
+from ppod_cli.common import Config, Debug, Device, Json, resolve_device, summary
+from ppod_cli.progress import Progress, clock, progress
+from ppod_cli.train_progress import eval_command, eval_words
+from ppod_cli.train_settings import refuse_workers, train_settings
+
+if TYPE_CHECKING:
+    from ppod_data.diffusion.model import DiffusionModel
+    from ppod_data.spec import GenerationSpec
+    from ppod_train.compare import PolicySource
+    from ppod_train.figures import EvalResult
+    from ppod_train.online_settings import OnlineCallbacks, OnlineSummary, StageRecord
+
+ONLINE_EXAMPLES = (
+    "ppod-train online --out run --prompts prompts.txt --stages 4",
+    'ppod-train online --out run --prompt "a cat and a dog" --stages 8 \\\n'
+    "    --num-images-per-prompt 64 --num-train-steps 25 --clip-anchor stage",
+)
+
+_STAGES, _PAIRS = "Stages", "The pairs"
+
+Stages = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Stages; more may be added to a finished run.",
+        metavar="N",
+        rich_help_panel=_STAGES,
+    ),
+]
+ImagesPerStage = Annotated[
+    int,
+    typer.Option(
+        min=1, help="K: images of each prompt in every stage.", metavar="K", rich_help_panel=_STAGES
+    ),
+]
+StepsPerStage = Annotated[
+    int,
+    typer.Option(min=1, help="Optimizer steps of every stage.", metavar="N", rich_help_panel=_STAGES),
+]
+EvalImages = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Images of each prompt in the evaluation after a stage, on noise of its own; 0 for none, which keeps the "
+        "last policy.",
+        metavar="N",
+        rich_help_panel=_STAGES,
+    ),
+]
+Strategy = Annotated[
+    Literal["random", "best-worst", "all"],
+    typer.Option(help="As in ppod-pair rank.", rich_help_panel=_PAIRS),
+]
+NumPairs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="M: pairs of each prompt in every stage.",
+        show_default="as in ppod-pair rank",
+        metavar="M",
+        rich_help_panel=_PAIRS,
+    ),
+]
+MinMargin = Annotated[
+    float,
+    typer.Option(
+        min=0.0, help="Scores of a pair differ by more than this.", metavar="X", rich_help_panel=_PAIRS
+    ),
+]
+
+
+def online(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder of the run.", metavar="DIR", show_default=False)],
+    model: options.Model = "scenes",
+    revision: options.Revision = None,
+    prompt: options.Prompt = None,
+    prompts: options.Prompts = None,
+    negative_prompt: options.NegativePrompt = "",
+    reward: train_options.EvalReward = "scenes",
+    stages: Stages = 4,
+    num_images_per_prompt: ImagesPerStage = 64,
+    num_train_steps: StepsPerStage = 50,
+    eval_images_per_prompt: EvalImages = 64,
+    strategy: Strategy = "random",
+    num_pairs_per_prompt: NumPairs = None,
+    min_margin: MinMargin = 0.0,
+    objective: train_options.Objective = "ppod",
+    dpo_beta: train_options.DpoBeta = None,
+    log_ratio_clip: train_options.LogRatioClip = None,
+    clip_anchor: train_options.ClipAnchor = None,
+    clip_mode: train_options.ClipMode = None,
+    pull_back: train_options.PullBack = None,
+    kl_weight: train_options.KlWeight = None,
+    reward_temperature: train_options.RewardTemperature = None,
+    best_of: train_options.BestOf = None,
+    timesteps_per_update: train_options.TimestepsPerUpdate = None,
+    lora_rank: train_options.LoraRank = 8,
+    learning_rate: train_options.LearningRate = None,
+    weight_decay: train_options.WeightDecay = 0.0,
+    max_grad_norm: train_options.MaxGradNorm = 1.0,
+    pairs_per_step: train_options.PairsPerStep = 16,
+    seed: train_options.Seed = 0,
+    gradient: train_options.Gradient = "auto",
+    max_graph_gib: train_options.MaxGraphGib = 4.0,
+    drift_samples: train_options.DriftSamples = 8,
+    checkpoint_every: train_options.CheckpointEvery = 40,
+    num_inference_steps: options.NumInferenceSteps = 20,
+    guidance_scale: options.GuidanceScale = None,
+    guidance_mode: options.GuidanceMode = "batched",
+    ddim_eta: options.DdimEta = 1.0,
+    initial_noise: options.InitialNoise = "per-image",
+    compute_dtype: options.ComputeDtype = "fp32",
+    latent_dtype: options.LatentDtype = "fp32",
+    batch_size: options.BatchSize = None,
+    images_per_shard: options.ImagesPerShard = None,
+    device: Device = "auto",
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train online: every stage makes a new data set with the newest policy, scores it, and trains on it.
+
+    Run the same command again to go on after an interruption, or with more stages to go further. Every stage is an
+    ordinary data set and an ordinary run: OUT/stage-01/data and OUT/stage-01/run.
+    """
+    from ppod_data.prompts import read_prompts
+    from ppod_data.rewards import check_reward_name, load_reward
+
+    refuse_workers()
+    check_reward_name(reward)
+    texts = read_prompts(prompt or [], prompts)
+    with summary(as_json) as report:
+        from ppod_data.dataset import Dataset
+        from ppod_data.generate import build_spec
+        from ppod_train.compare import PolicySource
+        from ppod_train.online import train_online
+        from ppod_train.online_settings import OnlineSettings
+        from ppod_train.report import write_report
+
+        settings = OnlineSettings(
+            num_stages=stages,
+            strategy=strategy,
+            num_pairs_per_prompt=num_pairs_per_prompt,
+            min_margin=min_margin,
+            eval_images_per_prompt=eval_images_per_prompt,
+            train=train_settings({**ctx.params, "batch_size": None}, eval_every=0),
+        )
+        place = resolve_device(device)
+        chain = {name: ctx.params[name] for name in _CHAIN}
+        with progress(stages, "online", "stages") as shown:
+            done = train_online(
+                out,
+                settings,
+                reference=PolicySource(model=model, revision=revision),
+                build_spec=partial(build_spec, prompts=texts, **chain),
+                load=partial(_load, device=place, compute_dtype=compute_dtype),
+                reward=load_reward(reward, place),
+                callbacks=_callbacks(shown, stages),
+            )
+        write_report([out], out / "report.html")
+        spec = Dataset.open(out / "stage-01" / "data").spec
+        report({"run": str(out), **dataclasses.asdict(done)}, _say_done(out, done, spec))
+
+
+_CHAIN = (
+    "negative_prompt",
+    "num_images_per_prompt",
+    "num_inference_steps",
+    "guidance_scale",
+    "guidance_mode",
+    "ddim_eta",
+    "initial_noise",
+    "seed",
+    "batch_size",
+    "images_per_shard",
+    "latent_dtype",
+)
+"""The options that `build_spec` takes as they are."""
+
+
+def _load(source: "PolicySource", *, device: str, compute_dtype: str) -> "DiffusionModel":
+    from ppod_data.diffusion.model import load_model
+
+    return load_model(
+        source.model,
+        revision=source.revision,
+        adapter=source.adapter,
+        device=device,
+        compute_dtype=compute_dtype,
+    )
+
+
+def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
+    from ppod_train.online_settings import OnlineCallbacks
+
+    phase, done, total = "", 0, 0
+
+    def on_phase(stage: int, name: str, units: int) -> None:
+        nonlocal phase, done, total
+        phase, done, total = f"stage {stage} {name}", 0, units
+        shown.status(phase)
+
+    def on_units(count: int) -> None:
+        nonlocal done
+        done += count
+        shown.status(f"{phase} {done:,} of {total:,}")
+
+    def on_eval(stage: int, result: "EvalResult") -> None:
+        shown.say(
+            f"online: after stage {stage}: {eval_words(result)}" if stage else f"before: {eval_words(result)}"
+        )
+
+    def on_stage(record: "StageRecord") -> None:
+        times = ", ".join(
+            f"{name.replace('_', '-')} {clock(s)}" for name, s in record.seconds.items() if s >= 0.5
+        )
+        shown.advance(1)
+        shown.say(
+            f"stage {record.stage} of {stages}: its data's mean reward {record.data_reward_mean:.4g}, "
+            f"{record.outside_band_at_start:.0%} of steps outside the band at the start; {times}"
+        )
+
+    return OnlineCallbacks(on_phase=on_phase, on_units=on_units, on_eval=on_eval, on_stage=on_stage)
+
+
+def _say_done(out: Path, done: "OnlineSummary", spec: "GenerationSpec") -> list[Any]:
+    lines = [f"{out}: {done.stages} stages, {done.reward_queries:,} images judged"]
+    if done.reward_before is not None and done.reward_best is not None:
+        lines.append(
+            f"validation reward {done.reward_before:.4g} → {done.reward_best:.4g} after stage {done.best_stage}"
+        )
+    policy = out / done.policy
+    return [
+        *lines,
+        f"policy: {policy}",
+        f"report: {out / 'report.html'}",
+        f"next: {eval_command(out, policy, spec)}",
+    ]

@@ -1,0 +1,39 @@
+"""From the options of a training command to its settings."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ppod_cli.common import rank_and_world_size
+from ppod_data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ppod_train.settings import TrainSettings
+
+
+def train_settings(options: Mapping[str, Any], **fixed: Any) -> "TrainSettings":
+    """The valid settings that a command's options give; what is not given is the objective's own default.
+
+    Args:
+        options: by name; None where not given.
+        fixed: settings that are no options of the command.
+
+    Raises:
+        ConfigError: a value out of its range, or an option that the objective does not read.
+    """
+    import dataclasses
+
+    from ppod_train.settings import TrainSettings
+
+    names = {field.name for field in dataclasses.fields(TrainSettings)} - {"objective"}
+    given = {name: options[name] for name in names & options.keys() if options[name] is not None}
+    settings = TrainSettings.of(options["objective"], **given, **fixed)
+    settings.validate()
+    return settings
+
+
+def refuse_workers() -> None:
+    """Raise ConfigError under torchrun: training runs in one process."""
+    if (world_size := rank_and_world_size()[1]) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE is {world_size}: training runs in one process, start it without torchrun"
+        )

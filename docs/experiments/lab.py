@@ -1,0 +1,184 @@
+"""What the experiments share: a method, its training at a fixed number of reward queries, and its evaluation.
+
+Every run has a folder, with its settings and seed in run.json or online.json and its figures in result.json. What is
+done is kept: a script that is killed goes on where it was, and several processes share the work (`once` takes a run by a
+lock). Each uses one thread.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ppod_data.dataset import Dataset
+from ppod_data.diffusion.model import DiffusionModel, load_model
+from ppod_data.generate import build_spec, generate
+from ppod_data.pairs import rank
+from ppod_data.rewards import load_reward
+from ppod_data.score import score
+from ppod_train.compare import PolicySource
+from ppod_train.data import DataSource
+from ppod_train.eval_files import write_evaluation
+from ppod_train.evaluate import evaluate
+from ppod_train.figures import EvalSettings
+from ppod_train.online import train_online
+from ppod_train.online_settings import OnlineSettings
+from ppod_train.settings import TrainSettings
+from ppod_train.train import train_offline
+
+PAPER_PROMPTS = (
+    "A green colored rabbit",
+    "Four wolves in the park",
+    "A cat and a dog",
+    "A dog on the moon",
+)
+TUNING_PROMPTS = ("a red colored wolf", "three cats in the park", "a bird and a pig", "a rabbit on the beach")
+QUERIES = 512
+"""Images whose reward a method may ask for, for each prompt."""
+UPDATES = 96
+"""Optimizer steps, for every method."""
+EVAL_IMAGES = 512
+UPDATE = {"pairs_per_step": 8, "timesteps_per_update": 5, "eval_every": 0, "checkpoint_every": 96}
+"""Of every run: 8 pairs or 16 trajectories and 5 of 19 timesteps an update."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """An objective with its settings, and how often it makes new data."""
+
+    objective: str
+    stages: int = 1
+    """1 is offline."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of training, where they are not the objective's defaults."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Of the generation spec."""
+    pairs: Mapping[str, Any] = field(default_factory=dict)
+    """Of pairing."""
+
+
+def slug(prompt: str) -> str:
+    """A prompt as a folder's name."""
+    return prompt.lower().replace(" ", "-")
+
+
+def make_data(
+    root: Path,
+    prompts: Sequence[str],
+    *,
+    images: int,
+    seed: int,
+    pairs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Dataset:
+    """A scored data set of the pretrained model with random pairs, `images` of each prompt; what is there is kept."""
+    spec = build_spec(
+        load_model("scenes"), prompts=prompts, num_images_per_prompt=images, seed=seed, **options
+    )
+    if not (root / "pairs").exists():
+        generate(root, spec, load_model("scenes"), shards=range(spec.num_shards))
+        score(Dataset.open(root), load_reward("scenes"), name="scenes")
+    dataset = Dataset.open(root)
+    rank(dataset, reward="scenes", name="scenes", seed=seed, **pair_options(images, pairs))
+    return dataset
+
+
+def pair_options(images: int, pairs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Four random pairs an image, with a margin of more than half a point of log-likelihood."""
+    return {"num_pairs_per_prompt": 4 * images, "min_margin": 0.5, **(pairs or {})}
+
+
+def load(source: PolicySource) -> DiffusionModel:
+    """A policy on one CPU thread."""
+    return load_model(source.model, adapter=source.adapter)
+
+
+def train(
+    folder: Path,
+    method: Method,
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    queries: int = QUERIES,
+    updates: int = UPDATES,
+    shared: Path | None = None,
+) -> Path:
+    """Train in `folder` at `queries` reward queries a prompt and `updates` optimizer steps; returns its policy.
+
+    Args:
+        shared: folder for offline data sets, which several methods use.
+    """
+    settings = TrainSettings.of(
+        method.objective,
+        **{**UPDATE, "num_train_steps": updates // method.stages, "seed": seed, **method.settings},
+    )
+    images = queries // method.stages
+    if method.stages == 1:
+        root = (shared or folder) / "data"
+        make_data(root, prompts, images=images, seed=seed, pairs=method.pairs, **method.data)
+        source = DataSource(roots=[root], pairs="scenes", scores="scenes")
+        train_offline(source, folder / "run", settings, model=load_model("scenes"), reward=None)
+        return folder / "run" / "policy"
+    train_online(
+        folder / "run",
+        OnlineSettings(
+            num_stages=method.stages,
+            eval_images_per_prompt=0,
+            train=settings,
+            **pair_options(images, method.pairs),
+        ),
+        reference=PolicySource(model="scenes"),
+        build_spec=partial(
+            build_spec, prompts=tuple(prompts), num_images_per_prompt=images, seed=seed, **method.data
+        ),
+        load=load,
+        reward=load_reward("scenes"),
+    )
+    return folder / "run" / "policy"
+
+
+def judge(
+    folder: Path, policy: Path | None, prompts: Sequence[str], *, images: int = EVAL_IMAGES, seed: int = 0
+) -> dict[str, Any]:
+    """Evaluate a policy (None: the pretrained model) on the evaluation noise; writes folder/eval, returns figures."""
+    model = load(PolicySource(model="scenes", adapter=None if policy is None else str(policy)))
+    settings = EvalSettings(prompts=tuple(prompts), num_images_per_prompt=images, seed=seed)
+    result = evaluate(model, load_reward("scenes"), settings, check_reward=load_reward("scenes-check"))
+    write_evaluation(folder / "eval", result)
+    return asdict(result.overall)
+
+
+def once(folder: Path, run: Callable[[Path], dict[str, Any]]) -> dict[str, Any] | None:
+    """The result of `run(folder)`, kept in folder/result.json; None while another process is at it."""
+    result = folder / "result.json"
+    if not result.exists():
+        if not _claimed(folder):
+            return None
+        print(folder, flush=True)
+        record = run(folder)
+        temporary = folder / "result.json.tmp"
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
+        temporary.rename(result)
+    record = json.loads(result.read_text())
+    assert isinstance(record, dict)
+    return record
+
+
+def _claimed(folder: Path) -> bool:
+    """Whether this process has the run; the lock of a process that is gone is taken over."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / "lock"
+    try:
+        descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        owner = lock.read_text()
+        if owner and Path(f"/proc/{owner}").exists():
+            return False
+        lock.write_text(str(os.getpid()))
+        return True
+    os.write(descriptor, str(os.getpid()).encode())
+    os.close(descriptor)
+    return True

@@ -1,0 +1,314 @@
+"""What a training run is trained on: trajectories on disk, their pairs or rewards, and three policies' identities.
+
+Latents stay on disk; the numbers beside them (log-probabilities, rewards, labels) are held in memory.
+
+Shapes: M trajectories, T steps of the chain.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ppod_data.dataset import Dataset, latent_rows
+from ppod_data.diffusion.schedule import build_schedule
+from ppod_data.errors import ConfigError
+from ppod_data.files import canonical_json
+from ppod_data.log_probs import policy_of
+from ppod_data.spec import GenerationSpec
+from ppod_train.advantages import Rated
+from ppod_train.objectives import Objective
+
+# What data sets that are trained on together must share: the sampler is part of the policy.
+_SHARED = (
+    "scheduler",
+    "negative_prompt",
+    "num_inference_steps",
+    "guidance_scale",
+    "guidance_mode",
+    "ddim_eta",
+    "compute_dtype",
+    "latent_dtype",
+    "store_steps",
+    "latent_shape",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """Where the data of a run are: the arguments of `open_training_data` that a user gives."""
+
+    roots: Sequence[Path]
+    """Folders of data sets."""
+    pairs: str
+    """Table of pairs, a name under pairs/; read by an objective of pairs."""
+    scores: str
+    """Table of scores, a name under scores/; read by an objective of single trajectories."""
+    reference_log_probs: str | None = None
+    """A name under log_probs/ of the reference's log-probabilities; None: the recorded ones where the reference
+    made the data, otherwise the table under log_probs/ that is the reference's."""
+
+    def target_table(self, objective: Objective) -> str:
+        """The table that the objective reads, as a path in the data set."""
+        return f"pairs/{self.pairs}" if objective.on_pairs else f"scores/{self.scores}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingData:
+    """The trajectories of one or more data sets and what they are worth."""
+
+    datasets: tuple[Dataset, ...]
+    spec: GenerationSpec
+    """Of the first data set; what `_SHARED` names holds for all."""
+    prompts: tuple[str, ...]
+    rows: list[dict[str, object]]
+    """Where each trajectory is: `Dataset.trajectory_index` rows and the number of their data set."""
+    prompt_index: NDArray[np.int64]
+    """[M], for each trajectory its row of `prompts`."""
+    reference_log_probs: NDArray[np.float64]
+    """log π_ref, [M, T]; NaN where a step has no density."""
+    behaviour_log_probs: NDArray[np.float64]
+    """log π_stage of the policy that made the data, as recorded, [M, T]; NaN where a step has no density."""
+    advantages: NDArray[np.float64]
+    """[M, T]; zeros for pairs."""
+    chosen: NDArray[np.int64]
+    """[pairs], rows of `rows`; empty without pairs."""
+    rejected: NDArray[np.int64]
+    labels: NDArray[np.float32]
+    """[pairs], the probability that chosen is preferred."""
+    margins: NDArray[np.float64]
+    """[pairs], r(chosen) − r(rejected); NaN where people judged."""
+    units: NDArray[np.int64]
+    """What an optimizer step draws from: numbers of pairs, or rows of trajectories that have a weight."""
+    steps: tuple[int, ...]
+    """The chain steps that can be trained on: stored and stochastic."""
+    fingerprint: str
+    """sha256 over trajectories, targets and the reference's log-probabilities, in order."""
+
+    @property
+    def on_pairs(self) -> bool:
+        return len(self.chosen) > 0
+
+    @property
+    def anchors(self) -> NDArray[np.float64]:
+        """log π_stage − log π_ref, [M, T]; exactly 0 where the reference made the data."""
+        return self.behaviour_log_probs - self.reference_log_probs
+
+    def outside_band(self, log_ratio_clip: float) -> float:
+        """The share of trainable steps that the policy which made the data already has outside ± log_ratio_clip.
+
+        With the clip anchored at the reference these have no gradient when training starts from that policy.
+        """
+        return float((np.abs(self.anchors[:, list(self.steps)]) > log_ratio_clip).mean())
+
+
+def open_training_data(
+    source: DataSource,
+    objective: Objective,
+    *,
+    policy_fingerprint: str,
+    temperature: float = 1.0,
+    best_of: int = 8,
+) -> TrainingData:
+    """Join the objective's table of every data set with its trajectories' places and log-probabilities.
+
+    Args:
+        policy_fingerprint: of the reference.
+        temperature, best_of: as in `ppod_train.settings.TrainSettings`.
+
+    Raises:
+        ConfigError: nothing to train on, a data set of another model or sampler, a table that refers to a missing
+            sample, pairs without a reward difference where the objective needs one.
+    """
+    datasets = tuple(Dataset.open(root) for root in source.roots)
+    spec = datasets[0].spec
+    for dataset in datasets:
+        _check_alike(spec, dataset)
+    stochastic = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic
+    steps = tuple(step for step in spec.stored_steps() if stochastic[step])
+    if not steps:
+        raise ConfigError(f"no stored step of {source.roots[0]} has noise: store more steps (--store-steps)")
+    if objective.on_final_latents and spec.num_inference_steps - 1 not in spec.stored_steps():
+        raise ConfigError(
+            f"{source.roots[0]} does not store the final latents: make it with --store-steps all or last:N"
+        )
+    prompts = tuple(dict.fromkeys(prompt for dataset in datasets for prompt in dataset.spec.prompts))
+
+    rows: list[dict[str, Any]] = []
+    reference: list[list[float | None]] = []
+    pairs = _Pairs()
+    rewards: list[float] = []
+    for number, dataset in enumerate(datasets):
+        if objective.on_pairs:
+            ids = pairs.add(dataset.pairs(source.pairs), first_row=len(rows))
+        else:
+            ids, found = _rated(dataset, source.scores)
+            rewards += found
+        if not ids:
+            raise ConfigError(
+                f"{source.target_table(objective)} of {dataset.root} is empty: nothing to train on"
+            )
+        index = dataset.trajectory_index(ids).to_pylist()
+        log_probs = _reference_log_probs(dataset, index, policy_fingerprint, source.reference_log_probs)
+        reference += [log_probs[row["sample_id"]] for row in index]
+        rows += [row | {"dataset": number} for row in index]
+    if "margins" in objective.needs and np.isnan(pairs.margins).any():
+        raise ConfigError(f"pairs {source.pairs} holds pairs without a reward difference: rank by a reward")
+
+    places = {prompt: i for i, prompt in enumerate(prompts)}
+    prompt_index = np.array([places[row["prompt"]] for row in rows])
+    advantages = np.zeros((len(rows), spec.num_inference_steps))
+    if objective.advantages is not None:
+        rated = Rated(
+            rewards=np.array(rewards),
+            prompt_index=prompt_index,
+            num_steps=len(steps),
+            read_latents=_latents_before(datasets, spec, rows, steps),
+            temperature=temperature,
+            best_of=best_of,
+        )
+        advantages[:, list(steps)] = objective.advantages(rated)
+    units = np.arange(len(pairs.chosen)) if objective.on_pairs else np.flatnonzero(advantages.any(axis=1))
+    if not len(units):
+        raise ConfigError(f"all rewards of {source.roots[0]} are equal within each prompt: nothing to learn")
+    return TrainingData(
+        datasets=datasets,
+        spec=spec,
+        prompts=prompts,
+        rows=rows,
+        prompt_index=prompt_index,
+        reference_log_probs=np.array(reference, dtype=np.float64),
+        behaviour_log_probs=np.array([row["log_probs"] for row in rows], dtype=np.float64),
+        advantages=advantages,
+        chosen=np.array(pairs.chosen, dtype=np.int64),
+        rejected=np.array(pairs.rejected, dtype=np.int64),
+        labels=np.array(pairs.labels, dtype=np.float32),
+        margins=np.array(pairs.margins, dtype=np.float64),
+        units=units,
+        steps=steps,
+        fingerprint=_fingerprint(rows, reference, pairs, advantages),
+    )
+
+
+def read_latents(
+    datasets: Sequence[Dataset], rows: Sequence[dict[str, Any]], trajectories: NDArray[np.int64]
+) -> torch.Tensor:
+    """The stored latents of some trajectories, fp32 [R, rows, C, H, W], each checked by its sha256."""
+    found = [
+        datasets[rows[index]["dataset"]].read_trajectory(rows[index]).latents.float()
+        for index in trajectories
+    ]
+    return torch.stack(found, dim=1)
+
+
+class _Pairs:
+    """The pairs of all data sets, as rows of their trajectories."""
+
+    def __init__(self) -> None:
+        self.chosen: list[int] = []
+        self.rejected: list[int] = []
+        self.labels: list[float] = []
+        self.margins: list[float] = []
+
+    def add(self, table: Any, *, first_row: int) -> list[str]:
+        """Take the pairs of one table; returns the sample ids of its trajectories, each once, in their order."""
+        chosen, rejected = table["chosen_id"].to_pylist(), table["rejected_id"].to_pylist()
+        ids = list(dict.fromkeys(chosen + rejected))
+        place = {sample_id: first_row + i for i, sample_id in enumerate(ids)}
+        self.chosen += [place[sample_id] for sample_id in chosen]
+        self.rejected += [place[sample_id] for sample_id in rejected]
+        self.labels += table["label"].to_pylist()
+        self.margins += [math.nan if margin is None else margin for margin in table["margin"].to_pylist()]
+        return ids
+
+
+def _rated(dataset: Dataset, name: str) -> tuple[list[str], list[float]]:
+    """The samples that have a score, and their scores."""
+    table = dataset.scores(name)
+    known = [
+        (sample_id, score)
+        for sample_id, score in zip(table["sample_id"].to_pylist(), table["score"].to_pylist(), strict=True)
+        if score is not None and math.isfinite(score)
+    ]
+    return [sample_id for sample_id, _ in known], [score for _, score in known]
+
+
+def _latents_before(
+    datasets: Sequence[Dataset],
+    spec: GenerationSpec,
+    rows: Sequence[dict[str, Any]],
+    steps: Sequence[int],
+) -> Callable[[NDArray[np.int64]], torch.Tensor]:
+    place = {row: i for i, row in enumerate(latent_rows(spec.stored_steps()))}
+
+    def read(trajectories: NDArray[np.int64]) -> torch.Tensor:
+        return read_latents(datasets, rows, trajectories)[[place[step] for step in steps]]
+
+    return read
+
+
+def _check_alike(spec: GenerationSpec, dataset: Dataset) -> None:
+    for name in _SHARED:
+        if getattr(dataset.spec, name) != getattr(spec, name):
+            raise ConfigError(
+                f"{dataset.root} was made with {name} {getattr(dataset.spec, name)!r}, the first data set with "
+                f"{getattr(spec, name)!r}: train on data sets of one sampler"
+            )
+    if missing := dataset.missing_shards():
+        raise ConfigError(
+            f"{dataset.root} lacks {len(missing)} of {dataset.spec.num_shards} shards: "
+            "run its ppod-gen again to finish it"
+        )
+
+
+def _reference_log_probs(
+    dataset: Dataset, index: Sequence[dict[str, Any]], policy_fingerprint: str, name: str | None
+) -> dict[str, list[float | None]]:
+    """sample_id -> log π_ref: as recorded where the reference made the data, else from a table of log_probs/."""
+    whose = f"was made by another model ({dataset.spec.model})"
+    if name is None and dataset.spec.policy_fingerprint == policy_fingerprint:
+        return {row["sample_id"]: row["log_probs"] for row in index}
+    names = dataset.log_prob_names() if name is None else [name]
+    made_by = dataset.spec.policy_fingerprint
+    for table_name in names:
+        table = dataset.log_probs(table_name)
+        if policy_of(table) == policy_fingerprint:
+            values = zip(table["sample_id"].to_pylist(), table["log_probs"].to_pylist(), strict=True)
+            known = dict(values)
+            if all(row["sample_id"] in known for row in index):
+                return known
+            raise ConfigError(
+                f"{dataset.root}/log_probs/{table_name} lacks some samples: run its `ppod-data log-probs` again"
+            )
+        if name is not None:
+            made_by, whose = policy_of(table), f"has under log_probs/{name} those of another model"
+    raise ConfigError(
+        f"{dataset.root} {whose}, fingerprint {made_by[:16]}…, than the reference "
+        f"({policy_fingerprint[:16]}…): give the model that made the data, or compute the reference's "
+        "log-probabilities with `ppod-data log-probs`"
+    )
+
+
+def _fingerprint(
+    rows: Sequence[dict[str, Any]],
+    reference: Sequence[Sequence[float | None]],
+    pairs: _Pairs,
+    advantages: NDArray[np.float64],
+) -> str:
+    digest = hashlib.sha256()
+    for row, log_probs in zip(rows, reference, strict=True):
+        digest.update(
+            canonical_json(
+                [row["sample_id"], row["traj_sha256"], list(log_probs), list(row["log_probs"])]
+            ).encode()
+        )
+    margins = [None if math.isnan(margin) else margin for margin in pairs.margins]
+    digest.update(canonical_json([pairs.chosen, pairs.rejected, pairs.labels, margins]).encode())
+    digest.update(np.ascontiguousarray(advantages, dtype="<f8").tobytes())
+    return digest.hexdigest()

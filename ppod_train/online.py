@@ -1,0 +1,141 @@
+"""Online training (Algorithm 1): at every stage a new data set from the newest policy, then training on it.
+
+OUT/online.json            settings and identities, written at the start
+OUT/stage-01/data/         the stage's data set, an ordinary one
+OUT/stage-01/run/          the stage's training run, an ordinary one (`ppod_train.run_folder`)
+OUT/stage-01/stage.json    how the stage went; where it is, the stage is done
+OUT/evals/stage-01/        the policy after the stage on validation noise; stage-00 is the reference
+OUT/policy/                the best stage's policy, or the last one's where none was evaluated
+OUT/summary.json           written at the end
+
+Every phase of a stage goes on where it was: a run that was killed anywhere, run again, ends in the same policy.
+"""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from ppod_data.environment import environment
+from ppod_data.errors import ConfigError
+from ppod_data.files import canonical_json
+from ppod_data.rewards import RewardModel
+from ppod_data.spec import to_json
+from ppod_train.compare import PolicySource
+from ppod_train.eval_files import read_evaluation
+from ppod_train.online_settings import (
+    BuildSpec,
+    LoadPolicy,
+    OnlineCallbacks,
+    OnlineSettings,
+    OnlineSummary,
+    StageRecord,
+)
+from ppod_train.run_folder import write_json
+from ppod_train.stage import OnlineRun, run_stage, stage_evaluation
+
+
+def train_online(
+    out: Path,
+    settings: OnlineSettings,
+    *,
+    reference: PolicySource,
+    build_spec: BuildSpec,
+    load: LoadPolicy,
+    reward: RewardModel,
+    callbacks: OnlineCallbacks | None = None,
+) -> OnlineSummary:
+    """Run every stage that is not done; run again, it goes on where it was. More stages may be added to a finished run.
+
+    Args:
+        reference: the pretrained model, a whole pipeline: the KL anchor of all stages.
+        build_spec: the spec of a stage's data set, given the policy that samples it.
+        load: loads a policy anew.
+
+    Raises:
+        ConfigError: settings that contradict each other or the run in `out`.
+        Others as `generate`, `score`, `rank`, `compute_log_probs`, `train_offline` and `evaluate`.
+    """
+    settings.validate()
+    if reference.adapter is not None:
+        raise ConfigError("online training starts from a whole pipeline: leave the adapter out")
+    run = OnlineRun(
+        out=out,
+        settings=settings,
+        reference=reference,
+        build_spec=build_spec,
+        load=load,
+        reward=reward,
+        callbacks=callbacks or OnlineCallbacks(),
+    )
+    _write_record(run)
+    if settings.eval_images_per_prompt:
+        stage_evaluation(run, 0)
+    records = [run_stage(run, stage) for stage in range(1, settings.num_stages + 1)]
+    return _finish(run, records)
+
+
+def _write_record(run: OnlineRun) -> None:
+    """Write online.json, or check that the run in the folder is this one; the number of stages may grow."""
+    spec = run.build_spec(run.load(run.reference), stage=1)
+    identity = {
+        **{key: value for key, value in asdict(run.settings).items() if key not in ("num_stages", "train")},
+        **{f"train.{key}": value for key, value in asdict(run.settings.train).items()},
+        "reward": f"{run.reward.name} {run.reward.revision}",
+        "generation": to_json(spec),
+    }
+    path = run.out / "online.json"
+    if path.exists():
+        old = json.loads(path.read_text())["identity"]
+        for key, value in json.loads(canonical_json(identity)).items():
+            if old.get(key) != value:
+                raise ConfigError(
+                    f"this online run was started with {key} {_short(old.get(key))}, not {_short(value)}: give the "
+                    "same options, or another --out"
+                )
+    run.out.mkdir(parents=True, exist_ok=True)
+    write_json(
+        path,
+        {
+            "num_stages": run.settings.num_stages,
+            "settings": asdict(run.settings),
+            "model": run.reference.model,
+            "reward": identity["reward"],
+            "prompts": list(spec.prompts),
+            "identity": identity,
+            "environment": environment(),
+        },
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
+    """Keep the policy: of the stage with the best mean reward, or the last where none was evaluated."""
+    last = run.settings.num_stages
+    rewards: list[float] = []
+    if run.settings.eval_images_per_prompt:
+        rewards = [stage_evaluation(run, stage).overall.reward_mean for stage in range(last + 1)]
+    best = 1 + int(np.argmax(rewards[1:])) if rewards else last
+    temporary = run.out / ".policy.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(run.policy_folder(best), temporary)
+    shutil.rmtree(run.out / "policy", ignore_errors=True)
+    temporary.rename(run.out / "policy")
+    before = len(read_evaluation(run.out / "evals" / "stage-00").measurements) if rewards else 0
+    summary = OnlineSummary(
+        stages=last,
+        best_stage=best,
+        reward_before=rewards[0] if rewards else None,
+        reward_best=rewards[best] if rewards else None,
+        reward_queries=sum(record.reward_queries for record in records)
+        + before * run.settings.eval_images_per_prompt,
+        policy="policy",
+    )
+    write_json(run.out / "summary.json", asdict(summary))
+    return summary

@@ -1,0 +1,184 @@
+"""One stage of online training: generate, score, pair, train, evaluate. Each phase goes on where it was."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ppod_data.card import write_card
+from ppod_data.dataset import Dataset
+from ppod_data.generate import generate
+from ppod_data.log_probs import compute_log_probs
+from ppod_data.pairs import rank
+from ppod_data.rewards import RewardModel
+from ppod_data.score import score
+from ppod_train.compare import PolicySource
+from ppod_train.data import DataSource
+from ppod_train.eval_files import read_evaluation, write_evaluation
+from ppod_train.evaluate import evaluate
+from ppod_train.figures import EvalResult, EvalSettings
+from ppod_train.objectives import OBJECTIVES
+from ppod_train.online_settings import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSettings, StageRecord
+from ppod_train.run_folder import write_json
+from ppod_train.train import Callbacks, train_offline
+
+REFERENCE = "reference"
+"""The table under log_probs/ of a later stage's data set that holds the pretrained reference's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineRun:
+    """What every phase needs."""
+
+    out: Path
+    settings: OnlineSettings
+    reference: PolicySource
+    build_spec: BuildSpec
+    load: LoadPolicy
+    reward: RewardModel
+    callbacks: OnlineCallbacks
+
+    def folder(self, stage: int) -> Path:
+        return self.out / f"stage-{stage:02d}"
+
+    def policy_folder(self, stage: int) -> Path:
+        return self.folder(stage) / "run" / "policy"
+
+    def policy(self, stage: int) -> PolicySource:
+        """The policy after `stage` stages."""
+        if stage == 0:
+            return self.reference
+        folder = str(self.policy_folder(stage))
+        if self.settings.train.lora_rank == 0:
+            return PolicySource(model=folder)
+        return replace(self.reference, adapter=folder)
+
+
+def run_stage(run: OnlineRun, stage: int) -> StageRecord:
+    """Do what is missing of a stage."""
+    done = run.folder(stage) / "stage.json"
+    if done.exists():
+        return StageRecord(**json.loads(done.read_text()))
+    seconds: dict[str, float] = {}
+    data = run.folder(stage) / "data"
+    with _timed(seconds, "generate"):
+        _generate(run, stage, data)
+    dataset = Dataset.open(data)
+    with _timed(seconds, "score"):
+        run.callbacks.on_phase(stage, "score", dataset.spec.num_samples)
+        score(dataset, run.reward, name=run.reward.name, on_batch=run.callbacks.on_units)
+    with _timed(seconds, "pair"):
+        _pair(run, dataset)
+    with _timed(seconds, "log_probs"):
+        if stage > 1:
+            _reference_log_probs(run, stage, dataset)
+    write_card(data)
+    with _timed(seconds, "train"):
+        steps = _train(run, stage, data)
+    with _timed(seconds, "evaluate"):
+        judged = stage_evaluation(run, stage).overall.num_images if run.settings.eval_images_per_prompt else 0
+    scores = np.array(dataset.scores(run.reward.name)["score"].to_pylist(), dtype=np.float64)
+    record = StageRecord(
+        stage=stage,
+        reward_queries=len(scores) + judged,
+        data_reward_mean=float(np.nanmean(scores)),
+        outside_band_at_start=json.loads((run.folder(stage) / "run" / "run.json").read_text())[
+            "outside_band_at_start"
+        ],
+        steps=steps,
+        seconds=seconds,
+    )
+    write_json(done, asdict(record))
+    run.callbacks.on_stage(record)
+    return record
+
+
+def _generate(run: OnlineRun, stage: int, data: Path) -> None:
+    policy = run.load(run.policy(stage - 1))
+    spec = run.build_spec(policy, stage=stage)
+    run.callbacks.on_phase(stage, "generate", spec.num_samples)
+    generate(data, spec, policy, shards=range(spec.num_shards), on_batch=run.callbacks.on_units)
+
+
+def _pair(run: OnlineRun, dataset: Dataset) -> None:
+    settings = run.settings
+    if OBJECTIVES[settings.train.objective].on_pairs:
+        rank(
+            dataset,
+            reward=run.reward.name,
+            name=run.reward.name,
+            strategy=settings.strategy,
+            num_pairs_per_prompt=settings.num_pairs_per_prompt,
+            min_margin=settings.min_margin,
+            seed=dataset.spec.seed,
+        )
+
+
+def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
+    """What the pretrained reference says of the newer policy's chains, once, in the trainer's numerics."""
+    run.callbacks.on_phase(stage, "log-probs", dataset.spec.num_samples)
+    compute_log_probs(
+        dataset,
+        run.load(run.reference),
+        name=REFERENCE,
+        batch_size=run.settings.train.batch_size,
+        on_batch=run.callbacks.on_units,
+    )
+
+
+def _train(run: OnlineRun, stage: int, data: Path) -> int:
+    run.callbacks.on_phase(stage, "train", run.settings.train.num_train_steps)
+    done = train_offline(
+        DataSource(roots=[data], pairs=run.reward.name, scores=run.reward.name),
+        run.folder(stage) / "run",
+        run.settings.train,
+        model=run.load(run.reference),
+        reward=None,
+        start=run.policy_folder(stage - 1) if stage > 1 else None,
+        callbacks=Callbacks(
+            on_start=lambda drift, step: run.callbacks.on_units(step),
+            on_step=lambda metrics: run.callbacks.on_units(1),
+        ),
+    )
+    return done.steps
+
+
+def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
+    """The evaluation of the policy after a stage on validation noise, made where it is missing."""
+    folder = run.out / "evals" / f"stage-{stage:02d}"
+    if (folder / "eval.json").exists():
+        return read_evaluation(folder)
+    policy = run.load(run.policy(stage))
+    spec = run.build_spec(policy, stage=0)
+    run.callbacks.on_phase(stage, "evaluate", len(spec.prompts) * run.settings.eval_images_per_prompt)
+    result = evaluate(
+        policy,
+        run.reward,
+        EvalSettings(
+            prompts=spec.prompts,
+            negative_prompt=spec.negative_prompt,
+            num_images_per_prompt=run.settings.eval_images_per_prompt,
+            num_inference_steps=spec.num_inference_steps,
+            guidance_scale=spec.guidance_scale,
+            ddim_eta=spec.ddim_eta,
+            seed=run.settings.train.seed,
+            batch_size=spec.batch_size,
+            validation=True,
+        ),
+        baseline=stage_evaluation(run, 0) if stage else None,
+        on_batch=run.callbacks.on_units,
+    )
+    write_evaluation(folder, result)
+    run.callbacks.on_eval(stage, result)
+    return result
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    seconds[phase] = time.monotonic() - start
