@@ -124,7 +124,8 @@ def use_one_pass(trainee: Trainee, *, evaluations: int, gradient_share: float) -
     if trainee.settings.gradient != "auto":
         return trainee.settings.gradient == "one-pass"
     fits = evaluations * trainee.graph_bytes <= trainee.settings.max_graph_gib * 2**30
-    return fits and gradient_share >= _ONE_PASS_SHARE
+    share = 1.0 if trainee.settings.kl_weight else gradient_share  # every step has a KL
+    return fits and share >= _ONE_PASS_SHARE
 
 
 def graph_bytes_per_evaluation(sampler: Sampler, data: TrainingData) -> int:

@@ -1,7 +1,7 @@
 """Every choice of a training run, with its reason. What each default is worth: docs/experiments.md."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ppod_data.errors import ConfigError
@@ -78,7 +78,8 @@ class TrainSettings:
     def loss_options(self, timestep_scale: float = 1.0) -> LossOptions:
         """What the loss function reads."""
         names = [field.name for field in fields(LossOptions) if field.name != "timestep_scale"]
-        return LossOptions(timestep_scale=timestep_scale, **{name: getattr(self, name) for name in names})
+        options = LossOptions(timestep_scale=timestep_scale, **{name: getattr(self, name) for name in names})
+        return replace(options, clip_anchor="stage") if OBJECTIVES[self.objective].clips_at_stage else options
 
     def _refuse_unread(self) -> None:
         """Raise ConfigError for an option that the objective does not read and that was changed."""
@@ -89,6 +90,10 @@ class TrainSettings:
                     f"objective {self.objective} does not read {name}: leave it out; it reads "
                     f"{', '.join(sorted(reads))}"
                 )
+        if self.kl_weight and OBJECTIVES[self.objective].on_final_latents:
+            raise ConfigError(
+                f"objective {self.objective} does not read kl_weight: noise predictions have no step to take it of"
+            )
 
     def validate(self) -> None:
         """Raise ConfigError, naming the option, for a value outside its range."""
@@ -130,5 +135,5 @@ class TrainSettings:
         }
         for name, least in at_least.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} must be at least {least}, not {value}")
+            if value is not None and not least <= value < math.inf:
+                raise ConfigError(f"{name} must be at least {least} and finite, not {value}")

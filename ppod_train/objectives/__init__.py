@@ -33,6 +33,8 @@ class Objective:
     """Columns of the pairs that may not be unknown."""
     on_final_latents: bool = False
     """The network is asked for the noise added to x_0, not for the steps of the recorded chain."""
+    clips_at_stage: bool = False
+    """Its ratio, so its clip, is to the policy that made the data, whatever clip_anchor says."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Settings that suit it better than those of ppod; found by the same small search for each."""
 
@@ -59,11 +61,17 @@ OBJECTIVES: Mapping[str, Objective] = {
         on_final_latents=True,
         defaults={"dpo_beta": 2000.0},
     ),
-    "ddpo": Objective(loss=ddpo_loss, reads=frozenset({"log_ratio_clip"}), advantages=standardised),
+    "ddpo": Objective(
+        loss=ddpo_loss,
+        reads=frozenset({"log_ratio_clip"}),
+        advantages=standardised,
+        clips_at_stage=True,
+    ),
     "dpok": Objective(
         loss=dpok_loss,
         reads=frozenset({"log_ratio_clip"}),
         advantages=above_value_baseline,
+        clips_at_stage=True,
         defaults={"kl_weight": 0.01},
     ),
     "sft": Objective(loss=sft_loss, reads=frozenset({"reward_temperature"}), advantages=reward_weights),

@@ -174,7 +174,7 @@ def test_the_reference_is_the_untouched_network_before_and_after_training(
 def test_gradients_flow_after_the_reference_was_called(
     fresh_model: DiffusionModel, recorded: Path, lora_rank: int
 ) -> None:
-    """Its call switches the LoRA off and on again: still the same gradient, in one pass of several chunks and in two."""
+    """Its call switches the LoRA off and on: the gradient is the same, in one pass of several chunks and in two."""
     sampler, batch = six_units(Dataset.open(recorded), fresh_model, "ppod")
     reference = reference_network(fresh_model, lora_rank=lora_rank)
     parameters = trainable_parameters(fresh_model, lora_rank=lora_rank, seed=0)
