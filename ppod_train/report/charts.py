@@ -1,4 +1,4 @@
-"""Charts as text: inline SVG for curves, HTML for dots with intervals. Colours come from the page's style.
+"""Curves as text: inline SVG, its colours from the page's style.
 
 Units: a curve chart is drawn in a box 360 wide and 200 high and scales with its column; at a phone's width
 that is about its own size, so its letters stay readable.
@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ppod_train.wording import UNKNOWN, number
+from ppod_train.report.words import count
+from ppod_train.wording import number
 
 WIDTH, HEIGHT = 360.0, 200.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 10.0, 10.0, 30.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 10.0, 14.0, 30.0
 _MAX_POINTS = 300
 NUM_COLOURS = 8
 FIRST_SHADE, NUM_SHADES = 8, 4  # colours of one hue, pale to strong, for curves in order of time
@@ -63,29 +64,36 @@ def line_chart(
     x_label: str,
     y_format: Format = number,
     rules: Sequence[tuple[float, str]] = (),
+    marks: Sequence[tuple[float, str]] = (),
 ) -> str:
     """A figure with curves, a legend where there are several, and the values under the pointer.
 
     Args:
         note: one line below the title.
         rules: horizontal lines, (value, label): drawn where they fall into the range.
+        marks: what begins where, (x, label): a vertical line with its label above.
     """
     drawn = [thinned(one) for one in series]
     known = [one for one in drawn if any(value is not None for value in one.y)]
-    caption = (
-        f"<figcaption>{escape(title)}" + (f"<small>{escape(note)}</small>" if note else "") + "</figcaption>"
-    )
+    heading = caption(title, note)
     if not known:
-        return f'<figure class="chart">{caption}<p class="empty">not recorded</p></figure>'
+        return f'<figure class="chart">{heading}<p class="empty">not recorded</p></figure>'
     scale = _scale(known)
-    parts = [_axes(scale, x_label, y_format), _rules(scale, rules)]
+    parts = [_axes(scale, x_label, y_format), _marks(scale, marks)]
     parts += [_band(one, scale) for one in known] + [_curve(one, scale) for one in known]
+    parts.append(_rules(scale, rules))
     svg = (
         f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(title)}" '
         f"data-hover='{escape(_hover(known, scale, x_label, y_format))}'>"
         f'{"".join(parts)}<line class="cursor" y1="{_TOP:g}" y2="{HEIGHT - _BOTTOM:g}"/></svg>'
     )
-    return f'<figure class="chart">{caption}{legend(known)}{svg}</figure>'
+    return f'<figure class="chart">{heading}{legend(known)}{svg}</figure>'
+
+
+def caption(title: str, note: str = "") -> str:
+    """A figure's title, with a line below it."""
+    small = f"<small>{escape(note)}</small>" if note else ""
+    return f"<figcaption>{escape(title)}{small}</figcaption>"
 
 
 def legend(series: Sequence[Series]) -> str:
@@ -156,12 +164,12 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 def _axes(scale: _Scale, x_label: str, y_format: Format) -> str:
     marks = []
-    for value in ticks(scale.y_low, scale.y_high):
+    for value in ticks(scale.y_low, scale.y_high, 5):
         y = scale.y(value)
-        marks += [_horizontal(y, "grid"), _text(_LEFT - 6, y + 3.5, _short(value, y_format), "end")]
+        marks += [_horizontal(y, "grid"), _text(_LEFT - 6, y + 3.5, short(value, y_format), "end")]
     for value in ticks(scale.x_low, scale.x_high, 5):
         if value == int(value):  # the horizontal axis counts steps
-            marks.append(_text(scale.x(value), HEIGHT - _BOTTOM + 14, f"{value:g}", "middle"))
+            marks.append(_text(scale.x(value), HEIGHT - _BOTTOM + 14, count(value), "middle"))
     return "".join(marks) + _text(WIDTH - _RIGHT, HEIGHT - 3, x_label, "end")
 
 
@@ -173,11 +181,13 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _short(value: float, y_format: Format) -> str:
+def short(value: float, y_format: Format) -> str:
     """A tick's text: the chart's own format, without the zeros that a round number does not need."""
-    text = y_format(value)
+    text, e, exponent = y_format(value).partition("e")
     head, dot, tail = text.partition(".")
-    return text if not dot or not tail.isdigit() else (head + dot + tail.rstrip("0")).rstrip(".")
+    if dot and tail.isdigit():
+        text = (head + dot + tail.rstrip("0")).rstrip(".")
+    return text + e + exponent[:1] + exponent[1:].lstrip("0")
 
 
 def _rules(scale: _Scale, rules: Sequence[tuple[float, str]]) -> str:
@@ -186,6 +196,17 @@ def _rules(scale: _Scale, rules: Sequence[tuple[float, str]]) -> str:
         for value, label in rules
         if scale.y_low <= value <= scale.y_high
     )
+
+
+def _marks(scale: _Scale, marks: Sequence[tuple[float, str]]) -> str:
+    parts = []
+    for x, label in marks:
+        place = scale.x(min(max(x, scale.x_low), scale.x_high))
+        if x > scale.x_low:
+            ends = f'x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP - 10:g}" y2="{HEIGHT - _BOTTOM:g}"'
+            parts.append(f'<line class="mark" {ends}/>')
+        parts.append(_text(place + 3, _TOP - 4, label, "start"))
+    return "".join(parts)
 
 
 def _curve(series: Series, scale: _Scale) -> str:
@@ -220,57 +241,5 @@ def _hover(series: Sequence[Series], scale: _Scale, x_label: str, y_format: Form
             value = dict(zip(one.x, one.y, strict=True)).get(x)
             if value is not None:
                 rows.append([one.colour, one.name, y_format(value)])
-        columns.append([round(scale.x(x), 1), f"{x_label} {x:g}", rows])
+        columns.append([round(scale.x(x), 1), f"{x_label} {count(x)}", rows])
     return json.dumps(columns, ensure_ascii=False, separators=(",", ":"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dot:
-    """A value with its interval, one mark of a row."""
-
-    value: float
-    low: float | None
-    high: float | None
-    colour: int
-
-
-def interval_chart(
-    rows: Sequence[tuple[str, Sequence[Dot]]], *, title: str, note: str = "", y_format: Format = number
-) -> str:
-    """Dots with intervals, a row a label, on one axis. HTML, so that labels wrap and it fits any width."""
-    values = [
-        end for _, dots in rows for dot in dots for end in (dot.value, dot.low, dot.high) if end is not None
-    ]
-    low, high = min(values), max(values)
-    room = 0.04 * (high - low) or abs(low) * 0.1 or 1.0
-    low, high = low - room, high + room
-
-    def place(value: float) -> float:
-        return 100 * (value - low) / (high - low)
-
-    grid = "".join(f'<i style="left:{place(value):.2f}%"></i>' for value in ticks(low, high, 5))
-    lines = []
-    for label, dots in rows:
-        marks = "".join(_dot(dot, place, y_format) for dot in dots)
-        numbers = " → ".join(y_format(dot.value) for dot in dots) or UNKNOWN
-        lines.append(
-            f'<div class="row"><span class="label">{escape(label)}</span>'
-            f'<span class="track">{grid}{marks}</span><span class="numbers">{escape(numbers)}</span></div>'
-        )
-    axis = "".join(
-        f'<b style="left:{place(value):.2f}%">{escape(_short(value, y_format))}</b>'
-        for value in ticks(low, high, 5)
-    )
-    lines.append(f'<div class="row"><span></span><span class="axis">{axis}</span><span></span></div>')
-    small = f"<small>{escape(note)}</small>" if note else ""
-    return f'<figure class="dots"><figcaption>{escape(title)}{small}</figcaption>{"".join(lines)}</figure>'
-
-
-def _dot(dot: Dot, place: Callable[[float], float], y_format: Format) -> str:
-    text = y_format(dot.value)
-    bar = ""
-    if dot.low is not None and dot.high is not None:
-        text += f" ({y_format(dot.low)} … {y_format(dot.high)})"
-        left, right = place(dot.low), place(dot.high)
-        bar = f'<em class="c{dot.colour}" style="left:{left:.2f}%;width:{right - left:.2f}%"></em>'
-    return f'{bar}<u class="c{dot.colour}" style="left:{place(dot.value):.2f}%" title="{escape(text)}"></u>'

@@ -1,18 +1,61 @@
-"""The report's curves: evaluations and metrics over training steps, log-ratios over the steps of the chain.
-
-Shapes: T steps of the chain.
-"""
+"""The report's curves over a run: figures of its evaluations, and metrics of its training steps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ppod_train.report.charts import FIRST_SHADE, NUM_COLOURS, NUM_SHADES, Series, line_chart, smoothed
-from ppod_train.report.runs import Record, Run, finite
+from ppod_train.report.charts import NUM_COLOURS, Format, Series, line_chart, smoothed
+from ppod_train.report.records import Record, finite
+from ppod_train.report.runs import Evaluation, Run, Stage
+from ppod_train.report.words import precise_percent, two
 from ppod_train.wording import number, percent
 
 _SMOOTH_FROM = 40
 """Steps from which on a curve is smoothed."""
 _WINDOW = 10
+_MAX_LABELS = 4
+"""Stages up to which a boundary is labelled "stage 2"; with more of them "2"."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What evaluations are plotted against."""
+
+    label: str
+    place: Callable[[Evaluation], float | None]
+    """None where an evaluation has no place on it."""
+
+
+STEPS = Axis("step", lambda item: item.step)
+STAGES = Axis("stage", lambda item: item.stage)
+QUERIES = Axis("reward queries", lambda item: item.queries)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the evaluations."""
+
+    key: str
+    title: str
+    note: str
+    y_format: Format
+    interval: tuple[str, str] | None = None
+
+
+_INTERVAL = "shaded: 95 % interval"
+REWARD = Figure("reward_mean", "Mean reward", _INTERVAL, two, ("reward_low", "reward_high"))
+REWARD_BY_QUERIES = Figure(
+    "reward_mean",
+    "Mean reward by queries",
+    "images scored, of data and validation",
+    two,
+    ("reward_low", "reward_high"),
+)
+FIGURES = (
+    REWARD,
+    Figure("correct", "Fully correct images", _INTERVAL, percent, ("correct_low", "correct_high")),
+    Figure("check_reward_mean", "Check scorer's reward", "a second scorer, never trained on", two),
+    Figure("diversity", "Diversity", "mean distance between images of a prompt", number),
+)
 
 
 @dataclass(frozen=True)
@@ -24,187 +67,139 @@ class _Metric:
 
 
 _METRICS = (
-    _Metric("loss", "Loss", "ln 2 = 0.693 where policy and reference agree"),
+    _Metric("loss", "Loss"),
     _Metric(
         "preference_accuracy", "Preference accuracy", "pairs whose chosen image the policy favours", True
     ),
+    _Metric("gradient_share", "With a gradient", "log-ratios that the loss still moves", True),
     _Metric("log_ratio_mean", "Mean log-ratio", "log(π / π_ref), averaged over latent dimensions"),
     _Metric("log_ratio_max", "Largest log-ratio", "in absolute value"),
-    _Metric("clipped_right", "Outside the band, right side", "moved far enough the way it should", True),
-    _Metric(
-        "clipped_wrong", "Outside the band, wrong side", "drifted the other way, and no gradient back", True
-    ),
     _Metric("kl_estimate", "KL estimate", "KL(π_ref ‖ π) of a whole trajectory, in nats"),
-    _Metric("backward_share", "Back-propagated", "network evaluations with a gradient other than 0", True),
+    _Metric("kl", "KL of a step", "KL(π ‖ π_ref), averaged over latent dimensions"),
+    _Metric("clipped_right", "Outside the band, right side", "moved far enough the way it should", True),
+    _Metric("clipped_wrong", "Outside the band, wrong side", "moved the other way", True),
     _Metric("grad_norm", "Gradient norm", "before it is clipped"),
 )
-_TIMESTEP_METRICS = (
-    _Metric("log_ratio_mean", "Mean log-ratio", "dashed: the band within which a step gets a gradient"),
-    _Metric("log_ratio_max", "Largest log-ratio", "in absolute value"),
-    _Metric("clipped_right", "Outside the band, right side", "", True),
-    _Metric("clipped_wrong", "Outside the band, wrong side", "", True),
-)
+BAND_KEYS = ("clipped_right", "clipped_wrong")
+WITHOUT_BAND = ("diffusion-dpo", "sft", "sft-best")
+"""Objectives that read no clip: figures of the band say nothing of them."""
+_LOSS_NOTES = {
+    "ppod": "ln 2 = 0.693 where policy and reference agree",
+    "ppod-mse": "0.25 where policy and reference agree",
+    "d3po": "ln 2 = 0.693 where policy and reference agree",
+    "diffusion-dpo": "ln 2 = 0.693 where policy and reference agree",
+}
 
 
 def over_training(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """The evaluations' figures over training: reward, correct images, check scorer, diversity."""
-    shown = [(run, name) for run, name in zip(runs, names, strict=True) if _num_steps_evaluated(run) > 1]
-    if not shown:
-        return ""
-    charts = [
-        _evaluated(
-            shown, "reward_mean", "Mean reward", "shaded: 95 % interval", _two, ("reward_low", "reward_high")
-        ),
-        _evaluated(
-            shown,
-            "correct",
-            "Fully correct images",
-            "shaded: 95 % interval",
-            percent,
-            ("correct_low", "correct_high"),
-        ),
-        _evaluated(
-            shown,
-            "check_reward_mean",
-            "Check scorer's reward",
-            "a second scorer, never trained on",
-            _two,
-            None,
-        ),
-        _evaluated(shown, "diversity", "Diversity", "mean distance between images of a prompt", number, None),
-    ]
-    return f'<div class="charts two">{"".join(charts)}</div>'
+    """The evaluations' figures over training: reward, correct images, check scorer, diversity.
+
+    Where a run is online, the reward also over the images that it was asked to score.
+    """
+    shown = list(zip(runs, names, strict=True))
+    charts = [figure_chart(shown, figure, STEPS) for figure in FIGURES]
+    if any(run.online for run in runs):
+        charts.insert(1, figure_chart(shown, REWARD_BY_QUERIES, QUERIES))
+    return grid(charts)
 
 
-def _num_steps_evaluated(run: Run) -> int:
-    return sum(item.step is not None for item in run.evaluations)
+def grid(charts: Sequence[str]) -> str:
+    """Charts beside each other: two or three a row, whichever leaves fewer holes; empty ones left out."""
+    shown = [chart for chart in charts if chart]
+    kind = "charts two" if len(shown) in (1, 2, 4) else "charts"
+    return f'<div class="{kind}">{"".join(shown)}</div>' if shown else ""
 
 
-def _evaluated(
-    shown: Sequence[tuple[Run, str]],
-    key: str,
-    title: str,
-    note: str,
-    y_format: Callable[[float | None], str],
-    interval: tuple[str, str] | None,
-) -> str:
-    """One chart of a figure of the evaluations, a curve a run; empty where nobody measured it."""
+def figure_chart(shown: Sequence[tuple[Run, str]], figure: Figure, axis: Axis) -> str:
+    """One chart of a figure of the evaluations, a curve a run with its name.
+
+    Empty where nobody measured it; a run of a single evaluation is no curve, and left out.
+    """
     series = []
     for index, (run, name) in enumerate(shown):
-        items = [item for item in run.evaluations if item.step is not None]
-        values = [finite(item.record["overall"].get(key)) for item in items]
-        ends = [[finite(item.record["overall"].get(end)) for item in items] for end in interval or ()]
-        series.append(
-            Series(
-                name=name,
-                x=[float(item.step or 0) for item in items],
-                y=values,
-                low=ends[0] if ends else None,
-                high=ends[1] if ends else None,
-                colour=index % NUM_COLOURS,
-                points=True,
-            )
-        )
-    if all(value is None for one in series for value in one.y):
+        one = _figure_series(run.evaluations, figure, axis, name, index % NUM_COLOURS)
+        if sum(value is not None for value in one.y) > 1:
+            series.append(one)
+    if not series:
         return ""
-    return line_chart(series, title=title, note=note, x_label="step", y_format=y_format)
-
-
-def learning_curves(run: Run) -> str:
-    """The metrics of every training step."""
-    if not run.metrics:
-        return ""
-    charts = "".join(_metric_chart(run.metrics, metric) for metric in _METRICS)
-    smooth = len(run.metrics) >= _SMOOTH_FROM
-    note = f"Thin: each step. Bold: the mean of the last {_WINDOW}." if smooth else "Each training step."
-    return f'<p class="note">{note} None of these says whether the images are good: evaluations do.</p>' + (
-        f'<div class="charts">{charts}</div>'
+    return line_chart(
+        series, title=figure.title, note=figure.note, x_label=axis.label, y_format=figure.y_format
     )
 
 
-def _metric_chart(records: Sequence[Record], metric: _Metric) -> str:
-    values = [finite(record.get(metric.key)) for record in records]
-    if all(value is None for value in values):
+def _figure_series(
+    evaluations: Sequence[Evaluation], figure: Figure, axis: Axis, name: str, colour: int
+) -> Series:
+    places = [(place, item) for item in evaluations if (place := axis.place(item)) is not None]
+
+    def values(key: str) -> list[float | None]:
+        return [finite(item.overall.get(key)) for _, item in places]
+
+    low, high = figure.interval or (None, None)
+    return Series(
+        name=name,
+        x=[float(place) for place, _ in places],
+        y=values(figure.key),
+        low=values(low) if low else None,
+        high=values(high) if high else None,
+        colour=colour,
+        points=True,
+    )
+
+
+def learning_curves(run: Run, objective: str) -> str:
+    """The metrics of every training step; of an online run's stages one after the other."""
+    if not run.metrics:
         return ""
-    steps = [float(record["step"]) for record in records]
-    if len(records) < _SMOOTH_FROM:
-        series = [Series(name="step", x=steps, y=values)]
+    stages = [stage for stage in run.stages if stage.metrics]
+    parts = [stage.metrics for stage in stages] if run.online else [run.metrics]
+    marks = stage_marks(stages)
+    charts = [
+        _metric_chart(parts, metric, _LOSS_NOTES.get(objective, "") if metric.key == "loss" else "", marks)
+        for metric in _METRICS
+        if objective not in WITHOUT_BAND or metric.key not in BAND_KEYS
+    ]
+    smooth = len(run.metrics) >= _SMOOTH_FROM
+    note = f"Thin: each step. Bold: the mean of the last {_WINDOW}" if smooth else "Each training step"
+    note += " of a stage." if smooth and run.online else "."
+    return (
+        f'<p class="note">{note} None of these says whether the images are good: evaluations do.</p>'
+        + grid(charts)
+    )
+
+
+def stage_marks(stages: Sequence[Stage]) -> list[tuple[float, str]]:
+    """Where on an axis of training steps each stage begins."""
+    every = 1 + len(stages) // 13
+    word = "stage " if len(stages) <= _MAX_LABELS else ""
+    return [
+        (float(stage.first_step), f"{word}{stage.number}" if index % every == 0 else "")
+        for index, stage in enumerate(stages)
+    ]
+
+
+def _metric_chart(
+    parts: Sequence[Sequence[Record]], metric: _Metric, note: str, marks: Sequence[tuple[float, str]]
+) -> str:
+    """A metric's values of every step, and their running mean, which starts anew with each of `parts`."""
+    values = [[finite(record.get(metric.key)) for record in records] for records in parts]
+    every = [value for part in values for value in part]
+    if all(value is None for value in every):
+        return ""
+    steps = [float(record["step"]) for records in parts for record in records]
+    if len(every) < _SMOOTH_FROM:
+        series = [Series(name="step", x=steps, y=every)]
     else:
-        mean = smoothed(values, _WINDOW)
+        mean = [value for part in values for value in smoothed(part, _WINDOW)]
         series = [
-            Series(name="this step", x=steps, y=values, faint=True),
+            Series(name="this step", x=steps, y=every, faint=True),
             Series(name=f"mean of {_WINDOW}", x=steps, y=mean),
         ]
     return line_chart(
         series,
         title=metric.title,
-        note=metric.note,
+        note=metric.note or note,
         x_label="step",
-        y_format=_precise_percent if metric.share else number,
+        y_format=precise_percent if metric.share else number,
+        marks=marks,
     )
-
-
-def timestep_curves(run: Run) -> str:
-    """Log-ratios and shares outside the band by timestep, a curve for each quarter of the training so far."""
-    records = [record for record in run.metrics if isinstance(record.get("per_timestep"), dict)]
-    if not records:
-        return ""
-    clip = finite(run.record.get("settings", {}).get("log_ratio_clip"))
-    charts = []
-    for metric in _TIMESTEP_METRICS:
-        series = [
-            Series(
-                name=f"steps {part[0]['step']} to {part[-1]['step']}",
-                x=[float(t) for t in range(len(means))],
-                y=means,
-                colour=FIRST_SHADE + NUM_SHADES - num_parts + index,
-            )
-            for num_parts, index, part in _parts(records)
-            if (means := _timestep_means(part, metric.key))
-        ]
-        if series:
-            charts.append(
-                line_chart(
-                    series,
-                    title=metric.title,
-                    note=metric.note,
-                    x_label="timestep",
-                    y_format=_precise_percent if metric.share else number,
-                    rules=() if clip is None or metric.share else ((clip, "clip"), (-clip, "")),
-                )
-            )
-    note = "Timestep 0 is the noisiest. A curve for each quarter of the training, later ones stronger."
-    return f'<p class="note">{note}</p><div class="charts two">{"".join(charts)}</div>' if charts else ""
-
-
-def _parts(records: Sequence[Record]) -> list[tuple[int, int, Sequence[Record]]]:
-    """(number of parts, index, records): at most four parts of about the same length, none of them empty."""
-    count = min(NUM_SHADES, len(records))
-    ends = [round(i * len(records) / count) for i in range(count + 1)]
-    return [(count, i, records[ends[i] : ends[i + 1]]) for i in range(count)]
-
-
-def _timestep_means(records: Sequence[Record], key: str) -> list[float | None]:
-    """The mean over records of each chain step's value [T], None for a step that no record trained.
-
-    A record's `steps` say which chain steps its values are of; without them the values are of steps 0, 1, ….
-    """
-    values: dict[int, list[float]] = {}
-    for record in records:
-        row = record["per_timestep"].get(key) or []
-        steps = record["per_timestep"].get("steps") or range(len(row))
-        for t, item in zip(steps, row, strict=False):
-            value = finite(item)
-            if value is not None:
-                values.setdefault(int(t), []).append(value)
-    if not values:
-        return []
-    return [sum(values[t]) / len(values[t]) if t in values else None for t in range(max(values) + 1)]
-
-
-def _two(value: float | None) -> str:
-    return number(value, digits=2)
-
-
-def _precise_percent(value: float | None) -> str:
-    return number(None) if value is None else f"{100 * value:.3g} %"

@@ -9,9 +9,12 @@ from html import escape
 from pathlib import Path
 
 from ppod_data.files import atomic_write
-from ppod_train.report.curves import learning_curves, over_training, timestep_curves
+from ppod_train.report.comparison import comparison, objective, settings_table
+from ppod_train.report.curves import learning_curves, over_training
 from ppod_train.report.runs import Run, read_run
-from ppod_train.report.sections import by_prompt, comparison, headline, settings_table
+from ppod_train.report.sections import by_prompt, headline
+from ppod_train.report.stages import stages_section, time_chart
+from ppod_train.report.timesteps import timestep_curves
 from ppod_train.report.viewer import viewer
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -21,7 +24,7 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
     """Write the report on `runs` to the file `out`.
 
     Args:
-        runs: folders of training runs (finished or not) and of evaluations, in the order of the page.
+        runs: folders of training runs, offline and online, finished or not, and of evaluations; in the page's order.
 
     Raises:
         ConfigError: a folder is no run.
@@ -60,14 +63,21 @@ def _section(run: Run, name: str, *, alone: bool) -> str:
     parts = [] if alone else [f"<h2>{escape(name)}</h2>"]
     parts += [
         headline(run),
+        _titled("Stages", stages_section(run) if run.online else ""),
         _titled("Reward by prompt", by_prompt(run)),
-        _titled("Over training", over_training([run], [name])),
+        _titled("Over training", "" if run.online else over_training([run], [name])),
         _titled("Samples", viewer(run.evaluations, run.before)),
-        _titled("Learning curves", learning_curves(run)),
-        _titled("By timestep", timestep_curves(run)),
+        _titled("Learning curves", learning_curves(run, objective(run))),
+        _titled(_timestep_title(run), timestep_curves(*run.last_training)),
+        _titled("Time", time_chart(run)),
         _titled("Settings", settings_table(run)),
     ]
     return f'<section class="run">{"".join(parts)}</section>'
+
+
+def _timestep_title(run: Run) -> str:
+    trained = [stage.number for stage in run.stages if stage.run_record or stage.metrics]
+    return f"By timestep, stage {trained[-1]}" if trained else "By timestep"
 
 
 def _titled(title: str, body: str) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from ppod_train.report.runs import Evaluation, Record
+from ppod_train.report.records import Record
+from ppod_train.report.runs import Evaluation
 
 MAX_TILE = 128
 """Pixels: larger images are embedded smaller."""

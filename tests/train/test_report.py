@@ -2,92 +2,19 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from ppod_data.errors import ConfigError
 from ppod_train.eval_files import write_evaluation
-from ppod_train.figures import EvalResult, EvalSettings, PromptMeasurement, Scorer, summarise
 from ppod_train.report import write_report
-from ppod_train.report.charts import Series, line_chart, smoothed, thinned, ticks
+from ppod_train.report.charts import Series, line_chart, short, smoothed, thinned, ticks
 from ppod_train.report.runs import read_run
-
-EVIL = "</script><script>alert('x')</script> & \"dogs\""
-VOID = {"meta", "input", "line", "circle", "path", "br"}
-
-
-class Page(HTMLParser):
-    """Checks that elements nest, and notes tags and the addresses that they refer to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def parsed(path: Path) -> Page:
-    page = Page()
-    page.feed(path.read_text(encoding="utf-8"))
-    page.close()
-    assert page.open == []
-    return page
-
-
-def evaluation(prompt: str, rewards: list[float], size: int = 16) -> EvalResult:
-    images = tuple(Image.new("RGB", (size, size), (60 * k, 0, 0)) for k in range(len(rewards)))
-    item = PromptMeasurement(
-        rewards=np.array(rewards), correct=np.array(rewards) > 0, diversity=0.1, images=images
-    )
-    overall, prompts = summarise({prompt: item})
-    return EvalResult(
-        model="tiny",
-        adapter=None,
-        policy_fingerprint="0" * 64,
-        settings=EvalSettings(prompts=(prompt,), num_images_per_prompt=len(rewards)),
-        scorer=Scorer(name="scenes", revision="1"),
-        check_scorer=None,
-        overall=overall,
-        prompts=prompts,
-        measurements={prompt: item},
-    )
-
-
-def metrics(step: int) -> dict[str, object]:
-    per_timestep = {"steps": [1, 3], "log_ratio_mean": [0.1, None], "clipped_right": [0.5, 0.25]}
-    return {"step": step, "loss": 0.7 / step, "kl_estimate": float("nan"), "per_timestep": per_timestep}
-
-
-def make_run(
-    folder: Path, *, prompt: str = "a dog", steps: int = 60, evaluated: tuple[int, ...] = (0, 20, 40)
-) -> Path:
-    folder.mkdir(parents=True)
-    settings = {"objective": "ppod", "log_ratio_clip": 0.002, "learning_rate": 1e-3, "note": prompt}
-    (folder / "run.json").write_text(json.dumps({"settings": settings, "objective": "ppod", "pairs": "p"}))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(metrics(s)) + "\n" for s in range(1, steps + 1)))
-    for step in evaluated:
-        write_evaluation(folder / "evals" / f"step-{step:06d}", evaluation(prompt, [-1.0, step / 10, 2.0]))
-    return folder
+from ppod_train.report.timesteps import drift_chart, drift_words
+from ppod_train.report.words import count, duration
+from ppod_train.wording import number
+from tests.train.report_cases import EVIL, evaluation, make_run, metrics, parsed, put
 
 
 def test_report_loads_nothing(tmp_path: Path) -> None:
@@ -151,16 +78,16 @@ def test_evaluation_folder_reports_before_and_after(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "eval" / "before", evaluation("a dog", [-1.0, -2.0]))
     write_evaluation(tmp_path / "eval" / "after", evaluation("a dog", [1.0, 2.0]))
     run = read_run(tmp_path / "eval")
-    assert run.before is not None and run.best is not None
-    assert (run.before.label, run.best.label, run.is_training) == ("before", "after", False)
+    assert run.before is not None and run.after is not None
+    assert (run.before.label, run.after.label, run.is_training) == ("before", "after", False)
     write_report([tmp_path / "eval"], tmp_path / "report.html")
     assert "a dog" in parsed(tmp_path / "report.html").text
 
 
-def test_best_evaluation_is_the_one_with_the_highest_reward(tmp_path: Path) -> None:
+def test_kept_evaluation_is_the_one_with_the_highest_reward(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", evaluated=(0, 40, 20))
-    best = read_run(run).best
-    assert best is not None and best.step == 40
+    after = read_run(run).after
+    assert after is not None and after.step == 40
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
@@ -201,3 +128,65 @@ def test_chart_of_one_point_and_of_none() -> None:
         [Series(name="a", x=[1.0], y=[2.0], points=True)], title="t", x_label="step"
     )
     assert "not recorded" in line_chart([Series(name="a", x=[1.0], y=[None])], title="t", x_label="step")
+
+
+@pytest.mark.parametrize("missing", ["preference_accuracy", "loss", "clipped_right"])
+def test_figure_that_is_null_everywhere_has_no_chart(tmp_path: Path, missing: str) -> None:
+    """As preference_accuracy of an objective without pairs."""
+    titles = {"preference_accuracy": "Preference accuracy", "loss": "Loss", "clipped_right": "right side"}
+    run = make_run(tmp_path / "run", steps=0)
+    for name, value in (("with", 0.5), ("without", None)):
+        lines = [{**metrics(step), missing: value, "per_timestep": {missing: [value]}} for step in (1, 2)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_report([run], tmp_path / f"{name}.html")
+    assert titles[missing] in parsed(tmp_path / "with.html").text
+    assert titles[missing] not in parsed(tmp_path / "without.html").text
+
+
+def test_evaluation_without_a_mean_reward_still_reports(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    path = run / "evals" / "step-000020" / "eval.json"
+    record = json.loads(path.read_text())
+    put(path, {**record, "overall": {**record["overall"], "reward_mean": None}})
+    after = read_run(run).after
+    assert after is not None and after.step == 40
+    write_report([run], tmp_path / "report.html")
+    parsed(tmp_path / "report.html")
+
+
+def test_objective_without_a_clip_has_no_band(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    for objective, banded in (("ppod", True), ("diffusion-dpo", False)):
+        put(run / "run.json", {"settings": {"objective": objective, "log_ratio_clip": 0.1}})
+        write_report([run], tmp_path / "report.html")
+        text = parsed(tmp_path / "report.html").text
+        assert ("Outside the band" in text, "dashed" in text) == (banded, banded)
+
+
+def test_band_around_another_policy_is_not_drawn(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    put(run / "run.json", {"settings": {"log_ratio_clip": 0.1, "clip_anchor": "stage"}})
+    write_report([run], tmp_path / "report.html")
+    assert "dashed" not in parsed(tmp_path / "report.html").text
+
+
+def test_drift_is_drawn_unless_exact() -> None:
+    exact = {"drift": {"steps": [0, 1], "median": [0.0, 0.0], "p99": [0.0, 0.0], "share_exact": 1.0}}
+    inexact = {"drift": {"steps": [0, 1], "median": [0.0, 1e-8], "p99": [1e-7, None], "overall_p99": 1e-7}}
+    assert "exact" in drift_words(exact) and drift_chart(exact) == ""
+    assert "within 1e−7" in drift_words(inexact) and "<svg" in drift_chart(inexact)
+    assert drift_words({}) == drift_chart({}) == ""
+
+
+def test_settings_appear_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    put(run / "run.json", {"settings": {"objective": "ppod"}, "identity": {"objective": "ppod", "data": "d"}})
+    write_report([run], tmp_path / "report.html")
+    text = parsed(tmp_path / "report.html").text
+    assert text.count("objectiveppod") == 1 and "datad" in text
+
+
+def test_numbers_are_short() -> None:
+    assert short(2e-7, number) == "2e−7" and short(0.5, number) == "0.5" and short(20, number) == "20"
+    assert count(12345.0) == "12\N{NARROW NO-BREAK SPACE}345"
+    assert [duration(seconds) for seconds in (3.25, 90, 150, 9000)] == ["3.2 s", "90 s", "2.5 min", "2.5 h"]

@@ -1,0 +1,102 @@
+"""The report's section that puts several runs beside each other, and the table of one run's settings."""
+
+from collections.abc import Mapping, Sequence
+
+from ppod_train.report.curves import over_training
+from ppod_train.report.records import Record, finite, part
+from ppod_train.report.rows import interval_chart
+from ppod_train.report.runs import Evaluation, Run
+from ppod_train.report.sections import dots_of
+from ppod_train.report.tables import flattened, table
+from ppod_train.report.words import count, two
+from ppod_train.wording import UNKNOWN, number, percent
+
+_DRAWN = ("drift.steps", "drift.median", "drift.p99")
+"""They have a chart of their own."""
+
+
+def comparison(runs: Sequence[Run], names: Sequence[str]) -> str:
+    """Several runs beside each other: figures, curves of their evaluations, settings that differ."""
+    head = ["run", "kind", "objective", "steps", "queries", "reward before", "after", "gain"]
+    head += ["correct before", "after", "wins"]
+    rows = [[name, *_cells(run)] for run, name in zip(runs, names, strict=True)]
+    dots = [(name, dots_of(run, None, "reward")) for run, name in zip(runs, names, strict=True)]
+    known = [(name, marks) for name, marks in dots if marks]
+    note = "before and after, 95 % intervals"
+    chart = interval_chart(known, title="Mean reward", note=note, y_format=two) if known else ""
+    body = f'{table(head, rows)}<div class="wide-charts">{chart}</div>{over_training(runs, names)}'
+    return f'<section class="run"><h2>Comparison</h2>{body}{_differences(runs, names)}</section>'
+
+
+def _cells(run: Run) -> list[str]:
+    before, after = _overall(run.before), _overall(run.after)
+    queries = [item.queries for item in run.evaluations if item.queries]
+    return [
+        _kind(run),
+        objective(run) or UNKNOWN,
+        count(run.metrics[-1]["step"]) if run.metrics else UNKNOWN,
+        count(queries[-1] if queries else None),
+        two(finite(before.get("reward_mean"))),
+        two(finite(after.get("reward_mean"))),
+        number(finite(after.get("gain")), digits=2, sign=True),
+        percent(finite(before.get("correct"))),
+        percent(finite(after.get("correct"))),
+        percent(finite(after.get("win_rate"))),
+    ]
+
+
+def _overall(item: Evaluation | None) -> Record:
+    return {} if item is None else item.overall
+
+
+def _kind(run: Run) -> str:
+    if run.online:
+        return "online"
+    return "offline" if run.is_training else "evaluation"
+
+
+def objective(run: Run) -> str:
+    """The objective's name; empty where no settings say."""
+    return _settings(run).get("objective", "")
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """Names → texts; those of training have the same names offline and online."""
+    generation = part(part(run.record, "identity"), "generation")
+    flat = flattened(run.settings) | flattened(generation, "generation.")
+    return {name.removeprefix("train."): text for name, text in flat.items()}
+
+
+def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:
+    """The settings that several runs have, and not the same."""
+    settings = {name: _settings(run) for run, name in zip(runs, names, strict=True) if run.settings}
+    keys = dict.fromkeys(key for one in settings.values() for key in one)
+    rows = [
+        [key, *(one.get(key, "") for one in settings.values())]
+        for key in keys
+        if len({one[key] for one in settings.values() if key in one}) > 1
+    ]
+    return f"<h3>Settings that differ</h3>{table(['setting', *settings], rows)}" if rows else ""
+
+
+def settings_table(run: Run) -> str:
+    """Everything in run.json or online.json once, or how an evaluation's images were made."""
+    record = run.record
+    if not record and run.after is not None:
+        hidden = ("overall", "prompts", "images", "sheet", "format")
+        record = {key: value for key, value in run.after.record.items() if key not in hidden}
+    rows = [[name, text] for name, text in _once(flattened(record)).items()]
+    return (
+        f"<details open><summary>{len(rows)} values</summary>{table(['name', 'value'], rows)}</details>"
+        if rows
+        else ""
+    )
+
+
+def _once(flat: Mapping[str, str]) -> dict[str, str]:
+    """By their own names, which `settings` and `identity` share, and without what is drawn."""
+    return {
+        name.removeprefix("settings.").removeprefix("identity."): text
+        for name, text in flat.items()
+        if name not in _DRAWN
+    }

@@ -1,0 +1,101 @@
+"""Charts of a row a label, as HTML: labels wrap, and a chart fits any width. Colours come from the page's style."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from ppod_train.report.charts import Format, caption, short, ticks
+from ppod_train.wording import UNKNOWN, number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dot:
+    """A value with its interval, one mark of a row."""
+
+    value: float
+    low: float | None
+    high: float | None
+    colour: int
+
+
+def interval_chart(
+    rows: Sequence[tuple[str, Sequence[Dot]]], *, title: str, note: str = "", y_format: Format = number
+) -> str:
+    """Dots with intervals, a row a label, on one axis."""
+    values = [
+        end for _, dots in rows for dot in dots for end in (dot.value, dot.low, dot.high) if end is not None
+    ]
+    low, high = min(values), max(values)
+    room = 0.04 * (high - low) or abs(low) * 0.1 or 1.0
+    low, high = low - room, high + room
+
+    def place(value: float) -> float:
+        return 100 * (value - low) / (high - low)
+
+    grid = "".join(f'<i style="left:{place(value):.2f}%"></i>' for value in ticks(low, high, 5))
+    lines = []
+    for label, dots in rows:
+        marks = "".join(_dot(dot, place, y_format) for dot in dots)
+        numbers = " → ".join(y_format(dot.value) for dot in dots) or UNKNOWN
+        lines.append(
+            f'<div class="row"><span class="label">{escape(label)}</span>'
+            f'<span class="track">{grid}{marks}</span><span class="numbers">{escape(numbers)}</span></div>'
+        )
+    axis = "".join(
+        f'<b style="left:{place(value):.2f}%">{escape(short(value, y_format))}</b>'
+        for value in ticks(low, high, 5)
+    )
+    lines.append(f'<div class="row"><span></span><span class="axis">{axis}</span><span></span></div>')
+    return f'<figure class="dots">{caption(title, note)}{"".join(lines)}</figure>'
+
+
+def _dot(dot: Dot, place: Callable[[float], float], y_format: Format) -> str:
+    text = y_format(dot.value)
+    bar = ""
+    if dot.low is not None and dot.high is not None:
+        text += f" ({y_format(dot.low)} … {y_format(dot.high)})"
+        left, right = place(dot.low), place(dot.high)
+        bar = f'<em class="c{dot.colour}" style="left:{left:.2f}%;width:{right - left:.2f}%"></em>'
+    return f'{bar}<u class="c{dot.colour}" style="left:{place(dot.value):.2f}%" title="{escape(text)}"></u>'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A part of a stacked bar."""
+
+    name: str
+    value: float
+    colour: int
+
+
+def stacked_chart(
+    rows: Sequence[tuple[str, Sequence[Piece]]], *, title: str, note: str = "", value_format: Format = number
+) -> str:
+    """Bars of pieces, a row a label; the legend has each piece's sum over the rows, each row its total.
+
+    Pieces of the same name have the same colour. At least one piece is above 0.
+    """
+    longest = max(sum(piece.value for piece in pieces) for _, pieces in rows)
+    sums: dict[tuple[str, int], float] = {}
+    for piece in (piece for _, pieces in rows for piece in pieces):
+        sums[piece.name, piece.colour] = sums.get((piece.name, piece.colour), 0.0) + piece.value
+    keys = "".join(
+        f'<span class="key c{colour}">{escape(name)} <b>{escape(value_format(total))}</b></span>'
+        for (name, colour), total in sums.items()
+    )
+    lines = []
+    for label, pieces in rows:
+        bars, left = [], 0.0
+        for piece in pieces:
+            width = 100 * piece.value / longest
+            text = escape(f"{piece.name} {value_format(piece.value)}")
+            place = f"left:{left:.2f}%;width:{width:.2f}%"
+            bars.append(f'<em class="c{piece.colour}" style="{place}" title="{text}"></em>' if width else "")
+            left += width
+        total = escape(value_format(sum(piece.value for piece in pieces)))
+        lines.append(
+            f'<div class="row"><span class="label">{escape(label)}</span>'
+            f'<span class="track">{"".join(bars)}</span><span class="numbers">{total}</span></div>'
+        )
+    legend = f'<div class="legend">{keys}</div>'
+    return f'<figure class="dots stacked">{caption(title, note)}{legend}{"".join(lines)}</figure>'

@@ -1,0 +1,136 @@
+"""The report's section on the stages of an online run: a table, curves over stages, where the time went."""
+
+from collections.abc import Sequence
+
+from ppod_train.report.charts import Series, line_chart
+from ppod_train.report.curves import (
+    FIGURES,
+    QUERIES,
+    REWARD_BY_QUERIES,
+    STAGES,
+    figure_chart,
+    grid,
+)
+from ppod_train.report.records import finite, part
+from ppod_train.report.rows import Piece, stacked_chart
+from ppod_train.report.runs import Evaluation, Run, Stage
+from ppod_train.report.tables import table
+from ppod_train.report.words import count, duration, precise_percent, two
+from ppod_train.wording import UNKNOWN, number, percent
+
+_TIMES = (
+    ("train", "train", 0),
+    ("generate", "generate", 1),
+    ("evaluate", "evaluate", 2),
+    ("score", "score", 3),
+    ("pair", "pair", 4),
+    ("log_probs", "log-probs", 5),
+)
+"""Parts of a stage's time: key, name, colour. Long ones first, so that bars of stages compare."""
+
+
+def stages_section(run: Run) -> str:
+    """Everything that is measured once a stage."""
+    charts = [figure_chart([(run, run.name)], figure, STAGES) for figure in FIGURES]
+    charts.insert(1, figure_chart([(run, run.name)], REWARD_BY_QUERIES, QUERIES))
+    charts.append(_outside_band_chart(run.stages))
+    return f'<p class="note">{_state(run)}</p>{_stage_table(run)}{grid(charts)}'
+
+
+def _state(run: Run) -> str:
+    """How far the run is, in a sentence."""
+    done = sum(bool(stage.record) for stage in run.stages)
+    planned = finite(run.record.get("num_stages"))
+    text = f"{done} of {planned:.0f} stages done." if planned is not None else f"{done} stages done."
+    begun = [stage for stage in run.stages if not stage.record]
+    if begun:
+        text += f" Stage {begun[-1].number} has made {len(begun[-1].metrics)} training steps so far."
+    return text
+
+
+def _stage_table(run: Run) -> str:
+    evaluations = {item.stage: item for item in run.evaluations}
+    stages = {stage.number: stage for stage in run.stages}
+    numbers = sorted({*stages, *(number for number in evaluations if number is not None)})
+    head = ["stage", "steps", "queries", "data reward", "outside at start"]
+    head += ["reward", "95 % interval", "correct", "gain", "wins", "time"]
+    rows = [[_name(number), *_cells(stages.get(number), evaluations.get(number))] for number in numbers]
+    return table(head, rows) if rows else ""
+
+
+def _name(stage: int) -> str:
+    return str(stage) if stage else "pretrained"
+
+
+def _cells(stage: Stage | None, evaluation: Evaluation | None) -> list[str]:
+    record = {} if stage is None else stage.record
+    figures = {} if evaluation is None else evaluation.overall
+    low, high = finite(figures.get("reward_low")), finite(figures.get("reward_high"))
+    steps = finite(record.get("steps"))
+    if steps is None and stage is not None and stage.metrics:
+        steps = float(len(stage.metrics))
+    return [
+        count(steps),
+        count(finite(record.get("reward_queries"))),
+        two(finite(record.get("data_reward_mean"))),
+        precise_percent(None if stage is None else _outside_band(stage)),
+        two(finite(figures.get("reward_mean"))),
+        UNKNOWN if low is None or high is None else f"{two(low)} … {two(high)}",
+        percent(finite(figures.get("correct"))),
+        number(finite(figures.get("gain")), digits=2, sign=True),
+        percent(finite(figures.get("win_rate"))),
+        duration(_seconds(stage)),
+    ]
+
+
+def _seconds(stage: Stage | None) -> float | None:
+    pieces = [] if stage is None else _pieces(stage)
+    return sum(piece.value for piece in pieces) if pieces else None
+
+
+def _outside_band(stage: Stage) -> float | None:
+    """Known as soon as the stage trains."""
+    at_end = finite(stage.record.get("outside_band_at_start"))
+    return finite(stage.run_record.get("outside_band_at_start")) if at_end is None else at_end
+
+
+def _outside_band_chart(stages: Sequence[Stage]) -> str:
+    """How far the policy has left the band before a stage begins: what that stage can no longer train."""
+    series = Series(
+        name="outside",
+        x=[float(stage.number) for stage in stages],
+        y=[_outside_band(stage) for stage in stages],
+        points=True,
+    )
+    if all(value is None for value in series.y):
+        return ""
+    return line_chart(
+        [series],
+        title="Outside the band at the start",
+        note="share of a stage's data, before it trains",
+        x_label="stage",
+        y_format=precise_percent,
+    )
+
+
+def time_chart(run: Run) -> str:
+    """Where each stage's time went; empty where nobody recorded it."""
+    rows = [(f"stage {stage.number}", _pieces(stage)) for stage in run.stages]
+    known = [(label, pieces) for label, pieces in rows if any(piece.value > 0 for piece in pieces)]
+    if not known:
+        return ""
+    return stacked_chart(
+        known,
+        title="Time of each stage",
+        note="of the process that ended it; above: the sums",
+        value_format=duration,
+    )
+
+
+def _pieces(stage: Stage) -> list[Piece]:
+    seconds = part(stage.record, "seconds")
+    return [
+        Piece(name=name, value=value, colour=colour)
+        for key, name, colour in _TIMES
+        if (value := finite(seconds.get(key))) is not None
+    ]

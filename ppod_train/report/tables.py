@@ -1,0 +1,32 @@
+"""Tables of the report, and nested settings as names and texts."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from ppod_train.wording import UNKNOWN
+
+_MAX_ITEMS = 24
+"""Of a list in a table: prompts may be thousands."""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts, which scrolls sideways where it is too wide."""
+    top = "".join(f"<th>{escape(text)}</th>" for text in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def flattened(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as "outer.inner" → text."""
+    flat: dict[str, str] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            left_out = len(value) - _MAX_ITEMS
+            shown = [str(item) for item in value[:_MAX_ITEMS]] + [f"and {left_out} more"] * (left_out > 0)
+            flat[prefix + key] = ", ".join(shown)
+        else:
+            flat[prefix + key] = UNKNOWN if value is None else str(value)
+    return flat
