@@ -15,6 +15,7 @@ from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import atomic_write, sync
 
 _KEPT = 2
+_AVERAGE = "average/"
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 
 
@@ -23,6 +24,7 @@ def save_checkpoint(
     *,
     step: int,
     parameters: Mapping[str, torch.nn.Parameter],
+    average: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
 ) -> None:
@@ -30,6 +32,7 @@ def save_checkpoint(
 
     Args:
         parameters: the trained weights by name, in the optimizer's order.
+        average: their moving average by the same names, or nothing.
         state: JSON values; the training loop's progress and the identities that a resume must agree with.
     """
     from safetensors.torch import save
@@ -39,12 +42,13 @@ def save_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     weights = {name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
+    averaged = {f"{_AVERAGE}{name}": value.cpu().contiguous() for name, value in average.items()}
     moments = {
         f"{name}/{key}": value.detach().cpu().contiguous()
         for name, parameter in parameters.items()
         for key, value in optimizer.state[parameter].items()
     }
-    atomic_write(temporary / _WEIGHTS, save(weights))
+    atomic_write(temporary / _WEIGHTS, save(weights | averaged))
     atomic_write(temporary / _OPTIMIZER, save(moments))
     atomic_write(temporary / _STATE, json.dumps(dict(state), indent=1).encode())
     shutil.rmtree(target, ignore_errors=True)
@@ -74,9 +78,10 @@ def load_checkpoint(
     checkpoint: Path,
     *,
     parameters: Mapping[str, torch.nn.Parameter],
+    average: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Put a checkpoint's weights and optimizer state in place.
+    """Put a checkpoint's weights, their average and optimizer state in place.
 
     Raises:
         DamagedError: a file of the checkpoint cannot be read, or holds other weights than the policy has.
@@ -91,11 +96,13 @@ def load_checkpoint(
         raise DamagedError(
             f"checkpoint {checkpoint} is damaged ({error}): delete it and run again"
         ) from error
-    if weights.keys() != parameters.keys():
+    if weights.keys() != parameters.keys() | {f"{_AVERAGE}{name}" for name in average}:
         raise DamagedError(f"checkpoint {checkpoint} holds other weights than this policy has: delete it")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
+            if name in average:
+                average[name].copy_(weights[f"{_AVERAGE}{name}"])
             optimizer.state[parameter] = {
                 key.rsplit("/", 1)[1]: value if key.endswith("/step") else value.to(parameter.device)
                 for key, value in moments.items()

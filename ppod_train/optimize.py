@@ -17,6 +17,7 @@ from ppod_train.log_probs import batch_log_probs, denoising_scores, forward_nois
 from ppod_train.metrics import StepMetrics, step_metrics
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.objectives.targets import LossOptions
+from ppod_train.policy import update_average
 from ppod_train.settings import TrainSettings
 
 # A backward pass costs about twice a forward: below this share of steps with a gradient, a second forward pass over
@@ -33,6 +34,8 @@ class Trainee:
     reference: Network
     """The network before training."""
     parameters: Mapping[str, torch.nn.Parameter]
+    average: Mapping[str, torch.Tensor]
+    """The moving average of the trained weights by the same names; empty where the policy is the weights themselves."""
     optimizer: torch.optim.Optimizer
     settings: TrainSettings
     batch_size: int
@@ -79,6 +82,7 @@ def train_step(trainee: Trainee, *, step: int, gradient_share: float) -> StepMet
             "train in fp32; the last checkpoint is whole"
         )
     trainee.optimizer.step()
+    update_average(trainee.average, trainee.parameters, settings.ema_decay)
     return step_metrics(
         gradient,
         batch,

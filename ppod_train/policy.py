@@ -6,6 +6,8 @@ ask for it, it is the network without its LoRA, or a copy of the network where a
 
 import copy
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -116,6 +118,30 @@ def reference_network(model: DiffusionModel, *, lora_rank: int) -> Network:
             unet.enable_adapters()
 
     return without_lora
+
+
+@torch.no_grad()
+def update_average(
+    average: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.nn.Parameter], decay: float
+) -> None:
+    """average = decay·average + (1 − decay)·weights, in place; nothing for an empty average."""
+    for name, value in average.items():
+        value.lerp_(parameters[name], 1 - decay)
+
+
+@contextmanager
+def policy_weights(
+    parameters: Mapping[str, torch.nn.Parameter], average: Mapping[str, torch.Tensor]
+) -> Iterator[None]:
+    """The network as the policy inside the block: with the averaged weights in place of the trained ones."""
+    trained = {name: parameters[name].data for name in average}
+    for name, value in average.items():
+        parameters[name].data = value
+    try:
+        yield
+    finally:
+        for name, value in trained.items():
+            parameters[name].data = value
 
 
 def save_policy(model: DiffusionModel, folder: Path) -> None:

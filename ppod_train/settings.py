@@ -39,6 +39,9 @@ class TrainSettings:
     learning_rate: float = 3e-3
     """AdamW's. For full fine-tuning (lora_rank 0) take about a hundredth."""
     weight_decay: float = 0.0
+    ema_decay: float = 0.0
+    """The policy is the exponential moving average of the trained weights: an update keeps this share of it. 0 is the
+    trained weights themselves."""
     max_grad_norm: float = 1.0
     """The gradient is scaled down to this norm where it is larger."""
     num_train_steps: int = 200
@@ -117,6 +120,8 @@ class TrainSettings:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
             if name != "log_ratio_clip" and not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} must be finite")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay must be at least 0 and below 1, not {self.ema_decay}")
         at_least = {
             "pull_back": 0,
             "kl_weight": 0,

@@ -33,7 +33,7 @@ from ppod_train.figures import EvalResult, EvalSettings
 from ppod_train.metrics import StepMetrics
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee, graph_bytes_per_evaluation, train_step
-from ppod_train.policy import reference_network, save_policy, start_from, trainable_parameters
+from ppod_train.policy import policy_weights, reference_network, save_policy, start_from, trainable_parameters
 from ppod_train.run_folder import (
     evaluation_folder,
     forget_after,
@@ -140,6 +140,9 @@ def _trainee(
         sampler=sampler,
         reference=reference,
         parameters=parameters,
+        average={name: value.detach().clone() for name, value in parameters.items()}
+        if settings.ema_decay
+        else {},
         optimizer=torch.optim.AdamW(
             parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         ),
@@ -197,12 +200,13 @@ def _loop(
                     out / "checkpoints",
                     step=progress.step,
                     parameters=trainee.parameters,
+                    average=trainee.average,
                     optimizer=trainee.optimizer,
                     state={"progress": asdict(progress), "identity": identity_of(trainee)},
                 )
     if not settings.eval_every:
         progress.best_step = progress.step
-        save_policy(trainee.sampler.model, out / "policy")
+        _save_policy(trainee, out)
     tracker.end_training()
 
 
@@ -215,31 +219,33 @@ def _evaluate_if_due(
         return
     assert reward is not None
     baseline = read_evaluation(evaluation_folder(out, 0)) if progress.step else None
-    result = evaluate(
-        trainee.sampler.model,
-        reward,
-        EvalSettings(
-            prompts=trained_prompts(trainee.data),
-            batch_size=spec.batch_size,
-            num_images_per_prompt=settings.eval_images_per_prompt,
-            seed=settings.seed,
-            num_inference_steps=spec.num_inference_steps,
-            guidance_scale=spec.guidance_scale,
-            ddim_eta=spec.ddim_eta,
-            negative_prompt=spec.negative_prompt,
-            validation=True,
-        ),
-        baseline=baseline,
+    eval_settings = EvalSettings(
+        prompts=trained_prompts(trainee.data),
+        batch_size=spec.batch_size,
+        num_images_per_prompt=settings.eval_images_per_prompt,
+        seed=settings.seed,
+        num_inference_steps=spec.num_inference_steps,
+        guidance_scale=spec.guidance_scale,
+        ddim_eta=spec.ddim_eta,
+        negative_prompt=spec.negative_prompt,
+        validation=True,
     )
+    with policy_weights(trainee.parameters, trainee.average):
+        result = evaluate(trainee.sampler.model, reward, eval_settings, baseline=baseline)
     write_evaluation(evaluation_folder(out, progress.step), result)
     progress.reward_queries += result.overall.num_images
     if result.overall.reward_mean > progress.best_reward:
         progress.best_reward, progress.best_step = result.overall.reward_mean, progress.step
         progress.evals_since_best = 0
-        save_policy(trainee.sampler.model, out / "policy")
+        _save_policy(trainee, out)
     else:
         progress.evals_since_best += 1
     callbacks.on_eval(progress.step, result)
+
+
+def _save_policy(trainee: Trainee, out: Path) -> None:
+    with policy_weights(trainee.parameters, trainee.average):
+        save_policy(trainee.sampler.model, out / "policy")
 
 
 def _stopped_early(settings: TrainSettings, progress: Progress) -> bool:
@@ -257,7 +263,12 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
     else:
         state = load_state(checkpoint)
         check_same_run(state, identity)
-        load_checkpoint(checkpoint, parameters=trainee.parameters, optimizer=trainee.optimizer)
+        load_checkpoint(
+            checkpoint,
+            parameters=trainee.parameters,
+            average=trainee.average,
+            optimizer=trainee.optimizer,
+        )
         progress = Progress(**state["progress"])
     forget_after(out, progress.step)
     return progress

@@ -78,6 +78,7 @@ def offline(
     lora_rank: train_options.LoraRank = 8,
     learning_rate: train_options.LearningRate = None,
     weight_decay: train_options.WeightDecay = 0.0,
+    ema_decay: train_options.EmaDecay = 0.0,
     max_grad_norm: train_options.MaxGradNorm = 1.0,
     num_train_steps: train_options.NumTrainSteps = 200,
     pairs_per_step: train_options.PairsPerStep = 16,

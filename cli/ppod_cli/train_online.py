@@ -108,6 +108,7 @@ def online(
     lora_rank: train_options.LoraRank = 8,
     learning_rate: train_options.LearningRate = None,
     weight_decay: train_options.WeightDecay = 0.0,
+    ema_decay: train_options.EmaDecay = 0.0,
     max_grad_norm: train_options.MaxGradNorm = 1.0,
     pairs_per_step: train_options.PairsPerStep = 16,
     seed: train_options.Seed = 0,

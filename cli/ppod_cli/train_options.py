@@ -129,6 +129,16 @@ MaxGradNorm = Annotated[
         min=0.0, help="A larger gradient is scaled down to it.", metavar="X", rich_help_panel=_OPTIMIZER
     ),
 ]
+EmaDecay = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="The policy is the moving average of the trained weights, with this decay; 0 is the weights themselves.",
+        metavar="X",
+        rich_help_panel=_OPTIMIZER,
+    ),
+]
 NumTrainSteps = Annotated[
     int, typer.Option(min=1, help="Optimizer steps, at most.", metavar="N", rich_help_panel=_OPTIMIZER)
 ]
