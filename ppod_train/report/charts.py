@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 
 from ppod_train.report.words import count
@@ -65,6 +66,7 @@ def line_chart(
     y_format: Format = number,
     rules: Sequence[tuple[float, str]] = (),
     marks: Sequence[tuple[float, str]] = (),
+    share: bool = False,
 ) -> str:
     """A figure with curves, a legend where there are several, and the values under the pointer.
 
@@ -72,13 +74,14 @@ def line_chart(
         note: one line below the title.
         rules: horizontal lines, (value, label): drawn where they fall into the range.
         marks: what begins where, (x, label): a vertical line with its label above.
+        share: the values are shares, so that the axis keeps to 0 … 1.
     """
     drawn = [thinned(one) for one in series]
     known = [one for one in drawn if any(value is not None for value in one.y)]
     heading = caption(title, note)
     if not known:
         return f'<figure class="chart">{heading}<p class="empty">not recorded</p></figure>'
-    scale = _scale(known)
+    scale = _scale(known, share)
     parts = [_axes(scale, x_label, y_format), _marks(scale, marks)]
     parts += [_band(one, scale) for one in known] + [_curve(one, scale) for one in known]
     parts.append(_rules(scale, rules))
@@ -130,7 +133,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _scale(series: Sequence[Series]) -> _Scale:
+def _scale(series: Sequence[Series], share: bool) -> _Scale:
     xs = [value for one in series for value in one.x]
     ys = [
         value
@@ -149,6 +152,8 @@ def _scale(series: Sequence[Series]) -> _Scale:
     else:
         room = 0.06 * (y_high - y_low)
         y_low, y_high = y_low - room, y_high + room
+    if share:
+        y_low, y_high = max(y_low, 0.0), min(y_high, 1.0)
     return _Scale(x_low=x_low, x_high=x_high, y_low=y_low, y_high=y_high)
 
 
@@ -164,9 +169,10 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 def _axes(scale: _Scale, x_label: str, y_format: Format) -> str:
     marks = []
-    for value in ticks(scale.y_low, scale.y_high, 5):
+    values = ticks(scale.y_low, scale.y_high, 5)
+    for value, text in zip(values, _tick_texts(values, y_format), strict=True):
         y = scale.y(value)
-        marks += [_horizontal(y, "grid"), _text(_LEFT - 6, y + 3.5, short(value, y_format), "end")]
+        marks += [_horizontal(y, "grid"), _text(_LEFT - 6, y + 3.5, text, "end")]
     for value in ticks(scale.x_low, scale.x_high, 5):
         if value == int(value):  # the horizontal axis counts steps
             marks.append(_text(scale.x(value), HEIGHT - _BOTTOM + 14, count(value), "middle"))
@@ -179,6 +185,15 @@ def _horizontal(y: float, kind: str) -> str:
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _tick_texts(values: Sequence[float], y_format: Format) -> list[str]:
+    """The ticks' texts, all with a power of ten or none."""
+    texts = [short(value, y_format) for value in values]
+    powers = ["e" in text for value, text in zip(values, texts, strict=True) if value]
+    if all(powers) or not any(powers):
+        return texts
+    return [short(value, partial(number, digits=5)) for value in values]
 
 
 def short(value: float, y_format: Format) -> str:

@@ -39,6 +39,7 @@ class Figure:
     note: str
     y_format: Format
     interval: tuple[str, str] | None = None
+    share: bool = False
 
 
 _INTERVAL = "shaded: 95 % interval"
@@ -52,7 +53,7 @@ REWARD_BY_QUERIES = Figure(
 )
 FIGURES = (
     REWARD,
-    Figure("correct", "Fully correct images", _INTERVAL, percent, ("correct_low", "correct_high")),
+    Figure("correct", "Fully correct images", _INTERVAL, percent, ("correct_low", "correct_high"), True),
     Figure("check_reward_mean", "Check scorer's reward", "a second scorer, never trained on", two),
     Figure("diversity", "Diversity", "mean distance between images of a prompt", number),
 )
@@ -123,7 +124,12 @@ def figure_chart(shown: Sequence[tuple[Run, str]], figure: Figure, axis: Axis) -
     if not series:
         return ""
     return line_chart(
-        series, title=figure.title, note=figure.note, x_label=axis.label, y_format=figure.y_format
+        series,
+        title=figure.title,
+        note=figure.note,
+        x_label=axis.label,
+        y_format=figure.y_format,
+        share=figure.share,
     )
 
 
@@ -202,4 +208,5 @@ def _metric_chart(
         x_label="step",
         y_format=precise_percent if metric.share else number,
         marks=marks,
+        share=metric.share,
     )

@@ -110,6 +110,7 @@ def _outside_band_chart(stages: Sequence[Stage]) -> str:
         note="share of a stage's data, before it trains",
         x_label="stage",
         y_format=precise_percent,
+        share=True,
     )
 
 

@@ -76,10 +76,11 @@ def _metric_chart(records: Sequence[Record], metric: _Metric, rules: Sequence[tu
     return line_chart(
         series,
         title=metric.title,
-        note=metric.note or ("dashed: the clip band" if rules else ""),
+        note=metric.note or (f"dashed: the clip band, ± {short(rules[0][0], number)}" if rules else ""),
         x_label="timestep",
         y_format=precise_percent if metric.share else number,
         rules=rules,
+        share=metric.share,
     )
 
 

@@ -190,3 +190,17 @@ def test_numbers_are_short() -> None:
     assert short(2e-7, number) == "2e−7" and short(0.5, number) == "0.5" and short(20, number) == "20"
     assert count(12345.0) == "12\N{NARROW NO-BREAK SPACE}345"
     assert [duration(seconds) for seconds in (3.25, 90, 150, 9000)] == ["3.2 s", "90 s", "2.5 min", "2.5 h"]
+
+
+def test_axis_of_shares_keeps_to_what_a_share_can_be() -> None:
+    for value in (0.0, 1.0):
+        chart = line_chart([Series(name="a", x=[1, 2], y=[value] * 2)], title="t", x_label="s", share=True)
+        ticks_of_y = re.findall(r'text-anchor="end">([^<s]+)<', chart)
+        assert len(ticks_of_y) > 1 and all(0 <= float(text) <= 1 for text in ticks_of_y)
+
+
+def test_ticks_have_a_power_of_ten_all_or_none() -> None:
+    chart = line_chart([Series(name="a", x=[1, 2], y=[-0.0006, 0.0014])], title="t", x_label="s")
+    assert ">−0.0005<" in chart and ">0.001<" in chart
+    chart = line_chart([Series(name="a", x=[1, 2], y=[0.0, 2.1e-7])], title="t", x_label="s")
+    assert ">5e−8<" in chart and ">2e−7<" in chart
