@@ -2,8 +2,6 @@
 
 import json
 import math
-import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,69 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import DiffusionModel, load_model
-from ppod_data.errors import ConfigError, DamagedError, DriftError
-from ppod_data.files import sha256_file
+from ppod_data.diffusion.model import load_model
+from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.generate import build_spec, sample_images
-from ppod_data.log_probs import compute_log_probs
-from ppod_train.batches import open_preferences, pairs_of_step, timesteps_of_step
-from ppod_train.metrics import StepMetrics
+from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy import trainable_parameters
 from ppod_train.settings import TrainSettings
-from ppod_train.train import Callbacks, TrainSummary, train_offline
-
-SETTINGS = TrainSettings(
-    num_train_steps=6,
-    pairs_per_step=4,
-    lora_rank=4,
-    log_ratio_clip=0.01,
-    eval_every=3,
-    eval_images_per_prompt=4,
-    checkpoint_every=2,
-    patience=0,
-)
-
-
-class Killed(Exception):
-    """Stands for the end of a process between two steps."""
-
-
-def run(
-    data: Path,
-    out: Path,
-    pipeline: Path,
-    reward: Any,
-    settings: TrainSettings = SETTINGS,
-    *,
-    kill_at: int = -1,
-) -> tuple[TrainSummary, list[StepMetrics]]:
-    """Train as a fresh process would."""
-    steps: list[StepMetrics] = []
-
-    def on_step(metrics: StepMetrics) -> None:
-        steps.append(metrics)
-        if metrics.step == kill_at:
-            raise Killed
-
-    model = load_model(str(pipeline))
-    summary = train_offline(
-        [data], "pairs", out, settings, model=model, reward=reward, callbacks=Callbacks(on_step=on_step)
-    )
-    return summary, steps
-
-
-def compared(out: Path) -> dict[str, str]:
-    """What must be the same for a resumed run: all but times and the tracker's event files."""
-    files = {
-        path.relative_to(out).as_posix(): sha256_file(path)
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and "tensorboard" not in path.parts and path.name != "metrics.jsonl"
-    }
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return files | {
-        "metrics": json.dumps([{k: v for k, v in line.items() if k != "seconds"} for line in lines])
-    }
+from ppod_train.train import train_offline
+from tests.train.conftest import source_of
+from tests.train.running import SETTINGS, Killed, compared, run
 
 
 def test_an_untouched_policy_is_the_reference_exactly(
@@ -103,6 +47,66 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         run(recorded, tmp_path / "killed", tiny_pipeline, redness, kill_at=kill_at)
     run(recorded, tmp_path / "killed", tiny_pipeline, redness)
     assert compared(tmp_path / "killed") == compared(tmp_path / "whole")
+
+
+# Objectives whose step draws noise, has a second network, or reads latents for its advantages.
+@pytest.mark.parametrize("objective", ["diffusion-dpo", "dpok"])
+def test_a_killed_run_of_any_objective_resumes_to_the_same_bytes(
+    recorded: Path, tiny_pipeline: Path, tmp_path: Path, objective: str
+) -> None:
+    settings = TrainSettings.of(
+        objective, num_train_steps=4, pairs_per_step=4, lora_rank=4, eval_every=0, checkpoint_every=2
+    )
+    run(recorded, tmp_path / "whole", tiny_pipeline, None, settings)
+    with pytest.raises(Killed):
+        run(recorded, tmp_path / "killed", tiny_pipeline, None, settings, kill_at=3)
+    run(recorded, tmp_path / "killed", tiny_pipeline, None, settings)
+    assert compared(tmp_path / "killed") == compared(tmp_path / "whole")
+
+
+# What an objective needs to learn from so little: rewards that differ by a hundredth, noise that every step draws anew.
+SUITED: dict[str, dict[str, Any]] = {
+    "sft-best": {"best_of": 4},
+    "prdp": {"reward_temperature": 0.01},
+    "diffusion-dpo": {"learning_rate": 1e-3, "num_train_steps": 20},
+}
+
+
+@pytest.mark.parametrize(
+    ("objective", "lora_rank"), [*((name, 4) for name in OBJECTIVES), ("ppod", 0), ("dpok", 0)]
+)
+def test_every_objective_trains(
+    recorded: Path, tiny_pipeline: Path, tmp_path: Path, objective: str, lora_rank: int
+) -> None:
+    """All of an epoch in every step: the first loss is that of the reference, and it falls."""
+    common: dict[str, Any] = {
+        "num_train_steps": 8,
+        "pairs_per_step": 12 if OBJECTIVES[objective].on_pairs else 8,
+        "lora_rank": lora_rank,
+        "learning_rate": 1e-2 if lora_rank else 1e-4,
+        "eval_every": 0,
+    }
+    settings = TrainSettings.of(objective, **common | SUITED.get(objective, {}))
+    _, steps = run(recorded, tmp_path, tiny_pipeline, None, settings)
+    expected = {
+        "ppod": math.log(2),
+        "ppod-mse": 0.25,
+        "d3po": math.log(2),
+        "diffusion-dpo": math.log(2),
+        "sft": 0.0,
+        "sft-best": 0.0,
+        "ddpo": 0.0,  # standardised advantages have a mean of 0
+    }
+    if objective in expected:
+        assert steps[0].loss == pytest.approx(expected[objective], abs=1e-6)
+    later = [metrics.loss for metrics in steps[len(steps) // 2 :]]
+    assert sum(later) / len(later) < steps[0].loss
+    assert (steps[0].kl is None) == (settings.kl_weight == 0)
+    if settings.kl_weight:
+        assert steps[0].kl == 0.0 and (steps[-1].kl or 0.0) > 0
+    record = json.loads((tmp_path / "run.json").read_text())
+    kind = "pairs/pairs" if OBJECTIVES[objective].on_pairs else "scores/redness"
+    assert record["targets"] == kind and record["settings"]["objective"] == objective
 
 
 def test_a_finished_run_is_left_as_it_is(
@@ -164,26 +168,6 @@ def test_what_cannot_be_trained_is_refused(
         trainable_parameters(half, lora_rank=0, seed=0)
 
 
-def test_drift_of_the_second_data_set_is_seen(
-    recorded: Path, fresh_model: DiffusionModel, record_dataset: Callable[..., Dataset], tmp_path: Path
-) -> None:
-    """The first data set replays exactly; the second one's log-probabilities are another precision's."""
-    other = record_dataset(tmp_path / "other", fresh_model, seed=1)
-    compute_log_probs(Dataset.open(recorded), fresh_model, name="mixed")
-    half = load_model(fresh_model.name, compute_dtype="bf16")
-    compute_log_probs(other, half, name="mixed")
-    with pytest.raises(DriftError, match="worst"):
-        train_offline(
-            [recorded, other.root],
-            "pairs",
-            tmp_path / "run",
-            replace(SETTINGS, log_ratio_clip=1e-5, eval_every=0),
-            model=fresh_model,
-            reward=None,
-            reference_log_probs="mixed",
-        )
-
-
 def test_a_fully_clipped_step_is_the_same_update_in_one_pass_and_two(
     recorded: Path, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
@@ -207,7 +191,7 @@ def test_plain_diffusers_loads_the_kept_policy(
 
     settings = replace(SETTINGS, lora_rank=lora_rank, eval_every=0, learning_rate=1e-2)
     model = load_model(str(tiny_pipeline))
-    train_offline([recorded], "pairs", tmp_path, settings, model=model, reward=None)
+    train_offline(source_of(recorded), tmp_path, settings, model=model, reward=None)
     policy = tmp_path / "policy"
     ours = load_model(str(policy)) if lora_rank == 0 else load_model(str(tiny_pipeline), adapter=str(policy))
     spec = build_spec(model, prompts=["a cat"], num_images_per_prompt=2, num_inference_steps=3, batch_size=2)
@@ -296,124 +280,3 @@ def test_one_pass_and_two_pass_runs_agree(recorded: Path, tiny_pipeline: Path, t
     for a, b in zip(runs["one-pass"], runs["two-pass"], strict=True):
         assert a.loss == pytest.approx(b.loss, rel=1e-5)
         assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-3)
-
-
-def test_pairs_of_an_epoch_are_each_seen_once(recorded: Path, tiny_model: DiffusionModel) -> None:
-    data = open_preferences([recorded], "pairs", policy_fingerprint=tiny_model.fingerprint)
-    seen = [int(i) for step in range(3) for i in pairs_of_step(data, step=step, pairs_per_step=4, seed=0)]
-    assert sorted(seen) == list(range(12))
-    other = [int(i) for step in range(3) for i in pairs_of_step(data, step=step, pairs_per_step=4, seed=1)]
-    assert other != seen and sorted(other) == sorted(seen)
-
-
-def test_a_subset_of_timesteps_is_ascending_and_changes(recorded: Path, tiny_model: DiffusionModel) -> None:
-    data = open_preferences([recorded], "pairs", policy_fingerprint=tiny_model.fingerprint)
-    subsets = [timesteps_of_step(data, step=i, timesteps_per_update=2, seed=0) for i in range(20)]
-    assert all(len(set(subset)) == 2 and subset == sorted(subset) for subset in subsets)
-    assert {step for subset in subsets for step in subset} == set(data.steps)
-    assert timesteps_of_step(data, step=0, timesteps_per_update=None, seed=0) == list(data.steps)
-
-
-def test_a_data_set_of_another_model_is_refused(
-    recorded: Path, tmp_path: Path, tiny_model: DiffusionModel
-) -> None:
-    with pytest.raises(ConfigError, match="another model"):
-        open_preferences([recorded], "pairs", policy_fingerprint="0" * 64)
-    with pytest.raises(ConfigError, match="no pairs named 'best'"):
-        open_preferences([recorded], "best", policy_fingerprint=tiny_model.fingerprint)
-
-
-def test_drift_over_a_tenth_of_the_clip_is_refused(
-    fresh_model: DiffusionModel,
-    tiny_pipeline: Path,
-    record_dataset: Callable[..., Dataset],
-    tmp_path: Path,
-    redness: Any,
-) -> None:
-    """Data made in bf16 and replayed in fp32: the way out is named."""
-    bf16 = load_model(str(tiny_pipeline), compute_dtype="bf16")
-    dataset = record_dataset(tmp_path / "data", bf16)
-    with pytest.raises(DriftError, match="ppod-data log-probs"):
-        train_offline(
-            [dataset.root],
-            "pairs",
-            tmp_path / "run",
-            replace(SETTINGS, log_ratio_clip=1e-5),
-            model=fresh_model,
-            reward=redness,
-        )
-    assert not (tmp_path / "run").exists()
-
-
-def test_recomputed_log_probs_are_the_way_out_of_drift(
-    fresh_model: DiffusionModel,
-    tiny_pipeline: Path,
-    record_dataset: Callable[..., Dataset],
-    tmp_path: Path,
-) -> None:
-    """The data of a bf16 sampler, trained in fp32 on log-probabilities recomputed in fp32: no drift at all."""
-    dataset = record_dataset(tmp_path / "data", load_model(str(tiny_pipeline), compute_dtype="bf16"))
-    summary = compute_log_probs(dataset, fresh_model, name="fp32")
-    assert summary.num_computed == 16 and summary.max_difference is not None
-    assert 1e-6 < summary.max_difference < 0.1
-    assert compute_log_probs(dataset, fresh_model, name="fp32").num_computed == 0
-    settings = replace(SETTINGS, log_ratio_clip=1e-5, eval_every=0)
-    train_offline(
-        [dataset.root],
-        "pairs",
-        tmp_path / "run",
-        settings,
-        model=fresh_model,
-        reward=None,
-        reference_log_probs="fp32",
-    )
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["drift"]["overall_p99"] < 1e-6
-    with pytest.raises(ConfigError, match="another --name"):
-        compute_log_probs(dataset, fresh_model, name="fp32", batch_size=3)
-
-
-def test_a_damaged_trajectory_stops_training(
-    recorded: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
-) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(recorded, copy)
-    tar = next((copy / "trajectories").glob("*.tar"))
-    data = bytearray(tar.read_bytes())
-    row = (
-        Dataset.open(copy)
-        .trajectory_index([Dataset.open(copy).pairs("pairs")["chosen_id"][0].as_py()])
-        .to_pylist()[0]
-    )
-    data[row["traj_offset"] + row["traj_nbytes"] // 2] ^= 1
-    tar.write_bytes(bytes(data))
-    with pytest.raises(DamagedError, match=row["sample_id"]):
-        run(copy, tmp_path / "run", tiny_pipeline, redness, replace(SETTINGS, pairs_per_step=12))
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"objective": "dpo"}, "objective dpo"),
-        ({"log_ratio_clip": 0.0}, "log_ratio_clip"),
-        ({"learning_rate": float("nan")}, "learning_rate"),
-        ({"num_train_steps": 0}, "num_train_steps"),
-        ({"timesteps_per_update": 0}, "timesteps_per_update"),
-        ({"lora_rank": -1}, "lora_rank"),
-        ({"gradient": "three-pass"}, "three-pass"),
-    ],
-)
-def test_impossible_settings_are_named(options: dict[str, Any], named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
-        replace(SETTINGS, **options).validate()
-
-
-def test_every_setting_is_read() -> None:
-    """A field that nothing reads is a dead knob."""
-    import dataclasses
-
-    import ppod_train
-
-    folder = Path(next(iter(ppod_train.__path__)))
-    source = "".join(path.read_text() for path in folder.rglob("*.py") if path.name != "settings.py")
-    for field in dataclasses.fields(TrainSettings):
-        assert f"settings.{field.name}" in source, f"nothing reads {field.name}"
