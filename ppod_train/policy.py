@@ -87,6 +87,11 @@ def start_from(model: DiffusionModel, start: Path) -> str:
     if lora:
         weights = {f"{lora_name(key)}.default.weight": value for key, value in weights.items()}
     parameters = {name: value for name, value in unet.named_parameters() if value.requires_grad}
+    if lora and (others := weights.keys() - parameters.keys()):
+        raise ConfigError(
+            f"the policy {start} does not fit: it has {min(others)}, which is not trained here; start from a policy "
+            "that ppod-train wrote"
+        )
     for name, parameter in parameters.items():
         if name not in weights or weights[name].shape != parameter.shape:
             raise ConfigError(
