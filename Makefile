@@ -11,7 +11,7 @@ DEMO_PROMPTS := --prompt "A green colored rabbit" --prompt "Four wolves in the p
                 --prompt "A cat and a dog" --prompt "A dog on the moon"
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow check lint types layers docs format wheel demo scenes sweep bench clean
+.PHONY: help install test test-slow check lint types layers docs format wheel demo scenes sweep experiments bench clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,13 @@ scenes: install  ## train the embedded model and its scorers again (hours; needs
 
 sweep: install  ## the sweep behind the trainer's defaults (half an hour)
 	$(BIN)/python docs/experiments/sweep.py
+
+experiments: install  ## every experiment of docs/experiments.md, in build/experiments (hours; go on by running it again)
+	$(BIN)/python docs/experiments/tune.py
+	$(BIN)/python docs/experiments/run.py --backwards & $(BIN)/python docs/experiments/run.py; wait
+	$(BIN)/python docs/experiments/run.py
+	$(BIN)/python docs/experiments/stability.py
+	$(BIN)/python docs/experiments/collect.py
 
 bench: install  ## every benchmark: ratios measured side by side
 	failed=0; for script in benchmarks/bench_*.py; do $(BIN)/python $$script || failed=1; done; exit $$failed

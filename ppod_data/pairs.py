@@ -68,6 +68,7 @@ def rank(
     strategy: str = "random",
     num_pairs_per_prompt: int | None = None,
     min_margin: float = 0.0,
+    label_temperature: float | None = None,
     seed: int = 0,
 ) -> PairSummary:
     """Write `pairs/<name>.parquet`: pairs of rated images of the same prompt.
@@ -79,12 +80,16 @@ def rank(
             all: every pair of a prompt.
         num_pairs_per_prompt: unless given, 256 for random and 1 for best-worst.
         min_margin: a pair is usable when its scores differ by more than this.
+        label_temperature: the label is σ(margin / label_temperature), Bradley and Terry's probability that chosen is
+            preferred; None for 1.
 
     Raises:
         ConfigError: an option out of its range, an unknown score table, scores of other images, no pair at
             all, or a table of this name that was made otherwise. Nothing is written then.
     """
     limit = _check_options(strategy, num_pairs_per_prompt, min_margin)
+    if label_temperature is not None and not (math.isfinite(label_temperature) and label_temperature > 0):
+        raise ConfigError(f"label_temperature is {label_temperature}: it must be a positive number")
     path = dataset.root / "pairs" / f"{check_name(name, 'a table of pairs')}.parquet"
     scored = _Scored.read(dataset, reward)
     selections = {
@@ -92,6 +97,9 @@ def rank(
         for prompt, (_, scores) in scored.prompts.items()
     }
     columns = _columns(scored, selections, f"reward:{reward}")
+    if label_temperature is not None:
+        margins = np.array(columns["margin"])
+        columns["label"] = (1 / (1 + np.exp(-margins / label_temperature))).tolist()
     summary = _summarise(scored, selections, columns["margin"])
     if summary.num_pairs == 0:
         raise ConfigError(
@@ -99,7 +107,7 @@ def rank(
             f" at most {min_margin}, {summary.num_unscored} images without a score: lower --min-margin, or"
             " make more images of each prompt"
         )
-    options = {
+    options: dict[str, Any] = {
         "reward": reward,
         "scorer": scored.scorer,
         "revision": scored.revision,
@@ -109,6 +117,8 @@ def rank(
         "min_margin": min_margin,
         "seed": seed,
     }
+    if label_temperature is not None:
+        options["label_temperature"] = label_temperature
     table = pa.table(columns, schema=PAIRS)
     metadata = {_METADATA: canonical_json({**options, "counts": asdict(summary)}).encode()}
     _write_once(path, table.replace_schema_metadata({**table.schema.metadata, **metadata}), options)
@@ -283,9 +293,10 @@ def _write_once(path: Path, table: Any, options: dict[str, Any]) -> None:
     if existing.equals(table, check_metadata=True):
         return
     old = json.loads((existing.schema.metadata or {}).get(_METADATA, b"{}"))
-    for key, value in options.items():
-        if old.get(key) != value:
+    for key in [key for key in {**options, **old} if key != "counts"]:
+        if old.get(key) != options.get(key):
             raise ConfigError(
-                f"pairs/{path.name} was made with {key} {old.get(key)!r}, not {value!r}: give another --name"
+                f"pairs/{path.name} was made with {key} {old.get(key)!r}, not {options.get(key)!r}: "
+                "give another --name"
             )
     raise ConfigError(f"pairs/{path.name} was made from other scores or fewer images: give another --name")

@@ -20,10 +20,10 @@ from ppod_data.dataset import Dataset, latent_rows
 from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.errors import ConfigError
 from ppod_data.files import canonical_json
-from ppod_data.log_probs import policy_of
 from ppod_data.spec import GenerationSpec
 from ppod_train.advantages import Rated
 from ppod_train.objectives import Objective
+from ppod_train.reference import reference_log_probs_of
 
 # What data sets that are trained on together must share: the sampler is part of the policy.
 _SHARED = (
@@ -155,7 +155,7 @@ def open_training_data(
                 f"{source.target_table(objective)} of {dataset.root} is empty: nothing to train on"
             )
         index = dataset.trajectory_index(ids).to_pylist()
-        log_probs = _reference_log_probs(dataset, index, policy_fingerprint, source.reference_log_probs)
+        log_probs = reference_log_probs_of(dataset, index, policy_fingerprint, source.reference_log_probs)
         reference += [log_probs[row["sample_id"]] for row in index]
         rows += [row | {"dataset": number} for row in index]
     if "margins" in objective.needs and np.isnan(pairs.margins).any():
@@ -265,34 +265,6 @@ def _check_alike(spec: GenerationSpec, dataset: Dataset) -> None:
             f"{dataset.root} lacks {len(missing)} of {dataset.spec.num_shards} shards: "
             "run its ppod-gen again to finish it"
         )
-
-
-def _reference_log_probs(
-    dataset: Dataset, index: Sequence[dict[str, Any]], policy_fingerprint: str, name: str | None
-) -> dict[str, list[float | None]]:
-    """sample_id -> log π_ref: as recorded where the reference made the data, else from a table of log_probs/."""
-    whose = f"was made by another model ({dataset.spec.model})"
-    if name is None and dataset.spec.policy_fingerprint == policy_fingerprint:
-        return {row["sample_id"]: row["log_probs"] for row in index}
-    names = dataset.log_prob_names() if name is None else [name]
-    made_by = dataset.spec.policy_fingerprint
-    for table_name in names:
-        table = dataset.log_probs(table_name)
-        if policy_of(table) == policy_fingerprint:
-            values = zip(table["sample_id"].to_pylist(), table["log_probs"].to_pylist(), strict=True)
-            known = dict(values)
-            if all(row["sample_id"] in known for row in index):
-                return known
-            raise ConfigError(
-                f"{dataset.root}/log_probs/{table_name} lacks some samples: run its `ppod-data log-probs` again"
-            )
-        if name is not None:
-            made_by, whose = policy_of(table), f"has under log_probs/{name} those of another model"
-    raise ConfigError(
-        f"{dataset.root} {whose}, fingerprint {made_by[:16]}…, than the reference "
-        f"({policy_fingerprint[:16]}…): give the model that made the data, or compute the reference's "
-        "log-probabilities with `ppod-data log-probs`"
-    )
 
 
 def _fingerprint(

@@ -30,9 +30,10 @@ class OnlineSettings:
 
     num_stages: int = 4
     strategy: str = "random"
-    """Which pairs: `ppod_data.pairs.rank`, as the two below."""
+    """Which pairs: `ppod_data.pairs.rank`, as the three below."""
     num_pairs_per_prompt: int | None = None
     min_margin: float = 0.0
+    label_temperature: float | None = None
     eval_images_per_prompt: int = 64
     """Images of the evaluation on validation noise after every stage; 0 for none, which keeps the last policy."""
     train: TrainSettings = field(default_factory=lambda: TrainSettings(num_train_steps=50, eval_every=0))

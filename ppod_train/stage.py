@@ -114,6 +114,7 @@ def _pair(run: OnlineRun, dataset: Dataset) -> None:
             strategy=settings.strategy,
             num_pairs_per_prompt=settings.num_pairs_per_prompt,
             min_margin=settings.min_margin,
+            label_temperature=settings.label_temperature,
             seed=dataset.spec.seed,
         )
 

@@ -23,6 +23,7 @@ _RANK_EXAMPLES = (
     "ppod-pair rank data --reward scenes",
     "ppod-pair rank data --num-pairs-per-prompt 500 --min-margin 0.5 --name wide",
     "ppod-pair rank data --reward scenes --strategy best-worst --name extremes",
+    "ppod-pair rank data --label-temperature 1 --name soft",
 )
 
 commands = new_commands("Make preferences: pairs of images of the same prompt.", examples=_RANK_EXAMPLES[:1])
@@ -54,6 +55,14 @@ def rank(
         float,
         typer.Option(min=0.0, help="Scores of a pair differ by more than this.", metavar="X"),
     ] = 0.0,
+    label_temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="Labels are σ(margin / X), the chance that chosen is preferred, instead of 1.",
+            show_default="hard labels",
+            metavar="X",
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(help="Name of the table of pairs.", show_default="the reward's name", metavar="NAME"),
@@ -82,6 +91,7 @@ def rank(
             strategy=strategy,
             num_pairs_per_prompt=num_pairs_per_prompt,
             min_margin=min_margin,
+            label_temperature=label_temperature,
             seed=seed,
         )
         write_card(opened.root)

@@ -71,6 +71,12 @@ NumPairs = Annotated[
         rich_help_panel=_PAIRS,
     ),
 ]
+LabelTemperature = Annotated[
+    float | None,
+    typer.Option(
+        help="As in ppod-pair rank.", show_default="hard labels", metavar="X", rich_help_panel=_PAIRS
+    ),
+]
 MinMargin = Annotated[
     float,
     typer.Option(
@@ -95,6 +101,7 @@ def online(
     strategy: Strategy = "random",
     num_pairs_per_prompt: NumPairs = None,
     min_margin: MinMargin = 0.0,
+    label_temperature: LabelTemperature = None,
     objective: train_options.Objective = "ppod",
     dpo_beta: train_options.DpoBeta = None,
     log_ratio_clip: train_options.LogRatioClip = None,
@@ -154,6 +161,7 @@ def online(
             strategy=strategy,
             num_pairs_per_prompt=num_pairs_per_prompt,
             min_margin=min_margin,
+            label_temperature=label_temperature,
             eval_images_per_prompt=eval_images_per_prompt,
             train=train_settings({**ctx.params, "batch_size": None}, eval_every=0),
         )

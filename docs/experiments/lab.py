@@ -1,8 +1,8 @@
 """What the experiments share: a method, its training at a fixed number of reward queries, and its evaluation.
 
 Every run has a folder, with its settings and seed in run.json or online.json and its figures in result.json. What is
-done is kept: a script that is killed goes on where it was, and several processes share the work (`once` takes a run by a
-lock). Each uses one thread.
+done is kept: a script that is killed goes on where it was, and several processes share the work (`once` takes a run by
+a lock). Each uses one thread.
 """
 
 import json

@@ -15,57 +15,61 @@ from lab import TUNING_PROMPTS, Method, judge, once, slug, train
 
 SEED = 1000
 PROMPTS = TUNING_PROMPTS[1:3]
-PESSIMISTIC = {"clip_mode": "pessimistic-step"}
+
+
+def trial(objective: str, stages: int = 1, **settings: Any) -> Method:
+    return Method(objective=objective, stages=stages, settings=settings)
+
 
 TRIALS: dict[str, list[Method]] = {
     "ppod-online": [
-        Method(objective="ppod", stages=4),
-        Method(objective="ppod", stages=4, settings={"clip_anchor": "stage"}),
-        Method(objective="ppod", stages=4, settings={"clip_anchor": "stage", **PESSIMISTIC}),
-        Method(objective="ppod", stages=8, settings={"clip_anchor": "stage"}),
-        Method(objective="ppod", stages=4, settings={"log_ratio_clip": 0.03, **PESSIMISTIC}),
+        trial("ppod", 4),
+        trial("ppod", 4, clip_anchor="stage"),
+        trial("ppod", 4, ema_decay=0.9),
+        trial("ppod", 4, clip_anchor="stage", ema_decay=0.9),
+        trial("ppod", 4, ema_decay=0.8),
     ],
     "ppod-offline": [
-        Method(objective="ppod"),
-        Method(objective="ppod", settings=PESSIMISTIC),
-        Method(objective="ppod", settings={"log_ratio_clip": 0.03}),
-        Method(objective="ppod", settings={"log_ratio_clip": 0.003}),
-        Method(objective="ppod", settings={"log_ratio_clip": 0.03, **PESSIMISTIC}),
+        trial("ppod"),
+        trial("ppod", ema_decay=0.9),
+        trial("ppod", learning_rate=1.5e-3),
+        trial("ppod", log_ratio_clip=0.03, ema_decay=0.9),
+        trial("ppod", clip_mode="pessimistic-step", ema_decay=0.9),
     ],
     "sft": [
-        Method(objective="sft"),
-        Method(objective="sft", settings={"reward_temperature": 0.3}),
-        Method(objective="sft-best"),
-        Method(objective="sft", settings={"reward_temperature": 0.3, "learning_rate": 1e-3}),
-        Method(objective="sft", settings={"reward_temperature": 0.3, "learning_rate": 6e-3}),
+        trial("sft"),
+        trial("sft", reward_temperature=0.3),
+        trial("sft-best"),
+        trial("sft", reward_temperature=0.3, learning_rate=6e-3),
+        trial("sft", reward_temperature=0.3, ema_decay=0.9),
     ],
     "ddpo": [
-        Method(objective="ddpo", stages=4),
-        Method(objective="ddpo", stages=8),
-        Method(objective="ddpo", stages=8, settings={"log_ratio_clip": 0.001}),
-        Method(objective="ddpo", stages=8, settings={"learning_rate": 1e-3}),
-        Method(objective="ddpo", stages=16),
+        trial("ddpo", 8),
+        trial("ddpo", 16),
+        trial("ddpo", 8, learning_rate=6e-3),
+        trial("ddpo", 8, log_ratio_clip=0.001),
+        trial("ddpo", 4, ema_decay=0.9),
     ],
     "dpok": [
-        Method(objective="dpok", stages=4),
-        Method(objective="dpok", stages=8),
-        Method(objective="dpok", stages=8, settings={"kl_weight": 1.0}),
-        Method(objective="dpok", stages=8, settings={"log_ratio_clip": 0.001}),
-        Method(objective="dpok", stages=16),
+        trial("dpok", 8),
+        trial("dpok", 16),
+        trial("dpok", 8, learning_rate=6e-3),
+        trial("dpok", 8, kl_weight=1.0),
+        trial("dpok", 4, ema_decay=0.9),
     ],
     "d3po": [
-        Method(objective="d3po", stages=4),
-        Method(objective="d3po", stages=4, settings={"log_ratio_clip": 0.1}),
-        Method(objective="d3po", stages=4, settings={"log_ratio_clip": 0.03, "dpo_beta": 100.0}),
-        Method(objective="d3po", stages=8, settings={"log_ratio_clip": 0.03}),
-        Method(objective="d3po", stages=4, settings={"log_ratio_clip": 0.03, "learning_rate": 1e-3}),
+        trial("d3po", 4),
+        trial("d3po", 4, log_ratio_clip=0.1),
+        trial("d3po", 4, log_ratio_clip=0.1, ema_decay=0.9),
+        trial("d3po", 8, log_ratio_clip=0.03),
+        trial("d3po", 4, log_ratio_clip=0.03, dpo_beta=100.0),
     ],
     "prdp": [
-        Method(objective="prdp", stages=4),
-        Method(objective="prdp", stages=4, settings={"reward_temperature": 3.0}),
-        Method(objective="prdp", stages=4, settings={"log_ratio_clip": 0.03, "reward_temperature": 3.0}),
-        Method(objective="prdp", stages=8, settings={"reward_temperature": 3.0}),
-        Method(objective="prdp", stages=4, settings={"dpo_beta": 30.0}),
+        trial("prdp", 4),
+        trial("prdp", 4, reward_temperature=3.0),
+        trial("prdp", 4, reward_temperature=3.0, ema_decay=0.9),
+        trial("prdp", 8, reward_temperature=3.0),
+        trial("prdp", 4, reward_temperature=3.0, log_ratio_clip=0.03),
     ],
 }
 
@@ -74,10 +78,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
     parser.add_argument("--only", nargs="*", default=list(TRIALS), help="methods")
+    parser.add_argument("--backwards", action="store_true", help="take the trials from the end")
     arguments = parser.parse_args()
     rows: dict[str, list[dict[str, Any]]] = {}
     for name in arguments.only:
-        for number, method in enumerate(TRIALS[name]):
+        trials = list(enumerate(TRIALS[name]))
+        for number, method in reversed(trials) if arguments.backwards else trials:
             found: dict[str, Any] = {}
             for prompt in PROMPTS:
                 shared = arguments.out / "tune" / slug(prompt)
@@ -99,7 +105,7 @@ def main() -> None:
             }
             rows.setdefault(name, []).append(row)
             print(name, number, [round(item["reward_mean"], 2) for item in found.values()], flush=True)
-    if set(arguments.only) == set(TRIALS):
+    if set(arguments.only) == set(TRIALS) and not arguments.backwards:
         Path(__file__).with_name("tune.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 

@@ -280,3 +280,17 @@ def test_two_revisions_in_one_table_are_refused(tmp_path: Path) -> None:
     last.write_bytes(kept)
     with pytest.raises(ConfigError, match="mixes scorers or revisions"):
         rank(one, reward="r", name="p")
+
+
+def test_soft_labels_are_the_chance_that_chosen_is_preferred(dataset: Dataset) -> None:
+    write_scores(dataset, [float(i % 7) for i in range(14)], name="soft")
+    rank(dataset, reward="soft", name="soft", strategy="all", label_temperature=2.0)
+    table = dataset.pairs("soft")
+    margins = np.array(table["margin"].to_pylist())
+    assert len(set(margins)) > 3
+    expected = 1 / (1 + np.exp(-margins / 2.0))
+    assert np.array(table["label"].to_pylist()) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ConfigError, match=r"label_temperature 2\.0, not None"):
+        rank(dataset, reward="soft", name="soft", strategy="all")
+    with pytest.raises(ConfigError, match="label_temperature is 0"):
+        rank(dataset, reward="soft", name="softer", strategy="all", label_temperature=0.0)

@@ -1,0 +1,417 @@
+"""Figures, tables and pictures of what run.py has finished.
+
+    python docs/experiments/collect.py [--out build/experiments]
+
+Writes docs/experiments/figure*.json, table1.json and so on, plots (PNG) and tables (Markdown, in tables.md) beside this
+file, and the first seed's policies of figure 3 to docs/experiments/policies.
+
+Intervals are 95 %: a bootstrap that draws training runs with replacement, and images within each. With three runs the
+spread between runs is known badly, so the mean of every run is in the JSON as well.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from lab import PAPER_PROMPTS, slug
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from plan import METHODS, SEEDS
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+NAMES = ("pretrained", *METHODS)
+COLOURS = {
+    "pretrained": "#8b8b93",
+    "sft": "#d69a00",
+    "dpok": "#1a9c6e",
+    "ddpo": "#8a5bd1",
+    "d3po": "#d1477f",
+    "prdp": "#4b8b12",
+    "ppod-offline": "#7fb2ec",
+    "ppod-online": "#2a78d6",
+}
+Json = dict[str, Any]
+
+
+def evaluations(folders: Sequence[Path]) -> list[Json]:
+    """The eval.json of every folder that has one."""
+    return [
+        json.loads((folder / "eval.json").read_text())
+        for folder in folders
+        if (folder / "eval.json").exists()
+    ]
+
+
+def runs(out: Path, group: str, prompt: str, name: str, seeds: Sequence[int] = SEEDS) -> list[Path]:
+    """The finished runs of a method on a prompt."""
+    folders = [out / group / slug(prompt) / f"{name}-seed-{seed}" for seed in seeds]
+    return [folder for folder in folders if (folder / "result.json").exists()]
+
+
+def summary(folders: Sequence[Path], inner: str = "eval") -> Json | None:
+    """The figures of several runs together; None where there is no run."""
+    records = evaluations([folder / inner for folder in folders])
+    if not records:
+        return None
+    rewards = [values_of(record, "rewards") for record in records]
+    low, high = two_level(rewards)
+    correct = [values_of(record, "correct") for record in records]
+    correct_low, correct_high = two_level(correct)
+    return {
+        "reward_mean": mean(rewards),
+        "reward_low": low,
+        "reward_high": high,
+        "correct": mean(correct),
+        "correct_low": correct_low,
+        "correct_high": correct_high,
+        "check_reward_mean": mean([values_of(record, "check_rewards") for record in records]),
+        "diversity": float(np.mean([record["overall"]["diversity"] for record in records])),
+        "reward_of_each_run": [round(float(values.mean()), 4) for values in rewards],
+        "num_images": int(sum(map(len, rewards))),
+        "seeds": [int(folder.name.rsplit("-", 1)[1]) for folder in folders],
+    }
+
+
+def values_of(record: Json, key: str) -> NDArray[np.float64]:
+    """One value an image, over all prompts of an evaluation."""
+    return np.concatenate([np.array(item[key], dtype=np.float64) for item in record["images"].values()])
+
+
+def mean(groups: Sequence[NDArray[np.float64]]) -> float:
+    return float(np.mean([values.mean() for values in groups]))
+
+
+def two_level(groups: Sequence[NDArray[np.float64]], resamples: int = 2000) -> tuple[float, float]:
+    """The 95 % interval of the mean over runs: runs drawn with replacement, and images within each."""
+    rng = np.random.default_rng(0)
+    means = np.array(
+        [values[rng.integers(0, len(values), (resamples, len(values)))].mean(axis=1) for values in groups]
+    )
+    drawn = rng.integers(0, len(groups), (len(groups), resamples))
+    low, high = np.quantile(means[drawn, np.arange(resamples)].mean(axis=0), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def figure3(out: Path) -> Json:
+    """prompt -> method -> figures."""
+    found: Json = {}
+    for prompt in PAPER_PROMPTS:
+        for name in NAMES:
+            if figures := summary(runs(out, "figure3", prompt, name)):
+                found.setdefault(prompt, {})[name] = figures
+    return found
+
+
+def figure6(out: Path) -> Json:
+    """prompt -> seen or unseen -> online and offline by stage: what 1, 2, 3 and 4 quarters of the queries give."""
+    found: Json = {}
+    for prompt in PAPER_PROMPTS:
+        online = runs(out, "figure3", prompt, "ppod-online")
+        whole = runs(out, "figure3", prompt, "ppod-offline")
+        for kind, suffix in (("seen", ""), ("unseen", "-unseen")):
+            last = "eval" if kind == "seen" else "unseen/eval"
+            start = runs(out, "figure3", prompt, "pretrained")
+            by_stage = [summary(start, last)]
+            by_stage += [summary(online, f"stage-{stage}{suffix}/eval") for stage in (1, 2, 3)]
+            by_stage.append(summary(online, last))
+            offline = [by_stage[0], by_stage[1]]  # the first stage is offline training, to the bit
+            offline += [summary(runs(out, "figure6", prompt, f"ppod-offline-{s}"), last) for s in (2, 3)]
+            offline.append(summary(whole, last))
+            if all(by_stage) and all(offline):
+                found.setdefault(prompt, {})[kind] = {"ppod-online": by_stage, "ppod-offline": offline}
+    return found
+
+
+def frequency(out: Path) -> Json:
+    """prompt -> number of stages -> figures, seeds 0 and 1."""
+    found: Json = {}
+    for prompt in PAPER_PROMPTS:
+        for stages in (1, 2, 4, 8, 16):
+            group, name = {
+                1: ("figure3", "ppod-offline"),
+                4: ("figure3", "ppod-online"),
+            }.get(stages, ("frequency", f"stages-{stages}"))
+            if figures := summary(runs(out, group, prompt, name, SEEDS[:2])):
+                found.setdefault(prompt, {})[str(stages)] = figures
+    return found
+
+
+def table1(out: Path) -> Json:
+    """Cross-entropy beside squared error, offline: prompt -> objective -> figures."""
+    found: Json = {}
+    for prompt in PAPER_PROMPTS:
+        for name, group in (("ppod-offline", "figure3"), ("ppod-mse", "table1")):
+            if figures := summary(runs(out, group, prompt, name)):
+                found.setdefault(prompt, {})["ppod" if name == "ppod-offline" else name] = figures
+    return found
+
+
+def figure2(out: Path) -> Json:
+    """prompt -> with or without the clip -> the learning curve."""
+    found: Json = {}
+    for prompt in PAPER_PROMPTS:
+        for name in ("clip", "no-clip"):
+            for folder in runs(out, "figure2", prompt, name, SEEDS[:1]):
+                found.setdefault(prompt, {})[name] = json.loads((folder / "result.json").read_text())
+    return found
+
+
+def same_shards(out: Path) -> Json:
+    """prompt -> objective -> figures, all on the first seed's offline data set."""
+    found: Json = {}
+    for prompt in PAPER_PROMPTS:
+        places = [("figure3", name) for name in ("pretrained", "sft", "ppod-offline")]
+        places += [("table1", "ppod-mse")]
+        places += [
+            ("same-shards", name) for name in ("dpok", "ddpo", "d3po", "prdp", "sft-best", "diffusion-dpo")
+        ]
+        for group, name in places:
+            if figures := summary(runs(out, group, prompt, name, SEEDS[:1])):
+                found.setdefault(prompt, {})[name] = figures
+    return found
+
+
+def beyond(out: Path) -> Json:
+    """prompt -> change -> figures, the first seed."""
+    found: Json = {}
+    names = ("anchor-reference", "anchor-stage", "pessimistic-step", "pessimistic-pair", "shared-noise")
+    for prompt in PAPER_PROMPTS:
+        places = [("figure3", "pretrained"), ("figure3", "ppod-offline"), ("figure3", "ppod-online")]
+        places += [("beyond", name) for name in (*names, "all-timesteps", "pairs-1", "shuffled")]
+        for group, name in places:
+            if figures := summary(runs(out, group, prompt, name, SEEDS[:1])):
+                found.setdefault(prompt, {})[name] = figures
+    folder = out / "beyond" / "several" / "four-prompts-seed-0"
+    for record in evaluations([folder / "eval"]):
+        for prompt, figures in record["prompts"].items():
+            found.setdefault(prompt, {})["four-prompts"] = figures
+    return found
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------------
+
+
+def plot_figure3(figures: Json) -> None:
+    """Bars with intervals, a panel a prompt."""
+    fig, axes = plt.subplots(1, len(figures), figsize=(3.4 * len(figures), 3.8), sharey=True)
+    for axis, (prompt, methods) in zip(np.atleast_1d(axes), figures.items(), strict=True):
+        for x, name in enumerate(name for name in NAMES if name in methods):
+            item = methods[name]
+            axis.errorbar(
+                x,
+                item["reward_mean"],
+                yerr=[
+                    [item["reward_mean"] - item["reward_low"]],
+                    [item["reward_high"] - item["reward_mean"]],
+                ],
+                fmt="o",
+                color=COLOURS[name],
+                capsize=4,
+                markersize=7,
+            )
+            axis.plot([x + 0.22] * len(item["seeds"]), item["reward_of_each_run"], ".", color="#aaaaaa")
+        axis.set_xticks(range(len(methods)), [n for n in NAMES if n in methods], rotation=60, ha="right")
+        axis.set_title(prompt, fontsize=10)
+        axis.grid(axis="y", alpha=0.3)
+    np.atleast_1d(axes)[0].set_ylabel("mean reward")
+    _save(fig, "figure3.png")
+
+
+def plot_stages(figures: Json) -> None:
+    """Online by stage beside offline at the same queries and updates; seen above, unseen below."""
+    fig, axes = plt.subplots(2, len(figures), figsize=(3.4 * len(figures), 5.6), sharex=True, squeeze=False)
+    for column, (prompt, kinds) in enumerate(figures.items()):
+        for row, kind in enumerate(("seen", "unseen")):
+            axis = axes[row][column]
+            for name in ("ppod-offline", "ppod-online"):
+                items = kinds[kind][name]
+                axis.plot(
+                    range(5), [item["reward_mean"] for item in items], "o-", color=COLOURS[name], label=name
+                )
+                axis.fill_between(
+                    range(5),
+                    [item["reward_low"] for item in items],
+                    [item["reward_high"] for item in items],
+                    color=COLOURS[name],
+                    alpha=0.15,
+                )
+            axis.set_title(f"{prompt}, {kind}", fontsize=9)
+            axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize=8)
+    axes[1][0].set_xlabel("quarters of the reward queries and updates")
+    axes[0][0].set_ylabel("mean reward")
+    _save(fig, "figure6.png")
+
+
+def plot_curves(figures: Json) -> None:
+    """Reward over updates with and without the clip."""
+    fig, axes = plt.subplots(1, len(figures), figsize=(3.4 * len(figures), 3.2), squeeze=False)
+    for axis, (prompt, curves) in zip(axes[0], figures.items(), strict=True):
+        for name, colour in (("clip", "#2a78d6"), ("no-clip", "#d64541")):
+            if name in curves:
+                curve = curves[name]
+                axis.plot(curve["steps"], curve["reward_mean"], "o-", color=colour, label=name)
+                axis.fill_between(
+                    curve["steps"], curve["reward_low"], curve["reward_high"], color=colour, alpha=0.15
+                )
+        axis.set_title(prompt, fontsize=10)
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize=8)
+    axes[0][0].set_xlabel("updates")
+    axes[0][0].set_ylabel("mean validation reward")
+    _save(fig, "figure2.png")
+
+
+def plot_frequency(figures: Json) -> None:
+    """Reward by the number of stages at equal queries and updates."""
+    fig, axis = plt.subplots(figsize=(5.4, 3.4))
+    for prompt, by_stages in figures.items():
+        stages = [int(count) for count in by_stages]
+        items = list(by_stages.values())
+        line = axis.plot(stages, [item["reward_mean"] for item in items], "o-", label=prompt)[0]
+        axis.fill_between(
+            stages,
+            [item["reward_low"] for item in items],
+            [item["reward_high"] for item in items],
+            color=line.get_color(),
+            alpha=0.12,
+        )
+    axis.set_xscale("log", base=2)
+    axis.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+    axis.set_xlabel("stages")
+    axis.set_ylabel("mean reward")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    _save(fig, "frequency.png")
+
+
+def grid(name: str, rows: Sequence[tuple[str, Path]]) -> None:
+    """The kept images of several evaluations of one prompt below each other, the same seeds in a column."""
+    rows = [(label, folder) for label, folder in rows if (folder / "images.png").exists()]
+    if not rows:
+        return
+    sheets = [Image.open(folder / "images.png").convert("RGB") for _, folder in rows]
+    scale, left = 2, 150
+    width = max(sheet.width for sheet in sheets) * scale + left
+    heights = [sheet.height * scale + 6 for sheet in sheets]
+    picture = Image.new("RGB", (width, sum(heights)), (255, 255, 255))
+    draw, top = ImageDraw.Draw(picture), 0
+    font = ImageFont.load_default(size=16)
+    for (label, _), sheet, height in zip(rows, sheets, heights, strict=True):
+        draw.text((8, top + sheet.height * scale / 2), label, (40, 40, 40), font, anchor="lm")
+        large = sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.LANCZOS)
+        picture.paste(large, (left, top))
+        top += height
+    picture.save(HERE / name)
+
+
+def grids(out: Path) -> None:
+    """Figures 4, 5 and 8: methods side by side, stages, unseen prompts, cross-entropy beside squared error."""
+    for prompt in PAPER_PROMPTS:
+        base = out / "figure3" / slug(prompt)
+        grid(f"grid-{slug(prompt)}.png", [(name, base / f"{name}-seed-0" / "eval") for name in NAMES])
+        online = base / "ppod-online-seed-0"
+        stages = [("pretrained", base / "pretrained-seed-0" / "eval")]
+        stages += [(f"stage {stage}", online / f"stage-{stage}" / "eval") for stage in (1, 2, 3)]
+        grid(f"stages-{slug(prompt)}.png", [*stages, ("stage 4", online / "eval")])
+        unseen = [("pretrained", base / "pretrained-seed-0" / "unseen" / "eval")]
+        grid(f"unseen-{slug(prompt)}.png", [*unseen, ("ppod-online", online / "unseen" / "eval")])
+        losses = [("cross-entropy", base / "ppod-offline-seed-0" / "eval")]
+        losses.append(("squared error", out / "table1" / slug(prompt) / "ppod-mse-seed-0" / "eval"))
+        grid(f"losses-{slug(prompt)}.png", losses)
+
+
+def _save(fig: Any, name: str) -> None:
+    fig.tight_layout()
+    fig.savefig(HERE / name, dpi=110)
+    plt.close(fig)
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+
+def table(title: str, figures: Json) -> str:
+    """Markdown: a row a method, a column a prompt, reward with its interval and the share of correct images."""
+    prompts = list(figures)
+    names = list(dict.fromkeys(name for methods in figures.values() for name in methods))
+    lines = [f"### {title}", "", f"| | {' | '.join(prompts)} | mean |", "|---" * (len(prompts) + 2) + "|"]
+    for name in names:
+        items = [figures[prompt].get(name) for prompt in prompts]
+        cells = [
+            f"{i['reward_mean']:.2f} ({i['reward_low']:.2f} … {i['reward_high']:.2f}), {i['correct']:.0%}"
+            if i
+            else ""
+            for i in items
+        ]
+        known = [i for i in items if i]
+        overall = (
+            f"{np.mean([i['reward_mean'] for i in known]):.2f}, {np.mean([i['correct'] for i in known]):.0%}"
+        )
+        lines.append(f"| {name} | {' | '.join(cells)} | {overall} |")
+    return "\n".join(lines).replace("-", "−").replace("|−−−", "|---") + "\n"
+
+
+def keep_policies(out: Path) -> None:
+    """The first seed's LoRA of every row of figure 3."""
+    for prompt in PAPER_PROMPTS:
+        for name in METHODS:
+            for folder in runs(out, "figure3", prompt, name, SEEDS[:1]):
+                target = HERE / "policies" / slug(prompt) / name
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.copytree(folder / "run" / "policy", target)
+
+
+def tables(figures: Json) -> Iterator[str]:
+    titles = {
+        "figure3": "Figure 3: every method at equal reward queries, three training seeds",
+        "table1": "Table 1: cross-entropy beside squared error, offline",
+        "frequency": "Number of stages at equal queries and updates, two training seeds",
+        "same-shards": "All objectives offline on the same stored shards, one seed",
+        "beyond": "One change at a time, one seed",
+    }
+    for name, title in titles.items():
+        if figures.get(name):
+            yield table(title, figures[name])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=Path("build/experiments"))
+    out = parser.parse_args().out
+    makers: dict[str, Callable[[Path], Json]] = {
+        "figure3": figure3,
+        "figure6": figure6,
+        "figure2": figure2,
+        "table1": table1,
+        "frequency": frequency,
+        "same-shards": same_shards,
+        "beyond": beyond,
+    }
+    figures = {name: make(out) for name, make in makers.items()}
+    for name, values in figures.items():
+        if values:
+            (HERE / f"{name}.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    plots = {
+        "figure3": plot_figure3,
+        "figure6": plot_stages,
+        "figure2": plot_curves,
+        "frequency": plot_frequency,
+    }
+    for name, plot in plots.items():
+        if figures[name]:
+            plot(figures[name])
+    grids(out)
+    keep_policies(out)
+    (HERE / "tables.md").write_text("\n".join(tables(figures)))
+
+
+if __name__ == "__main__":
+    main()
