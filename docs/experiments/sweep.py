@@ -20,6 +20,7 @@ from ppod_data.generate import build_spec, generate
 from ppod_data.pairs import rank
 from ppod_data.rewards import load_reward
 from ppod_data.score import score
+from ppod_train.data import DataSource
 from ppod_train.eval_files import read_evaluation
 from ppod_train.run_folder import evaluation_folder
 from ppod_train.settings import TrainSettings
@@ -77,7 +78,8 @@ def make_data(root: Path) -> Dataset:
 def train(root: Path, out: Path, pairs: str, change: dict[str, Any]) -> None:
     """One run of the sweep."""
     settings = replace(CENTRE, **change)
-    train_offline([root], pairs, out, settings, model=load_model("scenes"), reward=load_reward("scenes"))
+    source = DataSource(roots=[root], pairs=pairs, scores="scenes")
+    train_offline(source, out, settings, model=load_model("scenes"), reward=load_reward("scenes"))
 
 
 def figures(out: Path, name: str, pairs: str, change: dict[str, Any]) -> dict[str, object]:

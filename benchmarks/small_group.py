@@ -1,0 +1,127 @@
+"""What the benchmarks of training steps work on: images of one prompt by the embedded model, scored and paired, and a
+policy a little away from the reference that made them.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from ppod_data.dataset import Dataset
+from ppod_data.diffusion.model import load_model
+from ppod_data.generate import build_spec, generate, prepare_sampler
+from ppod_data.score import score
+from ppod_data.tables import PAIRS, write_table
+from ppod_train.batches import load_batch
+from ppod_train.data import DataSource, TrainingData, open_training_data
+from ppod_train.objectives import OBJECTIVES
+from ppod_train.optimize import Trainee
+from ppod_train.policy import reference_network, trainable_parameters
+from ppod_train.settings import TrainSettings
+
+BATCH = 64
+"""Evaluations in one network call."""
+
+
+class Brightness:
+    """A reward that costs nothing."""
+
+    name, revision = "brightness", "1"
+
+    def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
+        return [float(np.asarray(image).mean()) for image in images]
+
+
+def make_group(root: Path, group: int, steps: int) -> None:
+    """`group` scored images, with the tables of pairs `disjoint` and `all`."""
+    model = load_model("scenes")
+    spec = build_spec(
+        model,
+        prompts=["a cat and a dog"],
+        num_images_per_prompt=group,
+        num_inference_steps=steps,
+        batch_size=BATCH,
+    )
+    generate(root, spec, model, shards=[0])
+    dataset = Dataset.open(root)
+    score(dataset, Brightness(), name="brightness")
+    _write_pairs(dataset, "disjoint", [(i, group - 1 - i) for i in range(group // 2)])
+    _write_pairs(dataset, "all", list(combinations(range(group), 2)))
+
+
+def open_group(root: Path, objective: str, pairs: str = "disjoint") -> TrainingData:
+    """The training data of an objective."""
+    return open_training_data(
+        DataSource(roots=[root], pairs=pairs, scores="brightness"),
+        OBJECTIVES[objective],
+        policy_fingerprint=Dataset.open(root).spec.policy_fingerprint,
+        best_of=2,
+    )
+
+
+def make_trainee(root: Path, **settings: Any) -> Trainee:
+    """A LoRA of rank 8 that has moved a little; every step does the same work, since its rate is next to nothing."""
+    model = load_model("scenes")
+    reference = reference_network(model, lora_rank=8)
+    parameters = trainable_parameters(model, lora_rank=8, seed=0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    data = open_group(root, "ppod")
+    return Trainee(
+        data=data,
+        sampler=prepare_sampler(data.spec, model),
+        reference=reference,
+        parameters=parameters,
+        average={},
+        optimizer=torch.optim.AdamW(parameters.values(), lr=1e-30),
+        settings=TrainSettings(pairs_per_step=len(data.chosen), **settings),
+        batch_size=BATCH,
+        graph_bytes=0,
+        scorer="",
+        start_fingerprint=model.fingerprint,
+    )
+
+
+def bare_calls(trainee: Trainee, *, backward: bool) -> Callable[[], None]:
+    """The network alone on every (trajectory, timestep), timestep by timestep in chunks."""
+    data, unet = trainee.data, trainee.sampler.model.pipeline.unet
+    batch = load_batch(data, data.units, data.steps, "cpu")
+    latents = batch.latents[batch.current].flatten(0, 1)
+    timesteps = trainee.sampler.schedule.timesteps[batch.step_index].repeat_interleave(len(data.rows))
+    embeds = trainee.sampler.conditioning.prompt_embeds[batch.prompt_index].repeat(len(data.steps), 1, 1)
+    chunks = list(zip(*(torch.split(tensor, BATCH) for tensor in (latents, timesteps, embeds)), strict=True))
+
+    def run() -> None:
+        with torch.set_grad_enabled(backward):
+            for sample, timestep, embed in chunks:
+                output = unet(sample, timestep, encoder_hidden_states=embed, return_dict=False)[0]
+                if backward:
+                    output.backward(torch.ones_like(output))
+
+    return run
+
+
+def _write_pairs(dataset: Dataset, name: str, pairs: list[tuple[int, int]]) -> None:
+    """A pair table of sample numbers (chosen, rejected)."""
+    rows = dataset.samples(["sample_id", "prompt_id"]).to_pylist()
+    table = [
+        {
+            "pair_id": f"{number:032x}",
+            "prompt_id": rows[chosen]["prompt_id"],
+            "chosen_id": rows[chosen]["sample_id"],
+            "rejected_id": rows[rejected]["sample_id"],
+            "label": 1.0,
+            "margin": 1.0,
+            "source": "benchmark",
+            "votes": None,
+        }
+        for number, (chosen, rejected) in enumerate(pairs)
+    ]
+    write_table(dataset.root / "pairs" / f"{name}.parquet", pa.Table.from_pylist(table, schema=PAIRS))
