@@ -280,3 +280,16 @@ def test_one_pass_and_two_pass_runs_agree(recorded: Path, tiny_pipeline: Path, t
     for a, b in zip(runs["one-pass"], runs["two-pass"], strict=True):
         assert a.loss == pytest.approx(b.loss, rel=1e-5)
         assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-3)
+
+
+def test_with_a_kl_the_graph_is_kept_however_much_is_clipped(
+    recorded: Path, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    """Every step has a KL, so all are back-propagated: a second pass would save nothing. Without one it does."""
+    settings = replace(SETTINGS, log_ratio_clip=1e-6, learning_rate=1e-2, eval_every=0, num_train_steps=3)
+    for kl_weight, expected in ((1.0, [True, True, True]), (0.0, [True, True, False])):
+        out = tmp_path / str(kl_weight)
+        _, steps = run(recorded, out, tiny_pipeline, None, replace(settings, kl_weight=kl_weight))
+        assert steps[1].gradient_share < 0.5
+        assert [metrics.one_pass for metrics in steps] == expected
+        assert (steps[1].kl is not None) == (kl_weight > 0)
