@@ -21,6 +21,10 @@ class SpecMismatchError(ConfigError):
     """The data set folder was made with another generation spec."""
 
 
+class NothingToLearnError(ConfigError):
+    """The rewards tell no two images of a prompt apart: there is no pair, or every advantage is zero."""
+
+
 class DamagedError(PpodError, RuntimeError):
     """A stored file does not hold the bytes that were committed."""
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError
+from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.files import canonical_json
 from ppod_data.noise import generator
 from ppod_data.score import OK
@@ -84,8 +84,9 @@ def rank(
             preferred; None for 1.
 
     Raises:
-        ConfigError: an option out of its range, an unknown score table, scores of other images, no pair at
-            all, or a table of this name that was made otherwise. Nothing is written then.
+        ConfigError: an option out of its range, an unknown score table, scores of other images, or a table of this
+            name that was made otherwise. Nothing is written then.
+        NothingToLearnError: there is no pair at all.
     """
     limit = _check_options(strategy, num_pairs_per_prompt, min_margin)
     if label_temperature is not None and not (math.isfinite(label_temperature) and label_temperature > 0):
@@ -102,7 +103,7 @@ def rank(
         columns["label"] = (1 / (1 + np.exp(-margins / label_temperature))).tolist()
     summary = _summarise(scored, selections, columns["margin"])
     if summary.num_pairs == 0:
-        raise ConfigError(
+        raise NothingToLearnError(
             f"no pair in {dataset.root}: {summary.num_ties} ties, {summary.num_below_margin} with a margin of"
             f" at most {min_margin}, {summary.num_unscored} images without a score: lower --min-margin, or"
             " make more images of each prompt"

@@ -86,16 +86,7 @@ def load_checkpoint(
     Raises:
         DamagedError: a file of the checkpoint cannot be read, or holds other weights than the policy has.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights = load_file(checkpoint / _WEIGHTS)
-        moments = load_file(checkpoint / _OPTIMIZER)
-    except (OSError, SafetensorError) as error:
-        raise DamagedError(
-            f"checkpoint {checkpoint} is damaged ({error}): delete it and run again"
-        ) from error
+    weights = _read(checkpoint, _WEIGHTS)
     if weights.keys() != parameters.keys() | {f"{_AVERAGE}{name}" for name in average}:
         raise DamagedError(f"checkpoint {checkpoint} holds other weights than this policy has: delete it")
     with torch.no_grad():
@@ -103,11 +94,40 @@ def load_checkpoint(
             parameter.copy_(weights[name])
             if name in average:
                 average[name].copy_(weights[f"{_AVERAGE}{name}"])
-            optimizer.state[parameter] = {
-                key.rsplit("/", 1)[1]: value if key.endswith("/step") else value.to(parameter.device)
-                for key, value in moments.items()
-                if key.rsplit("/", 1)[0] == name
-            }
+    load_optimizer(checkpoint, parameters=parameters, optimizer=optimizer)
+
+
+def load_optimizer(
+    checkpoint: Path,
+    *,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Put a checkpoint's optimizer state in place, and leave the weights alone: a later stage goes on with it.
+
+    Raises:
+        DamagedError: the file cannot be read.
+    """
+    moments = _read(checkpoint, _OPTIMIZER)
+    for name, parameter in parameters.items():
+        optimizer.state[parameter] = {
+            key.rsplit("/", 1)[1]: value if key.endswith("/step") else value.to(parameter.device)
+            for key, value in moments.items()
+            if key.rsplit("/", 1)[0] == name
+        }
+
+
+def _read(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(checkpoint / name)
+    except (OSError, SafetensorError) as error:
+        raise DamagedError(
+            f"checkpoint {checkpoint} is damaged ({error}): delete it and run again"
+        ) from error
+    return tensors
 
 
 def check_same_run(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset, latent_rows
 from ppod_data.diffusion.schedule import build_schedule
-from ppod_data.errors import ConfigError
+from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.files import canonical_json
 from ppod_data.spec import GenerationSpec
 from ppod_train.advantages import Rated
@@ -176,7 +176,9 @@ def open_training_data(
         advantages[:, list(steps)] = objective.advantages(rated)
     units = np.arange(len(pairs.chosen)) if objective.on_pairs else np.flatnonzero(advantages.any(axis=1))
     if not len(units):
-        raise ConfigError(f"all rewards of {source.roots[0]} are equal within each prompt: nothing to learn")
+        raise NothingToLearnError(
+            f"all rewards of {source.roots[0]} are equal within each prompt: nothing to learn"
+        )
     return TrainingData(
         datasets=datasets,
         spec=spec,

@@ -49,6 +49,8 @@ def train_online(
 ) -> OnlineSummary:
     """Run every stage that is not done; run again, it goes on where it was. More stages may be added to a finished run.
 
+    A stage whose rewards tell no two images of a prompt apart ends the run: there is nothing left to learn.
+
     Args:
         reference: the pretrained model, a whole pipeline: the KL anchor of all stages.
         build_spec: the spec of a stage's data set, given the policy that samples it.
@@ -56,6 +58,7 @@ def train_online(
 
     Raises:
         ConfigError: settings that contradict each other or the run in `out`.
+        NothingToLearnError: the rewards tell no two images of the reference apart.
         Others as `generate`, `score`, `rank`, `compute_log_probs`, `train_offline` and `evaluate`.
     """
     settings.validate()
@@ -73,7 +76,11 @@ def train_online(
     _write_record(run)
     if settings.eval_images_per_prompt:
         stage_evaluation(run, 0)
-    records = [run_stage(run, stage) for stage in range(1, settings.num_stages + 1)]
+    records: list[StageRecord] = []
+    for stage in range(1, settings.num_stages + 1):
+        records.append(run_stage(run, stage))
+        if records[-1].steps == 0:
+            break
     return _finish(run, records)
 
 
@@ -117,7 +124,7 @@ def _short(value: object) -> str:
 
 def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
     """Keep the policy: of the stage with the best mean reward, or the last where none was evaluated."""
-    last = run.settings.num_stages
+    last = sum(record.steps > 0 for record in records)
     rewards: list[float] = []
     if run.settings.eval_images_per_prompt:
         rewards = [stage_evaluation(run, stage).overall.reward_mean for stage in range(last + 1)]
@@ -130,6 +137,7 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
     before = len(read_evaluation(run.out / "evals" / "stage-00").measurements) if rewards else 0
     summary = OnlineSummary(
         stages=last,
+        converged=records[-1].steps == 0,
         best_stage=best,
         reward_before=rewards[0] if rewards else None,
         reward_best=rewards[best] if rewards else None,

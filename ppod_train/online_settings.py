@@ -58,10 +58,11 @@ class StageRecord:
     """Images scored in this stage, for its data and for its evaluation."""
     data_reward_mean: float
     """Mean reward of the stage's data: of the policy that the stage started from."""
-    outside_band_at_start: float
+    outside_band_at_start: float | None
     """Share of the stage's steps outside ± log_ratio_clip of the reference before its first update: with the clip
-    anchored at the reference they have no gradient."""
+    anchored at the reference they have no gradient. None where nothing was trained."""
     steps: int
+    """0 where the stage's rewards tell no two images of a prompt apart: nothing is left to learn, and the run ends."""
     seconds: Mapping[str, float]
     """Of generate, score, pair, log_probs, train and evaluate, of the process that ended the stage."""
 
@@ -71,6 +72,9 @@ class OnlineSummary:
     """How an online run ended; written to summary.json."""
 
     stages: int
+    """Stages that were trained."""
+    converged: bool
+    """Whether the run ended because there was nothing left to learn."""
     best_stage: int
     reward_before: float | None
     """Mean validation reward of the reference; None without evaluations."""

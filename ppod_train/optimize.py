@@ -31,8 +31,8 @@ class Trainee:
 
     data: TrainingData
     sampler: Sampler
-    reference: Network
-    """The network before training."""
+    reference: Network | None
+    """The network before training; None where neither a KL nor noise predictions ask for it."""
     parameters: Mapping[str, torch.nn.Parameter]
     average: Mapping[str, torch.Tensor]
     """The moving average of the trained weights by the same names; empty where the policy is the weights themselves."""
@@ -116,6 +116,7 @@ def _evaluated(trainee: Trainee, batch: TrainingBatch, *, step: int) -> tuple[Ev
         kl_to = trainee.reference if settings.kl_weight else None
         evaluate = batch_log_probs(trainee.data.spec, sampler, batch, kl_to=kl_to)
         return evaluate, batch.reference_log_probs
+    assert trainee.reference is not None
     noise = forward_noise(batch, step=step, seed=settings.seed)
     with torch.no_grad():
         fixed = denoising_scores(sampler, trainee.reference, batch, noise=noise)

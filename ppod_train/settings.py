@@ -107,6 +107,8 @@ class TrainSettings:
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} {getattr(self, name)} is unknown: {', '.join(known)} are known")
         self._refuse_unread()
+        if self.pull_back and not math.isfinite(self.log_ratio_clip):
+            raise ConfigError("pull_back leads back to a band: give a finite log_ratio_clip")
         positive = (
             "dpo_beta",
             "log_ratio_clip",

@@ -11,6 +11,7 @@ import numpy as np
 
 from ppod_data.card import write_card
 from ppod_data.dataset import Dataset
+from ppod_data.errors import NothingToLearnError
 from ppod_data.generate import generate
 from ppod_data.log_probs import compute_log_probs
 from ppod_data.pairs import rank
@@ -59,7 +60,7 @@ class OnlineRun:
 
 
 def run_stage(run: OnlineRun, stage: int) -> StageRecord:
-    """Do what is missing of a stage."""
+    """Do what is missing of a stage. The first one raises NothingToLearnError where there is nothing to learn."""
     done = run.folder(stage) / "stage.json"
     if done.exists():
         return StageRecord(**json.loads(done.read_text()))
@@ -71,30 +72,39 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     with _timed(seconds, "score"):
         run.callbacks.on_phase(stage, "score", dataset.spec.num_samples)
         score(dataset, run.reward, name=run.reward.name, on_batch=run.callbacks.on_units)
-    with _timed(seconds, "pair"):
-        _pair(run, dataset)
-    with _timed(seconds, "log_probs"):
-        if stage > 1:
-            _reference_log_probs(run, stage, dataset)
+    steps, judged = 0, 0
+    try:
+        with _timed(seconds, "pair"):
+            _pair(run, dataset)
+        with _timed(seconds, "log_probs"):
+            if stage > 1:
+                _reference_log_probs(run, stage, dataset)
+        with _timed(seconds, "train"):
+            steps = _train(run, stage, data)
+    except NothingToLearnError:
+        if stage == 1:
+            raise
     write_card(data)
-    with _timed(seconds, "train"):
-        steps = _train(run, stage, data)
-    with _timed(seconds, "evaluate"):
-        judged = stage_evaluation(run, stage).overall.num_images if run.settings.eval_images_per_prompt else 0
+    if steps and run.settings.eval_images_per_prompt:
+        with _timed(seconds, "evaluate"):
+            judged = stage_evaluation(run, stage).overall.num_images
     scores = np.array(dataset.scores(run.reward.name)["score"].to_pylist(), dtype=np.float64)
     record = StageRecord(
         stage=stage,
         reward_queries=len(scores) + judged,
         data_reward_mean=float(np.nanmean(scores)),
-        outside_band_at_start=json.loads((run.folder(stage) / "run" / "run.json").read_text())[
-            "outside_band_at_start"
-        ],
+        outside_band_at_start=_outside_band(run, stage) if steps else None,
         steps=steps,
         seconds=seconds,
     )
     write_json(done, asdict(record))
     run.callbacks.on_stage(record)
     return record
+
+
+def _outside_band(run: OnlineRun, stage: int) -> float:
+    record = json.loads((run.folder(stage) / "run" / "run.json").read_text())
+    return float(record["outside_band_at_start"])
 
 
 def _generate(run: OnlineRun, stage: int, data: Path) -> None:
@@ -140,6 +150,7 @@ def _train(run: OnlineRun, stage: int, data: Path) -> int:
         model=run.load(run.reference),
         reward=None,
         start=run.policy_folder(stage - 1) if stage > 1 else None,
+        optimizer_of=run.folder(stage - 1) / "run" if stage > 1 else None,
         callbacks=Callbacks(
             on_start=lambda drift, step: run.callbacks.on_units(step),
             on_step=lambda metrics: run.callbacks.on_units(1),

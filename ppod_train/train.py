@@ -6,7 +6,7 @@ What is written where: `ppod_train.run_folder`.
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
-from ppod_data.generate import prepare_sampler
 from ppod_data.rewards import RewardModel
 from ppod_data.threads import one_thread
 from ppod_train.batches import trained_prompts
@@ -22,18 +21,19 @@ from ppod_train.checkpoint import (
     check_same_run,
     latest_checkpoint,
     load_checkpoint,
+    load_optimizer,
     load_state,
     save_checkpoint,
 )
-from ppod_train.data import DataSource, open_training_data
-from ppod_train.drift import Drift, check_drift, measure_drift
+from ppod_train.data import DataSource
+from ppod_train.drift import Drift
 from ppod_train.eval_files import read_evaluation, write_evaluation
 from ppod_train.evaluate import evaluate
 from ppod_train.figures import EvalResult, EvalSettings
 from ppod_train.metrics import StepMetrics
-from ppod_train.objectives import OBJECTIVES
-from ppod_train.optimize import Trainee, graph_bytes_per_evaluation, train_step
-from ppod_train.policy import policy_weights, reference_network, save_policy, start_from, trainable_parameters
+from ppod_train.optimize import Trainee, train_step
+from ppod_train.policy import policy_weights, save_policy
+from ppod_train.prepare import prepare
 from ppod_train.run_folder import (
     evaluation_folder,
     forget_after,
@@ -90,6 +90,7 @@ def train_offline(
     model: DiffusionModel,
     reward: RewardModel | None,
     start: Path | None = None,
+    optimizer_of: Path | None = None,
     callbacks: Callbacks | None = None,
 ) -> TrainSummary:
     """Train `model` in place on recorded data; run again, it goes on where it was.
@@ -98,6 +99,7 @@ def train_offline(
         model: the reference, freshly loaded: the KL anchor of every objective.
         reward: scores validation images; needed unless settings.eval_every is 0.
         start: folder of the policy to start from, as an earlier run wrote it; None starts from the reference.
+        optimizer_of: folder of the run whose optimizer's moments to go on with, as the stages of an online run do.
 
     Raises:
         ConfigError: settings, data or model that contradict each other or the run in `out`.
@@ -109,8 +111,12 @@ def train_offline(
         raise ConfigError("evaluation while training needs a reward: give one, or --eval-every 0")
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
-        trainee = _trainee(source, model, settings, scorer, start)
-        drift = _checked_drift(trainee)
+        trainee, drift = prepare(source, model, settings, scorer, start)
+        if optimizer_of is not None:
+            checkpoint = latest_checkpoint(optimizer_of / "checkpoints")
+            if checkpoint is None:
+                raise ConfigError(f"{optimizer_of} has no checkpoint, whose optimizer was to go on")
+            load_optimizer(checkpoint, parameters=trainee.parameters, optimizer=trainee.optimizer)
         out.mkdir(parents=True, exist_ok=True)
         progress = _resume(out, trainee)
         if progress.step == 0:
@@ -119,57 +125,6 @@ def train_offline(
         callbacks.on_start(drift, progress.step)
         _loop(out, trainee, progress, reward, callbacks)
         return _finish(out, settings, progress)
-
-
-def _trainee(
-    source: DataSource, model: DiffusionModel, settings: TrainSettings, scorer: str, start: Path | None
-) -> Trainee:
-    data = open_training_data(
-        source,
-        OBJECTIVES[settings.objective],
-        policy_fingerprint=model.fingerprint,
-        temperature=settings.reward_temperature,
-        best_of=settings.best_of,
-    )
-    reference = reference_network(model, lora_rank=settings.lora_rank)
-    parameters = trainable_parameters(model, lora_rank=settings.lora_rank, seed=settings.seed)
-    start_fingerprint = model.fingerprint if start is None else start_from(model, start)
-    sampler = prepare_sampler(replace(data.spec, prompts=data.prompts), model)
-    return Trainee(
-        data=data,
-        sampler=sampler,
-        reference=reference,
-        parameters=parameters,
-        average={name: value.detach().clone() for name, value in parameters.items()}
-        if settings.ema_decay
-        else {},
-        optimizer=torch.optim.AdamW(
-            parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        ),
-        settings=settings,
-        batch_size=settings.batch_size or data.spec.batch_size,
-        graph_bytes=graph_bytes_per_evaluation(sampler, data),
-        scorer=scorer,
-        start_fingerprint=start_fingerprint,
-    )
-
-
-def _checked_drift(trainee: Trainee) -> Drift:
-    """The drift of the reference; where training starts from the policy that made the data, that policy's is checked
-    as well."""
-    data, settings, sampler = trainee.data, trainee.settings, trainee.sampler
-    count, size = settings.drift_samples, trainee.batch_size
-    drift = measure_drift(
-        data, replace(sampler, network=trainee.reference), num_trajectories=count, batch_size=size
-    )
-    check_drift(drift, settings.log_ratio_clip)
-    made_by_start = {dataset.spec.policy_fingerprint for dataset in data.datasets} == {
-        trainee.start_fingerprint
-    }
-    if made_by_start and trainee.start_fingerprint != sampler.model.fingerprint:
-        behaviour = measure_drift(data, sampler, num_trajectories=count, batch_size=size, recorded=True)
-        check_drift(behaviour, settings.log_ratio_clip)
-    return drift
 
 
 def _loop(

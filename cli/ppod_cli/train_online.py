@@ -235,6 +235,12 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
             f"{name.replace('_', '-')} {clock(s)}" for name, s in record.seconds.items() if s >= 0.5
         )
         shown.advance(1)
+        if record.steps == 0:
+            shown.say(
+                f"stage {record.stage} of {stages}: the reward tells no two images of a prompt apart by enough; "
+                "nothing is left to learn, and the run ends"
+            )
+            return
         shown.say(
             f"stage {record.stage} of {stages}: its data's mean reward {record.data_reward_mean:.4g}, "
             f"{record.outside_band_at_start:.0%} of steps outside the band at the start; {times}"

@@ -36,7 +36,7 @@ PAPER_PROMPTS = (
     "A dog on the moon",
 )
 TUNING_PROMPTS = ("a red colored wolf", "three cats in the park", "a bird and a pig", "a rabbit on the beach")
-QUERIES = 512
+QUERIES = 256
 """Images whose reward a method may ask for, for each prompt."""
 UPDATES = 96
 """Optimizer steps, for every method."""

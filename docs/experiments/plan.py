@@ -25,11 +25,11 @@ METHODS: dict[str, Method] = {
     "dpok": Method(objective="dpok", stages=8),
     "ddpo": Method(objective="ddpo", stages=8),
     "d3po": Method(objective="d3po", stages=4),
-    "prdp": Method(objective="prdp", stages=4),
+    "prdp": Method(objective="prdp", stages=4, settings={"reward_temperature": 3.0, "ema_decay": 0.9}),
     "ppod-offline": OFFLINE,
     "ppod-online": ONLINE,
 }
-"""Figure 3: every method at its own best of five settings."""
+"""Figure 3: every method at its own best of four settings."""
 
 
 def changed(method: Method, **settings: Any) -> Method:
@@ -108,7 +108,7 @@ def table1() -> Iterator[Run]:
 
 def frequency() -> Iterator[Run]:
     """The paper's conjecture that more frequent stages do better; 1 and 4 stages are in figure3."""
-    for seed in SEEDS[:2]:
+    for seed in SEEDS[:1]:
         for prompt in PAPER_PROMPTS:
             for stages in (2, 8, 16):
                 method = replace(ONLINE, stages=stages)
@@ -118,8 +118,9 @@ def frequency() -> Iterator[Run]:
 
 
 def same_shards() -> Iterator[Run]:
-    """Every objective offline on the same stored shards, the first seed's."""
-    for prompt in PAPER_PROMPTS:
+    """Every objective offline on the same stored shards: the first seed's, of a prompt that counts and one that
+    composes."""
+    for prompt in PAPER_PROMPTS[1:3]:
         for name in ("dpok", "ddpo", "d3po", "prdp"):
             method = replace(METHODS[name], stages=1)
             yield Run(group="same-shards", name=name, method=method, prompts=(prompt,), seed=0)
@@ -130,7 +131,7 @@ def same_shards() -> Iterator[Run]:
 
 
 def beyond() -> Iterator[Run]:
-    """One change at a time to the first seed's runs of figure3."""
+    """One change at a time to the first seed's runs of figure3, on a prompt that counts and one that composes."""
     online = {
         "anchor-reference": changed(ONLINE, clip_anchor="reference"),
         "anchor-stage": changed(ONLINE, clip_anchor="stage"),
@@ -140,7 +141,7 @@ def beyond() -> Iterator[Run]:
         "all-timesteps": changed(ONLINE, timesteps_per_update=19, pairs_per_step=2),
         "pairs-1": replace(ONLINE, pairs={"num_pairs_per_prompt": 128}),
     }
-    for prompt in PAPER_PROMPTS:
+    for prompt in PAPER_PROMPTS[1:3]:
         for name, method in online.items():
             yield Run(group="beyond", name=name, method=method, prompts=(prompt,), seed=0)
         yield Run(

@@ -29,6 +29,9 @@ from ppod_train.run_folder import evaluation_folder
 from ppod_train.settings import TrainSettings
 from ppod_train.train import train_offline
 
+UNSEEN_IMAGES = 128
+"""Of each unseen prompt."""
+
 
 def place(out: Path, run: Run) -> Path:
     """The folder of a run: experiment, prompt, name and seed."""
@@ -61,17 +64,25 @@ def carry_out(out: Path, run: Run, folder: Path) -> dict[str, Any]:
     record: dict[str, Any] = {"seed": run.seed, "figures": judge(folder, policy, run.prompts, seed=run.seed)}
     unseen = UNSEEN.get(run.prompts[0], ())
     if run.also.get("unseen"):
-        record["unseen"] = judge(folder / "unseen", policy, unseen, images=256, seed=run.seed)
+        record["unseen"] = judge(folder / "unseen", policy, unseen, images=UNSEEN_IMAGES, seed=run.seed)
     if run.also.get("stages"):
         record["stages"] = [
             {
                 "seen": judge(folder / f"stage-{stage}", at, run.prompts, images=256, seed=run.seed),
-                "unseen": judge(folder / f"stage-{stage}-unseen", at, unseen, images=256, seed=run.seed),
+                "unseen": judge(
+                    folder / f"stage-{stage}-unseen", at, unseen, images=UNSEEN_IMAGES, seed=run.seed
+                ),
             }
             for stage in range(1, run.method.stages)
-            for at in [folder / "run" / f"stage-{stage:02d}" / "run" / "policy"]
+            for at in [policy_after(folder, stage)]
         ]
     return record
+
+
+def policy_after(folder: Path, stage: int) -> Path:
+    """The policy after a stage of an online run; the last one of a run that had nothing left to learn before."""
+    policies = sorted((folder / "run").glob("stage-*/run/policy"))
+    return policies[min(stage, len(policies)) - 1]
 
 
 def learning_curve(out: Path, run: Run, folder: Path) -> dict[str, Any]:
@@ -126,7 +137,7 @@ def pretrained(out: Path) -> None:
         for prompt in PAPER_PROMPTS:
 
             def run(folder: Path, prompt: str = prompt, seed: int = seed) -> dict[str, Any]:
-                unseen = judge(folder / "unseen", None, UNSEEN[prompt], images=256, seed=seed)
+                unseen = judge(folder / "unseen", None, UNSEEN[prompt], images=UNSEEN_IMAGES, seed=seed)
                 return {"seed": seed, "figures": judge(folder, None, [prompt], seed=seed), "unseen": unseen}
 
             once(out / "figure3" / slug(prompt) / f"pretrained-seed-{seed}", run)
@@ -136,10 +147,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
     parser.add_argument("--only", nargs="*", default=list(EXPERIMENTS), choices=list(EXPERIMENTS))
+    parser.add_argument("--names", nargs="*", help="names of runs, such as ppod-online")
     parser.add_argument("--backwards", action="store_true", help="take the runs from the end")
     arguments = parser.parse_args()
     for name in arguments.only:
-        runs = list(EXPERIMENTS[name]())
+        runs = [run for run in EXPERIMENTS[name]() if not arguments.names or run.name in arguments.names]
         for run in reversed(runs) if arguments.backwards else runs:
             record = once(
                 place(arguments.out, run), lambda folder, run=run: carry_out(arguments.out, run, folder)

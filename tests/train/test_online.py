@@ -10,7 +10,7 @@ import pytest
 
 from ppod_data.dataset import Dataset
 from ppod_data.diffusion.model import DiffusionModel, load_model
-from ppod_data.errors import ConfigError
+from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.files import sha256_file
 from ppod_data.generate import build_spec
 from ppod_data.log_probs import policy_of
@@ -232,8 +232,8 @@ def test_all_weights_train_online(tiny_pipeline: Path, redness: Any, tmp_path: P
 def test_a_half_precision_policy_samples_with_the_weights_that_were_trained(
     tiny_pipeline: Path, redness: Any, tmp_path: Path
 ) -> None:
-    """diffusers rounds loaded LoRA weights to the pipeline's precision: the second stage's data would be those of another
-    policy than the one that is trained."""
+    """diffusers rounds loaded LoRA weights to the pipeline's precision: the second stage's data would be those of
+    another policy than the one that is trained."""
     from safetensors.torch import load_file
 
     run(tmp_path, tiny_pipeline, redness, replace(SETTINGS, eval_images_per_prompt=0, num_stages=1))
@@ -258,3 +258,60 @@ def test_phases_are_told_in_order(tiny_pipeline: Path, redness: Any, tmp_path: P
     seen.clear()
     run(tmp_path, tiny_pipeline, redness, callbacks=callbacks)
     assert seen == []
+
+
+def test_the_optimizer_goes_on_over_the_stages(whole: Path, recorded: Path, tiny_pipeline: Path) -> None:
+    """Fresh moments would make the first updates of a stage as large as the learning rate, whatever the gradient."""
+    from safetensors.torch import load_file
+
+    for stage in (1, 2):
+        moments = load_file(
+            whole / f"stage-0{stage}" / "run" / "checkpoints" / "step-000002" / "optimizer.safetensors"
+        )
+        counts = {float(value) for name, value in moments.items() if name.endswith("/step")}
+        assert counts == {2.0 * stage}
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        train_offline(
+            DataSource(roots=[recorded], pairs="pairs", scores="scenes"),
+            whole / "other",
+            TRAIN,
+            model=load_model(str(tiny_pipeline)),
+            reward=None,
+            optimizer_of=recorded,
+        )
+
+
+class Tired:
+    """A reward that finds all images equal from its third call on: two shards of the first stage come before."""
+
+    name, revision = "tired", "1"
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def score(self, prompts: Any, images: Any) -> list[float]:
+        self.after -= 1
+        return [float(i) if self.after >= 0 else 1.0 for i in range(len(images))]
+
+
+@pytest.mark.parametrize("objective", ["ppod", "ddpo"])
+def test_a_run_ends_where_nothing_is_left_to_learn(
+    tiny_pipeline: Path, tmp_path: Path, objective: str
+) -> None:
+    train = TrainSettings.of(
+        objective, num_train_steps=1, pairs_per_step=2, lora_rank=2, eval_every=0, learning_rate=1e-2
+    )
+    settings = replace(SETTINGS, num_stages=3, eval_images_per_prompt=0, train=train)
+    summary = run(tmp_path, tiny_pipeline, Tired(after=2), settings)
+    assert summary.converged and (summary.stages, summary.best_stage) == (1, 1)
+    assert not (tmp_path / "stage-03").exists()
+    kept = (tmp_path / "policy" / "pytorch_lora_weights.safetensors").read_bytes()
+    first = tmp_path / "stage-01" / "run" / "policy" / "pytorch_lora_weights.safetensors"
+    assert kept == first.read_bytes()
+    assert run(tmp_path, tiny_pipeline, Tired(after=2), settings) == summary  # run again: the same end
+
+
+def test_a_reference_whose_images_are_all_alike_is_an_error(tiny_pipeline: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, eval_images_per_prompt=0)
+    with pytest.raises(NothingToLearnError, match="no pair"):
+        run(tmp_path, tiny_pipeline, Tired(after=0), settings)

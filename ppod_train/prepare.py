@@ -1,0 +1,71 @@
+"""From a model, data and settings to what an optimizer step works on, with the log-probabilities checked."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ppod_data.diffusion.model import DiffusionModel
+from ppod_data.generate import prepare_sampler
+from ppod_train.data import DataSource, open_training_data
+from ppod_train.drift import Drift, check_drift, measure_drift
+from ppod_train.objectives import OBJECTIVES
+from ppod_train.optimize import Trainee, graph_bytes_per_evaluation
+from ppod_train.policy import reference_network, start_from, trainable_parameters
+from ppod_train.settings import TrainSettings
+
+
+def prepare(
+    source: DataSource, model: DiffusionModel, settings: TrainSettings, scorer: str, start: Path | None
+) -> tuple[Trainee, Drift]:
+    """Everything that a step works on, and the drift of the reference; where training starts from the policy that made
+    the data, that policy's drift is checked as well."""
+    objective = OBJECTIVES[settings.objective]
+    data = open_training_data(
+        source,
+        objective,
+        policy_fingerprint=model.fingerprint,
+        temperature=settings.reward_temperature,
+        best_of=settings.best_of,
+    )
+    sampler = prepare_sampler(replace(data.spec, prompts=data.prompts), model)
+    batch_size = settings.batch_size or data.spec.batch_size
+    needs_reference = bool(settings.kl_weight) or objective.on_final_latents
+    reference = reference_network(model, lora_rank=settings.lora_rank) if needs_reference else None
+    parameters = trainable_parameters(model, lora_rank=settings.lora_rank, seed=settings.seed)
+
+    def checked_drift(recorded: bool) -> Drift:
+        drift = measure_drift(
+            data,
+            sampler,
+            num_trajectories=settings.drift_samples,
+            batch_size=batch_size,
+            recorded=recorded,
+        )
+        check_drift(drift, settings.log_ratio_clip)
+        return drift
+
+    drift = checked_drift(recorded=False)  # a new LoRA's second factor is 0: still the reference
+    start_fingerprint = model.fingerprint
+    if start is not None:
+        start_fingerprint = start_from(model, start)
+        if {dataset.spec.policy_fingerprint for dataset in data.datasets} == {start_fingerprint}:
+            checked_drift(recorded=True)
+    trainee = Trainee(
+        data=data,
+        sampler=sampler,
+        reference=reference,
+        parameters=parameters,
+        average={name: value.detach().clone() for name, value in parameters.items()}
+        if settings.ema_decay
+        else {},
+        optimizer=torch.optim.AdamW(
+            parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        ),
+        settings=settings,
+        batch_size=batch_size,
+        graph_bytes=graph_bytes_per_evaluation(sampler, data),
+        scorer=scorer,
+        start_fingerprint=start_fingerprint,
+    )
+    return trainee, drift
