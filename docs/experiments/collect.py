@@ -2,8 +2,8 @@
 
     python docs/experiments/collect.py [--out build/experiments]
 
-Writes docs/experiments/figure*.json, table1.json and so on, plots (PNG) and tables (Markdown, in tables.md) beside this
-file, and the first seed's policies of figure 3 to docs/experiments/policies.
+Writes docs/experiments/figure*.json, table1.json and so on and plots (PNG) beside this file, the tables into
+docs/experiments.md, and the first seed's policies of figure 3 to docs/experiments/policies.
 
 Intervals are 95 %: a bootstrap that draws training runs with replacement, and images within each. With three runs the
 spread between runs is known badly, so the mean of every run is in the JSON as well.
@@ -12,7 +12,7 @@ spread between runs is known badly, so the mean of every run is in the JSON as w
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -338,25 +338,61 @@ def _save(fig: Any, name: str) -> None:
 # ---- tables ---------------------------------------------------------------------------------------------------------
 
 
-def table(title: str, figures: Json) -> str:
+def table(figures: Json) -> str:
     """Markdown: a row a method, a column a prompt, reward with its interval and the share of correct images."""
     prompts = list(figures)
     names = list(dict.fromkeys(name for methods in figures.values() for name in methods))
-    lines = [f"### {title}", "", f"| | {' | '.join(prompts)} | mean |", "|---" * (len(prompts) + 2) + "|"]
+    lines = [f"| | {' | '.join(prompts)} | mean |", "|---" * (len(prompts) + 2) + "|"]
     for name in names:
         items = [figures[prompt].get(name) for prompt in prompts]
-        cells = [
-            f"{i['reward_mean']:.2f} ({i['reward_low']:.2f} … {i['reward_high']:.2f}), {i['correct']:.0%}"
-            if i
-            else ""
-            for i in items
-        ]
-        known = [i for i in items if i]
-        overall = (
-            f"{np.mean([i['reward_mean'] for i in known]):.2f}, {np.mean([i['correct'] for i in known]):.0%}"
-        )
-        lines.append(f"| {name} | {' | '.join(cells)} | {overall} |")
-    return "\n".join(lines).replace("-", "−").replace("|−−−", "|---") + "\n"
+        known = [item for item in items if item]
+        mean_reward = number(np.mean([item["reward_mean"] for item in known]))
+        overall = f"{mean_reward}, {np.mean([item['correct'] for item in known]):.0%}"
+        cells = [_cell(item) if item else "" for item in items]
+        lines.append(f"| {name} | {' | '.join(cells)} | {overall if len(known) == len(items) else ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(item: Json) -> str:
+    low, high = number(item["reward_low"]), number(item["reward_high"])
+    return f"{number(item['reward_mean'])} ({low} … {high}), {item['correct']:.0%}"
+
+
+def number(value: float) -> str:
+    """Two digits, with a true minus sign."""
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def stages_table(figures: Json) -> str:
+    """Markdown: online and offline after each quarter of the queries and updates, seen and unseen prompts."""
+    lines = ["| prompt | | pretrained | 1 | 2 | 3 | 4 |", "|---|---|---|---|---|---|---|"]
+    for prompt, kinds in figures.items():
+        for kind, methods in kinds.items():
+            for name, items in methods.items():
+                cells = [
+                    f"{number(item['reward_mean'])}, {item['correct']:.0%}" if item else "" for item in items
+                ]
+                lines.append(f"| {prompt}, {kind} | {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def curves_table(figures: Json) -> str:
+    """Markdown: the validation reward over updates with and without the clip."""
+    steps = next(iter(next(iter(figures.values())).values()))["steps"]
+    lines = [f"| prompt | | {' | '.join(map(str, steps))} |", "|---" * (len(steps) + 2) + "|"]
+    for prompt, curves in figures.items():
+        for name, curve in curves.items():
+            lines.append(f"| {prompt} | {name} | {' | '.join(map(number, curve['reward_mean']))} |")
+    return "\n".join(lines) + "\n"
+
+
+def embed(name: str, text: str) -> None:
+    """Put a table between its marks in docs/experiments.md."""
+    page = HERE.parent / "experiments.md"
+    before, mark, rest = page.read_text().partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    assert mark and end, f"docs/experiments.md has no marks for {name}"
+    page.write_text(before + mark + text + end + after)
 
 
 def keep_policies(out: Path) -> None:
@@ -367,19 +403,6 @@ def keep_policies(out: Path) -> None:
                 target = HERE / "policies" / slug(prompt) / name
                 shutil.rmtree(target, ignore_errors=True)
                 shutil.copytree(folder / "run" / "policy", target)
-
-
-def tables(figures: Json) -> Iterator[str]:
-    titles = {
-        "figure3": "Figure 3: every method at equal reward queries, three training seeds",
-        "table1": "Table 1: cross-entropy beside squared error, offline",
-        "frequency": "Number of stages at equal queries and updates, one training seed",
-        "same-shards": "All objectives offline on the same stored shards, one seed",
-        "beyond": "One change at a time, one seed",
-    }
-    for name, title in titles.items():
-        if figures.get(name):
-            yield table(title, figures[name])
 
 
 def main() -> None:
@@ -410,7 +433,10 @@ def main() -> None:
             plot(figures[name])
     grids(out)
     keep_policies(out)
-    (HERE / "tables.md").write_text("\n".join(tables(figures)))
+    makers_of_tables: dict[str, Callable[[Json], str]] = {"figure6": stages_table, "figure2": curves_table}
+    for name, values in figures.items():
+        if values:
+            embed(name, makers_of_tables.get(name, table)(values))
 
 
 if __name__ == "__main__":

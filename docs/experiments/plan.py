@@ -21,10 +21,10 @@ UNSEEN = {
 ONLINE = Method(objective="ppod", stages=4)
 OFFLINE = Method(objective="ppod")
 METHODS: dict[str, Method] = {
-    "sft": Method(objective="sft"),
-    "dpok": Method(objective="dpok", stages=8),
+    "sft": Method(objective="sft-best"),
+    "dpok": Method(objective="dpok", stages=16),
     "ddpo": Method(objective="ddpo", stages=8),
-    "d3po": Method(objective="d3po", stages=4),
+    "d3po": Method(objective="d3po", stages=8, settings={"log_ratio_clip": 0.1}),
     "prdp": Method(objective="prdp", stages=4, settings={"reward_temperature": 3.0, "ema_decay": 0.9}),
     "ppod-offline": OFFLINE,
     "ppod-online": ONLINE,
