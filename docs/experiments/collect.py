@@ -182,10 +182,18 @@ def same_shards(out: Path) -> Json:
 def beyond(out: Path) -> Json:
     """prompt -> change -> figures, the first seed."""
     found: Json = {}
-    names = ("anchor-reference", "anchor-stage", "pessimistic-step", "pessimistic-pair", "shared-noise")
+    names = (
+        "hard-labels-offline",
+        "hard-labels-online",
+        "anchor-stage",
+        "pessimistic-step",
+        "pessimistic-pair",
+    )
     for prompt in PAPER_PROMPTS:
         places = [("figure3", "pretrained"), ("figure3", "ppod-offline"), ("figure3", "ppod-online")]
-        places += [("beyond", name) for name in (*names, "all-timesteps", "pairs-1", "shuffled")]
+        places += [
+            ("beyond", name) for name in (*names, "shared-noise", "all-timesteps", "fewer-pairs", "shuffled")
+        ]
         for group, name in places:
             if figures := summary(runs(out, group, prompt, name, SEEDS[:1])):
                 found.setdefault(prompt, {})[name] = figures

@@ -9,7 +9,6 @@ Then collect.py makes the figures. One process takes one thread: start as many a
 import argparse
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from ppod_train.run_folder import evaluation_folder
 from ppod_train.settings import TrainSettings
 from ppod_train.train import train_offline
 
-UNSEEN_IMAGES = 128
+UNSEEN_IMAGES = 64
 """Of each unseen prompt."""
 
 
@@ -43,7 +42,8 @@ def shared_data(out: Path, run: Run) -> Path:
     """The folder of the offline data set that every offline run of a prompt, seed and size reads."""
     if run.also.get("shuffle"):
         return place(out, run)
-    return out / "data" / f"{slug(run.prompts[0])}-{run.queries}-seed-{run.seed}"
+    labels = "-soft" if run.method.pairs else ""
+    return out / "data" / f"{slug(run.prompts[0])}-{run.queries}-seed-{run.seed}{labels}"
 
 
 def carry_out(out: Path, run: Run, folder: Path) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def carry_out(out: Path, run: Run, folder: Path) -> dict[str, Any]:
     if run.also.get("stages"):
         record["stages"] = [
             {
-                "seen": judge(folder / f"stage-{stage}", at, run.prompts, images=256, seed=run.seed),
+                "seen": judge(folder / f"stage-{stage}", at, run.prompts, images=128, seed=run.seed),
                 "unseen": judge(
                     folder / f"stage-{stage}-unseen", at, unseen, images=UNSEEN_IMAGES, seed=run.seed
                 ),
@@ -118,8 +118,7 @@ def shuffle_rewards(folder: Path, run: Run) -> None:
     root = folder / "data"
     if (root / "pairs").exists():
         return
-    method = replace(run.method, pairs={"num_pairs_per_prompt": 1})
-    make_data(root, run.prompts, images=run.queries, seed=run.seed, pairs=method.pairs)
+    make_data(root, run.prompts, images=run.queries, seed=run.seed, pairs=run.method.pairs)
     (root / "pairs" / "scenes.parquet").unlink()
     dataset = Dataset.open(root)
     for shard in range(dataset.spec.num_shards):
@@ -148,10 +147,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
     parser.add_argument("--only", nargs="*", default=list(EXPERIMENTS), choices=list(EXPERIMENTS))
     parser.add_argument("--names", nargs="*", help="names of runs, such as ppod-online")
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--backwards", action="store_true", help="take the runs from the end")
     arguments = parser.parse_args()
     for name in arguments.only:
-        runs = [run for run in EXPERIMENTS[name]() if not arguments.names or run.name in arguments.names]
+        runs = [
+            run
+            for run in EXPERIMENTS[name]()
+            if run.seed in arguments.seeds and (not arguments.names or run.name in arguments.names)
+        ]
         for run in reversed(runs) if arguments.backwards else runs:
             record = once(
                 place(arguments.out, run), lambda folder, run=run: carry_out(arguments.out, run, folder)
