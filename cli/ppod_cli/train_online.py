@@ -163,7 +163,7 @@ def online(
             min_margin=min_margin,
             label_temperature=label_temperature,
             eval_images_per_prompt=eval_images_per_prompt,
-            train=train_settings({**ctx.params, "batch_size": None}, eval_every=0),
+            train=train_settings({**ctx.params, **_NOT_OF_A_STAGE}, eval_every=0),
         )
         place = resolve_device(device)
         chain = {name: ctx.params[name] for name in _CHAIN}
@@ -196,6 +196,10 @@ _CHAIN = (
     "latent_dtype",
 )
 """The options that `build_spec` takes as they are."""
+
+
+_NOT_OF_A_STAGE = {"batch_size": None, "eval_images_per_prompt": None}
+"""Options of sampling and evaluation that training knows under the same names."""
 
 
 def _load(source: "PolicySource", *, device: str, compute_dtype: str) -> "DiffusionModel":

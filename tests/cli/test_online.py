@@ -1,0 +1,202 @@
+"""`ppod-train online` as users run it: what it makes, killed and run again, more stages, errors in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ppod_cli import train
+
+from ppod_data.files import sha256_file
+from tests.cli.conftest import Made
+from tests.cli.running import REPOSITORY, call, run
+
+POLICY = Path("policy") / "pytorch_lora_weights.safetensors"
+TINY = (
+    *(
+        "--prompt",
+        "a dog on the moon",
+        "--num-images-per-prompt",
+        6,
+        "--batch-size",
+        3,
+        "--images-per-shard",
+        3,
+    ),
+    *("--num-inference-steps", 4, "--num-train-steps", 3, "--pairs-per-step", 2, "--lora-rank", 2),
+    *("--eval-images-per-prompt", 4, "--checkpoint-every", 1),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of two stages that nothing interrupted; it ran in the folder above."""
+    folder = tmp_path_factory.mktemp("online")
+    done = run("train", "online", "--out", "run", "--stages", 2, *TINY, cwd=folder)
+    assert done.code == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
+    return folder / "run"
+
+
+def test_it_makes_what_it_says(finished: Path) -> None:
+    said = (finished.parent / "stdout").read_text().splitlines()
+    assert said[0].startswith("run: 2 stages, 24 images judged")
+    assert said[-1].startswith(
+        "next: ppod-train eval --out run-eval --adapter run/policy --num-inference-steps 4"
+    )
+    for name in (POLICY, "report.html", "summary.json", "online.json", "stage-02/data/ppod.json"):
+        assert (finished / name).is_file(), name
+    told = (finished.parent / "stderr").read_text()
+    assert "before: reward" in told and "stage 2 of 2: its data's mean reward" in told
+
+
+def test_a_real_process_killed_anywhere_ends_in_the_same_policy(finished: Path, tmp_path: Path) -> None:
+    """SIGKILL as soon as a file of each phase appears, four times in one run."""
+    moments = (
+        "stage-01/data/samples/000000.parquet",
+        "stage-01/run/checkpoints/step-000001",
+        "stage-02/data/log_probs/reference/000000.parquet",
+        "stage-02/run/checkpoints/step-000002",
+    )
+    words = [
+        sys.executable,
+        "-m",
+        "ppod_cli.train",
+        "online",
+        "--out",
+        "run",
+        "--stages",
+        "2",
+        *map(str, TINY),
+    ]
+    path = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'cli'}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
+    for moment in moments:
+        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (tmp_path / "run" / moment).exists():
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "run" / "summary.json").exists()
+    assert subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True).returncode == 0
+    assert sha256_file(tmp_path / "run" / POLICY) == sha256_file(finished / POLICY)
+    last = Path("stage-02") / "run" / POLICY
+    assert sha256_file(tmp_path / "run" / last) == sha256_file(finished / last)
+
+
+def test_more_stages_and_a_summary_for_programs(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished.parent)
+    before = sha256_file(finished / "stage-02" / "run" / POLICY)
+    done = call(train.app, "online", "--out", "run", "--stages", 3, *TINY, "--json")
+    assert done.code == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["stages"], figures["reward_queries"]) == (3, 34)
+    assert sha256_file(finished / "stage-02" / "run" / POLICY) == before
+    refused = call(train.app, "online", "--out", "run", "--stages", 3, *TINY, "--dpo-beta", 3)
+    assert "started with train.dpo_beta 10.0, not 3.0" in refused.one_error()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--objective", "ddpo", "--clip-mode", "paper"), ""),
+        (
+            ("--objective", "ddpo", "--clip-mode", "pessimistic-step"),
+            "objective ddpo does not read clip_mode",
+        ),
+        (("--objective", "sft", "--dpo-beta", "3"), "objective sft does not read dpo_beta"),
+        (("--pull-back", "1", "--log-ratio-clip", "inf"), "give a finite log_ratio_clip"),
+        (("--reward", "nothing"), "unknown reward model 'nothing'"),
+    ],
+)
+def test_impossible_options_are_one_line(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    words = ("--out", tmp_path / "run", "--stages", 1, *TINY[:-4], "--eval-images-per-prompt", 0, *options)
+    done = call(train.app, "online", *words)
+    if message:
+        assert message in done.one_error() and done.code == 2
+        assert not (tmp_path / "run").exists()
+    else:
+        assert done.code == 0, done.stderr
+
+
+def test_workers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = call(train.app, "online", "--out", tmp_path / "run", *TINY)
+    assert "training runs in one process" in done.one_error()
+
+
+def test_options_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "online.toml").write_text(
+        'prompt = ["a cat"]\nstages = 1\nnum-images-per-prompt = 6\nnum-inference-steps = 4\n'
+        "num-train-steps = 1\neval-images-per-prompt = 0\nobjective = 'sft'\n"
+    )
+    done = call(
+        train.app, "online", "--config", tmp_path / "online.toml", "--out", tmp_path / "run", "--json"
+    )
+    assert done.code == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "stage-01" / "run" / "run.json").read_text())
+    assert record["settings"]["objective"] == "sft" and record["num_pairs"] == 0
+
+
+def test_offline_trains_on_scores_and_from_an_earlier_policy(made: Made, tmp_path: Path) -> None:
+    words = (
+        "offline",
+        made.data,
+        "--num-train-steps",
+        1,
+        "--lora-rank",
+        2,
+        "--eval-every",
+        0,
+        "--pairs-per-step",
+        2,
+    )
+    done = call(train.app, *words, "--out", tmp_path / "first", "--objective", "ddpo", "--scores", "scenes")
+    assert done.code == 0, done.stderr
+    assert "pairs of" not in done.stderr and "12 trajectories" in done.stderr
+    again = call(train.app, *words, "--out", tmp_path / "second", "--start", tmp_path / "first" / "policy")
+    assert again.code == 0, again.stderr
+    first = json.loads((tmp_path / "second" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["log_ratio_max"] > 0
+    wrong = call(
+        train.app,
+        *words,
+        "--out",
+        tmp_path / "third",
+        "--start",
+        tmp_path / "first" / "policy",
+        "--lora-rank",
+        4,
+    )
+    assert "give the --lora-rank that it was trained with" in wrong.one_error()
+
+
+def test_the_help_names_the_real_defaults_of_ppod() -> None:
+    """Options whose default hangs on the objective show ppod's."""
+    from ppod_cli import train_options
+
+    from ppod_train.settings import TrainSettings
+
+    shown = {}
+    for name, option in vars(train_options).items():
+        info = getattr(option, "__metadata__", [None])[0]
+        text = getattr(info, "show_default", None)
+        if isinstance(text, str) and text.endswith(" for ppod"):
+            shown[name] = text.removesuffix(" for ppod")
+    settings = TrainSettings()
+    names = {
+        "DpoBeta": settings.dpo_beta,
+        "LogRatioClip": settings.log_ratio_clip,
+        "ClipAnchor": settings.clip_anchor,
+        "ClipMode": settings.clip_mode,
+        "PullBack": settings.pull_back,
+        "KlWeight": settings.kl_weight,
+        "RewardTemperature": settings.reward_temperature,
+        "LearningRate": settings.learning_rate,
+    }
+    assert shown == {key: f"{v:g}" if isinstance(v, float) else v for key, v in names.items()}
