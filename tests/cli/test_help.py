@@ -48,6 +48,7 @@ def test_every_command_of_this_stage_is_there() -> None:
         "ppod-score",
         "ppod-pair rank",
         "ppod-train offline",
+        "ppod-train online",
         "ppod-train eval",
         "ppod-train report",
         "ppod-data info",
@@ -137,11 +138,28 @@ def test_defaults_of_options_are_those_of_the_library() -> None:
     from ppod_data.pairs import rank
     from ppod_data.score import score as score_dataset
     from ppod_train.figures import EvalSettings
+    from ppod_train.online_settings import OnlineSettings
     from ppod_train.settings import TrainSettings
 
-    offline = defaults(train.offline)
-    for name, value in dataclasses.asdict(TrainSettings()).items():
-        assert offline[name] == value, name
+    by_objective = {"clip_mode", "clip_anchor", "log_ratio_clip", "dpo_beta", "learning_rate", "best_of"}
+    by_objective |= {
+        "pull_back",
+        "kl_weight",
+        "reward_temperature",
+    }  # tests/cli/test_online.py has what they show
+    for command in (train.offline, train.online):
+        options = defaults(command)
+        for name, value in dataclasses.asdict(TrainSettings()).items():
+            if name in by_objective:
+                assert options[name] is None, name
+            elif command is train.offline or (name in options and name != "num_train_steps"):
+                assert options[name] == value, name
+    online = defaults(train.online)
+    for field in dataclasses.fields(OnlineSettings):
+        if field.name not in ("train", "num_stages"):
+            assert online[field.name] == field.default, field.name
+    assert online["stages"] == OnlineSettings().num_stages
+    assert online["num_train_steps"] == OnlineSettings().train.num_train_steps
     evaluate = defaults(train.evaluate)
     for field in dataclasses.fields(EvalSettings):
         if field.name not in ("prompts", "validation"):
