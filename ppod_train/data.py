@@ -126,20 +126,8 @@ def open_training_data(
         ConfigError: nothing to train on, a data set of another model or sampler, a table that refers to a missing
             sample, pairs without a reward difference where the objective needs one.
     """
-    datasets = tuple(Dataset.open(root) for root in source.roots)
+    datasets, steps = _open_datasets(source, objective)
     spec = datasets[0].spec
-    for dataset in datasets:
-        _check_alike(spec, dataset)
-    stochastic = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic
-    steps = tuple(step for step in spec.stored_steps() if stochastic[step])
-    if not steps:
-        raise ConfigError(f"no stored step of {source.roots[0]} has noise: store more steps (--store-steps)")
-    if objective.on_final_latents and spec.num_inference_steps - 1 not in spec.stored_steps():
-        raise ConfigError(
-            f"{source.roots[0]} does not store the final latents: make it with --store-steps all or last:N"
-        )
-    prompts = tuple(dict.fromkeys(prompt for dataset in datasets for prompt in dataset.spec.prompts))
-
     rows: list[dict[str, Any]] = []
     reference: list[list[float | None]] = []
     pairs = _Pairs()
@@ -161,6 +149,7 @@ def open_training_data(
     if "margins" in objective.needs and np.isnan(pairs.margins).any():
         raise ConfigError(f"pairs {source.pairs} holds pairs without a reward difference: rank by a reward")
 
+    prompts = tuple(dict.fromkeys(prompt for dataset in datasets for prompt in dataset.spec.prompts))
     places = {prompt: i for i, prompt in enumerate(prompts)}
     prompt_index = np.array([places[row["prompt"]] for row in rows])
     advantages = np.zeros((len(rows), spec.num_inference_steps))
@@ -196,6 +185,23 @@ def open_training_data(
         steps=steps,
         fingerprint=_fingerprint(rows, reference, pairs, advantages),
     )
+
+
+def _open_datasets(source: DataSource, objective: Objective) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
+    """The data sets, which must be of one sampler, and the chain steps that can be trained on."""
+    datasets = tuple(Dataset.open(root) for root in source.roots)
+    spec = datasets[0].spec
+    for dataset in datasets:
+        _check_alike(spec, dataset)
+    stochastic = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic
+    steps = tuple(step for step in spec.stored_steps() if stochastic[step])
+    if not steps:
+        raise ConfigError(f"no stored step of {source.roots[0]} has noise: store more steps (--store-steps)")
+    if objective.on_final_latents and spec.num_inference_steps - 1 not in spec.stored_steps():
+        raise ConfigError(
+            f"{source.roots[0]} does not store the final latents: make it with --store-steps all or last:N"
+        )
+    return datasets, steps
 
 
 def read_latents(
