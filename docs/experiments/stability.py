@@ -8,6 +8,7 @@ One prompt at a time, none of the paper's; seeds from 1000 on. Figures: docs/exp
 import argparse
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ CENTRE = TrainSettings(
 CHANGES: dict[str, dict[str, Any]] = {
     "paper": {},
     "pull-back-1": {"pull_back": 1.0},
+    "averaged": {"ema_decay": 0.9},
+    "soft-averaged": {"ema_decay": 0.9},
     "pessimistic-step": {"clip_mode": "pessimistic-step"},
     "kl-1": {"kl_weight": 1.0},
     "pull-back-0.3": {"pull_back": 0.3},
@@ -74,22 +77,23 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of runs")
     parser.add_argument("--prompt", type=int, nargs="*", default=[0], help="numbers of tuning prompts")
     arguments = parser.parse_args()
-    rows: dict[str, dict[str, Any]] = {}
+    record = Path(__file__).with_name("stability.json")
+    rows: dict[str, dict[str, Any]] = json.loads(record.read_text()) if record.exists() else {}
     for prompt in (TUNING_PROMPTS[number] for number in arguments.prompt):
-        root = arguments.out / slug(prompt) / "data"
-        make_data(root, [prompt], images=256, seed=SEED)
+        roots = {
+            soft: arguments.out / slug(prompt) / ("data-soft" if soft else "data") for soft in (False, True)
+        }
+        make_data(roots[False], [prompt], images=256, seed=SEED)
+        make_data(roots[True], [prompt], images=256, seed=SEED, pairs={"label_temperature": 3.0})
         for name, change in CHANGES.items():
             if arguments.only is None or name in arguments.only:
                 folder = arguments.out / slug(prompt) / name
 
-                def run(folder: Path, root: Path = root, change: dict[str, Any] = change) -> dict[str, Any]:
-                    return train(folder, root, change)
-
-                row = once(folder, run)
+                row = once(folder, partial(train, root=roots[name.startswith("soft")], change=change))
                 if row is not None:
                     rows.setdefault(prompt, {})[name] = row
                     print(prompt, name, row["reward_mean"], row["correct"], flush=True)
-    Path(__file__).with_name("stability.json").write_text(json.dumps(rows, indent=1) + "\n")
+    record.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
