@@ -88,9 +88,7 @@ def rank(
             name that was made otherwise. Nothing is written then.
         NothingToLearnError: there is no pair at all.
     """
-    limit = _check_options(strategy, num_pairs_per_prompt, min_margin)
-    if label_temperature is not None and not (math.isfinite(label_temperature) and label_temperature > 0):
-        raise ConfigError(f"label_temperature is {label_temperature}: it must be a positive number")
+    limit = check_pair_options(strategy, num_pairs_per_prompt, min_margin, label_temperature)
     path = dataset.root / "pairs" / f"{check_name(name, 'a table of pairs')}.parquet"
     scored = _Scored.read(dataset, reward)
     selections = {
@@ -240,8 +238,10 @@ def _rows(table: Any, *columns: str) -> Iterator[tuple[Any, ...]]:
     return zip(*(table[column].to_pylist() for column in columns), strict=True)
 
 
-def _check_options(strategy: str, num_pairs_per_prompt: int | None, min_margin: float) -> int | None:
-    """The number of pairs a prompt that the strategy makes; None is all."""
+def check_pair_options(
+    strategy: str, num_pairs_per_prompt: int | None, min_margin: float, label_temperature: float | None
+) -> int | None:
+    """The number of pairs a prompt that the strategy makes; None is all. Raises ConfigError, naming the option."""
     if strategy not in STRATEGIES:
         raise ConfigError(f"strategy {strategy!r} is unknown: choose one of {', '.join(STRATEGIES)}")
     if num_pairs_per_prompt is not None and strategy == "all":
@@ -252,6 +252,8 @@ def _check_options(strategy: str, num_pairs_per_prompt: int | None, min_margin: 
         raise ConfigError(f"num_pairs_per_prompt is {num_pairs_per_prompt}: it must be at least 1")
     if not (math.isfinite(min_margin) and min_margin >= 0):
         raise ConfigError(f"min_margin is {min_margin}: it must be 0 or a positive number")
+    if label_temperature is not None and not (math.isfinite(label_temperature) and label_temperature > 0):
+        raise ConfigError(f"label_temperature is {label_temperature}: it must be a positive number")
     return num_pairs_per_prompt if num_pairs_per_prompt is not None else _DEFAULT_PAIRS[strategy]
 
 

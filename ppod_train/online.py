@@ -85,7 +85,10 @@ def train_online(
 
 
 def _write_record(run: OnlineRun) -> None:
-    """Write online.json, or check that the run in the folder is this one; the number of stages may grow."""
+    """Write online.json, or check that the run in the folder is this one; the number of stages may grow.
+
+    A run of which nothing was made yet, such as one whose prompts the reward could not read, may be started otherwise.
+    """
     spec = run.build_spec(run.load(run.reference), stage=1)
     identity = {
         **{key: value for key, value in asdict(run.settings).items() if key not in ("num_stages", "train")},
@@ -94,7 +97,7 @@ def _write_record(run: OnlineRun) -> None:
         "generation": to_json(spec),
     }
     path = run.out / "online.json"
-    if path.exists():
+    if path.exists() and ((run.out / "evals").exists() or run.folder(1).exists()):
         old = json.loads(path.read_text())["identity"]
         for key, value in json.loads(canonical_json(identity)).items():
             if old.get(key) != value:
@@ -102,6 +105,11 @@ def _write_record(run: OnlineRun) -> None:
                     f"this online run was started with {key} {_short(old.get(key))}, not {_short(value)}: give the "
                     "same options, or another --out"
                 )
+        if run.folder(run.settings.num_stages + 1).exists():
+            raise ConfigError(
+                f"this online run is in stage {len(list(run.out.glob('stage-*')))}, past --stages "
+                f"{run.settings.num_stages}: give at least as many, or another --out"
+            )
     run.out.mkdir(parents=True, exist_ok=True)
     write_json(
         path,

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
+from ppod_data.pairs import check_pair_options
 from ppod_data.spec import GenerationSpec
 from ppod_train.compare import PolicySource
 from ppod_train.figures import EvalResult
@@ -44,6 +45,7 @@ class OnlineSettings:
         for name, least in (("num_stages", 1), ("eval_images_per_prompt", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        check_pair_options(self.strategy, self.num_pairs_per_prompt, self.min_margin, self.label_temperature)
         if self.train.eval_every:
             raise ConfigError("an online run is evaluated after every stage: leave eval_every at 0")
         self.train.validate()

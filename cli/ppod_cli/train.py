@@ -23,7 +23,7 @@ from ppod_cli.common import (
 from ppod_cli.progress import progress
 from ppod_cli.train_online import ONLINE_EXAMPLES, online
 from ppod_cli.train_progress import run_callbacks, say_trained
-from ppod_cli.train_settings import refuse_workers, train_settings
+from ppod_cli.train_settings import refuse_unread_tables, refuse_workers, train_settings
 
 if TYPE_CHECKING:
     from ppod_data.rewards import RewardModel
@@ -132,6 +132,7 @@ def offline(
         from ppod_train.data import DataSource
         from ppod_train.train import train_offline
 
+        refuse_unread_tables(ctx, of_pairs=("pairs",), of_scores=("scores",))
         settings = train_settings(ctx.params)
         spec = Dataset.open(roots[0]).spec
         dtype = compute_dtype or spec.compute_dtype

@@ -11,7 +11,7 @@ from ppod_cli import options, train_options
 from ppod_cli.common import Config, Debug, Device, Json, resolve_device, summary
 from ppod_cli.progress import Progress, clock, progress
 from ppod_cli.train_progress import eval_command, eval_words
-from ppod_cli.train_settings import refuse_workers, train_settings
+from ppod_cli.train_settings import refuse_unread_tables, refuse_workers, train_settings
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
@@ -156,6 +156,7 @@ def online(
         from ppod_train.online_settings import OnlineSettings
         from ppod_train.report import write_report
 
+        refuse_unread_tables(ctx, of_pairs=_PAIR_OPTIONS)
         settings = OnlineSettings(
             num_stages=stages,
             strategy=strategy,
@@ -197,6 +198,7 @@ _CHAIN = (
 )
 """The options that `build_spec` takes as they are."""
 
+_PAIR_OPTIONS = ("strategy", "num_pairs_per_prompt", "min_margin", "label_temperature")
 
 _NOT_OF_A_STAGE = {"batch_size": None, "eval_images_per_prompt": None}
 """Options of sampling and evaluation that training knows under the same names."""

@@ -97,6 +97,8 @@ def test_more_stages_and_a_summary_for_programs(finished: Path, monkeypatch: pyt
     figures = json.loads(done.stdout)
     assert (figures["stages"], figures["reward_queries"]) == (3, 34)
     assert sha256_file(finished / "stage-02" / "run" / POLICY) == before
+    fewer = call(train.app, "online", "--out", "run", "--stages", 2, *TINY)
+    assert "this online run is in stage 3, past --stages 2" in fewer.one_error()
     refused = call(train.app, "online", "--out", "run", "--stages", 3, *TINY, "--dpo-beta", 3)
     assert "started with train.dpo_beta 10.0, not 3.0" in refused.one_error()
 
@@ -112,6 +114,9 @@ def test_more_stages_and_a_summary_for_programs(finished: Path, monkeypatch: pyt
         (("--objective", "sft", "--dpo-beta", "3"), "objective sft does not read dpo_beta"),
         (("--pull-back", "1", "--log-ratio-clip", "inf"), "give a finite log_ratio_clip"),
         (("--reward", "nothing"), "unknown reward model 'nothing'"),
+        (("--label-temperature", "0"), "label_temperature is 0.0: it must be a positive number"),
+        (("--objective", "ddpo", "--min-margin", "1"), "trains on single trajectories and their scores"),
+        (("--strategy", "all", "--num-pairs-per-prompt", "8"), "strategy all makes every pair"),
     ],
 )
 def test_impossible_options_are_one_line(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
@@ -122,6 +127,22 @@ def test_impossible_options_are_one_line(tmp_path: Path, options: tuple[str, ...
         assert not (tmp_path / "run").exists()
     else:
         assert done.code == 0, done.stderr
+
+
+def test_a_run_that_made_nothing_may_be_started_otherwise(tmp_path: Path) -> None:
+    words = ("--out", tmp_path / "run", "--stages", 1, *TINY[2:])
+    failed = call(train.app, "online", *words, "--prompt", "a catt")
+    assert "cannot read the prompt 'a catt'" in failed.one_error()
+    done = call(train.app, "online", *words, "--prompt", "a cat")
+    assert done.code == 0, done.stderr
+    other = call(train.app, "online", *words, "--prompt", "a dog")
+    assert "this online run was started with generation" in other.one_error()
+
+
+def test_an_adapter_is_no_model(finished: Path, tmp_path: Path) -> None:
+    failed = call(train.app, "online", "--out", tmp_path / "run", "--model", finished / "policy", *TINY)
+    assert "is no pipeline: it has no model_index.json" in failed.one_error()
+    assert not (tmp_path / "run").exists()
 
 
 def test_workers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +184,8 @@ def test_offline_trains_on_scores_and_from_an_earlier_policy(made: Made, tmp_pat
     assert again.code == 0, again.stderr
     first = json.loads((tmp_path / "second" / "metrics.jsonl").read_text().splitlines()[0])
     assert first["log_ratio_max"] > 0
+    unread = call(train.app, *words, "--out", tmp_path / "third", "--scores", "scenes")
+    assert "objective ppod trains on pairs: leave --scores out" in unread.one_error()
     wrong = call(
         train.app,
         *words,
