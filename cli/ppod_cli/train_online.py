@@ -156,7 +156,7 @@ def online(
         from ppod_train.online_settings import OnlineSettings
         from ppod_train.report import write_report
 
-        refuse_unread_tables(ctx, of_pairs=_PAIR_OPTIONS)
+        refuse_unread_tables(ctx, of_pairs=PAIR_OPTIONS)
         settings = OnlineSettings(
             num_stages=stages,
             strategy=strategy,
@@ -164,7 +164,7 @@ def online(
             min_margin=min_margin,
             label_temperature=label_temperature,
             eval_images_per_prompt=eval_images_per_prompt,
-            train=train_settings({**ctx.params, **_NOT_OF_A_STAGE}, eval_every=0),
+            train=train_settings({**ctx.params, **NOT_OF_A_STAGE}, eval_every=0),
         )
         place = resolve_device(device)
         chain = {name: ctx.params[name] for name in _CHAIN}
@@ -198,9 +198,9 @@ _CHAIN = (
 )
 """The options that `build_spec` takes as they are."""
 
-_PAIR_OPTIONS = ("strategy", "num_pairs_per_prompt", "min_margin", "label_temperature")
+PAIR_OPTIONS = ("strategy", "num_pairs_per_prompt", "min_margin", "label_temperature")
 
-_NOT_OF_A_STAGE = {"batch_size": None, "eval_images_per_prompt": None}
+NOT_OF_A_STAGE = {"batch_size": None, "eval_images_per_prompt": None}
 """Options of sampling and evaluation that training knows under the same names."""
 
 

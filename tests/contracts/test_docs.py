@@ -2,8 +2,10 @@
 
 import dataclasses
 import importlib
+import itertools
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +155,65 @@ def test_functions_and_tests_that_are_named_exist(path: Path) -> None:
 def test_the_paper_map_leads_to_functions_tests_and_objectives() -> None:
     codes = CODE.findall(page("docs/paper_map.md"))
     assert len([code for code in codes if "::" in code]) > 10
-    assert set(OBJECTIVES) <= set(codes)
+
+
+def table(text: str, heading: str) -> list[list[str]]:
+    """The cells of every row of the table whose first heading is this."""
+    lines = iter(text.splitlines())
+    next(line for line in lines if line.startswith(f"| {heading} |"))
+    rows = itertools.takewhile(lambda line: line.startswith("|"), itertools.islice(lines, 1, None))
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in rows]
+
+
+def test_every_objective_has_a_row_with_its_formula_and_function() -> None:
+    rows = {
+        row[0].strip("`"): row
+        for row in table(page("docs/paper_map.md").partition("## Objectives")[2], "name")
+    }
+    assert set(rows) == set(OBJECTIVES)
+    for name, objective in OBJECTIVES.items():
+        _, formula, paper, function, test = rows[name]
+        assert formula and paper and test
+        assert function == f"`{objective.loss.__module__}.{objective.loss.__name__}`"
+
+
+def test_what_an_objective_reads_and_its_own_defaults_are_as_documented() -> None:
+    found = {}
+    for names, reads, defaults in table(page("docs/paper_map.md"), "objective"):
+        own = dict(re.findall(r"`(\w+)` ([\w.-]+)", defaults))
+        found |= {name: (set(CODE.findall(reads)), own) for name in CODE.findall(names)}
+    assert found == {
+        name: (set(one.reads), {key: as_written(value) for key, value in one.defaults.items()})
+        for name, one in OBJECTIVES.items()
+    }
+
+
+def as_written(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+PAPERS = blocks(page("docs/paper_map.md"), "toml")
+
+
+@pytest.mark.parametrize("block", PAPERS, ids=lambda block: block.split("--config ")[1].split(".toml")[0])
+def test_the_settings_of_a_paper_are_accepted(block: str, tmp_path: Path) -> None:
+    """By the command's own parser and checks; nothing is run."""
+    from ppod_cli.train_online import NOT_OF_A_STAGE, PAIR_OPTIONS
+    from ppod_cli.train_settings import refuse_unread_tables, train_settings
+
+    (tmp_path / "paper.toml").write_text(block)
+    words = shlex.split(block.splitlines()[0].removeprefix("# "))
+    context = parse([str(tmp_path / "paper.toml") if word.endswith(".toml") else word for word in words])
+    online = "online" in words
+    refuse_unread_tables(context, of_pairs=PAIR_OPTIONS if online else ("pairs",))
+    settings = train_settings(context.params | (NOT_OF_A_STAGE if online else {}))
+    assert all(re.match(r"[\w-]+ = |# ppod-train ", line) for line in block.splitlines())
+    assert f"--config {settings.objective}." in block
+
+
+def test_every_paper_has_its_settings() -> None:
+    named = {tomllib.loads(block).get("objective", "ppod") for block in PAPERS}
+    assert named == {"ppod", "prdp", "d3po", "diffusion-dpo", "ddpo", "dpok"}
 
 
 def test_the_paper_map_names_the_real_defaults() -> None:
