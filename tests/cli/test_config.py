@@ -109,6 +109,7 @@ def test_every_command_reads_one(tmp_path: Path) -> None:
         (data.app, ["info", "d"]),
         (data.app, ["log-probs", "d", "--name", "n"]),
         (train.app, ["offline", "d", "--out", "o"]),
+        (train.app, ["online", "--out", "o"]),
         (train.app, ["eval", "--out", "o"]),
         (train.app, ["report", "r"]),
     ):

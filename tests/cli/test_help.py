@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from ppod_cli import data, gen, pair, score, train
@@ -169,3 +169,19 @@ def test_defaults_of_options_are_those_of_the_library() -> None:
         for name, value in defaults(library).items():
             if name in options and value is not inspect.Parameter.empty and name != "device":
                 assert options[name] == value, name
+
+
+def test_every_objective_and_clip_mode_can_be_chosen() -> None:
+    from ppod_cli import train_options
+
+    from ppod_train.objectives import OBJECTIVES
+    from ppod_train.objectives.targets import CLIP_ANCHORS, CLIP_MODES
+
+    def choices(option: Any) -> tuple[str, ...]:
+        literal = get_args(option)[0]
+        alternatives = [one for one in get_args(literal) if not isinstance(one, str | type)]
+        return get_args(alternatives[0]) if alternatives else get_args(literal)
+
+    assert choices(train_options.Objective) == tuple(OBJECTIVES)
+    assert choices(train_options.ClipMode) == CLIP_MODES
+    assert choices(train_options.ClipAnchor) == CLIP_ANCHORS
