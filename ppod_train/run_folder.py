@@ -65,9 +65,7 @@ def write_run_record(
         "num_trained_steps": len(data.steps),
         "num_trained_weights": sum(parameter.numel() for parameter in trainee.parameters.values()),
         "paper_eta": settings.dpo_beta / math.prod(data.spec.latent_shape),
-        "largest_possible_logit": largest_possible_logit(settings, len(data.steps))
-        if data.on_pairs
-        else None,
+        "largest_possible_logit": largest_possible_logit(settings, len(data.steps)),
         "graph_bytes_per_evaluation": trainee.graph_bytes,
         "drift": asdict(drift),
         "environment": environment(),
@@ -76,7 +74,13 @@ def write_run_record(
 
 
 def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | None:
-    """2·dpo_beta·T·log_ratio_clip, which no pair's logit can pass; None without a clip."""
+    """2·dpo_beta·T·log_ratio_clip, which no pair's logit can pass; None where the clip sets no such bound.
+
+    That is without a clip, in a pessimistic mode, around another policy, or for a loss not of the sum over steps.
+    """
+    of_the_sum = "clip_mode" in OBJECTIVES[settings.objective].reads
+    if not of_the_sum or (settings.clip_mode, settings.clip_anchor) != ("paper", "reference"):
+        return None
     logit = 2 * settings.dpo_beta * num_steps * settings.log_ratio_clip
     return logit if math.isfinite(logit) else None
 

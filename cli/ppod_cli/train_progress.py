@@ -41,6 +41,8 @@ def eval_words(result: "EvalResult") -> str:
 
 
 def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
+    from ppod_train.objectives import OBJECTIVES
+
     run = json.loads((out / "run.json").read_text("utf-8"))
     logit = run["largest_possible_logit"]
     of_pairs = f"{run['num_pairs']:,} pairs of " if run["num_pairs"] else ""
@@ -48,10 +50,14 @@ def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
         f"{of_pairs}{run['num_trajectories']:,} trajectories, {run['num_trained_steps']} timesteps, "
         f"{run['num_trained_weights']:,} trained weights"
     ]
-    if run["num_pairs"]:
+    if "clip_mode" in OBJECTIVES[run["settings"]["objective"]].reads:
+        bound = (
+            "the clip sets no bound to logits"
+            if logit is None
+            else f"the largest possible logit is {logit:.3g}"
+        )
         lines.append(
-            f"dpo_beta {run['settings']['dpo_beta']:g} is the paper's η = {run['paper_eta']:.3g}; the largest "
-            f"possible logit is {'unbounded' if logit is None else f'{logit:.3g}'}"
+            f"dpo_beta {run['settings']['dpo_beta']:g} is the paper's η = {run['paper_eta']:.3g}; {bound}"
         )
     if run["outside_band_at_start"] and run["settings"]["clip_anchor"] == "reference":
         lines.append(

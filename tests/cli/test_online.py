@@ -180,6 +180,7 @@ def test_offline_trains_on_scores_and_from_an_earlier_policy(made: Made, tmp_pat
     done = call(train.app, *words, "--out", tmp_path / "first", "--objective", "ddpo", "--scores", "scenes")
     assert done.code == 0, done.stderr
     assert "pairs of" not in done.stderr and "12 trajectories" in done.stderr
+    assert "logit" not in done.stderr
     again = call(train.app, *words, "--out", tmp_path / "second", "--start", tmp_path / "first" / "policy")
     assert again.code == 0, again.stderr
     first = json.loads((tmp_path / "second" / "metrics.jsonl").read_text().splitlines()[0])
