@@ -232,9 +232,7 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
         shown.status(f"{phase} {done:,} of {total:,}")
 
     def on_eval(stage: int, result: "EvalResult") -> None:
-        shown.say(
-            f"online: after stage {stage}: {eval_words(result)}" if stage else f"before: {eval_words(result)}"
-        )
+        shown.say(f"online: {f'after stage {stage}' if stage else 'before'}: {eval_words(result)}")
 
     def on_stage(record: "StageRecord") -> None:
         times = ", ".join(
@@ -243,12 +241,12 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
         shown.advance(1)
         if record.steps == 0:
             shown.say(
-                f"stage {record.stage} of {stages}: the reward tells no two images of a prompt apart by enough; "
+                f"online: stage {record.stage} of {stages}: the reward tells no two images of a prompt apart enough; "
                 "nothing is left to learn, and the run ends"
             )
             return
         shown.say(
-            f"stage {record.stage} of {stages}: its data's mean reward {record.data_reward_mean:.4g}, "
+            f"online: stage {record.stage} of {stages}: its data's mean reward {record.data_reward_mean:.4g}, "
             f"{record.outside_band_at_start:.0%} of steps outside the band at the start; {times}"
         )
 

@@ -9,6 +9,7 @@ Then collect.py makes the figures. One process takes one thread: start as many a
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,9 @@ def shuffle_rewards(folder: Path, run: Run) -> None:
         write_table(path, table.set_column(table.schema.get_field_index("score"), "score", column))
 
 
-def pretrained(out: Path) -> None:
+def pretrained(out: Path, seeds: Sequence[int]) -> None:
     """The pretrained model on the same evaluation noise, trained and unseen prompts."""
-    for seed in SEEDS:
+    for seed in seeds:
         for prompt in PAPER_PROMPTS:
 
             def run(folder: Path, prompt: str = prompt, seed: int = seed) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def main() -> None:
                     flush=True,
                 )
         if name == "figure3" and not arguments.backwards:
-            pretrained(arguments.out)
+            pretrained(arguments.out, arguments.seeds)
     print(json.dumps({"done": arguments.only}))
 
 

@@ -18,6 +18,8 @@ from ppod_data.tables import PAIRS, write_table
 from ppod_train.batches import load_batch, timesteps_of_step, units_of_step
 from ppod_train.data import TrainingData, open_training_data
 from ppod_train.objectives import OBJECTIVES
+from ppod_train.settings import TrainSettings
+from ppod_train.train import train_offline
 from tests.train.conftest import source_of
 from tests.train.running import SETTINGS, run
 
@@ -194,3 +196,19 @@ def test_a_damaged_trajectory_stops_training(copied: Path, tiny_pipeline: Path, 
     tar.write_bytes(bytes(data))
     with pytest.raises(DamagedError, match=row["sample_id"]):
         run(copied, tmp_path / "run", tiny_pipeline, None, replace(SETTINGS, pairs_per_step=12, eval_every=0))
+
+
+@pytest.mark.parametrize(("objective", "refused"), [("ppod", True), ("sft", False)])
+def test_drift_is_refused_only_where_a_band_could_not_tell_it_from_training(
+    recorded: Path, tiny_pipeline: Path, tmp_path: Path, objective: str, refused: bool
+) -> None:
+    """Log-probabilities of another precision: a clip of 1e-5 drowns in them, a likelihood has no clip."""
+    options = {"log_ratio_clip": 1e-5} if refused else {}
+    settings = TrainSettings.of(objective, num_train_steps=1, lora_rank=2, eval_every=0, **options)
+    half = load_model(str(tiny_pipeline), compute_dtype="bf16")
+    source = source_of(recorded)
+    if refused:
+        with pytest.raises(DriftError, match="tenth of the clip"):
+            train_offline(source, tmp_path, settings, model=half, reward=None)
+    else:
+        assert train_offline(source, tmp_path, settings, model=half, reward=None).steps == 1
