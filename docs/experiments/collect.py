@@ -268,7 +268,7 @@ def main() -> None:
         "same-shards": same_shards,
         "beyond": beyond,
     }
-    figures = {name: make(out) for name, make in makers.items()}
+    figures = {name: make(out) if (out / name).exists() else {} for name, make in makers.items()}
     for name, values in figures.items():
         if values:
             (HERE / f"{name}.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
