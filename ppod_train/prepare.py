@@ -42,9 +42,8 @@ def prepare(
             batch_size=batch_size,
             recorded=recorded,
         )
-        if (
-            "log_ratio_clip" in objective.reads
-        ):  # without a band, a recorded number is only a constant of the loss
+        # Without a band, a recorded number is only a constant of the loss.
+        if "log_ratio_clip" in objective.reads:
             check_drift(drift, settings.log_ratio_clip)
         return drift
 
