@@ -90,7 +90,7 @@ def figure6() -> Iterator[Run]:
 
 def figure2() -> Iterator[Run]:
     """With and without the clip, offline, three times as many updates; everything else the same."""
-    for seed in SEEDS[:1]:
+    for seed in SEEDS:
         for prompt in PAPER_PROMPTS[::2]:
             for name, clip in (("clip", {}), ("no-clip", {"log_ratio_clip": float("inf")})):
                 method = changed(HARD, **clip)
