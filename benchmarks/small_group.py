@@ -95,7 +95,9 @@ def bare_calls(trainee: Trainee, *, backward: bool) -> Callable[[], None]:
     batch = load_batch(data, data.units, data.steps, "cpu")
     latents = batch.latents[batch.current].flatten(0, 1)
     timesteps = trainee.sampler.schedule.timesteps[batch.step_index].repeat_interleave(len(data.rows))
-    embeds = trainee.sampler.conditioning.prompt_embeds[batch.prompt_index].repeat(len(data.steps), 1, 1)
+    embeds = trainee.sampler.conditioning.of(batch.prompt_index)["prompt_embeds"].repeat(
+        len(data.steps), 1, 1
+    )
     chunks = list(zip(*(torch.split(tensor, BATCH) for tensor in (latents, timesteps, embeds)), strict=True))
 
     def run() -> None:

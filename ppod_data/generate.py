@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 from ppod_data.dataset import create, encode_latents, latent_rows
+from ppod_data.diffusion.condition import Conditioning
 from ppod_data.diffusion.guidance import Network
 from ppod_data.diffusion.model import (
     DTYPES,
-    Conditioning,
     DiffusionModel,
     decode_images,
     embed_prompts,
@@ -239,8 +239,8 @@ def sample_batch(spec: GenerationSpec, sampler: Sampler, indices: range, *, reco
         sampler.schedule,
         initial_noise=torch.from_numpy(initial).to(device),
         step_noise=torch.from_numpy(noise).to(device),
-        prompt_embeds=sampler.conditioning.prompt_embeds[prompt_rows],
-        negative_embeds=sampler.conditioning.negative_embeds,
+        condition=sampler.conditioning.of(prompt_rows),
+        negative=sampler.conditioning.negative,
         guidance_scale=spec.guidance_scale,
         guidance_mode=spec.guidance_mode,
         latent_dtype=DTYPES[spec.latent_dtype],

@@ -122,7 +122,7 @@ def batch_log_probs(
     latents = torch.stack([trajectory.latents.float() for trajectory in batch]).to(device)  # [B, R, C, H, W]
     place = {index: row for row, index in enumerate(batch[0].latent_index)}
     prompts = {prompt: row for row, prompt in enumerate(spec.prompts)}
-    prompt_embeds = sampler.conditioning.prompt_embeds[[prompts[trajectory.prompt] for trajectory in batch]]
+    condition = sampler.conditioning.of([prompts[trajectory.prompt] for trajectory in batch])
     result: list[list[float | None]] = [[None] * spec.num_inference_steps for _ in batch]
     for step in batch[0].step_index:
         if not sampler.schedule.stochastic[step]:
@@ -133,8 +133,8 @@ def batch_log_probs(
             latents=latents[:, place[step]],
             next_latents=latents[:, place[step + 1]],
             step_index=torch.full((len(batch),), step, device=device),
-            prompt_embeds=prompt_embeds,
-            negative_embeds=sampler.conditioning.negative_embeds,
+            condition=condition,
+            negative=sampler.conditioning.negative,
             guidance_scale=spec.guidance_scale,
             guidance_mode=spec.guidance_mode,
         )

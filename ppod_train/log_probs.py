@@ -37,8 +37,8 @@ def batch_log_probs(
             schedule=sampler.schedule,
             latents=batch.latents[batch.current[columns], rows],
             step_index=step_index,
-            prompt_embeds=sampler.conditioning.prompt_embeds[batch.prompt_index[rows]],
-            negative_embeds=sampler.conditioning.negative_embeds,
+            condition=sampler.conditioning.of(batch.prompt_index[rows]),
+            negative=sampler.conditioning.negative,
             guidance_scale=spec.guidance_scale,
             guidance_mode=spec.guidance_mode,
         )
@@ -73,7 +73,7 @@ def denoising_scores(
         prediction = network(
             noised_latents(sampler.schedule, step_index, final, drawn),
             sampler.schedule.timesteps[step_index],
-            sampler.conditioning.prompt_embeds[batch.prompt_index[rows]],
+            sampler.conditioning.of(batch.prompt_index[rows]),
         )
         target = prediction_target(sampler.schedule, step_index, final, drawn)
         error = prediction.to(torch.promote_types(prediction.dtype, target.dtype)) - target

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.guidance import Network
 from ppod_data.diffusion.model import (
-    DTYPES,
     DiffusionModel,
     adapter_file,
     adapter_fingerprint,
@@ -107,18 +107,15 @@ def start_from(model: DiffusionModel, start: Path) -> str:
 
 def reference_network(model: DiffusionModel, *, lora_rank: int) -> Network:
     """The network as it is before training, also after; to be made before `trainable_parameters`."""
-    dtype = DTYPES[model.compute_dtype]
-    if lora_rank == 0:
-        return network_of(copy.deepcopy(model.pipeline.unet), dtype)
     unet = model.pipeline.unet
-    inner = network_of(unet, dtype)
+    if lora_rank == 0:
+        return network_of(model, copy.deepcopy(unet))
+    inner = network_of(model, unet)
 
-    def without_lora(
-        latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor
-    ) -> torch.Tensor:
+    def without_lora(latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
         unet.disable_adapters()
         try:
-            return inner(latents, timesteps, prompt_embeds)
+            return inner(latents, timesteps, condition)
         finally:
             unet.enable_adapters()
 
@@ -160,12 +157,11 @@ def save_policy(model: DiffusionModel, folder: Path) -> None:
     temporary.mkdir(parents=True)
     unet = model.pipeline.unet
     if getattr(unet, "peft_config", None):
-        from diffusers import StableDiffusionPipeline
         from diffusers.utils import convert_state_dict_to_diffusers
         from peft.utils import get_peft_model_state_dict
 
         layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-        StableDiffusionPipeline.save_lora_weights(temporary, unet_lora_layers=layers)
+        model.pipeline.save_lora_weights(temporary, unet_lora_layers=layers)
     else:
         model.pipeline.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,8 @@
-"""Load a text-to-image pipeline, embed prompts, call its network, decode latents. Stable Diffusion 1.x and 2.x.
+"""Load a text-to-image pipeline, embed prompts, call its network, decode latents.
 
-Shapes: P prompts, B rows, C H W latent, L tokens, D width.
+What differs between Stable Diffusion 1.x, 2.x and XL is in `families`.
+
+Shapes: P prompts, B rows, C H W latent.
 """
 
 import hashlib
@@ -15,6 +17,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ppod_data.diffusion.condition import Condition, Conditioning, stack
+from ppod_data.diffusion.families import FAMILIES, Family
 from ppod_data.diffusion.guidance import Network
 from ppod_data.diffusion.schedule import ddim_config
 from ppod_data.errors import ConfigError
@@ -43,7 +47,9 @@ class DiffusionModel:
     fingerprint: str
     """sha256 over the weight files and configurations, the adapter's included: 64 hex digits."""
     pipeline: Any
-    """diffusers' StableDiffusionPipeline, in eval mode on `device`."""
+    """diffusers' pipeline, in eval mode on `device`."""
+    family: Family
+    """How its class is conditioned and called."""
     scheduler_config: dict[str, Any]
     """A complete DDIM configuration."""
     latent_shape: tuple[int, int, int]
@@ -60,16 +66,6 @@ class DiffusionModel:
     def width(self) -> int:
         """Pixels."""
         return self.latent_shape[2] * int(self.pipeline.vae_scale_factor)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Conditioning:
-    """What the network is conditioned on, computed once a prompt."""
-
-    prompt_embeds: torch.Tensor
-    """[P, L, D] in the compute dtype."""
-    negative_embeds: torch.Tensor | None
-    """[1, L, D]; None at guidance scale 1, where the unconditional half is not needed."""
 
 
 def load_model(
@@ -92,24 +88,24 @@ def load_model(
     Raises:
         ConfigError: unknown model, a pipeline class or scheduler that is not supported.
     """
-    from diffusers import StableDiffusionPipeline
+    import diffusers
 
     folder = _resolve(name, revision)
-    index = json.loads((folder / "model_index.json").read_text())
-    if index["_class_name"] != "StableDiffusionPipeline":
-        raise ConfigError(f"{name} is a {index['_class_name']}: only StableDiffusionPipeline is supported")
+    class_name = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    family = FAMILIES.get(class_name)
+    if family is None:
+        raise ConfigError(f"{name} is a {class_name}: supported are {', '.join(FAMILIES)}")
     upcast_vae = json.loads((folder / "vae" / "config.json").read_text()).get("force_upcast", True)
     try:
         with _quietly():
-            pipeline = StableDiffusionPipeline.from_pretrained(
+            pipeline = getattr(diffusers, class_name).from_pretrained(
                 folder,
                 dtype={
                     "default": DTYPES[compute_dtype],
                     "vae": torch.float32 if upcast_vae else DTYPES[compute_dtype],
                 },
                 use_safetensors=True,
-                safety_checker=None,
-                requires_safety_checker=False,
+                **family.load_options,
             )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name} is not a complete pipeline in safetensors format: {error}") from error
@@ -124,8 +120,8 @@ def load_model(
             reason = str(error).splitlines()[0][:200]
             raise ConfigError(f"adapter {adapter} does not fit {name}: {reason}") from error
         fingerprint = adapter_fingerprint(fingerprint, weights)
-    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        module.to(device).eval().requires_grad_(False)
+    for part in ("unet", "vae", *family.text_encoders):
+        getattr(pipeline, part).to(device).eval().requires_grad_(False)
     pipeline.set_progress_bar_config(disable=True)
     size = pipeline.unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
@@ -135,6 +131,7 @@ def load_model(
         adapter=adapter,
         fingerprint=fingerprint,
         pipeline=pipeline,
+        family=family,
         scheduler_config=ddim_config(type(pipeline.scheduler).__name__, pipeline.scheduler.config),
         latent_shape=(pipeline.unet.config.in_channels, height, width),
         device=device,
@@ -143,21 +140,19 @@ def load_model(
 
 
 def network(model: DiffusionModel) -> Network:
-    """The denoising network as a function of (latents, timesteps, prompt embeddings).
+    """The denoising network as a function of (latents, timesteps, condition).
 
     Timesteps are passed one a row in sampling and training alike, so that both take the same code path.
     """
-    return network_of(model.pipeline.unet, DTYPES[model.compute_dtype])
+    return network_of(model, model.pipeline.unet)
 
 
-def network_of(unet: Any, dtype: torch.dtype) -> Network:
-    """A UNet as a function, computing in `dtype`."""
+def network_of(model: DiffusionModel, unet: Any) -> Network:
+    """A UNet of the model's kind as a function, in the model's compute dtype."""
+    dtype = DTYPES[model.compute_dtype]
 
-    def call(latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = unet(
-            latents.to(dtype), timesteps, encoder_hidden_states=prompt_embeds, return_dict=False
-        )[0]
-        return output
+    def call(latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
+        return model.family.predict(unet, latents.to(dtype), timesteps, condition)
 
     return call
 
@@ -167,14 +162,10 @@ def embed_prompts(
     model: DiffusionModel, prompts: Sequence[str], negative_prompt: str, guidance_scale: float
 ) -> Conditioning:
     """Embed every prompt once, one at a time: an embedding does not depend on what else is embedded."""
-
-    def embed(prompt: str) -> torch.Tensor:
-        embeds: torch.Tensor = model.pipeline.encode_prompt(prompt, model.device, 1, False)[0]
-        return embeds
-
+    pipeline, family = model.pipeline, model.family
     return Conditioning(
-        prompt_embeds=torch.cat([embed(prompt) for prompt in prompts]),
-        negative_embeds=embed(negative_prompt) if guidance_scale > 1 else None,
+        prompts=stack([family.embed(pipeline, prompt) for prompt in prompts]),
+        negative=family.embed_negative(pipeline, negative_prompt) if guidance_scale > 1 else None,
     )
 
 
@@ -182,9 +173,15 @@ def embed_prompts(
 def decode_images(model: DiffusionModel, latents: torch.Tensor) -> list[Image.Image]:
     """Decode x_0 latents [B, C, H, W] into RGB images by the pipeline's VAE, with its scaling and shift."""
     vae = model.pipeline.vae
-    scaled = latents.to(model.device, vae.dtype) / vae.config.scaling_factor + (
-        vae.config.shift_factor or 0.0
+    latents = latents.to(model.device, vae.dtype)
+    mean, std = (
+        None if values is None else torch.tensor(values).view(1, -1, 1, 1).to(latents)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
     )
+    if mean is None or std is None:
+        scaled = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+    else:
+        scaled = latents * std / vae.config.scaling_factor + mean
     images: list[Image.Image] = []
     for part in scaled.split(max(1, _DECODE_PIXELS // (model.height * model.width))):
         pixels = vae.decode(part, return_dict=False)[0]

@@ -1,10 +1,11 @@
 """The log-probability of a recorded step under a policy: what the sampler computed, computed again.
 
-Shapes: B rows, C H W latent, L tokens, D width. Rows of one call may stand at different steps.
+Shapes: B rows, C H W latent. Rows of one call may stand at different steps.
 """
 
 import torch
 
+from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.ddim import log_prob, posterior_mean
 from ppod_data.diffusion.guidance import Network, guided_prediction
 from ppod_data.diffusion.schedule import DDIMSchedule
@@ -16,8 +17,8 @@ def replay_mean(
     *,
     latents: torch.Tensor,
     step_index: torch.Tensor,
-    prompt_embeds: torch.Tensor,
-    negative_embeds: torch.Tensor | None,
+    condition: Condition,
+    negative: Condition | None,
     guidance_scale: float,
     guidance_mode: str,
 ) -> torch.Tensor:
@@ -26,8 +27,8 @@ def replay_mean(
     Args:
         latents: x_t as stored, fp32 [B, C, H, W].
         step_index: int64 [B].
-        prompt_embeds: [B, L, D].
-        negative_embeds: [1, L, D] or None at guidance scale 1.
+        condition: of the prompts, [B, …].
+        negative: [1, …], or None at guidance scale 1.
 
     Returns:
         [B, C, H, W], fp32, or fp64 where the network computes in that.
@@ -36,8 +37,8 @@ def replay_mean(
         network,
         latents,
         schedule.timesteps[step_index],
-        prompt_embeds,
-        negative_embeds,
+        condition,
+        negative,
         guidance_scale=guidance_scale,
         guidance_mode=guidance_mode,
     )
@@ -51,8 +52,8 @@ def replay_log_prob(
     latents: torch.Tensor,
     next_latents: torch.Tensor,
     step_index: torch.Tensor,
-    prompt_embeds: torch.Tensor,
-    negative_embeds: torch.Tensor | None,
+    condition: Condition,
+    negative: Condition | None,
     guidance_scale: float,
     guidance_mode: str,
 ) -> torch.Tensor:
@@ -63,8 +64,8 @@ def replay_log_prob(
     Args:
         latents, next_latents: x_t and x_{t-1} as stored, fp32 [B, C, H, W].
         step_index: int64 [B], stochastic steps only.
-        prompt_embeds: [B, L, D].
-        negative_embeds: [1, L, D] or None at guidance scale 1.
+        condition: of the prompts, [B, …].
+        negative: [1, …], or None at guidance scale 1.
 
     Returns:
         fp64 [B].
@@ -74,8 +75,8 @@ def replay_log_prob(
         schedule,
         latents=latents,
         step_index=step_index,
-        prompt_embeds=prompt_embeds,
-        negative_embeds=negative_embeds,
+        condition=condition,
+        negative=negative,
         guidance_scale=guidance_scale,
         guidance_mode=guidance_mode,
     )

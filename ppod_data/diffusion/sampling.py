@@ -1,12 +1,13 @@
 """Sample denoising chains and record them: the behaviour policy at work.
 
-Shapes: B rows, S = T+1 latents, T steps, C H W latent, L tokens, D width.
+Shapes: B rows, S = T+1 latents, T steps, C H W latent.
 """
 
 from dataclasses import dataclass
 
 import torch
 
+from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.ddim import log_prob, posterior_mean, sample_next
 from ppod_data.diffusion.guidance import Network, guided_prediction
 from ppod_data.diffusion.schedule import DDIMSchedule
@@ -29,8 +30,8 @@ def sample_chain(
     *,
     initial_noise: torch.Tensor,
     step_noise: torch.Tensor,
-    prompt_embeds: torch.Tensor,
-    negative_embeds: torch.Tensor | None,
+    condition: Condition,
+    negative: Condition | None,
     guidance_scale: float,
     guidance_mode: str,
     latent_dtype: torch.dtype,
@@ -41,8 +42,8 @@ def sample_chain(
     Args:
         initial_noise: x_T, fp32 [B, C, H, W]; rounded to the storage dtype before use.
         step_noise: standard normal, fp32 [T, B, C, H, W].
-        prompt_embeds: [B, L, D].
-        negative_embeds: [1, L, D] or None at guidance scale 1.
+        condition: of the prompts, [B, …].
+        negative: [1, …], or None at guidance scale 1.
         latent_dtype: the storage dtype; every latent is rounded to it and the chain goes on from the rounded value.
         record: keep every latent and compute log-probabilities; otherwise only x_0 is kept.
     """
@@ -56,8 +57,8 @@ def sample_chain(
             network,
             latents.float(),
             schedule.timesteps[step_index],
-            prompt_embeds,
-            negative_embeds,
+            condition,
+            negative,
             guidance_scale=guidance_scale,
             guidance_mode=guidance_mode,
         )

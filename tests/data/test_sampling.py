@@ -104,8 +104,8 @@ def test_replay_after_a_shard_is_exact(
                 latents=torch.stack(before).float(),
                 next_latents=torch.stack(after).float(),
                 step_index=torch.full((4,), step),
-                prompt_embeds=sampler.conditioning.prompt_embeds[[0] * 4],
-                negative_embeds=sampler.conditioning.negative_embeds,
+                condition=sampler.conditioning.of([0] * 4),
+                negative=sampler.conditioning.negative,
                 guidance_scale=spec.guidance_scale,
                 guidance_mode=spec.guidance_mode,
             )

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from ppod_data.dataset import Dataset
+from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.guidance import Network
-from ppod_data.diffusion.model import DiffusionModel, load_model, network
+from ppod_data.diffusion.model import DiffusionModel, embed_prompts, load_model, network
 from ppod_data.generate import Sampler, prepare_sampler
 from ppod_train.batches import TrainingBatch, load_batch
 from ppod_train.data import open_training_data
@@ -27,7 +28,7 @@ Parameters = dict[str, torch.nn.Parameter]
 
 
 def double_network(unet: Any) -> Network:
-    return lambda x, t, c: unet(x.double(), t, c.double(), return_dict=False)[0]
+    return lambda x, t, c: unet(x.double(), t, c["prompt_embeds"].double(), return_dict=False)[0]
 
 
 def moved(parameters: Parameters, scale: float = 0.02) -> None:
@@ -141,17 +142,16 @@ def median_log_ratio(evaluate: Evaluate, reference: torch.Tensor) -> float:
 
 
 @pytest.fixture
-def asked(tiny_model: DiffusionModel) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def asked(tiny_model: DiffusionModel) -> tuple[torch.Tensor, torch.Tensor, Condition]:
     """What a network is called with."""
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        embeds = tiny_model.pipeline.encode_prompt("a cat", "cpu", 3, False)[0]
-    return torch.randn(3, 4, 8, 8, generator=generator), torch.tensor([901, 501, 1]), embeds
+    condition = embed_prompts(tiny_model, ["a cat"], "", 1.0).of([0] * 3)
+    return torch.randn(3, 4, 8, 8, generator=generator), torch.tensor([901, 501, 1]), condition
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
 def test_the_reference_is_the_untouched_network_before_and_after_training(
-    fresh_model: DiffusionModel, tiny_pipeline: Path, asked: tuple[torch.Tensor, ...], lora_rank: int
+    fresh_model: DiffusionModel, tiny_pipeline: Path, asked: tuple[Any, ...], lora_rank: int
 ) -> None:
     """To the last bit, whatever happens to the policy; and the policy is another one."""
     untouched = network(load_model(str(tiny_pipeline)))

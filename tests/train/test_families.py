@@ -1,0 +1,192 @@
+"""Every supported pipeline class from the first sample to plain diffusers: exact at every step."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ppod_data.dataset import Dataset
+from ppod_data.diffusion.condition import Condition
+from ppod_data.diffusion.model import DiffusionModel, embed_prompts, load_model, network
+from ppod_data.errors import ConfigError
+from ppod_data.generate import build_spec, prepare_sampler, sample_batch, sample_images
+from ppod_data.log_probs import compute_log_probs
+from ppod_data.noise import standard_normal
+from ppod_data.spec import GenerationSpec
+from ppod_train.policy import reference_network, trainable_parameters
+from ppod_train.settings import TrainSettings
+from ppod_train.train import train_offline
+from tests.pipelines import save_tiny_pipeline, save_tiny_xl_pipeline
+from tests.train.conftest import record, source_of
+
+V_PREDICTION = {
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+    "rescale_betas_zero_snr": True,
+}
+SAVERS: Mapping[str, Callable[[Path], Path]] = {
+    "sd-1": save_tiny_pipeline,
+    "sd-2": partial(save_tiny_pipeline, **V_PREDICTION),
+    "sd-xl": save_tiny_xl_pipeline,
+}
+SETTINGS = TrainSettings(
+    num_train_steps=3, pairs_per_step=6, learning_rate=1e-2, lora_rank=4, eval_every=0, checkpoint_every=3
+)
+
+
+@pytest.fixture(scope="module", params=SAVERS)
+def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny pipeline of each kind."""
+    return SAVERS[request.param](tmp_path_factory.mktemp("models") / request.param)
+
+
+@pytest.fixture(scope="module")
+def guided(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set that it made under guidance, with pairs and scores."""
+    root = tmp_path_factory.mktemp("data") / pipeline.name
+    record(root, load_model(str(pipeline)), guidance_scale=3.0, negative_prompt="")
+    return root
+
+
+@pytest.mark.parametrize("negative_prompt", ["", "blurry"])
+def test_a_chain_is_that_of_the_pipelines_own_call(
+    pipeline: Path, negative_prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pipe(prompt, eta=1)` of plain diffusers with our noise ends in the same latents, bit for bit."""
+    import diffusers
+
+    model = load_model(str(pipeline))
+    spec = build_spec(
+        model,
+        prompts=["a cat"],
+        negative_prompt=negative_prompt,
+        num_images_per_prompt=2,
+        num_inference_steps=5,
+        guidance_scale=3.0,
+        batch_size=2,
+    )
+    chain = sample_batch(spec, prepare_sampler(spec, model), range(2), record=True)
+    noise = iter(step_noise(spec))
+    monkeypatch.setattr("diffusers.schedulers.scheduling_ddim.randn_tensor", lambda *_, **__: next(noise))
+    model.pipeline.scheduler = diffusers.DDIMScheduler(**spec.scheduler)
+    ended = model.pipeline(
+        "a cat",
+        negative_prompt=negative_prompt or None,
+        num_images_per_prompt=2,
+        num_inference_steps=5,
+        guidance_scale=3.0,
+        eta=1.0,
+        latents=chain.latents[0].clone(),
+        output_type="latent",
+    ).images
+    assert torch.equal(ended, chain.latents[-1])
+
+
+def step_noise(spec: GenerationSpec) -> torch.Tensor:
+    """The noise of the first prompt's images, [T, B, C, H, W]."""
+    rows = [
+        standard_normal(
+            purpose=spec.purpose,
+            stage=0,
+            seed=spec.seed,
+            prompt_id=spec.prompt_ids[0],
+            image_index=k,
+            stream="steps",
+            shape=(spec.num_inference_steps, *spec.latent_shape),
+        )
+        for k in range(spec.num_images_per_prompt)
+    ]
+    return torch.from_numpy(np.stack(rows, axis=1))
+
+
+def test_training_starts_at_ratio_1_and_plain_diffusers_loads_its_policy(
+    pipeline: Path, guided: Path, tmp_path: Path
+) -> None:
+    """Log-ratio exactly 0 before the first update; LoRA on and off; the images of plain diffusers are ours."""
+    import diffusers
+
+    model = load_model(str(pipeline))
+    parameters = trainable_parameters(model, lora_rank=SETTINGS.lora_rank, seed=0)
+    untrained = compute_log_probs(Dataset.open(guided), model, name="untrained")
+    assert parameters and untrained.max_difference == 0.0
+
+    model = load_model(str(pipeline))
+    reference = reference_network(model, lora_rank=SETTINGS.lora_rank)
+    train_offline(source_of(guided), tmp_path, SETTINGS, model=model, reward=None)
+    asked = some_inputs(model)
+    before = load_model(str(pipeline))
+    with torch.no_grad():
+        assert torch.equal(reference(*asked), network(before)(*asked))
+        assert not torch.equal(network(model)(*asked), network(before)(*asked))
+
+    ours = load_model(str(pipeline), adapter=str(tmp_path / "policy"))
+    plain = getattr(diffusers, type(model.pipeline).__name__).from_pretrained(pipeline)
+    plain.load_lora_weights(tmp_path / "policy")
+    plain.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "np"}
+    images = [
+        loaded("a cat", generator=torch.Generator().manual_seed(0), **options).images
+        for loaded in (plain, ours.pipeline, before.pipeline)
+    ]
+    assert (images[0] == images[1]).all() and (images[0] != images[2]).any()
+
+
+def some_inputs(model: DiffusionModel) -> tuple[torch.Tensor, torch.Tensor, Condition]:
+    """What a network is called with."""
+    latents = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(0))
+    return latents, torch.tensor([801, 1]), embed_prompts(model, ["a cat", "two dogs"], "", 1.0).of([0, 1])
+
+
+def test_all_weights_train_and_the_pipeline_loads(pipeline: Path, guided: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, lora_rank=0, learning_rate=1e-3)
+    model = load_model(str(pipeline))
+    train_offline(source_of(guided), tmp_path, settings, model=model, reward=None)
+    again = load_model(str(tmp_path / "policy"))
+    spec = build_spec(model, prompts=["a cat"], num_images_per_prompt=2, num_inference_steps=4, batch_size=2)
+    mine, theirs, old = (
+        [image.tobytes() for batch in sample_images(spec, loaded) for *_, image in batch]
+        for loaded in (model, again, load_model(str(pipeline)))
+    )
+    assert mine == theirs != old
+
+
+def test_xl_sees_every_condition_that_it_adds(tmp_path: Path) -> None:
+    """The second text encoder, the pooled embedding and the image's size each change the prediction."""
+    model = load_model(str(save_tiny_xl_pipeline(tmp_path / "xl")))
+    latents, timesteps, condition = some_inputs(model)
+    assert {name: tuple(value.shape[1:]) for name, value in condition.items()} == {
+        "prompt_embeds": (16, 32),
+        "pooled_embeds": (12,),
+        "time_ids": (6,),
+    }
+    assert condition["time_ids"][0].tolist() == [16, 16, 0, 0, 16, 16]
+    predict = network(model)
+    with torch.no_grad():
+        usual = predict(latents, timesteps, condition)
+        for name, value in condition.items():
+            for part in range(2):
+                half = value.shape[-1] // 2
+                changed = value.clone()
+                changed[..., part * half : (part + 1) * half] += 1
+                assert not torch.equal(predict(latents, timesteps, {**condition, name: changed}), usual)
+
+
+def test_xl_without_a_negative_prompt_steers_away_from_zeros(tmp_path: Path) -> None:
+    """As diffusers does for SDXL (force_zeros_for_empty_prompt); a written one is embedded."""
+    model = load_model(str(save_tiny_xl_pipeline(tmp_path / "xl")))
+    none, written = (embed_prompts(model, ["a cat"], text, 3.0).negative for text in ("", "blurry"))
+    assert none is not None and written is not None
+    assert not none["prompt_embeds"].any() and not none["pooled_embeds"].any() and none["time_ids"].any()
+    assert written["prompt_embeds"].any() and written["pooled_embeds"].any()
+
+
+def test_a_class_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
+    with pytest.raises(
+        ConfigError, match=r"is a KandinskyPipeline: supported are StableDiffusionPipeline, Stable"
+    ):
+        load_model(str(tmp_path))
