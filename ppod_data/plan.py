@@ -1,13 +1,32 @@
-"""What a generation would cost, from the model's own sizes and one measured step. Nothing is written."""
+"""What a generation would take: bytes and network calls from the model's own sizes, time from one measured step.
 
+The sizes are those of a skeleton (`ppod_data.diffusion.skeleton`): its operations run on torch's `meta` device, where
+tensors have shapes and no memory, and the bytes that would be alive are counted. So they are the sizes of the very code
+that samples, with attention that keeps no scores, as torch's fused kernels do. What a device's own runtime and scratch
+memory take comes on top: about 1 GB on a GPU. Nothing is written.
+
+Shapes: B rows, C H W latent.
+"""
+
+import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
+import torch
 
 from ppod_data.dataset import latent_rows
-from ppod_data.diffusion.model import DTYPES, DiffusionModel, decode_images
+from ppod_data.diffusion.guidance import guided_prediction
+from ppod_data.diffusion.model import (
+    DTYPES,
+    DiffusionModel,
+    decode_images,
+    decode_pixels,
+    embed_prompts,
+    network,
+)
 from ppod_data.generate import build_spec, prepare_sampler, sample_batch
+from ppod_data.live_bytes import LiveBytes, attention_without_scores
 from ppod_data.spec import GenerationSpec
 from ppod_data.threads import one_thread
 
@@ -24,12 +43,40 @@ class GenerationPlan:
     """Of the trajectories; images and tables come on top (`image_bytes`)."""
     image_bytes: int
     """An upper estimate: raw RGB pixels, which PNG makes smaller."""
-    seconds: float
-    """Of sampling and decoding on this machine in one process, from one measured batch."""
+    pipeline_bytes: int
+    """Network, text encoders and VAE in memory."""
+    sample_bytes: int
+    """The most that a network call keeps beside them."""
+    decode_bytes: int
+    """The most that decoding a batch keeps."""
+    peak_bytes: int
 
 
-def plan_generation(spec: GenerationSpec, model: DiffusionModel) -> GenerationPlan:
-    """Measure one batch for two steps and the decoder once, and multiply."""
+def plan_generation(model: DiffusionModel, spec: GenerationSpec) -> GenerationPlan:
+    """The estimate for making a spec's data set with `model`, a skeleton."""
+    pipeline_bytes = tensor_bytes(
+        parameter
+        for part in ("unet", "vae", *model.family.text_encoders)
+        for parameter in getattr(model.pipeline, part).parameters()
+    )
+    _, sample_bytes = call_bytes(model, spec, min(spec.batch_size, spec.num_samples), with_graph=False)
+    decoding = decode_bytes(model, spec)
+    return GenerationPlan(
+        num_samples=spec.num_samples,
+        num_shards=spec.num_shards,
+        network_calls=spec.num_samples * spec.num_inference_steps * (2 if spec.guidance_scale > 1 else 1),
+        latent_bytes=spec.num_samples * _stored_bytes(spec),
+        image_bytes=spec.num_samples * spec.height * spec.width * 3,
+        pipeline_bytes=pipeline_bytes,
+        sample_bytes=sample_bytes,
+        decode_bytes=decoding,
+        peak_bytes=pipeline_bytes + max(sample_bytes, decoding),
+    )
+
+
+def measure_seconds(spec: GenerationSpec, model: DiffusionModel) -> float:
+    """Seconds of sampling and decoding a spec's images with `model` here in one process: one batch of two steps and
+    the decoder are measured, and multiplied."""
     probe_options = {
         field: getattr(spec, field)
         for field in ("negative_prompt", "guidance_scale", "guidance_mode", "ddim_eta", "latent_dtype")
@@ -53,17 +100,55 @@ def plan_generation(spec: GenerationSpec, model: DiffusionModel) -> GenerationPl
         decode_images(model, latents)
         decoded = time.perf_counter()
     per_image = (sampled - start) / probe.num_inference_steps * spec.num_inference_steps + (decoded - sampled)
-    return GenerationPlan(
-        num_samples=spec.num_samples,
-        num_shards=spec.num_shards,
-        network_calls=spec.num_samples * spec.num_inference_steps * (2 if spec.guidance_scale > 1 else 1),
-        latent_bytes=spec.num_samples * _stored_bytes(spec),
-        image_bytes=spec.num_samples * spec.height * spec.width * 3,
-        seconds=per_image / batch * spec.num_samples,
-    )
+    return per_image / batch * spec.num_samples
+
+
+def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """The bytes that some tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def call_bytes(
+    model: DiffusionModel, spec: GenerationSpec, rows: int, *, with_graph: bool
+) -> tuple[int, int]:
+    """What a guided prediction of `rows` latents by a skeleton keeps alive, in bytes.
+
+    Returns:
+        (what is left when it is done: its graph, and the prediction), (the most, its backward pass included).
+    """
+    conditioning = embed_prompts(model, [spec.prompts[0]], spec.negative_prompt, spec.guidance_scale)
+    latents = torch.empty(rows, *spec.latent_shape, device=model.device)
+    index = torch.zeros(rows, dtype=torch.int64, device=model.device)
+    with (
+        attention_without_scores(),
+        torch.set_grad_enabled(with_graph),
+        LiveBytes([*model.pipeline.unet.parameters(), latents, index]) as live,
+    ):
+        prediction = guided_prediction(
+            network(model),
+            latents,
+            index,
+            conditioning.of(index),
+            conditioning.negative,
+            guidance_scale=spec.guidance_scale,
+            guidance_mode=spec.guidance_mode,
+        )
+        kept = int(live.now)
+        if with_graph:
+            torch.autograd.backward(prediction.sum())
+    return kept, int(live.peak)
+
+
+def decode_bytes(model: DiffusionModel, spec: GenerationSpec) -> int:
+    """The most that decoding a batch by a skeleton keeps alive."""
+    latents = torch.empty(spec.batch_size, *spec.latent_shape, device=model.device)
+    with attention_without_scores(), LiveBytes([*model.pipeline.vae.parameters(), latents]) as live:
+        for _ in decode_pixels(model, latents):
+            pass
+    return int(live.peak)
 
 
 def _stored_bytes(spec: GenerationSpec) -> int:
     """Of one trajectory's latents."""
     rows = len(latent_rows(spec.stored_steps()))
-    return rows * int(np.prod(spec.latent_shape)) * DTYPES[spec.latent_dtype].itemsize
+    return rows * math.prod(spec.latent_shape) * DTYPES[spec.latent_dtype].itemsize

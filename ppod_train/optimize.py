@@ -10,6 +10,7 @@ import torch
 from ppod_data.diffusion.guidance import Network
 from ppod_data.errors import NonFiniteError
 from ppod_data.generate import Sampler
+from ppod_data.live_bytes import LiveBytes
 from ppod_train.batches import TrainingBatch, load_batch, timesteps_of_step, units_of_step
 from ppod_train.data import TrainingData
 from ppod_train.gradient import Evaluate, Gradient, all_log_probs, one_pass_gradient, two_pass_gradient
@@ -134,21 +135,14 @@ def use_one_pass(trainee: Trainee, *, evaluations: int, gradient_share: float) -
 
 
 def graph_bytes_per_evaluation(sampler: Sampler, data: TrainingData) -> int:
-    """The bytes that autograd saves for one log-probability, weights not counted.
+    """The bytes that the graph of one log-probability keeps alive, weights not counted.
 
     A property of the network and its dtypes, so that the choice that hangs on it is the same on every run.
     """
     batch = load_batch(data, data.units[:1], data.steps[:1], sampler.model.device)
-    weights = {parameter.data_ptr() for parameter in sampler.model.pipeline.unet.parameters()}
-    saved: dict[int, int] = {}
-
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     index = torch.zeros(1, dtype=torch.int64, device=sampler.model.device)
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        batch_log_probs(data.spec, sampler, batch)(index, index)
-    return sum(saved.values())
+    with LiveBytes(sampler.model.pipeline.unet.parameters()) as live:
+        values = batch_log_probs(data.spec, sampler, batch)(index, index)
+        kept = int(live.now)
+    del values  # its graph is what was counted
+    return kept

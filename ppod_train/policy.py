@@ -29,7 +29,7 @@ _LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 def trainable_parameters(
-    model: DiffusionModel, *, lora_rank: int, seed: int
+    model: DiffusionModel, *, lora_rank: int, seed: int, gradient_checkpointing: bool = False
 ) -> dict[str, torch.nn.Parameter]:
     """Make the network trainable in place and return its trained weights by name, in fp32.
 
@@ -38,6 +38,7 @@ def trainable_parameters(
     Args:
         lora_rank: 0 trains all weights.
         seed: of LoRA's first factors.
+        gradient_checkpointing: keep the inputs of the network's blocks alone for the backward pass.
 
     Raises:
         ConfigError: a model that has an adapter already; all weights in half precision.
@@ -64,6 +65,8 @@ def trainable_parameters(
         for parameter in unet.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+    if gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
     return {name: parameter for name, parameter in unet.named_parameters() if parameter.requires_grad}
 
 

@@ -32,7 +32,12 @@ def prepare(
     batch_size = settings.batch_size or data.spec.batch_size
     needs_reference = bool(settings.kl_weight) or objective.on_final_latents
     reference = reference_network(model, lora_rank=settings.lora_rank) if needs_reference else None
-    parameters = trainable_parameters(model, lora_rank=settings.lora_rank, seed=settings.seed)
+    parameters = trainable_parameters(
+        model,
+        lora_rank=settings.lora_rank,
+        seed=settings.seed,
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )
 
     def checked_drift(recorded: bool) -> Drift:
         drift = measure_drift(

@@ -56,6 +56,9 @@ class TrainSettings:
     """one-pass keeps the whole graph, two-pass one chunk of it; auto takes one-pass where the graph fits into
     max_graph_gib and most steps are inside the band. All give the same gradient."""
     max_graph_gib: float = 4.0
+    gradient_checkpointing: bool = False
+    """Compute the network's inner activations again in the backward pass instead of keeping them: a fraction of the
+    memory for a third more time, and the same gradient."""
     seed: int = 0
     """Order of the pairs, timestep subsets, LoRA's initial weights."""
     eval_every: int = 40

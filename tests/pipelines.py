@@ -83,7 +83,7 @@ def save_tiny_xl_pipeline(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def byte_tokenizer(folder: Path) -> Any:
+def byte_tokenizer(folder: Path, length: int = 16) -> Any:
     """A CLIP tokenizer of single characters: the 256 byte symbols, alone and at a word's end, without merges."""
     from transformers import CLIPTokenizer
 
@@ -93,7 +93,7 @@ def byte_tokenizer(folder: Path) -> Any:
     vocabulary = symbols + [f"{symbol}</w>" for symbol in symbols] + ["<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16)
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=length)
 
 
 def _unet(**options: Any) -> Any:

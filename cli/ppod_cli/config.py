@@ -1,4 +1,4 @@
-"""`--config FILE.toml`: options in a file, under the same names."""
+"""`--config FILE.toml`: options in a file, under the same names; a table a command makes a file a recipe."""
 
 import tomllib
 from difflib import get_close_matches
@@ -10,17 +10,19 @@ import typer
 from ppod_data.errors import ConfigError
 
 _NOT_IN_A_FILE = {"config", "help", "debug"}
+RECIPE_TABLES = ("gen", "score", "rank", "offline", "online", "eval")
+"""The commands that a recipe may hold options of, by their last word."""
 
 
 def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """Make the values of a TOML file the defaults of the command, so that options on the command line win.
 
     A key is an option's or argument's name, with `-` or `_`. Relative paths in the file start at the current
-    folder, as they do on the command line.
+    folder, as they do on the command line. A file of tables is a recipe: a command reads the one of its name.
 
     Raises:
         ConfigError: a file that is not TOML, a key that is no option (with the closest one), a value of
-            another kind.
+            another kind, a recipe without a table for this command.
     """
     if path is None:
         return None
@@ -31,11 +33,7 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
         if spelling not in _NOT_IN_A_FILE
     }
     defaults: dict[str, Any] = {}
-    for key, value in _read(path).items():
-        if isinstance(value, dict):
-            raise ConfigError(
-                f"{path}: [{key}] is a table: write the options of one command at the top of the file"
-            )
+    for key, value in _options_of(path, ctx.command_path.split()[-1].removeprefix("ppod-")).items():
         param = spellings.get(key.replace("_", "-"))
         if param is None:
             close = get_close_matches(key.replace("_", "-"), spellings, n=1)
@@ -47,6 +45,26 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
         defaults[param.name] = _checked(path, key, value, many=many, flag=getattr(param, "is_flag", False))
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
+
+
+def _options_of(path: Path, command: str) -> dict[str, Any]:
+    """The whole file where it has no tables, else the command's own table."""
+    values = _read(path)
+    tables = [key for key, value in values.items() if isinstance(value, dict)]
+    if not tables:
+        return values
+    known = f"a recipe has tables [{'], ['.join(RECIPE_TABLES)}]"
+    for key in values:
+        if key not in tables:
+            raise ConfigError(f"{path}: {key!r} stands outside of a table: {known}")
+        if key not in RECIPE_TABLES:
+            raise ConfigError(f"{path}: [{key}] is no command: {known}")
+    if command not in tables:
+        raise ConfigError(f"{path} has no table [{command}]: it is a recipe for {', '.join(tables)}")
+    options: dict[str, Any] = values[command]
+    if nested := [key for key, value in options.items() if isinstance(value, dict)]:
+        raise ConfigError(f"{path}: [{command}.{nested[0]}] is a table: write options only")
+    return options
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from ppod_cli.common import (
     Debug,
     Device,
     Json,
-    amount,
     command,
     entry_point,
     new_commands,
@@ -22,6 +21,7 @@ from ppod_cli.common import (
     resolve_device,
     summary,
 )
+from ppod_cli.plans import say_generation
 from ppod_cli.progress import clock, progress
 from ppod_data.errors import ConfigError
 
@@ -100,15 +100,18 @@ def gen(
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
     with summary(as_json) as report:
-        from ppod_data.diffusion.model import load_model
+        from ppod_data.diffusion.model import has_weights, load_model
+        from ppod_data.diffusion.skeleton import load_skeleton
         from ppod_data.generate import build_spec, select_shards
 
         place = resolve_device(device)
-        loaded = load_model(
-            model, revision=revision, adapter=adapter, device=place, compute_dtype=compute_dtype
-        )
+        loaded: DiffusionModel | None = None
+        if not dry_run or has_weights(model):
+            loaded = load_model(
+                model, revision=revision, adapter=adapter, device=place, compute_dtype=compute_dtype
+            )
         spec = build_spec(
-            loaded,
+            loaded or load_skeleton(model, revision=revision, compute_dtype=compute_dtype),
             prompts=texts,
             negative_prompt=negative_prompt,
             num_images_per_prompt=num_images_per_prompt,
@@ -126,6 +129,7 @@ def gen(
         if dry_run:
             report(*_plan(spec, loaded))
             return
+        assert loaded is not None
         chosen = select_shards(spec, shard_range, rank, world_size)
         made = _generate(root, spec, loaded, chosen, license)
         figures = {"dataset": str(root), "rank": rank, "world_size": world_size}
@@ -164,16 +168,21 @@ def _generate(
     return result
 
 
-def _plan(spec: "GenerationSpec", model: "DiffusionModel") -> tuple[dict[str, Any], list[str]]:
-    from ppod_data.plan import plan_generation
+def _plan(spec: "GenerationSpec", model: "DiffusionModel | None") -> tuple[dict[str, Any], list[str]]:
+    """model: with its weights, where they are here: to measure the time."""
+    from ppod_data.diffusion.skeleton import load_skeleton
+    from ppod_data.plan import measure_seconds, plan_generation
 
-    plan = plan_generation(spec, model)
-    return dataclasses.asdict(plan), [
+    skeleton = load_skeleton(spec.model, revision=spec.revision, compute_dtype=spec.compute_dtype)
+    plan = plan_generation(skeleton, spec)
+    seconds = measure_seconds(spec, model) if model is not None else None
+    time = (
+        "unknown: the weights are not here" if seconds is None else f"about {clock(seconds)} in one process"
+    )
+    return {**dataclasses.asdict(plan), "seconds": seconds}, [
         f"{plan.num_samples:,} images in {plan.num_shards} shards; nothing was written",
-        f"  network calls  {plan.network_calls:,}",
-        f"  trajectories   {amount(plan.latent_bytes)}",
-        f"  images         at most {amount(plan.image_bytes)}",
-        f"  time           about {clock(plan.seconds)} here, in one process",
+        *say_generation(plan),
+        f"  time           {time}",
     ]
 
 

@@ -20,6 +20,7 @@ from ppod_cli.common import (
     resolve_device,
     summary,
 )
+from ppod_cli.plans import say_training
 from ppod_cli.progress import progress
 from ppod_cli.train_online import ONLINE_EXAMPLES, online
 from ppod_cli.train_progress import run_callbacks, say_trained
@@ -27,8 +28,10 @@ from ppod_cli.train_settings import refuse_unread_tables, refuse_workers, train_
 
 if TYPE_CHECKING:
     from ppod_data.rewards import RewardModel
+    from ppod_data.spec import GenerationSpec
     from ppod_train.compare import Comparison, PolicySource
     from ppod_train.figures import EvalSettings
+    from ppod_train.settings import TrainSettings
 
 _OFFLINE_EXAMPLES = (
     "ppod-train offline data --pairs scenes --out run",
@@ -86,6 +89,7 @@ def offline(
     batch_size: train_options.BatchSize = None,
     gradient: train_options.Gradient = "auto",
     max_graph_gib: train_options.MaxGraphGib = 4.0,
+    gradient_checkpointing: train_options.GradientCheckpointing = False,
     drift_samples: train_options.DriftSamples = 8,
     reward: train_options.EvalReward = "scenes",
     eval_every: train_options.EvalEvery = 40,
@@ -111,6 +115,7 @@ def offline(
         ),
     ] = None,
     compute_dtype: options.PolicyComputeDtype = None,
+    dry_run: train_options.DryRun = False,
     device: Device = "auto",
     config: Config = None,
     as_json: Json = False,
@@ -136,6 +141,9 @@ def offline(
         settings = train_settings(ctx.params)
         spec = Dataset.open(roots[0]).spec
         dtype = compute_dtype or spec.compute_dtype
+        if dry_run:
+            report(*_plan(spec, settings, model or spec.model, revision or spec.revision, dtype))
+            return
         reference = load_policy(spec, model, revision, None, resolve_device(device), dtype)
         judge = load_reward(reward, reference.device) if eval_every else None
         source = DataSource(roots=roots, pairs=pairs, scores=scores, reference_log_probs=reference_log_probs)
@@ -151,6 +159,17 @@ def offline(
             )
         figures = {"run": str(out), **dataclasses.asdict(done)}
         report(figures | {"report": str(_report_on_run(out))}, say_trained(out, done, spec))
+
+
+def _plan(
+    spec: "GenerationSpec", settings: "TrainSettings", model: str, revision: str | None, compute_dtype: str
+) -> tuple[dict[str, Any], list[str]]:
+    from ppod_data.diffusion.skeleton import load_skeleton
+    from ppod_train.plan import plan_training
+
+    skeleton = load_skeleton(model, revision=revision, compute_dtype=compute_dtype)
+    plan = plan_training(skeleton, spec, settings)
+    return dataclasses.asdict(plan), ["nothing was done; training would take", *say_training(plan)]
 
 
 command(commands, examples=ONLINE_EXAMPLES)(online)

@@ -9,6 +9,7 @@ import typer
 
 from ppod_cli import options, train_options
 from ppod_cli.common import Config, Debug, Device, Json, resolve_device, summary
+from ppod_cli.plans import say_generation, say_training
 from ppod_cli.progress import Progress, clock, progress
 from ppod_cli.train_progress import eval_command, eval_words
 from ppod_cli.train_settings import refuse_unread_tables, refuse_workers, train_settings
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ppod_data.spec import GenerationSpec
     from ppod_train.compare import PolicySource
     from ppod_train.figures import EvalResult
-    from ppod_train.online_settings import OnlineCallbacks, OnlineSummary, StageRecord
+    from ppod_train.online_settings import OnlineCallbacks, OnlineSettings, OnlineSummary, StageRecord
 
 ONLINE_EXAMPLES = (
     "ppod-train online --out run --prompts prompts.txt --stages 4",
@@ -121,6 +122,7 @@ def online(
     seed: train_options.Seed = 0,
     gradient: train_options.Gradient = "auto",
     max_graph_gib: train_options.MaxGraphGib = 4.0,
+    gradient_checkpointing: train_options.GradientCheckpointing = False,
     drift_samples: train_options.DriftSamples = 8,
     checkpoint_every: train_options.CheckpointEvery = 40,
     num_inference_steps: options.NumInferenceSteps = 20,
@@ -132,6 +134,7 @@ def online(
     latent_dtype: options.LatentDtype = "fp32",
     batch_size: options.BatchSize = None,
     images_per_shard: options.ImagesPerShard = None,
+    dry_run: train_options.DryRun = False,
     device: Device = "auto",
     config: Config = None,
     as_json: Json = False,
@@ -166,8 +169,11 @@ def online(
             eval_images_per_prompt=eval_images_per_prompt,
             train=train_settings({**ctx.params, **NOT_OF_A_STAGE}, eval_every=0),
         )
-        place = resolve_device(device)
         chain = {name: ctx.params[name] for name in _CHAIN}
+        if dry_run:
+            report(*_plan(settings, model, revision, compute_dtype, {"prompts": texts, **chain}))
+            return
+        place = resolve_device(device)
         with progress(stages, "online", "stages") as shown:
             done = train_online(
                 out,
@@ -181,6 +187,34 @@ def online(
         write_report([out], out / "report.html")
         spec = Dataset.open(out / "stage-01" / "data").spec
         report({"run": str(out), **dataclasses.asdict(done)}, _say_done(out, done, spec))
+
+
+def _plan(
+    settings: "OnlineSettings",
+    model: str,
+    revision: str | None,
+    compute_dtype: str,
+    generation: dict[str, Any],
+) -> tuple[dict[str, Any], list[str]]:
+    from ppod_data.diffusion.skeleton import load_skeleton
+    from ppod_data.generate import build_spec
+    from ppod_train.plan import plan_training
+
+    skeleton = load_skeleton(model, revision=revision, compute_dtype=compute_dtype)
+    spec = build_spec(skeleton, **generation)
+    plan = plan_training(skeleton, spec, settings.train)
+    stages, judged = settings.num_stages, settings.eval_images_per_prompt * len(spec.prompts)
+    queries = stages * spec.num_samples + (stages + 1) * judged
+    log_probs = plan.generation.network_calls * (stages - 1)
+    figures = {"num_stages": stages, "reward_queries": queries, **dataclasses.asdict(plan)}
+    return figures, [
+        f"nothing was done; {stages} stages would score {queries:,} images, and every stage would take",
+        f"to generate {plan.generation.num_samples:,} images:",
+        *say_generation(plan.generation),
+        "to train:",
+        *say_training(plan),
+        f"and {log_probs:,} network calls for the reference's log-probabilities in later stages",
+    ]
 
 
 _CHAIN = (

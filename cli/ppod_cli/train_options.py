@@ -183,6 +183,22 @@ MaxGraphGib = Annotated[
         min=0.0, help="auto keeps a graph of at most this size.", metavar="GIB", rich_help_panel=_COMPUTE
     ),
 ]
+GradientCheckpointing = Annotated[
+    bool,
+    typer.Option(
+        "--gradient-checkpointing",
+        help="Compute inner activations again in the backward pass: a fraction of the memory, a third more time.",
+        rich_help_panel=_COMPUTE,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Say what it would take (memory, network calls, disk) and do nothing.",
+        rich_help_panel="Running",
+    ),
+]
 DriftSamples = Annotated[
     int,
     typer.Option(

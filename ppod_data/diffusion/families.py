@@ -28,7 +28,7 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = {
     "StableDiffusionPipeline": Family(
-        load_options={"safety_checker": None, "requires_safety_checker": False},
+        load_options={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
         text_encoders=("text_encoder",),
         embed=stable_diffusion.embed,
         embed_negative=stable_diffusion.embed_negative,

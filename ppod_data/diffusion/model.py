@@ -29,10 +29,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # The files that make a pipeline what it is: weights, configurations, tokenizer. Pickled weights are never loaded.
 _PIPELINE_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+_SKELETON_FILES = ["*.json", "*.txt", "*.model"]
 _LORA_FILE = "pytorch_lora_weights.safetensors"
 
 # Latents are decoded in slices of at most this many pixels, so that memory is bounded whatever the batch size.
-_DECODE_PIXELS = 8 * 512 * 512
+_DECODE_PIXELS = 2 * 512 * 512
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,20 +91,16 @@ def load_model(
     """
     import diffusers
 
-    folder = _resolve(name, revision)
+    folder = resolve_model(name, revision)
     class_name = json.loads((folder / "model_index.json").read_text())["_class_name"]
     family = FAMILIES.get(class_name)
     if family is None:
         raise ConfigError(f"{name} is a {class_name}: supported are {', '.join(FAMILIES)}")
-    upcast_vae = json.loads((folder / "vae" / "config.json").read_text()).get("force_upcast", True)
     try:
-        with _quietly():
+        with quietly():
             pipeline = getattr(diffusers, class_name).from_pretrained(
                 folder,
-                dtype={
-                    "default": DTYPES[compute_dtype],
-                    "vae": torch.float32 if upcast_vae else DTYPES[compute_dtype],
-                },
+                dtype={"default": DTYPES[compute_dtype], "vae": vae_dtype(folder, compute_dtype)},
                 use_safetensors=True,
                 **family.load_options,
             )
@@ -113,7 +110,7 @@ def load_model(
     if adapter is not None:
         weights = adapter_file(adapter)
         try:
-            with _quietly():
+            with quietly():
                 pipeline.load_lora_weights(weights.parent, weight_name=weights.name)
             keep_lora_exact(pipeline.unet, weights)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -137,6 +134,12 @@ def load_model(
         device=device,
         compute_dtype=compute_dtype,
     )
+
+
+def vae_dtype(folder: Path, compute_dtype: str) -> torch.dtype:
+    """What the VAE of a pipeline folder decodes in: fp32 where its configuration asks for that."""
+    upcast = json.loads((folder / "vae" / "config.json").read_text()).get("force_upcast", True)
+    return torch.float32 if upcast else DTYPES[compute_dtype]
 
 
 def network(model: DiffusionModel) -> Network:
@@ -169,9 +172,17 @@ def embed_prompts(
     )
 
 
-@torch.no_grad()
 def decode_images(model: DiffusionModel, latents: torch.Tensor) -> list[Image.Image]:
     """Decode x_0 latents [B, C, H, W] into RGB images by the pipeline's VAE, with its scaling and shift."""
+    images: list[Image.Image] = []
+    for pixels in decode_pixels(model, latents):
+        images += model.pipeline.image_processor.postprocess(pixels, output_type="pil")
+    return images
+
+
+@torch.no_grad()
+def decode_pixels(model: DiffusionModel, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The VAE's output for x_0 latents [B, C, H, W], a part of the batch at a time: [b, 3, height, width], −1 to 1."""
     vae = model.pipeline.vae
     latents = latents.to(model.device, vae.dtype)
     mean, std = (
@@ -182,11 +193,8 @@ def decode_images(model: DiffusionModel, latents: torch.Tensor) -> list[Image.Im
         scaled = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
     else:
         scaled = latents * std / vae.config.scaling_factor + mean
-    images: list[Image.Image] = []
     for part in scaled.split(max(1, _DECODE_PIXELS // (model.height * model.width))):
-        pixels = vae.decode(part, return_dict=False)[0]
-        images += model.pipeline.image_processor.postprocess(pixels, output_type="pil")
-    return images
+        yield vae.decode(part, return_dict=False)[0]
 
 
 def fingerprint_folder(folder: Path) -> str:
@@ -227,7 +235,7 @@ def adapter_fingerprint(fingerprint: str, weights: Path) -> str:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without the libraries' own bars and notes while they load: a second or two, and errors still come out."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -246,8 +254,11 @@ def _quietly() -> Iterator[None]:
                 library.enable_progress_bar()
 
 
-def _resolve(name: str, revision: str | None) -> Path:
-    """The local folder of a pipeline, downloaded from the Hub when it is not one already."""
+def resolve_model(name: str, revision: str | None, *, weights: bool = True) -> Path:
+    """The local folder of a pipeline, downloaded from the Hub when it is not one already.
+
+    weights: False for configurations and tokenizers alone.
+    """
     if name == "scenes":
         return PIPELINE_PATH
     folder = Path(name)
@@ -261,13 +272,21 @@ def _resolve(name: str, revision: str | None) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise ConfigError(unknown)
     from diffusers import DiffusionPipeline
+    from huggingface_hub import snapshot_download
 
     try:
-        with _quietly():
+        with quietly():
+            if not weights:
+                return Path(snapshot_download(name, revision=revision, allow_patterns=_SKELETON_FILES))
             return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True))
     except Exception as error:
         reason = str(error).splitlines()[0][:200]
         raise ConfigError(f"{unknown}; asked the Hub, which gave {type(error).__name__}: {reason}") from error
+
+
+def has_weights(name: str) -> bool:
+    """Whether `name` is a pipeline folder with its weights here; the Hub is not asked."""
+    return name == "scenes" or any(Path(name).glob("unet/*.safetensors"))
 
 
 def adapter_file(adapter: str) -> Path:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import pytest
 import typer
+from ppod_cli import gen
 from ppod_cli.common import Config, Debug, Json, command, entry_point, new_commands
 
 from tests.cli.running import Result, call
@@ -72,8 +73,10 @@ def test_one_prompt_needs_no_list(app: Callable[..., None], tmp_path: Path) -> N
         ("num_steps = [1, 2]", "'num_steps' takes one value, not a list"),
         (
             "[show]\nnum_steps = 1",
-            "[show] is a table: write the options of one command at the top of the file",
+            "[show] is no command: a recipe has tables [gen], [score], [rank], [offline], [online], [eval]",
         ),
+        ("num_steps = 1\n[gen]\nseed = 1", "'num_steps' stands outside of a table"),
+        ("[gen]\nseed = 1", "has no table [show]: it is a recipe for gen"),
         ("num_steps = 0", "Invalid value for '--num-steps': Input should be greater than or equal to 1"),
         ('num_steps = "many"', "Invalid value for '--num-steps'"),
         ("num_steps = ", "is not valid TOML"),
@@ -114,3 +117,15 @@ def test_every_command_reads_one(tmp_path: Path) -> None:
         (train.app, ["report", "r"]),
     ):
         assert "'frobnicate' is no option of" in call(app, *words, "--config", path).one_error()
+
+
+def test_a_command_reads_its_own_table_of_a_recipe(tmp_path: Path) -> None:
+    """And names what is wrong in it as in a file of its own."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[gen]\nprompt = "a cat"\nnum_images_per_prompt = 3\n[offline]\nlora_rank = 2\n')
+    shown = call(gen.app, tmp_path / "data", "--dry-run", "--json", "--config", recipe)
+    assert json.loads(shown.stdout)["num_samples"] == 3
+    recipe.write_text("[gen]\nlora_rank = 2\n")
+    assert "'lora_rank' is no option of ppod-gen" in call(gen.app, "d", "--config", recipe).one_error()
+    recipe.write_text("[gen.chain]\nseed = 2\n")
+    assert "[gen.chain] is a table: write options only" in call(gen.app, "d", "--config", recipe).one_error()

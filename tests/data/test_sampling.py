@@ -22,7 +22,6 @@ from ppod_data.generate import (
 )
 from ppod_data.images import decode_image, pixels_sha256
 from ppod_data.noise import standard_normal
-from ppod_data.plan import plan_generation
 from ppod_data.spec import GenerationSpec
 
 PROMPTS = ("a cat", "two dogs")
@@ -207,13 +206,3 @@ def test_nan_latents_are_never_written(tiny_model: DiffusionModel, tmp_path: Pat
         with torch.no_grad():
             weight.copy_(saved)
     assert not list(tmp_path.rglob("*.tar")) and not list(tmp_path.rglob("*.parquet"))
-
-
-def test_a_dry_run_counts_what_the_run_would_write(tiny_model: DiffusionModel, tmp_path: Path) -> None:
-    dataset = make_dataset(tmp_path, tiny_model)
-    plan = plan_generation(dataset.spec, tiny_model)
-    rows = dataset.samples(["sample_id"]).to_pylist()
-    stored = sum(dataset.trajectory(row["sample_id"]).latents.nbytes for row in rows)
-    assert plan.latent_bytes == stored
-    assert plan.network_calls == 12 * 5 * 2
-    assert plan.num_shards == 2 and plan.seconds > 0

@@ -1,0 +1,37 @@
+"""The words of a dry run."""
+
+from typing import TYPE_CHECKING
+
+from ppod_cli.common import amount
+
+if TYPE_CHECKING:
+    from ppod_data.plan import GenerationPlan
+    from ppod_train.plan import TrainingPlan
+
+
+def say_generation(plan: "GenerationPlan") -> list[str]:
+    """What making a data set takes."""
+    return [
+        f"  network calls  {plan.network_calls:,}",
+        f"  disk           {amount(plan.latent_bytes)} of trajectories, at most {amount(plan.image_bytes)} of images",
+        f"  memory         {amount(plan.peak_bytes)}: {amount(plan.pipeline_bytes)} of weights, "
+        f"{amount(plan.sample_bytes)} to sample a batch, {amount(plan.decode_bytes)} to decode it",
+    ]
+
+
+def say_training(plan: "TrainingPlan") -> list[str]:
+    """What training takes."""
+    generation = plan.generation
+    parts = [
+        f"{amount(generation.pipeline_bytes)} of weights",
+        f"{amount(plan.trained_bytes)} for the optimizer",
+        *([f"{amount(plan.reference_bytes)} for the reference"] if plan.reference_bytes else []),
+        f"{amount(plan.update_bytes)} in {'one pass' if plan.one_pass else 'two passes'} of an update",
+    ]
+    calls = plan.num_train_steps * plan.network_calls_per_step
+    judged = f", and {plan.eval_calls:,} in evaluations" if plan.eval_calls else ""
+    return [
+        f"  network calls  at most {calls:,} in {plan.num_train_steps:,} updates{judged}",
+        f"  disk           {amount(plan.disk_bytes)} of checkpoints and policy",
+        f"  memory         {amount(plan.peak_bytes)}: {', '.join(parts)}",
+    ]

@@ -1,0 +1,78 @@
+"""How many bytes of tensors are alive while some code runs: on a device, or on `meta`, where nothing is computed."""
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the tensors that operations inside the `with` block make, and forgets those that die.
+
+    What autograd keeps is alive, with gradient checkpointing too; scratch memory inside one operation is not seen.
+    """
+
+    now: int
+    """Bytes alive."""
+    peak: int
+    """The most that were alive at once."""
+
+    def __init__(self, there: Iterable[torch.Tensor] = ()) -> None:
+        """there: tensors that are not counted, weights for instance, nor views of them."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._known = weakref.WeakSet(tensor.untyped_storage() for tensor in there)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_iter(result):
+            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage() not in self._known:
+                self._add(leaf.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        size = storage.nbytes()
+        self._known.add(storage)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._drop, size)
+
+    def _drop(self, size: int) -> None:
+        self.now -= size
+
+
+class _FusedAttention(torch.autograd.Function):
+    """The memory of torch's fused attention: inputs and output are kept, the matrix of scores is not."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        output = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        query, key, value, _ = ctx.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+@contextmanager
+def attention_without_scores() -> Iterator[None]:
+    """On `meta`, torch takes the plain kernel, which keeps the scores; a device takes a fused one. For counting only:
+    the values inside the block mean nothing."""
+    functional: Any = torch.nn.functional
+    plain = functional.scaled_dot_product_attention
+
+    def fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
+        result: torch.Tensor = _FusedAttention.apply(query, key, value)
+        return result
+
+    functional.scaled_dot_product_attention = fused
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = plain
