@@ -29,6 +29,10 @@ class DamagedError(PpodError, RuntimeError):
     """A stored file does not hold the bytes that were committed."""
 
 
+class HubError(PpodError, RuntimeError):
+    """The Hugging Face Hub cannot be reached, or refuses."""
+
+
 class DriftError(PpodError, RuntimeError):
     """Replayed log-probabilities differ from the stored ones by more than training can bear."""
 

@@ -25,6 +25,7 @@ from ppod_data.rewards import RewardModel
 from ppod_data.spec import to_json
 from ppod_train.compare import PolicySource
 from ppod_train.eval_files import read_evaluation
+from ppod_train.model_card import write_model_card
 from ppod_train.online_settings import (
     BuildSpec,
     LoadPolicy,
@@ -154,4 +155,5 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
         policy="policy",
     )
     write_json(run.out / "summary.json", asdict(summary))
+    write_model_card(run.out)
     return summary

@@ -31,6 +31,7 @@ from ppod_train.eval_files import read_evaluation, write_evaluation
 from ppod_train.evaluate import evaluate
 from ppod_train.figures import EvalResult, EvalSettings
 from ppod_train.metrics import StepMetrics
+from ppod_train.model_card import write_model_card
 from ppod_train.optimize import Trainee, train_step
 from ppod_train.policy import policy_weights, save_policy
 from ppod_train.prepare import prepare
@@ -245,6 +246,7 @@ def _finish(out: Path, settings: TrainSettings, progress: Progress) -> TrainSumm
         policy="policy",
     )
     write_json(out / "summary.json", asdict(summary))
+    write_model_card(out)
     return summary
 
 

@@ -23,7 +23,7 @@ from ppod_cli.common import (
 from ppod_cli.plans import say_training
 from ppod_cli.progress import progress
 from ppod_cli.train_online import ONLINE_EXAMPLES, online
-from ppod_cli.train_progress import run_callbacks, say_trained
+from ppod_cli.train_progress import run_callbacks, say_trained, with_upload
 from ppod_cli.train_settings import refuse_unread_tables, refuse_workers, train_settings
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def offline(
         ),
     ] = None,
     compute_dtype: options.PolicyComputeDtype = None,
+    push_to_hub: train_options.PushToHub = None,
     dry_run: train_options.DryRun = False,
     device: Device = "auto",
     config: Config = None,
@@ -129,10 +130,13 @@ def offline(
     from ppod_data.dataset import Dataset
     from ppod_data.files import local_path
     from ppod_data.rewards import check_reward_name, load_reward
+    from ppod_train.hub import check_repo_id
 
     refuse_workers()
     roots = [local_path(dataset) for dataset in datasets]
     check_reward_name(reward)
+    if push_to_hub is not None:
+        check_repo_id(push_to_hub)
     with summary(as_json) as report:
         from ppod_train.data import DataSource
         from ppod_train.train import train_offline
@@ -157,8 +161,8 @@ def offline(
                 start=start,
                 callbacks=run_callbacks(out, shown),
             )
-        figures = {"run": str(out), **dataclasses.asdict(done)}
-        report(figures | {"report": str(_report_on_run(out))}, say_trained(out, done, spec))
+        figures = {"run": str(out), **dataclasses.asdict(done), "report": str(_report_on_run(out))}
+        report(*with_upload(push_to_hub, out / "policy", figures, say_trained(out, done, spec)))
 
 
 def _plan(

@@ -11,7 +11,7 @@ from ppod_cli import options, train_options
 from ppod_cli.common import Config, Debug, Device, Json, resolve_device, summary
 from ppod_cli.plans import say_generation, say_training
 from ppod_cli.progress import Progress, clock, progress
-from ppod_cli.train_progress import eval_command, eval_words
+from ppod_cli.train_progress import eval_command, eval_words, with_upload
 from ppod_cli.train_settings import refuse_unread_tables, refuse_workers, train_settings
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ def online(
     latent_dtype: options.LatentDtype = "fp32",
     batch_size: options.BatchSize = None,
     images_per_shard: options.ImagesPerShard = None,
+    push_to_hub: train_options.PushToHub = None,
     dry_run: train_options.DryRun = False,
     device: Device = "auto",
     config: Config = None,
@@ -147,9 +148,12 @@ def online(
     """
     from ppod_data.prompts import read_prompts
     from ppod_data.rewards import check_reward_name, load_reward
+    from ppod_train.hub import check_repo_id
 
     refuse_workers()
     check_reward_name(reward)
+    if push_to_hub is not None:
+        check_repo_id(push_to_hub)
     texts = read_prompts(prompt or [], prompts)
     with summary(as_json) as report:
         from ppod_data.dataset import Dataset
@@ -186,7 +190,8 @@ def online(
             )
         write_report([out], out / "report.html")
         spec = Dataset.open(out / "stage-01" / "data").spec
-        report({"run": str(out), **dataclasses.asdict(done)}, _say_done(out, done, spec))
+        figures = {"run": str(out), **dataclasses.asdict(done)}
+        report(*with_upload(push_to_hub, out / "policy", figures, _say_done(out, done, spec)))
 
 
 def _plan(

@@ -191,6 +191,14 @@ GradientCheckpointing = Annotated[
         rich_help_panel=_COMPUTE,
     ),
 ]
+PushToHub = Annotated[
+    str | None,
+    typer.Option(
+        help="Upload the policy to this repository of the Hugging Face Hub, private where it is new.",
+        metavar="OWNER/NAME",
+        rich_help_panel="Running",
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(

@@ -1,8 +1,9 @@
 """What a training run says while it works and at its end."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ppod_cli.progress import Progress
 
@@ -102,3 +103,15 @@ def eval_command(out: Path, policy: Path, spec: "GenerationSpec") -> str:
     words += [f"--guidance-scale {spec.guidance_scale:g}"] if spec.guidance_scale != usual else []
     words += [f"--ddim-eta {spec.ddim_eta:g}"] if spec.ddim_eta != 1 else []
     return f"ppod-train eval --out {out}-eval {' '.join(words)} --prompts FILE"
+
+
+def with_upload(
+    repository: str | None, policy: Path, figures: Mapping[str, Any], lines: Sequence[Any]
+) -> tuple[Mapping[str, Any], Sequence[Any]]:
+    """Upload the policy where a repository was given, and add its address to a command's summary."""
+    if repository is None:
+        return figures, lines
+    from ppod_train.hub import push_policy
+
+    address = push_policy(policy, repository)
+    return {**figures, "pushed_to": address}, [*lines, f"uploaded: {address}"]

@@ -38,6 +38,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "pull-back-1": {"pull_back": 1.0},
     "averaged": {"ema_decay": 0.9},
     "soft-averaged": {"ema_decay": 0.9},
+    "averaged-0.99": {"ema_decay": 0.99},
+    "soft-averaged-0.99": {"ema_decay": 0.99},
     "pessimistic-step": {"clip_mode": "pessimistic-step"},
     "kl-1": {"kl_weight": 1.0},
     "pull-back-0.3": {"pull_back": 0.3},

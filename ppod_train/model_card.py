@@ -1,0 +1,133 @@
+"""README.md of a trained policy: what it is, how it was trained and judged, and how to load it in diffusers.
+
+Written beside the weights from the records of the run, so that the folder can be uploaded as it is.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ppod_data.files import atomic_write
+from ppod_train.eval_files import read_evaluation
+from ppod_train.figures import Figures
+from ppod_train.run_folder import evaluation_folder
+from ppod_train.settings import TrainSettings
+from ppod_train.wording import UNKNOWN, between, number, percent
+
+_SHOWN_PROMPTS = 20
+
+
+def write_model_card(out: Path) -> None:
+    """Write OUT/policy/README.md for a finished run, offline or online. The same text for the same run."""
+    online = out / "online.json"
+    record = json.loads((online if online.exists() else out / "run.json").read_text())
+    summary = json.loads((out / "summary.json").read_text())
+    if online.exists():
+        settings, data = record["settings"]["train"], _stage_data(out, summary["stages"])
+        how = f"online in {summary['stages']} stages; the policy is that of stage {summary['best_stage']}"
+        before, after = out / "evals" / "stage-00", out / "evals" / f"stage-{summary['best_stage']:02d}"
+    else:
+        settings, data = record["settings"], [record["identity"]["data_fingerprint"]]
+        how = f"offline; the policy is that of step {summary['best_step']}"
+        before, after = (evaluation_folder(out, step) for step in (0, summary["best_step"]))
+    sections = [
+        _front_matter(record["model"], bool(settings["lora_rank"])),
+        f"# {record['model']}, tuned by preference optimization",
+        f"Trained by ppod with the objective `{settings['objective']}`, {how}.",
+        _usage(record["model"], bool(settings["lora_rank"])),
+        _evaluation(before, after, record["reward"]),
+        _settings(settings, data),
+        _prompts(record["prompts"]),
+    ]
+    text = "\n\n".join(section for section in sections if section) + "\n"
+    atomic_write(out / "policy" / "README.md", text.encode())
+
+
+def _stage_data(out: Path, stages: int) -> list[str]:
+    paths = [out / f"stage-{stage:02d}" / "run" / "run.json" for stage in range(1, stages + 1)]
+    return [json.loads(path.read_text())["identity"]["data_fingerprint"] for path in paths]
+
+
+def _front_matter(model: str, lora: bool) -> str:
+    """Strings are quoted as JSON, which YAML reads as the same strings."""
+    on_hub = model.count("/") == 1 and not Path(model).exists()
+    return "\n".join(
+        [
+            "---",
+            "library_name: diffusers",
+            "pipeline_tag: text-to-image",
+            *([f"base_model: {json.dumps(model)}"] if on_hub else []),
+            *(["base_model_relation: adapter"] if on_hub and lora else []),
+            "tags:",
+            "- text-to-image",
+            "- preference-optimization",
+            "- ppod",
+            *(["- lora"] if lora else []),
+            "---",
+        ]
+    )
+
+
+def _usage(model: str, lora: bool) -> str:
+    base = "THIS_FOLDER" if not lora else model
+    lines = [
+        "```python",
+        "from diffusers import DDIMScheduler, DiffusionPipeline",
+        "",
+        f"pipe = DiffusionPipeline.from_pretrained({json.dumps(base)})",
+        *(['pipe.load_lora_weights("THIS_FOLDER")'] if lora else []),
+        "pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)",
+        'image = pipe("a cat and a dog", eta=1.0).images[0]',
+        "```",
+    ]
+    return "## Use\n\n" + "\n".join(lines)
+
+
+def _evaluation(before: Path, after: Path, reward: str) -> str:
+    """A table of the validation images, on which the policy was chosen; nothing where none were made."""
+    if not (before / "eval.json").exists() or not (after / "eval.json").exists():
+        return ""
+    rows = [
+        _row(name, read_evaluation(place).overall) for name, place in (("before", before), ("after", after))
+    ]
+    return "\n".join(
+        [
+            "## Evaluation",
+            "",
+            f"By the reward `{reward}` on validation noise, on which the policy was chosen; mean and 95 % interval.",
+            "",
+            "| | images | reward | correct | better than before |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def _row(name: str, figures: Figures) -> str:
+    reward = f"{number(figures.reward_mean)} ({between(figures.reward_low, figures.reward_high)})"
+    better = UNKNOWN if name == "before" else percent(figures.win_rate)
+    return f"| {name} | {figures.num_images:,} | {reward} | {percent(figures.correct)} | {better} |"
+
+
+def _settings(settings: Mapping[str, Any], data: list[str]) -> str:
+    """Those that are not the trainer's defaults, and what the policy was trained on."""
+    plain = TrainSettings()
+    changed = {
+        field.name: settings[field.name]
+        for field in fields(TrainSettings)
+        if settings.get(field.name) != getattr(plain, field.name)
+    }
+    kept = ("dpo_beta", "log_ratio_clip", "learning_rate", "lora_rank", "num_train_steps", "pairs_per_step")
+    shown = {"objective": settings["objective"], **{name: settings[name] for name in kept}, **changed}
+    lines = [f"- {name}: `{value}`" for name, value in shown.items()]
+    lines += [f"- data, sha256: `{fingerprint}`" for fingerprint in data]
+    return "## Training\n\n" + "\n".join(lines)
+
+
+def _prompts(prompts: list[str]) -> str:
+    lines = [f"- {prompt}" for prompt in prompts[:_SHOWN_PROMPTS]]
+    if len(prompts) > _SHOWN_PROMPTS:
+        lines.append(f"- and {len(prompts) - _SHOWN_PROMPTS:,} more")
+    return "## Prompts\n\n" + "\n".join(lines)
