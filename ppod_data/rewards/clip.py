@@ -109,11 +109,11 @@ def load_clip(reward: str, model_folder: Path, processor_folder: Path, device: s
 
 def load_tokenizer(reward: str, folder: Path) -> Any:
     """CLIP's tokenizer in `folder`."""
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTokenizerFast
 
     with quiet_transformers():
         try:
-            return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+            return CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(f"{reward}: no tokenizer in {folder} ({error}): get its files again") from error
 

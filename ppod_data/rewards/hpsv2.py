@@ -126,13 +126,10 @@ def padded_square(side: int) -> Callable[[Sequence[Image.Image]], torch.Tensor]:
     def one(image: Image.Image) -> Any:
         pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
         scale = side / max(pixels.shape[1:])
-        if scale != 1:
-            height, width = (round(size * scale) for size in pixels.shape[1:])
-            pixels = resize(pixels, [height, width], InterpolationMode.BICUBIC, antialias=True)
-            left, top = (side - width) // 2, (side - height) // 2
-            pixels = pad(pixels, [left, top, side - width - left, side - height - top])
-        elif pixels.shape[1] != pixels.shape[2]:
-            raise ConfigError(f"an image of {image.width}×{image.height} is not padded by HPSv2: make it another size")
+        height, width = (round(size * scale) for size in pixels.shape[1:])
+        pixels = resize(pixels, [height, width], InterpolationMode.BICUBIC, antialias=True)
+        left, top = (side - width) // 2, (side - height) // 2
+        pixels = pad(pixels, [left, top, side - width - left, side - height - top])
         return normalize(pixels, _MEAN, _STD)
 
     def pixels(images: Sequence[Image.Image]) -> torch.Tensor:
