@@ -29,6 +29,10 @@ class DamagedError(PpodError, RuntimeError):
     """A stored file does not hold the bytes that were committed."""
 
 
+class RewardUnavailableError(PpodError, RuntimeError):
+    """A reward model that is served elsewhere does not answer: not the fault of the images in hand."""
+
+
 class DriftError(PpodError, RuntimeError):
     """Replayed log-probabilities differ from the stored ones by more than training can bear."""
 

@@ -1,4 +1,4 @@
-"""The reward `aesthetic`: LAION's improved aesthetic predictor, v2 (C. Schuhmann, 2022), a linear chain over CLIP ViT-L/14.
+"""The reward `aesthetic`: LAION's improved aesthetic predictor (C. Schuhmann, 2022), linear layers over CLIP ViT-L/14.
 
 Reward = MLP(unit image embedding), trained on ratings from 1 to 10; the prompt does not matter. The layers are linear
 with dropout between them and no activation: so the published weights were made.
@@ -45,7 +45,9 @@ def build(device: str = "cpu", folder: str | None = None) -> AestheticReward:
     model = find_files("aesthetic", folder, repository=VIT_L, patterns=MODEL_FILES + PROCESSOR_FILES)
     head = find_files("aesthetic", folder, repository=_HEAD, patterns=("*.pth",))
     if len(head) > 1:
-        raise ConfigError(f"aesthetic: {len(head)} .pth files in {head[0].parent}: leave the predictor's alone there")
+        raise ConfigError(
+            f"aesthetic: {len(head)} .pth files in {head[0].parent}: leave the predictor's alone there"
+        )
     clip = load_clip("aesthetic", model[0].parent, model[0].parent, device)
     network = load_head(head[0], clip.model.config.projection_dim).to(device)
     return AestheticReward("aesthetic", identity("mlp(unit image embedding)", model + head), clip, network)
@@ -56,7 +58,11 @@ def load_head(path: Path, width: int) -> nn.Module:
     state = load_state("aesthetic", path)
     layers = [nn.Linear(a, b) for a, b in zip((width, *_WIDTHS), _WIDTHS, strict=False)]
     chain = nn.Sequential(*layers)
-    names = {f"layers.{place}.{kind}": f"{i}.{kind}" for i, place in enumerate(_PLACES) for kind in ("weight", "bias")}
+    names = {
+        f"layers.{place}.{kind}": f"{i}.{kind}"
+        for i, place in enumerate(_PLACES)
+        for kind in ("weight", "bias")
+    }
     try:
         chain.load_state_dict({names[name]: tensor.float() for name, tensor in state.items()})
     except (KeyError, RuntimeError, AttributeError) as error:

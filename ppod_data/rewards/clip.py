@@ -1,7 +1,7 @@
 """The reward `clip`: how alike an image and its prompt are to CLIP (Radford et al., 2021); and CLIP for other rewards.
 
-Reward = exp(logit_scale) × cos(image, prompt): what `CLIPModel` gives as `logits_per_image`. The published models' scale
-is 100.
+Reward = exp(logit_scale) × cos(image, prompt): what `CLIPModel` gives as `logits_per_image`. The scale of the
+published models is 100.
 
 Shapes: B images or prompts, D width of the embedding, L tokens, H W pixels.
 """
@@ -102,7 +102,9 @@ def load_clip(reward: str, model_folder: Path, processor_folder: Path, device: s
                 model_folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"{reward}: no CLIP model in {model_folder} ({error}): get its files again") from error
+            raise ConfigError(
+                f"{reward}: no CLIP model in {model_folder} ({error}): get its files again"
+            ) from error
     model = model.eval().requires_grad_(False).to(device)
     return Clip(model, load_tokenizer(reward, processor_folder), load_pixels(processor_folder))
 
@@ -121,7 +123,7 @@ def load_tokenizer(reward: str, folder: Path) -> Any:
 def load_pixels(folder: Path) -> Callable[[Sequence[Image.Image]], torch.Tensor]:
     """The image preprocessing that `folder`/preprocessor_config.json describes, computed by Pillow.
 
-    Pillow resizes as the models' authors did; torchvision's resize, the default of newer transformers, rounds otherwise.
+    Pillow resizes as the models' authors did; torchvision, the default of newer transformers, rounds otherwise.
     """
     try:
         from transformers import CLIPImageProcessorPil as Processor

@@ -1,7 +1,7 @@
 """The reward `hpsv2`: Human Preference Score v2.1 (Wu et al., 2023), a CLIP ViT-H/14 trained on people's rankings.
 
-Reward = cos(image, prompt), without the logit scale, as the authors' package computes it: about 0.2 to 0.35. It computes
-in half precision, this one in fp32.
+Reward = cos(image, prompt), without the logit scale, as the authors' package computes it: about 0.2 to 0.35. It
+computes in half precision, this one in fp32.
 
 The checkpoint is in open_clip's layout. `to_transformers` renames and splits its tensors, so that no other CLIP
 implementation is needed; images are prepared as the package does: resized by their longer side and padded with black.
@@ -66,14 +66,14 @@ class HpsReward:
 
 
 def build(device: str = "cpu", folder: str | None = None) -> HpsReward:
-    """Version 2.1; or the one HPS*.pt in `folder`, beside config.json and tokenizer of CLIP-ViT-H-14-laion2B-s32B-b79K."""
+    """Version 2.1; or the one HPS*.pt in `folder`, beside the configuration and tokenizer of `PROCESSOR`."""
     pattern = _CHECKPOINT if folder is None else "HPS*.pt"
     weights = find_files("hpsv2", folder, repository=_MODEL, patterns=(pattern,))
     if len(weights) > 1:
-        raise ConfigError(f"hpsv2: {len(weights)} HPS*.pt files in {weights[0].parent}: leave one version there")
-    described = find_files(
-        "hpsv2", folder, repository=PROCESSOR, patterns=("config.json", *PROCESSOR_FILES)
-    )
+        raise ConfigError(
+            f"hpsv2: {len(weights)} HPS*.pt files in {weights[0].parent}: leave one version there"
+        )
+    described = find_files("hpsv2", folder, repository=PROCESSOR, patterns=("config.json", *PROCESSOR_FILES))
     clip = _load(weights[0], described[0].parent, device)
     return HpsReward("hpsv2", identity("cos, longer side resized, padded", weights + described), clip)
 
@@ -91,14 +91,16 @@ def _load(weights: Path, described: Path, device: str) -> Clip:
             f"{PROCESSOR}"
         ) from error
     model = model.float().eval().requires_grad_(False).to(device)
-    return Clip(model, load_tokenizer("hpsv2", described), padded_square(model.config.vision_config.image_size))
+    return Clip(
+        model, load_tokenizer("hpsv2", described), padded_square(model.config.vision_config.image_size)
+    )
 
 
 def to_transformers(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state of open_clip's CLIP under the names of transformers' CLIPModel.
 
-    Projections are transposed; the one matrix of queries, keys and values becomes three. Raises KeyError for a name that
-    open_clip's CLIP does not have.
+    Projections are transposed; the one matrix of queries, keys and values becomes three. Raises KeyError for a name
+    that open_clip's CLIP does not have.
     """
     found: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():

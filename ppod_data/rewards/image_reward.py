@@ -1,8 +1,8 @@
 """The reward `image-reward`: ImageReward v1.0 (Xu et al., 2023), by the network of the package `image-reward`.
 
 The package was written for transformers 4.27. `_imported` and `_built` are all that newer versions need. What they
-change in other packages lasts for one import or one construction and is undone; what has to stay is set on the package's
-own classes. The scores are the package's own: it gives the same ones with transformers 4.30 and no adapter.
+change in other packages lasts for one import or one construction and is undone; what has to stay is set on the
+package's own classes. The scores are the package's own: it gives the same ones with transformers 4.30 and no adapter.
 
 Shapes: B images, L = 35 tokens.
 """
@@ -119,7 +119,11 @@ def _as_the_package_expects() -> Iterator[None]:
             # Imported by its scores CLIP and Aesthetic, which nothing here uses, and not among its requirements.
             sys.modules["clip"] = types.ModuleType("clip")
             undo.callback(sys.modules.pop, "clip")
-        for function in ("apply_chunking_to_forward", "find_pruneable_heads_and_indices", "prune_linear_layer"):
+        for function in (
+            "apply_chunking_to_forward",
+            "find_pruneable_heads_and_indices",
+            "prune_linear_layer",
+        ):
             # The first moved to pytorch_utils; the others are for pruning heads, which ImageReward never does.
             if not hasattr(transformers.modeling_utils, function):
                 moved = getattr(transformers.pytorch_utils, function, None)

@@ -1,7 +1,7 @@
 """The reward `pickscore`: a CLIP ViT-H/14 trained on people's choices between images (Kirstain et al., 2023).
 
-Reward = exp(logit_scale) × cos(image, prompt), as the model card computes it: about 20. Papers that report 0.2 leave the
-scale of 100 out.
+Reward = exp(logit_scale) × cos(image, prompt), as the model card computes it: about 20. Papers that report 0.2 leave
+the scale of 100 out.
 """
 
 from ppod_data.rewards.clip import MODEL_FILES, PROCESSOR_FILES, ClipReward, load_clip

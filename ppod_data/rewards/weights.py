@@ -27,7 +27,9 @@ def find_files(reward: str, folder: str | None, *, repository: str, patterns: Se
         raise ConfigError(f"{reward}: {root} is no folder: give the one that holds its weights")
     missing = [pattern for pattern in patterns if not any(root.glob(pattern))]
     if missing:
-        raise ConfigError(f"{reward}: no {' nor '.join(missing)} in {root}: put the files of {repository} there")
+        raise ConfigError(
+            f"{reward}: no {' nor '.join(missing)} in {root}: put the files of {repository} there"
+        )
     return sorted({path for pattern in patterns for path in root.glob(pattern)})
 
 
@@ -71,7 +73,9 @@ def load_state(reward: str, path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ConfigError(f"{reward}: {path} is not a file of weights: get it again from its source") from error
+        raise ConfigError(
+            f"{reward}: {path} is not a file of weights: get it again from its source"
+        ) from error
     return state
 
 

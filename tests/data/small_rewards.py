@@ -35,7 +35,9 @@ def save_clip(folder: Path, *, seed: int = 0) -> Any:
     model.save_pretrained(folder)
     tokenizer: Any = byte_tokenizer(CLIPTokenizer, folder.parent / f"{folder.name}-tokenizer")
     tokenizer.save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        folder
+    )
     return model
 
 
@@ -82,9 +84,29 @@ def save_image_reward(folder: Path, *, full_size: bool = False) -> Any:
         config |= {"vocab_size": 30524, "num_hidden_layers": 12, "intermediate_size": 3072}
     else:
         config |= {"vocab_size": 64, "num_hidden_layers": 1, "intermediate_size": 64}
-    config |= {"hidden_dropout_prob": 0.1, "add_cross_attention": True, "type_vocab_size": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
+    config |= {
+        "hidden_dropout_prob": 0.1,
+        "add_cross_attention": True,
+        "type_vocab_size": 2,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+    }
     (folder / "med_config.json").write_text(json.dumps(config))
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "and", "dog", "very", "long", "gr", "##une"]
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "a",
+        "cat",
+        "and",
+        "dog",
+        "very",
+        "long",
+        "gr",
+        "##une",
+    ]
     (folder / "vocab.txt").write_text("\n".join(words))
     torch.manual_seed(0)
     model = _built(folder / "med_config.json", folder, "cpu").eval()

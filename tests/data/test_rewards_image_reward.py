@@ -77,5 +77,7 @@ def test_the_published_size_gives_the_package_s_scores(tmp_path: Path) -> None:
     package = save_image_reward(folder, full_size=True)
     reward = load_reward(f"image-reward:{folder}")
     with torch.no_grad():
-        theirs = [package.score(prompt, image) for prompt, image in zip(PROMPTS[:2], images()[:2], strict=True)]
+        theirs = [
+            package.score(prompt, image) for prompt, image in zip(PROMPTS[:2], images()[:2], strict=True)
+        ]
     assert reward.score(PROMPTS[:2], images()[:2]) == pytest.approx(theirs, abs=1e-5)
