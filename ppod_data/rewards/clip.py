@@ -68,7 +68,8 @@ class Clip:
 
 
 def _unit(embedding: torch.Tensor) -> torch.Tensor:
-    return embedding / embedding.norm(dim=-1, keepdim=True)
+    unit: torch.Tensor = embedding / embedding.norm(dim=-1, keepdim=True)
+    return unit
 
 
 @dataclass(frozen=True)
