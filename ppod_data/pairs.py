@@ -92,7 +92,7 @@ def rank(
     limit = check_pair_options(strategy, num_pairs_per_prompt, min_margin, label_temperature)
     path = dataset.root / "pairs" / f"{check_name(name, 'a table of pairs')}.parquet"
     weights = None if isinstance(reward, str) else check_weights(reward)
-    scored = _Scored.read(dataset, {reward: None} if isinstance(reward, str) else weights or {})
+    scored = _Scored.read(dataset, {str(reward): 1.0} if weights is None else weights)
     selections = {
         prompt: select_pairs(scores, strategy, limit, min_margin, generator("pairs", seed, prompt))
         for prompt, (_, scores) in scored.prompts.items()
@@ -237,11 +237,11 @@ class _Scored:
     num_unscored: int
 
     @classmethod
-    def read(cls, dataset: Dataset, weights: Mapping[str, float | None]) -> "_Scored":
-        """By the weighted sum of these tables; a weight of None takes the scores as they are. Errors as _ScoreTable's."""
+    def read(cls, dataset: Dataset, weights: Mapping[str, float]) -> "_Scored":
+        """By the weighted sum of these score tables. Errors as of `_ScoreTable.read`."""
         samples = dataset.samples(["image_index", "sample_id", "prompt_id", "image_pixels_sha256"])
         tables = {name: _ScoreTable.read(dataset, name, samples) for name in weights}
-        known = _weighted([(table.known, weights[name]) for name, table in tables.items()])
+        known = _weighted([(weights[name], table.known) for name, table in tables.items()])
         grouped: dict[str, list[tuple[int, str]]] = {}
         for index, sample_id, prompt_id in _rows(samples, "image_index", "sample_id", "prompt_id"):
             group = grouped.setdefault(prompt_id, [])
@@ -254,15 +254,10 @@ class _Scored:
         return cls(tables=tables, prompts=prompts, num_unscored=samples.num_rows - len(known))
 
 
-def _weighted(parts: Sequence[tuple[dict[str, float], float | None]]) -> dict[str, float]:
+def _weighted(parts: Sequence[tuple[float, dict[str, float]]]) -> dict[str, float]:
     """The sum of weight × score for each sample that every part knows."""
-    first, weight = parts[0]
-    if weight is None:
-        return first
-    shared = set(first).intersection(*(known for known, _ in parts))
-    return {
-        key: sum((weight or 0.0) * known[key] for known, weight in parts) for key in first if key in shared
-    }
+    shared = set.intersection(*(set(known) for _, known in parts))
+    return {key: sum(weight * known[key] for weight, known in parts) for key in shared}
 
 
 def _usable_scores(scores: Any, samples: Any, table: str) -> dict[str, float]:
