@@ -1,71 +1,60 @@
 """Claim: scoring a data set costs at most 1.05 times the reward model's bare calls on decoded images.
 
 The images of a data set are read, decoded, checked and scored by `ppod_data.score`, and the same images, decoded
-before, are scored by the same reward model in the same batches of 32. The model is a CLIP of random weights, smaller than the
-published ones (ViT, 8 layers of 384, 14-pixel patches of 224-pixel images); its own preprocessing is part of both. The
-images are of 512 × 512 pixels, as Stable Diffusion makes them.
+before, are scored by the same reward model in the same batches of 32. The model is a CLIP of random weights, smaller
+than the published ones (ViT, 8 layers of 384, 14-pixel patches of 224-pixel images); its own preprocessing is part of
+both. The images are of 512 × 512 pixels, as Stable Diffusion makes them.
 """
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from large_latents import make_dataset
 from PIL import Image
 from side_by_side import Report, is_quick, measure, ratios
 
-from ppod_data.dataset import Dataset, create
-from ppod_data.images import decode_image, encode_png, pixels_sha256
+from ppod_data.dataset import Dataset
+from ppod_data.images import decode_image
 from ppod_data.rewards import RewardModel
 from ppod_data.rewards.clip import Clip, ClipReward
 from ppod_data.score import score
-from ppod_data.shards import ShardWriter
-from tests.conftest import byte_tokenizer
-from tests.data.toy import make_sample, make_spec
 
 BATCH = 32
 
 
-def small_clip(folder: Path) -> ClipReward:
-    """A reward of the real classes."""
-    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+def small_clip() -> ClipReward:
+    """A reward of the real classes, with the embedded world's tokenizer."""
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizerFast
 
-    text = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 514}
-    text |= {
-        "intermediate_size": 256,
-        "max_position_embeddings": 16,
-        "bos_token_id": 512,
-        "eos_token_id": 513,
-    }
+    from ppod_data.scenes import PIPELINE_PATH
+
+    tokenizer = CLIPTokenizerFast.from_pretrained(PIPELINE_PATH / "tokenizer")
+    text = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
+    text |= {"max_position_embeddings": 16, "vocab_size": len(tokenizer)}
+    text |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     vision = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 6}
     vision |= {"image_size": 224, "patch_size": 14}
-    config = CLIPConfig(text_config=text | {"pad_token_id": 513}, vision_config=vision, projection_dim=64)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)).eval()
     processor = CLIPImageProcessorPil()
 
-    def pixels(images: object) -> torch.Tensor:
-        found: torch.Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]  # type: ignore[call-overload]
+    def pixels(images: Sequence[Image.Image]) -> torch.Tensor:
+        found: torch.Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
         return found.float()
 
-    tokenizer = byte_tokenizer(CLIPTokenizer, folder / "tokenizer")
-    return ClipReward("clip", "1", Clip(CLIPModel(config).eval().requires_grad_(False), tokenizer, pixels))
+    return ClipReward("clip", "1", Clip(model.requires_grad_(False), tokenizer, pixels))
 
 
-def make_images(root: Path, count: int) -> Dataset:
-    """A data set of smooth pictures with some grain."""
-    spec = make_spec(num_images_per_prompt=count // 2, images_per_shard=count)
-    dataset = create(root, spec)
-    generator = torch.Generator().manual_seed(0)
-    with ShardWriter(root, 0) as writer:
-        for index in range(count):
-            coarse = torch.rand(8, 8, 3, generator=generator).mul(255).to(torch.uint8).numpy()
-            smooth = Image.fromarray(coarse).resize((512, 512), Image.Resampling.BICUBIC)
-            noise = torch.randint(0, 8, (512, 512, 3), generator=generator, dtype=torch.uint8).numpy()
-            image = Image.blend(smooth, Image.fromarray(noise), 0.1)
-            sample = make_sample(spec, index)
-            changed = {"image_png": encode_png(image), "image_pixels_sha256": pixels_sha256(image)}
-            writer.add(type(sample)(**{**sample.__dict__, **changed}))
-    return dataset
+def picture(index: int) -> Image.Image:
+    """Smooth colours with some grain: about as many bytes as a PNG of a photograph."""
+    random = np.random.Generator(np.random.Philox(index))
+    coarse = Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8))
+    grain = random.integers(-4, 5, (512, 512, 3))
+    smooth = np.asarray(coarse.resize((512, 512), Image.Resampling.BICUBIC), np.int64)
+    return Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8))
 
 
 def bare_calls(dataset: Dataset, reward: RewardModel) -> Callable[[], None]:
@@ -93,8 +82,8 @@ def main() -> None:
     torch.set_num_threads(1)
     report = Report()
     with tempfile.TemporaryDirectory() as folder:
-        reward = small_clip(Path(folder))
-        dataset = make_images(Path(folder) / "data", 4 if quick else 64)
+        reward = small_clip()
+        dataset = make_dataset(Path(folder) / "data", 4 if quick else 64, picture)
         seconds = measure(
             {"score": whole(dataset, reward), "bare": bare_calls(dataset, reward)}, rounds=1 if quick else 5
         )
