@@ -1,6 +1,7 @@
 """Small random reward models of the real classes, saved as the published ones are, and real images to score."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,48 +71,50 @@ def save_aesthetic(folder: Path) -> torch.nn.Module:
     return head
 
 
-def save_image_reward(folder: Path, *, full_size: bool = False) -> Any:
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "a",
+    "cat",
+    "and",
+    "dog",
+    "very",
+    "long",
+    "gr",
+    "##une",
+]
+SMALL_BERT = {"vocab_size": 64, "num_hidden_layers": 1, "intermediate_size": 64}
+FULL_BERT = {"vocab_size": 30524, "num_hidden_layers": 12, "intermediate_size": 3072}
+
+
+def save_image_reward(
+    folder: Path,
+    bert: dict[str, int] = SMALL_BERT,
+    words: Sequence[str] = WORDS,
+    head_std: float | None = None,
+) -> Any:
     """Write an ImageReward of the package's own classes and a vocabulary; the package's model itself.
 
     The package has no option for the size of its vision network: a small one needs `small_vision` in place of the
     package's create_vit, when it is saved and when it is loaded.
     """
-    from ppod_data.rewards.image_reward import _built
+    from ppod_data.rewards.image_reward import _built, _imported
 
     folder.mkdir()
-    config: dict[str, Any] = {"hidden_size": 768, "num_attention_heads": 12, "max_position_embeddings": 512}
-    if full_size:
-        config |= {"vocab_size": 30524, "num_hidden_layers": 12, "intermediate_size": 3072}
-    else:
-        config |= {"vocab_size": 64, "num_hidden_layers": 1, "intermediate_size": 64}
-    config |= {
-        "hidden_dropout_prob": 0.1,
-        "add_cross_attention": True,
-        "type_vocab_size": 2,
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-12,
-    }
+    config = {"hidden_size": 768, "num_attention_heads": 12, "max_position_embeddings": 512} | bert
+    config |= {"add_cross_attention": True, "encoder_width": 64, "type_vocab_size": 2}
     (folder / "med_config.json").write_text(json.dumps(config))
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        "a",
-        "cat",
-        "and",
-        "dog",
-        "very",
-        "long",
-        "gr",
-        "##une",
-    ]
     (folder / "vocab.txt").write_text("\n".join(words))
+    _imported("ImageReward.ImageReward")
     torch.manual_seed(0)
     model = _built(folder / "med_config.json", folder, "cpu").eval()
     for parameter in model.mlp.parameters():  # the package's initial values give every image the same score
-        if parameter.ndim == 2:
+        if head_std is not None:
+            torch.nn.init.normal_(parameter, std=head_std)
+        elif parameter.ndim == 2:
             torch.nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
     torch.save(model.state_dict(), folder / "ImageReward.pt")
     return model
