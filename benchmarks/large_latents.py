@@ -1,5 +1,6 @@
 """A data set with the latents of Stable Diffusion's size, made without a model: what is measured is files."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -46,15 +47,20 @@ def make_spec(images: int) -> GenerationSpec:
     )
 
 
-def make_dataset(root: Path, images: int) -> Dataset:
+def black(index: int) -> Image.Image:
+    """The smallest picture."""
+    return Image.new("RGB", (512, 512))
+
+
+def make_dataset(root: Path, images: int, picture: Callable[[int], Image.Image] = black) -> Dataset:
     """Chains of noise: random numbers do not compress, as latents do not."""
     dataset = create(root, make_spec(images))
     spec = dataset.spec
-    image = Image.new("RGB", (spec.width, spec.height))
     torch.manual_seed(0)
     for shard in range(spec.num_shards):
         with ShardWriter(root, shard) as writer:
             for k in spec.shard_range(shard):
+                image = picture(k)
                 writer.add(
                     Sample(
                         sample_id=spec.sample_id(spec.prompt_ids[0], k),

@@ -10,7 +10,7 @@ Shapes: K scored images of one prompt, P pairs.
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class Selection:
 def rank(
     dataset: Dataset,
     *,
-    reward: str,
+    reward: str | Mapping[str, float],
     name: str,
     strategy: str = "random",
     num_pairs_per_prompt: int | None = None,
@@ -74,7 +74,8 @@ def rank(
     """Write `pairs/<name>.parquet`: pairs of rated images of the same prompt.
 
     Args:
-        reward: the score table, `scores/<reward>`.
+        reward: the score table, `scores/<reward>`; or several, each with its weight: an image's score is the weighted
+            sum of its scores, and an image that lacks one of them has none.
         strategy: random: distinct pairs at random until num_pairs_per_prompt of them are usable;
             best-worst: the i-th best with the i-th worst image, i up to num_pairs_per_prompt;
             all: every pair of a prompt.
@@ -90,12 +91,13 @@ def rank(
     """
     limit = check_pair_options(strategy, num_pairs_per_prompt, min_margin, label_temperature)
     path = dataset.root / "pairs" / f"{check_name(name, 'a table of pairs')}.parquet"
-    scored = _Scored.read(dataset, reward)
+    weights = None if isinstance(reward, str) else check_weights(reward)
+    scored = _Scored.read(dataset, {str(reward): 1.0} if weights is None else weights)
     selections = {
         prompt: select_pairs(scores, strategy, limit, min_margin, generator("pairs", seed, prompt))
         for prompt, (_, scores) in scored.prompts.items()
     }
-    columns = _columns(scored, selections, f"reward:{reward}")
+    columns = _columns(scored, selections, f"reward:{reward if weights is None else name_sum(weights)}")
     if label_temperature is not None:
         margins = np.array(columns["margin"])
         columns["label"] = (1 / (1 + np.exp(-margins / label_temperature))).tolist()
@@ -107,9 +109,7 @@ def rank(
             " make more images of each prompt"
         )
     options: dict[str, Any] = {
-        "reward": reward,
-        "scorer": scored.scorer,
-        "revision": scored.revision,
+        **_described(scored, weights),
         "fingerprint": dataset.spec.fingerprint,
         "strategy": strategy,
         "num_pairs_per_prompt": limit,
@@ -122,6 +122,30 @@ def rank(
     metadata = {_METADATA: canonical_json({**options, "counts": asdict(summary)}).encode()}
     _write_once(path, table.replace_schema_metadata({**table.schema.metadata, **metadata}), options)
     return summary
+
+
+def check_weights(rewards: Mapping[str, float]) -> dict[str, float]:
+    """Score tables and their weights in the order of the names. Raises ConfigError for a weight that is no weight."""
+    for name, weight in rewards.items():
+        if not math.isfinite(weight) or weight == 0:
+            raise ConfigError(f"the weight of {name} is {weight}: it must be a number other than 0")
+    if not rewards:
+        raise ConfigError("no reward to rank by: give one")
+    return {name: float(rewards[name]) for name in sorted(rewards)}
+
+
+def name_sum(weights: Mapping[str, float]) -> str:
+    """A weighted sum in words: "0.3*aesthetic+0.7*image-reward"."""
+    return "+".join(f"{weight!r}*{name}" for name, weight in weights.items())
+
+
+def _described(scored: "_Scored", weights: Mapping[str, float] | None) -> dict[str, Any]:
+    """What the pairs were ranked by, for the table's metadata."""
+    tables = {name: {"scorer": one.scorer, "revision": one.revision} for name, one in scored.tables.items()}
+    if weights is None:
+        ((name, identity),) = tables.items()
+        return {"reward": name, **identity}
+    return {"rewards": {name: {"weight": weights[name], **tables[name]} for name in weights}}
 
 
 def select_pairs(
@@ -181,27 +205,43 @@ def _shuffled(total: int, generator: np.random.Generator) -> Iterator[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Scored:
-    """The scored images of a data set."""
+class _ScoreTable:
+    """One table of scores."""
 
     scorer: str
     revision: str
+    known: dict[str, float]
+    """The finite score of each sample that has one."""
+
+    @classmethod
+    def read(cls, dataset: Dataset, name: str, samples: Any) -> "_ScoreTable":
+        """Raises ConfigError for an unknown score table, two revisions in one, and scores of other images."""
+        scores = dataset.scores(name)
+        identities = pc.unique(
+            pc.binary_join_element_wise(scores["scorer"], scores["revision"], "\n")
+        ).to_pylist()
+        if len(identities) != 1:
+            raise ConfigError(f"scores/{name} mixes scorers or revisions: remove it and score again")
+        scorer, _, revision = identities[0].partition("\n")
+        known = _usable_scores(scores, samples, f"scores/{name}")
+        return cls(scorer=scorer, revision=revision, known=known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """The scored images of a data set."""
+
+    tables: dict[str, _ScoreTable]
     prompts: dict[str, tuple[list[str], NDArray[np.float64]]]
     """For each prompt_id, in the prompts' order: sample ids by image_index, and their finite scores [K]."""
     num_unscored: int
 
     @classmethod
-    def read(cls, dataset: Dataset, reward: str) -> "_Scored":
-        """Raises ConfigError for an unknown score table, two revisions in one, and scores of other images."""
-        scores = dataset.scores(reward)
-        identities = pc.unique(
-            pc.binary_join_element_wise(scores["scorer"], scores["revision"], "\n")
-        ).to_pylist()
-        if len(identities) != 1:
-            raise ConfigError(f"scores/{reward} mixes scorers or revisions: remove it and score again")
-        scorer, _, revision = identities[0].partition("\n")
+    def read(cls, dataset: Dataset, weights: Mapping[str, float]) -> "_Scored":
+        """By the weighted sum of these score tables. Errors as of `_ScoreTable.read`."""
         samples = dataset.samples(["image_index", "sample_id", "prompt_id", "image_pixels_sha256"])
-        known = _usable_scores(scores, samples, f"scores/{reward}")
+        tables = {name: _ScoreTable.read(dataset, name, samples) for name in weights}
+        known = _weighted([(weights[name], table.known) for name, table in tables.items()])
         grouped: dict[str, list[tuple[int, str]]] = {}
         for index, sample_id, prompt_id in _rows(samples, "image_index", "sample_id", "prompt_id"):
             group = grouped.setdefault(prompt_id, [])
@@ -211,9 +251,13 @@ class _Scored:
         for prompt_id, group in grouped.items():
             ids = [sample_id for _, sample_id in sorted(group)]
             prompts[prompt_id] = (ids, np.array([known[sample_id] for sample_id in ids], np.float64))
-        return cls(
-            scorer=scorer, revision=revision, prompts=prompts, num_unscored=samples.num_rows - len(known)
-        )
+        return cls(tables=tables, prompts=prompts, num_unscored=samples.num_rows - len(known))
+
+
+def _weighted(parts: Sequence[tuple[float, dict[str, float]]]) -> dict[str, float]:
+    """The sum of weight × score for each sample that every part knows."""
+    shared = set.intersection(*(set(known) for _, known in parts))
+    return {key: sum(weight * known[key] for weight, known in parts) for key in shared}
 
 
 def _usable_scores(scores: Any, samples: Any, table: str) -> dict[str, float]:

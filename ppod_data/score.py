@@ -1,20 +1,24 @@
-"""Score every image of a data set with a reward model, shard by shard.
+"""Score every image of a data set with one or more reward models, shard by shard, decoding an image once.
 
 The scores of a shard are one Parquet file, a pure function of the shard, the reward model and the batch size;
 a file that exists is done. An image that cannot be scored is a row with the reason, and is never paired.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL.Image import Image
 
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError, DamagedError, PpodError
+from ppod_data.errors import ConfigError, DamagedError, PpodError, RewardUnavailableError
 from ppod_data.files import canonical_json
 from ppod_data.images import decode_image, pixels_sha256
 from ppod_data.memory import is_out_of_memory
@@ -24,6 +28,7 @@ from ppod_data.tables import SAMPLES, SCORES, check_name, part_name, read_table,
 
 OK = "ok"
 _REASON_LENGTH = 200
+_DECODERS = 8  # threads at most: a fast GPU waits for PNGs otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +61,15 @@ class _Outcome:
     status: str
 
 
-def score(
+def score(dataset: Dataset, reward: RewardModel, *, name: str, **options: Any) -> ScoreSummary:
+    """Write `scores/<name>` by one reward model: `score_all` of it alone, with the same options and errors."""
+    return score_all(dataset, {name: reward}, **options)[0]
+
+
+def score_all(
     dataset: Dataset,
-    reward: RewardModel,
+    rewards: Mapping[str, RewardModel],
     *,
-    name: str,
     batch_size: int = 64,
     retry_failed: bool = False,
     device: str = "cpu",
@@ -68,58 +77,156 @@ def score(
     world_size: int = 1,
     on_batch: Callable[[int], None] = lambda num_images: None,
     on_shard: Callable[[int, int], None] = lambda shard, num_scored: None,
-) -> ScoreSummary:
-    """Write `scores/<name>` for the finished shards i of `dataset` with i % world_size == rank.
+) -> list[ScoreSummary]:
+    """Write `scores/<name>` for each name of `rewards`, for the finished shards i with i % world_size == rank.
 
     Args:
-        batch_size: images that the reward model sees at once; batches never cross a shard.
+        batch_size: images that a reward model sees at once; batches never cross a shard.
         retry_failed: score the rows again that failed before.
-        device: where the reward model computes: recorded in the table's metadata.
-        on_batch: called with the number of images of every batch that was scored.
-        on_shard: called with each shard's number and how many of its images were scored (0: it was there).
+        device: where the reward models compute: recorded in the tables' metadata.
+        on_batch: called with the number of images of every batch that a reward model scored.
+        on_shard: called with each shard's number and how many scores were made for it now (0: all were there).
 
     Raises:
-        ConfigError: the table holds scores of another scorer or revision, or of other images, or no image at
-            all could be scored; nothing is written then.
+        ConfigError: a table holds scores of another scorer or revision, or of other images, or a reward could score no
+            image at all; nothing is written of that reward then.
         DamagedError: an image that is not the one its row describes.
+        RewardUnavailableError: a reward model that cannot be asked any more; finished shards are kept.
     """
-    folder = dataset.root / "scores" / check_name(name, "a score table")
-    any_score = _check_existing(folder, reward)
-    held: list[tuple[Path, pa.Table]] = []
-    counts = {"scored": 0, "failed": 0, "skipped": 0}
-    first_failure: str | None = None
+    tables = [
+        _Table.open(dataset.root / "scores" / check_name(name, "a score table"), reward)
+        for name, reward in rewards.items()
+    ]
     for shard in committed_shards(dataset.root):
         if shard % world_size != rank:
             continue
-        rows = _ShardRows.read(dataset.root, folder, shard, retry_failed)
-        counts["skipped"] += len(rows.outcomes) - len(rows.todo)
-        for batch in _batches(rows.todo, batch_size):
-            for row, outcome in zip(batch, _score_rows(reward, rows, batch), strict=True):
-                rows.outcomes[row] = outcome
-                counts["scored" if outcome.status == OK else "failed"] += 1
-                first_failure = first_failure or (None if outcome.status == OK else outcome.status)
-            on_batch(len(batch))
-        if rows.todo:
-            held.append((folder / part_name(shard), _table(rows, reward, batch_size, device)))
-        any_score = any_score or counts["scored"] > 0
-        if any_score:
-            _write(held)
-        on_shard(shard, len(rows.todo))
-    if held:
-        raise ConfigError(
-            f"{reward.name} could score none of {counts['failed']} images ({first_failure}): "
-            "choose a reward that knows these prompts; nothing was written"
+        path = dataset.root / "samples" / part_name(shard)
+        samples = read_table(path, SAMPLES, ["sample_id", "prompt", "image_pixels_sha256"])
+        parts = [_ShardRows.read(samples, table.folder / part_name(shard), retry_failed) for table in tables]
+        if any(rows.todo for rows in parts):
+            images = read_table(path, SAMPLES, ["image"])["image"]
+            _score_shard(tables, parts, samples.append_column("image", images), batch_size, on_batch)
+        for table, rows in zip(tables, parts, strict=True):
+            table.add(shard, rows, batch_size, device)
+        on_shard(shard, sum(len(rows.todo) for rows in parts))
+    for table in tables:
+        table.refuse_if_nothing_was_scored()
+    return [table.summary() for table in tables]
+
+
+def _score_shard(
+    tables: "Sequence[_Table]",
+    parts: "Sequence[_ShardRows]",
+    samples: pa.Table,
+    batch_size: int,
+    on_batch: Callable[[int], None],
+) -> None:
+    """Give every row that is to do its outcome.
+
+    Images are decoded once, in order, and wait for each reward until its batch is full: so the batches of a reward do
+    not depend on which other rewards there are.
+    """
+    waiting: list[list[tuple[int, str, Image]]] = [[] for _ in tables]
+
+    def flush(which: int) -> None:
+        rows, prompts, images = zip(*waiting[which], strict=True)
+        outcomes = _score_images(tables[which].reward, prompts, images)
+        parts[which].outcomes.update(zip(rows, outcomes, strict=True))
+        waiting[which].clear()
+        on_batch(len(rows))
+
+    wanted = [set(rows.todo) for rows in parts]
+    for row, prompt, image in _decoded(samples, sorted(set().union(*wanted)), ahead=batch_size):
+        for which in range(len(tables)):
+            if row in wanted[which]:
+                waiting[which].append((row, prompt, image))
+                if len(waiting[which]) == batch_size:
+                    flush(which)
+    for which in range(len(tables)):
+        if waiting[which]:
+            flush(which)
+
+
+def _decoded(samples: pa.Table, rows: Sequence[int], ahead: int) -> Iterator[tuple[int, str, Image]]:
+    """(row, prompt, checked image) of each of these rows, decoded by other threads up to `ahead` images in advance."""
+    with ThreadPoolExecutor(max_workers=min(_DECODERS, os.cpu_count() or 1)) as pool:
+        coming: deque[Future[tuple[int, str, Image]]] = deque()
+        try:
+            for row in rows:
+                coming.append(pool.submit(_decode, samples, row))
+                if len(coming) > ahead:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _decode(samples: pa.Table, row: int) -> tuple[int, str, Image]:
+    image = decode_image(samples["image"][row]["bytes"].as_py())
+    if pixels_sha256(image) != samples["image_pixels_sha256"][row].as_py():
+        raise DamagedError(
+            f"the image of sample {samples['sample_id'][row]} is not the one that was committed: make it again"
         )
-    return ScoreSummary(
-        name=name,
-        scorer=reward.name,
-        revision=reward.revision,
-        num_scored=counts["scored"],
-        num_failed=counts["failed"],
-        num_skipped=counts["skipped"],
-        first_failure=first_failure,
-        **_statistics(folder),
-    )
+    return row, samples["prompt"][row].as_py(), image
+
+
+@dataclass
+class _Table:
+    """The scores of one reward model, as they grow."""
+
+    folder: Path
+    reward: RewardModel
+    any_score: bool
+    """Whether the table on disk holds a score already, or will."""
+    num_scored: int = 0
+    num_failed: int = 0
+    num_skipped: int = 0
+    first_failure: str | None = None
+    held: list[tuple[Path, pa.Table]] = field(default_factory=list)
+    """Parts that are written once any image has a score."""
+
+    @classmethod
+    def open(cls, folder: Path, reward: RewardModel) -> "_Table":
+        """Raises ConfigError for a table of another scorer or revision."""
+        return cls(folder, reward, _check_existing(folder, reward))
+
+    def add(self, shard: int, rows: "_ShardRows", batch_size: int, device: str) -> None:
+        """Count a scored shard, and write its part."""
+        outcomes = [rows.outcomes[row] for row in rows.todo]
+        failures = [outcome.status for outcome in outcomes if outcome.status != OK]
+        self.num_scored += len(outcomes) - len(failures)
+        self.num_failed += len(failures)
+        self.num_skipped += len(rows.samples) - len(outcomes)
+        self.first_failure = self.first_failure or next(iter(failures), None)
+        if outcomes:
+            self.held.append(
+                (self.folder / part_name(shard), _as_table(rows, self.reward, batch_size, device))
+            )
+        self.any_score = self.any_score or self.num_scored > 0
+        while self.any_score and self.held:
+            write_table(*self.held.pop(0))
+
+    def refuse_if_nothing_was_scored(self) -> None:
+        """Raises ConfigError where no image at all has a score."""
+        if self.held:
+            raise ConfigError(
+                f"{self.reward.name} could score none of {self.num_failed} images ({self.first_failure}): "
+                f"choose a reward that knows these prompts; nothing was written"
+            )
+
+    def summary(self) -> ScoreSummary:
+        """What was done, and what the table holds."""
+        return ScoreSummary(
+            name=self.folder.name,
+            scorer=self.reward.name,
+            revision=self.reward.revision,
+            num_scored=self.num_scored,
+            num_failed=self.num_failed,
+            num_skipped=self.num_skipped,
+            first_failure=self.first_failure,
+            **_statistics(self.folder),
+        )
 
 
 @dataclass
@@ -127,35 +234,27 @@ class _ShardRows:
     """The images of a shard and what is known of their scores."""
 
     samples: pa.Table
-    """sample_id, prompt, image_pixels_sha256, and image where there is something to do."""
-    outcomes: list[_Outcome]
+    """sample_id, prompt, image_pixels_sha256."""
+    outcomes: dict[int, _Outcome]
+    """What is known of each row; those to do are filled in."""
     todo: list[int]
     """Rows that are to be scored."""
 
     @classmethod
-    def read(cls, root: Path, folder: Path, shard: int, retry_failed: bool) -> "_ShardRows":
-        """Raises ConfigError where the existing scores are of other images."""
-        path = root / "samples" / part_name(shard)
-        columns = ["sample_id", "prompt", "image_pixels_sha256"]
-        part = folder / part_name(shard)
+    def read(cls, samples: pa.Table, part: Path, retry_failed: bool) -> "_ShardRows":
+        """What the file `part` says of these samples. Raises ConfigError where its scores are of other images."""
         if not part.exists():
-            samples = read_table(path, SAMPLES, [*columns, "image"])
-            return cls(
-                samples, [_Outcome(None, "failed: not tried")] * len(samples), list(range(len(samples)))
-            )
-        samples = read_table(path, SAMPLES, columns)
+            return cls(samples, {}, list(range(len(samples))))
         scores = read_table(part, SCORES)
         for column in ("sample_id", "image_pixels_sha256"):
             if samples[column].to_pylist() != scores[column].to_pylist():
                 raise ConfigError(
                     f"{part}: scores of other images than the data set holds now: remove it and score again"
                 )
-        outcomes = [
-            _Outcome(*row)
-            for row in zip(scores["score"].to_pylist(), scores["status"].to_pylist(), strict=True)
-        ]
-        todo = [row for row, outcome in enumerate(outcomes) if retry_failed and outcome.status != OK]
-        return cls(read_table(path, SAMPLES, [*columns, "image"]) if todo else samples, outcomes, todo)
+        known = zip(scores["score"].to_pylist(), scores["status"].to_pylist(), strict=True)
+        outcomes = {row: _Outcome(*values) for row, values in enumerate(known)}
+        todo = [row for row, outcome in outcomes.items() if retry_failed and outcome.status != OK]
+        return cls(samples, outcomes, todo)
 
 
 def _check_existing(folder: Path, reward: RewardModel) -> bool:
@@ -175,28 +274,12 @@ def _check_existing(folder: Path, reward: RewardModel) -> bool:
     return any_score
 
 
-def _batches(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for first in range(0, len(rows), size):
-        yield rows[first : first + size]
-
-
-def _score_rows(reward: RewardModel, rows: _ShardRows, batch: Sequence[int]) -> list[_Outcome]:
-    records = rows.samples.take(batch).to_pylist()
-    images = [decode_image(record["image"]["bytes"]) for record in records]
-    for record, image in zip(records, images, strict=True):
-        if pixels_sha256(image) != record["image_pixels_sha256"]:
-            raise DamagedError(
-                f"the image of sample {record['sample_id']} is not the one that was committed: make it again"
-            )
-    return _score_images(reward, [record["prompt"] for record in records], images)
-
-
 def _score_images(reward: RewardModel, prompts: Sequence[str], images: Sequence[Any]) -> list[_Outcome]:
     """Score a batch; where that raises, its images one by one, so that one image cannot spoil the others."""
     try:
         values = reward.score(prompts, images)
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or isinstance(error, RewardUnavailableError):
             raise
         if len(images) > 1:
             return [_score_images(reward, [prompts[i]], [images[i]])[0] for i in range(len(images))]
@@ -214,24 +297,20 @@ def _score_images(reward: RewardModel, prompts: Sequence[str], images: Sequence[
     ]
 
 
-def _table(rows: _ShardRows, reward: RewardModel, batch_size: int, device: str) -> pa.Table:
-    count = len(rows.outcomes)
+def _as_table(rows: _ShardRows, reward: RewardModel, batch_size: int, device: str) -> pa.Table:
+    count = len(rows.samples)
+    outcomes = [rows.outcomes[row] for row in range(count)]
     columns = {
         "sample_id": rows.samples["sample_id"],
-        "score": [outcome.score for outcome in rows.outcomes],
+        "score": [outcome.score for outcome in outcomes],
         "scorer": [reward.name] * count,
         "revision": [reward.revision] * count,
         "image_pixels_sha256": rows.samples["image_pixels_sha256"],
-        "status": [outcome.status for outcome in rows.outcomes],
+        "status": [outcome.status for outcome in outcomes],
     }
     made_by = canonical_json({"dtype": "fp32", "device": device, "batch_size": batch_size})
     table = pa.table(columns, schema=SCORES)
     return table.replace_schema_metadata({**table.schema.metadata, b"ppod": made_by.encode()})
-
-
-def _write(held: list[tuple[Path, pa.Table]]) -> None:
-    while held:
-        write_table(*held.pop(0))
 
 
 def _statistics(folder: Path) -> dict[str, Any]:

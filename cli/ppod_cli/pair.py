@@ -15,6 +15,7 @@ from ppod_cli.common import (
     new_commands,
     summary,
 )
+from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
     from ppod_data.pairs import PairSummary
@@ -24,6 +25,7 @@ _RANK_EXAMPLES = (
     "ppod-pair rank data --num-pairs-per-prompt 500 --min-margin 0.5 --name wide",
     "ppod-pair rank data --reward scenes --strategy best-worst --name extremes",
     "ppod-pair rank data --label-temperature 1 --name soft",
+    "ppod-pair rank data --reward image-reward=0.7 --reward aesthetic=0.3 \\\n  --name mixed",
 )
 
 commands = new_commands("Make preferences: pairs of images of the same prompt.", examples=_RANK_EXAMPLES[:1])
@@ -33,8 +35,13 @@ commands = new_commands("Make preferences: pairs of images of the same prompt.",
 def rank(
     dataset: DatasetFolder,
     reward: Annotated[
-        str, typer.Option(help="Score table to rank by: a name under scores/.", metavar="NAME")
-    ] = "scenes",
+        list[str],
+        typer.Option(
+            help="Score table to rank by: a name under scores/. Repeat the option with weights, NAME=WEIGHT, to rank "
+            "by their weighted sum.",
+            metavar="NAME",
+        ),
+    ] = ["scenes"],  # noqa: B006
     strategy: Annotated[
         Literal["random", "best-worst", "all"],
         typer.Option(
@@ -65,7 +72,11 @@ def rank(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the table of pairs.", show_default="the reward's name", metavar="NAME"),
+        typer.Option(
+            help="Name of the table of pairs.",
+            show_default="the reward's name",
+            metavar="NAME",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the strategy random.", metavar="SEED")] = 0,
     config: Config = None,
@@ -81,12 +92,15 @@ def rank(
     from ppod_data.files import local_path
     from ppod_data.pairs import rank as rank_dataset
 
-    table = name if name is not None else reward
+    by = _parse_rewards(reward)
+    if name is None and not isinstance(by, str):
+        raise ConfigError("a weighted sum has no name of its own: give the pairs one with --name NAME")
+    table = name if name is not None else str(by)
     with summary(as_json) as report:
         opened = Dataset.open(local_path(dataset))
         done = rank_dataset(
             opened,
-            reward=reward,
+            reward=by,
             name=table,
             strategy=strategy,
             num_pairs_per_prompt=num_pairs_per_prompt,
@@ -98,6 +112,24 @@ def rank(
         missing = len(opened.missing_shards())
         figures = {"dataset": dataset, "name": table, "missing_shards": missing} | dataclasses.asdict(done)
         report(figures, _say_paired(dataset, table, done, missing))
+
+
+def _parse_rewards(texts: list[str]) -> str | dict[str, float]:
+    """One name alone, or the weight of each name."""
+    if len(texts) == 1 and "=" not in texts[0]:
+        return texts[0]
+    weights: dict[str, float] = {}
+    for text in texts:
+        name, equals, number = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--reward {text}: give each of several rewards its weight, {name}=0.5")
+        if name in weights:
+            raise ConfigError(f"--reward {name} comes twice: give it once, with its weight")
+        try:
+            weights[name] = float(number)
+        except ValueError as error:
+            raise ConfigError(f"--reward {text}: {number!r} is no number: give {name}=0.5") from error
+    return weights
 
 
 def _say_paired(dataset: str, name: str, done: "PairSummary", missing_shards: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""`ppod-score`: score every image of a data set with one or more reward models."""
+"""`ppod-score`: score every image of a data set with one or more reward models, or serve one to others."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +7,6 @@ import typer
 
 from ppod_cli.common import (
     Config,
-    DatasetFolder,
     Debug,
     Device,
     Json,
@@ -23,6 +22,7 @@ from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
     from ppod_data.dataset import Dataset
+    from ppod_data.rewards import RewardModel
     from ppod_data.score import ScoreSummary
 
 commands = new_commands()
@@ -31,16 +31,28 @@ _EXAMPLES = (
     "ppod-score data --reward scenes",
     "ppod-score data --reward scenes --reward scenes-check",
     "ppod-score data --reward scenes --as scenes-again --retry-failed",
+    "ppod-score data --reward image-reward --reward clip:/models/clip-vit-b-32",
+    "ppod-score data --reward my_rewards:brightness",
+    "ppod-score --serve image-reward --port 8000",
+    "ppod-score data --reward http://127.0.0.1:8000",
+)
+_SERVING = "Serving"
+_REWARD_HELP = (
+    "Reward model. One of scenes, scenes-check, jpeg-compressibility, jpeg-incompressibility; or of image-reward, "
+    "clip, pickscore, hpsv2, aesthetic, whose weights are downloaded, or taken from a folder: clip:FOLDER. "
+    "MODULE:FUNCTION is one of yours, http://HOST:PORT one that --serve serves. Repeat the option for more."
 )
 
 
 @command(commands, examples=_EXAMPLES)
 def score(
-    dataset: DatasetFolder,
-    reward: Annotated[
-        list[str],
-        typer.Option(help="Reward model: scenes, scenes-check. Repeat the option for more.", metavar="NAME"),
-    ] = ["scenes"],  # noqa: B006
+    dataset: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATASET", help="Folder of the data set; none with --serve.", show_default=False
+        ),
+    ] = None,
+    reward: Annotated[list[str], typer.Option(help=_REWARD_HELP, metavar="NAME")] = ["scenes"],  # noqa: B006
     as_name: Annotated[
         str | None,
         typer.Option("--as", help="Name of the table, instead of the reward's own.", metavar="NAME"),
@@ -51,12 +63,31 @@ def score(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Score the images again that failed before.")
     ] = False,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve this reward model over HTTP until interrupted, instead of scoring; --batch-size is the most "
+            "images of a request.",
+            metavar="NAME",
+            rich_help_panel=_SERVING,
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to serve on.", metavar="HOST", rich_help_panel=_SERVING),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="Port; 0 takes a free one.", metavar="N", rich_help_panel=_SERVING
+        ),
+    ] = 8000,
     device: Device = "auto",
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Score the images of a data set: scores/NAME, one row an image.
+    """Score the images of a data set: scores/NAME, one row an image; or serve a reward model to others.
 
     Run the same command again to score what is new. An image that cannot be scored gets the reason instead,
     and is never paired. Workers share the shards under torchrun or accelerate launch.
@@ -65,26 +96,35 @@ def score(
     from ppod_data.files import local_path
     from ppod_data.rewards import check_reward_name, load_reward
 
+    if (dataset is None) == (serve is None):
+        raise ConfigError("give the folder of a data set to score, or --serve NAME without one")
+    if serve is not None:
+        _serve(check_reward_name(serve), host, port, batch_size, device, as_json)
+        return
+    assert dataset is not None
     if as_name is not None and len(reward) > 1:
         raise ConfigError("--as names one table: give one --reward with it")
-    names = list(dict.fromkeys(check_reward_name(name) for name in reward))
+    asked = list(dict.fromkeys(check_reward_name(name) for name in reward))
     rank, world_size = rank_and_world_size()
     with summary(as_json) as report:
         opened = Dataset.open(local_path(dataset))
         place = resolve_device(device)
-        done = [
-            _score(
-                opened,
-                load_reward(name, place),
-                name=as_name or name,
-                batch_size=batch_size,
-                retry_failed=retry_failed,
-                device=place,
-                rank=rank,
-                world_size=world_size,
-            )
-            for name in names
-        ]
+        rewards: dict[str, RewardModel] = {}
+        for text in asked:
+            model = load_reward(text, place)
+            name = as_name or model.name
+            if name in rewards:
+                raise ConfigError(f"two rewards are called {name}: score one of them alone, with --as NAME")
+            rewards[name] = model
+        done = _score(
+            opened,
+            rewards,
+            batch_size=batch_size,
+            retry_failed=retry_failed,
+            device=place,
+            rank=rank,
+            world_size=world_size,
+        )
         missing = len(opened.missing_shards())
         figures = {
             "dataset": dataset,
@@ -96,14 +136,17 @@ def score(
         report(figures, _say_scored(dataset, done, missing))
 
 
-def _score(dataset: "Dataset", reward: Any, *, rank: int, world_size: int, **options: Any) -> "ScoreSummary":
+def _score(
+    dataset: "Dataset", rewards: "dict[str, RewardModel]", *, rank: int, world_size: int, **options: Any
+) -> "list[ScoreSummary]":
     from ppod_data.card import write_card
-    from ppod_data.score import score as score_dataset
+    from ppod_data.score import score_all
     from ppod_data.shards import committed_shards
 
     shards = [shard for shard in committed_shards(dataset.root) if shard % world_size == rank]
-    sizes = {shard: len(dataset.spec.shard_range(shard)) for shard in shards}
-    with progress(sum(sizes.values()), f"score {options['name']}", "images") as shown:
+    sizes = {shard: len(rewards) * len(dataset.spec.shard_range(shard)) for shard in shards}
+    unit = "images" if len(rewards) == 1 else "scores"
+    with progress(sum(sizes.values()), f"score {', '.join(rewards)}", unit) as shown:
 
         def on_shard(shard: int, num_scored: int) -> None:
             shown.skip(sizes[shard] - num_scored)
@@ -111,9 +154,9 @@ def _score(dataset: "Dataset", reward: Any, *, rank: int, world_size: int, **opt
                 f"shard {shard} of {dataset.spec.num_shards} {'scored' if num_scored else 'was there'}"
             )
 
-        result = score_dataset(
+        result = score_all(
             dataset,
-            reward,
+            rewards,
             rank=rank,
             world_size=world_size,
             on_batch=shown.advance,
@@ -122,6 +165,26 @@ def _score(dataset: "Dataset", reward: Any, *, rank: int, world_size: int, **opt
         )
     write_card(dataset.root)
     return result
+
+
+def _serve(name: str, host: str, port: int, max_images: int, device: str, as_json: bool) -> None:
+    from ppod_data.rewards import load_reward
+    from ppod_data.rewards.serve import reward_app
+    from ppod_data.rewards.serve import serve as serve_app
+
+    with summary(as_json) as report:
+        model = load_reward(name, resolve_device(device))
+
+        def on_ready(port: int) -> None:
+            url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            figures = {"url": url, "name": model.name, "revision": model.revision}
+            lines = [
+                f"{model.name} (revision {model.revision}) at {url}, until interrupted",
+                f"next: ppod-score DATASET --reward {url}",
+            ]
+            report(figures, lines)
+
+        serve_app(reward_app(model, max_images=max_images), host, port, on_ready)
 
 
 def _say_scored(dataset: str, done: "list[ScoreSummary]", missing_shards: int) -> list[str]:

@@ -1,11 +1,12 @@
 """Reward models: r(x_0, c), one number for an image and its prompt. One file a reward model.
 
 A reward model is any object with a name, a revision and `score`; nothing is inherited, and nothing is
-registered beyond the names that the command line knows.
+registered beyond the names that the command line knows. docs/rewards.md describes each of them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -31,7 +32,8 @@ class RewardModel(Protocol):
         """One float per (prompt, RGB image) of the same index; higher is better, computed in fp32.
 
         Raises an exception when an image or a prompt cannot be scored; `ppod_data.score` then tries the batch
-        one by one and marks the rows that fail.
+        one by one and marks the rows that fail. `RewardUnavailableError` says that it is not about these images: it
+        ends the scoring, and marks nothing.
         """
 
 
@@ -43,30 +45,123 @@ class FactChecker(Protocol):
         """True where every fact of the prompt is read in the image."""
 
 
-def _scenes(device: str) -> RewardModel:
+Builder = Callable[[str, str | None], RewardModel]
+"""(device, folder with the weights or None for the published ones) -> the reward model."""
+
+
+def _image_reward(device: str, folder: str | None) -> RewardModel:
+    from ppod_data.rewards.image_reward import build
+
+    return build(device, folder)
+
+
+def _clip(device: str, folder: str | None) -> RewardModel:
+    from ppod_data.rewards.clip import build
+
+    return build(device, folder)
+
+
+def _pickscore(device: str, folder: str | None) -> RewardModel:
+    from ppod_data.rewards.pickscore import build
+
+    return build(device, folder)
+
+
+def _hpsv2(device: str, folder: str | None) -> RewardModel:
+    from ppod_data.rewards.hpsv2 import build
+
+    return build(device, folder)
+
+
+def _aesthetic(device: str, folder: str | None) -> RewardModel:
+    from ppod_data.rewards.aesthetic import build
+
+    return build(device, folder)
+
+
+def _scenes(device: str, folder: str | None) -> RewardModel:
     from ppod_data.rewards.scenes import build
 
     return build(device)
 
 
-def _scenes_check(device: str) -> RewardModel:
+def _scenes_check(device: str, folder: str | None) -> RewardModel:
     from ppod_data.rewards.scenes_check import build
 
     return build(device)
 
 
-BUILDERS: Mapping[str, Callable[[str], RewardModel]] = {"scenes": _scenes, "scenes-check": _scenes_check}
+def _jpeg_compressibility(device: str, folder: str | None) -> RewardModel:
+    from ppod_data.rewards.jpeg import COMPRESSIBILITY
+
+    return COMPRESSIBILITY
 
 
-def check_reward_name(name: str) -> str:
-    """`name` itself when a reward model is known under it; ConfigError with the known names otherwise."""
+def _jpeg_incompressibility(device: str, folder: str | None) -> RewardModel:
+    from ppod_data.rewards.jpeg import INCOMPRESSIBILITY
+
+    return INCOMPRESSIBILITY
+
+
+BUILDERS: Mapping[str, Builder] = {
+    "image-reward": _image_reward,
+    "clip": _clip,
+    "pickscore": _pickscore,
+    "hpsv2": _hpsv2,
+    "aesthetic": _aesthetic,
+    "jpeg-compressibility": _jpeg_compressibility,
+    "jpeg-incompressibility": _jpeg_incompressibility,
+    "scenes": _scenes,
+    "scenes-check": _scenes_check,
+}
+
+WITH_WEIGHTS = ("image-reward", "clip", "pickscore", "hpsv2", "aesthetic")
+"""Rewards whose weights are downloaded, or read from the folder in NAME:FOLDER."""
+
+_URL = re.compile(r"https?://\S+")
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def check_reward_name(reward: str) -> str:
+    """`reward` itself when it can name a reward model; nothing is loaded.
+
+    NAME, NAME:FOLDER, MODULE:FUNCTION, or a URL of `ppod-score --serve`. Raises ConfigError for anything else, with the
+    names that are known.
+    """
+    name, colon, folder = reward.partition(":")
+    if _URL.fullmatch(reward):
+        return reward
     if name in BUILDERS:
-        return name
+        if colon and name not in WITH_WEIGHTS:
+            raise ConfigError(f"{reward}: {name} needs no weights: drop what follows its name")
+        if colon and not folder:
+            raise ConfigError(f"{reward}: give the folder of its weights after the colon, or drop the colon")
+        return reward
+    if _FUNCTION.fullmatch(reward):
+        return reward
     close = get_close_matches(name, BUILDERS, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ConfigError(f"unknown reward model {name!r}: {hint}known ones are {', '.join(sorted(BUILDERS))}")
+    raise ConfigError(
+        f"unknown reward model {reward!r}: {hint}known ones are {', '.join(sorted(BUILDERS))}; "
+        "MODULE:FUNCTION is one of yours, http://HOST:PORT one that ppod-score --serve serves"
+    )
 
 
-def load_reward(name: str, device: str = "cpu") -> RewardModel:
-    """The reward model `name`, ready on `device`. Raises ConfigError for an unknown name."""
-    return BUILDERS[check_reward_name(name)](device)
+def load_reward(reward: str, device: str = "cpu") -> RewardModel:
+    """The reward model `reward`, ready on `device`; see `check_reward_name` for what can be given.
+
+    Raises:
+        ConfigError: an unknown name, or weights that are not there.
+        RewardUnavailableError: a server that does not answer.
+    """
+    check_reward_name(reward)
+    name, _, folder = reward.partition(":")
+    if _URL.fullmatch(reward):
+        from ppod_data.rewards.remote import connect
+
+        return connect(reward)
+    if name in BUILDERS:
+        return BUILDERS[name](device, folder or None)
+    from ppod_data.rewards.function import load_function
+
+    return load_function(reward)

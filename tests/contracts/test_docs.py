@@ -13,7 +13,7 @@ import pytest
 import typer
 import typer.main
 
-from ppod_data.rewards import BUILDERS
+from ppod_data.rewards import BUILDERS, check_reward_name
 from ppod_train.figures import Figures
 from ppod_train.metrics import StepMetrics
 from ppod_train.objectives import OBJECTIVES
@@ -107,7 +107,8 @@ def test_command_lines_parse(name: str, line: list[str]) -> None:
     context = parse(line)
     rewards = context.params.get("reward", [])
     if line[0] in ("ppod-score", "ppod-train"):
-        assert set([rewards] if isinstance(rewards, str) else rewards) <= set(BUILDERS)
+        for reward in [rewards] if isinstance(rewards, str) else rewards:
+            check_reward_name(reward)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +225,11 @@ def test_the_paper_map_names_the_real_defaults() -> None:
     named = re.findall(r"`(\w+)` (\d[\d.e-]*)", page("docs/paper_map.md").partition("leaves open")[2])
     assert len(named) > 8
     assert {name: float(number) for name, number in named} == {name: defaults[name] for name, _ in named}
+
+
+def test_every_reward_has_its_row() -> None:
+    rows = table(page("docs/rewards.md"), "name")
+    assert set(BUILDERS) <= {name for row in rows for name in CODE.findall(row[0])}
 
 
 @pytest.mark.parametrize("kind", [StepMetrics, Figures], ids=lambda kind: kind.__name__)

@@ -294,3 +294,35 @@ def test_soft_labels_are_the_chance_that_chosen_is_preferred(dataset: Dataset) -
         rank(dataset, reward="soft", name="soft", strategy="all")
     with pytest.raises(ConfigError, match="label_temperature is 0"):
         rank(dataset, reward="soft", name="softer", strategy="all", label_temperature=0.0)
+
+
+def test_a_weighted_sum_ranks_by_the_sum_and_is_recorded(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data")  # two prompts of three images
+    write_scores(data, [1.0, 2.0, 3.0, 1.0, 2.0, None], name="a")
+    write_scores(data, [9.0, 0.0, 0.0, 0.0, -4.0, 5.0], name="b")
+    done = rank(data, reward={"b": 0.5, "a": 2.0}, name="mixed", strategy="all")
+    ids = data.samples(["sample_id"])["sample_id"].to_pylist()
+    rows = {(row["chosen_id"], row["rejected_id"]): row["margin"] for row in data.pairs("mixed").to_pylist()}
+    # sums: 6.5, 4.0, 6.0 and 2.0, 2.0, none
+    assert rows == {(ids[0], ids[1]): 2.5, (ids[0], ids[2]): 0.5, (ids[2], ids[1]): 2.0}
+    assert (done.num_ties, done.num_unscored) == (1, 1)
+    table = data.pairs("mixed")
+    made = json.loads(table.schema.metadata[b"ppod"])
+    assert {name: one["weight"] for name, one in made["rewards"].items()} == {"a": 2.0, "b": 0.5}
+    assert set(made["rewards"]["a"]) == {"weight", "scorer", "revision"} and "reward" not in made
+    assert set(table["source"].to_pylist()) == {"reward:2.0*a+0.5*b"}
+
+
+def test_the_order_of_the_summands_does_not_matter(tmp_path: Path) -> None:
+    one, other = make_dataset(tmp_path / "one"), make_dataset(tmp_path / "other")
+    for data, weights in ((one, {"a": 0.7, "b": 0.3}), (other, {"b": 0.3, "a": 0.7})):
+        write_scores(data, [1.0, 2.0, 3.0, 1.0, 2.0, 2.5], name="a")
+        write_scores(data, [9.0, 0.1, 0.2, 0.3, -4.0, 5.0], name="b")
+        rank(data, reward=weights, name="mixed")
+    assert files(one.root) == files(other.root)
+
+
+@pytest.mark.parametrize("weights", [{}, {"a": 0.0}, {"a": math.nan}, {"a": math.inf}])
+def test_a_weight_that_is_none_is_refused(dataset: Dataset, weights: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=r"reward|weight"):
+        rank(dataset, reward=weights, name="mixed")

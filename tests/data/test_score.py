@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from ppod_data.dataset import Dataset, create
-from ppod_data.errors import ConfigError, DamagedError, PpodError
-from ppod_data.images import pixels_sha256
+from ppod_data.errors import ConfigError, DamagedError, PpodError, RewardUnavailableError
+from ppod_data.images import decode_image, pixels_sha256
 from ppod_data.rewards import load_reward
-from ppod_data.score import score
+from ppod_data.score import score, score_all
 from ppod_data.tables import SAMPLES, SCORES, read_table, write_table
 from tests.data.toy import files, make_dataset, make_spec, write_shard
 
@@ -197,7 +197,7 @@ def test_how_scores_were_computed_is_in_the_metadata(dataset: Dataset) -> None:
 
 def test_unknown_rewards_are_named_with_the_closest() -> None:
     with pytest.raises(
-        ConfigError, match=r"'scene': did you mean 'scenes'\? known ones are scenes, scenes-check"
+        ConfigError, match=r"'scene': did you mean 'scenes'\? known ones are .*scenes, scenes-check; "
     ):
         load_reward("scene")
 
@@ -207,3 +207,47 @@ def test_names_that_are_no_folder_are_refused(dataset: Dataset, name: str) -> No
     with pytest.raises(ConfigError):
         score(dataset, Brightness(), name=name)
     assert not (dataset.root / "scores").exists()
+
+
+def test_several_rewards_decode_every_image_once(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+    decode = decode_image
+    monkeypatch.setattr("ppod_data.score.decode_image", lambda data: decoded.append(data) or decode(data))
+    first, second = Brightness(), Brightness(name="other")
+    done = score_all(dataset, {"a": first, "b": second}, batch_size=3)
+    assert len(decoded) == 6
+    assert first.batches == second.batches == [3, 1, 2]
+    assert [(one.name, one.num_scored) for one in done] == [("a", 6), ("b", 6)]
+
+
+def test_together_and_alone_rewards_make_the_same_bytes(tmp_path: Path) -> None:
+    together, alone = make_dataset(tmp_path / "one"), make_dataset(tmp_path / "other")
+    bad = frozenset({hashes(together)[1]})
+    rewards = {"a": Brightness(raises=bad), "b": Brightness(name="other", gives_nan=bad)}
+    score_all(together, {"a": rewards["a"]}, batch_size=3)  # the second comes later
+    score_all(together, rewards, batch_size=3)
+    for name, reward in rewards.items():
+        score(alone, reward, name=name, batch_size=3)
+    assert files(together.root) == files(alone.root)
+
+
+def test_a_reward_that_fails_everywhere_does_not_lose_the_others(dataset: Dataset) -> None:
+    blind = Brightness(name="blind", raises=frozenset(hashes(dataset)))
+    with pytest.raises(ConfigError, match="blind could score none of 6 images"):
+        score_all(dataset, {"blind": blind, "good": Brightness()})
+    assert dataset.score_names() == ["good"]
+
+
+def test_a_reward_that_is_gone_marks_nothing_and_keeps_finished_shards(dataset: Dataset) -> None:
+    class Leaving(Brightness):
+        def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
+            if self.batches:
+                raise RewardUnavailableError("the server is gone")
+            return super().score(prompts, images)
+
+    with pytest.raises(RewardUnavailableError):
+        score(dataset, Leaving(), name="mean")
+    assert dataset.scores("mean")["status"].to_pylist() == ["ok"] * 4
+    assert score(dataset, Brightness(), name="mean").num_scored == 2

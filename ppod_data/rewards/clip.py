@@ -1,0 +1,139 @@
+"""The reward `clip`: how alike an image and its prompt are to CLIP (Radford et al., 2021); and CLIP for other rewards.
+
+Reward = exp(logit_scale) × cos(image, prompt): what `CLIPModel` gives as `logits_per_image`. The scale of the
+published models is 100.
+
+Shapes: B images or prompts, D width of the embedding, L tokens, H W pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ppod_data.errors import ConfigError
+from ppod_data.rewards.weights import find_files, identity, quiet_transformers
+
+VIT_L = "openai/clip-vit-large-patch14"
+MODEL_FILES = ("config.json", "model*.safetensors")
+PROCESSOR_FILES = ("preprocessor_config.json", "tokenizer*.json")
+"""How images and prompts become tensors; the tokenizer's older files hold the same and are not needed."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A CLIP model in fp32 with its preprocessing."""
+
+    model: Any
+    """transformers' CLIPModel, on its device."""
+    tokenizer: Any
+    pixels: Callable[[Sequence[Image.Image]], torch.Tensor]
+    """RGB images to [B, 3, H, W], normalised."""
+
+    @property
+    def scale(self) -> float:
+        """exp(logit_scale)."""
+        return float(self.model.logit_scale.exp())
+
+    def embed_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Unit vectors [B, D]."""
+        with torch.inference_mode():
+            pixels = self.pixels(images).to(self.model.device)
+            hidden = self.model.vision_model(pixel_values=pixels).pooler_output
+            return _unit(self.model.visual_projection(hidden))
+
+    def embed_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Unit vectors [B, D]; a prompt that comes more than once is computed once.
+
+        Longer prompts are cut. All are padded to the model's length, so that no prompt depends on the others.
+        """
+        rows = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        length = self.model.config.text_config.max_position_embeddings
+        with torch.inference_mode():
+            tokens = self.tokenizer(
+                list(rows), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            ).to(self.model.device)
+            hidden = self.model.text_model(
+                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+            ).pooler_output
+            return _unit(self.model.text_projection(hidden))[[rows[prompt] for prompt in prompts]]
+
+    def cosines(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> torch.Tensor:
+        """cos(image, prompt) [B] of the same index."""
+        with torch.inference_mode():
+            return (self.embed_images(images) * self.embed_prompts(prompts)).sum(-1)
+
+
+def _unit(embedding: torch.Tensor) -> torch.Tensor:
+    unit: torch.Tensor = embedding / embedding.norm(dim=-1, keepdim=True)
+    return unit
+
+
+@dataclass(frozen=True)
+class ClipReward:
+    """exp(logit_scale) × cos(image, prompt)."""
+
+    name: str
+    revision: str
+    clip: Clip
+
+    def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
+        """One value an image, at most exp(logit_scale)."""
+        values: list[float] = (self.clip.scale * self.clip.cosines(prompts, images)).tolist()
+        return values
+
+
+def build(device: str = "cpu", folder: str | None = None) -> ClipReward:
+    """CLIP ViT-L/14, or any CLIP model that `save_pretrained` of transformers wrote to `folder`."""
+    files = find_files("clip", folder, repository=VIT_L, patterns=MODEL_FILES + PROCESSOR_FILES)
+    clip = load_clip("clip", files[0].parent, files[0].parent, device)
+    return ClipReward("clip", identity("exp(logit_scale) * cos", files), clip)
+
+
+def load_clip(reward: str, model_folder: Path, processor_folder: Path, device: str) -> Clip:
+    """The model and preprocessing in these folders, in transformers' layout. Raises ConfigError for another model."""
+    from transformers import CLIPModel
+
+    with quiet_transformers():
+        try:
+            model = CLIPModel.from_pretrained(
+                model_folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"{reward}: no CLIP model in {model_folder} ({error}): get its files again"
+            ) from error
+    model = model.eval().requires_grad_(False).to(device)
+    return Clip(model, load_tokenizer(reward, processor_folder), load_pixels(processor_folder))
+
+
+def load_tokenizer(reward: str, folder: Path) -> Any:
+    """CLIP's tokenizer in `folder`."""
+    from transformers import CLIPTokenizerFast
+
+    with quiet_transformers():
+        try:
+            return CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"{reward}: no tokenizer in {folder} ({error}): get its files again") from error
+
+
+def load_pixels(folder: Path) -> Callable[[Sequence[Image.Image]], torch.Tensor]:
+    """The image preprocessing that `folder`/preprocessor_config.json describes, computed by Pillow.
+
+    Pillow resizes as the models' authors did; torchvision, the default of newer transformers, rounds otherwise.
+    """
+    try:
+        from transformers import CLIPImageProcessorPil as Processor
+    except ImportError:  # transformers 4, whose CLIPImageProcessor is Pillow's
+        from transformers import CLIPImageProcessor as Processor
+    processor = Processor.from_pretrained(folder, local_files_only=True)
+
+    def pixels(images: Sequence[Image.Image]) -> torch.Tensor:
+        found: torch.Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
+        return found.float()
+
+    return pixels

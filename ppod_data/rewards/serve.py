@@ -1,0 +1,165 @@
+"""A reward model behind HTTP, for `RemoteReward`: what `ppod-score --serve` runs. docs/rewards.md has the protocol.
+
+One model, one batch at a time; requests that come meanwhile wait, and too many are told to come again. A request is
+bounded in bytes before it is read, and in pixels before an image is decoded.
+"""
+
+import base64
+import binascii
+import io
+import json
+import math
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from ppod_data.memory import is_out_of_memory
+from ppod_data.rewards.protocol import MAX_BYTES, MAX_PIXELS, VERSION
+
+if TYPE_CHECKING:
+    from ppod_data.rewards import RewardModel
+
+_MAX_WAITING = 32
+
+
+class _Refused(Exception):
+    """A whole request that is not scored: status and reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def reward_app(
+    reward: "RewardModel", *, max_images: int, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
+) -> Starlette:
+    """The ASGI application that scores with `reward`, at most `max_images` a request."""
+    one_at_a_time = anyio.CapacityLimiter(1)
+
+    async def identity(request: Request) -> JSONResponse:
+        limits = {"max_images": max_images, "max_pixels": max_pixels, "max_bytes": max_bytes}
+        return JSONResponse({"protocol": VERSION, "name": reward.name, "revision": reward.revision, **limits})
+
+    async def score(request: Request) -> JSONResponse:
+        try:
+            prompts, encoded = _read(await _body(request, max_bytes), max_images)
+            results = await anyio.to_thread.run_sync(
+                lambda: _results(reward, prompts, encoded, max_pixels), limiter=one_at_a_time
+            )
+        except _Refused as refused:
+            return JSONResponse({"error": str(refused)}, refused.status)
+        return JSONResponse({"name": reward.name, "revision": reward.revision, "results": results})
+
+    return Starlette(routes=[Route("/", identity), Route("/score", score, methods=["POST"])])
+
+
+def serve(app: Starlette, host: str, port: int, on_ready: Callable[[int], None]) -> None:
+    """Serve until interrupted; port 0 takes a free one. `on_ready` is called with the port when it listens."""
+    import socket
+
+    import uvicorn
+
+    with socket.create_server((host, port)) as listening:
+        config = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=_MAX_WAITING)
+        on_ready(listening.getsockname()[1])
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+async def _body(request: Request, max_bytes: int) -> bytes:
+    """The request's body; nothing beyond `max_bytes` is kept, whatever its header says."""
+    too_large = _Refused(413, f"a request may have {max_bytes} bytes: send fewer images")
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large
+    return bytes(body)
+
+
+def _read(body: bytes, max_images: int) -> tuple[list[str], list[str]]:
+    try:
+        told: Any = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _Refused(400, f"the request is no JSON: {error}") from error
+    prompts, images = _texts(told, "prompts"), _texts(told, "images")
+    if len(prompts) != len(images):
+        raise _Refused(400, f"{len(prompts)} prompts for {len(images)} images: give one prompt an image")
+    if len(images) > max_images:
+        raise _Refused(413, f"{len(images)} images, and a request may have {max_images}: send fewer")
+    return prompts, images
+
+
+def _texts(told: Any, key: str) -> list[str]:
+    texts = told.get(key) if isinstance(told, dict) else None
+    if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
+        raise _Refused(400, "give prompts and images, two lists of texts")
+    return texts
+
+
+def _results(
+    reward: "RewardModel", prompts: list[str], encoded: list[str], max_pixels: int
+) -> list[dict[str, Any]]:
+    """A score or an error for each image, of the same index."""
+    results: list[dict[str, Any]] = [{} for _ in encoded]
+    images: dict[int, Image.Image] = {}
+    left = max_pixels
+    for row, text in enumerate(encoded):
+        try:
+            images[row] = _decode(text, left)
+            left -= images[row].width * images[row].height
+        except ValueError as error:
+            results[row] = {"error": str(error)}
+    rows = list(images)
+    scored = _score(reward, [prompts[row] for row in rows], [images[row] for row in rows])
+    for row, result in zip(rows, scored, strict=True):
+        results[row] = result
+    return results
+
+
+def _decode(text: str, max_pixels: int) -> Image.Image:
+    """The RGB image in the base64 of a PNG. Raises ValueError, with the reason, for anything else."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"the image is no base64: {error}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # the bound below is the stricter one
+            image = Image.open(io.BytesIO(data), formats=["PNG"])
+        if image.width * image.height <= max_pixels:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the image is no PNG that can be read: {error}") from error
+    raise ValueError(f"the image has {image.width}×{image.height} pixels, more than this request may have")
+
+
+def _score(reward: "RewardModel", prompts: list[str], images: list[Image.Image]) -> list[dict[str, Any]]:
+    """The batch; where that raises, its images one by one, so that one cannot spoil the others."""
+    if not images:
+        return []
+    try:
+        values = reward.score(prompts, images)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise _Refused(413, "out of memory: send fewer images") from error
+        if len(images) > 1:
+            return [_score(reward, [prompts[i]], [images[i]])[0] for i in range(len(images))]
+        return [{"error": " ".join(f"{type(error).__name__}: {error}".split())[:200]}]
+    if len(values) != len(images):
+        raise _Refused(500, f"{reward.name} gave {len(values)} scores for {len(images)} images")
+    return [
+        {"score": value} if math.isfinite(value) else {"error": f"the score is {value}"} for value in values
+    ]

@@ -1,0 +1,96 @@
+"""ppod-score with other rewards than `scenes`, alone and together, and pairs by their sum."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from ppod_cli import pair, score
+
+from ppod_data.dataset import Dataset
+from tests.cli.conftest import Made
+from tests.cli.running import call, run
+from tests.data.small_rewards import save_clip
+from tests.data.test_rewards_remote import start, url_of
+
+MINE = """
+import os
+def shy(prompts, images):
+    if any("cat" in prompt for prompt in prompts) and not os.path.exists("brave"):
+        raise ValueError("a cat")
+    return [float(image.getpixel((0, 0))[0]) for image in images]
+"""
+
+
+@pytest.fixture
+def data(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the data set in a folder of its own, which is the current one."""
+    shutil.copytree(made.data, tmp_path / "data")
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "data"
+
+
+def test_several_rewards_in_one_call_and_pairs_by_their_sum(data: Path) -> None:
+    save_clip(data.parent / "weights")
+    clip = f"clip:{data.parent / 'weights'}"
+    done = call(score.app, data, "--reward", clip, "--reward", "jpeg-compressibility", "--json")
+    assert done.code == 0, done.stderr
+    told = json.loads(done.stdout)["scores"]
+    assert [(one["name"], one["num_scored"]) for one in told] == [("clip", 12), ("jpeg-compressibility", 12)]
+    weighted = ("--reward", "clip=2", "--reward", "jpeg-compressibility=-0.5")
+    error = call(pair.app, "rank", data, *weighted).one_error()
+    assert "--name" in error
+    assert call(pair.app, "rank", data, *weighted, "--name", "mixed").code == 0
+    assert "rewards" in json.loads(Dataset.open(data).pairs("mixed").schema.metadata[b"ppod"])
+
+
+def test_failed_rows_are_tried_again_on_request(data: Path) -> None:
+    first = run("score", "data", "--reward", "mine:shy", "--json", cwd=data.parent)
+    assert first.code == 0, first.stderr
+    told = json.loads(first.stdout)["scores"][0]
+    assert (told["name"], told["num_scored"], told["num_failed"]) == ("shy", 6, 6)
+    assert told["first_failure"] == "failed: ValueError: a cat"
+    (data.parent / "brave").touch()
+    again = json.loads(
+        run("score", "data", "--reward", "mine:shy", "--retry-failed", "--json", cwd=data.parent).stdout
+    )["scores"][0]
+    assert (again["num_scored"], again["num_failed"], again["num_skipped"]) == (6, 0, 6)
+
+
+def test_a_served_reward_makes_the_same_table(data: Path) -> None:
+    assert call(score.app, data, "--reward", "jpeg-compressibility", "--as", "here").code == 0
+    process: subprocess.Popen[str] = start("jpeg-compressibility", data.parent, "--batch-size", "5")
+    try:
+        done = call(score.app, data, "--reward", url_of(process))
+    finally:
+        process.kill()
+        process.communicate()
+    assert done.code == 0, done.stderr
+    opened = Dataset.open(data)
+    assert opened.scores("jpeg-compressibility").equals(opened.scores("here"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((), "give the folder of a data set to score, or --serve"),
+        (("data", "--serve", "scenes"), "give the folder of a data set to score, or --serve"),
+        (("data", "--reward", "clip:nowhere"), "nowhere is no folder"),
+        (("data", "--reward", "scnes"), "did you mean 'scenes'"),
+        (("--serve", "scnes"), "did you mean 'scenes'"),
+        (("data", "--reward", "mine:shy", "--reward", "mine:shy", "--as", "x"), "--as names one table"),
+    ],
+)
+def test_a_wrong_call_is_one_line(data: Path, arguments: tuple[str, ...], reason: str) -> None:
+    result = call(score.app, *arguments)
+    assert result.code == 2
+    assert reason in result.one_error()
+
+
+def test_two_rewards_of_one_name_are_refused(data: Path) -> None:
+    save_clip(data.parent / "a")
+    save_clip(data.parent / "b", seed=1)
+    result = call(score.app, data, "--reward", f"clip:{data.parent}/a", "--reward", f"clip:{data.parent}/b")
+    assert "two rewards are called clip" in result.one_error()
