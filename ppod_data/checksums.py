@@ -11,8 +11,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
-from ppod_data.errors import DamagedError
-
 KEY = b"ppod_checksums"
 _MARKER = b"ppod-checksums-1:"
 _VALUE = re.compile(_MARKER + rb"([0-9a-f]{64}):((?:[0-9a-f]{64})+)")
@@ -23,6 +21,10 @@ _TAIL = 8
 _PIECE = 1 << 20
 MAX_FOOTER = 64 << 20
 """Bytes; a longer footer is refused before memory is asked for."""
+
+
+class ChecksumError(ValueError):
+    """A Parquet file does not hold the bytes that were written; the text says which."""
 
 
 def placeholder(num_columns: int) -> bytes:
@@ -51,29 +53,31 @@ def check_footer(file: BinaryIO) -> list[str] | None:
     Tables of other writers carry no checksums: those have Parquet's own page checksums, if any.
 
     Raises:
-        DamagedError: no Parquet file, a cut one, or a footer that is not the one that was written; says why.
+        ChecksumError: no Parquet file, a cut one, or a footer that is not the one that was written; says why.
     """
-    start, footer = _read_footer(file)
+    _, footer = _read_footer(file)
     found = _VALUE.search(footer)
     if found is None:
         if _MARKER in footer or KEY in footer:  # one flipped bit cannot spoil both
-            raise DamagedError("its checksums are not readable")
+            raise ChecksumError("its checksums are not readable")
         return None
     zeros = footer[: found.start(1)] + _NO_DIGEST + footer[found.end(1) :]
     if hashlib.sha256(zeros).hexdigest().encode() != found[1]:
-        raise DamagedError("the footer is not the one that was written")
+        raise ChecksumError("the footer is not the one that was written")
     digests = found[2].decode()
     return [digests[i : i + _DIGITS] for i in range(0, len(digests), _DIGITS)]
 
 
 def check_columns(file: BinaryIO, metadata: Any, digests: Sequence[str], names: Sequence[str]) -> None:
-    """Check the bytes of every column in `names`. Raises DamagedError, saying which column is not as written."""
+    """Check the bytes of every column in `names`. Raises ChecksumError, saying which column is not as written."""
     leaves = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
     if len(leaves) != len(digests):
-        raise DamagedError("it has another number of columns than checksums")
+        raise ChecksumError("it has another number of columns than checksums")
     for column, (leaf, digest) in enumerate(zip(leaves, digests, strict=True)):
         if leaf.partition(".")[0] in names and _column_digest(file, metadata, column) != digest:
-            raise DamagedError(f"the bytes of column {leaf.partition('.')[0]!r} are not those that were written")
+            raise ChecksumError(
+                f"the bytes of column {leaf.partition('.')[0]!r} are not those that were written"
+            )
 
 
 def _column_digest(file: BinaryIO, metadata: Any, column: int) -> str:
@@ -94,13 +98,13 @@ def _read_footer(file: BinaryIO) -> tuple[int, bytes]:
     """The footer's place and its bytes."""
     size = file.seek(0, 2)
     if size < len(_MAGIC) + _TAIL:
-        raise DamagedError("the file is cut or no Parquet file")
+        raise ChecksumError("the file is cut or no Parquet file")
     file.seek(0)
     head = file.read(len(_MAGIC))
     file.seek(size - _TAIL)
     tail = file.read(_TAIL)
     length = int.from_bytes(tail[:4], "little")
     if head != _MAGIC or tail[4:] != _MAGIC or length > min(size - len(_MAGIC) - _TAIL, MAX_FOOTER):
-        raise DamagedError("the file is cut or no Parquet file")
+        raise ChecksumError("the file is cut or no Parquet file")
     file.seek(size - _TAIL - length)
     return size - _TAIL - length, file.read(length)

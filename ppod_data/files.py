@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ppod_data.errors import ConfigError, DamagedError, PpodError
 
@@ -73,7 +74,7 @@ def is_being_written(temporary: Path) -> bool:
     return False
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> io.BufferedReader:
     """`path` opened for reading, if it is a regular file: a pipe or a device could give bytes without an end.
 
     Raises `DamagedError` for anything else, `OSError` as `open` does.

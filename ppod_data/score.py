@@ -5,7 +5,7 @@ a file that exists is done. An image that cannot be scored is a row with the rea
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ppod_data.files import canonical_json
 from ppod_data.images import decode_image, pixels_sha256
 from ppod_data.memory import is_out_of_memory
 from ppod_data.rewards import RewardModel
+from ppod_data.seal import open_table, seal_table
 from ppod_data.shards import committed_shards
 from ppod_data.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
 
@@ -92,6 +93,7 @@ def score(
         if shard % world_size != rank:
             continue
         rows = _ShardRows.read(dataset.root, folder, shard, retry_failed)
+        rows.skip(dataset.excluded)
         counts["skipped"] += len(rows.outcomes) - len(rows.todo)
         for batch in _batches(rows.todo, batch_size):
             for row, outcome in zip(batch, _score_rows(reward, rows, batch), strict=True):
@@ -99,7 +101,7 @@ def score(
                 counts["scored" if outcome.status == OK else "failed"] += 1
                 first_failure = first_failure or (None if outcome.status == OK else outcome.status)
             on_batch(len(batch))
-        if rows.todo:
+        if rows.todo or not (folder / part_name(shard)).exists():
             held.append((folder / part_name(shard), _table(rows, reward, batch_size, device)))
         any_score = any_score or counts["scored"] > 0
         if any_score:
@@ -110,6 +112,7 @@ def score(
             f"{reward.name} could score none of {counts['failed']} images ({first_failure}): "
             "choose a reward that knows these prompts; nothing was written"
         )
+    seal_table(folder, dataset.spec)
     return ScoreSummary(
         name=name,
         scorer=reward.name,
@@ -157,6 +160,13 @@ class _ShardRows:
         todo = [row for row, outcome in enumerate(outcomes) if retry_failed and outcome.status != OK]
         return cls(read_table(path, SAMPLES, [*columns, "image"]) if todo else samples, outcomes, todo)
 
+    def skip(self, excluded: Mapping[str, str]) -> None:
+        """Leave excluded samples without a score."""
+        ids = self.samples["sample_id"].to_pylist() if excluded else []
+        for row in [row for row in self.todo if ids and ids[row] in excluded]:
+            self.outcomes[row] = _Outcome(None, "failed: excluded")
+            self.todo.remove(row)
+
 
 def _check_existing(folder: Path, reward: RewardModel) -> bool:
     """Whether the table holds a score already. Raises ConfigError for those of another scorer or revision."""
@@ -182,8 +192,14 @@ def _batches(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 def _score_rows(reward: RewardModel, rows: _ShardRows, batch: Sequence[int]) -> list[_Outcome]:
     records = rows.samples.take(batch).to_pylist()
-    images = [decode_image(record["image"]["bytes"]) for record in records]
-    for record, image in zip(records, images, strict=True):
+    images = []
+    for record in records:
+        try:
+            images.append(image := decode_image(record["image"]["bytes"] or b""))
+        except DamagedError as error:
+            raise DamagedError(
+                f"the image of sample {record['sample_id']}: {error}: make it again"
+            ) from error
         if pixels_sha256(image) != record["image_pixels_sha256"]:
             raise DamagedError(
                 f"the image of sample {record['sample_id']} is not the one that was committed: make it again"
@@ -231,7 +247,9 @@ def _table(rows: _ShardRows, reward: RewardModel, batch_size: int, device: str) 
 
 def _write(held: list[tuple[Path, pa.Table]]) -> None:
     while held:
-        write_table(*held.pop(0))
+        path, table = held.pop(0)
+        open_table(path.parent)
+        write_table(path, table)
 
 
 def _statistics(folder: Path) -> dict[str, Any]:

@@ -99,9 +99,14 @@ def part_name(shard: int) -> str:
     return f"{shard:06d}.parquet"
 
 
+def is_name(name: str) -> bool:
+    """Whether `name` can be a file's name anywhere."""
+    return _NAME.fullmatch(name) is not None and len(name) <= 100
+
+
 def check_name(name: str, what: str) -> str:
     """`name`, if it can be a file's name anywhere, else `ConfigError`. `what` says whose name it is."""
-    if not _NAME.fullmatch(name) or len(name) > 100:
+    if not is_name(name):
         raise ConfigError(
             f"{name!r} cannot name {what}: use up to 100 letters, digits, dots, dashes and underscores, "
             "a letter or digit first"
@@ -163,7 +168,7 @@ def read_table(path: Path, schema: Any, columns: Sequence[str] | None = None) ->
         raise DamagedError(f"{path}: the file is missing: get this part again") from error
     except _NotOursError as error:
         raise DamagedError(f"{path}: {error}: it is not a table that ppod wrote") from error
-    except (pa.ArrowException, DamagedError, OSError, ValueError, EOFError) as error:
+    except (pa.ArrowException, OSError, ValueError, EOFError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DamagedError(
             f"{path}: damaged, {reason}: remove the file and make or get this part again"
@@ -174,10 +179,20 @@ def read_table(path: Path, schema: Any, columns: Sequence[str] | None = None) ->
     return table.select(names).replace_schema_metadata(metadata)
 
 
-def has_checksums(path: Path) -> bool:
-    """Whether the table in `path` carries checksums of its own. Raises `DamagedError` where they do not fit."""
-    with open_file(path) as file:
-        return checksums.check_footer(file) is not None
+def check_table(path: Path) -> bool:
+    """Check every byte of a table, decoding nothing. False: it carries no checksums, so nothing could be checked.
+
+    Raises `DamagedError` where the bytes are not those that were written.
+    """
+    try:
+        with open_file(path) as file:
+            digests = checksums.check_footer(file)
+            if digests is not None:
+                metadata = pq.read_metadata(path)
+                checksums.check_columns(file, metadata, digests, metadata.schema.to_arrow_schema().names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedError(f"{path}: damaged, {error}: make or get this part again") from error
+    return digests is not None
 
 
 class _NotOursError(Exception):
