@@ -273,8 +273,11 @@ def _check_seal(root: Path, path: Path, expected: set[str], report: Report, read
         what = "is no part of the data set" if (path.parent / file).is_file() else "is not there"
         report.add(DAMAGED, name, f"names {file}, which {what}")
     if read:
-        for file, problem in read_sealed(path.parent, {f: sums[f] for f in sorted(expected & set(sums))}):
-            report.add(DAMAGED, (path.parent / file).relative_to(root).as_posix(), problem)
+        for file, problem, whole in read_sealed(
+            path.parent, {f: sums[f] for f in sorted(expected & set(sums))}
+        ):
+            damaged = path if whole else path.parent / file
+            report.add(DAMAGED, damaged.relative_to(root).as_posix(), problem)
 
 
 def _check_strays(root: Path, named: set[str], report: Report) -> None:
@@ -294,4 +297,4 @@ def _check_strays(root: Path, named: set[str], report: Report) -> None:
 
 def _plain(root: Path, error: DamagedError) -> str:
     """The problem without the file's name, which the finding has."""
-    return re.sub(rf"^{re.escape(str(root))}/[^:]*: ", "", str(error))
+    return re.sub(rf"^{re.escape(str(root))}/[^:]*: (damaged, )?", "", str(error))

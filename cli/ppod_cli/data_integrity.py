@@ -289,7 +289,7 @@ def exclude(
 
 
 def _say_excluded(dataset: str, added: int, total: int, purged: "PurgeSummary | None") -> list[str]:
-    lines = [f"{dataset}/exclusions.jsonl: {added:,} entries added, {total:,} samples are excluded now"]
+    lines = [f"{dataset}/exclusions.jsonl: {added:,} added, {total:,} samples are excluded now"]
     if purged is None:
         return [
             *lines,
