@@ -18,21 +18,20 @@ from tests.data.toy import make_dataset
 FOLDERS = ("samples", "trajectories", "scores", "log_probs", "pairs")
 
 
-class Order:
-    """A reward: every image scores higher than the one before."""
+class Brightness:
+    """A reward that depends on the image alone: the sum of its pixels' values."""
 
-    name, revision, given = "order", "1", 0
+    name, revision = "brightness", "1"
 
     def score(self, prompts: list[str], images: list[Any]) -> list[float]:
-        self.given += len(images)
-        return [float(self.given - len(images) + i) for i in range(len(images))]
+        return [float(sum(image.tobytes())) for image in images]
 
 
 def make_whole(root: Path, *, sealed: bool, excluded: bool = True, **changes: Any) -> Dataset:
     """Samples, scores, log-probabilities, pairs and an exclusion, sealed or without any seal."""
     dataset = make_dataset(root, **changes)
-    score(dataset, Order(), name="order")
-    rank(dataset, reward="order", name="order", strategy="all")
+    score(dataset, Brightness(), name="brightness")
+    rank(dataset, reward="brightness", name="brightness", strategy="all")
     spec = dataset.spec
     folder = root / "log_probs" / "again"
     for shard in range(spec.num_shards):
@@ -108,9 +107,9 @@ def everything(root: Path) -> dict[str, Any]:
         chain = dataset.read_trajectory(row)
         values[row["sample_id"]] = (chain.latent_index, chain.latents.numpy().tobytes(), chain.log_probs)
     for name, table in (
-        ("scores", dataset.scores("order")),
+        ("scores", dataset.scores("brightness")),
         ("log_probs", dataset.log_probs("again")),
-        ("pairs", dataset.pairs("order")),
+        ("pairs", dataset.pairs("brightness")),
     ):
         values[name] = (table.to_pylist(), table.schema.metadata)
     return values
