@@ -54,17 +54,7 @@ def purge(dataset: Dataset, *, on_file: Callable[[str], None] = lambda name: Non
     root, excluded = dataset.root, dataset.excluded
     sealed = (root / SUMS).exists() or (root / PURGING).exists()
     samples, rows = 0, 0
-    for shard in committed_shards(root):
-        part = root / "samples" / part_name(shard)
-        ids = read_table(part, SAMPLES, ["sample_id"])["sample_id"].to_pylist()
-        if not any(sample_id in excluded for sample_id in ids):
-            continue
-        if (root / SUMS).exists():
-            os.replace(root / SUMS, root / PURGING)
-            sync(root)
-        samples += _purge_shard(root, shard, excluded)
-        on_file(f"samples/{part.name}")
-    for path, schema, columns in _tables(root):
+    for path, schema, columns in _tables(root):  # before the samples: nothing ever names what is not there
         table = read_table(path, schema)
         kept = _without(table, excluded, columns)
         if kept.num_rows == table.num_rows:
@@ -76,6 +66,16 @@ def purge(dataset: Dataset, *, on_file: Callable[[str], None] = lambda name: Non
         write_table(path, kept)
         rows += table.num_rows - kept.num_rows
         on_file(path.relative_to(root).as_posix())
+    for shard in committed_shards(root):
+        part = root / "samples" / part_name(shard)
+        ids = read_table(part, SAMPLES, ["sample_id"])["sample_id"].to_pylist()
+        if not any(sample_id in excluded for sample_id in ids):
+            continue
+        if (root / SUMS).exists():
+            os.replace(root / SUMS, root / PURGING)
+            sync(root)
+        samples += _purge_shard(root, shard, excluded)
+        on_file(f"samples/{part.name}")
     _seal_again(dataset, sealed)
     return PurgeSummary(num_samples=samples, num_rows=rows, sealed_again=sealed)
 

@@ -65,7 +65,7 @@ def seal(
     for folder in BASE_FOLDERS:
         if (root / folder).is_symlink():
             raise ConfigError(f"{root / folder}: a link to another place: seal the folder itself")
-    was_sealed = (root / SUMS).exists()
+    was_sealed = (root / SUMS).exists() and not (root / PURGING).exists()
     if missing and not incomplete and not is_sealed(root):
         raise ConfigError(
             f"{root}: {missing} of {spec.num_shards} shards are not made yet: run ppod-gen again, or give "

@@ -16,7 +16,7 @@ from tests.data.durable import STAGES, Work, before, fill_everywhere, kill_every
 from tests.data.faults import OTHER, temporaries, visible
 
 STRIDE = 29
-"""Every sync and rename, and every 29-th write; `make torture` takes every one."""
+"""Of the writes; `make torture` takes every one."""
 
 
 @pytest.fixture(scope="module")
