@@ -171,6 +171,7 @@ class Dataset:
         Raises `DamagedError`, naming the file and the sample, for bytes that are not the committed ones.
         """
         sample_id = row["sample_id"]
+        self._check_row(row)
         expected = latent_rows(row["step_index"])
         most = len(expected) * math.prod(self.spec.latent_shape) * 4 + _MAX_HEADER
         if row["traj_nbytes"] > most:
@@ -189,6 +190,20 @@ class Dataset:
                 f"says {dtype} {shape} of rows {expected}: get the shard again"
             )
         return Trajectory(**{name: row[name] for name in _TRAJECTORY}, latent_index=index, latents=latents)
+
+    def _check_row(self, row: Mapping[str, Any]) -> None:
+        """Raise DamagedError for a row that no writer of ours makes: nulls, or other steps than the spec's."""
+        steps = self.spec.num_inference_steps
+        filled = all(row[name] is not None for name in (*_TRAJECTORY, *_MEMBER))
+        if (
+            not filled
+            or any(len(row[name]) != steps for name in ("timesteps", "stochastic", "log_probs"))
+            or tuple(row["step_index"]) != self.spec.stored_steps()
+        ):
+            raise DamagedError(
+                f"{self.root / 'samples'}: the row of sample {row['sample_id']} is not one of this data set's "
+                "steps: run ppod-data verify"
+            )
 
     @cached_property
     def _shard_of(self) -> dict[str, int]:

@@ -195,7 +195,7 @@ def _score_rows(reward: RewardModel, rows: _ShardRows, batch: Sequence[int]) -> 
     images = []
     for record in records:
         try:
-            images.append(image := decode_image(record["image"]["bytes"] or b""))
+            images.append(image := decode_image((record["image"] or {}).get("bytes") or b""))
         except DamagedError as error:
             raise DamagedError(
                 f"the image of sample {record['sample_id']}: {error}: make it again"
