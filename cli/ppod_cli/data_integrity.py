@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FINE, DAMAGED, INCOMPLETE, DRIFT = 0, 3, 4, 5
 _SHOWN = 50
 
-_SEAL_EXAMPLES = ("ppod-data seal data", "cd data && sha256sum -c SHA256SUMS")
+_SEAL_EXAMPLES = ("ppod-data seal data", "ppod-data seal data --incomplete")
 _VERIFY_EXAMPLES = (
     "ppod-data verify data",
     "ppod-data verify data --read-data",
@@ -40,7 +40,7 @@ _VERIFY_EXAMPLES = (
     "ppod-data verify data --model scenes --num-trajectories 64",
 )
 _EXCLUDE_EXAMPLES = (
-    'ppod-data exclude data 0123456789abcdef0123456789abcdef --reason "asked by the person shown"',
+    'ppod-data exclude data 0123456789abcdef0123456789abcdef \\\n    --reason "asked by the person shown"',
     'ppod-data exclude data --prompt "a cat and a dog" --reason "licence" --purge',
 )
 
