@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from ppod_data.dataset import Dataset
 from ppod_data.files import atomic_write
-from ppod_data.shards import committed_shards
 from ppod_data.spec import GenerationSpec
 
 _SHOWN_PROMPTS = 10
@@ -32,12 +31,11 @@ def write_card(root: Path) -> None:
 
 def card_text(dataset: Dataset) -> str:
     """The card: YAML for the Hub and for `datasets`, then Markdown. The same text for the same folder."""
-    shards = committed_shards(dataset.root)
-    num_samples = sum(len(dataset.spec.shard_range(shard)) for shard in shards)
+    num_samples = dataset.num_samples
     sections = [
         _front_matter(dataset, num_samples),
         "# Denoising trajectories with scores and preferences",
-        _summary(dataset.spec, num_samples),
+        _summary(dataset.spec, num_samples, dataset.num_excluded),
         "## Tables\n\n" + "\n".join(_tables(dataset, num_samples)),
         _reading(dataset, num_samples),
         "## How it was made\n\n" + "\n".join(_settings(dataset)),
@@ -71,8 +69,8 @@ def _front_matter(dataset: Dataset, num_samples: int) -> str:
     return "\n".join([*lines, "---"])
 
 
-def _summary(spec: GenerationSpec, num_samples: int) -> str:
-    missing = spec.num_samples - num_samples
+def _summary(spec: GenerationSpec, num_samples: int, num_excluded: int) -> str:
+    missing = spec.num_samples - num_samples - num_excluded
     text = (
         f"{num_samples:,} images of {len(spec.prompts):,} prompts, {spec.num_images_per_prompt:,} a prompt, "
         f"each with the denoising chain of {spec.num_inference_steps} steps and their log-probabilities."
@@ -124,7 +122,8 @@ Every trajectory's sha256 is in `samples`; every page of a table carries a check
 
 
 def _first_sample(dataset: Dataset) -> str:
-    first: str = next(dataset.iter_samples(["sample_id"]))["sample_id"][0].as_py()
+    tables = dataset.iter_samples(["sample_id"])
+    first: str = next(table for table in tables if table.num_rows)["sample_id"][0].as_py()
     return first
 
 

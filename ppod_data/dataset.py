@@ -4,6 +4,7 @@ Shapes: R stored latents of one chain, T steps, C H W latent.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.exclude import excluded_samples, read_exclusions
 from ppod_data.manifest import UNKNOWN_LICENSE, create_manifest, read_manifest
 from ppod_data.shards import committed_shards, read_member
 from ppod_data.spec import GenerationSpec
-from ppod_data.tables import LOG_PROBS, PAIRS, SAMPLES, SCORES, check_name, part_name, read_table
+from ppod_data.tables import LOG_PROBS, PAIRS, SAMPLES, SCORES, check_name, is_name, part_name, read_table
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _SAFETENSORS_NAMES = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}
 _TRAJECTORY = ("sample_id", "prompt_id", "prompt", "timesteps", "stochastic", "log_probs", "step_index")
+_MAX_HEADER = 1 << 20
 _MEMBER = ("traj_file", "traj_offset", "traj_nbytes", "traj_sha256")
 
 
@@ -63,7 +66,10 @@ class Trajectory:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """A data set folder, from `Dataset.open(path)`. Reading checks what it reads, and never writes."""
+    """A data set folder, from `Dataset.open(path)`. Reading checks what it reads, and never writes.
+
+    Excluded samples are in nothing that it gives: tables have no rows of them, and pairs with one are left out.
+    """
 
     root: Path
     spec: GenerationSpec
@@ -80,6 +86,22 @@ class Dataset:
         root = Path(path)
         spec, manifest = read_manifest(root)
         return cls(root=root, spec=spec, manifest=manifest)
+
+    @cached_property
+    def excluded(self) -> Mapping[str, str]:
+        """The reason for each sample_id that was taken down, as the list was when this was first asked for."""
+        return excluded_samples(self.spec, read_exclusions(self.root))
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the committed shards, without the excluded ones."""
+        made = sum(len(self.spec.shard_range(shard)) for shard in committed_shards(self.root))
+        return made - self.num_excluded
+
+    @property
+    def num_excluded(self) -> int:
+        """Samples of the committed shards that were taken down."""
+        return sum(self._num_excluded(shard) for shard in committed_shards(self.root))
 
     def samples(self, columns: Sequence[str] | None = None) -> Any:
         """An Arrow table with a row a sample, of every committed shard in order; all columns, or `columns`.
@@ -105,7 +127,9 @@ class Dataset:
     def pairs(self, name: str) -> Any:
         """An Arrow table with a row a pair; its metadata says how the pairs were made."""
         _check_known(name, "pairs", self.pair_names(), self.root)
-        return read_table(self.root / "pairs" / f"{name}.parquet", PAIRS)
+        return self._kept(
+            read_table(self.root / "pairs" / f"{name}.parquet", PAIRS), "chosen_id", "rejected_id"
+        )
 
     def score_names(self) -> list[str]:
         """The names under which the samples were scored, sorted."""
@@ -117,7 +141,8 @@ class Dataset:
 
     def pair_names(self) -> list[str]:
         """The names of the pair tables, sorted."""
-        return sorted(path.stem for path in (self.root / "pairs").glob("[!.]*.parquet"))
+        names = (path.name.removesuffix(".parquet") for path in (self.root / "pairs").glob("[!.]*.parquet"))
+        return sorted(name for name in names if is_name(name))
 
     def missing_shards(self) -> list[int]:
         """The shards that are still to be made, ascending."""
@@ -128,7 +153,7 @@ class Dataset:
 
         Columns: sample_id, prompt_id, prompt, timesteps, stochastic, log_probs, step_index, traj_file,
         traj_offset, traj_nbytes, traj_sha256. Only the shards that hold these samples are read, without
-        images. Raises `ConfigError` for a sample that is not here.
+        images. Raises `ConfigError` for a sample that is not here, or was taken down.
         """
         return self._find(sample_ids, (*_TRAJECTORY, *_MEMBER))
 
@@ -146,10 +171,17 @@ class Dataset:
         Raises `DamagedError`, naming the file and the sample, for bytes that are not the committed ones.
         """
         sample_id = row["sample_id"]
+        self._check_row(row)
+        expected = latent_rows(row["step_index"])
+        most = len(expected) * math.prod(self.spec.latent_shape) * 4 + _MAX_HEADER
+        if row["traj_nbytes"] > most:
+            raise DamagedError(
+                f"{self.root / 'trajectories' / row['traj_file']}: sample {sample_id} claims "
+                f"{row['traj_nbytes']} bytes, where the spec needs at most {most}: get the shard again"
+            )
         data = read_member(self.root, *(row[name] for name in _MEMBER), sample_id=sample_id)
         where = f"{self.root / 'trajectories' / row['traj_file']}: sample {sample_id}"
         index, latents = _decode_latents(data, where)
-        expected = latent_rows(row["step_index"])
         shape = (len(expected), *self.spec.latent_shape)
         dtype = f"torch.{_TORCH_NAMES[self.spec.latent_dtype]}"
         if index != expected or tuple(latents.shape) != shape or str(latents.dtype) != dtype:
@@ -158,6 +190,20 @@ class Dataset:
                 f"says {dtype} {shape} of rows {expected}: get the shard again"
             )
         return Trajectory(**{name: row[name] for name in _TRAJECTORY}, latent_index=index, latents=latents)
+
+    def _check_row(self, row: Mapping[str, Any]) -> None:
+        """Raise DamagedError for a row that no writer of ours makes: nulls, or other steps than the spec's."""
+        steps = self.spec.num_inference_steps
+        filled = all(row[name] is not None for name in (*_TRAJECTORY, *_MEMBER))
+        if (
+            not filled
+            or any(len(row[name]) != steps for name in ("timesteps", "stochastic", "log_probs"))
+            or tuple(row["step_index"]) != self.spec.stored_steps()
+        ):
+            raise DamagedError(
+                f"{self.root / 'samples'}: the row of sample {row['sample_id']} is not one of this data set's "
+                "steps: run ppod-data verify"
+            )
 
     @cached_property
     def _shard_of(self) -> dict[str, int]:
@@ -187,6 +233,10 @@ class Dataset:
         by_shard: dict[int, set[str]] = {}
         for sample_id in sample_ids:
             shard = self._shard_of.get(sample_id)
+            if sample_id in self.excluded:
+                raise ConfigError(
+                    f"{self.root}: sample {sample_id} was taken down ({self.excluded[sample_id]}): leave it out"
+                )
             if shard is None:
                 raise ConfigError(
                     f"{self.root}: no sample {sample_id} in this data set: was it made from another?"
@@ -201,15 +251,34 @@ class Dataset:
     def _read_part(self, shard: int, columns: Sequence[str] | None) -> Any:
         path = self.root / "samples" / part_name(shard)
         expected = len(self.spec.shard_range(shard))
-        table = read_table(path, SAMPLES, columns)
-        if table.num_rows != expected:
+        excluded = self._num_excluded(shard)
+        hidden = excluded and columns is not None and "sample_id" not in columns
+        table = read_table(path, SAMPLES, [*columns, "sample_id"] if hidden and columns else columns)
+        if not expected - excluded <= table.num_rows <= expected:
             raise DamagedError(f"{path}: {table.num_rows} rows, not {expected}: get this part again")
+        table = self._kept(table, "sample_id") if excluded else table
+        return table.drop_columns(["sample_id"]) if hidden else table
+
+    def _num_excluded(self, shard: int) -> int:
+        """How many samples of the shard are excluded, purged or not."""
+        if not self.excluded:
+            return 0
+        return sum(sample_id in self.excluded for sample_id in self.spec.shard_sample_ids(shard))
+
+    def _kept(self, table: Any, *columns: str) -> Any:
+        """The rows that name no excluded sample in these columns."""
+        if not self.excluded:
+            return table
+        excluded = pa.array(sorted(self.excluded), pa.string())
+        for column in columns:
+            table = table.filter(pc.invert(pc.is_in(table[column], excluded)))
         return table
 
     def _read_parts(self, folder: str, name: str, known: Sequence[str], schema: Any) -> Any:
         _check_known(name, folder, known, self.root)
         paths = sorted((self.root / folder / name).glob("[!.]*.parquet"))
-        return _concatenate([read_table(path, schema) for path in paths], schema, schema.names)
+        tables = [self._kept(read_table(path, schema), "sample_id") for path in paths]
+        return _concatenate(tables, schema, schema.names)
 
 
 def create(path: Path | str, spec: GenerationSpec, license: str = UNKNOWN_LICENSE) -> Dataset:
@@ -267,8 +336,9 @@ def _concatenate(tables: Sequence[Any], schema: Any, columns: Sequence[str]) -> 
 
 
 def _folders(folder: Path) -> list[str]:
-    """The names of the folders in `folder` that hold a Parquet part, sorted."""
-    return sorted({path.parent.name for path in folder.glob("[!.]*/[!.]*.parquet")})
+    """The names of the folders in `folder` that hold a Parquet part, sorted; none that ppod would not give."""
+    names = {path.parent.name for path in folder.glob("[!.]*/[!.]*.parquet")}
+    return sorted(name for name in names if is_name(name))
 
 
 def _check_known(name: str, what: str, known: Sequence[str], root: Path) -> None:

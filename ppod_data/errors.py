@@ -31,6 +31,8 @@ class DamagedError(PpodError, RuntimeError):
 
 class HubError(PpodError, RuntimeError):
     """The Hugging Face Hub cannot be reached, or refuses."""
+
+
 class RewardUnavailableError(PpodError, RuntimeError):
     """A reward model that is served elsewhere does not answer: not the fault of the images in hand."""
 

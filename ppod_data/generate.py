@@ -34,7 +34,7 @@ from ppod_data.errors import ConfigError, NonFiniteError
 from ppod_data.files import atomic_write, canonical_json
 from ppod_data.images import encode_png, pixels_sha256
 from ppod_data.noise import standard_normal
-from ppod_data.shards import Sample, ShardWriter, shard_committed
+from ppod_data.shards import Sample, ShardWriter, refuse_sealed, shard_committed
 from ppod_data.spec import GenerationSpec
 from ppod_data.threads import one_thread
 
@@ -167,6 +167,7 @@ def generate(
 
     Raises:
         SpecMismatchError: the folder holds a data set made with another spec.
+        ConfigError: the data set is sealed, and shards are missing.
         NonFiniteError: the model gave NaN or infinite latents; the shard is not written.
     """
     create(root, spec, license)
@@ -180,6 +181,7 @@ def generate(
             on_batch(len(indices))
             on_shard(shard, False)
             continue
+        refuse_sealed(root)
         if sampler is None:
             sampler = prepare_sampler(spec, model)
             place = canonical_json(environment() | {"device": model.device}) + "\n"

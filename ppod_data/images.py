@@ -2,8 +2,14 @@
 
 import hashlib
 import io
+import warnings
 
 from PIL import Image
+
+from ppod_data.errors import DamagedError
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_MAX_PIXELS = 2**26
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -14,9 +20,21 @@ def encode_png(image: Image.Image) -> bytes:
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """The RGB image in `data`, fully decoded."""
-    image = Image.open(io.BytesIO(data))
-    return image.convert("RGB")
+    """The RGB image in `data`, a PNG, JPEG or WebP file, fully decoded.
+
+    Raises `DamagedError` for what is no such image, and above 67 million pixels before memory is asked for.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our bound is below PIL's
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if image.width * image.height > _MAX_PIXELS:
+            raise DamagedError(
+                f"an image of {image.width} x {image.height} pixels: more than {_MAX_PIXELS:,}"
+            )
+        return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DamagedError(f"no image that can be decoded ({' '.join(str(error).split())})") from error
 
 
 def pixels_sha256(image: Image.Image) -> str:

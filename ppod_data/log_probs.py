@@ -21,6 +21,7 @@ from ppod_data.diffusion.replay import replay_log_prob
 from ppod_data.errors import ConfigError, NonFiniteError
 from ppod_data.files import canonical_json
 from ppod_data.generate import Sampler, prepare_sampler
+from ppod_data.seal import seal_table
 from ppod_data.shards import committed_shards
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import LOG_PROBS, check_name, part_name, read_table, write_table
@@ -88,7 +89,7 @@ def compute_log_probs(
         if sampler is None or shard not in missing:
             on_shard(shard, 0)
             continue
-        ids = spec.shard_sample_ids(shard)
+        ids = [name for name in spec.shard_sample_ids(shard) if name not in dataset.excluded]
         index = dataset.trajectory_index(ids).to_pylist()
         rows: list[list[float | None]] = []
         for first in range(0, len(index), size):
@@ -100,6 +101,7 @@ def compute_log_probs(
             on_batch(len(batch))
         _write(folder / part_name(shard), ids, rows, made_by | {"device": model.device})
         on_shard(shard, len(ids))
+    seal_table(folder, spec)
     computed = sum(len(spec.shard_range(shard)) for shard in missing)
     return LogProbsSummary(
         name=name,
@@ -149,6 +151,7 @@ def batch_log_probs(
 
 
 def _differences(batch: Sequence[Trajectory], values: Sequence[Sequence[float | None]]) -> list[float]:
+    """|computed − stored| of every step of the batch that has both."""
     return [
         abs(new - old)
         for trajectory, row in zip(batch, values, strict=True)

@@ -1,17 +1,21 @@
 """ppod.json, the file that makes a folder a data set: a pure function of the generation spec and licence."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ppod_data.errors import ConfigError, DamagedError, SpecMismatchError
-from ppod_data.files import atomic_create
+from ppod_data.files import atomic_create, canonical_json, read_small
 from ppod_data.spec import GenerationSpec, check_same_spec, from_json, to_json
 
 MANIFEST = "ppod.json"
 UNKNOWN_LICENSE = "unknown"
 _FORMAT = "ppod-dataset"
 _VERSION = 1
+_KEYS = {"format", "version", "fingerprint", "license", "log_probs", "spec", "sha256"}
+_MAX_BYTES = 1 << 30
 _LOG_PROBS = {
     "of": "the Gaussian density of the rounded x_{t-1}, given the rounded x_t and the prompt, under guidance",
     "reduction": "mean over the latent's dimensions (C, H, W)",
@@ -43,6 +47,7 @@ def create_manifest(root: Path, spec: GenerationSpec, license: str) -> None:
         "log_probs": _LOG_PROBS,
         "spec": to_json(spec),
     }
+    manifest["sha256"] = _checksum(manifest)
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if not atomic_create(root / MANIFEST, text.encode()):
         _check_same(root, spec, license)
@@ -59,8 +64,8 @@ def read_manifest(root: Path) -> tuple[GenerationSpec, dict[str, Any]]:
         what = "not a ppod data set (no ppod.json)" if root.is_dir() else "no such folder"
         raise ConfigError(f"{root}: {what}: make one with ppod-gen, or check the path")
     try:
-        manifest = json.loads(file.read_bytes())
-    except (ValueError, OSError) as error:
+        manifest = json.loads(read_small(file, _MAX_BYTES))
+    except (ValueError, OSError, RecursionError) as error:
         raise DamagedError(f"{file}: not readable as JSON ({error}): get this file again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise ConfigError(f"{file}: not the manifest of a ppod data set: check the path")
@@ -70,11 +75,20 @@ def read_manifest(root: Path) -> tuple[GenerationSpec, dict[str, Any]]:
         )
     try:
         spec = from_json(manifest["spec"])
-    except (ConfigError, KeyError, TypeError, AttributeError) as error:
+    except (ConfigError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{file}: {error}: the manifest was edited or cut; get it again") from error
     if manifest.get("fingerprint") != spec.fingerprint or not isinstance(manifest.get("license"), str):
         raise DamagedError(f"{file}: edited: its fingerprint is not that of its spec; get this file again")
+    digest = _checksum(manifest)
+    if set(manifest) - _KEYS or manifest.get("sha256", digest) != digest:
+        raise DamagedError(f"{file}: edited or damaged: not what its sha256 says; get this file again")
     return spec, manifest
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    """Of everything in the manifest but the checksum itself: the fingerprint leaves licence and model out."""
+    values = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()
 
 
 def _check_same(root: Path, spec: GenerationSpec, license: str) -> None:

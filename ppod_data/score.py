@@ -23,6 +23,7 @@ from ppod_data.files import canonical_json
 from ppod_data.images import decode_image, pixels_sha256
 from ppod_data.memory import is_out_of_memory
 from ppod_data.rewards import RewardModel
+from ppod_data.seal import open_table, seal_table
 from ppod_data.shards import committed_shards
 from ppod_data.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
 
@@ -103,6 +104,8 @@ def score_all(
         path = dataset.root / "samples" / part_name(shard)
         samples = read_table(path, SAMPLES, ["sample_id", "prompt", "image_pixels_sha256"])
         parts = [_ShardRows.read(samples, table.folder / part_name(shard), retry_failed) for table in tables]
+        for rows in parts:
+            rows.skip(dataset.excluded)
         if any(rows.todo for rows in parts):
             images = read_table(path, SAMPLES, ["image"])["image"]
             _score_shard(tables, parts, samples.append_column("image", images), batch_size, on_batch)
@@ -111,6 +114,7 @@ def score_all(
         on_shard(shard, sum(len(rows.todo) for rows in parts))
     for table in tables:
         table.refuse_if_nothing_was_scored()
+        seal_table(table.folder, dataset.spec)
     return [table.summary() for table in tables]
 
 
@@ -163,11 +167,13 @@ def _decoded(samples: pa.Table, rows: Sequence[int], ahead: int) -> Iterator[tup
 
 
 def _decode(samples: pa.Table, row: int) -> tuple[int, str, Image]:
-    image = decode_image(samples["image"][row]["bytes"].as_py())
+    name = samples["sample_id"][row].as_py()
+    try:
+        image = decode_image((samples["image"][row].as_py() or {}).get("bytes") or b"")
+    except DamagedError as error:
+        raise DamagedError(f"the image of sample {name}: {error}: make it again") from error
     if pixels_sha256(image) != samples["image_pixels_sha256"][row].as_py():
-        raise DamagedError(
-            f"the image of sample {samples['sample_id'][row]} is not the one that was committed: make it again"
-        )
+        raise DamagedError(f"the image of sample {name} is not the one that was committed: make it again")
     return row, samples["prompt"][row].as_py(), image
 
 
@@ -199,12 +205,12 @@ class _Table:
         self.num_failed += len(failures)
         self.num_skipped += len(rows.samples) - len(outcomes)
         self.first_failure = self.first_failure or next(iter(failures), None)
-        if outcomes:
-            self.held.append(
-                (self.folder / part_name(shard), _as_table(rows, self.reward, batch_size, device))
-            )
+        part = self.folder / part_name(shard)
+        if outcomes or not part.exists():
+            self.held.append((part, _as_table(rows, self.reward, batch_size, device)))
         self.any_score = self.any_score or self.num_scored > 0
         while self.any_score and self.held:
+            open_table(self.folder)
             write_table(*self.held.pop(0))
 
     def refuse_if_nothing_was_scored(self) -> None:
@@ -255,6 +261,13 @@ class _ShardRows:
         outcomes = {row: _Outcome(*values) for row, values in enumerate(known)}
         todo = [row for row, outcome in outcomes.items() if retry_failed and outcome.status != OK]
         return cls(samples, outcomes, todo)
+
+    def skip(self, excluded: Mapping[str, str]) -> None:
+        """Leave excluded samples without a score."""
+        ids = self.samples["sample_id"].to_pylist() if excluded else []
+        for row in [row for row in self.todo if ids and ids[row] in excluded]:
+            self.outcomes[row] = _Outcome(None, "failed: excluded")
+            self.todo.remove(row)
 
 
 def _check_existing(folder: Path, reward: RewardModel) -> bool:

@@ -17,13 +17,18 @@ from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
 
-from ppod_data.errors import DamagedError, NonFiniteError, PpodError
-from ppod_data.files import canonical_json, publish, publish_new, sync, temporary_beside
+from ppod_data.errors import ConfigError, DamagedError, NonFiniteError, PpodError
+from ppod_data.files import canonical_json, open_file, publish, publish_new, sync, temporary_beside
 from ppod_data.tables import SAMPLES, encode_table, part_name, read_table
 
+SUMS = "SHA256SUMS"
+"""The seal of the manifest, samples and trajectories."""
+PURGING = ".SHA256SUMS.purging"
+"""The seal's name while a purge rewrites sealed shards: the data set stays closed, and is sealed again at its end."""
 _BLOCK = 512
 _ROW_GROUP = 64
-_TRAJ_FILE = re.compile(r"\d{6,}-[0-9a-f]{16}\.tar")
+TRAJ_FILE = re.compile(r"\d{6,}-[0-9a-f]{16}\.tar")
+"""The name of a tar: its shard, and the first digits of its sha256."""
 _PART = re.compile(r"(\d{6,})\.parquet")
 _SAMPLE_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -55,14 +60,15 @@ class ShardWriter:
 
     On an error nothing stays behind, and nothing exists under the shard's name. Where another worker has
     committed the shard first, the commit does nothing. Trajectories go to the disk as they are added; what
-    stays in memory is a row and an image a sample.
+    stays in memory is a row and an image a sample. With `replace`, a purge, the new shard takes the old one's place.
     """
 
-    def __init__(self, root: Path, shard: int) -> None:
+    def __init__(self, root: Path, shard: int, *, replace: bool = False) -> None:
         self.committed = False
         """After the block: True where this writer made the shard, False where another was first."""
         self._root = root
         self._shard = shard
+        self._replace = replace
         self._rows: list[dict[str, Any]] = []
         self._cleanup = contextlib.ExitStack()
 
@@ -111,7 +117,12 @@ class ShardWriter:
         with temporary_beside(part) as temporary:
             encode_table(temporary, pa.Table.from_pylist(self._rows, schema=SAMPLES), _ROW_GROUP)
             sync(temporary)
-            if not part.exists():
+            if self._replace:
+                publish(self._temporary, tar)
+                publish(temporary, part)
+                self.committed = True
+            elif not part.exists():
+                refuse_sealed(self._root)
                 publish(self._temporary, tar)
                 self.committed = publish_new(temporary, part)
         if not self.committed:
@@ -150,6 +161,20 @@ class _HashingFile:
         self._file = None
 
 
+def is_sealed(root: Path) -> bool:
+    """Whether the manifest, samples and trajectories of the data set in `root` never change again."""
+    return (root / SUMS).exists() or (root / PURGING).exists()
+
+
+def refuse_sealed(root: Path) -> None:
+    """Raise ConfigError where the data set is sealed: no shard may be added."""
+    if is_sealed(root):
+        raise ConfigError(
+            f"{root}: sealed without all its shards: use it as it is, or remove {SUMS}, make the rest with "
+            "ppod-gen and run ppod-data seal again"
+        )
+
+
 def shard_committed(root: Path, shard: int) -> bool:
     """Whether the shard is complete: its Parquet part exists, which is written last."""
     return _part(root, shard).exists()
@@ -169,16 +194,17 @@ def read_member(
 
     Raises `DamagedError`, naming the file and the sample, where the bytes are not the committed ones.
     """
-    if not _TRAJ_FILE.fullmatch(traj_file):
+    if not TRAJ_FILE.fullmatch(traj_file):
         raise DamagedError(
             f"sample {sample_id} names the trajectory file {traj_file!r}, which ppod never writes"
         )
     path = root / "trajectories" / traj_file
     data = bytearray()
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+    with contextlib.suppress(FileNotFoundError), open_file(path) as file:
         if 0 <= offset < offset + nbytes <= os.fstat(file.fileno()).st_size:  # before memory is asked for
             data = bytearray(nbytes)
-            os.preadv(file.fileno(), [data], offset)
+            file.seek(offset)
+            file.readinto(data)
     if hashlib.sha256(data).hexdigest() != sha256:
         what = "is damaged" if path.exists() else "is missing"
         raise DamagedError(

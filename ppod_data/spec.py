@@ -33,6 +33,16 @@ _AT_LEAST_ONE = (
     "height",
     "width",
 )
+_AT_MOST = {
+    "num_images_per_prompt": 2**20,
+    "num_inference_steps": 10_000,
+    "batch_size": 2**20,
+    "images_per_shard": 2**20,
+    "height": 2**16,
+    "width": 2**16,
+}
+_MAX_SAMPLES = 2**24
+_MAX_LATENT = 2**28
 _SHOWN = 60
 
 
@@ -156,6 +166,7 @@ class GenerationSpec:
             raise ConfigError(
                 f"latent_shape is {list(self.latent_shape)}: it must be [channels, height, width]"
             )
+        _check_bounds(self)
         if bad := unprintable(self.negative_prompt):
             raise ConfigError(f"negative_prompt holds the control character {bad}: remove it")
         self.stored_steps()
@@ -240,6 +251,20 @@ def _stored_steps(store_steps: str, num_steps: int) -> tuple[int, ...]:
             f"store_steps is {store_steps!r}: N must be from 1 to num_inference_steps ({num_steps})"
         )
     return tuple(range(num_steps))[-number:] if kind == "last" else tuple(range(0, num_steps, number))
+
+
+def _check_bounds(spec: GenerationSpec) -> None:
+    """No reader's memory or time is at the mercy of a stranger's manifest."""
+    for name, most in _AT_MOST.items():
+        if getattr(spec, name) > most:
+            raise ConfigError(f"{name} is {getattr(spec, name)}: it must be at most {most}")
+    if math.prod(spec.latent_shape) > _MAX_LATENT:
+        raise ConfigError(f"latent_shape is {list(spec.latent_shape)}: at most {_MAX_LATENT} values")
+    if spec.num_samples > _MAX_SAMPLES:
+        raise ConfigError(
+            f"prompts times num_images_per_prompt is {spec.num_samples:,}: at most {_MAX_SAMPLES:,} images "
+            "fit into one data set: make several"
+        )
 
 
 def _check_prompts(prompts: tuple[str, ...]) -> None:

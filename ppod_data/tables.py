@@ -1,24 +1,28 @@
 """The Parquet tables of a data set: their columns, and how they are written and read.
 
-Same rows, same bytes: nothing in a file depends on the time, the host or the path. Every page carries a
-checksum, which is verified whenever the page is read. docs/formats.md explains every column.
+Same rows, same bytes: nothing in a file depends on the time, the host or the path. Every page carries a checksum,
+and so do the footer and every column: what is read is verified first. docs/formats.md explains every column.
 """
 
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ppod_data import checksums
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import atomic_output
+from ppod_data.files import atomic_output, open_file
 
 _HUGGINGFACE = b"huggingface"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REPEATING = {"prompt_id", "prompt", "traj_file", "scorer", "revision", "status", "source"}
+_BATCH_ROWS = 1024
+_FREE_BYTES = 64 << 20
+_MAX_EXPANSION = 50
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
 
@@ -95,9 +99,14 @@ def part_name(shard: int) -> str:
     return f"{shard:06d}.parquet"
 
 
+def is_name(name: str) -> bool:
+    """Whether `name` can be a file's name anywhere."""
+    return _NAME.fullmatch(name) is not None and len(name) <= 100
+
+
 def check_name(name: str, what: str) -> str:
     """`name`, if it can be a file's name anywhere, else `ConfigError`. `what` says whose name it is."""
-    if not _NAME.fullmatch(name) or len(name) > 100:
+    if not is_name(name):
         raise ConfigError(
             f"{name!r} cannot name {what}: use up to 100 letters, digits, dots, dashes and underscores, "
             "a letter or digit first"
@@ -118,16 +127,19 @@ def encode_table(path: Path, table: Any, row_group_size: int) -> None:
     """
     leaves = [leaf for field in table.schema for leaf in _leaves(field.name, field.type)]
     plain = [leaf for leaf in leaves if not leaf.startswith("image.")]
-    pq.write_table(
-        table,
-        path,
-        row_group_size=row_group_size,
-        version="2.6",
-        compression={leaf: "zstd" if leaf in plain else "none" for leaf in leaves},
-        use_dictionary=[leaf for leaf in plain if leaf in _REPEATING],
-        write_statistics=plain,  # of an image they would repeat the image, outside the checksum
-        write_page_checksum=True,
-    )
+    with path.open("w+b") as file:
+        with pq.ParquetWriter(
+            file,
+            table.schema,
+            version="2.6",
+            compression={leaf: "zstd" if leaf in plain else "none" for leaf in leaves},
+            use_dictionary=[leaf for leaf in plain if leaf in _REPEATING],
+            write_statistics=plain,  # of an image they would repeat the image, outside the checksum
+            write_page_checksum=True,
+        ) as writer:
+            writer.write_table(table, row_group_size=row_group_size)
+            writer.add_key_value_metadata({checksums.KEY: checksums.placeholder(len(leaves))})
+        checksums.fill_in(file, pq.read_metadata(file))
 
 
 def _leaves(name: str, kind: Any) -> list[str]:
@@ -141,36 +153,81 @@ def read_table(path: Path, schema: Any, columns: Sequence[str] | None = None) ->
     """The table in `path`: all of the schema's columns, or those asked for in their order; and its metadata.
 
     Only the pages of these columns are read. Raises `ConfigError` for a column that the schema does not have,
-    and `DamagedError` for a file that is missing, cut, or fails a checksum, and for columns of another type.
+    and `DamagedError` for a file that is missing, cut, or fails a checksum, for columns of another type, and for one
+    that would need far more memory than its size explains.
     """
     names = list(schema.names if columns is None else columns)
     if unknown := [name for name in names if name not in schema.names]:
         raise ConfigError(f"no column {unknown[0]!r} in this table: it has {', '.join(schema.names)}")
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _check_columns(path, schema, names, file.schema_arrow)
-            table = file.read(columns=names)
+        with open_file(path) as raw:
+            table = _read(path, raw, schema, names)
     except MemoryError:
         raise
     except FileNotFoundError as error:
         raise DamagedError(f"{path}: the file is missing: get this part again") from error
+    except _NotOursError as error:
+        raise DamagedError(f"{path}: {error}: it is not a table that ppod wrote") from error
     except (pa.ArrowException, OSError, ValueError, EOFError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DamagedError(
             f"{path}: damaged, {reason}: remove the file and make or get this part again"
         ) from error
-    metadata = dict(table.schema.metadata or {})
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != checksums.KEY}
     if columns is not None:
         metadata.pop(_HUGGINGFACE, None)  # it describes columns that are not here
     return table.select(names).replace_schema_metadata(metadata)
 
 
-def _check_columns(path: Path, schema: Any, names: Sequence[str], found: Any) -> None:
+def check_table(path: Path) -> bool:
+    """Check every byte of a table, decoding nothing. False: it carries no checksums, so nothing could be checked.
+
+    Raises `DamagedError` where the bytes are not those that were written.
+    """
+    try:
+        with open_file(path) as file:
+            digests = checksums.check_footer(file)
+            if digests is not None:
+                metadata = pq.read_metadata(path)
+                checksums.check_columns(file, metadata, digests, metadata.schema.to_arrow_schema().names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedError(f"{path}: damaged, {error}: make or get this part again") from error
+    return digests is not None
+
+
+class _NotOursError(Exception):
+    """A Parquet file of other columns, or of a shape that no ppod table has."""
+
+
+def _read(path: Path, raw: BinaryIO, schema: Any, names: Sequence[str]) -> Any:
+    digests = checksums.check_footer(raw)
+    size = raw.seek(0, 2)
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        _check_columns(schema, names, file.schema_arrow)
+        if file.metadata.num_rows > size:  # ids alone take more than a byte a row
+            raise _NotOursError(f"{file.metadata.num_rows} rows in {size} bytes")
+        if digests is not None:
+            checksums.check_columns(raw, file.metadata, digests, names)
+        if not names:
+            return file.read(columns=[])
+        batches, held = [], 0
+        for batch in file.iter_batches(_BATCH_ROWS, columns=list(names)):
+            held += batch.nbytes
+            if held > _FREE_BYTES + _MAX_EXPANSION * size:
+                raise _NotOursError(f"more than {held >> 20} MiB of values in {size} bytes")
+            batches.append(batch)
+        empty = pa.schema([file.schema_arrow.field(name) for name in names]).empty_table()
+        table = pa.Table.from_batches(batches) if batches else empty
+        return table.replace_schema_metadata(file.schema_arrow.metadata)
+
+
+def _check_columns(schema: Any, names: Sequence[str], found: Any) -> None:
     for name in names:
         if name not in found.names:
-            raise DamagedError(f"{path}: the column {name!r} is missing: it is not a table that ppod wrote")
+            raise _NotOursError(f"the column {name!r} is missing")
+        if found.names.count(name) > 1:
+            raise _NotOursError(f"the column {name!r} is there twice")
         if found.field(name).type != schema.field(name).type:
-            raise DamagedError(
-                f"{path}: the column {name!r} holds {found.field(name).type}, not {schema.field(name).type}: "
-                "it is not a table that ppod wrote"
+            raise _NotOursError(
+                f"the column {name!r} holds {found.field(name).type}, not {schema.field(name).type}"
             )

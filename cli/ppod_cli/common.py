@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -140,7 +141,12 @@ def _explain_os_error(error: OSError) -> str:
 
 
 def _print_error(message: str) -> None:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    print("error:", printable(" ".join(message.split())), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text without control characters: names and prompts of a stranger's data set reach the terminal."""
+    return "".join("?" if unicodedata.category(character) == "Cc" else character for character in text)
 
 
 @contextmanager
@@ -158,7 +164,7 @@ def summary(as_json: bool) -> Iterator[Callable[[Mapping[str, Any], Sequence[Any
             return
         for line in lines:
             if isinstance(line, str):
-                print(line, file=stdout, flush=True)
+                print(printable(line), file=stdout, flush=True)
             else:
                 _print_rich(line, stdout)
 

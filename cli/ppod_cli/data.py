@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppod_cli import options
+from ppod_cli import data_integrity, options
 from ppod_cli.common import (
     Config,
     DatasetFolder,
@@ -162,7 +162,7 @@ def _figures(dataset: "Dataset") -> dict[str, Any]:
     return {
         "fingerprint": dataset.spec.fingerprint,
         "license": dataset.manifest["license"],
-        "num_samples": sum(len(dataset.spec.shard_range(shard)) for shard in shards),
+        "num_samples": dataset.num_samples,
         "num_shards": len(shards),
         "missing_shards": dataset.missing_shards(),
         "bytes": {
@@ -203,6 +203,8 @@ def _say_info(dataset: "Dataset", figures: dict[str, Any]) -> list[str]:
         lines.append(f"next: ppod-score {dataset.root} --reward scenes")
     return lines
 
+
+data_integrity.register(commands)
 
 app = entry_point(commands, "ppod-data", out_of_memory="lower --batch-size, or give --compute-dtype bf16")
 

@@ -217,8 +217,17 @@ def test_a_full_disk_keeps_what_is_finished(
 
 
 def test_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
-    huge = 10**12
-    words = ["--num-images-per-prompt", huge, "--batch-size", huge, "--images-per-shard", huge]
+    huge = 2**20  # as many as a spec may ask for
+    words = [
+        "--num-inference-steps",
+        1000,
+        "--num-images-per-prompt",
+        huge,
+        "--batch-size",
+        huge,
+        "--images-per-shard",
+        huge,
+    ]
     failed = call(gen.app, tmp_path / "data", "--prompt", "a cat", *words)
     assert failed.code == 1
     assert failed.one_error().startswith("out of memory: lower --batch-size")

@@ -53,6 +53,9 @@ def test_every_command_of_this_stage_is_there() -> None:
         "ppod-train report",
         "ppod-data info",
         "ppod-data log-probs",
+        "ppod-data seal",
+        "ppod-data verify",
+        "ppod-data exclude",
     ]
 
 

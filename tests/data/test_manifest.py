@@ -26,7 +26,7 @@ def test_the_manifest_is_a_pure_function_of_the_options(tmp_path: Path) -> None:
     assert data == (tmp_path / "b" / "ppod.json").read_bytes()
     assert os.listdir(tmp_path / "a") == ["ppod.json"]
     manifest = json.loads(data)
-    assert list(manifest) == ["format", "version", "fingerprint", "license", "log_probs", "spec"]
+    assert list(manifest) == ["format", "version", "fingerprint", "license", "log_probs", "spec", "sha256"]
     assert "zwölf grüne Hasen 🐇".encode() in data, "readable as it is"
     assert Dataset.open(tmp_path / "a").manifest == manifest
 

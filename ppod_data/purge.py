@@ -1,0 +1,133 @@
+"""Take the excluded samples out of the files, for readers that know nothing of the exclusion list.
+
+Every shard, score, log-probability and pair that holds one is written again without it; the rest keeps its bytes and
+its names. The list keeps its entries: they say why samples of the spec are not there. Killed anywhere, it is
+finished by running it again. A seal is kept up: it is set aside while files change, and written anew at the end.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ppod_data.dataset import Dataset
+from ppod_data.files import sync
+from ppod_data.seal import (
+    TABLE_FOLDERS,
+    open_table,
+    pairs_seal,
+    remove_leftovers,
+    seal,
+    seal_pairs,
+    seal_table,
+)
+from ppod_data.shards import PURGING, SUMS, Sample, ShardWriter, committed_shards, read_member
+from ppod_data.tables import LOG_PROBS, PAIRS, SAMPLES, SCORES, part_name, read_table, write_table
+
+_SCHEMAS = {"scores": SCORES, "log_probs": LOG_PROBS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PurgeSummary:
+    """What `purge` rewrote."""
+
+    num_samples: int
+    """Samples whose image and trajectory were removed now."""
+    num_rows: int
+    """Rows of scores, log-probabilities and pairs that were removed now."""
+    sealed_again: bool
+
+
+def purge(dataset: Dataset, *, on_file: Callable[[str], None] = lambda name: None) -> PurgeSummary:
+    """Rewrite every file of `dataset` that holds an excluded sample. No other process may write meanwhile.
+
+    Args:
+        on_file: called with the name of every file that was rewritten.
+
+    Raises:
+        DamagedError: a file that has to be rewritten is damaged.
+    """
+    root, excluded = dataset.root, dataset.excluded
+    sealed = (root / SUMS).exists() or (root / PURGING).exists()
+    samples, rows = 0, 0
+    for path, schema, columns in _tables(root):  # before the samples: nothing ever names what is not there
+        table = read_table(path, schema)
+        kept = _without(table, excluded, columns)
+        if kept.num_rows == table.num_rows:
+            continue
+        if schema is PAIRS:
+            pairs_seal(path).unlink(missing_ok=True)
+        else:
+            open_table(path.parent)
+        write_table(path, kept)
+        rows += table.num_rows - kept.num_rows
+        on_file(path.relative_to(root).as_posix())
+    for shard in committed_shards(root):
+        part = root / "samples" / part_name(shard)
+        ids = read_table(part, SAMPLES, ["sample_id"])["sample_id"].to_pylist()
+        if not any(sample_id in excluded for sample_id in ids):
+            continue
+        if (root / SUMS).exists():
+            os.replace(root / SUMS, root / PURGING)
+            sync(root)
+        samples += _purge_shard(root, shard, excluded)
+        on_file(f"samples/{part.name}")
+    _seal_again(dataset, sealed)
+    return PurgeSummary(num_samples=samples, num_rows=rows, sealed_again=sealed)
+
+
+def _purge_shard(root: Path, shard: int, excluded: Mapping[str, str]) -> int:
+    """Commit the shard anew without the excluded samples; how many they were."""
+    part = root / "samples" / part_name(shard)
+    table = read_table(part, SAMPLES)
+    kept = _without(table, excluded, ("sample_id",))
+    if kept.num_rows == 0:
+        write_table(part, kept)
+    else:
+        with ShardWriter(root, shard, replace=True) as writer:
+            for row in kept.to_pylist():
+                writer.add(_sample(root, row))
+    removed: int = table.num_rows - kept.num_rows
+    return removed
+
+
+def _sample(root: Path, row: dict[str, Any]) -> Sample:
+    place = (row["traj_file"], row["traj_offset"], row["traj_nbytes"], row["traj_sha256"])
+    latents = bytes(read_member(root, *place, sample_id=row["sample_id"]))
+    names = Sample.__dataclass_fields__.keys() - {"image_png", "latents_safetensors"}
+    return Sample(
+        **{name: row[name] for name in names}, image_png=row["image"]["bytes"], latents_safetensors=latents
+    )
+
+
+def _tables(root: Path) -> Iterator[tuple[Path, Any, tuple[str, ...]]]:
+    """Every part of a table, with its schema and the columns that name samples."""
+    for kind, schema in _SCHEMAS.items():
+        for path in sorted((root / kind).glob("[!.]*/[!.]*.parquet")):
+            yield path, schema, ("sample_id",)
+    for path in sorted((root / "pairs").glob("[!.]*.parquet")):
+        yield path, PAIRS, ("chosen_id", "rejected_id")
+
+
+def _without(table: Any, excluded: Mapping[str, str], columns: tuple[str, ...]) -> Any:
+    names = pa.array(sorted(excluded), pa.string())
+    for column in columns:
+        table = table.filter(pc.invert(pc.is_in(table[column], names)))
+    return table
+
+
+def _seal_again(dataset: Dataset, sealed: bool) -> None:
+    """Remove the old tars, and write the seals that were taken away."""
+    root = dataset.root
+    list(remove_leftovers(root))
+    for kind in TABLE_FOLDERS:
+        for folder in sorted((root / kind).glob("[!.]*/")):
+            seal_table(folder, dataset.spec)
+    for path in sorted((root / "pairs").glob("[!.]*.parquet")):
+        seal_pairs(path)
+    if sealed:
+        seal(root, incomplete=True)

@@ -1,0 +1,238 @@
+"""The seal: SHA256SUMS, in the form that `sha256sum -c` reads, of what will never change again.
+
+The base of a data set (manifest, samples, trajectories) is sealed once, by `seal`, in the file SHA256SUMS. Each table
+of scores or log-probabilities has a SHA256SUMS of its own, written when its last part is there; a table of pairs has
+NAME.sha256 beside it. Every seal is a pure function of the files that it names, so workers that write it at
+the same time write the same bytes.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppod_data.errors import ConfigError, DamagedError, PpodError
+from ppod_data.files import (
+    atomic_write,
+    is_being_written,
+    is_temporary,
+    read_small,
+    sha256_file,
+    sync,
+)
+from ppod_data.manifest import MANIFEST, read_manifest
+from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards, is_sealed
+from ppod_data.spec import GenerationSpec
+from ppod_data.tables import SAMPLES, check_table, part_name, read_table
+
+BASE_FOLDERS = ("samples", "trajectories")
+TABLE_FOLDERS = ("scores", "log_probs")
+_MAX_BYTES = 64 << 20
+_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._/-]*)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealSummary:
+    """What `seal` did."""
+
+    num_files: int
+    """Files that SHA256SUMS names."""
+    num_bytes: int
+    removed: tuple[str, ...]
+    """Leftovers of stopped processes, by their names in the folder."""
+    was_sealed: bool
+    num_missing_shards: int
+
+
+def seal(
+    root: Path, *, incomplete: bool = False, on_file: Callable[[str, int], None] = lambda name, size: None
+) -> SealSummary:
+    """Remove leftovers, check every file of the base, and write its SHA256SUMS; seal tables that lack a seal.
+
+    Args:
+        incomplete: seal also where shards are missing.
+        on_file: called with the name and the size of every file of the base that was hashed.
+
+    Raises:
+        ConfigError: shards are missing, or a folder is a link to another place.
+        DamagedError: a file is damaged or missing; nothing is sealed then.
+        PpodError: another process is making shards.
+    """
+    spec, _ = read_manifest(root)
+    shards = committed_shards(root)
+    missing = spec.num_shards - len(shards)
+    for folder in BASE_FOLDERS:
+        if (root / folder).is_symlink():
+            raise ConfigError(f"{root / folder}: a link to another place: seal the folder itself")
+    was_sealed = (root / SUMS).exists() and not (root / PURGING).exists()
+    if missing and not incomplete and not is_sealed(root):
+        raise ConfigError(
+            f"{root}: {missing} of {spec.num_shards} shards are not made yet: run ppod-gen again, or give "
+            "--incomplete to seal what is there for good"
+        )
+    if writing := [path for path in leftovers(root) if is_temporary(path) and is_being_written(path)]:
+        raise PpodError(f"{writing[0]}: a process is writing this file: wait for it to end, then seal again")
+    removed = tuple(remove_leftovers(root))
+    seal_tables(root, spec)
+    if was_sealed:
+        sums = read_sums(root / SUMS)
+        size = sum((root / name).stat().st_size for name in sums if (root / name).exists())
+        return _summary(sums, size, removed, True, missing)
+    sums, total = {}, 0
+    for name in base_files(root):
+        path = root / name
+        sums[name] = _checked_sha256(path)
+        size = path.stat().st_size
+        on_file(name, size)
+        total += size
+    if list(sums) != base_files(root):
+        raise PpodError(
+            f"{root}: files appeared while it was sealed: wait for ppod-gen to end, then seal again"
+        )
+    write_sums(root / SUMS, sums)
+    (root / PURGING).unlink(missing_ok=True)
+    return _summary(sums, total, removed, False, missing)
+
+
+def seal_table(folder: Path, spec: GenerationSpec) -> bool:
+    """Seal a table of scores or log-probabilities that has all its parts, each of them undamaged.
+
+    Where parts are missing, or one does not pass its own checksums, an older seal stays as it is. True: it is sealed.
+    """
+    names = [part_name(shard) for shard in range(spec.num_shards)]
+    while all((folder / name).exists() for name in names):
+        before = [_state(folder / name) for name in names]
+        try:
+            sums = {name: _checked_sha256(folder / name) for name in names}
+        except DamagedError:
+            return False
+        path = folder / SUMS
+        if not path.exists() or path.read_bytes() != _encode(sums):
+            write_sums(path, sums)
+        if before == [_state(folder / name) for name in names]:
+            return True
+    return False
+
+
+def seal_pairs(path: Path) -> None:
+    """Write NAME.sha256 beside the table of pairs NAME.parquet."""
+    write_sums(pairs_seal(path), {path.name: _checked_sha256(path)})
+
+
+def pairs_seal(path: Path) -> Path:
+    """The seal of the table of pairs `path`."""
+    return path.with_name(path.name.removesuffix(".parquet") + ".sha256")
+
+
+def open_table(folder: Path) -> None:
+    """Take a table's seal away, before one of its parts is replaced."""
+    if (folder / SUMS).exists():
+        (folder / SUMS).unlink()
+        sync(folder)
+
+
+def seal_tables(root: Path, spec: GenerationSpec) -> None:
+    """Seal every complete table that has no seal yet."""
+    for kind in TABLE_FOLDERS:
+        for folder in sorted((root / kind).glob("[!.]*/")):
+            if not (folder / SUMS).exists():
+                seal_table(folder, spec)
+    for path in sorted((root / "pairs").glob("[!.]*.parquet")):
+        if not pairs_seal(path).exists():
+            seal_pairs(path)
+
+
+def base_files(root: Path) -> list[str]:
+    """The manifest, the samples' parts and the tars that they name, sorted."""
+    parts = [f"samples/{part_name(shard)}" for shard in committed_shards(root)]
+    return sorted([MANIFEST, *parts, *(f"trajectories/{name}" for name in named_tars(root))])
+
+
+def named_tars(root: Path) -> set[str]:
+    """The tars that the samples' parts name. Raises DamagedError for a name that ppod never gives."""
+    names: set[str] = set()
+    for shard in committed_shards(root):
+        path = root / "samples" / part_name(shard)
+        names |= set(read_table(path, SAMPLES, ["traj_file"])["traj_file"].to_pylist())
+    if wrong := [name for name in names if name is None or not TRAJ_FILE.fullmatch(name)]:
+        raise DamagedError(f"{root}: a part names the trajectory file {wrong[0]!r}, which ppod never writes")
+    return names
+
+
+def leftovers(root: Path) -> Iterator[Path]:
+    """Temporary files, and tars that no part names: what stopped or slower processes left behind."""
+    named = named_tars(root)
+    folders = [root, *(root / name for name in (*BASE_FOLDERS, "environment", "pairs"))]
+    folders += [folder for kind in TABLE_FOLDERS for folder in sorted((root / kind).glob("*/"))]
+    for folder in folders:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            orphan = (
+                folder.name == "trajectories" and TRAJ_FILE.fullmatch(path.name) and path.name not in named
+            )
+            if orphan or is_temporary(path):
+                yield path
+
+
+def remove_leftovers(root: Path) -> Iterator[str]:
+    """Remove `leftovers` that nobody is writing, giving their names."""
+    for path in list(leftovers(root)):
+        if not (is_temporary(path) and is_being_written(path)):
+            path.unlink(missing_ok=True)
+            sync(path.parent)
+            yield path.relative_to(root).as_posix()
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """The sha256 of each name in a seal. Raises `DamagedError` for a line that ppod never writes."""
+    try:
+        text = read_small(path, _MAX_BYTES).decode("ascii")
+    except UnicodeDecodeError as error:
+        raise DamagedError(f"{path}: no seal: get this file again") from error
+    matches = [_LINE.fullmatch(line) for line in text.removesuffix("\n").split("\n")]
+    names = [match[2] for match in matches if match]
+    if len(names) != len(matches) or not text.endswith("\n") or names != sorted(set(names)):
+        raise DamagedError(f"{path}: damaged: not the lines of a seal: get this file again")
+    if unsafe := [name for name in names if ".." in name or "//" in name]:
+        raise DamagedError(f"{path}: names {unsafe[0]!r}, which is outside the folder")
+    return {match[2]: match[1] for match in matches if match}
+
+
+def write_sums(path: Path, sums: Mapping[str, str]) -> None:
+    """Write a seal; it appears whole or not at all."""
+    atomic_write(path, _encode(sums))
+
+
+def _encode(sums: Mapping[str, str]) -> bytes:
+    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
+
+
+def _checked_sha256(path: Path) -> str:
+    """The file's sha256, if the file passes the checks that it carries itself. Raises DamagedError otherwise."""
+    try:
+        digest = sha256_file(path)
+    except FileNotFoundError as error:
+        raise DamagedError(f"{path}: the file is missing: get it again") from error
+    if path.suffix == ".tar" and digest[:16] != path.stem.partition("-")[2]:
+        raise DamagedError(f"{path}: damaged, the bytes are not those that its name says: get it again")
+    if path.suffix == ".parquet":
+        check_table(path)
+    return digest
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Another value when the file is replaced."""
+    found = os.stat(path)
+    return found.st_ino, found.st_mtime_ns
+
+
+def _summary(
+    sums: Mapping[str, str], num_bytes: int, removed: tuple[str, ...], was_sealed: bool, missing: int
+) -> SealSummary:
+    return SealSummary(
+        num_files=len(sums),
+        num_bytes=num_bytes,
+        removed=removed,
+        was_sealed=was_sealed,
+        num_missing_shards=missing,
+    )

@@ -1,0 +1,300 @@
+"""Check a data set: what is there, whether it fits together, and whether every byte is the one that was written.
+
+Levels, as backup tools have them: the structure (every table without its images, every size, every id and reference);
+with `read_data` every byte of all or of some shards as well. Replaying steps with the model: ppod_data.verify_model.
+"""
+
+import math
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ppod_data.errors import DamagedError
+from ppod_data.exclude import EXCLUSIONS, excluded_samples, read_exclusions
+from ppod_data.manifest import MANIFEST, read_manifest
+from ppod_data.seal import BASE_FOLDERS, TABLE_FOLDERS, pairs_seal, read_sums
+from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards
+from ppod_data.spec import GenerationSpec
+from ppod_data.tables import SAMPLES, part_name, read_table
+from ppod_data.verify_data import read_sealed, read_shard
+from ppod_data.verify_tables import check_pairs, check_part
+
+DAMAGED, INCOMPLETE, LEFTOVER = "damaged", "incomplete", "leftover"
+_STRUCTURE = [name for name in SAMPLES.names if name != "image"]
+_PART = re.compile(r"\d{6,}\.parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    kind: str
+    """"damaged", "incomplete" (to be made or finished) or "leftover" (of a stopped process; no reader sees it)."""
+    file: str
+    """Its name in the data set's folder."""
+    sample_id: str | None
+    problem: str
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What `verify` looked at and found."""
+
+    findings: list[Finding] = field(default_factory=list)
+    num_samples: int = 0
+    num_shards: int = 0
+    num_shards_read: int = 0
+    """Shards of which every byte was read."""
+    sealed: bool = False
+    tables: list[str] = field(default_factory=list)
+    """The tables that were checked: `scores/<name>`, `log_probs/<name>`, `pairs/<name>`."""
+
+    def add(self, kind: str, file: str, problem: object, sample_id: str | None = None) -> None:
+        text = " ".join(str(problem).split())
+        self.findings.append(Finding(kind=kind, file=file, sample_id=sample_id, problem=text))
+
+    def of(self, kind: str) -> list[Finding]:
+        return [finding for finding in self.findings if finding.kind == kind]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the samples' tables say of one sample."""
+
+    prompt_id: str
+    image_pixels_sha256: str
+
+
+def verify(
+    root: Path,
+    *,
+    read_data: float = 0.0,
+    chooser: random.Random | None = None,
+    on_shards: Callable[[int], None] = lambda num_shards: None,
+    on_shard: Callable[[int], None] = lambda shard: None,
+) -> Report:
+    """Check the data set in `root`; nothing is written.
+
+    Args:
+        read_data: the share of the shards of which every byte is read: 0 for the structure alone, 1 for all, which also
+            checks the seals. At least one shard above 0.
+        chooser: which shards those are, when not all; a new choice every time unless given.
+        on_shards: called once with the number of shards that will be checked.
+        on_shard: called after each of them.
+
+    Raises:
+        ConfigError: no data set, or one of a newer format.
+    """
+    report = Report()
+    try:
+        spec, _ = read_manifest(root)
+    except DamagedError as error:
+        report.add(DAMAGED, MANIFEST, _plain(root, error))
+        return report
+    try:
+        excluded = excluded_samples(spec, read_exclusions(root))
+    except DamagedError as error:
+        report.add(DAMAGED, EXCLUSIONS, _plain(root, error))
+        excluded = {}
+    shards = _shards(root, spec, report)
+    chosen = _choose(shards, read_data, chooser or random.SystemRandom())
+    on_shards(len(shards))
+    known: dict[str, Known] = {}
+    named: set[str] = set()
+    for shard in shards:
+        rows = _check_shard(root, spec, shard, excluded, report)
+        known |= {row["sample_id"]: Known(row["prompt_id"], row["image_pixels_sha256"]) for row in rows}
+        named |= {row["traj_file"] for row in rows if isinstance(row["traj_file"], str)}
+        if shard in chosen and rows:
+            report.num_shards_read += 1
+            for file, sample_id, problem in read_shard(root, spec, shard, rows):
+                report.add(DAMAGED, file, problem, sample_id)
+        on_shard(shard)
+    report.num_samples, report.num_shards = len(known), len(shards)
+    _check_tables(root, spec, shards, known, excluded, report)
+    _check_seals(root, shards, named, report, read=read_data >= 1)
+    _check_strays(root, named, report)
+    return report
+
+
+def _shards(root: Path, spec: GenerationSpec, report: Report) -> list[int]:
+    shards = committed_shards(root)
+    for shard in [shard for shard in shards if shard >= spec.num_shards]:
+        report.add(DAMAGED, f"samples/{part_name(shard)}", f"the spec has shards 0 to {spec.num_shards - 1}")
+    shards = [shard for shard in shards if shard < spec.num_shards]
+    if missing := spec.num_shards - len(shards):
+        first = next(shard for shard in range(spec.num_shards) if shard not in set(shards))
+        report.add(
+            INCOMPLETE,
+            f"samples/{part_name(first)}",
+            f"{missing} of {spec.num_shards} shards are not there, this one first: run ppod-gen again",
+        )
+    return shards
+
+
+def _choose(shards: Sequence[int], share: float, chooser: random.Random) -> set[int]:
+    if share <= 0 or not shards:
+        return set()
+    return set(chooser.sample(list(shards), min(len(shards), math.ceil(share * len(shards)))))
+
+
+def _check_shard(
+    root: Path, spec: GenerationSpec, shard: int, excluded: Mapping[str, str], report: Report
+) -> list[dict[str, Any]]:
+    """The rows of a samples part, without images; none where they cannot be read or are not the spec's."""
+    file = f"samples/{part_name(shard)}"
+    try:
+        rows: list[dict[str, Any]] = read_table(root / file, SAMPLES, _STRUCTURE).to_pylist()
+    except DamagedError as error:
+        report.add(DAMAGED, file, _plain(root, error))
+        return []
+    wanted = spec.shard_sample_ids(shard)
+    found = {row["sample_id"] for row in rows}
+    expected = [name for name in wanted if name in found or name not in excluded]
+    if [row["sample_id"] for row in rows] != expected:
+        report.add(DAMAGED, file, "its samples are not those of the spec, in its order")
+        return []
+    place = dict(zip(wanted, spec.shard_range(shard), strict=True))
+    sizes: dict[str, int | None] = {}
+    for row in rows:
+        for problem in _row_problems(spec, place[row["sample_id"]], row):
+            report.add(DAMAGED, file, problem, row["sample_id"])
+        tar = row["traj_file"]
+        if tar is None or not TRAJ_FILE.fullmatch(tar):
+            report.add(DAMAGED, file, f"names the trajectory file {tar!r}", row["sample_id"])
+            return []
+        if tar not in sizes:
+            path = root / "trajectories" / tar
+            sizes[tar] = path.stat().st_size if path.is_file() else None
+            if sizes[tar] is None:
+                report.add(DAMAGED, f"trajectories/{tar}", "is missing, or no regular file", row["sample_id"])
+        size, end = sizes[tar], (row["traj_offset"] or 0) + (row["traj_nbytes"] or 0)
+        if size is not None and not 0 < (row["traj_offset"] or 0) < end <= size:
+            problem = f"is cut: the trajectory ends at byte {end}, and the file at {size}"
+            report.add(DAMAGED, f"trajectories/{tar}", problem, row["sample_id"])
+    return rows
+
+
+def _row_problems(spec: GenerationSpec, number: int, row: Mapping[str, Any]) -> Iterator[str]:
+    """How a sample's row contradicts the spec or itself."""
+    prompt, k = divmod(number, spec.num_images_per_prompt)
+    expected = {
+        "prompt_id": spec.prompt_ids[prompt],
+        "prompt": spec.prompts[prompt],
+        "image_index": k,
+        "seed": spec.seed,
+        "step_index": list(spec.stored_steps()),
+    }
+    for name, value in expected.items():
+        if row[name] != value:
+            yield f"{name} is {row[name]!r}, and the spec says {value!r}"
+    steps = spec.num_inference_steps
+    columns = [row[name] or [] for name in ("timesteps", "stochastic", "log_probs")]
+    if [len(column) for column in columns] != [steps] * 3:
+        yield f"timesteps, stochastic and log_probs do not all have {steps} values"
+        return
+    for step, (stochastic, value) in enumerate(zip(row["stochastic"], row["log_probs"], strict=True)):
+        if stochastic != (value is not None) or (value is not None and not math.isfinite(value)):
+            yield f"log_probs[{step}] is {value}, and stochastic[{step}] {stochastic}"
+
+
+def _check_tables(
+    root: Path,
+    spec: GenerationSpec,
+    shards: Sequence[int],
+    known: Mapping[str, Known],
+    excluded: Mapping[str, str],
+    report: Report,
+) -> None:
+    for kind in TABLE_FOLDERS:
+        for folder in sorted({path.parent for path in (root / kind).glob("[!.]*/[!.]*.parquet")}):
+            name = f"{kind}/{folder.name}"
+            report.tables.append(name)
+            there = [shard for shard in shards if (folder / part_name(shard)).exists()]
+            if len(there) < len(shards):
+                first = next(shard for shard in shards if shard not in there)
+                problem = f"{len(shards) - len(there)} of {len(shards)} parts are not there, this one first"
+                report.add(INCOMPLETE, f"{name}/{part_name(first)}", problem)
+            for shard in there:
+                ids = [sample_id for sample_id in spec.shard_sample_ids(shard) if sample_id in known]
+                file = f"{name}/{part_name(shard)}"
+                pixels = {sample_id: known[sample_id].image_pixels_sha256 for sample_id in ids}
+                for sample_id, problem in _caught(
+                    root, check_part(root / file, kind, pixels, excluded, spec.num_inference_steps)
+                ):
+                    report.add(DAMAGED, file, problem, sample_id)
+    prompts = {sample_id: one.prompt_id for sample_id, one in known.items()}
+    complete = not report.findings
+    for path in sorted((root / "pairs").glob("[!.]*.parquet")):
+        report.tables.append(f"pairs/{path.name.removesuffix('.parquet')}")
+        for sample_id, problem in _caught(root, check_pairs(path, prompts)):
+            absent = sample_id is not None and sample_id not in prompts and not complete
+            report.add(INCOMPLETE if absent else DAMAGED, f"pairs/{path.name}", problem, sample_id)
+
+
+def _caught(root: Path, problems: Iterator[tuple[str | None, str]]) -> Iterator[tuple[str | None, str]]:
+    try:
+        yield from problems
+    except DamagedError as error:
+        yield None, _plain(root, error)
+
+
+def _check_seals(root: Path, shards: Sequence[int], named: set[str], report: Report, read: bool) -> None:
+    """Every seal names the files that are there; with `read`, their bytes are the sealed ones."""
+    report.sealed = (root / SUMS).exists()
+    if (root / PURGING).exists():
+        report.add(INCOMPLETE, PURGING, "a purge was stopped: run ppod-data exclude --purge again")
+    elif report.sealed:
+        parts = [f"samples/{part_name(shard)}" for shard in shards]
+        expected = {MANIFEST, *parts, *(f"trajectories/{tar}" for tar in named)}
+        _check_seal(root, root / SUMS, expected, report, read)
+    for kind in TABLE_FOLDERS:
+        for path in sorted((root / kind).glob(f"[!.]*/{SUMS}")):
+            there = {part.name for part in path.parent.glob("[!.]*.parquet")}
+            _check_seal(root, path, there, report, read)
+    for path in sorted((root / "pairs").glob("[!.]*.parquet")):
+        if pairs_seal(path).exists():
+            _check_seal(root, pairs_seal(path), {path.name}, report, read)
+
+
+def _check_seal(root: Path, path: Path, expected: set[str], report: Report, read: bool) -> None:
+    name = path.relative_to(root).as_posix()
+    try:
+        sums = read_sums(path)
+    except DamagedError as error:
+        report.add(DAMAGED, name, _plain(root, error))
+        return
+    for file in sorted(expected - set(sums)):
+        report.add(DAMAGED, name, f"does not name {file}: it was added after the seal, or the seal is cut")
+    for file in sorted(set(sums) - expected):
+        what = "is no part of the data set" if (path.parent / file).is_file() else "is not there"
+        report.add(DAMAGED, name, f"names {file}, which {what}")
+    if read:
+        for file, problem, whole in read_sealed(
+            path.parent, {f: sums[f] for f in sorted(expected & set(sums))}
+        ):
+            damaged = path if whole else path.parent / file
+            report.add(DAMAGED, damaged.relative_to(root).as_posix(), problem)
+
+
+def _check_strays(root: Path, named: set[str], report: Report) -> None:
+    """Files that no table names; what damaged parts named is not known, so then tars are left alone."""
+    damaged_parts = any(finding.file.startswith("samples/") for finding in report.of(DAMAGED))
+    for folder in BASE_FOLDERS:
+        for path in sorted((root / folder).iterdir()) if (root / folder).is_dir() else []:
+            name = f"{folder}/{path.name}"
+            if folder == "samples" and _PART.fullmatch(path.name):
+                continue
+            if folder == "trajectories" and (path.name in named or damaged_parts):
+                continue
+            report.add(
+                LEFTOVER, name, "no part of the data set: ppod-data seal removes what ppod left behind"
+            )
+
+
+def _plain(root: Path, error: DamagedError) -> str:
+    """The problem without the file's name, which the finding has."""
+    return re.sub(rf"^{re.escape(str(root))}/[^:]*: (damaged, )?", "", str(error))

@@ -1,0 +1,116 @@
+"""Killed, or out of space, at any write, sync or rename: run again, the files are those of an undisturbed run."""
+
+import os
+import random
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from ppod_cli.common import explain
+
+from ppod_data.dataset import Dataset
+from ppod_data.diffusion.model import DiffusionModel
+from tests.data.durable import STAGES, Work, before, fill_everywhere, kill_everywhere, make_stages, make_works
+from tests.data.faults import OTHER, temporaries, visible
+
+STRIDE = 29
+"""Of the writes; `make torture` takes every one."""
+
+
+@pytest.fixture(scope="module")
+def works(tiny_model: DiffusionModel) -> dict[str, Work]:
+    """What each command does to a folder."""
+    return make_works(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def stages(works: dict[str, Work], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The data set after each command; "" is before all."""
+    return make_stages(works, tmp_path_factory.mktemp("stages"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_anywhere_and_run_again(
+    works: dict[str, Work], stages: dict[str, Path], tmp_path: Path, stage: str
+) -> None:
+    assert kill_everywhere(works[stage], before(stages, stage), stages[stage], tmp_path, STRIDE) > 3
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_full_disk_anywhere_and_run_again(
+    works: dict[str, Work], stages: dict[str, Path], tmp_path: Path, stage: str
+) -> None:
+    assert fill_everywhere(works[stage], before(stages, stage), stages[stage], tmp_path, STRIDE) > 3
+
+
+def test_a_full_disk_is_said_in_words() -> None:
+    message, code = explain(OSError(28, "No space left on device", "data/x"), "ppod-gen", "")
+    assert code == 1 and "no space left at data/x: free space and run the same command again" in message
+
+
+def test_two_workers_on_one_shard_at_once(
+    works: dict[str, Work], stages: dict[str, Path], tmp_path: Path
+) -> None:
+    """Four processes make, score and pair the same data set at the same time."""
+    root = tmp_path / "data"
+    for stage in STAGES:
+        children = []
+        for _ in range(4):
+            child = os.fork()
+            if child == 0:
+                code = OTHER
+                try:
+                    works[stage](root)
+                    code = 0
+                finally:
+                    os._exit(code)
+            children.append(child)
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+        assert visible(root) == visible(stages[stage])
+        assert temporaries(root) == []
+
+
+def test_a_clock_that_jumps_changes_no_byte(
+    works: dict[str, Work], stages: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chooser = random.Random(0)
+    monkeypatch.setattr(time, "time", lambda: chooser.uniform(-1e9, 1e11))
+    monkeypatch.setattr(time, "time_ns", lambda: chooser.randrange(2**62))
+    root = tmp_path / "data"
+    for stage in STAGES:
+        works[stage](root)
+        for path in root.rglob("*"):
+            os.utime(path, (chooser.uniform(0, 4e9), chooser.uniform(0, 4e9)))
+    assert visible(root) == visible(stages["pair"])
+
+
+def test_a_read_only_folder_can_be_read_and_says_so_when_written(
+    works: dict[str, Work], stages: dict[str, Path]
+) -> None:
+    """In a child without root's rights; nothing is left behind."""
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        root = Path(place) / "data"
+        shutil.copytree(stages["gen"], root)
+        for path in [root, *root.rglob("*")]:
+            os.chmod(path, 0o555 if path.is_dir() else 0o444)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                if os.geteuid() == 0:
+                    os.setgid(65534)
+                    os.setuid(65534)
+                assert Dataset.open(root).samples(["seed"]).num_rows == 4
+                works["score"](root)
+            except PermissionError as error:
+                said, exit_code = explain(error, "ppod-score", "")
+                code = 0 if said.startswith("no permission at ") and exit_code == 1 else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert visible(root) == visible(stages["gen"])
+        for path in [root, *root.rglob("*")]:
+            os.chmod(path, 0o755)

@@ -1,0 +1,177 @@
+"""Damage and kills by the thousand: writes the matrices of docs/reliability.md. Run by `make torture`.
+
+Injections on a sealed and on an open data set, the same damage through the readers of webdataset and of datasets beside
+ours, and a kill and a full disk at every write, sync and rename of gen, score and pair.
+"""
+
+import argparse
+import random
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppod_data.diffusion.model import load_model
+from ppod_data.errors import PpodError
+from ppod_data.verify import verify
+from tests.conftest import save_tiny_pipeline
+from tests.data.damage import Injection, everything, inject, make_whole
+from tests.data.durable import STAGES, before, fill_everywhere, kill_everywhere, make_stages, make_works
+
+PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+SHAPE = (4, 16, 16)
+"""Latents that make up most of a tar, as real ones do."""
+Counts = Counter[tuple[str, str]]
+
+
+def sealed(root: Path, number: int, seed: int) -> Counts:
+    """What `verify --read-data` says of each damaged file of a sealed data set."""
+    chooser, counts = random.Random(seed), Counts()
+    for _ in range(number):
+        with inject(root, chooser) as damage:
+            files = [finding.file for finding in verify(root, read_data=1).of("damaged")]
+            named = damage.path.relative_to(root).as_posix() in files
+        counts[damage.kind, "detected" if named else "undetected"] += 1
+    return counts
+
+
+def opened(root: Path, number: int, seed: int) -> Counts:
+    """What our readers do on a data set without any seal: an error that names the file, or exactly the same values."""
+    whole = everything(root)
+    chooser, counts = random.Random(seed), Counts()
+    for _ in range(number):
+        with inject(root, chooser) as damage:
+            counts[damage.kind, _outcome(lambda: everything(root), whole, damage, ours=True)] += 1
+    return counts
+
+
+def _outcome(read: Callable[[], Any], whole: Any, damage: Injection, *, ours: bool = False) -> str:
+    try:
+        return "same values" if read() == whole else "undetected"
+    except PpodError as error:
+        return "detected" if damage.path.name in str(error) else "undetected"
+    except Exception:
+        return "undetected" if ours else "detected"
+
+
+def others(root: Path, number: int, seed: int, cache: Path) -> Counts:
+    """The same damage to tars and tables of samples through the readers of other libraries."""
+    import datasets
+    import webdataset
+
+    datasets.disable_progress_bars()
+    chooser, counts = random.Random(seed), Counts()
+    tars = sorted(map(str, (root / "trajectories").iterdir()))
+    tables = sorted(map(str, (root / "samples").iterdir()))
+
+    def by_webdataset() -> list[Any]:
+        stream = webdataset.WebDataset(tars, shardshuffle=False)
+        return [(row["__key__"], row.get("safetensors"), row.get("json")) for row in stream]
+
+    def by_datasets(builder: str, files: list[str]) -> list[Any]:
+        with tempfile.TemporaryDirectory(dir=cache) as place:
+            loaded = datasets.load_dataset(builder, data_files=files, split="train", cache_dir=place)
+            names = [name for name in loaded.column_names if name not in ("__url__", "image")]
+            return [
+                {name: row[name] for name in names}
+                for row in loaded.remove_columns(["image"] if "image" in loaded.column_names else [])
+            ]
+
+    readers: list[tuple[str, str, Callable[[], Any]]] = [
+        ("webdataset, tar", "trajectories", by_webdataset),
+        ("datasets, tar", "trajectories", lambda: by_datasets("webdataset", tars)),
+        ("datasets, parquet", "samples", lambda: by_datasets("parquet", tables)),
+    ]
+    wholes = {name: read() for name, _, read in readers}
+    ours = everything(root)
+    for _ in range(number):
+        damage = inject(root, chooser)
+        while damage.kind not in ("trajectories", "samples"):
+            damage = inject(root, chooser)
+        with damage:
+            for name, kind, read in readers:
+                if kind == damage.kind:
+                    counts[name, _outcome(read, wholes[name], damage)] += 1
+            counts[
+                f"ppod, {'tar' if damage.kind == 'trajectories' else 'parquet'}",
+                _outcome(lambda: everything(root), ours, damage, ours=True),
+            ] += 1
+    return counts
+
+
+def durability(place: Path, stride: int) -> list[tuple[str, int, int]]:
+    """(command, kills, full disks) that all ended in the files of an undisturbed run; raises where one did not."""
+    torch.set_num_threads(1)
+    works = make_works(load_model(str(save_tiny_pipeline(place / "tiny"))))
+    (place / "stages").mkdir()
+    stages = make_stages(works, place / "stages")
+    rows = []
+    for stage in STAGES:
+        numbers = []
+        for strike in (kill_everywhere, fill_everywhere):
+            folder = place / f"{stage}-{strike.__name__}"
+            folder.mkdir()
+            numbers.append(strike(works[stage], before(stages, stage), stages[stage], folder, stride))
+        rows.append((stage, *numbers))
+    return rows
+
+
+def table(counts: Counts, outcomes: tuple[str, ...], heading: str) -> str:
+    """A Markdown table with a row a kind, and the sums."""
+    kinds = sorted({kind for kind, _ in counts})
+    rows = [[kind, *(counts[kind, outcome] for outcome in outcomes)] for kind in kinds]
+    rows = [[row[0], sum(row[1:]), *row[1:]] for row in rows]
+    if heading == "file":
+        rows.append(["all", *(sum(row[i] for row in rows) for i in range(1, len(outcomes) + 2))])
+    lines = [f"| {heading} | injected | " + " | ".join(outcomes) + " |", "|---" * (len(outcomes) + 2) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
+
+
+def main() -> int:
+    """Everything, into docs/reliability.md; 1 where something was lost or not detected."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--injections", type=int, default=1000)
+    parser.add_argument("--others", type=int, default=100)
+    parser.add_argument("--stride", type=int, default=1, help="of the writes that are struck")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        one = make_whole(place / "sealed", sealed=True, latent_shape=SHAPE).root
+        two = make_whole(place / "open", sealed=False, latent_shape=SHAPE).root
+        three = make_whole(place / "others", sealed=False, excluded=False, latent_shape=SHAPE).root
+        of_sealed = sealed(one, options.injections, options.seed)
+        of_open = opened(two, options.injections, options.seed + 1)
+        of_others = others(three, options.others, options.seed + 2, place)
+        struck = durability(place, options.stride)
+    texts = {
+        "sealed": table(of_sealed, ("detected", "undetected"), "file"),
+        "open": table(of_open, ("detected", "same values", "undetected"), "file"),
+        "others": table(of_others, ("detected", "same values", "undetected"), "reader"),
+        "durability": "| command | kills | full disks | lost or half-written |\n|---|---|---|---|\n"
+        + "\n".join(f"| {stage} | {kills} | {full} | 0 |" for stage, kills, full in struck),
+    }
+    page = PAGE.read_text(encoding="utf-8")
+    for key, text in texts.items():
+        page = re.sub(
+            rf"(<!-- {key} -->\n).*?(\n<!-- end -->)",
+            lambda found, text=text: found[1] + text + found[2],
+            page,
+            flags=re.DOTALL,
+        )
+        print(f"{key}\n{text}\n")
+    PAGE.write_text(page, encoding="utf-8")
+    print(f"{time.monotonic() - start:.0f} seconds; written to {PAGE}")
+    missed = sum(count for (_, outcome), count in (of_sealed + of_open).items() if outcome == "undetected")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
