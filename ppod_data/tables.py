@@ -18,7 +18,10 @@ from ppod_data.files import atomic_output
 
 _HUGGINGFACE = b"huggingface"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_REPEATING = {"prompt_id", "prompt", "traj_file", "scorer", "revision", "status", "source"}
+_REPEATING = {
+    *("prompt_id", "prompt", "traj_file", "scorer", "revision", "status", "source"),
+    *("annotator", "dimension", "file", "license"),
+}
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
 
@@ -89,6 +92,22 @@ PAIRS = _schema(
 )
 """A row a pair: pairs/<name>.parquet."""
 
+LABELS = _schema(
+    prompt_id=pa.string(),
+    prompt=pa.string(),
+    a_id=pa.string(),
+    b_id=pa.string(),
+    label=pa.float64(),
+    votes=pa.int32(),
+    annotator=pa.string(),
+    dimension=pa.string(),
+    source=pa.string(),
+    file=pa.string(),
+    record=pa.int64(),
+    license=pa.string(),
+)
+"""A row a comparison of two images by people: labels/<name>.parquet."""
+
 
 def part_name(shard: int) -> str:
     """The file name of a shard's part of a table: "000012.parquet"."""
@@ -116,18 +135,27 @@ def encode_table(path: Path, table: Any, row_group_size: int) -> None:
 
     Images are stored as they are; other columns are compressed. `row_group_size` is a number of rows.
     """
-    leaves = [leaf for field in table.schema for leaf in _leaves(field.name, field.type)]
+    pq.write_table(table, path, row_group_size=row_group_size, **_encoding(table.schema))
+
+
+def table_writer(path: Path, schema: Any) -> Any:
+    """A `pyarrow.parquet.ParquetWriter` with the settings of `encode_table`, for a table that comes in pieces.
+
+    The same rows in the same pieces give the same bytes.
+    """
+    return pq.ParquetWriter(path, schema, **_encoding(schema))
+
+
+def _encoding(schema: Any) -> dict[str, Any]:
+    leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
     plain = [leaf for leaf in leaves if not leaf.startswith("image.")]
-    pq.write_table(
-        table,
-        path,
-        row_group_size=row_group_size,
-        version="2.6",
-        compression={leaf: "zstd" if leaf in plain else "none" for leaf in leaves},
-        use_dictionary=[leaf for leaf in plain if leaf in _REPEATING],
-        write_statistics=plain,  # of an image they would repeat the image, outside the checksum
-        write_page_checksum=True,
-    )
+    return {
+        "version": "2.6",
+        "compression": {leaf: "zstd" if leaf in plain else "none" for leaf in leaves},
+        "use_dictionary": [leaf for leaf in plain if leaf in _REPEATING],
+        "write_statistics": plain,  # of an image they would repeat the image, outside the checksum
+        "write_page_checksum": True,
+    }
 
 
 def _leaves(name: str, kind: Any) -> list[str]:
