@@ -19,11 +19,12 @@ import pyarrow as pa
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
 from ppod_data.files import atomic_create, canonical_json, publish_new, sha256_file, sync, temporary_beside
-from ppod_data.labels.answers import OVERALL, TIE, Bad, BadRowError, Comparison, Rating, Record, Skipped, each
+from ppod_data.labels.answers import TIE, Bad, BadRowError, Comparison, Rating, Record, Skipped, each
 from ppod_data.labels.formats import FORMATS, Format
 from ppod_data.labels.match import ForeignImageError, SampleIndex
 from ppod_data.labels.records import is_parquet, label_files, read_records, read_tables, table_records
 from ppod_data.labels.rows import Annotators, Block, Ratings, Row, match_answer, match_many
+from ppod_data.labels.stored import choose_dimension
 from ppod_data.labels.votes import Votes, merge, pair_tables
 from ppod_data.tables import LABELS, PAIRS, check_name, table_writer
 
@@ -181,7 +182,7 @@ def import_labels(
                     found.add(Block.of(rows[first : first + _BATCH], source))
         rejects.close()
         _refuse(found, path, skip_bad)
-        chosen = _choose_dimension(found, dimension)
+        chosen = choose_dimension(sorted(found.by_dimension), dimension)
         summary = _write_pairs(temporary[1], found, chosen, keep_ties, f"labels:{name}", options)
         atomic_create(dataset.root / "labels" / ".salt", salt.hex().encode())
         wanted = [(temporary[0], labels)]
@@ -285,19 +286,6 @@ def _refuse(found: _Found, path: Path, skip_bad: bool) -> None:
             + (f", {left}" if left else "")
             + ": check that --format is right"
         )
-
-
-def _choose_dimension(found: _Found, asked: str | None) -> str:
-    known = sorted(found.by_dimension)
-    if asked is None:
-        if OVERALL in known or len(known) == 1:
-            return OVERALL if OVERALL in known else known[0]
-        raise ConfigError(
-            f"the labels are on {', '.join(known)}: choose those for the pairs with --dimension"
-        )
-    if asked not in known:
-        raise ConfigError(f"no labels on {asked!r}: there are {', '.join(known)}")
-    return asked
 
 
 def _write_pairs(
