@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
-from ppod_data.files import atomic_create, canonical_json, publish_new, sha256_file, sync, temporary_beside
+from ppod_data.files import atomic_create, sha256_file, temporary_beside
 from ppod_data.labels.answers import TIE, Bad, BadRowError, Comparison, Rating, Record, Skipped, each
 from ppod_data.labels.formats import FORMATS, Format
 from ppod_data.labels.match import ForeignImageError, SampleIndex
@@ -26,10 +26,10 @@ from ppod_data.labels.records import is_parquet, label_files, read_records, read
 from ppod_data.labels.rows import Annotators, Block, Ratings, Row, match_answer, match_many
 from ppod_data.labels.stored import choose_dimension
 from ppod_data.labels.votes import Votes, merge, pair_tables
+from ppod_data.labels.writing import described, publish_once, write_pieces
 from ppod_data.tables import LABELS, PAIRS, check_name, table_writer
 
 _BATCH = 16_384
-_METADATA = b"ppod"
 _FOREIGN = (
     "none of the images is a sample of this data set: labels on other images need a data set made for these images, "
     "with trajectories of their own"
@@ -167,7 +167,7 @@ def import_labels(
         index = SampleIndex.read(dataset)
         rejects = _Rejects(temporary[2])
         stack.callback(rejects.close)
-        schema = LABELS.with_metadata({**LABELS.metadata, _METADATA: canonical_json(options).encode()})
+        schema = described(LABELS, options)
         with table_writer(temporary[0], schema) as writer:
 
             def write(block: Block) -> None:
@@ -188,7 +188,7 @@ def import_labels(
         wanted = [(temporary[0], labels)]
         wanted += [(temporary[1], pairs)] if summary.num_pairs else []
         wanted += [(temporary[2], rejected)] if summary.num_rejected else []
-        _publish(wanted)
+        publish_once(wanted)
     return summary
 
 
@@ -320,27 +320,3 @@ def _write_pairs(
     }
     write_pieces(path, PAIRS, pair_tables(merged, found.index, source), made)
     return summary
-
-
-def write_pieces(path: Path, schema: Any, pieces: Iterator[Any], made: dict[str, Any]) -> None:
-    """Write the pieces of a table to the temporary file `path`; its metadata `ppod` says how it was made."""
-    schema = schema.with_metadata({**schema.metadata, _METADATA: canonical_json(made).encode()})
-    with table_writer(path, schema) as writer:
-        for piece in pieces:
-            writer.write_table(piece.replace_schema_metadata(schema.metadata))
-
-
-def _publish(wanted: list[tuple[Path, Path]]) -> None:
-    """Give finished files their names; files that are there already must hold the same bytes.
-
-    Raises ConfigError otherwise, before anything is written.
-    """
-    for temporary, path in wanted:
-        if path.exists() and sha256_file(path) != sha256_file(temporary):
-            raise ConfigError(
-                f"{path.parent.name}/{path.name} was made from other labels, or with other options: "
-                "give another --name"
-            )
-    for temporary, path in wanted:
-        sync(temporary)
-        publish_new(temporary, path)
