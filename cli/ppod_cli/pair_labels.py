@@ -165,7 +165,7 @@ def agreement(
         list[str] | None,
         typer.Option(
             help="Score tables to compare with; give it once for each.",
-            show_default="all of them",
+            show_default="all but people's own",
             metavar="NAME",
         ),
     ] = None,
@@ -193,7 +193,7 @@ def agreement(
     from ppod_data.labels.agreement import people_agreement, reward_agreement
     from ppod_data.labels.bradley_terry import write_scores
     from ppod_data.labels.match import SampleIndex
-    from ppod_data.labels.stored import read_scores, read_votes
+    from ppod_data.labels.stored import read_scores, read_votes, reward_names
 
     with summary(as_json) as report:
         opened = Dataset.open(local_path(dataset))
@@ -202,7 +202,7 @@ def agreement(
         people = people_agreement(votes, annotators)
         rewards = [
             reward_agreement(votes, read_scores(opened, name, index), name)
-            for name in (reward if reward else [name for name in opened.score_names() if name != scores])
+            for name in reward or reward_names(opened)
         ]
         written = None
         if scores is not None:

@@ -19,7 +19,7 @@ from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
 from ppod_data.files import canonical_json, sha256_file
 from ppod_data.labels.match import SampleIndex
-from ppod_data.labels.stored import read_votes
+from ppod_data.labels.stored import PEOPLE, read_votes
 from ppod_data.labels.votes import Votes
 from ppod_data.score import OK
 from ppod_data.shards import committed_shards
@@ -27,7 +27,6 @@ from ppod_data.tables import SAMPLES, SCORES, check_name, part_name, read_table,
 
 PRIOR_PRECISION = 0.1
 """1 / variance of the normal prior of a score: about one tenth of a label's weight."""
-SCORER = "bradley-terry"
 _TOLERANCE = 1e-10
 _MAX_STEPS = 100
 
@@ -133,7 +132,7 @@ def _parts(
         columns = {
             "sample_id": samples["sample_id"],
             "score": pa.array(part, mask=~judged),
-            "scorer": [SCORER] * len(part),
+            "scorer": [PEOPLE] * len(part),
             "revision": [revision] * len(part),
             "image_pixels_sha256": samples["image_pixels_sha256"],
             "status": [OK if one else "failed: nobody compared it" for one in judged],

@@ -14,6 +14,9 @@ from ppod_data.labels.match import SampleIndex
 from ppod_data.labels.votes import Votes
 from ppod_data.score import OK
 
+PEOPLE = "bradley-terry"
+"""The scorer of tables that people's comparisons made."""
+
 
 def read_votes(
     dataset: Dataset, name: str, index: SampleIndex, dimension: str | None
@@ -54,6 +57,13 @@ def rows_of(ids: Any, index: SampleIndex, table: str) -> NDArray[np.int32]:
         missing = ids.filter(pc.is_null(rows))[0].as_py()
         raise ConfigError(f"{table} holds sample {missing}, which is not here: get its shard")
     return np.asarray(rows).astype(np.int32)
+
+
+def reward_names(dataset: Dataset) -> list[str]:
+    """The score tables that were not themselves made from people's labels."""
+    return [
+        name for name in dataset.score_names() if PEOPLE not in dataset.scores(name)["scorer"].to_pylist()
+    ]
 
 
 def read_scores(dataset: Dataset, name: str, index: SampleIndex) -> NDArray[np.float64]:
