@@ -204,13 +204,12 @@ def fit_temperature(margin: NDArray[np.float64], label: NDArray[np.float64]) -> 
         return float((margin * (1 / (1 + np.exp(-np.clip(margin * inverse, -700, 700))) - label)).sum())
 
     scale = float(np.abs(margin).max()) if len(margin) else 0.0
-    if scale == 0 or slope(0.0) >= 0:
+    always_right = not np.where(margin > 0, margin * (1 - label), -margin * label).sum() > 0
+    if scale == 0 or slope(0.0) >= 0 or always_right:
         return None
     low, high = 0.0, 1.0 / scale
-    while slope(high) < 0:
+    while slope(high) < 0 and high * scale < _MAX_SLOPE:
         low, high = high, 2 * high
-        if high * scale > _MAX_SLOPE:
-            return None
     for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
