@@ -48,6 +48,7 @@ def _front_matter(dataset: Dataset, num_samples: int) -> str:
     """Strings are quoted as JSON, which YAML reads as the same strings."""
     configs = [("samples", "samples/*.parquet")] if num_samples else []
     configs += [(f"scores-{name}", f"scores/{name}/*.parquet") for name in dataset.score_names()]
+    configs += [(f"labels-{name}", f"labels/{name}.parquet") for name in dataset.label_names()]
     configs += [(f"pairs-{name}", f"pairs/{name}.parquet") for name in dataset.pair_names()]
     lines = [
         "---",
@@ -90,6 +91,13 @@ def _tables(dataset: Dataset, num_samples: int) -> list[str]:
         failed = table["score"].null_count
         what += f", {failed:,} failed" if failed else ""
         lines.append(f"| `scores-{name}` | {table.num_rows:,} | {_cell(what)} |")
+    for name in dataset.label_names():
+        table = dataset.labels(name, ["source", "label", "license"])
+        made = ", ".join(sorted(pc.unique(table["source"]).to_pylist()))
+        rights = ", ".join(sorted(pc.unique(table["license"]).to_pylist()))
+        ties = pc.sum(pc.equal(table["label"], 0.5)).as_py() or 0
+        what = f"people's labels from {made} (licence {rights}), {ties:,} ties"
+        lines.append(f"| `labels-{name}` | {table.num_rows:,} | {_cell(what)} |")
     for name in dataset.pair_names():
         table = dataset.pairs(name)
         counts = pc.value_counts(table["source"]).to_pylist()

@@ -19,7 +19,17 @@ from ppod_data.exclude import excluded_samples, read_exclusions
 from ppod_data.manifest import UNKNOWN_LICENSE, create_manifest, read_manifest
 from ppod_data.shards import committed_shards, read_member
 from ppod_data.spec import GenerationSpec
-from ppod_data.tables import LOG_PROBS, PAIRS, SAMPLES, SCORES, check_name, is_name, part_name, read_table
+from ppod_data.tables import (
+    LABELS,
+    LOG_PROBS,
+    PAIRS,
+    SAMPLES,
+    SCORES,
+    check_name,
+    is_name,
+    part_name,
+    read_table,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -131,6 +141,11 @@ class Dataset:
             read_table(self.root / "pairs" / f"{name}.parquet", PAIRS), "chosen_id", "rejected_id"
         )
 
+    def labels(self, name: str, columns: Sequence[str] | None = None) -> Any:
+        """An Arrow table with a row a comparison that people made; its metadata says where they come from."""
+        _check_known(name, "labels", self.label_names(), self.root)
+        return read_table(self.root / "labels" / f"{name}.parquet", LABELS, columns)
+
     def score_names(self) -> list[str]:
         """The names under which the samples were scored, sorted."""
         return _folders(self.root / "scores")
@@ -143,6 +158,10 @@ class Dataset:
         """The names of the pair tables, sorted."""
         names = (path.name.removesuffix(".parquet") for path in (self.root / "pairs").glob("[!.]*.parquet"))
         return sorted(name for name in names if is_name(name))
+
+    def label_names(self) -> list[str]:
+        """The names of the tables of people's labels, sorted."""
+        return sorted(path.stem for path in (self.root / "labels").glob("[!.]*.parquet"))
 
     def missing_shards(self) -> list[int]:
         """The shards that are still to be made, ascending."""

@@ -6,7 +6,8 @@ and so do the footer and every column: what is read is verified first. docs/form
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +20,10 @@ from ppod_data.files import atomic_output, open_file
 
 _HUGGINGFACE = b"huggingface"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_REPEATING = {"prompt_id", "prompt", "traj_file", "scorer", "revision", "status", "source"}
+_REPEATING = {
+    *("prompt_id", "prompt", "traj_file", "scorer", "revision", "status", "source"),
+    *("annotator", "dimension", "file", "license"),
+}
 _BATCH_ROWS = 1024
 _FREE_BYTES = 64 << 20
 _MAX_EXPANSION = 50
@@ -93,6 +97,22 @@ PAIRS = _schema(
 )
 """A row a pair: pairs/<name>.parquet."""
 
+LABELS = _schema(
+    prompt_id=pa.string(),
+    prompt=pa.string(),
+    a_id=pa.string(),
+    b_id=pa.string(),
+    label=pa.float64(),
+    votes=pa.int32(),
+    annotator=pa.string(),
+    dimension=pa.string(),
+    source=pa.string(),
+    file=pa.string(),
+    record=pa.int64(),
+    license=pa.string(),
+)
+"""A row a comparison of two images by people: labels/<name>.parquet."""
+
 
 def part_name(shard: int) -> str:
     """The file name of a shard's part of a table: "000012.parquet"."""
@@ -125,19 +145,29 @@ def encode_table(path: Path, table: Any, row_group_size: int) -> None:
 
     Images are stored as they are; other columns are compressed. `row_group_size` is a number of rows.
     """
-    leaves = [leaf for field in table.schema for leaf in _leaves(field.name, field.type)]
+    with table_writer(path, table.schema) as writer:
+        writer.write_table(table, row_group_size=row_group_size)
+
+
+@contextmanager
+def table_writer(path: Path, schema: Any) -> Iterator[Any]:
+    """A `pyarrow.parquet.ParquetWriter` with the settings of `encode_table`, for a table that comes in pieces.
+
+    The same rows in the same pieces give the same bytes.
+    """
+    leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
     plain = [leaf for leaf in leaves if not leaf.startswith("image.")]
     with path.open("w+b") as file:
         with pq.ParquetWriter(
             file,
-            table.schema,
+            schema,
             version="2.6",
             compression={leaf: "zstd" if leaf in plain else "none" for leaf in leaves},
             use_dictionary=[leaf for leaf in plain if leaf in _REPEATING],
             write_statistics=plain,  # of an image they would repeat the image, outside the checksum
             write_page_checksum=True,
         ) as writer:
-            writer.write_table(table, row_group_size=row_group_size)
+            yield writer
             writer.add_key_value_metadata({checksums.KEY: checksums.placeholder(len(leaves))})
         checksums.fill_in(file, pq.read_metadata(file))
 

@@ -167,9 +167,10 @@ def _figures(dataset: "Dataset") -> dict[str, Any]:
         "missing_shards": dataset.missing_shards(),
         "bytes": {
             folder: _size(dataset.root / folder)
-            for folder in ("samples", "trajectories", "scores", "pairs", "log_probs")
+            for folder in ("samples", "trajectories", "scores", "labels", "pairs", "log_probs")
         },
         "scores": scores,
+        "labels": {name: dataset.labels(name, ["label"]).num_rows for name in dataset.label_names()},
         "pairs": pairs,
     }
 
@@ -195,8 +196,11 @@ def _say_info(dataset: "Dataset", figures: dict[str, Any]) -> list[str]:
     for name, one in figures["scores"].items():
         failed = f", {one['failed']:,} failed" if one["failed"] else ""
         lines.append(f"  scores {name}: {one['rows']:,} by {one['scorer']} {one['revision']}{failed}")
+    for name, rows in figures["labels"].items():
+        lines.append(f"  labels {name}: {rows:,} by people")
     for name, one in figures["pairs"].items():
-        lines.append(f"  pairs {name}: {one['rows']:,} by {one['reward']}, {one['strategy']}")
+        ranked = f" by {one['reward']}, {one['strategy']}" if one["reward"] else ""
+        lines.append(f"  pairs {name}: {one['rows']:,}{ranked}")
     if missing:
         lines.append(f"{missing} shards are not made yet: run the same ppod-gen command again")
     elif not figures["scores"]:

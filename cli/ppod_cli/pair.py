@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ppod_cli import pair_combine, pair_export, pair_labels
 from ppod_cli.common import (
     Config,
     DatasetFolder,
@@ -150,6 +151,10 @@ def _say_paired(dataset: str, name: str, done: "PairSummary", missing_shards: in
         lines.append(f"{missing_shards} shards of the data set are not made yet: their images are in no pair")
     return [*lines, f"next: ppod-train offline {dataset} --pairs {name} --out run"]
 
+
+pair_labels.add_commands(commands)
+pair_combine.add_commands(commands)
+pair_export.add_commands(commands)
 
 app = entry_point(
     commands, "ppod-pair", out_of_memory="lower --num-pairs-per-prompt, or take --strategy random"

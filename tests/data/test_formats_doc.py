@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load
 
 from ppod_data.spec import GenerationSpec
-from ppod_data.tables import LOG_PROBS, PAIRS, SAMPLES, SCORES
+from ppod_data.tables import LABELS, LOG_PROBS, PAIRS, SAMPLES, SCORES
 from tests.data.toy import make_dataset, make_sample
 
 TEXT = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
@@ -20,6 +20,7 @@ SECTIONS = {
     "samples/000012.parquet": SAMPLES,
     "scores/<name>/000012.parquet": SCORES,
     "log_probs/<name>/000012.parquet": LOG_PROBS,
+    "labels/<name>.parquet": LABELS,
     "pairs/<name>.parquet": PAIRS,
 }
 TYPES = {

@@ -1,0 +1,262 @@
+"""`ppod-pair import` and `ppod-pair agreement`: people's labels."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ppod_cli.common import Config, DatasetFolder, Debug, Json, command, summary
+
+if TYPE_CHECKING:
+    from ppod_data.labels.agreement import PeopleAgreement, RewardAgreement
+    from ppod_data.labels.importing import ImportSummary
+
+_IMPORT_EXAMPLES = (
+    "ppod-pair import data answers.csv --format table",
+    "ppod-pair import data export.json --format label-studio --name experts",
+    "ppod-pair import data votes.parquet --format rapidata --skip-bad --keep-ties",
+)
+_AGREEMENT_EXAMPLES = (
+    "ppod-pair agreement data --labels experts",
+    "ppod-pair agreement data --labels experts --reward scenes --json",
+    "ppod-pair agreement data --labels experts --scores people",
+)
+
+Dimension = Annotated[
+    str | None,
+    typer.Option(
+        help="Labels on this question, where the file has several.",
+        show_default="overall, or the only one",
+        metavar="NAME",
+    ),
+]
+
+
+def add_commands(commands: typer.Typer) -> None:
+    """Add the commands of this file to `ppod-pair`."""
+    command(commands, name="import", examples=_IMPORT_EXAMPLES)(import_labels)
+    command(commands, examples=_AGREEMENT_EXAMPLES)(agreement)
+
+
+def import_labels(
+    dataset: DatasetFolder,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="File or folder of labels: Parquet, JSON, JSON lines, CSV.",
+            show_default=False,
+        ),
+    ],
+    format: Annotated[
+        Literal[
+            "pickapic",
+            "hpdv2",
+            "hpdv3",
+            "imagerewarddb",
+            "open-image-preferences",
+            "rapidata",
+            "richhf",
+            "d3po",
+            "label-studio",
+            "argilla",
+            "table",
+        ],
+        typer.Option(help="Whose form the file has; table is our plain one, of docs/labels.md."),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the labels and their pairs.", show_default="the format's name", metavar="NAME"
+        ),
+    ] = None,
+    license: Annotated[
+        str,
+        typer.Option(
+            help="SPDX identifier of the labels' licence, where the file names none.", metavar="SPDX"
+        ),
+    ] = "unknown",
+    dimension: Dimension = None,
+    keep_ties: Annotated[
+        bool,
+        typer.Option("--keep-ties", help="Ties enter the pairs as labels of 0.5; else they are in no pair."),
+    ] = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Write rows that cannot be labels to a file of rejects and go on."),
+    ] = False,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Import people's labels on images of this data set: labels/NAME.parquet, and pairs/NAME.parquet from them.
+
+    Images are found by their sample_id, a file name that is one, the hash of their pixels, or their pixels. Several
+    labels of two images become one pair whose label is the share of the votes. A wrong row stops the import before
+    anything is written.
+    """
+    from ppod_cli.progress import progress
+    from ppod_data.card import write_card
+    from ppod_data.dataset import Dataset
+    from ppod_data.files import local_path
+    from ppod_data.labels.importing import import_labels as import_file
+
+    table = name if name is not None else format
+    with summary(as_json) as report:
+        opened = Dataset.open(local_path(dataset))
+        with progress(0, f"import {table}", "records") as shown:
+            read = 0
+
+            def on_records(count: int) -> None:
+                nonlocal read
+                read += count
+                shown.status(f"{read:,} records read")
+
+            done = import_file(
+                opened,
+                local_path(str(file)),
+                format=format,
+                name=table,
+                license=license,
+                dimension=dimension,
+                keep_ties=keep_ties,
+                skip_bad=skip_bad,
+                on_records=on_records,
+            )
+        write_card(opened.root)
+        figures = {"dataset": dataset, "name": table, "num_skipped": done.num_skipped}
+        report(figures | dataclasses.asdict(done), _say_imported(dataset, table, done))
+
+
+def _say_imported(dataset: str, name: str, done: "ImportSummary") -> list[str]:
+    lines = [
+        f"{dataset}/labels/{name}.parquet: {done.num_preferences + done.num_ties:,} labels from "
+        f"{done.num_records:,} records, {done.num_ties:,} of them ties"
+    ]
+    skipped = [f"{count:,} {reason}" for reason, count in done.skipped.items()]
+    skipped += [f"{done.num_ratings_alone:,} rated alone in their group"] if done.num_ratings_alone else []
+    if skipped:
+        lines.append(f"left out: {', '.join(skipped)}")
+    if done.num_rejected:
+        lines.append(
+            f"{dataset}/labels/{name}.rejects.jsonl: {done.num_rejected:,} rejected, with the reason"
+        )
+    if not done.num_pairs:
+        return [
+            *lines,
+            "no pairs: there are ties and even votes only; --keep-ties takes them as labels of 0.5",
+        ]
+    pairs = f"{dataset}/pairs/{name}.parquet: {done.num_pairs:,} pairs on {done.dimension}"
+    notes = {"with votes for either image": done.num_contradictory, "with even votes": done.num_undecided}
+    counted = [f"{number:,} pairs {what}" for what, number in notes.items() if number]
+    return [
+        *lines,
+        pairs + (f"; {', '.join(counted)}" if counted else ""),
+        f"next: ppod-train offline {dataset} --pairs {name} --out run",
+    ]
+
+
+def agreement(
+    dataset: DatasetFolder,
+    labels: Annotated[str, typer.Option(help="Table of labels: a name under labels/.", metavar="NAME")],
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Score tables to compare with; give it once for each.",
+            show_default="all but people's own",
+            metavar="NAME",
+        ),
+    ] = None,
+    dimension: Dimension = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            help="Write the people's Bradley-Terry scores of the images to scores/NAME.",
+            show_default="not written",
+            metavar="NAME",
+        ),
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say how far people agree: with each other, and with each reward.
+
+    Raw agreement, Fleiss' kappa and Krippendorff's alpha of pairs with several answers; ties; a bias to one side; and
+    for each reward accuracy, Kendall's tau, and the temperature that makes its margins probabilities.
+    """
+    from ppod_data.card import write_card
+    from ppod_data.dataset import Dataset
+    from ppod_data.files import local_path
+    from ppod_data.labels.agreement import people_agreement, reward_agreement
+    from ppod_data.labels.bradley_terry import write_scores
+    from ppod_data.labels.match import SampleIndex
+    from ppod_data.labels.stored import read_scores, read_votes, reward_names
+
+    with summary(as_json) as report:
+        opened = Dataset.open(local_path(dataset))
+        index = SampleIndex.read(opened)
+        votes, annotators, chosen = read_votes(opened, labels, index, dimension)
+        people = people_agreement(votes, annotators)
+        rewards = [
+            reward_agreement(votes, read_scores(opened, name, index), name)
+            for name in reward or reward_names(opened)
+        ]
+        written = None
+        if scores is not None:
+            written = write_scores(opened, labels, name=scores, dimension=dimension)
+            write_card(opened.root)
+        figures: dict[str, Any] = {
+            "dataset": dataset,
+            "labels": labels,
+            "dimension": chosen,
+            "people": dataclasses.asdict(people),
+            "rewards": [dataclasses.asdict(one) for one in rewards],
+            "scores": dataclasses.asdict(written) if written else None,
+        }
+        lines = _say_agreement(f"{dataset}/labels/{labels}.parquet", chosen, people, rewards)
+        if written:
+            lines.append(
+                f"{dataset}/scores/{written.name}: {written.num_scored:,} images scored by people, "
+                f"{written.num_unjudged:,} compared by nobody"
+            )
+            lines.append(f"next: ppod-pair rank {dataset} --reward {written.name}")
+        report(figures, lines)
+
+
+def _say_agreement(
+    where: str, dimension: str, people: "PeopleAgreement", rewards: Sequence["RewardAgreement"]
+) -> list[str]:
+    def plain(value: float | None) -> str:
+        return "unknown" if value is None else f"{value:.3f}"
+
+    lines = [
+        f"{where}: {people.num_labels:,} labels of {people.num_units:,} pairs by {people.num_annotators:,} "
+        f"people on {dimension}; ties {people.tie_rate:.1%}"
+    ]
+    if people.num_units_repeated:
+        lines.append(
+            f"  between people: raw {plain(people.raw)}, Fleiss' kappa {plain(people.fleiss_kappa)}, "
+            f"Krippendorff's alpha {plain(people.krippendorff_alpha)} ({people.num_units_repeated:,} pairs "
+            "with several answers)"
+        )
+    else:
+        lines.append("  between people: unknown, no pair has two answers")
+    if people.self_agreement is not None:
+        lines.append(f"  the same person again: {people.self_agreement:.3f}")
+    if people.first_preferred:
+        side = people.first_preferred
+        lines.append(f"  first image preferred: {side.share:.3f} ({side.low:.3f} to {side.high:.3f})")
+    for one in rewards:
+        if one.accuracy is None:
+            lines.append(f"  {one.reward}: no pair with a winner and two different scores")
+            continue
+        right = one.accuracy
+        fitted = f", temperature {one.temperature:.3g}" if one.temperature else ""
+        lines.append(
+            f"  {one.reward}: accuracy {right.share:.3f} ({right.low:.3f} to {right.high:.3f}) on "
+            f"{right.count:,} pairs, Kendall's tau {plain(one.kendall_tau)}{fitted}"
+        )
+    return lines

@@ -1,0 +1,244 @@
+"""How far people agree: with each other, with themselves, with the side on which an image is shown, and with rewards.
+
+Legend: L labels, U units (different pairs of images), P pairs with a winner, C categories.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppod_data.labels.answers import TIE
+from ppod_data.labels.votes import Votes, merge
+
+_BINS = 10
+_Z = 1.959963984540054
+_MAX_SLOPE = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A share with Wilson's 95 % interval."""
+
+    share: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """Pairs with margins of similar size."""
+
+    predicted: float
+    """Mean of σ(margin / temperature)."""
+    observed: float
+    """Mean label of the image with the higher score."""
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeopleAgreement:
+    """Agreement between answers of different people on the same two images."""
+
+    num_labels: int
+    num_units: int
+    """Different pairs of images."""
+    num_annotators: int
+    num_units_repeated: int
+    """Pairs with two answers or more."""
+    tie_rate: float
+    """Share of the labels that are ties."""
+    raw: float | None
+    """Share of agreeing answers among all two answers to one pair; a tie is an answer. None without repeated pairs."""
+    fleiss_kappa: float | None
+    """Of the repeated pairs; None where all answers are the same, or none is repeated."""
+    krippendorff_alpha: float | None
+    """Nominal; of the repeated pairs."""
+    self_agreement: float | None
+    """Share of the same answer where one person saw one pair again; None where nobody did."""
+    first_preferred: Interval | None
+    """Share of the preferences that are for image a, the left or first one; 0.5 without a bias to a side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardAgreement:
+    """A reward beside the winners that people chose."""
+
+    reward: str
+    num_pairs: int
+    """Pairs with a winner and two scores."""
+    num_unscored: int
+    num_reward_ties: int
+    """Pairs to whose images the reward gives equal scores: neither right nor wrong."""
+    accuracy: Interval | None
+    """Share of the pairs without reward ties whose winner has the higher score."""
+    kendall_tau: float | None
+    """(right - wrong) / sqrt(all · those without reward ties): tau-b over the judged pairs."""
+    temperature: float | None
+    """T of σ(margin / T) that fits the labels best, as in `ppod-pair rank --label-temperature`; None where the reward
+    does not predict them at all, or always."""
+    calibration: list[Bin]
+    """Up to ten groups of equal size, small margins first; empty without a temperature."""
+
+
+def people_agreement(votes: Votes, annotators: list[str | None]) -> PeopleAgreement:
+    """Of L labels; a label of several votes counts as so many answers, as far as they are whole numbers."""
+    unit, flipped = units(votes)
+    known = {name for name in annotators if name is not None}
+    first_of: dict[tuple[int, str], int] = {}
+    same = seen = 0
+    use = np.ones(len(unit), bool)
+    prefers = np.where(flipped, 1 - votes.label, votes.label)
+    for row, name in enumerate(annotators):
+        if name is None:
+            continue
+        earlier = first_of.setdefault((int(unit[row]), name), row)
+        if earlier != row:
+            use[row] = False
+            seen += 1
+            same += bool(prefers[row] == prefers[earlier])
+    counts = answer_counts(unit, prefers, votes.votes, use)
+    repeated = counts[counts.sum(1) >= 2]
+    return PeopleAgreement(
+        num_labels=len(unit),
+        num_units=len(counts),
+        num_annotators=len(known),
+        num_units_repeated=len(repeated),
+        tie_rate=float((votes.label == TIE).mean()) if len(unit) else 0.0,
+        raw=raw_agreement(repeated),
+        fleiss_kappa=fleiss_kappa(repeated),
+        krippendorff_alpha=krippendorff_alpha(repeated),
+        self_agreement=same / seen if seen else None,
+        first_preferred=_first_preferred(votes),
+    )
+
+
+def units(votes: Votes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The number of each label's unit, [L] from 0, and whether its a is the later of the two samples."""
+    a, b = votes.a.astype(np.int64), votes.b.astype(np.int64)
+    size = int(max(a.max(), b.max())) + 1 if len(a) else 1
+    _, unit = np.unique(np.minimum(a, b) * size + np.maximum(a, b), return_inverse=True)
+    return unit, a > b
+
+
+def answer_counts(
+    unit: NDArray[np.int64], prefers: NDArray[np.float64], votes: NDArray[np.int32], use: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """[U, 3]: how many answers of each unit are for its first image, for its second, and ties."""
+    people = np.maximum(votes, 1).astype(np.float64)
+    for_first = people * prefers
+    single = people == 1
+    tie = single & (prefers == TIE)
+    whole = tie | (np.abs(for_first - np.round(for_first)) < 1e-6)
+    use = use & whole
+    count = int(unit.max()) + 1 if len(unit) else 0
+    columns = [
+        np.where(tie, 0, np.round(for_first)),
+        np.where(tie, 0, people - np.round(for_first)),
+        tie * 1.0,
+    ]
+    return np.stack([np.bincount(unit[use], column[use], count) for column in columns], axis=1)
+
+
+def raw_agreement(counts: NDArray[np.float64]) -> float | None:
+    """Share of agreeing answers among all two answers to a unit. counts [U, C], two answers or more a unit."""
+    total = counts.sum(1)
+    pairs = (total * (total - 1)).sum()
+    return float((counts * (counts - 1)).sum() / pairs) if pairs else None
+
+
+def fleiss_kappa(counts: NDArray[np.float64]) -> float | None:
+    """Fleiss (1971): mean over units of the agreement within them, against that of the categories' shares.
+
+    Units may have different numbers of answers.
+    """
+    if not len(counts):
+        return None
+    total = counts.sum(1)
+    within = ((counts**2).sum(1) - total) / (total * (total - 1))
+    shares = counts.sum(0) / counts.sum()
+    by_chance = float((shares**2).sum())
+    return None if by_chance == 1 else float((within.mean() - by_chance) / (1 - by_chance))
+
+
+def krippendorff_alpha(counts: NDArray[np.float64]) -> float | None:
+    """Krippendorff's alpha for nominal data: 1 - observed / expected disagreement."""
+    if not len(counts):
+        return None
+    total, shares = counts.sum(1), counts.sum(0)
+    number = shares.sum()
+    observed = ((total**2 - (counts**2).sum(1)) / (total - 1)).sum() / number
+    expected = (number**2 - (shares**2).sum()) / (number * (number - 1))
+    return None if expected == 0 else float(1 - observed / expected)
+
+
+def reward_agreement(votes: Votes, scores: NDArray[np.float64], reward: str) -> RewardAgreement:
+    """Of the pairs with a winner; scores [N] by sample, NaN where there is none."""
+    merged = merge(votes)
+    margin = scores[merged.chosen] - scores[merged.rejected]
+    known = np.isfinite(margin)
+    margin, label = margin[known], merged.label[known]
+    right, wrong = int((margin > 0).sum()), int((margin < 0).sum())
+    decided = right + wrong
+    temperature = fit_temperature(margin, label)
+    return RewardAgreement(
+        reward=reward,
+        num_pairs=len(margin),
+        num_unscored=int((~known).sum()),
+        num_reward_ties=len(margin) - decided,
+        accuracy=wilson(right, decided) if decided else None,
+        kendall_tau=float((right - wrong) / np.sqrt(len(margin) * decided)) if decided else None,
+        temperature=temperature,
+        calibration=_calibration(margin, label, temperature) if temperature else [],
+    )
+
+
+def fit_temperature(margin: NDArray[np.float64], label: NDArray[np.float64]) -> float | None:
+    """The T > 0 that minimises the cross-entropy of σ(margin / T) with the labels; None where there is none.
+
+    The derivative in 1 / T rises, so its root is found by bisection.
+    """
+
+    def slope(inverse: float) -> float:
+        return float((margin * (1 / (1 + np.exp(-np.clip(margin * inverse, -700, 700))) - label)).sum())
+
+    scale = float(np.abs(margin).max()) if len(margin) else 0.0
+    always_right = not np.where(margin > 0, margin * (1 - label), -margin * label).sum() > 0
+    if scale == 0 or slope(0.0) >= 0 or always_right:
+        return None
+    low, high = 0.0, 1.0 / scale
+    while slope(high) < 0 and high * scale < _MAX_SLOPE:
+        low, high = high, 2 * high
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 2 / (low + high)
+
+
+def _calibration(margin: NDArray[np.float64], label: NDArray[np.float64], temperature: float) -> list[Bin]:
+    """Each pair seen from the image with the higher score."""
+    size = np.abs(margin)
+    observed = np.where(margin >= 0, label, 1 - label)
+    predicted = 1 / (1 + np.exp(-size / temperature))
+    order = np.argsort(size, kind="stable")
+    parts = np.array_split(order, min(_BINS, len(order)))
+    return [
+        Bin(predicted=float(predicted[part].mean()), observed=float(observed[part].mean()), count=len(part))
+        for part in parts
+    ]
+
+
+def _first_preferred(votes: Votes) -> Interval | None:
+    decided = votes.label != TIE
+    people = np.maximum(votes.votes[decided], 1)
+    total = int(people.sum())
+    return wilson(float((people * votes.label[decided]).sum()), total) if total else None
+
+
+def wilson(successes: float, count: int) -> Interval:
+    """Wilson's 95 % interval of a share; count at least 1."""
+    share = successes / count
+    centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
+    half = _Z / (1 + _Z**2 / count) * np.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
+    return Interval(share=share, low=float(centre - half), high=float(centre + half), count=count)

@@ -1,0 +1,232 @@
+"""What a record of a label file says: the vocabulary that all formats share, and checks of single fields.
+
+A parser yields at least one answer for every record, and never drops one silently: what it cannot use is `Skipped`
+(not meant to be a label) or raises `BadRow` (meant to be one, and wrong).
+"""
+
+import base64
+import binascii
+import math
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, TypeAlias
+
+OVERALL = "overall"
+TIE = 0.5
+_MAX_TEXT = 20_000
+_SHOWN = 60
+
+
+class BadRowError(ValueError):
+    """A record, or one answer of it, that cannot be a label; the message is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """How a record names an image: by a key (an id, a hash of the pixels, a file's path), by its bytes, or both."""
+
+    key: str | None
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two images of one prompt, in the order in which the source has them."""
+
+    prompt: str | None
+    a: Image
+    b: Image
+    label: float
+    """Probability that a is preferred; 0.5 is a tie."""
+    votes: int | None = 1
+    """People behind the label; None where unknown."""
+    annotator: str | None = None
+    dimension: str = OVERALL
+    license: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rating:
+    """One image with a number; the images of a group are compared once all records are read."""
+
+    prompt: str | None
+    group: str | None
+    """None: the images of one prompt of the data set are a group."""
+    image: Image
+    value: float
+    """Higher is better."""
+    annotator: str | None = None
+    dimension: str = OVERALL
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Not meant to be a label: cancelled, without votes. Counted by its reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """Meant to be a label, and wrong: one answer of a record whose other answers may be right."""
+
+    reason: str
+
+
+Answer: TypeAlias = Comparison | Rating | Skipped | Bad
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a file."""
+
+    value: Any
+    file: str
+    number: int
+    """From 1: the line of a JSON-lines file, else the number of the record."""
+
+
+Parser: TypeAlias = Callable[[Record], Iterator[Answer]]
+
+
+def shown(value: object) -> str:
+    """A value in a message: short, and printable."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def fields(record: Record) -> Mapping[str, Any]:
+    """The record as a mapping."""
+    if not isinstance(record.value, Mapping):
+        raise BadRowError(f"the record is no object with named fields but {shown(record.value)}")
+    return record.value
+
+
+def need(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a field that must be there and not null."""
+    value = row.get(name)
+    if value is None or value == "":
+        raise BadRowError(f"{name} is missing")
+    return value
+
+
+def text(value: Any, name: str) -> str:
+    """A text that can be stored: valid Unicode, not empty, not endless."""
+    if not isinstance(value, str):
+        raise BadRowError(f"{name} is {shown(value)}, not a text")
+    stripped = value.strip()
+    if not stripped:
+        raise BadRowError(f"{name} is empty")
+    if len(value) > _MAX_TEXT:
+        raise BadRowError(f"{name} has {len(value)} characters, more than {_MAX_TEXT}")
+    if any(unicodedata.category(character) == "Cs" or character == "\0" for character in value):
+        raise BadRowError(f"{name} holds what is no Unicode text")
+    return stripped
+
+
+def number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """A finite number from low to high; digits in a text count, as a CSV file has nothing else."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise BadRowError(f"{name} is {shown(value)}, not a number") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadRowError(f"{name} is {shown(value)}, not a number")
+    try:
+        result = float(value)
+    except OverflowError:
+        raise BadRowError(f"{name} is too large for a number") from None
+    if not math.isfinite(result) or not low <= result <= high:
+        raise BadRowError(f"{name} is {shown(value)}, not a number from {low:g} to {high:g}")
+    return result
+
+
+def whole(value: Any, name: str, low: int = 0, high: int = 2**31 - 1) -> int:
+    """A whole number from low to high."""
+    result = number(value, name, low, high)
+    if result != int(result):
+        raise BadRowError(f"{name} is {shown(value)}, not a whole number")
+    return int(result)
+
+
+def flag(value: Any, name: str) -> bool:
+    """A truth value: true, 1, "true" and their opposites."""
+    if isinstance(value, str) and value.strip().lower() in {"true", "false", "0", "1"}:
+        return value.strip().lower() in {"true", "1"}
+    if isinstance(value, bool) or value in (0, 1):
+        return bool(value)
+    raise BadRowError(f"{name} is {shown(value)}, not true or false")
+
+
+def items(value: Any, name: str, length: int | None = None) -> Sequence[Any]:
+    """A list, of `length` where given."""
+    if not isinstance(value, list | tuple):
+        raise BadRowError(f"{name} is {shown(value)}, not a list")
+    if length is not None and len(value) != length:
+        raise BadRowError(f"{name} has {len(value)} entries, not {length}")
+    return value
+
+
+def annotator(value: Any) -> str | None:
+    """Who answered: a text or a number, None where nobody is named. Never quoted in a message."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise BadRowError("the annotator is neither a text nor a whole number")
+    return text(str(value), "the annotator")
+
+
+def image(name: str, *values: Any) -> Image:
+    """An image from the fields that may name it: keys, bytes, `datasets`' {bytes, path}, base64 data URLs."""
+    key: str | None = None
+    data: bytes | None = None
+    for value in values:
+        parts = [value.get("path"), value.get("bytes")] if isinstance(value, Mapping) else [value]
+        for part in parts:
+            if isinstance(part, bytes) and part:
+                data = data or part
+            elif isinstance(part, str) and part.startswith("data:"):
+                data = data or _data_url(part, name)
+            elif isinstance(part, str) and part.strip():
+                key = key or text(part, name)
+            elif part is not None and not isinstance(part, str | bytes):
+                raise BadRowError(f"{name} is {shown(part)}, neither an image nor a name of one")
+    if key is None and data is None:
+        raise BadRowError(f"{name} is missing")
+    return Image(key, data)
+
+
+def _data_url(value: str, name: str) -> bytes:
+    head, _, body = value.partition(",")
+    try:
+        if not head.endswith(";base64"):
+            raise ValueError
+        return base64.b64decode(body, validate=True)
+    except (ValueError, binascii.Error):
+        raise BadRowError(f"{name} is a data URL that holds no base64") from None
+
+
+def ranking(
+    images: Sequence[Image], ranks: Sequence[float], *, prompt: str | None, annotator: str | None = None
+) -> Iterator[Comparison]:
+    """Every pair of some ranked images; the lower rank is preferred, equal ranks are ties."""
+    for (a, rank_a), (b, rank_b) in combinations(zip(images, ranks, strict=True), 2):
+        label = TIE if rank_a == rank_b else float(rank_a < rank_b)
+        yield Comparison(prompt=prompt, a=a, b=b, label=label, annotator=annotator)
+
+
+def each(record: Record, parse: Parser) -> Iterator[Answer]:
+    """The answers of a record; what the parser refuses comes as `Bad`, and nothing at all as `Skipped`."""
+    answers = 0
+    try:
+        for answer in parse(record):
+            answers += 1
+            yield answer
+    except BadRowError as error:
+        answers += 1
+        yield Bad(str(error))
+    if not answers:
+        yield Skipped("nothing answered")

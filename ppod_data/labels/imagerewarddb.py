@@ -1,0 +1,45 @@
+"""ImageRewardDB: the images of a prompt, ranked by a person; the lower rank is better, equal ranks are ties.
+
+Three shapes: a row an image (`prompt_id`, `prompt`, `rank`, `image_path` or `image`), a row a group (the same, each a
+list), a row a pair (`img_better`, `img_worse`).
+"""
+
+from collections.abc import Iterator
+
+from ppod_data.labels.answers import (
+    Answer,
+    BadRowError,
+    Comparison,
+    Rating,
+    Record,
+    fields,
+    image,
+    items,
+    need,
+    number,
+    ranking,
+    text,
+)
+
+
+def parse(record: Record) -> Iterator[Answer]:
+    row = fields(record)
+    prompt = text(need(row, "prompt"), "prompt")
+    if "img_better" in row or "img_worse" in row:
+        better, worse = (image(name, row.get(name)) for name in ("img_better", "img_worse"))
+        yield Comparison(prompt=prompt, a=better, b=worse, label=1.0)
+        return
+    name = "image_path" if row.get("image_path") is not None else "image"
+    if isinstance(row.get("rank"), list | tuple):
+        ranks = [number(one, "rank") for one in row["rank"]]
+        images = [image(name, one) for one in items(row.get(name), name, len(ranks))]
+        if len(images) < 2:
+            raise BadRowError(f"a group of {len(images)} images: nothing to compare")
+        yield from ranking(images, ranks, prompt=prompt)
+        return
+    yield Rating(
+        prompt=prompt,
+        group=text(str(need(row, "prompt_id")), "prompt_id"),
+        image=image(name, row.get(name)),
+        value=-number(need(row, "rank"), "rank"),
+    )

@@ -1,0 +1,322 @@
+"""Import people's labels on the samples of a data set: labels/<name>.parquet, and the pairs that follow from them.
+
+Everything is read and checked before anything appears in the data set. Every answer in the files is a label, a tie, a
+reject with its reason, or counted as skipped.
+"""
+
+import contextlib
+import json
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ppod_data.dataset import Dataset
+from ppod_data.errors import ConfigError
+from ppod_data.files import atomic_create, sha256_file, temporary_beside
+from ppod_data.labels.answers import TIE, Bad, BadRowError, Comparison, Rating, Record, Skipped, each
+from ppod_data.labels.formats import FORMATS, Format
+from ppod_data.labels.match import ForeignImageError, SampleIndex
+from ppod_data.labels.records import is_parquet, label_files, read_records, read_tables, table_records
+from ppod_data.labels.rows import Annotators, Block, Ratings, Row, match_answer, match_many
+from ppod_data.labels.stored import choose_dimension
+from ppod_data.labels.votes import Votes, merge, pair_tables
+from ppod_data.labels.writing import described, publish_once, write_pieces
+from ppod_data.tables import LABELS, PAIRS, check_name, table_writer
+
+_BATCH = 16_384
+_FOREIGN = (
+    "none of the images is a sample of this data set: labels on other images need a data set made for these images, "
+    "with trajectories of their own"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportSummary:
+    """What an import found.
+
+    An answer is one comparison or rating by one source: num_answers = num_preferences + num_ties + num_rejected
+    + num_skipped, where the answers are comparisons; of ratings num_answers = num_ratings + num_rejected + num_skipped.
+    """
+
+    num_records: int
+    num_answers: int
+    num_preferences: int
+    """Labels other than ties."""
+    num_ties: int
+    num_ratings: int
+    num_ratings_alone: int
+    """Ratings that could be compared with no other."""
+    num_rejected: int
+    skipped: dict[str, int]
+    """Answers that were not meant to be labels, by the reason."""
+    num_pairs: int
+    num_undecided: int
+    """Pairs of images whose votes are even: in no pair, unless ties are kept."""
+    num_contradictory: int
+    """Pairs of images with votes for either."""
+    dimension: str
+
+    @property
+    def num_skipped(self) -> int:
+        return sum(self.skipped.values())
+
+
+@dataclass
+class _Found:
+    """The labels so far: those of every dimension as numbers, for the pairs."""
+
+    index: SampleIndex
+    people: Annotators
+    write: Callable[[Block], None]
+    rejects: "_Rejects"
+    ratings: Ratings = field(default_factory=Ratings)
+    skipped: Counter[str] = field(default_factory=Counter)
+    by_dimension: dict[str, list[Votes]] = field(default_factory=dict)
+    num_records: int = 0
+    num_answers: int = 0
+    num_labels: int = 0
+    num_ties: int = 0
+
+    def add(self, block: Block) -> None:
+        self.write(block)
+        self.num_labels += len(block.record)
+        self.num_ties += int((block.votes.label == TIE).sum())
+        codes = block.dimension.dictionary_encode()
+        for code, dimension in enumerate(codes.dictionary.to_pylist()):
+            here = np.asarray(codes.indices) == code
+            one = block.votes if here.all() else _at(block.votes, here)
+            self.by_dimension.setdefault(dimension, []).append(one)
+
+
+def _at(votes: Votes, here: Any) -> Votes:
+    return Votes(a=votes.a[here], b=votes.b[here], label=votes.label[here], votes=votes.votes[here])
+
+
+class _Rejects:
+    """Answers that cannot be labels, as JSON lines in a file: file, record and reason, nothing of the person."""
+
+    def __init__(self, path: Path) -> None:
+        self._out = path.open("w", encoding="utf-8")
+        self.first: str | None = None
+        self.count = self.foreign = 0
+
+    def add(self, record: Record, reason: str, *, foreign: bool = False) -> None:
+        self.count += 1
+        self.foreign += foreign
+        if self.first is None:
+            self.first = f"{record.file}:{record.number}: {reason}"
+        line = {"file": record.file, "record": record.number, "reason": reason}
+        self._out.write(json.dumps(line) + "\n")  # ASCII: a reason may quote what is no Unicode
+
+    def close(self) -> None:
+        self._out.close()
+
+
+def import_labels(
+    dataset: Dataset,
+    path: Path,
+    *,
+    format: str,
+    name: str,
+    license: str = "unknown",
+    dimension: str | None = None,
+    keep_ties: bool = False,
+    skip_bad: bool = False,
+    on_records: Callable[[int], None] = lambda num_records: None,
+) -> ImportSummary:
+    """Write `labels/<name>.parquet` and `pairs/<name>.parquet` from the label file or folder `path`.
+
+    Args:
+        format: one of FORMATS.
+        license: of the labels that name none themselves.
+        dimension: whose labels become pairs; unless given "overall", or the only one.
+        keep_ties: ties enter the pairs as labels of 0.5; else they are in no pair.
+        skip_bad: write answers that cannot be labels to `labels/<name>.rejects.jsonl` instead of stopping.
+        on_records: called with the number of records of every batch that was read.
+
+    Raises:
+        ConfigError: an answer that cannot be a label, images that are no samples, an unknown format or dimension, a
+            table of this name from other labels. Nothing is written then.
+        DamagedError: a file that cannot be read to its end.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
+    check_name(name, "a table of labels")
+    files = label_files(path)
+    labels = dataset.root / "labels" / f"{name}.parquet"
+    pairs = dataset.root / "pairs" / f"{name}.parquet"
+    rejected = dataset.root / "labels" / f"{name}.rejects.jsonl"
+    salt = _salt(dataset)
+    options = {
+        "format": format,
+        "files": {
+            file.relative_to(path).as_posix() if path.is_dir() else file.name: sha256_file(file)
+            for file in files
+        },
+        "fingerprint": dataset.spec.fingerprint,
+        "license": license,
+    }
+    with contextlib.ExitStack() as stack:
+        temporary = [stack.enter_context(temporary_beside(one)) for one in (labels, pairs, rejected)]
+        index = SampleIndex.read(dataset)
+        rejects = _Rejects(temporary[2])
+        stack.callback(rejects.close)
+        schema = described(LABELS, options)
+        with table_writer(temporary[0], schema) as writer:
+
+            def write(block: Block) -> None:
+                table = block.table(index, format, license)
+                writer.write_table(table.replace_schema_metadata(schema.metadata))
+
+            found = _Found(index, Annotators(salt, format), write, rejects)
+            for file in files:
+                _read(file, FORMATS[format], found, on_records)
+            for source, rows in found.ratings.rows().items():
+                for first in range(0, len(rows), _BATCH):
+                    found.add(Block.of(rows[first : first + _BATCH], source))
+        rejects.close()
+        _refuse(found, path, skip_bad)
+        chosen = choose_dimension(sorted(found.by_dimension), dimension)
+        summary = _write_pairs(temporary[1], found, chosen, keep_ties, f"labels:{name}", options)
+        atomic_create(dataset.root / "labels" / ".salt", salt.hex().encode())
+        wanted = [(temporary[0], labels)]
+        wanted += [(temporary[1], pairs)] if summary.num_pairs else []
+        wanted += [(temporary[2], rejected)] if summary.num_rejected else []
+        publish_once(wanted)
+    return summary
+
+
+def _salt(dataset: Dataset) -> bytes:
+    """The secret of the data set's annotators: a hidden file, and so no part of the data set."""
+    path = dataset.root / "labels" / ".salt"
+    return bytes.fromhex(path.read_text()) if path.exists() else secrets.token_bytes(32)
+
+
+def _read(file: Path, format: Format, found: _Found, on_records: Callable[[int], None]) -> None:
+    if not is_parquet(file):
+        _read_records(file, read_records(file), file.parent, format, found, on_records)
+        return
+    first = 1
+    for table in read_tables(file):
+        columns = format.columns(table) if format.columns else None
+        if columns is not None:
+            block, done = match_many(columns, found.index, found.people, file.name, first)
+            others = np.setdiff1d(np.arange(table.num_rows), done, assume_unique=True)
+            found.num_records += len(done)
+            found.num_answers += len(done)
+            if len(done):
+                found.add(block)
+            numbers = others + first
+            rest = table.take(pa.array(others))
+        else:
+            numbers, rest = np.arange(first, first + table.num_rows), table
+        records = (
+            Record(record.value, record.file, int(number))
+            for number, record in zip(numbers, table_records(rest, file.name, 1), strict=True)
+        )
+        if len(numbers):
+            _read_records(file, records, file.parent, format, found, lambda _: None)
+        on_records(table.num_rows)
+        first += table.num_rows
+
+
+def _read_records(
+    file: Path,
+    records: Iterator[Record | tuple[Record, Bad]],
+    folder: Path,
+    format: Format,
+    found: _Found,
+    on_records: Callable[[int], None],
+) -> None:
+    rows: list[Row] = []
+    pending = 0
+    for item in records:
+        record, bad = item if isinstance(item, tuple) else (item, None)
+        found.num_records += 1
+        pending += 1
+        for answer in [bad] if bad else each(record, format.parse):
+            _take(answer, record, folder, found, rows)
+        if len(rows) >= _BATCH:
+            found.add(Block.of(rows, file.name))
+            rows = []
+        if pending == _BATCH:
+            on_records(pending)
+            pending = 0
+    if rows:
+        found.add(Block.of(rows, file.name))
+    on_records(pending)
+
+
+def _take(answer: Any, record: Record, folder: Path, found: _Found, rows: list[Row]) -> None:
+    """One answer: a row, a rating, a reject or a count."""
+    found.num_answers += 1
+    try:
+        match answer:
+            case Comparison():
+                rows.append(match_answer(answer, record, found.index, folder, found.people))
+            case Rating():
+                found.ratings.add(answer, record, found.index, folder, found.people)
+            case Skipped():
+                found.skipped[answer.reason] += 1
+            case Bad():
+                found.rejects.add(record, answer.reason)
+    except BadRowError as error:
+        found.rejects.add(record, str(error), foreign=isinstance(error, ForeignImageError))
+
+
+def _refuse(found: _Found, path: Path, skip_bad: bool) -> None:
+    rejects = found.rejects
+    used = found.num_labels + found.ratings.num_ratings
+    if not used and rejects.foreign and rejects.foreign == rejects.count:
+        raise ConfigError(f"{path}: {rejects.count:,} answers were read, but {_FOREIGN}")
+    if rejects.count and not skip_bad:
+        more = f" (and {rejects.count - 1:,} more)" if rejects.count > 1 else ""
+        raise ConfigError(f"{rejects.first}{more}: correct the file, or leave such rows out with --skip-bad")
+    if not found.num_labels:
+        left = ", ".join(f"{count:,} {reason}" for reason, count in sorted(found.skipped.items()))
+        raise ConfigError(
+            f"{path}: no labels: {found.num_records:,} records, {rejects.count:,} rejected"
+            + (f" (first {rejects.first})" if rejects.first else "")
+            + (f", {left}" if left else "")
+            + ": check that --format is right"
+        )
+
+
+def _write_pairs(
+    path: Path, found: _Found, dimension: str, keep_ties: bool, source: str, options: dict[str, Any]
+) -> ImportSummary:
+    parts = found.by_dimension[dimension]
+    votes = Votes(
+        a=np.concatenate([one.a for one in parts]),
+        b=np.concatenate([one.b for one in parts]),
+        label=np.concatenate([one.label for one in parts]),
+        votes=np.concatenate([one.votes for one in parts]),
+    )
+    merged = merge(votes, keep_ties=keep_ties)
+    summary = ImportSummary(
+        num_records=found.num_records,
+        num_answers=found.num_answers,
+        num_preferences=found.num_labels - found.num_ties,
+        num_ties=found.num_ties,
+        num_ratings=found.ratings.num_ratings,
+        num_ratings_alone=found.ratings.num_alone,
+        num_rejected=found.rejects.count,
+        skipped=dict(sorted(found.skipped.items())),
+        num_pairs=len(merged.chosen),
+        num_undecided=merged.num_undecided,
+        num_contradictory=merged.num_contradictory,
+        dimension=dimension,
+    )
+    made = {
+        **{"labels": source.partition(":")[2], "dimension": dimension, "keep_ties": keep_ties},
+        **{key: options[key] for key in ("format", "fingerprint")},
+        "counts": asdict(summary),
+    }
+    write_pieces(path, PAIRS, pair_tables(merged, found.index, source), made)
+    return summary

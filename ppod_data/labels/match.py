@@ -1,0 +1,126 @@
+"""Which sample of a data set an image in a label file is: by its id, by the hash of its pixels, or by its place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ppod_data.dataset import Dataset
+from ppod_data.images import decode_image, pixels_sha256
+from ppod_data.labels.answers import BadRowError, Image, shown
+from ppod_data.labels.d3po import place
+from ppod_data.memory import is_out_of_memory
+from ppod_data.prompts import prompt_id
+
+_CACHED = 100_000
+_MAX_FILE = 256 << 20
+_AMBIGUOUS = -1
+
+
+class ForeignImageError(BadRowError):
+    """The image is none of the data set's."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampleIndex:
+    """The committed samples of a data set; a sample is its row, from 0, a prompt its number, from 0."""
+
+    ids: Any
+    """Arrow array of the sample ids."""
+    prompts: Any
+    """Arrow array of the prompts, and `prompt_ids` of their ids."""
+    prompt_ids: Any
+    prompt_of: NDArray[np.int32]
+    """The prompt of each sample."""
+    _rows: Mapping[str, int]
+    """Sample ids, hashes of pixels and places."""
+    _prompt_rows: Mapping[str, int]
+    """Prompt ids."""
+    _seen_prompts: dict[str, int | None] = field(default_factory=dict)
+    _seen_files: dict[Path, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, dataset: Dataset) -> "SampleIndex":
+        spec = dataset.spec
+        table = dataset.samples(["sample_id", "prompt_id", "image_index", "image_pixels_sha256"])
+        prompt_rows = {name: row for row, name in enumerate(spec.prompt_ids)}
+        ids = table["sample_id"].to_pylist()
+        prompt_of = np.array([prompt_rows[name] for name in table["prompt_id"].to_pylist()], np.int32)
+        rows: dict[str, int] = {}
+        for row, pixels in enumerate(table["image_pixels_sha256"].to_pylist()):
+            rows[pixels] = _AMBIGUOUS if pixels in rows else row
+        for row, (prompt, k) in enumerate(zip(prompt_of, table["image_index"].to_pylist(), strict=True)):
+            rows[place(int(prompt) + 1, k)] = row
+        rows |= {name: row for row, name in enumerate(ids)}
+        return cls(
+            ids=pa.array(ids, pa.string()),
+            prompts=pa.array(spec.prompts, pa.string()),
+            prompt_ids=pa.array(spec.prompt_ids, pa.string()),
+            prompt_of=prompt_of,
+            _rows=rows,
+            _prompt_rows=prompt_rows,
+        )
+
+    def find(self, image: Image, folder: Path) -> int:
+        """The sample that an image is; files are looked for in `folder`, the label file's own.
+
+        Raises ForeignImageError where it is none, BadRowError where several samples have these pixels or the
+        bytes are no image.
+        """
+        row = self._by_key(image.key)
+        if row is None and image.data is not None:
+            row = self._rows.get(_pixels(image.data))
+        if row is None and image.data is None and image.key is not None:
+            data = image_file(image.key, folder)
+            if data is not None:
+                row = self._rows.get(self._pixels_of_file(data))
+        if row is None:
+            raise ForeignImageError(f"{shown(image.key or 'an image')} is none of the data set's images")
+        if row == _AMBIGUOUS:
+            raise BadRowError("several samples have these pixels: name the image by its sample_id")
+        return row
+
+    def _by_key(self, key: str | None) -> int | None:
+        if key is None:
+            return None
+        if (row := self._rows.get(key)) is not None:
+            return row
+        return self._rows.get(PurePosixPath(key.replace("\\", "/")).name.split(".")[0])
+
+    def _pixels_of_file(self, path: Path) -> str:
+        if path not in self._seen_files:
+            if len(self._seen_files) >= _CACHED:
+                self._seen_files.clear()
+            self._seen_files[path] = _pixels(path.read_bytes())
+        return self._seen_files[path]
+
+    def find_prompt(self, prompt: str) -> int | None:
+        """The number of a prompt; None where it is none of the data set's."""
+        if prompt not in self._seen_prompts:
+            if len(self._seen_prompts) >= _CACHED:
+                self._seen_prompts.clear()
+            self._seen_prompts[prompt] = self._prompt_rows.get(prompt_id(prompt)) if prompt.strip() else None
+        return self._seen_prompts[prompt]
+
+
+def image_file(key: str, folder: Path) -> Path | None:
+    """The file of an image that a key names, inside `folder`; None where there is none."""
+    try:
+        path = (folder / key).resolve()
+        inside = path.is_relative_to(folder.resolve()) and path.is_file()
+        return path if inside and path.stat().st_size <= _MAX_FILE else None
+    except (OSError, ValueError):  # a key may be no possible path
+        return None
+
+
+def _pixels(data: bytes) -> str:
+    try:
+        return pixels_sha256(decode_image(data))
+    except Exception as error:  # Pillow raises many kinds on bytes that are no image
+        if is_out_of_memory(error):
+            raise
+        raise BadRowError(f"an image that cannot be decoded ({type(error).__name__})") from error

@@ -1,0 +1,209 @@
+"""Answers become rows of a label table: matched with the samples, checked, kept as numbers until they are written."""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ppod_data.labels.answers import (
+    TIE,
+    BadRowError,
+    Comparison,
+    Rating,
+    Record,
+)
+from ppod_data.labels.match import SampleIndex
+from ppod_data.labels.votes import Votes
+from ppod_data.tables import LABELS
+
+_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A comparison of two samples, given as rows of the SampleIndex."""
+
+    a: int
+    b: int
+    label: float
+    votes: int
+    """0 where unknown."""
+    annotator: str | None
+    """Hashed."""
+    dimension: str
+    record: int
+    license: str | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Block:
+    """Rows as columns [L]: what one batch of records of one file gave."""
+
+    votes: Votes
+    annotator: Any
+    """Arrow strings, and the dimension and license too."""
+    dimension: Any
+    license: Any
+    record: NDArray[np.int64]
+    file: str
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], file: str) -> "Block":
+        votes = Votes(
+            a=np.array([row.a for row in rows], np.int32),
+            b=np.array([row.b for row in rows], np.int32),
+            label=np.array([row.label for row in rows], np.float64),
+            votes=np.array([row.votes for row in rows], np.int32),
+        )
+        return cls(
+            votes=votes,
+            annotator=pa.array([row.annotator for row in rows], pa.string()),
+            dimension=pa.array([row.dimension for row in rows], pa.string()),
+            license=pa.array([row.license for row in rows], pa.string()),
+            record=np.array([row.record for row in rows], np.int64),
+            file=file,
+        )
+
+    def table(self, index: SampleIndex, source: str, license: str) -> Any:
+        """The rows of labels/<name>.parquet; `license` is that of rows that name none."""
+        count = len(self.record)
+        prompt = pa.array(index.prompt_of[self.votes.a])
+        columns = {
+            "prompt_id": index.prompt_ids.take(prompt),
+            "prompt": index.prompts.take(prompt),
+            "a_id": index.ids.take(pa.array(self.votes.a)),
+            "b_id": index.ids.take(pa.array(self.votes.b)),
+            "label": pa.array(self.votes.label),
+            "votes": pa.array(self.votes.votes, mask=self.votes.votes == 0),
+            "annotator": self.annotator,
+            "dimension": self.dimension,
+            "source": _repeat(source, count),
+            "file": _repeat(self.file, count),
+            "record": pa.array(self.record),
+            "license": pc.fill_null(self.license, license),
+        }
+        return pa.table(columns, schema=LABELS)
+
+
+def _repeat(text: str, count: int) -> Any:
+    return pa.array([text], pa.string()).take(pa.array(np.zeros(count, np.int64)))
+
+
+class Annotators:
+    """Names of annotators, hashed with a secret: the same person has the same hash in one data set, and no other way
+    back to the name than to know the secret."""
+
+    def __init__(self, salt: bytes, source: str) -> None:
+        self._salt, self._source = salt, source
+        self._known: dict[str, str] = {}
+
+    def hash(self, name: str | None) -> str | None:
+        if name is None:
+            return None
+        if name not in self._known:
+            text = f"{self._source}\n{name}".encode()
+            self._known[name] = hmac.new(self._salt, text, hashlib.sha256).hexdigest()[:_DIGITS]
+        return self._known[name]
+
+
+def match_answer(
+    answer: Comparison, record: Record, index: SampleIndex, folder: Path, people: Annotators
+) -> Row:
+    """The row of a comparison. Raises BadRowError for images of other prompts, twice the same, or foreign ones."""
+    a, b = (index.find(image, folder) for image in (answer.a, answer.b))
+    prompt = index.prompt_of[a]
+    if a == b:
+        raise BadRowError("an image compared with itself")
+    if index.prompt_of[b] != prompt:
+        raise BadRowError("images of two prompts")
+    if answer.prompt is not None and index.find_prompt(answer.prompt) != prompt:
+        raise BadRowError("the prompt is not that of the images")
+    return Row(
+        a=a,
+        b=b,
+        label=answer.label,
+        votes=answer.votes or 0,
+        annotator=people.hash(answer.annotator),
+        dimension=answer.dimension,
+        record=record.number,
+        license=answer.license,
+    )
+
+
+def match_many(
+    table: Any, index: SampleIndex, people: Annotators, file: str, first: int
+) -> tuple[Block, Any]:
+    """The block of the rows of a format's `columns` that are plainly good; and their row numbers in the batch."""
+    a, b = (pc.index_in(table[side], value_set=index.ids) for side in ("a", "b"))
+    a, b = (column.combine_chunks() if hasattr(column, "combine_chunks") else column for column in (a, b))
+    a, b = (np.asarray(pc.fill_null(column, -1)).astype(np.int32) for column in (a, b))
+    captions = table["prompt"].combine_chunks().dictionary_encode()
+    numbers = [index.find_prompt(text) for text in captions.dictionary.to_pylist()]
+    prompts = np.array([-1 if number is None else number for number in numbers] + [-1], np.int32)
+    prompt = prompts[np.asarray(pc.fill_null(captions.indices, len(numbers)))]
+    good = (a >= 0) & (b >= 0) & (a != b)
+    good &= (index.prompt_of[a] == index.prompt_of[b]) & (index.prompt_of[a] == prompt)
+    names = table["annotator"].combine_chunks().dictionary_encode()
+    hashes = pa.array([people.hash(name) for name in names.dictionary.to_pylist()], pa.string())
+    rows = np.asarray(table["row"])[good]
+    count = len(rows)
+    block = Block(
+        votes=Votes(
+            a=a[good],
+            b=b[good],
+            label=np.asarray(table["label"])[good],
+            votes=np.ones(count, np.int32),
+        ),
+        annotator=hashes.take(names.indices.filter(pa.array(good))),
+        dimension=_repeat("overall", count),
+        license=pa.nulls(count, pa.string()),
+        record=rows + first,
+        file=file,
+    )
+    return block, rows
+
+
+class Ratings:
+    """Rated images, until all of a group are read: a few dozen bytes an image."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[Any, ...], dict[int, tuple[float, int, str]]] = {}
+        self.num_ratings = 0
+
+    def add(
+        self, answer: Rating, record: Record, index: SampleIndex, folder: Path, people: Annotators
+    ) -> None:
+        """Raises BadRowError for a foreign image, another prompt, or an image that is rated twice in its group."""
+        row = index.find(answer.image, folder)
+        prompt = int(index.prompt_of[row])
+        if answer.prompt is not None and index.find_prompt(answer.prompt) != prompt:
+            raise BadRowError("the prompt is not that of the image")
+        key = (answer.group, prompt, answer.dimension, people.hash(answer.annotator))
+        group = self._groups.setdefault(key, {})
+        if row in group:
+            raise BadRowError("the image is rated twice in its group")
+        group[row] = (answer.value, record.number, record.file)
+        self.num_ratings += 1
+
+    def rows(self) -> dict[str, list[Row]]:
+        """The comparisons of every two images of a group, by the file of the first."""
+        found: dict[str, list[Row]] = {}
+        for (_, _, dimension, annotator), group in self._groups.items():
+            for (a, (x, record, file)), (b, (y, _, _)) in combinations(sorted(group.items()), 2):
+                label = TIE if x == y else float(x > y)
+                row = Row(a, b, label, 1, annotator, dimension, record, None)
+                found.setdefault(file, []).append(row)
+        return found
+
+    @property
+    def num_alone(self) -> int:
+        """Ratings of images that no other image of their group can be compared with."""
+        return sum(len(group) == 1 for group in self._groups.values())

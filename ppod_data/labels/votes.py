@@ -1,0 +1,113 @@
+"""From labels to pairs: all that people said about two images becomes one label.
+
+Legend: L labels, P pairs, N samples.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ppod_data.labels.answers import TIE
+from ppod_data.labels.match import SampleIndex
+from ppod_data.tables import PAIRS
+
+_PIECE = 100_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Votes:
+    """L comparisons of samples, as rows of a SampleIndex."""
+
+    a: NDArray[np.int32]
+    b: NDArray[np.int32]
+    label: NDArray[np.float64]
+    """Probability that a is preferred; 0.5 is a tie."""
+    votes: NDArray[np.int32]
+    """People behind the label; 0 where unknown."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Merged:
+    """P different pairs, each with all its votes; sorted by (chosen or rejected, whichever is the earlier sample)."""
+
+    chosen: NDArray[np.int64]
+    rejected: NDArray[np.int64]
+    label: NDArray[np.float64]
+    """Probability that chosen is preferred, 0.5 to 1."""
+    votes: NDArray[np.int64]
+    """0 where unknown."""
+    num_tied_labels: int
+    """Labels that are ties; without `keep_ties` they are in no pair."""
+    num_undecided: int
+    """Pairs whose votes are even; without `keep_ties` they are left out."""
+    num_contradictory: int
+    """Pairs with votes for either image: their label is the share, not a certainty."""
+
+
+def merge(votes: Votes, *, keep_ties: bool = False) -> Merged:
+    """One label a pair: the mean over its labels, each counted as often as people stand behind it.
+
+    With `keep_ties` a tie is a label of 0.5 like any other, and pairs whose votes are even stay, with 0.5.
+    """
+    tied = votes.label == TIE
+    use = np.ones(len(tied), bool) if keep_ties else ~tied
+    a, b = votes.a[use].astype(np.int64), votes.b[use].astype(np.int64)
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    prefers_low = np.where(a < b, votes.label[use], 1 - votes.label[use])
+    size = int(high.max()) + 1 if len(high) else 1
+    keys, pair = np.unique(low * size + high, return_inverse=True)
+    weight = np.maximum(votes.votes[use], 1).astype(np.float64)
+    total = np.bincount(pair, weight, len(keys))
+    label = np.bincount(pair, weight * prefers_low, len(keys)) / total
+    people = np.bincount(pair, votes.votes[use], len(keys)).astype(np.int64)
+    unknown = np.bincount(pair, votes.votes[use] == 0, len(keys)) > 0
+    contradictory = _any(pair, prefers_low > TIE, len(keys)) & _any(pair, prefers_low < TIE, len(keys))
+    undecided = label == TIE
+    kept = np.ones(len(keys), bool) if keep_ties else ~undecided
+    low, high = keys // size, keys % size
+    low_wins = label >= TIE
+    return Merged(
+        chosen=np.where(low_wins, low, high)[kept],
+        rejected=np.where(low_wins, high, low)[kept],
+        label=np.where(low_wins, label, 1 - label)[kept],
+        votes=np.where(unknown, 0, people)[kept],
+        num_tied_labels=int(tied.sum()),
+        num_undecided=int(undecided.sum()),
+        num_contradictory=int(contradictory.sum()),
+    )
+
+
+def _any(pair: NDArray[np.int64], flags: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = np.bincount(pair, flags, count) > 0
+    return found
+
+
+def pair_tables(merged: Merged, index: SampleIndex, source: str) -> Iterator[Any]:
+    """The rows of pairs/<name>.parquet as Arrow tables, a piece at a time. `source` has no letter that JSON escapes."""
+    for first in range(0, len(merged.chosen), _PIECE):
+        piece = slice(first, first + _PIECE)
+        chosen = index.ids.take(pa.array(merged.chosen[piece]))
+        rejected = index.ids.take(pa.array(merged.rejected[piece]))
+        count = len(chosen)
+        votes = np.minimum(merged.votes[piece], 2**31 - 1)
+        # The canonical JSON of [chosen_id, rejected_id, source], written out: a million of them at once.
+        ids = [
+            hashlib.sha256(f'["{winner}","{loser}","{source}"]'.encode()).hexdigest()[:32]
+            for winner, loser in zip(chosen.to_pylist(), rejected.to_pylist(), strict=True)
+        ]
+        columns = {
+            "pair_id": ids,
+            "prompt_id": index.prompt_ids.take(pa.array(index.prompt_of[merged.chosen[piece]])),
+            "chosen_id": chosen,
+            "rejected_id": rejected,
+            "label": pa.array(merged.label[piece].astype(np.float32)),
+            "margin": pa.nulls(count, pa.float64()),
+            "source": pa.array([source]).take(pa.array(np.zeros(count, np.int64))),
+            "votes": pa.array(votes.astype(np.int32), mask=votes == 0),
+        }
+        yield pa.table(columns, schema=PAIRS)

@@ -1,0 +1,40 @@
+"""Tables that come in pieces, and that are never replaced by others."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ppod_data.errors import ConfigError
+from ppod_data.files import canonical_json, publish_new, sha256_file, sync
+from ppod_data.tables import table_writer
+
+_METADATA = b"ppod"
+
+
+def described(schema: Any, made: Mapping[str, Any]) -> Any:
+    """The schema of a table whose metadata `ppod` says how it was made."""
+    return schema.with_metadata({**schema.metadata, _METADATA: canonical_json(made).encode()})
+
+
+def write_pieces(path: Path, schema: Any, pieces: Iterator[Any], made: Mapping[str, Any]) -> None:
+    """Write the pieces of a table to the temporary file `path`."""
+    schema = described(schema, made)
+    with table_writer(path, schema) as writer:
+        for piece in pieces:
+            writer.write_table(piece.replace_schema_metadata(schema.metadata))
+
+
+def publish_once(wanted: Sequence[tuple[Path, Path]]) -> None:
+    """Give finished temporary files their names; a file that is there already must hold the same bytes.
+
+    Raises ConfigError otherwise, before any of them has its name.
+    """
+    for temporary, path in wanted:
+        if path.exists() and sha256_file(path) != sha256_file(temporary):
+            raise ConfigError(
+                f"{path.parent.name}/{path.name} was made from other labels, or with other options: "
+                "give another --name"
+            )
+    for temporary, path in wanted:
+        sync(temporary)
+        publish_new(temporary, path)

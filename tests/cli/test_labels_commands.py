@@ -1,0 +1,96 @@
+"""The commands on labels, as users run them: import, understand, combine, export, train."""
+
+import csv
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ppod_cli import pair
+
+from ppod_data.dataset import Dataset
+from tests.cli.conftest import Made
+from tests.cli.running import call, run
+from tests.data.toy import files
+
+
+@pytest.fixture(scope="module")
+def labelled(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the data set, and answers.csv: two people judge every two images of a prompt, and agree."""
+    folder = tmp_path_factory.mktemp("labelled")
+    shutil.copytree(made.data, folder / "data")
+    samples = Dataset.open(made.data).samples(["sample_id", "prompt"]).to_pylist()
+    with (folder / "answers.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["prompt", "a", "b", "label", "annotator"])
+        for one, other in itertools.combinations(samples, 2):
+            if one["prompt"] == other["prompt"]:
+                for who in ("anna", "bert"):
+                    writer.writerow([one["prompt"], one["sample_id"], other["sample_id"], "a", who])
+    return folder
+
+
+def succeed(*arguments: object) -> dict[str, Any]:
+    done = call(pair.app, *arguments, "--json")
+    assert done.code == 0, done.stderr
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def test_labels_from_a_file_to_pairs_scores_and_exports(labelled: Path) -> None:
+    data, answers = labelled / "data", labelled / "answers.csv"
+    found = succeed("import", data, answers, "--format", "table", "--name", "people", "--license", "CC0-1.0")
+    assert (found["num_records"], found["num_preferences"], found["num_pairs"]) == (60, 60, 30)
+    assert "labels-people" in (data / "README.md").read_text()
+    found = succeed("agreement", data, "--labels", "people", "--scores", "people")
+    assert found["people"]["raw"] == 1.0 and found["people"]["num_annotators"] == 2
+    assert [one["reward"] for one in found["rewards"]] == ["scenes"]
+    assert found["scores"] == {"name": "people", "num_scored": 12, "num_unjudged": 0}
+    found = succeed("rank", data, "--reward", "people", "--strategy", "all", "--name", "by-people")
+    assert found["num_pairs"] == 30
+    combine = ("combine", data, "--pairs", "people=2", "--pairs", "scenes", "--name", "both")
+    found = succeed(*combine, "--validation-share", "0.5")
+    assert set(found["tables"]) == {"both-train", "both-validation"}
+    for format, out in (("csv", "c.csv"), ("webdataset", "tars")):
+        assert succeed("export", data, "--name", "people", "--format", format, "--out", labelled / out)
+    assert len(list(csv.DictReader((labelled / "c.csv").open()))) == 30
+
+
+def test_what_people_read_says_what_to_do_next(labelled: Path) -> None:
+    shutil.copytree(labelled / "data", labelled / "fresh")
+    done = run("pair", "import", "fresh", "answers.csv", "--format", "table", cwd=labelled)
+    assert done.code == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "fresh/labels/table.parquet: 60 labels from 60 records, 0 of them ties",
+        "fresh/pairs/table.parquet: 30 pairs on overall",
+        "next: ppod-train offline fresh --pairs table --out run",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("import", "data", "no.csv", "--format", "table"), "no.csv: no such file or folder"),
+        (("import", "data", "notes.txt", "--format", "table"), "not a file of labels"),
+        (
+            ("import", "data", "bad.csv", "--format", "table"),
+            "bad.csv:1: 'x' is none of the data set's images",
+        ),
+        (("agreement", "data", "--labels", "none"), "no labels named 'none' here"),
+        (("combine", "data", "--pairs", "scenes=x", "--name", "z"), "'x' is no weight: write NAME=2"),
+        (("export", "data", "--name", "no", "--format", "csv", "--out", "o.csv"), "no pairs named 'no' here"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(
+    labelled: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(labelled)
+    (labelled / "notes.txt").write_text("a\n")
+    good = (labelled / "answers.csv").read_text().splitlines()
+    (labelled / "bad.csv").write_text("\n".join([good[0], ",x,y,a,", *good[1:]]))
+    before = files(labelled)
+    failed = call(pair.app, *arguments)
+    assert failed.code == 2 and message in failed.one_error()
+    assert files(labelled) == before
