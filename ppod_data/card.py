@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from ppod_data.dataset import Dataset
 from ppod_data.files import atomic_write
+from ppod_data.prompts import visible
 from ppod_data.shards import committed_shards
 from ppod_data.spec import GenerationSpec
 
@@ -40,7 +41,7 @@ def card_text(dataset: Dataset) -> str:
         _summary(dataset.spec, num_samples),
         "## Tables\n\n" + "\n".join(_tables(dataset, num_samples)),
         _reading(dataset, num_samples),
-        "## How it was made\n\n" + "\n".join(_settings(dataset)),
+        "## How it was made\n\n" + "\n".join(_settings_rows(dataset)),
         _prompts(dataset.spec.prompts),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -128,7 +129,8 @@ def _first_sample(dataset: Dataset) -> str:
     return first
 
 
-def _settings(dataset: Dataset) -> list[str]:
+def settings(dataset: Dataset) -> dict[str, str]:
+    """How the data set was made, as names and texts for people; what was not given is left out."""
     spec = dataset.spec
     values = {
         "model": spec.model,
@@ -146,9 +148,12 @@ def _settings(dataset: Dataset) -> list[str]:
         "spec fingerprint": spec.fingerprint,
         "licence": dataset.manifest["license"],
     }
-    return ["| option | value |", "|---|---|"] + [
-        f"| {name} | `{_cell(str(value))}` |" for name, value in values.items() if value not in (None, "")
-    ]
+    return {name: visible(str(value)) for name, value in values.items() if value not in (None, "")}
+
+
+def _settings_rows(dataset: Dataset) -> list[str]:
+    rows = [f"| {name} | `{_cell(value)}` |" for name, value in settings(dataset).items()]
+    return ["| option | value |", "|---|---|", *rows]
 
 
 def _cell(text: str) -> str:
@@ -157,6 +162,6 @@ def _cell(text: str) -> str:
 
 
 def _prompts(prompts: Sequence[str]) -> str:
-    shown = "\n".join(f"    {prompt}" for prompt in prompts[:_SHOWN_PROMPTS])
+    shown = "\n".join(f"    {visible(prompt)}" for prompt in prompts[:_SHOWN_PROMPTS])
     more = len(prompts) - _SHOWN_PROMPTS
     return f"## Prompts\n\n{shown}" + (f"\n\nand {more:,} more, in `ppod.json`." if more > 0 else "")
