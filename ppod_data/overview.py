@@ -23,6 +23,7 @@ MAX_COMPARED = 512
 """Images of one prompt that are compared with each other: all pairs of more would take too long."""
 _FOLDERS = ("samples", "trajectories", "scores", "pairs", "log_probs")
 _QUANTILES = {"p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
+_WIDEST = 1e300  # wider ranges have no edges in floating point
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -67,7 +68,7 @@ def histogram(values: NDArray[np.float64], bins: int = BINS) -> dict[str, list[A
     if not len(known):
         return {"edges": [], "counts": []}
     low, high = float(known.min()), float(known.max())
-    if low == high or not math.isfinite(high - low):
+    if not 0 < high - low < _WIDEST:
         return {"edges": [low, high], "counts": [len(known)]}
     counts, edges = np.histogram(known, bins=bins, range=(low, high))
     return {"edges": edges.tolist(), "counts": counts.tolist()}

@@ -44,8 +44,8 @@ def select(
     known = {samples[i]["sample_id"]: i for rows in rows_of.values() for i in rows}
     tables = {name: _pairs(rows, known, rows_of) for name, rows in pairs.items()}
     shown: dict[int, None] = {}
-    for rows in tables.values():
-        for chosen, rejected, *_ in spread(rows, max_images // 4 // max(1, len(tables))):
+    for table in tables.values():
+        for chosen, rejected, *_ in spread(table, max_images // 4 // max(1, len(tables))):
             shown |= {chosen: None, rejected: None}
     rank = next(iter(scores.values()), np.full(len(samples), math.nan))
     spread_rows = [
@@ -64,8 +64,8 @@ def select(
     return Selection(
         rows=chosen_rows,
         pairs={
-            name: spread([pair for pair in rows if pair[0] in here and pair[1] in here], _MAX_PAIRS)
-            for name, rows in tables.items()
+            name: spread([pair for pair in table if pair[0] in here and pair[1] in here], _MAX_PAIRS)
+            for name, table in tables.items()
         },
     )
 

@@ -83,11 +83,7 @@ def _headline(dataset: Dataset, figures: Mapping[str, Any]) -> str:
     missing = spec.num_samples - figures["num_samples"]
     size = f"{spec.width} × {spec.height} pixels"
     shown = [
-        (
-            "images",
-            f"{figures['num_samples']:,}",
-            f"{missing:,} to be made" if missing else f"{spec.width} × {spec.height}",
-        ),
+        ("images", f"{figures['num_samples']:,}", f"{missing:,} to be made" if missing else size),
         ("prompts", f"{len(spec.prompts):,}", f"{spec.num_images_per_prompt:,} images each"),
         ("denoising steps", f"{spec.num_inference_steps}", f"stored: {spec.store_steps}"),
         (
@@ -189,7 +185,8 @@ def _samples(
         return ""
     place = {samples[row]["sample_id"]: row for row in chosen.rows}
     prompts: dict[str, int] = {}
-    images, position = [], {}
+    images: list[dict[str, Any]] = []
+    position: dict[int, int] = {}
     for sample_id, data in read_images(dataset, list(place)):
         row = place[sample_id]
         position[row] = len(images)
@@ -211,7 +208,7 @@ def _samples(
         for name, rows in chosen.pairs.items()
     }
     spec = dataset.spec
-    data = embedded(
+    json = embedded(
         {
             "scores": list(scores),
             "prompts": list(prompts),
@@ -224,7 +221,7 @@ def _samples(
     if len(images) < len(samples):
         note = f"{len(images):,} of {len(samples):,} images, of {_plural(len(prompts), 'prompt')}, best to worst."
     places = '<div class="controls"></div><div class="shown"></div>'
-    return f'<div class="browser"><p class="note">{note}</p>{places}{data}</div>'
+    return f'<div class="browser"><p class="note">{note}</p>{places}{json}</div>'
 
 
 def _prompts(samples: Sequence[Mapping[str, Any]], scores: Mapping[str, NDArray[np.float64]]) -> str:
