@@ -15,7 +15,7 @@ from ppod_data.tables import PAIRS, SAMPLES, SCORES
 
 CROISSANT = "croissant.json"
 _VERSION = "http://mlcommons.org/croissant/1.1"
-_PARQUET = "application/vnd.apache.parquet"
+_PARQUET = "application/x-parquet"  # what mlcroissant knows it by
 _IDS = {"chosen_id": "sample_id", "rejected_id": "sample_id"}
 _CONTEXT = {
     "@language": "en",
