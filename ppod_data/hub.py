@@ -60,7 +60,7 @@ def push_to_hub(
         DamagedError: a file here is not what it says it is.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     api = api or HfApi()
     names, sums = published_names(dataset), local_sums(dataset.root)
@@ -70,7 +70,7 @@ def push_to_hub(
         there = Path(api.hf_hub_download(repository, MANIFEST, repo_type="dataset"))
         if there.read_bytes() != (dataset.root / MANIFEST).read_bytes():
             raise ConfigError(f"{repository}: another data set is there: push to a new repository")
-    except EntryNotFoundError:
+    except RemoteEntryNotFoundError:
         pass
     for name in names:
         check_file(dataset.root / name, name, sums, str(dataset.root / name))
@@ -115,14 +115,14 @@ def pull_from_hub(
         DamagedError: a file is damaged on the Hub.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     api = api or HfApi()
     info = api.dataset_info(repository, revision=revision, files_metadata=True)
     where: dict[str, Any] = {"repo_id": repository, "repo_type": "dataset", "revision": info.sha}
     try:
         manifest = Path(api.hf_hub_download(filename=MANIFEST, **where)).read_bytes()
-    except EntryNotFoundError as error:
+    except RemoteEntryNotFoundError as error:
         raise ConfigError(f"{repository}: not a ppod data set (no {MANIFEST}): check the name") from error
     check_manifest(manifest, repository)
     sizes = {one.rfilename: one.size or 0 for one in info.siblings if is_safe_name(one.rfilename)}

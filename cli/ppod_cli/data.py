@@ -121,6 +121,9 @@ def _say_computed(dataset: str, done: "LogProbsSummary") -> list[str]:
 command(commands, examples=data_views.INFO_EXAMPLES)(data_views.info)
 command(commands, examples=data_views.CARD_EXAMPLES)(data_views.card)
 command(commands, examples=data_views.EXPORT_EXAMPLES)(data_views.export)
+command(commands, examples=data_views.MERGE_EXAMPLES)(data_views.merge)
+command(commands, examples=data_views.PUSH_EXAMPLES)(data_views.push)
+command(commands, examples=data_views.PULL_EXAMPLES)(data_views.pull)
 
 app = entry_point(commands, "ppod-data", out_of_memory="lower --batch-size, or give --compute-dtype bf16")
 

@@ -1,4 +1,4 @@
-"""`ppod-data info`, `card`, `export`: look at a data set, and show it to others."""
+"""`ppod-data info`, `card`, `export`, `merge`, `push`, `pull`: look at a data set, and share it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from ppod_cli.progress import progress
 
 if TYPE_CHECKING:
     from ppod_data.dataset import Dataset
+    from ppod_data.transfer import TransferSummary
 
 INFO_EXAMPLES = (
     "ppod-data info data",
@@ -23,6 +24,25 @@ EXPORT_EXAMPLES = (
     "ppod-data export data --out images",
     "ppod-data export data --out images --layout flat",
 )
+
+MERGE_EXAMPLES = ("ppod-data merge both.json online/stage-01/data online/stage-02/data",)
+PUSH_EXAMPLES = (
+    "ppod-data push data s3://bucket/animals",
+    "ppod-data push data hf://datasets/OWNER/NAME --public",
+)
+PULL_EXAMPLES = (
+    "ppod-data pull s3://bucket/animals data",
+    "ppod-data pull hf://datasets/OWNER/NAME data",
+)
+
+Url = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL",
+        help="hf://datasets/OWNER/NAME, or a folder of any store of fsspec.",
+        show_default=False,
+    ),
+]
 
 
 def info(
@@ -116,6 +136,97 @@ def export(
             f", {done.num_skipped:,} were there" if done.num_skipped else ""
         )
         report({"dataset": dataset, "out": str(out), **dataclasses.asdict(done)}, [line])
+
+
+def merge(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)],
+    datasets: Annotated[
+        list[str], typer.Argument(metavar="DATASET", help="Folders of data sets.", show_default=False)
+    ],
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Name several data sets of one sampler in one small file, which ppod-train offline takes as a DATASET.
+
+    Nothing is copied: the file holds the folders' paths, seen from its own folder.
+    """
+    from ppod_data.files import local_path
+    from ppod_data.merge import merge as merge_datasets
+
+    with summary(as_json) as report:
+        parts = merge_datasets(out, [local_path(dataset) for dataset in datasets])
+        count = sum(part.spec.num_samples for part in parts)
+        report(
+            {"out": str(out), "datasets": datasets, "num_samples": count},
+            [f"{out}: {len(parts)} data sets, {count:,} images", f"next: ppod-train offline {out} --out run"],
+        )
+
+
+def push(
+    dataset: DatasetFolder,
+    url: Url,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository on the Hub visible to everyone.")
+    ] = False,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Copy a data set to a store: checked on the way, and never to be read as whole when it is half there.
+
+    Run the same command again to go on after an interruption, or to add what is new. Stores other than the Hub need
+    their fsspec package: s3fs, gcsfs, adlfs.
+    """
+    from ppod_data.dataset import Dataset
+    from ppod_data.files import local_path
+    from ppod_data.hub import hub_repository, push_to_hub
+    from ppod_data.transfer import published_names
+    from ppod_data.transfer import push as push_files
+
+    with summary(as_json) as report:
+        opened = Dataset.open(local_path(dataset))
+        hub = hub_repository(url)
+        with progress(len(published_names(opened)), "push", "files") as shown:
+
+            def on_file(name: str, size: int) -> None:
+                shown.advance(1)
+
+            done = (
+                push_to_hub(opened, hub[0], private=not public, on_file=on_file)
+                if hub
+                else push_files(opened, url, on_file=on_file)
+            )
+        report({"dataset": dataset, "url": url, **dataclasses.asdict(done)}, [_say_transfer(url, done)])
+
+
+def pull(
+    url: Url,
+    dataset: DatasetFolder,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Copy a data set from a store into a folder; every file is checked, and a damaged one fetched again.
+
+    Run the same command again to go on after an interruption, or to get what is new.
+    """
+    from ppod_data.files import local_path
+    from ppod_data.hub import hub_repository, pull_from_hub
+    from ppod_data.transfer import pull as pull_files
+
+    with summary(as_json) as report:
+        hub, root = hub_repository(url), local_path(dataset)
+        done = pull_from_hub(hub[0], root, revision=hub[1]) if hub else pull_files(url, root)
+        lines = [_say_transfer(dataset, done), f"next: ppod-data info {dataset}"]
+        report({"url": url, "dataset": dataset, **dataclasses.asdict(done)}, lines)
+
+
+def _say_transfer(place: str, done: "TransferSummary") -> str:
+    there = done.num_files - done.num_copied
+    return f"{place}: {done.num_copied:,} files copied ({amount(done.nbytes)})" + (
+        f", {there:,} were there" if there else ""
+    )
 
 
 def _say_info(dataset: "Dataset", figures: Mapping[str, Any]) -> list[str]:
