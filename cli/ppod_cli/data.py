@@ -38,6 +38,14 @@ commands = new_commands(
 )
 
 
+command(commands, examples=data_views.INFO_EXAMPLES)(data_views.info)
+command(commands, examples=data_views.CARD_EXAMPLES)(data_views.card)
+command(commands, examples=data_views.EXPORT_EXAMPLES)(data_views.export)
+command(commands, examples=data_views.MERGE_EXAMPLES)(data_views.merge)
+command(commands, examples=data_views.PUSH_EXAMPLES)(data_views.push)
+command(commands, examples=data_views.PULL_EXAMPLES)(data_views.pull)
+
+
 @command(commands, name="log-probs", examples=_LOG_PROBS_EXAMPLES)
 def log_probs(
     dataset: DatasetFolder,
@@ -117,13 +125,6 @@ def _say_computed(dataset: str, done: "LogProbsSummary") -> list[str]:
         return [line]
     return [line, f"largest difference from the log-probabilities in the samples: {done.max_difference:.3g}"]
 
-
-command(commands, examples=data_views.INFO_EXAMPLES)(data_views.info)
-command(commands, examples=data_views.CARD_EXAMPLES)(data_views.card)
-command(commands, examples=data_views.EXPORT_EXAMPLES)(data_views.export)
-command(commands, examples=data_views.MERGE_EXAMPLES)(data_views.merge)
-command(commands, examples=data_views.PUSH_EXAMPLES)(data_views.push)
-command(commands, examples=data_views.PULL_EXAMPLES)(data_views.pull)
 
 app = entry_point(commands, "ppod-data", out_of_memory="lower --batch-size, or give --compute-dtype bf16")
 

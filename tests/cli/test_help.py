@@ -52,6 +52,11 @@ def test_every_command_of_this_stage_is_there() -> None:
         "ppod-train eval",
         "ppod-train report",
         "ppod-data info",
+        "ppod-data card",
+        "ppod-data export",
+        "ppod-data merge",
+        "ppod-data push",
+        "ppod-data pull",
         "ppod-data log-probs",
     ]
 
