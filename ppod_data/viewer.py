@@ -30,7 +30,7 @@ from ppod_data.selection import Selection, select
 from ppod_data.wording import UNKNOWN, fixed, percent
 
 MAX_IMAGES = 200
-"""Images in a page unless told otherwise: with 256 pixels each, the page is below 5 MB."""
+"""Images in a page unless told otherwise: at most 10 MB in all, which only images of pure noise need."""
 _MAX_SIDE = 256
 """Pixels: larger images are embedded smaller."""
 _KEPT_SIDE = 128

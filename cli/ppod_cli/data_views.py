@@ -59,7 +59,7 @@ def info(
         int,
         typer.Option(
             min=1,
-            help="Images in the page, about 20 kB each, evenly chosen; all where there are fewer.",
+            help="Images in the page, at most 50 kB each, evenly chosen; all where there are fewer.",
             metavar="N",
         ),
     ] = 200,

@@ -116,7 +116,7 @@ def test_large_images_are_embedded_small(tmp_path: Path) -> None:
     _, page = page_of(dataset.root)
     for image in page.data()["images"]:
         data = base64.b64decode(image["src"].removeprefix("data:image/jpeg;base64,"))
-        assert Image.open(io.BytesIO(data)).size == (256, 128) and len(data) < 40_000
+        assert Image.open(io.BytesIO(data)).size == (256, 128) and len(data) < 50_000
 
 
 def test_a_prompt_s_best_and_worst_images_are_chosen() -> None:
