@@ -33,8 +33,8 @@ def local_path(text: str) -> Path:
     url = _URL.match(text)
     if url:
         raise ConfigError(
-            f"{text}: remote stores ({url.group(1)}://) are not supported yet: "
-            "sync the folder and give a local path"
+            f"{text}: only local folders are read and written here, not {url.group(1)}://: "
+            "copy the data set with ppod-data pull and push"
         )
     return Path(text).expanduser()
 

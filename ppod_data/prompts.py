@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ppod_data.errors import ConfigError
 
+_DIRECTION = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+
 
 def normalise(prompt: str) -> str:
     """The prompt in NFC form without white space at its ends. Raises `ConfigError` when nothing is left."""
@@ -27,6 +29,18 @@ def unprintable(prompt: str) -> str | None:
         if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
             return f"U+{ord(character):04X}"
     return None
+
+
+def visible(text: str) -> str:
+    """A stranger's text for people to read: on one line, with \N{REPLACEMENT CHARACTER} for what would not be seen.
+
+    These are control characters, lone surrogates, and the marks that turn the direction of the text after them.
+    """
+    one_line = " ".join(text.split())
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in {"Cc", "Cs"} or c in _DIRECTION else c
+        for c in one_line
+    )
 
 
 def read_prompts(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:

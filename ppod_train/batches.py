@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ppod_data.dataset import latent_rows
+from ppod_data.loading import positions_of_step
 from ppod_data.noise import generator
 from ppod_train.data import TrainingData, read_latents
 from ppod_train.objectives.targets import Targets
@@ -41,13 +42,8 @@ def units_of_step(data: TrainingData, *, step: int, pairs_per_step: int, seed: i
     A run of an endless sequence of permutations, one an epoch: a pure function of (data, seed, step), so that a
     resumed run needs no state.
     """
-    total = len(data.units)
     count = pairs_per_step if data.on_pairs else 2 * pairs_per_step
-    positions = np.arange(step * count, (step + 1) * count)
-    order = {
-        epoch: generator(seed, "epoch", int(epoch)).permutation(total) for epoch in set(positions // total)
-    }
-    return np.array([data.units[order[position // total][position % total]] for position in positions])
+    return data.units[positions_of_step(len(data.units), step=step, count=count, seed=seed)]
 
 
 def trained_prompts(data: TrainingData) -> tuple[str, ...]:

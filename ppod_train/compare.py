@@ -14,12 +14,12 @@ from ppod_data.diffusion.model import load_model
 from ppod_data.files import atomic_write
 from ppod_data.images import encode_png
 from ppod_data.rewards import RewardModel
+from ppod_data.wording import between, between_percent, number, percent
 from ppod_train.eval_files import write_evaluation
 from ppod_train.evaluate import OnBatch, evaluate
 from ppod_train.figures import EvalResult, EvalSettings, Figures
 from ppod_train.grids import before_after_grid
 from ppod_train.report import write_report
-from ppod_train.wording import between, between_percent, number, percent
 
 
 @dataclass(frozen=True, kw_only=True)

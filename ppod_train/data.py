@@ -20,24 +20,11 @@ from ppod_data.dataset import Dataset, latent_rows
 from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.files import canonical_json
+from ppod_data.merge import check_alike, expand
 from ppod_data.spec import GenerationSpec
 from ppod_train.advantages import Rated
 from ppod_train.objectives import Objective
 from ppod_train.reference import reference_log_probs_of
-
-# What data sets that are trained on together must share: the sampler is part of the policy.
-_SHARED = (
-    "scheduler",
-    "negative_prompt",
-    "num_inference_steps",
-    "guidance_scale",
-    "guidance_mode",
-    "ddim_eta",
-    "compute_dtype",
-    "latent_dtype",
-    "store_steps",
-    "latent_shape",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +32,7 @@ class DataSource:
     """Where the data of a run are: the arguments of `open_training_data` that a user gives."""
 
     roots: Sequence[Path]
-    """Folders of data sets."""
+    """Folders of data sets, and files of `ppod_data.merge`."""
     pairs: str
     """Table of pairs, a name under pairs/; read by an objective of pairs."""
     scores: str
@@ -65,7 +52,7 @@ class TrainingData:
 
     datasets: tuple[Dataset, ...]
     spec: GenerationSpec
-    """Of the first data set; what `_SHARED` names holds for all."""
+    """Of the first data set; what `ppod_data.merge.check_alike` compares holds for all."""
     prompts: tuple[str, ...]
     rows: list[dict[str, object]]
     """Where each trajectory is: `Dataset.trajectory_index` rows and the number of their data set."""
@@ -189,10 +176,11 @@ def open_training_data(
 
 def _open_datasets(source: DataSource, objective: Objective) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
     """The data sets, which must be of one sampler, and the chain steps that can be trained on."""
-    datasets = tuple(Dataset.open(root) for root in source.roots)
+    datasets = tuple(Dataset.open(root) for root in expand(source.roots))
     spec = datasets[0].spec
     for dataset in datasets:
-        _check_alike(spec, dataset)
+        check_alike(spec, dataset)
+        _check_complete(dataset)
     stochastic = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic
     steps = tuple(step for step in spec.stored_steps() if stochastic[step])
     if not steps:
@@ -261,13 +249,7 @@ def _latents_before(
     return read
 
 
-def _check_alike(spec: GenerationSpec, dataset: Dataset) -> None:
-    for name in _SHARED:
-        if getattr(dataset.spec, name) != getattr(spec, name):
-            raise ConfigError(
-                f"{dataset.root} was made with {name} {getattr(dataset.spec, name)!r}, the first data set with "
-                f"{getattr(spec, name)!r}: train on data sets of one sampler"
-            )
+def _check_complete(dataset: Dataset) -> None:
     if missing := dataset.missing_shards():
         raise ConfigError(
             f"{dataset.root} lacks {len(missing)} of {dataset.spec.num_shards} shards: "

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ppod_data.wording import number, percent
 from ppod_train.eval_files import sheet_prompts
 from ppod_train.figures import BoolArray, EvalResult, Figures
-from ppod_train.wording import number, percent
 
 Colour = tuple[int, int, int]
 

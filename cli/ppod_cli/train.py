@@ -56,7 +56,10 @@ Out = Annotated[Path, typer.Option(help="Folder for what comes out.", metavar="D
 def offline(
     ctx: typer.Context,
     datasets: Annotated[
-        list[str], typer.Argument(metavar="DATASET", help="Folders of data sets.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="DATASET", help="Folders of data sets, or files of ppod-data merge.", show_default=False
+        ),
     ],
     out: Out,
     pairs: Annotated[
@@ -129,11 +132,12 @@ def offline(
     """
     from ppod_data.dataset import Dataset
     from ppod_data.files import local_path
+    from ppod_data.merge import expand
     from ppod_data.rewards import check_reward_name, load_reward
     from ppod_train.hub import check_repo_id
 
     refuse_workers()
-    roots = [local_path(dataset) for dataset in datasets]
+    roots = expand([local_path(dataset) for dataset in datasets])
     check_reward_name(reward)
     if push_to_hub is not None:
         check_repo_id(push_to_hub)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from html import escape
 
+from ppod_data.wording import number
 from ppod_train.report.words import count
-from ppod_train.wording import number
 
 WIDTH, HEIGHT = 360.0, 200.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 10.0, 14.0, 30.0

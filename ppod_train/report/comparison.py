@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
+from ppod_data.page import table
+from ppod_data.wording import UNKNOWN, number, percent
 from ppod_train.report.curves import over_training
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.rows import interval_chart
 from ppod_train.report.runs import Evaluation, Run
 from ppod_train.report.sections import dots_of
-from ppod_train.report.tables import flattened, table
+from ppod_train.report.tables import flattened
 from ppod_train.report.words import count, two
-from ppod_train.wording import UNKNOWN, number, percent
 
 _DRAWN = ("drift.steps", "drift.median", "drift.p99")
 """They have a chart of their own."""

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ppod_data.wording import number, percent
 from ppod_train.report.charts import NUM_COLOURS, Format, Series, line_chart, smoothed
 from ppod_train.report.records import Record, finite
 from ppod_train.report.runs import Evaluation, Run, Stage
 from ppod_train.report.words import precise_percent, two
-from ppod_train.wording import number, percent
 
 _SMOOTH_FROM = 40
 """Steps from which on a curve is smoothed."""

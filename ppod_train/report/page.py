@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from ppod_data.files import atomic_write
+from ppod_data.page import document
 from ppod_train.report.comparison import comparison, objective, settings_table
 from ppod_train.report.curves import learning_curves, over_training
 from ppod_train.report.runs import Run, read_run
@@ -39,16 +40,13 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
 
 def page(title: str, heading: str, body: str) -> str:
     """The whole document around `body`, which is HTML."""
-    style = (_ASSETS / "report.css").read_text(encoding="utf-8")
-    script = (_ASSETS / "report.js").read_text(encoding="utf-8")
-    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body><main>"
-        f'<header><p class="eyebrow">ppod report</p><h1>{escape(heading)}</h1></header>'
-        f'{body}</main><div id="tip" hidden></div><script>{script}</script></body></html>\n'
+    return document(
+        title=title,
+        eyebrow="ppod report",
+        heading=heading,
+        body=body,
+        style=(_ASSETS / "report.css").read_text(encoding="utf-8"),
+        script=(_ASSETS / "report.js").read_text(encoding="utf-8"),
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from ppod_data.wording import UNKNOWN, number
 from ppod_train.report.charts import Format, caption, short, ticks
-from ppod_train.wording import UNKNOWN, number
 
 
 @dataclass(frozen=True, kw_only=True)

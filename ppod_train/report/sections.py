@@ -2,12 +2,12 @@
 
 from html import escape
 
+from ppod_data.wording import UNKNOWN, number, percent
 from ppod_train.report.charts import Format, Series, legend
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.rows import Dot, interval_chart
 from ppod_train.report.runs import Evaluation, Run
 from ppod_train.report.words import count, duration, two
-from ppod_train.wording import UNKNOWN, number, percent
 
 _BEFORE_COLOUR, _AFTER_COLOUR = 7, 0
 _MAX_ROWS = 30

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from ppod_data.page import table
+from ppod_data.wording import UNKNOWN, number, percent
 from ppod_train.report.charts import Series, line_chart
 from ppod_train.report.curves import (
     FIGURES,
@@ -14,9 +16,7 @@ from ppod_train.report.curves import (
 from ppod_train.report.records import finite, part
 from ppod_train.report.rows import Piece, stacked_chart
 from ppod_train.report.runs import Evaluation, Run, Stage
-from ppod_train.report.tables import table
 from ppod_train.report.words import count, duration, precise_percent, two
-from ppod_train.wording import UNKNOWN, number, percent
 
 _TIMES = (
     ("train", "train", 0),

@@ -1,20 +1,12 @@
-"""Tables of the report, and nested settings as names and texts."""
+"""Nested settings as names and texts."""
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from typing import Any
 
-from ppod_train.wording import UNKNOWN
+from ppod_data.wording import UNKNOWN
 
 _MAX_ITEMS = 24
 """Of a list in a table: prompts may be thousands."""
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts, which scrolls sideways where it is too wide."""
-    top = "".join(f"<th>{escape(text)}</th>" for text in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def flattened(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -6,11 +6,11 @@ Shapes: T steps of the chain.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ppod_data.wording import number
 from ppod_train.report.charts import FIRST_SHADE, NUM_SHADES, Series, line_chart, short
 from ppod_train.report.curves import BAND_KEYS, WITHOUT_BAND, grid
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.words import precise_percent
-from ppod_train.wording import number
 
 
 @dataclass(frozen=True)

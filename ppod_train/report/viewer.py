@@ -6,13 +6,13 @@ evaluation), so that the frames around them are the page's own and follow light,
 
 import base64
 import io
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from PIL import Image
 
+from ppod_data.page import embedded
 from ppod_train.report.records import Record
 from ppod_train.report.runs import Evaluation
 
@@ -33,14 +33,14 @@ def viewer(evaluations: Sequence[Evaluation], first: Evaluation | None) -> str:
     shown = [item for item in shown if item.record["sheet"] == layout]
     fixed = first is not None and first in shown and len(shown) > 1
     choices = [item for item in shown if item is not first] if fixed else shown
-    data = json.dumps(
+    data = embedded(
         {
             "columns": layout["columns"],
             "rows": len(layout["prompts"]),
             "steps": [_step(item, layout) for item in choices],
             "first": _step(first, layout) if fixed and first is not None else None,
         }
-    ).replace("<", "\\u003c")
+    )
     shape = f"aspect-ratio:{layout['width']}/{layout['height']}"
     blocks = "".join(
         _prompt(prompt, row, layout["columns"], first.label if fixed and first else None, shape)
@@ -53,10 +53,7 @@ def viewer(evaluations: Sequence[Evaluation], first: Evaluation | None) -> str:
         else ""
     )
     note = "The same place is the same seed. " + _legend(choices[-1])
-    return (
-        f'<div class="viewer"><p class="note">{note}</p>{slider}{blocks}'
-        f'<script type="application/json">{data}</script></div>'
-    )
+    return f'<div class="viewer"><p class="note">{note}</p>{slider}{blocks}{data}</div>'
 
 
 def _legend(evaluation: Evaluation) -> str:

@@ -1,6 +1,6 @@
-"""Numbers as the report writes them, beside those of `ppod_train.wording`."""
+"""Numbers as the report writes them, beside those of `ppod_data.wording`."""
 
-from ppod_train.wording import number
+from ppod_data.wording import number
 
 _NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
 

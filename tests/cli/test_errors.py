@@ -83,7 +83,11 @@ def test_options_out_of_range(tmp_path: Path, words: list[str], message: str) ->
     [
         ("gen", ["data"], "no prompts: give --prompt TEXT or --prompts FILE"),
         ("gen", [], "Missing argument 'DATASET': see ppod-gen --help"),
-        ("gen", ["s3://bucket/data", "--prompt", "a cat"], "s3://) are not supported yet: sync the folder"),
+        (
+            "gen",
+            ["s3://bucket/data", "--prompt", "a cat"],
+            "only local folders are read and written here, not s3://",
+        ),
         ("score", ["data", "--reward", "scene"], "unknown reward model 'scene': did you mean 'scenes'?"),
         (
             "score",

@@ -95,10 +95,10 @@ def test_a_link_that_was_made_but_reported_as_there_counts_as_made(
 )
 def test_urls_are_refused_by_name(url: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"not supported yet: sync the folder and give a local path"
+        ConfigError, match=r"only local folders .* not [a-z0-9]+://: copy the data set with ppod-data pull"
     ) as error:
         local_path(url)
-    assert url in str(error.value) and f"({url.split('/')[0]}//)" in str(error.value)
+    assert url in str(error.value) and f"not {url.split('/')[0]}//:" in str(error.value)
 
 
 def test_local_paths_pass() -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from ppod_data.errors import ConfigError
+from ppod_data.wording import number
 from ppod_train.eval_files import write_evaluation
 from ppod_train.report import write_report
 from ppod_train.report.charts import Series, line_chart, short, smoothed, thinned, ticks
 from ppod_train.report.runs import read_run
 from ppod_train.report.timesteps import drift_chart, drift_words
 from ppod_train.report.words import count, duration
-from ppod_train.wording import number
 from tests.train.report_cases import EVIL, evaluation, make_run, metrics, parsed, put
 
 

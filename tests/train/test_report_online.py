@@ -51,7 +51,7 @@ def test_report_on_an_online_run_has_every_section(tmp_path: Path) -> None:
     ):
         assert words in page.text
     html = (tmp_path / "report.html").read_text()
-    assert '"label": "stage 2"' in html and html.count("data:image/png;base64,") == 4
+    assert '"label":"stage 2"' in html and html.count("data:image/png;base64,") == 4
     assert html.count('class="mark"') == 2  # before the second and the third stage
 
 

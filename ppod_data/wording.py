@@ -15,6 +15,11 @@ def number(value: float | None, *, digits: int = 3, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{shown}f}".replace("-", _MINUS)
 
 
+def fixed(value: float | None, digits: int = 2) -> str:
+    """Always `digits` digits after the point, and no minus before a zero; an en dash for None."""
+    return UNKNOWN if value is None else f"{value:z.{digits}f}".replace("-", _MINUS)
+
+
 def percent(value: float | None) -> str:
     """A share as a whole percentage."""
     return UNKNOWN if value is None else f"{100 * value:.0f} %"

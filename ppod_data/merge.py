@@ -1,0 +1,99 @@
+"""Several data sets as one for training, without copies: a small JSON file that names the folders of its parts.
+
+The file can be given wherever `ppod-train offline` takes a data set.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppod_data.dataset import Dataset
+from ppod_data.errors import ConfigError
+from ppod_data.files import atomic_write
+from ppod_data.spec import GenerationSpec
+
+_FORMAT, _VERSION = "ppod-merge", 1
+# What data sets that are trained on together must share: the sampler is part of the policy.
+_SHARED = (
+    "scheduler",
+    "negative_prompt",
+    "num_inference_steps",
+    "guidance_scale",
+    "guidance_mode",
+    "ddim_eta",
+    "compute_dtype",
+    "latent_dtype",
+    "store_steps",
+    "latent_shape",
+)
+
+
+def merge(out: Path, roots: Sequence[Path]) -> list[Dataset]:
+    """Write the file `out` that names the data sets in `roots`, relative to its folder; returns them.
+
+    Raises:
+        ConfigError: a part that is no data set, twice the same one, or parts of different samplers.
+    """
+    if out.is_dir():
+        raise ConfigError(f"{out}: a folder is in the way: give the name of a new file, such as {out}.json")
+    datasets = [Dataset.open(root) for root in roots]
+    seen: dict[str, Path] = {}
+    for dataset in datasets:
+        check_alike(datasets[0].spec, dataset)
+        fingerprint = dataset.spec.fingerprint
+        if fingerprint in seen:
+            raise ConfigError(f"{dataset.root} is the same data set as {seen[fingerprint]}: name it once")
+        seen[fingerprint] = dataset.root
+    folder = out.resolve().parent
+    value = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "parts": [os.path.relpath(root.resolve(), folder) for root in roots],
+    }
+    atomic_write(out, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    return datasets
+
+
+def expand(paths: Sequence[Path]) -> list[Path]:
+    """The folders of data sets that `paths` name: themselves, or the parts of a file that `merge` wrote.
+
+    Raises:
+        ConfigError: a file that `merge` did not write.
+    """
+    return [root for path in paths for root in (_parts(path) if path.is_file() else [path])]
+
+
+def check_alike(spec: GenerationSpec, dataset: Dataset) -> None:
+    """Check that the data set was made by the sampler of `spec`.
+
+    Raises:
+        ConfigError: a field of the sampler differs, with both values.
+    """
+    for name in _SHARED:
+        if getattr(dataset.spec, name) != getattr(spec, name):
+            raise ConfigError(
+                f"{dataset.root} was made with {name} {getattr(dataset.spec, name)!r}, the first data set with "
+                f"{getattr(spec, name)!r}: train on data sets of one sampler"
+            )
+
+
+def _parts(path: Path) -> list[Path]:
+    try:
+        value = json.loads(path.read_bytes())
+        if not isinstance(value, dict) or value.get("format") != _FORMAT:
+            raise ValueError("another format")
+        if value.get("version") != _VERSION:
+            raise ConfigError(
+                f"{path}: version {value.get('version')!r}, and this ppod reads {_VERSION}: update ppod"
+            )
+        parts = value["parts"]
+        if not parts or not all(isinstance(part, str) for part in parts):
+            raise ValueError("no parts")
+    except ConfigError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: not a file of ppod-data merge ({error}): give the folder of a data set"
+        ) from error
+    return [path.parent / part for part in parts]

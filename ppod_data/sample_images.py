@@ -1,0 +1,48 @@
+"""The images of some samples, read without those of all the others."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ppod_data.dataset import Dataset
+from ppod_data.errors import DamagedError
+from ppod_data.tables import part_name
+
+
+def read_images(dataset: Dataset, sample_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """The id and the image file (PNG) of each sample, in the data set's order; page checksums are verified.
+
+    Only row groups that hold a wanted sample are read, one at a time. Samples that are not there are left out.
+
+    Raises:
+        DamagedError: a part is cut, or fails a checksum.
+    """
+    wanted = set(sample_ids)
+    spec = dataset.spec
+    for shard in range(spec.num_shards):
+        rows = [row for row, sample_id in enumerate(spec.shard_sample_ids(shard)) if sample_id in wanted]
+        path = dataset.root / "samples" / part_name(shard)
+        if rows and path.exists():
+            yield from _read_rows(path, rows, wanted)
+
+
+def _read_rows(path: Path, rows: Sequence[int], wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            start = 0
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                if any(start <= row < end for row in rows):
+                    table = file.read_row_group(group, columns=["sample_id", "image"])
+                    here = pc.is_in(table["sample_id"], pa.array(sorted(wanted), pa.string()))
+                    for row in table.filter(here).to_pylist():
+                        yield row["sample_id"], row["image"]["bytes"]
+                start = end
+    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DamagedError(
+            f"{path}: damaged, {reason}: remove the file and make or get this part again"
+        ) from error
