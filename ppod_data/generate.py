@@ -75,7 +75,7 @@ def build_spec(
     num_inference_steps: int = 20,
     guidance_scale: float | None = None,
     guidance_mode: str = "batched",
-    ddim_eta: float = 1.0,
+    ddim_eta: float | None = None,
     initial_noise: str = "per-image",
     seed: int = 0,
     stage: int = 0,
@@ -88,7 +88,7 @@ def build_spec(
     """The generation spec of a data set made by `model`, with what the user left open filled in.
 
     guidance_scale: 1 for `scenes`, 5 for Stable Diffusion, 4.5 for its version 3, 3.5 for FLUX.1-dev.
-    batch_size: 64 for images up to 64 pixels, else 8.
+    ddim_eta: 1, or 0.7 for flow-matching models. batch_size: 64 for images up to 64 pixels, else 8.
     images_per_shard: whole batches that make about 256 MiB of latents, at most 512 images.
 
     Raises:
@@ -116,7 +116,7 @@ def build_spec(
         if guidance_scale is not None
         else (1.0 if model.name == "scenes" else model.family.guidance_scale(model.pipeline)),
         guidance_mode=guidance_mode,
-        ddim_eta=ddim_eta,
+        ddim_eta=model.family.noise_level if ddim_eta is None else ddim_eta,
         initial_noise=initial_noise,
         seed=seed,
         stage=stage,

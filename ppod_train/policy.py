@@ -167,7 +167,10 @@ def save_policy(model: DiffusionModel, folder: Path) -> None:
         from diffusers.utils import convert_state_dict_to_diffusers
         from peft.utils import get_peft_model_state_dict
 
-        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(denoiser))
+        layers = get_peft_model_state_dict(denoiser)
+        # The old names have none for joint attention: of a mixed file diffusers loads a part, without a word.
+        if model.family.denoiser == "unet":
+            layers = convert_state_dict_to_diffusers(layers)
         model.pipeline.save_lora_weights(temporary, **{f"{model.family.denoiser}_lora_layers": layers})
     else:
         model.pipeline.save_pretrained(temporary)

@@ -86,8 +86,8 @@ def save_tiny_xl_pipeline(folder: Path, *, seed: int = 0) -> Path:
 FLOW_SHIFT = 3.0
 
 
-def save_tiny_sd3_pipeline(folder: Path, *, seed: int = 0) -> Path:
-    """Write a random StableDiffusion3Pipeline without T5, with the shift of the released models."""
+def save_tiny_sd3_pipeline(folder: Path, *, seed: int = 0, t5: bool = False) -> Path:
+    """Write a random StableDiffusion3Pipeline, with T5 or without, with the shift of the released models."""
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
@@ -110,10 +110,10 @@ def save_tiny_sd3_pipeline(folder: Path, *, seed: int = 0) -> Path:
         vae=_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=CLIPTextModelWithProjection(config),
         text_encoder_2=CLIPTextModelWithProjection(config),
-        text_encoder_3=None,
+        text_encoder_3=_t5(width=32) if t5 else None,
         tokenizer=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer"),
         tokenizer_2=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer-2"),
-        tokenizer_3=None,
+        tokenizer_3=_letter_tokenizer() if t5 else None,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT),
     )
     pipeline.save_pretrained(folder)
@@ -123,7 +123,7 @@ def save_tiny_sd3_pipeline(folder: Path, *, seed: int = 0) -> Path:
 def save_tiny_flux_pipeline(folder: Path, *, seed: int = 0, guidance_embeds: bool = True) -> Path:
     """Write a random FluxPipeline: of FLUX.1-dev's kind, or with `guidance_embeds` False of schnell's."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+    from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(seed)
     pipeline = FluxPipeline(
@@ -141,15 +141,20 @@ def save_tiny_flux_pipeline(folder: Path, *, seed: int = 0, guidance_embeds: boo
         ),
         vae=_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=CLIPTextModel(CLIPTextConfig(**_TEXT, num_hidden_layers=1)),
-        text_encoder_2=T5EncoderModel(
-            T5Config(vocab_size=259, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-        ),
+        text_encoder_2=_t5(width=16),
         tokenizer=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer"),
         tokenizer_2=_letter_tokenizer(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT, use_dynamic_shifting=guidance_embeds),
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def _t5(width: int) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(vocab_size=259, d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    return T5EncoderModel(config)
 
 
 def _letter_tokenizer() -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ppod_data.diffusion import flux, stable_diffusion, stable_diffusion_3, stable_diffusion_xl, unet
+from ppod_data.diffusion import flow, flux, stable_diffusion, stable_diffusion_3, stable_diffusion_xl, unet
 from ppod_data.diffusion.condition import Condition
 
 
@@ -34,6 +34,8 @@ class Family:
     """pipeline -> what `schedule.chain_config` makes a spec's scheduler of."""
     guidance_scale: Callable[[Any], float]
     """pipeline -> the default."""
+    noise_level: float
+    """The default of `ddim_eta`."""
     lora_targets: tuple[str, ...]
     """The denoiser's attention projections."""
 
@@ -53,6 +55,7 @@ FAMILIES: Mapping[str, Family] = {
         latent_shape=unet.latent_shape,
         scheduler_config=unet.scheduler_config,
         guidance_scale=unet.guidance_scale,
+        noise_level=unet.NOISE_LEVEL,
         lora_targets=_ATTENTION,
     ),
     "StableDiffusionXLPipeline": Family(
@@ -66,6 +69,7 @@ FAMILIES: Mapping[str, Family] = {
         latent_shape=unet.latent_shape,
         scheduler_config=unet.scheduler_config,
         guidance_scale=unet.guidance_scale,
+        noise_level=unet.NOISE_LEVEL,
         lora_targets=_ATTENTION,
     ),
     "StableDiffusion3Pipeline": Family(
@@ -79,6 +83,7 @@ FAMILIES: Mapping[str, Family] = {
         latent_shape=stable_diffusion_3.latent_shape,
         scheduler_config=stable_diffusion_3.scheduler_config,
         guidance_scale=stable_diffusion_3.guidance_scale,
+        noise_level=flow.NOISE_LEVEL,
         lora_targets=_JOINT_ATTENTION,
     ),
     "FluxPipeline": Family(
@@ -92,6 +97,7 @@ FAMILIES: Mapping[str, Family] = {
         latent_shape=flux.latent_shape,
         scheduler_config=flux.scheduler_config,
         guidance_scale=flux.guidance_scale,
+        noise_level=flow.NOISE_LEVEL,
         lora_targets=_JOINT_ATTENTION,
     ),
 }

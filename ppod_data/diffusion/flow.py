@@ -23,8 +23,8 @@ import torch
 
 from ppod_data.errors import ConfigError
 
-FLOW_KEYS = frozenset({"num_train_timesteps", "sigmas"})
-"""What a spec's scheduler holds for a flow-matching model."""
+NOISE_LEVEL = 0.7
+"""a by default, as in Flow-GRPO."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

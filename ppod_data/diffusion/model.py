@@ -253,14 +253,26 @@ def keep_lora_exact(denoiser: Any, file: Path) -> None:
     """Give loaded LoRA weights the file's values in fp32 again: diffusers rounds them to the pipeline's precision.
 
     Training keeps LoRA in fp32 over half-precision weights; sampling with rounded ones would be another policy.
+
+    Raises:
+        ValueError: the file has weights that were not loaded, which diffusers may pass over in silence.
     """
     from safetensors.torch import load_file
 
     exact = {lora_name(key): value for key, value in load_file(file).items()}
+    left = {
+        name
+        for name in exact
+        if name.endswith((".lora_A", ".lora_B")) and not name.startswith("text_encoder")
+    }
     for name, parameter in denoiser.named_parameters():
-        value = exact.get(re.sub(r"(lora_[AB])\.\w+\.weight$", r"\1", name))
+        place = re.sub(r"(lora_[AB])\.\w+\.weight$", r"\1", name)
+        value = exact.get(place)
+        left.discard(place)
         if value is not None and value.shape == parameter.shape:
             parameter.data = value.to(parameter.device, torch.float32)
+    if left:
+        raise ValueError(f"diffusers did not load {min(left)}")
 
 
 def lora_name(key: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 import torch
 
 from ppod_data.diffusion.ddim import build_ddim_schedule
-from ppod_data.diffusion.flow import FLOW_KEYS, build_flow_schedule, flow_chain
+from ppod_data.diffusion.flow import build_flow_schedule, flow_chain
 
 
 class Schedule(Protocol):
@@ -60,6 +60,6 @@ def build_schedule(config: Mapping[str, Any], num_inference_steps: int, noise_le
     Raises:
         ConfigError: an option that a recorded chain cannot have, by name.
     """
-    if config.keys() >= FLOW_KEYS:
+    if "sigmas" in config:
         return build_flow_schedule(config, num_inference_steps, noise_level)
     return build_ddim_schedule(config, num_inference_steps, noise_level)

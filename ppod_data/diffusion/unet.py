@@ -4,6 +4,9 @@ from typing import Any
 
 from ppod_data.diffusion.ddim import ddim_config
 
+NOISE_LEVEL = 1.0
+"""DDIM's η by default: the most variance, and what DDPO, DPOK and D3PO use."""
+
 
 def latent_shape(pipeline: Any) -> tuple[int, int, int]:
     """(C, H, W) of an image of the pipeline's own size."""
