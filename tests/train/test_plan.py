@@ -20,7 +20,12 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.plan import plan_training
 from ppod_train.policy import trainable_parameters
 from ppod_train.settings import TrainSettings
-from tests.full_size import save_stable_diffusion_15, save_stable_diffusion_xl
+from tests.full_size import (
+    save_flux_1_dev,
+    save_stable_diffusion_3,
+    save_stable_diffusion_15,
+    save_stable_diffusion_xl,
+)
 from tests.pipelines import (
     save_tiny_flux_pipeline,
     save_tiny_pipeline,
@@ -103,6 +108,8 @@ FULL_SIZE: Mapping[str, tuple[Any, dict[str, int]]] = {
             "text_encoder_2": 694_659_840,
         },
     ),
+    "sd-3": (save_stable_diffusion_3, {"transformer": 2_028_328_000, "text_encoder_2": 694_659_840}),
+    "flux": (save_flux_1_dev, {"transformer": 11_901_408_320, "text_encoder_2": 4_762_310_656}),
 }
 
 
