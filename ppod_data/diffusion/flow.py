@@ -151,11 +151,15 @@ def build_flow_schedule(
     """
     if not 0 < noise_level <= 1:
         raise ConfigError(f"ddim_eta must be in (0, 1], not {noise_level}: with 0 the chain has no density")
-    sigmas = chain["sigmas"]
+    sigmas, scale = chain["sigmas"], chain.get("num_train_timesteps")
+    if not isinstance(scale, int) or scale < 1:
+        raise ConfigError(
+            f"the scheduler's num_train_timesteps must be a whole number above 0, not {scale!r}"
+        )
     falling = (
         isinstance(sigmas, list)
         and len(sigmas) == num_inference_steps + 1 >= 3
-        and all(isinstance(sigma, float) for sigma in sigmas)
+        and all(isinstance(sigma, (int, float)) for sigma in sigmas)
         and all(before > after for before, after in pairwise(sigmas))
         and sigmas[0] <= 1
         and sigmas[-1] == 0
@@ -176,7 +180,7 @@ def build_flow_schedule(
         columns["std"].append(g * math.sqrt(step))
     sigma = torch.tensor(sigmas[:-1], dtype=torch.float32)
     return FlowSchedule(
-        timesteps=sigma * chain["num_train_timesteps"],
+        timesteps=sigma * scale,
         sigma=sigma,
         **{name: torch.tensor(values, dtype=torch.float32) for name, values in columns.items()},
     )

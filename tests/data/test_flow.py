@@ -177,6 +177,8 @@ def test_the_forward_process_is_diffusers_own() -> None:
         ({"sigmas": [1.5, 0.5, 0.0]}, 2, 0.7, "at most 1"),
         ({"sigmas": [1.0, 0.5, 0.1]}, 2, 0.7, "to 0"),
         ({"sigmas": "1, 0.5, 0"}, 2, 0.7, "no chain"),
+        ({"sigmas": [1.0, "0.5", 0.0]}, 2, 0.7, "no chain"),
+        ({"sigmas": [1.0, 0.5, 0.0], "num_train_timesteps": "1000"}, 2, 0.7, "num_train_timesteps"),
         ({"sigmas": [1.0, 0.5, 0.0]}, 2, 0.0, "ddim_eta"),
         ({"sigmas": [1.0, 0.5, 0.0]}, 2, 1.1, "ddim_eta"),
     ],
@@ -185,7 +187,7 @@ def test_what_is_no_chain_is_refused_by_name(
     chain: dict[str, Any], num_steps: int, noise_level: float, named: str
 ) -> None:
     with pytest.raises(ConfigError, match=named):
-        build_schedule(chain | {"num_train_timesteps": 1000}, num_steps, noise_level)
+        build_schedule({"num_train_timesteps": 1000} | chain, num_steps, noise_level)
 
 
 def test_what_makes_no_chain_is_refused_by_name() -> None:

@@ -17,7 +17,7 @@ from ppod_data.generate import build_spec, prepare_sampler, sample_batch, sample
 from ppod_data.log_probs import compute_log_probs
 from ppod_data.noise import standard_normal
 from ppod_data.spec import GenerationSpec
-from ppod_train.policy import reference_network, save_policy, trainable_parameters
+from ppod_train.policy import reference_network, save_policy, start_from, trainable_parameters
 from ppod_train.settings import TrainSettings
 from ppod_train.train import train_offline
 from tests.pipelines import (
@@ -211,6 +211,24 @@ def test_all_weights_train_and_the_pipeline_loads(pipeline: Path, guided: Path, 
         for loaded in (model, again, load_model(str(pipeline)))
     )
     assert mine == theirs != old
+
+
+@pytest.mark.parametrize("lora_rank", [4, 0])
+def test_training_goes_on_from_a_saved_policy(pipeline: Path, lora_rank: int, tmp_path: Path) -> None:
+    """The policy of an earlier run, LoRA or all weights, is the one that starts, to the last bit."""
+    saved, again = load_model(str(pipeline)), load_model(str(pipeline))
+    parameters = trainable_parameters(saved, lora_rank=lora_rank, seed=0)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter += 0.01
+    save_policy(saved, tmp_path / "policy")
+    trainable_parameters(again, lora_rank=lora_rank, seed=1)
+    adapter = str(tmp_path / "policy") if lora_rank else None
+    whole = str(pipeline) if lora_rank else str(tmp_path / "policy")
+    assert start_from(again, tmp_path / "policy") == load_model(whole, adapter=adapter).fingerprint
+    asked = some_inputs(saved)
+    with torch.no_grad():
+        assert torch.equal(network(saved)(*asked), network(again)(*asked))
 
 
 def test_xl_sees_every_condition_that_it_adds(tmp_path: Path) -> None:
