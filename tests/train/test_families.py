@@ -17,6 +17,10 @@ from ppod_data.generate import build_spec, prepare_sampler, sample_batch, sample
 from ppod_data.log_probs import compute_log_probs
 from ppod_data.noise import standard_normal
 from ppod_data.spec import GenerationSpec
+from ppod_train.evaluate import evaluate
+from ppod_train.figures import EvalSettings
+from ppod_train.online import train_online
+from ppod_train.online_settings import OnlineSettings, PolicySource
 from ppod_train.policy import reference_network, save_policy, start_from, trainable_parameters
 from ppod_train.settings import TrainSettings
 from ppod_train.train import train_offline
@@ -26,7 +30,7 @@ from tests.pipelines import (
     save_tiny_sd3_pipeline,
     save_tiny_xl_pipeline,
 )
-from tests.train.conftest import record, source_of
+from tests.train.conftest import PROMPTS, Redness, record, source_of
 
 V_PREDICTION = {
     "prediction_type": "v_prediction",
@@ -211,6 +215,33 @@ def test_all_weights_train_and_the_pipeline_loads(pipeline: Path, guided: Path, 
         for loaded in (model, again, load_model(str(pipeline)))
     )
     assert mine == theirs != old
+
+
+@pytest.mark.parametrize("name", ["sd-3", "flux"])
+def test_flow_models_train_online_and_are_evaluated(name: str, tmp_path: Path) -> None:
+    """Two stages with the default guidance and noise; the policy, loaded, is evaluated against the reference."""
+    folder, out = str(SAVERS[name](tmp_path / name)), tmp_path / "online"
+    train = replace(SETTINGS, num_train_steps=2, objective="ppod")
+    summary = train_online(
+        out,
+        OnlineSettings(num_stages=2, num_pairs_per_prompt=4, eval_images_per_prompt=0, train=train),
+        reference=PolicySource(model=folder),
+        build_spec=partial(
+            build_spec, prompts=PROMPTS, num_images_per_prompt=4, num_inference_steps=4, batch_size=4
+        ),
+        load=lambda source: load_model(source.model, adapter=source.adapter),
+        reward=Redness(),
+    )
+    assert summary.stages == 2
+    settings = EvalSettings(prompts=PROMPTS, num_images_per_prompt=2, num_inference_steps=4)
+    before = evaluate(load_model(folder), Redness(), settings)
+    policy = load_model(folder, adapter=str(out / summary.policy))
+    after = evaluate(policy, Redness(), settings, baseline=before)
+    assert (after.settings.ddim_eta, after.settings.guidance_scale) == (
+        0.7,
+        policy.family.guidance_scale(policy.pipeline),
+    )
+    assert after.overall.reward_mean != before.overall.reward_mean and after.overall.gain is not None
 
 
 @pytest.mark.parametrize("lora_rank", [4, 0])
