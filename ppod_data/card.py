@@ -181,12 +181,13 @@ def _first_sample(dataset: Dataset) -> str:
 def settings(dataset: Dataset) -> dict[str, str]:
     """How the data set was made, as names and texts for people; what was not given is left out."""
     spec = dataset.spec
+    chain = "flow matching" if spec.is_flow_matching else "DDIM"
     values = {
         "model": spec.model,
         "revision": spec.revision,
         "adapter": spec.adapter,
         "policy fingerprint": spec.policy_fingerprint,
-        "scheduler": f"DDIM, {spec.num_inference_steps} steps, ddim_eta {spec.ddim_eta}",
+        "scheduler": f"{chain}, {spec.num_inference_steps} steps, ddim_eta {spec.ddim_eta}",
         "guidance scale": f"{spec.guidance_scale} ({spec.guidance_mode})",
         "negative prompt": spec.negative_prompt,
         "image size": f"{spec.width} x {spec.height} pixels",

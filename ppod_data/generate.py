@@ -28,7 +28,7 @@ from ppod_data.diffusion.model import (
     network,
 )
 from ppod_data.diffusion.sampling import Chain, sample_chain
-from ppod_data.diffusion.schedule import DDIMSchedule, build_schedule
+from ppod_data.diffusion.schedule import Schedule, build_schedule, chain_config
 from ppod_data.environment import environment
 from ppod_data.errors import ConfigError, NonFiniteError
 from ppod_data.files import atomic_write, canonical_json
@@ -62,7 +62,7 @@ class Sampler:
 
     model: DiffusionModel
     network: Network
-    schedule: DDIMSchedule
+    schedule: Schedule
     conditioning: Conditioning
 
 
@@ -75,7 +75,7 @@ def build_spec(
     num_inference_steps: int = 20,
     guidance_scale: float | None = None,
     guidance_mode: str = "batched",
-    ddim_eta: float = 1.0,
+    ddim_eta: float | None = None,
     initial_noise: str = "per-image",
     seed: int = 0,
     stage: int = 0,
@@ -87,7 +87,8 @@ def build_spec(
 ) -> GenerationSpec:
     """The generation spec of a data set made by `model`, with what the user left open filled in.
 
-    guidance_scale: 1 for `scenes`, 5 for other models. batch_size: 64 for images up to 64 pixels, else 8.
+    guidance_scale: 1 for `scenes`, 5 for Stable Diffusion, 4.5 for its version 3, 3.5 for FLUX.1-dev.
+    ddim_eta: 1, or 0.7 for flow-matching models. batch_size: 64 for images up to 64 pixels, else 8.
     images_per_shard: whole batches that make about 256 MiB of latents, at most 512 images.
 
     Raises:
@@ -106,16 +107,16 @@ def build_spec(
         revision=model.revision,
         adapter=model.adapter,
         policy_fingerprint=model.fingerprint,
-        scheduler=model.scheduler_config,
+        scheduler=chain_config(model.scheduler_config, num_inference_steps),
         prompts=tuple(prompts),
         negative_prompt=negative_prompt,
         num_images_per_prompt=num_images_per_prompt,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale
         if guidance_scale is not None
-        else (1.0 if model.name == "scenes" else 5.0),
+        else (1.0 if model.name == "scenes" else model.family.guidance_scale(model.pipeline)),
         guidance_mode=guidance_mode,
-        ddim_eta=ddim_eta,
+        ddim_eta=model.family.noise_level if ddim_eta is None else ddim_eta,
         initial_noise=initial_noise,
         seed=seed,
         stage=stage,
@@ -277,7 +278,7 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
                 seed=spec.seed,
                 image_png=encode_png(images[row]),
                 image_pixels_sha256=pixels_sha256(images[row]),
-                timesteps=sampler.schedule.timesteps.tolist(),
+                timesteps=sampler.schedule.timesteps.round().int().tolist(),
                 stochastic=stochastic,
                 log_probs=[
                     value if known else None for value, known in zip(log_probs[row], stochastic, strict=True)

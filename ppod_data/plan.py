@@ -20,6 +20,7 @@ from ppod_data.diffusion.guidance import guided_prediction
 from ppod_data.diffusion.model import (
     DTYPES,
     DiffusionModel,
+    calls_per_prediction,
     decode_images,
     decode_pixels,
     embed_prompts,
@@ -38,7 +39,7 @@ class GenerationPlan:
     num_samples: int
     num_shards: int
     network_calls: int
-    """Network evaluations of one latent: samples × steps, twice that under guidance."""
+    """Network evaluations of one latent: samples × steps, twice that under classifier-free guidance."""
     latent_bytes: int
     """Of the trajectories; images and tables come on top (`image_bytes`)."""
     image_bytes: int
@@ -54,17 +55,15 @@ class GenerationPlan:
 
 def plan_generation(model: DiffusionModel, spec: GenerationSpec) -> GenerationPlan:
     """The estimate for making a spec's data set with `model`, a skeleton."""
-    pipeline_bytes = tensor_bytes(
-        parameter
-        for part in ("unet", "vae", *model.family.text_encoders)
-        for parameter in getattr(model.pipeline, part).parameters()
-    )
+    pipeline_bytes = tensor_bytes(parameter for part in model.parts for parameter in part.parameters())
     _, sample_bytes = call_bytes(model, spec, min(spec.batch_size, spec.num_samples), with_graph=False)
     decoding = decode_bytes(model, spec)
     return GenerationPlan(
         num_samples=spec.num_samples,
         num_shards=spec.num_shards,
-        network_calls=spec.num_samples * spec.num_inference_steps * (2 if spec.guidance_scale > 1 else 1),
+        network_calls=spec.num_samples
+        * spec.num_inference_steps
+        * calls_per_prediction(model, spec.guidance_scale),
         latent_bytes=spec.num_samples * _stored_bytes(spec),
         image_bytes=spec.num_samples * spec.height * spec.width * 3,
         pipeline_bytes=pipeline_bytes,
@@ -122,7 +121,7 @@ def call_bytes(
     with (
         attention_without_scores(),
         torch.set_grad_enabled(with_graph),
-        LiveBytes([*model.pipeline.unet.parameters(), latents, index]) as live,
+        LiveBytes([*model.denoiser.parameters(), latents, index]) as live,
     ):
         prediction = guided_prediction(
             network(model),

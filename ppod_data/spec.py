@@ -60,7 +60,7 @@ class GenerationSpec:
     policy_fingerprint: str
     """What the policy is: the sha256 over its weight files and configurations."""
     scheduler: Mapping[str, Any]
-    """The scheduler's full configuration, plain JSON values."""
+    """The DDIM scheduler's full configuration, or the sigmas of a flow-matching chain; plain JSON values."""
     prompts: tuple[str, ...]
     negative_prompt: str
     num_images_per_prompt: int
@@ -69,6 +69,7 @@ class GenerationSpec:
     guidance_mode: str
     """"batched" (one call, halves [unconditional, conditional]) or "sequential" (two calls)."""
     ddim_eta: float
+    """The noise of a step, above 0: DDIM's η, or the noise level a of a flow-matching chain."""
     initial_noise: str
     """"per-image", or "per-prompt": the K images of a prompt start from one x_T."""
     seed: int
@@ -107,6 +108,11 @@ class GenerationSpec:
     def prompt_ids(self) -> tuple[str, ...]:
         """The id of each prompt, in the prompts' order."""
         return tuple(prompt_id(prompt) for prompt in self.prompts)
+
+    @property
+    def is_flow_matching(self) -> bool:
+        """Whether the chain is a flow-matching model's: its scheduler is a list of sigmas, not a configuration."""
+        return "sigmas" in self.scheduler
 
     @property
     def num_samples(self) -> int:

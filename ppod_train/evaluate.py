@@ -52,7 +52,12 @@ def evaluate(
         NonFiniteError: a score that is NaN or infinite.
     """
     spec = eval_spec(model, settings)
-    filled = replace(settings, guidance_scale=spec.guidance_scale, batch_size=spec.batch_size)
+    filled = replace(
+        settings,
+        guidance_scale=spec.guidance_scale,
+        ddim_eta=spec.ddim_eta,
+        batch_size=spec.batch_size,
+    )
     if baseline is not None:
         check_same_images(baseline.settings, filled)
     measurements = measure(

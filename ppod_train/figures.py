@@ -77,7 +77,7 @@ class EvalSettings:
     num_images_per_prompt: int = 64
     num_inference_steps: int = 20
     guidance_scale: float | None = None
-    ddim_eta: float = 1.0
+    ddim_eta: float | None = None
     seed: int = 0
     batch_size: int | None = None
     """Images sampled and scored at a time; the last bits of an image depend on it."""

@@ -8,8 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from ppod_data.diffusion.ddim import kl_divergence, log_prob
-from ppod_data.diffusion.forward import noised_latents, prediction_target
+from ppod_data.diffusion.gaussian import kl_divergence, log_prob
 from ppod_data.diffusion.guidance import Network
 from ppod_data.diffusion.replay import replay_mean
 from ppod_data.generate import Sampler
@@ -71,11 +70,11 @@ def denoising_scores(
         step_index = batch.step_index[columns]
         final, drawn = batch.latents[-1, rows], noise[columns]
         prediction = network(
-            noised_latents(sampler.schedule, step_index, final, drawn),
+            sampler.schedule.noised(step_index, final, drawn),
             sampler.schedule.timesteps[step_index],
             sampler.conditioning.of(batch.prompt_index[rows]),
         )
-        target = prediction_target(sampler.schedule, step_index, final, drawn)
+        target = sampler.schedule.target(step_index, final, drawn)
         error = prediction.to(torch.promote_types(prediction.dtype, target.dtype)) - target
         return StepValues(-0.5 * (error * error).flatten(1).double().mean(dim=1))
 

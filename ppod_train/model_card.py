@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ppod_data.files import atomic_write
+from ppod_data.wording import UNKNOWN, between, number, percent
 from ppod_train.eval_files import read_evaluation
 from ppod_train.figures import Figures
 from ppod_train.run_folder import evaluation_folder
 from ppod_train.settings import TrainSettings
-from ppod_train.wording import UNKNOWN, between, number, percent
 
 _SHOWN_PROMPTS = 20
 

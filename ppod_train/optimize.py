@@ -141,7 +141,7 @@ def graph_bytes_per_evaluation(sampler: Sampler, data: TrainingData) -> int:
     """
     batch = load_batch(data, data.units[:1], data.steps[:1], sampler.model.device)
     index = torch.zeros(1, dtype=torch.int64, device=sampler.model.device)
-    with LiveBytes(sampler.model.pipeline.unet.parameters()) as live:
+    with LiveBytes(sampler.model.denoiser.parameters()) as live:
         values = batch_log_probs(data.spec, sampler, batch)(index, index)
         kept = int(live.now)
     del values  # its graph is what was counted

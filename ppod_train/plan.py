@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ppod_data.diffusion.model import DiffusionModel
+from ppod_data.diffusion.model import DiffusionModel, calls_per_prediction
 from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.plan import GenerationPlan, call_bytes, plan_generation, tensor_bytes
 from ppod_data.spec import GenerationSpec
@@ -47,8 +47,7 @@ class TrainingPlan:
 def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSettings) -> TrainingPlan:
     """The estimate for training `model`, a skeleton, which is made trainable in place, on data of a spec."""
     generation = plan_generation(model, spec)
-    unet = model.pipeline.unet
-    network_bytes = tensor_bytes(unet.parameters())
+    network_bytes = tensor_bytes(model.denoiser.parameters())
     with torch.device(model.device):
         parameters = trainable_parameters(
             model,
@@ -72,7 +71,7 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     if one_pass:
         update_bytes += whole_graph - graph
     judging = max(generation.sample_bytes, generation.decode_bytes) if settings.eval_every else 0
-    halves = 2 if spec.guidance_scale > 1 else 1
+    halves = calls_per_prediction(model, spec.guidance_scale)
     images = settings.eval_images_per_prompt * len(spec.prompts)
     num_evals = 1 + settings.num_train_steps // settings.eval_every if settings.eval_every else 0
     return TrainingPlan(

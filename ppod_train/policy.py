@@ -24,8 +24,7 @@ from ppod_data.diffusion.model import (
 )
 from ppod_data.errors import ConfigError
 
-_UNET_FILE = "diffusion_pytorch_model.safetensors"
-_LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+_WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 def trainable_parameters(
@@ -43,8 +42,8 @@ def trainable_parameters(
     Raises:
         ConfigError: a model that has an adapter already; all weights in half precision.
     """
-    unet = model.pipeline.unet
-    if getattr(unet, "peft_config", None):
+    denoiser = model.denoiser
+    if getattr(denoiser, "peft_config", None):
         raise ConfigError(
             f"{model.name} has the adapter {model.adapter}: training starts from a whole pipeline; give the model "
             "without an adapter, and its log-probabilities by `ppod-data log-probs`"
@@ -54,20 +53,25 @@ def trainable_parameters(
             raise ConfigError(
                 f"all weights train in fp32 only, not {model.compute_dtype}: use LoRA, or fp32 data"
             )
-        unet.requires_grad_(True)
+        denoiser.requires_grad_(True)
     else:
         from peft import LoraConfig
 
-        config = LoraConfig(r=lora_rank, lora_alpha=lora_rank, lora_dropout=0.0, target_modules=_LORA_TARGETS)
+        config = LoraConfig(
+            r=lora_rank,
+            lora_alpha=lora_rank,
+            lora_dropout=0.0,
+            target_modules=list(model.family.lora_targets),
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            unet.add_adapter(config)
-        for parameter in unet.parameters():
+            denoiser.add_adapter(config)
+        for parameter in denoiser.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
     if gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    return {name: parameter for name, parameter in unet.named_parameters() if parameter.requires_grad}
+        denoiser.enable_gradient_checkpointing()
+    return {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
 
 
 def start_from(model: DiffusionModel, start: Path) -> str:
@@ -81,15 +85,15 @@ def start_from(model: DiffusionModel, start: Path) -> str:
     """
     from safetensors.torch import load_file
 
-    unet = model.pipeline.unet
-    lora = bool(getattr(unet, "peft_config", None))
-    file = adapter_file(str(start)) if lora else start / "unet" / _UNET_FILE
+    denoiser = model.denoiser
+    lora = bool(getattr(denoiser, "peft_config", None))
+    file = adapter_file(str(start)) if lora else start / model.family.denoiser / _WEIGHTS_FILE
     if not file.is_file():
         raise ConfigError(f"{start} holds no policy of this kind: {file.name} is what is looked for")
     weights = load_file(file)
     if lora:
         weights = {f"{lora_name(key)}.default.weight": value for key, value in weights.items()}
-    parameters = {name: value for name, value in unet.named_parameters() if value.requires_grad}
+    parameters = {name: value for name, value in denoiser.named_parameters() if value.requires_grad}
     if lora and (others := weights.keys() - parameters.keys()):
         raise ConfigError(
             f"the policy {start} does not fit: it has {min(others)}, which is not trained here; start from a policy "
@@ -110,17 +114,17 @@ def start_from(model: DiffusionModel, start: Path) -> str:
 
 def reference_network(model: DiffusionModel, *, lora_rank: int) -> Network:
     """The network as it is before training, also after; to be made before `trainable_parameters`."""
-    unet = model.pipeline.unet
+    denoiser = model.denoiser
     if lora_rank == 0:
-        return network_of(model, copy.deepcopy(unet))
-    inner = network_of(model, unet)
+        return network_of(model, copy.deepcopy(denoiser))
+    inner = network_of(model, denoiser)
 
     def without_lora(latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
-        unet.disable_adapters()
+        denoiser.disable_adapters()
         try:
             return inner(latents, timesteps, condition)
         finally:
-            unet.enable_adapters()
+            denoiser.enable_adapters()
 
     return without_lora
 
@@ -158,13 +162,16 @@ def save_policy(model: DiffusionModel, folder: Path) -> None:
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    unet = model.pipeline.unet
-    if getattr(unet, "peft_config", None):
+    denoiser = model.denoiser
+    if getattr(denoiser, "peft_config", None):
         from diffusers.utils import convert_state_dict_to_diffusers
         from peft.utils import get_peft_model_state_dict
 
-        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-        model.pipeline.save_lora_weights(temporary, unet_lora_layers=layers)
+        layers = get_peft_model_state_dict(denoiser)
+        # The old names have none for joint attention: of a mixed file diffusers loads a part, without a word.
+        if model.family.denoiser == "unet":
+            layers = convert_state_dict_to_diffusers(layers)
+        model.pipeline.save_lora_weights(temporary, **{f"{model.family.denoiser}_lora_layers": layers})
     else:
         model.pipeline.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)

@@ -32,6 +32,14 @@ _CLIP_BIG_G = {
     "num_attention_heads": 20,
     "projection_dim": 1280,
 }
+_FLOW_VAE = {
+    "latent_channels": 16,
+    "sample_size": 1024,
+    "scaling_factor": 1.5305,
+    "shift_factor": 0.0609,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
 
 
 def save_stable_diffusion_15(folder: Path) -> Path:
@@ -80,6 +88,60 @@ def save_stable_diffusion_xl(folder: Path) -> Path:
         text_encoder=("transformers", {"_class_name": "CLIPTextModel", **_CLIP_L}),
         text_encoder_2=("transformers", {"_class_name": "CLIPTextModelWithProjection", **_CLIP_BIG_G}),
         scheduler=("diffusers", {"_class_name": "EulerDiscreteScheduler", **SCHEDULER}),
+    )
+    return folder
+
+
+def save_stable_diffusion_3(folder: Path) -> Path:
+    """Stable Diffusion 3 medium without T5: 1024 × 1024 pixels, a transformer of 2,028 million weights."""
+    transformer = {
+        "_class_name": "SD3Transformer2DModel",
+        "sample_size": 128,
+        "patch_size": 2,
+        "in_channels": 16,
+        "out_channels": 16,
+        "num_layers": 24,
+        "attention_head_dim": 64,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 4096,
+        "caption_projection_dim": 1536,
+        "pooled_projection_dim": 2048,
+        "pos_embed_max_size": 192,
+    }
+    clip = "CLIPTextModelWithProjection"
+    _write(
+        folder,
+        "StableDiffusion3Pipeline",
+        {"text_encoder_3": [None, None], "tokenizer_3": [None, None]},
+        transformer=("diffusers", transformer),
+        vae=("diffusers", _VAE | _FLOW_VAE),
+        text_encoder=("transformers", {"_class_name": clip, **_CLIP_L}),
+        text_encoder_2=("transformers", {"_class_name": clip, **_CLIP_BIG_G}),
+        scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}),
+    )
+    return folder
+
+
+def save_flux_1_dev(folder: Path) -> Path:
+    """FLUX.1-dev: 1024 × 1024 pixels, a transformer of 11,901 million weights, which are diffusers' defaults."""
+    t5 = {
+        "d_model": 4096,
+        "d_kv": 64,
+        "d_ff": 10240,
+        "num_layers": 24,
+        "num_heads": 64,
+        "feed_forward_proj": "gated-gelu",
+        "vocab_size": 32128,
+    }
+    shift = {"shift": 3.0, "use_dynamic_shifting": True}
+    _write(
+        folder,
+        "FluxPipeline",
+        transformer=("diffusers", {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True}),
+        vae=("diffusers", _VAE | _FLOW_VAE),
+        text_encoder=("transformers", {"_class_name": "CLIPTextModel", **_CLIP_L}),
+        text_encoder_2=("transformers", {"_class_name": "T5EncoderModel", **t5}),
+        scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", **shift}),
     )
     return folder
 

@@ -83,6 +83,100 @@ def save_tiny_xl_pipeline(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+FLOW_SHIFT = 3.0
+
+
+def save_tiny_sd3_pipeline(folder: Path, *, seed: int = 0, t5: bool = False) -> Path:
+    """Write a random StableDiffusion3Pipeline, with T5 or without, with the shift of the released models."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    torch.manual_seed(seed)
+    config = CLIPTextConfig(**_TEXT, num_hidden_layers=2, projection_dim=12)
+    pipeline = StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            caption_projection_dim=16,
+            pooled_projection_dim=24,
+            pos_embed_max_size=8,
+        ),
+        vae=_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
+        text_encoder=CLIPTextModelWithProjection(config),
+        text_encoder_2=CLIPTextModelWithProjection(config),
+        text_encoder_3=_t5(width=32) if t5 else None,
+        tokenizer=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer"),
+        tokenizer_2=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer-2"),
+        tokenizer_3=_letter_tokenizer() if t5 else None,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def save_tiny_flux_pipeline(folder: Path, *, seed: int = 0, guidance_embeds: bool = True) -> Path:
+    """Write a random FluxPipeline: of FLUX.1-dev's kind, or with `guidance_embeds` False of schnell's."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(seed)
+    pipeline = FluxPipeline(
+        transformer=FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            pooled_projection_dim=16,
+            axes_dims_rope=(2, 2, 4),
+            guidance_embeds=guidance_embeds,
+        ),
+        vae=_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**_TEXT, num_hidden_layers=1)),
+        text_encoder_2=_t5(width=16),
+        tokenizer=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer"),
+        tokenizer_2=_letter_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT, use_dynamic_shifting=guidance_embeds),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def _t5(width: int) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(vocab_size=259, d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    return T5EncoderModel(config)
+
+
+def _letter_tokenizer() -> Any:
+    """A tokenizer in T5's manner, `</s>` at the end, of single Latin letters."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    symbols = ["<pad>", "</s>", "<unk>", *(chr(code) for code in range(256))]
+    tokenizer = Tokenizer(
+        models.WordLevel({symbol: i for i, symbol in enumerate(symbols)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=16,
+    )
+
+
 def byte_tokenizer(folder: Path, length: int = 16) -> Any:
     """A CLIP tokenizer of single characters: the 256 byte symbols, alone and at a word's end, without merges."""
     from transformers import CLIPTokenizer
@@ -112,7 +206,7 @@ def _unet(**options: Any) -> Any:
     )
 
 
-def _vae() -> Any:
+def _vae(**options: Any) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -122,4 +216,5 @@ def _vae() -> Any:
         latent_channels=4,
         norm_num_groups=4,
         sample_size=16,
+        **options,
     )

@@ -10,8 +10,8 @@ _SAMPLE, _CHAIN, _STORAGE, _POLICY = "What to sample", "The chain", "Storage", "
 DtypeName = Literal["fp32", "bf16", "fp16"]
 
 
-def _above_zero(value: float) -> float:
-    if value <= 0:
+def _above_zero(value: float | None) -> float | None:
+    if value is not None and value <= 0:
         raise typer.BadParameter("must be above 0: a chain without noise has no log-probabilities")
     return value
 
@@ -90,8 +90,8 @@ GuidanceScale = Annotated[
     float | None,
     typer.Option(
         min=1.0,
-        help="Classifier-free guidance; 1 is none.",
-        show_default="1.0 for scenes, 5.0 otherwise",
+        help="Classifier-free guidance, 1 is none; for FLUX.1-dev the scale that it was distilled to obey.",
+        show_default="1.0 for scenes, 5.0 otherwise; 4.5 for Stable Diffusion 3, 3.5 for FLUX.1-dev",
         metavar="W",
         rich_help_panel=_CHAIN,
     ),
@@ -104,12 +104,13 @@ GuidanceMode = Annotated[
     ),
 ]
 DdimEta = Annotated[
-    float,
+    float | None,
     typer.Option(
         min=0.0,
         max=1.0,
         callback=_above_zero,
-        help="Noise of a DDIM step, above 0.",
+        help="Noise of a step, above 0: DDIM's eta, or the noise level of a flow-matching model.",
+        show_default="1.0, for flow matching 0.7",
         metavar="ETA",
         rich_help_panel=_CHAIN,
     ),

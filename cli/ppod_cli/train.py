@@ -196,7 +196,7 @@ def evaluate(
     seed: options.Seed = 0,
     num_inference_steps: options.NumInferenceSteps = 20,
     guidance_scale: options.GuidanceScale = None,
-    ddim_eta: options.DdimEta = 1.0,
+    ddim_eta: options.DdimEta = None,
     compute_dtype: options.ComputeDtype = "fp32",
     reward: Annotated[
         str, typer.Option(help="Reward model that judges the images.", metavar="NAME")

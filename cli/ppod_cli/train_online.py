@@ -128,7 +128,7 @@ def online(
     num_inference_steps: options.NumInferenceSteps = 20,
     guidance_scale: options.GuidanceScale = None,
     guidance_mode: options.GuidanceMode = "batched",
-    ddim_eta: options.DdimEta = 1.0,
+    ddim_eta: options.DdimEta = None,
     initial_noise: options.InitialNoise = "per-image",
     compute_dtype: options.ComputeDtype = "fp32",
     latent_dtype: options.LatentDtype = "fp32",

@@ -99,9 +99,10 @@ def eval_command(out: Path, policy: Path, spec: "GenerationSpec") -> str:
     words = [f"--baseline {spec.model}"] if whole else [f"--adapter {policy}"]
     words += [f"--model {model}"] if model != "scenes" else []
     words += [f"--num-inference-steps {spec.num_inference_steps}"] if spec.num_inference_steps != 20 else []
-    usual = 1.0 if model == "scenes" else 5.0
-    words += [f"--guidance-scale {spec.guidance_scale:g}"] if spec.guidance_scale != usual else []
-    words += [f"--ddim-eta {spec.ddim_eta:g}"] if spec.ddim_eta != 1 else []
+    usual = spec.guidance_scale == (1.0 if model == "scenes" else 5.0) and not spec.is_flow_matching
+    words += [] if usual else [f"--guidance-scale {spec.guidance_scale:g}"]
+    usual = spec.ddim_eta == 1 and not spec.is_flow_matching
+    words += [] if usual else [f"--ddim-eta {spec.ddim_eta:g}"]
     return f"ppod-train eval --out {out}-eval {' '.join(words)} --prompts FILE"
 
 

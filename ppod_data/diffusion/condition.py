@@ -1,7 +1,7 @@
 """What the network is conditioned on beside latents and timesteps, as named tensors with one row an image.
 
 Which names there are is the pipeline's business: text embeddings everywhere, pooled embeddings and image sizes for
-Stable Diffusion XL. Sampling and training only take rows of them.
+Stable Diffusion XL, a guidance scale for FLUX.1. Sampling and training only take rows of them.
 
 Shapes: P prompts, B rows.
 """
@@ -22,7 +22,7 @@ class Conditioning:
     prompts: Condition
     """[P, …] in the compute dtype."""
     negative: Condition | None
-    """[1, …]; None at guidance scale 1, where the unconditional half is not needed."""
+    """[1, …]; None where no unconditional half is needed: at guidance scale 1, or where the scale is a condition."""
 
     def of(self, index: torch.Tensor | Sequence[int]) -> Condition:
         """The rows of some prompts, [B, …]."""

@@ -1,109 +1,230 @@
-"""One DDIM step as a Gaussian, and its log-density. Pure functions of tensors, used by sampler and trainer alike.
+"""A DDIM chain: its variance schedule, as one coefficient a step, and the mean of a step.
 
-Shapes: B rows (each a step of some chain), C H W latent. Rows of one call may stand at different steps.
+Shapes: B rows (each a step of some chain), T steps, C H W latent. Step 0 is the noisiest: it takes x_T to x_{T-1}.
 
-    π(x_{t-1} | x_t, c) = N(x_{t-1}; μ_θ(x_t, t, c), σ_t² I)                        (paper Eq. 1-2; DDIM Eq. 12 and 16)
+The betas, their cumulative products and the timesteps are diffusers' own (`DDIMScheduler`); this module turns them
+into the coefficients of Eq. 12 and 16 of "Denoising Diffusion Implicit Models" (Song et al., 2021) with the same fp32
+operations in the same order as `DDIMScheduler.step`, so that a step of ours equals a step of theirs bit for bit.
 """
 
-import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import torch
 
-from ppod_data.diffusion.schedule import DDIMSchedule
+from ppod_data.errors import ConfigError
+
+# What a conversion from another scheduler writes where that scheduler's configuration is silent. `clip_sample` and
+# `set_alpha_to_one` are Stable Diffusion's values, not DDIMScheduler's defaults: latents are not in [-1, 1].
+_CONVERSION_DEFAULTS: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+    "set_alpha_to_one": False,
+    "steps_offset": 0,
+    "prediction_type": "epsilon",
+    "thresholding": False,
+    "timestep_spacing": "leading",
+    "rescale_betas_zero_snr": False,
+}
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
-def posterior_mean(
-    schedule: DDIMSchedule, step_index: torch.Tensor, model_output: torch.Tensor, latents: torch.Tensor
-) -> torch.Tensor:
-    """The mean μ of x_{t-1} given x_t, with the operations of `DDIMScheduler.step` in their order.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DDIMSchedule:
+    """The coefficients of a DDIM chain; every tensor is fp32 of shape [T] unless it says otherwise."""
 
-    Args:
-        schedule: on the device of the latents.
-        step_index: int64 [B], 0 is the noisiest step.
-        model_output: the (guided) prediction of the network, [B, C, H, W], fp32 or fp64.
-        latents: x_t in the same dtype, [B, C, H, W].
+    timesteps: torch.Tensor
+    """The timestep that the network sees at each step, int64 [T], descending."""
+    sqrt_alpha: torch.Tensor
+    """√ᾱ_t"""
+    sqrt_beta: torch.Tensor
+    """√(1 − ᾱ_t)"""
+    sqrt_alpha_prev: torch.Tensor
+    """√ᾱ_{t-1}"""
+    direction: torch.Tensor
+    """√(1 − ᾱ_{t-1} − σ_t²), the weight of the predicted noise in the mean of x_{t-1}."""
+    std: torch.Tensor
+    """σ_t = eta·√variance, the standard deviation of x_{t-1} given x_t; 0 where the step is deterministic."""
+    prediction_type: str
+    clip_sample_range: float | None
+    """The predicted x_0 is clamped to ± this number; None: not clamped."""
 
-    Returns:
-        [B, C, H, W].
+    @property
+    def num_inference_steps(self) -> int:
+        return len(self.timesteps)
+
+    @property
+    def stochastic(self) -> tuple[bool, ...]:
+        """For each step whether it has a density: False where the variance is zero."""
+        return tuple((self.std > 0).tolist())
+
+    def to(self, device: str | torch.device) -> "DDIMSchedule":
+        """The same schedule with its tensors on `device`."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
+        return replace(self, **moved)
+
+    def mean(
+        self, step_index: torch.Tensor, model_output: torch.Tensor, latents: torch.Tensor
+    ) -> torch.Tensor:
+        """The mean μ of x_{t-1} given x_t, with the operations of `DDIMScheduler.step` in their order.
+
+        Args:
+            step_index: int64 [B], 0 is the noisiest step.
+            model_output: the (guided) prediction of the network, [B, C, H, W], fp32 or fp64.
+            latents: x_t in the same dtype, [B, C, H, W].
+
+        Returns:
+            [B, C, H, W].
+        """
+
+        def coefficient(values: torch.Tensor) -> torch.Tensor:
+            return values[step_index].view(-1, 1, 1, 1)
+
+        sqrt_alpha, sqrt_beta = coefficient(self.sqrt_alpha), coefficient(self.sqrt_beta)
+        if self.prediction_type == "epsilon":
+            denoised = (latents - sqrt_beta * model_output) / sqrt_alpha
+            noise = model_output
+        elif self.prediction_type == "v_prediction":
+            denoised = sqrt_alpha * latents - sqrt_beta * model_output
+            noise = sqrt_alpha * model_output + sqrt_beta * latents
+        else:  # "sample"
+            denoised = model_output
+            noise = (latents - sqrt_alpha * denoised) / sqrt_beta
+        if self.clip_sample_range is not None:
+            denoised = denoised.clamp(-self.clip_sample_range, self.clip_sample_range)
+        direction = coefficient(self.direction) * noise
+        return coefficient(self.sqrt_alpha_prev) * denoised + direction
+
+    def noised(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """The forward process: x_t = √ᾱ_t·x_0 + √(1 − ᾱ_t)·noise (DDPM Eq. 4), [B, C, H, W]."""
+        sqrt_alpha, sqrt_beta = self._forward_coefficients(step_index)
+        return sqrt_alpha * latents + sqrt_beta * noise
+
+    def target(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """What the network should predict from `noised`: the noise, v or x_0, by its prediction type."""
+        if self.prediction_type == "epsilon":
+            return noise
+        if self.prediction_type == "v_prediction":
+            sqrt_alpha, sqrt_beta = self._forward_coefficients(step_index)
+            return sqrt_alpha * noise - sqrt_beta * latents
+        return latents
+
+    def _forward_coefficients(self, step_index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.sqrt_alpha[step_index].view(-1, 1, 1, 1), self.sqrt_beta[step_index].view(-1, 1, 1, 1)
+
+
+def ddim_config(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The DDIM configuration, every key written out, of a pipeline whose scheduler is `class_name` with `config`.
+
+    A scheduler other than DDIMScheduler keeps the model's noise schedule and prediction type; where its timestep
+    spacing cannot be that of a DDIM chain (`linspace`) it becomes `leading`, since spacing belongs to the sampler.
+
+    Raises:
+        ConfigError: the pipeline is not a discrete-time Gaussian diffusion (flow matching, for instance).
     """
+    if "beta_schedule" not in config:
+        raise ConfigError(
+            f"the scheduler {class_name} has no beta schedule: pipelines of this class are supported as discrete-time "
+            "Gaussian diffusion models only"
+        )
+    if class_name == "DDIMScheduler":
+        from diffusers import DDIMScheduler
 
-    def coefficient(values: torch.Tensor) -> torch.Tensor:
-        return values[step_index].view(-1, 1, 1, 1)
-
-    sqrt_alpha, sqrt_beta = coefficient(schedule.sqrt_alpha), coefficient(schedule.sqrt_beta)
-    if schedule.prediction_type == "epsilon":
-        denoised = (latents - sqrt_beta * model_output) / sqrt_alpha
-        noise = model_output
-    elif schedule.prediction_type == "v_prediction":
-        denoised = sqrt_alpha * latents - sqrt_beta * model_output
-        noise = sqrt_alpha * model_output + sqrt_beta * latents
-    else:  # "sample"
-        denoised = model_output
-        noise = (latents - sqrt_alpha * denoised) / sqrt_beta
-    if schedule.clip_sample_range is not None:
-        denoised = denoised.clamp(-schedule.clip_sample_range, schedule.clip_sample_range)
-    direction = coefficient(schedule.direction) * noise
-    return coefficient(schedule.sqrt_alpha_prev) * denoised + direction
+        defaults = {key: DDIMScheduler().config[key] for key in _CONVERSION_DEFAULTS}
+        converted = {key: config.get(key, default) for key, default in defaults.items()}
+    else:
+        converted = {key: config.get(key, default) for key, default in _CONVERSION_DEFAULTS.items()}
+        if converted["timestep_spacing"] == "linspace":
+            converted["timestep_spacing"] = "leading"
+    betas = converted["trained_betas"]
+    return converted | {"trained_betas": None if betas is None else [float(beta) for beta in betas]}
 
 
-def sample_next(
-    schedule: DDIMSchedule,
-    step_index: torch.Tensor,
-    mean: torch.Tensor,
-    noise: torch.Tensor,
-    latent_dtype: torch.dtype,
-) -> torch.Tensor:
-    """x_{t-1} = μ + σ·noise, **rounded to the storage dtype**: the chain goes on from the rounded value.
+def build_ddim_schedule(config: Mapping[str, Any], num_inference_steps: int, ddim_eta: float) -> DDIMSchedule:
+    """The coefficients of a chain of `num_inference_steps` steps with noise level 0 < `ddim_eta` ≤ 1.
 
-    Args:
-        step_index: int64 [B].
-        mean, noise: fp32 [B, C, H, W].
+    `config` is a complete DDIM configuration, as `ddim_config` returns it.
 
-    Returns:
-        [B, C, H, W] in `latent_dtype`.
+    Raises:
+        ConfigError: an option that a recorded chain cannot have, by name.
     """
-    std = schedule.std[step_index].view(-1, 1, 1, 1)
-    return (mean + std * noise).to(latent_dtype)
+    from diffusers import DDIMScheduler
+
+    _refuse(config, num_inference_steps, ddim_eta)
+    scheduler = DDIMScheduler(**config)
+    scheduler.set_timesteps(num_inference_steps)
+    timesteps = [int(t) for t in scheduler.timesteps]
+    stride = config["num_train_timesteps"] // num_inference_steps
+    _refuse_broken_chain(config, timesteps, stride)
+
+    columns: dict[str, list[torch.Tensor]] = {
+        name: [] for name in ("sqrt_alpha", "sqrt_beta", "sqrt_alpha_prev", "direction", "std")
+    }
+    for timestep in timesteps:
+        previous = timestep - stride
+        alpha = scheduler.alphas_cumprod[timestep]
+        alpha_prev = scheduler.alphas_cumprod[previous] if previous >= 0 else scheduler.final_alpha_cumprod
+        variance = scheduler._get_variance(timestep, previous).clamp(min=0)
+        std = ddim_eta * variance**0.5
+        columns["sqrt_alpha"].append(alpha**0.5)
+        columns["sqrt_beta"].append((1 - alpha) ** 0.5)
+        columns["sqrt_alpha_prev"].append(alpha_prev**0.5)
+        # Rounding may push the radicand below 0 at eta 1, where it is 0 in exact arithmetic for a zero terminal SNR.
+        columns["direction"].append((1 - alpha_prev - std**2).clamp(min=0) ** 0.5)
+        columns["std"].append(std)
+    if float(columns["sqrt_alpha"][0]) == 0.0 and config["prediction_type"] == "epsilon":
+        raise ConfigError(
+            "prediction_type epsilon has no x_0 at a zero terminal SNR (rescale_betas_zero_snr): "
+            "use a v_prediction model"
+        )
+    return DDIMSchedule(
+        timesteps=torch.tensor(timesteps),
+        prediction_type=config["prediction_type"],
+        clip_sample_range=float(config["clip_sample_range"]) if config["clip_sample"] else None,
+        **{name: torch.stack(values).float() for name, values in columns.items()},
+    )
 
 
-def log_prob(
-    schedule: DDIMSchedule, step_index: torch.Tensor, mean: torch.Tensor, next_latents: torch.Tensor
-) -> torch.Tensor:
-    """The Gaussian log-density of x_{t-1}, **averaged over the N = C·H·W latent dimensions**.
-
-    Computed in the mean's dtype (fp32 in use, fp64 in tests) and reduced in fp64. The density of the whole latent is
-    N times this number; the average is the convention of every public trainer, so that their clip ranges carry over.
-
-    Args:
-        step_index: int64 [B]; every step must be stochastic.
-        mean: [B, C, H, W].
-        next_latents: the stored, rounded x_{t-1}, [B, C, H, W], any float dtype.
-
-    Returns:
-        fp64 [B].
-    """
-    std = schedule.std[step_index]
-    assert bool((std > 0).all()), "a step without variance has no density"
-    z = (next_latents.to(mean.dtype) - mean) / std.view(-1, 1, 1, 1)
-    square = (z * z).flatten(1).sum(dim=1, dtype=torch.float64) / z[0].numel()
-    return -0.5 * square - std.double().log() - 0.5 * math.log(2 * math.pi)
+def _refuse(config: Mapping[str, Any], num_inference_steps: int, ddim_eta: float) -> None:
+    if not 0 < ddim_eta <= 1:
+        raise ConfigError(f"ddim_eta must be in (0, 1], not {ddim_eta}: with 0 the chain has no density")
+    if not 1 <= num_inference_steps <= config["num_train_timesteps"]:
+        raise ConfigError(
+            f"num_inference_steps must be in 1..{config['num_train_timesteps']}, not {num_inference_steps}"
+        )
+    if config["prediction_type"] not in PREDICTION_TYPES:
+        raise ConfigError(
+            f"prediction_type {config['prediction_type']} is not supported: {PREDICTION_TYPES} are"
+        )
+    if config["thresholding"]:
+        raise ConfigError(
+            "thresholding is not supported: it makes the step depend on the whole batch's quantiles"
+        )
 
 
-def kl_divergence(
-    schedule: DDIMSchedule, step_index: torch.Tensor, mean: torch.Tensor, other_mean: torch.Tensor
-) -> torch.Tensor:
-    """KL between two policies' Gaussians of one step, ‖μ − μ'‖² / 2σ², **averaged over the N latent dimensions**.
-
-    The two share σ, so the divergence is the same in both directions.
-
-    Args:
-        step_index: int64 [B]; every step must be stochastic.
-        mean, other_mean: [B, C, H, W].
-
-    Returns:
-        fp64 [B].
-    """
-    std = schedule.std[step_index]
-    assert bool((std > 0).all()), "a step without variance has no density"
-    z = (mean - other_mean) / std.view(-1, 1, 1, 1)
-    return 0.5 * (z * z).flatten(1).sum(dim=1, dtype=torch.float64) / z[0].numel()
+def _refuse_broken_chain(config: Mapping[str, Any], timesteps: list[int], stride: int) -> None:
+    """A step's previous timestep must be the next one of the list, else no chain links the two."""
+    if timesteps[0] >= config["num_train_timesteps"]:
+        raise ConfigError(
+            f"steps_offset {config['steps_offset']} puts the first timestep at {timesteps[0]}, outside the "
+            f"{config['num_train_timesteps']} trained ones: use fewer num_inference_steps"
+        )
+    if any(t - stride != following for t, following in pairwise(timesteps)):
+        hint = (
+            f"choose num_inference_steps that divides {config['num_train_timesteps']}"
+            if config["timestep_spacing"] == "trailing"
+            else "use 'leading', or 'trailing' with a divisor"
+        )
+        raise ConfigError(
+            f"timestep_spacing {config['timestep_spacing']} with {len(timesteps)} steps is not supported: DDIM's "
+            f"previous timestep is not the next one of the list; {hint}"
+        )

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ppod_data.diffusion import stable_diffusion, stable_diffusion_xl
+from ppod_data.diffusion import flow, flux, stable_diffusion, stable_diffusion_3, stable_diffusion_xl, unet
 from ppod_data.diffusion.condition import Condition
 
 
@@ -16,29 +16,88 @@ class Family:
 
     load_options: Mapping[str, Any]
     """For `from_pretrained`."""
+    denoiser: str
+    """Name of the component that denoises; its LoRA weights have this prefix."""
     text_encoders: tuple[str, ...]
-    """Names of the components that embed prompts."""
+    """Names of the components that embed prompts; a pipeline may be saved without some."""
     embed: Callable[[Any, str], Condition]
     """(pipeline, prompt) -> its condition, one row."""
-    embed_negative: Callable[[Any, str], Condition]
-    """The same for what guidance steers away from; "" is none."""
+    embed_negative: Callable[[Any, str], Condition] | None
+    """The same for what classifier-free guidance steers away from; "" is none. None: there is no such guidance."""
+    embed_guidance: Callable[[Any, float], Condition] | None
+    """(pipeline, guidance scale) -> the scale as a condition, one row, of a network that was distilled to obey it."""
     predict: Callable[[Any, torch.Tensor, torch.Tensor, Condition], torch.Tensor]
-    """(UNet, latents, timesteps, condition) -> its prediction."""
+    """(denoiser, latents, timesteps, condition) -> its prediction."""
+    latent_shape: Callable[[Any], tuple[int, int, int]]
+    """pipeline -> (C, H, W)."""
+    scheduler_config: Callable[[Any], dict[str, Any]]
+    """pipeline -> what `schedule.chain_config` makes a spec's scheduler of."""
+    guidance_scale: Callable[[Any], float]
+    """pipeline -> the default."""
+    noise_level: float
+    """The default of `ddim_eta`."""
+    lora_targets: tuple[str, ...]
+    """The denoiser's attention projections."""
 
+
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_JOINT_ATTENTION = (*_ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
 FAMILIES: Mapping[str, Family] = {
     "StableDiffusionPipeline": Family(
         load_options={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+        denoiser="unet",
         text_encoders=("text_encoder",),
         embed=stable_diffusion.embed,
         embed_negative=stable_diffusion.embed_negative,
+        embed_guidance=None,
         predict=stable_diffusion.predict,
+        latent_shape=unet.latent_shape,
+        scheduler_config=unet.scheduler_config,
+        guidance_scale=unet.guidance_scale,
+        noise_level=unet.NOISE_LEVEL,
+        lora_targets=_ATTENTION,
     ),
     "StableDiffusionXLPipeline": Family(
         load_options={"add_watermarker": False},
+        denoiser="unet",
         text_encoders=("text_encoder", "text_encoder_2"),
         embed=stable_diffusion_xl.embed,
         embed_negative=stable_diffusion_xl.embed_negative,
+        embed_guidance=None,
         predict=stable_diffusion_xl.predict,
+        latent_shape=unet.latent_shape,
+        scheduler_config=unet.scheduler_config,
+        guidance_scale=unet.guidance_scale,
+        noise_level=unet.NOISE_LEVEL,
+        lora_targets=_ATTENTION,
+    ),
+    "StableDiffusion3Pipeline": Family(
+        load_options={"image_encoder": None, "feature_extractor": None},
+        denoiser="transformer",
+        text_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
+        embed=stable_diffusion_3.embed,
+        embed_negative=stable_diffusion_3.embed,
+        embed_guidance=None,
+        predict=stable_diffusion_3.predict,
+        latent_shape=stable_diffusion_3.latent_shape,
+        scheduler_config=stable_diffusion_3.scheduler_config,
+        guidance_scale=stable_diffusion_3.guidance_scale,
+        noise_level=flow.NOISE_LEVEL,
+        lora_targets=_JOINT_ATTENTION,
+    ),
+    "FluxPipeline": Family(
+        load_options={"image_encoder": None, "feature_extractor": None},
+        denoiser="transformer",
+        text_encoders=("text_encoder", "text_encoder_2"),
+        embed=flux.embed,
+        embed_negative=None,
+        embed_guidance=flux.embed_guidance,
+        predict=flux.predict,
+        latent_shape=flux.latent_shape,
+        scheduler_config=flux.scheduler_config,
+        guidance_scale=flux.guidance_scale,
+        noise_level=flow.NOISE_LEVEL,
+        lora_targets=_JOINT_ATTENTION,
     ),
 }

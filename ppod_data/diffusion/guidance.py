@@ -23,20 +23,19 @@ def guided_prediction(
     guidance_scale: float,
     guidance_mode: str,
 ) -> torch.Tensor:
-    """uncond + scale·(cond − uncond), in fp32 at least; at scale 1 the conditional prediction alone, as in diffusers.
+    """uncond + scale·(cond − uncond), in fp32 at least; the conditional prediction alone where `negative` is None.
 
     Args:
         network: called once on [unconditional, conditional] halves (`batched`) or once a half (`sequential`).
         latents: x_t, [B, C, H, W].
         timesteps: int64 [B].
         condition: of the prompts, [B, …].
-        negative: [1, …]; None at guidance scale 1.
+        negative: [1, …]; None at guidance scale 1, and where guidance is a condition of the network itself.
 
     Returns:
         [B, C, H, W], fp32, or fp64 where the network computes in that.
     """
     if negative is None:
-        assert guidance_scale == 1, "guidance needs the unconditional half"
         return _at_least_fp32(network(latents, timesteps, condition))
     negatives = expand(negative, len(latents))
     if guidance_mode == "batched":

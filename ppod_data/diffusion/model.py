@@ -1,6 +1,6 @@
 """Load a text-to-image pipeline, embed prompts, call its network, decode latents.
 
-What differs between Stable Diffusion 1.x, 2.x and XL is in `families`.
+What differs between the classes of pipelines is in `families`.
 
 Shapes: P prompts, B rows, C H W latent.
 """
@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ppod_data.diffusion.condition import Condition, Conditioning, stack
+from ppod_data.diffusion.condition import Condition, Conditioning, expand, stack
 from ppod_data.diffusion.families import FAMILIES, Family
 from ppod_data.diffusion.guidance import Network
-from ppod_data.diffusion.schedule import ddim_config
 from ppod_data.errors import ConfigError
 from ppod_data.files import sha256_file
 from ppod_data.scenes import PIPELINE_PATH
@@ -52,11 +51,21 @@ class DiffusionModel:
     family: Family
     """How its class is conditioned and called."""
     scheduler_config: dict[str, Any]
-    """A complete DDIM configuration."""
+    """What `schedule.chain_config` makes a spec's scheduler of: a complete DDIM or flow-matching configuration."""
     latent_shape: tuple[int, int, int]
     """(C, H, W)."""
     device: str
     compute_dtype: str
+
+    @property
+    def denoiser(self) -> Any:
+        """The network that denoises: a UNet or a transformer."""
+        return getattr(self.pipeline, self.family.denoiser)
+
+    @property
+    def parts(self) -> list[torch.nn.Module]:
+        """Every network of the pipeline that is used: denoiser, VAE, and those text encoders that it has."""
+        return parts_of(self.pipeline, self.family)
 
     @property
     def height(self) -> int:
@@ -92,7 +101,8 @@ def load_model(
     import diffusers
 
     folder = resolve_model(name, revision)
-    class_name = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    index = json.loads((folder / "model_index.json").read_text())
+    class_name = index["_class_name"]
     family = FAMILIES.get(class_name)
     if family is None:
         raise ConfigError(f"{name} is a {class_name}: supported are {', '.join(FAMILIES)}")
@@ -102,7 +112,7 @@ def load_model(
                 folder,
                 dtype={"default": DTYPES[compute_dtype], "vae": vae_dtype(folder, compute_dtype)},
                 use_safetensors=True,
-                **family.load_options,
+                **absent_parts(index, family) | dict(family.load_options),
             )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name} is not a complete pipeline in safetensors format: {error}") from error
@@ -112,16 +122,14 @@ def load_model(
         try:
             with quietly():
                 pipeline.load_lora_weights(weights.parent, weight_name=weights.name)
-            keep_lora_exact(pipeline.unet, weights)
+            keep_lora_exact(getattr(pipeline, family.denoiser), weights)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             reason = str(error).splitlines()[0][:200]
             raise ConfigError(f"adapter {adapter} does not fit {name}: {reason}") from error
         fingerprint = adapter_fingerprint(fingerprint, weights)
-    for part in ("unet", "vae", *family.text_encoders):
-        getattr(pipeline, part).to(device).eval().requires_grad_(False)
+    for part in parts_of(pipeline, family):
+        part.to(device).eval().requires_grad_(False)
     pipeline.set_progress_bar_config(disable=True)
-    size = pipeline.unet.config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
     return DiffusionModel(
         name=name,
         revision=revision,
@@ -129,11 +137,28 @@ def load_model(
         fingerprint=fingerprint,
         pipeline=pipeline,
         family=family,
-        scheduler_config=ddim_config(type(pipeline.scheduler).__name__, pipeline.scheduler.config),
-        latent_shape=(pipeline.unet.config.in_channels, height, width),
+        scheduler_config=family.scheduler_config(pipeline),
+        latent_shape=family.latent_shape(pipeline),
         device=device,
         compute_dtype=compute_dtype,
     )
+
+
+def parts_of(pipeline: Any, family: Family) -> list[torch.nn.Module]:
+    """The networks of a pipeline that are used, as `DiffusionModel.parts`."""
+    names = (family.denoiser, "vae", *family.text_encoders)
+    return [part for part in (getattr(pipeline, name) for name in names) if part is not None]
+
+
+def absent_parts(index: dict[str, Any], family: Family) -> dict[str, None]:
+    """name -> None for the text encoders that a pipeline was saved without, and their tokenizers: `from_pretrained`
+    wants to be told (Stable Diffusion 3 without T5)."""
+    names = [
+        name
+        for encoder in family.text_encoders
+        for name in (encoder, encoder.replace("text_encoder", "tokenizer"))
+    ]
+    return {name: None for name in names if index.get(name) == [None, None]}
 
 
 def vae_dtype(folder: Path, compute_dtype: str) -> torch.dtype:
@@ -147,15 +172,15 @@ def network(model: DiffusionModel) -> Network:
 
     Timesteps are passed one a row in sampling and training alike, so that both take the same code path.
     """
-    return network_of(model, model.pipeline.unet)
+    return network_of(model, model.denoiser)
 
 
-def network_of(model: DiffusionModel, unet: Any) -> Network:
-    """A UNet of the model's kind as a function, in the model's compute dtype."""
+def network_of(model: DiffusionModel, denoiser: Any) -> Network:
+    """A denoiser of the model's kind as a function, in the model's compute dtype."""
     dtype = DTYPES[model.compute_dtype]
 
     def call(latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
-        return model.family.predict(unet, latents.to(dtype), timesteps, condition)
+        return model.family.predict(denoiser, latents.to(dtype), timesteps, condition)
 
     return call
 
@@ -164,12 +189,27 @@ def network_of(model: DiffusionModel, unet: Any) -> Network:
 def embed_prompts(
     model: DiffusionModel, prompts: Sequence[str], negative_prompt: str, guidance_scale: float
 ) -> Conditioning:
-    """Embed every prompt once, one at a time: an embedding does not depend on what else is embedded."""
+    """Embed every prompt once, one at a time: an embedding does not depend on what else is embedded.
+
+    Raises:
+        ConfigError: a guidance scale or a negative prompt that the model would not read.
+    """
     pipeline, family = model.pipeline, model.family
-    return Conditioning(
-        prompts=stack([family.embed(pipeline, prompt) for prompt in prompts]),
-        negative=family.embed_negative(pipeline, negative_prompt) if guidance_scale > 1 else None,
-    )
+    condition = stack([family.embed(pipeline, prompt) for prompt in prompts])
+    if family.embed_guidance is not None:
+        guidance = family.embed_guidance(pipeline, guidance_scale)
+        condition = {**condition, **expand(guidance, len(prompts))}
+    if family.embed_negative is None and negative_prompt:
+        raise ConfigError(f"{model.name} reads no negative prompt: leave it out")
+    negative = None
+    if family.embed_negative is not None and guidance_scale > 1:
+        negative = family.embed_negative(pipeline, negative_prompt)
+    return Conditioning(prompts=condition, negative=negative)
+
+
+def calls_per_prediction(model: DiffusionModel, guidance_scale: float) -> int:
+    """Network evaluations of one latent for one guided prediction: 2 under classifier-free guidance, else 1."""
+    return 2 if model.family.embed_negative is not None and guidance_scale > 1 else 1
 
 
 def decode_images(model: DiffusionModel, latents: torch.Tensor) -> list[Image.Image]:
@@ -209,23 +249,35 @@ def fingerprint_folder(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def keep_lora_exact(unet: Any, file: Path) -> None:
+def keep_lora_exact(denoiser: Any, file: Path) -> None:
     """Give loaded LoRA weights the file's values in fp32 again: diffusers rounds them to the pipeline's precision.
 
     Training keeps LoRA in fp32 over half-precision weights; sampling with rounded ones would be another policy.
+
+    Raises:
+        ValueError: the file has weights that were not loaded, which diffusers may pass over in silence.
     """
     from safetensors.torch import load_file
 
     exact = {lora_name(key): value for key, value in load_file(file).items()}
-    for name, parameter in unet.named_parameters():
-        value = exact.get(re.sub(r"(lora_[AB])\.\w+\.weight$", r"\1", name))
+    left = {
+        name
+        for name in exact
+        if name.endswith((".lora_A", ".lora_B")) and not name.startswith("text_encoder")
+    }
+    for name, parameter in denoiser.named_parameters():
+        place = re.sub(r"(lora_[AB])\.\w+\.weight$", r"\1", name)
+        value = exact.get(place)
+        left.discard(place)
         if value is not None and value.shape == parameter.shape:
             parameter.data = value.to(parameter.device, torch.float32)
+    if left:
+        raise ValueError(f"diffusers did not load {min(left)}")
 
 
 def lora_name(key: str) -> str:
-    """From a key of a LoRA file to the place in the UNet: down_blocks.….to_q.lora_A."""
-    inner = key.removeprefix("unet.").removesuffix(".weight")
+    """From a key of a LoRA file to the place in the denoiser: down_blocks.….to_q.lora_A."""
+    inner = re.sub(r"^(unet|transformer)\.", "", key).removesuffix(".weight")
     return inner.replace(".lora.down", ".lora_A").replace(".lora.up", ".lora_B")
 
 
@@ -286,7 +338,9 @@ def resolve_model(name: str, revision: str | None, *, weights: bool = True) -> P
 
 def has_weights(name: str) -> bool:
     """Whether `name` is a pipeline folder with its weights here; the Hub is not asked."""
-    return name == "scenes" or any(Path(name).glob("unet/*.safetensors"))
+    return name == "scenes" or any(
+        any(Path(name).glob(f"{family.denoiser}/*.safetensors")) for family in FAMILIES.values()
+    )
 
 
 def adapter_file(adapter: str) -> Path:

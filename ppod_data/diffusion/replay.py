@@ -6,14 +6,14 @@ Shapes: B rows, C H W latent. Rows of one call may stand at different steps.
 import torch
 
 from ppod_data.diffusion.condition import Condition
-from ppod_data.diffusion.ddim import log_prob, posterior_mean
+from ppod_data.diffusion.gaussian import log_prob
 from ppod_data.diffusion.guidance import Network, guided_prediction
-from ppod_data.diffusion.schedule import DDIMSchedule
+from ppod_data.diffusion.schedule import Schedule
 
 
 def replay_mean(
     network: Network,
-    schedule: DDIMSchedule,
+    schedule: Schedule,
     *,
     latents: torch.Tensor,
     step_index: torch.Tensor,
@@ -42,12 +42,12 @@ def replay_mean(
         guidance_scale=guidance_scale,
         guidance_mode=guidance_mode,
     )
-    return posterior_mean(schedule, step_index, prediction, latents)
+    return schedule.mean(step_index, prediction, latents)
 
 
 def replay_log_prob(
     network: Network,
-    schedule: DDIMSchedule,
+    schedule: Schedule,
     *,
     latents: torch.Tensor,
     next_latents: torch.Tensor,

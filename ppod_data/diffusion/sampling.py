@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from ppod_data.diffusion.condition import Condition
-from ppod_data.diffusion.ddim import log_prob, posterior_mean, sample_next
+from ppod_data.diffusion.gaussian import log_prob, sample_next
 from ppod_data.diffusion.guidance import Network, guided_prediction
-from ppod_data.diffusion.schedule import DDIMSchedule
+from ppod_data.diffusion.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,7 +26,7 @@ class Chain:
 @torch.no_grad()
 def sample_chain(
     network: Network,
-    schedule: DDIMSchedule,
+    schedule: Schedule,
     *,
     initial_noise: torch.Tensor,
     step_noise: torch.Tensor,
@@ -62,7 +62,7 @@ def sample_chain(
             guidance_scale=guidance_scale,
             guidance_mode=guidance_mode,
         )
-        mean = posterior_mean(schedule, step_index, prediction, latents.float())
+        mean = schedule.mean(step_index, prediction, latents.float())
         latents = sample_next(schedule, step_index, mean, step_noise[i], latent_dtype)
         if record:
             recorded.append(latents)

@@ -1,181 +1,65 @@
-"""The variance schedule of a DDIM chain, as one coefficient a step.
+"""What sampling, replay and training ask of a chain, whatever kind of model it is of.
 
-Shapes: T steps. Step 0 is the noisiest: it takes x_T to x_{T-1}.
-
-The betas, their cumulative products and the timesteps are diffusers' own (`DDIMScheduler`); this module turns them
-into the coefficients of Eq. 12 and 16 of "Denoising Diffusion Implicit Models" (Song et al., 2021) with the same fp32
-operations in the same order as `DDIMScheduler.step`, so that a step of ours equals a step of theirs bit for bit.
+Shapes: B rows (each a step of some chain), T steps, C H W latent. Step 0 is the noisiest: it takes x_T to x_{T-1}.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 
-from ppod_data.errors import ConfigError
-
-# What a conversion from another scheduler writes where that scheduler's configuration is silent. `clip_sample` and
-# `set_alpha_to_one` are Stable Diffusion's values, not DDIMScheduler's defaults: latents are not in [-1, 1].
-_CONVERSION_DEFAULTS: dict[str, Any] = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "trained_betas": None,
-    "clip_sample": False,
-    "clip_sample_range": 1.0,
-    "set_alpha_to_one": False,
-    "steps_offset": 0,
-    "prediction_type": "epsilon",
-    "thresholding": False,
-    "timestep_spacing": "leading",
-    "rescale_betas_zero_snr": False,
-}
-
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+from ppod_data.diffusion.ddim import build_ddim_schedule
+from ppod_data.diffusion.flow import build_flow_schedule, flow_chain
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class DDIMSchedule:
-    """The coefficients of a DDIM chain; every tensor is fp32 of shape [T] unless it says otherwise."""
+class Schedule(Protocol):
+    """A chain of T Gaussian steps: `ddim.DDIMSchedule` or `flow.FlowSchedule`."""
 
-    timesteps: torch.Tensor
-    """The timestep that the network sees at each step, int64 [T], descending."""
-    sqrt_alpha: torch.Tensor
-    """√ᾱ_t"""
-    sqrt_beta: torch.Tensor
-    """√(1 − ᾱ_t)"""
-    sqrt_alpha_prev: torch.Tensor
-    """√ᾱ_{t-1}"""
-    direction: torch.Tensor
-    """√(1 − ᾱ_{t-1} − σ_t²), the weight of the predicted noise in the mean of x_{t-1}."""
-    std: torch.Tensor
-    """σ_t = eta·√variance, the standard deviation of x_{t-1} given x_t; 0 where the step is deterministic."""
-    prediction_type: str
-    clip_sample_range: float | None
-    """The predicted x_0 is clamped to ± this number; None: not clamped."""
+    @property
+    def timesteps(self) -> torch.Tensor:
+        """What the network is told at each step, [T]; falling."""
+
+    @property
+    def std(self) -> torch.Tensor:
+        """The standard deviation of x_{t-1} given x_t, fp32 [T]; 0 where the step is deterministic."""
 
     @property
     def num_inference_steps(self) -> int:
-        return len(self.timesteps)
+        """T."""
 
     @property
     def stochastic(self) -> tuple[bool, ...]:
         """For each step whether it has a density: False where the variance is zero."""
-        return tuple((self.std > 0).tolist())
 
-    def to(self, device: str | torch.device) -> "DDIMSchedule":
+    def mean(
+        self, step_index: torch.Tensor, model_output: torch.Tensor, latents: torch.Tensor
+    ) -> torch.Tensor:
+        """The mean of x_{t-1} given x_t and the network's guided prediction, [B, C, H, W]."""
+
+    def noised(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """x_t by the forward process from x_0 and standard normal noise, [B, C, H, W]."""
+
+    def target(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """What the network should predict from `noised`, [B, C, H, W]."""
+
+    def to(self, device: str | torch.device) -> Self:
         """The same schedule with its tensors on `device`."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
-        return replace(self, **moved)
 
 
-def ddim_config(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The DDIM configuration, every key written out, of a pipeline whose scheduler is `class_name` with `config`.
-
-    A scheduler other than DDIMScheduler keeps the model's noise schedule and prediction type; where its timestep
-    spacing cannot be that of a DDIM chain (`linspace`) it becomes `leading`, since spacing belongs to the sampler.
-
-    Raises:
-        ConfigError: the pipeline is not a discrete-time Gaussian diffusion (flow matching, for instance).
-    """
-    if "beta_schedule" not in config:
-        raise ConfigError(
-            f"the scheduler {class_name} has no beta schedule: only discrete-time Gaussian diffusion models "
-            "(Stable Diffusion 1.x, 2.x) are supported"
-        )
-    if class_name == "DDIMScheduler":
-        from diffusers import DDIMScheduler
-
-        defaults = {key: DDIMScheduler().config[key] for key in _CONVERSION_DEFAULTS}
-        converted = {key: config.get(key, default) for key, default in defaults.items()}
-    else:
-        converted = {key: config.get(key, default) for key, default in _CONVERSION_DEFAULTS.items()}
-        if converted["timestep_spacing"] == "linspace":
-            converted["timestep_spacing"] = "leading"
-    betas = converted["trained_betas"]
-    return converted | {"trained_betas": None if betas is None else [float(beta) for beta in betas]}
+def chain_config(scheduler_config: Mapping[str, Any], num_inference_steps: int) -> Mapping[str, Any]:
+    """What a spec holds of a model's scheduler for chains of T steps: a DDIM configuration as it is, the sigmas of a
+    flow-matching model."""
+    if "beta_schedule" in scheduler_config:
+        return scheduler_config
+    return flow_chain(scheduler_config, num_inference_steps)
 
 
-def build_schedule(config: Mapping[str, Any], num_inference_steps: int, ddim_eta: float) -> DDIMSchedule:
-    """The coefficients of a chain of `num_inference_steps` steps with noise level 0 < `ddim_eta` ≤ 1.
-
-    `config` is a complete DDIM configuration, as `ddim_config` returns it.
+def build_schedule(config: Mapping[str, Any], num_inference_steps: int, noise_level: float) -> Schedule:
+    """The chain that a spec's scheduler describes; `noise_level` is the spec's `ddim_eta`, in (0, 1].
 
     Raises:
         ConfigError: an option that a recorded chain cannot have, by name.
     """
-    from diffusers import DDIMScheduler
-
-    _refuse(config, num_inference_steps, ddim_eta)
-    scheduler = DDIMScheduler(**config)
-    scheduler.set_timesteps(num_inference_steps)
-    timesteps = [int(t) for t in scheduler.timesteps]
-    stride = config["num_train_timesteps"] // num_inference_steps
-    _refuse_broken_chain(config, timesteps, stride)
-
-    columns: dict[str, list[torch.Tensor]] = {
-        name: [] for name in ("sqrt_alpha", "sqrt_beta", "sqrt_alpha_prev", "direction", "std")
-    }
-    for timestep in timesteps:
-        previous = timestep - stride
-        alpha = scheduler.alphas_cumprod[timestep]
-        alpha_prev = scheduler.alphas_cumprod[previous] if previous >= 0 else scheduler.final_alpha_cumprod
-        variance = scheduler._get_variance(timestep, previous).clamp(min=0)
-        std = ddim_eta * variance**0.5
-        columns["sqrt_alpha"].append(alpha**0.5)
-        columns["sqrt_beta"].append((1 - alpha) ** 0.5)
-        columns["sqrt_alpha_prev"].append(alpha_prev**0.5)
-        # Rounding may push the radicand below 0 at eta 1, where it is 0 in exact arithmetic for a zero terminal SNR.
-        columns["direction"].append((1 - alpha_prev - std**2).clamp(min=0) ** 0.5)
-        columns["std"].append(std)
-    if float(columns["sqrt_alpha"][0]) == 0.0 and config["prediction_type"] == "epsilon":
-        raise ConfigError(
-            "prediction_type epsilon has no x_0 at a zero terminal SNR (rescale_betas_zero_snr): "
-            "use a v_prediction model"
-        )
-    return DDIMSchedule(
-        timesteps=torch.tensor(timesteps),
-        prediction_type=config["prediction_type"],
-        clip_sample_range=float(config["clip_sample_range"]) if config["clip_sample"] else None,
-        **{name: torch.stack(values).float() for name, values in columns.items()},
-    )
-
-
-def _refuse(config: Mapping[str, Any], num_inference_steps: int, ddim_eta: float) -> None:
-    if not 0 < ddim_eta <= 1:
-        raise ConfigError(f"ddim_eta must be in (0, 1], not {ddim_eta}: with 0 the chain has no density")
-    if not 1 <= num_inference_steps <= config["num_train_timesteps"]:
-        raise ConfigError(
-            f"num_inference_steps must be in 1..{config['num_train_timesteps']}, not {num_inference_steps}"
-        )
-    if config["prediction_type"] not in PREDICTION_TYPES:
-        raise ConfigError(
-            f"prediction_type {config['prediction_type']} is not supported: {PREDICTION_TYPES} are"
-        )
-    if config["thresholding"]:
-        raise ConfigError(
-            "thresholding is not supported: it makes the step depend on the whole batch's quantiles"
-        )
-
-
-def _refuse_broken_chain(config: Mapping[str, Any], timesteps: list[int], stride: int) -> None:
-    """A step's previous timestep must be the next one of the list, else no chain links the two."""
-    if timesteps[0] >= config["num_train_timesteps"]:
-        raise ConfigError(
-            f"steps_offset {config['steps_offset']} puts the first timestep at {timesteps[0]}, outside the "
-            f"{config['num_train_timesteps']} trained ones: use fewer num_inference_steps"
-        )
-    if any(t - stride != following for t, following in pairwise(timesteps)):
-        hint = (
-            f"choose num_inference_steps that divides {config['num_train_timesteps']}"
-            if config["timestep_spacing"] == "trailing"
-            else "use 'leading', or 'trailing' with a divisor"
-        )
-        raise ConfigError(
-            f"timestep_spacing {config['timestep_spacing']} with {len(timesteps)} steps is not supported: DDIM's "
-            f"previous timestep is not the next one of the list; {hint}"
-        )
+    if "sigmas" in config:
+        return build_flow_schedule(config, num_inference_steps, noise_level)
+    return build_ddim_schedule(config, num_inference_steps, noise_level)

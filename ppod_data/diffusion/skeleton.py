@@ -8,7 +8,6 @@ import torch
 
 from ppod_data.diffusion.families import FAMILIES
 from ppod_data.diffusion.model import DTYPES, DiffusionModel, quietly, resolve_model, vae_dtype
-from ppod_data.diffusion.schedule import ddim_config
 from ppod_data.errors import ConfigError
 
 
@@ -36,7 +35,6 @@ def load_skeleton(name: str, *, revision: str | None = None, compute_dtype: str 
         elif not key.startswith("_"):
             options[key] = value
     pipeline = getattr(diffusers, index["_class_name"])(**options | dict(family.load_options))
-    size = pipeline.unet.config.sample_size
     return DiffusionModel(
         name=name,
         revision=revision,
@@ -44,8 +42,8 @@ def load_skeleton(name: str, *, revision: str | None = None, compute_dtype: str 
         fingerprint="0" * 64,
         pipeline=pipeline,
         family=family,
-        scheduler_config=ddim_config(type(pipeline.scheduler).__name__, pipeline.scheduler.config),
-        latent_shape=(pipeline.unet.config.in_channels, size, size),
+        scheduler_config=family.scheduler_config(pipeline),
+        latent_shape=family.latent_shape(pipeline),
         device="meta",
         compute_dtype=compute_dtype,
     )

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from ppod_data.diffusion.ddim import kl_divergence, log_prob
-from ppod_data.diffusion.forward import noised_latents, prediction_target
-from ppod_data.diffusion.schedule import DDIMSchedule, build_schedule, ddim_config
+from ppod_data.diffusion.ddim import DDIMSchedule, build_ddim_schedule, ddim_config
+from ppod_data.diffusion.gaussian import kl_divergence, log_prob
 
 SD = {
     "beta_schedule": "scaled_linear",
@@ -19,7 +18,9 @@ STEPS = 20
 
 
 def schedule(prediction_type: str = "epsilon") -> DDIMSchedule:
-    return build_schedule(ddim_config("DDIMScheduler", SD | {"prediction_type": prediction_type}), STEPS, 1.0)
+    return build_ddim_schedule(
+        ddim_config("DDIMScheduler", SD | {"prediction_type": prediction_type}), STEPS, 1.0
+    )
 
 
 @pytest.fixture
@@ -37,20 +38,20 @@ def test_noise_is_added_as_diffusers_does(rows: tuple[torch.Tensor, ...], predic
     ours = schedule(prediction_type)
     theirs = DDIMScheduler(**SD, prediction_type=prediction_type)
     expected = theirs.add_noise(latents, noise, ours.timesteps[index])
-    assert torch.equal(noised_latents(ours, index, latents, noise), expected)
+    assert torch.equal(ours.noised(index, latents, noise), expected)
 
 
 def test_the_network_is_asked_for_what_diffusers_trains_it_on(rows: tuple[torch.Tensor, ...]) -> None:
     from diffusers import DDIMScheduler
 
     index, latents, noise = rows
-    assert torch.equal(prediction_target(schedule("epsilon"), index, latents, noise), noise)
-    assert torch.equal(prediction_target(schedule("sample"), index, latents, noise), latents)
+    assert torch.equal(schedule("epsilon").target(index, latents, noise), noise)
+    assert torch.equal(schedule("sample").target(index, latents, noise), latents)
     ours = schedule("v_prediction")
     velocity = DDIMScheduler(**SD, prediction_type="v_prediction").get_velocity(
         latents, noise, ours.timesteps[index]
     )
-    assert torch.equal(prediction_target(ours, index, latents, noise), velocity)
+    assert torch.equal(ours.target(index, latents, noise), velocity)
 
 
 def test_kl_divergence_is_torch_distributions_mean_in_float64(rows: tuple[torch.Tensor, ...]) -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ppod_data.diffusion.ddim import log_prob, posterior_mean, sample_next
-from ppod_data.diffusion.schedule import build_schedule, ddim_config
+from ppod_data.diffusion.ddim import build_ddim_schedule, ddim_config
+from ppod_data.diffusion.gaussian import log_prob, sample_next
 from ppod_data.errors import ConfigError
 
 SD = {
@@ -46,7 +46,7 @@ def test_every_step_equals_diffusers_bit_for_bit(
 
     theirs = DDIMScheduler(**scheduler_config)
     theirs.set_timesteps(num_steps)
-    ours = build_schedule(scheduler_config, num_steps, eta)
+    ours = build_ddim_schedule(scheduler_config, num_steps, eta)
     assert ours.timesteps.tolist() == theirs.timesteps.tolist()
     generator = torch.Generator().manual_seed(0)
     checked = {0, 1, num_steps // 2, num_steps - 2, num_steps - 1}
@@ -54,17 +54,15 @@ def test_every_step_equals_diffusers_bit_for_bit(
         latents, output, noise = torch.randn(3, 2, 4, 8, 8, generator=generator).unbind()
         expected = theirs.step(output, int(theirs.timesteps[step]), latents, eta=eta, variance_noise=noise)
         index = torch.full((2,), step)
-        mean = posterior_mean(ours, index, output, latents)
+        mean = ours.mean(index, output, latents)
         assert torch.equal(sample_next(ours, index, mean, noise, torch.float32), expected.prev_sample)
 
 
 def test_rows_at_different_steps_equal_each_step_alone() -> None:
-    schedule = build_schedule(config(), 20, 1.0)
+    schedule = build_ddim_schedule(config(), 20, 1.0)
     latents, output = torch.randn(2, 20, 4, 8, 8, generator=torch.Generator().manual_seed(1)).unbind()
-    together = posterior_mean(schedule, torch.arange(20), output, latents)
-    alone = [
-        posterior_mean(schedule, torch.tensor([i]), output[i : i + 1], latents[i : i + 1]) for i in range(20)
-    ]
+    together = schedule.mean(torch.arange(20), output, latents)
+    alone = [schedule.mean(torch.tensor([i]), output[i : i + 1], latents[i : i + 1]) for i in range(20)]
     assert torch.equal(together, torch.cat(alone))
 
 
@@ -73,13 +71,13 @@ def test_rows_at_different_steps_equal_each_step_alone() -> None:
     [({}, []), ({"set_alpha_to_one": True}, [19]), ({"steps_offset": 0}, [19])],
 )
 def test_a_last_step_without_variance_is_marked(options: dict[str, object], deterministic: list[int]) -> None:
-    schedule = build_schedule(config(**options), 20, 1.0)
+    schedule = build_ddim_schedule(config(**options), 20, 1.0)
     assert [i for i, stochastic in enumerate(schedule.stochastic) if not stochastic] == deterministic
 
 
 def test_stable_diffusions_last_step_has_its_variance() -> None:
     """The previous timestep is below 0 there: final_alpha_cumprod, not a clamped timestep, gives 4.3e-4."""
-    schedule = build_schedule(config(), 50, 1.0)
+    schedule = build_ddim_schedule(config(), 50, 1.0)
     assert float(schedule.std[-1] ** 2) == pytest.approx(4.3e-4, rel=0.02)
 
 
@@ -89,7 +87,7 @@ def test_zero_terminal_snr_is_finite_with_v_prediction() -> None:
         "timestep_spacing": "trailing",
         "prediction_type": "v_prediction",
     }
-    schedule = build_schedule(config(**options), 20, 1.0)
+    schedule = build_ddim_schedule(config(**options), 20, 1.0)
     assert float(schedule.sqrt_alpha[0]) == 0.0
     assert bool(torch.isfinite(schedule.direction).all())
     assert bool(torch.isfinite(schedule.std).all())
@@ -113,7 +111,7 @@ def test_what_has_no_chain_is_refused_by_name(
     options: dict[str, object], num_steps: int, eta: float, named: str
 ) -> None:
     with pytest.raises(ConfigError, match=named):
-        build_schedule(config(**options), num_steps, eta)
+        build_ddim_schedule(config(**options), num_steps, eta)
 
 
 def test_another_scheduler_is_converted_with_every_key() -> None:
@@ -135,7 +133,7 @@ def test_flow_matching_is_refused() -> None:
 
 
 def test_log_prob_is_torch_distributions_mean_in_float64() -> None:
-    schedule = build_schedule(config(), 20, 1.0)
+    schedule = build_ddim_schedule(config(), 20, 1.0)
     mean, next_latents = torch.randn(
         2, 20, 4, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64
     )
@@ -148,7 +146,7 @@ def test_log_prob_is_torch_distributions_mean_in_float64() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_log_prob_is_of_the_rounded_latent(dtype: torch.dtype) -> None:
-    schedule = build_schedule(config(), 20, 1.0)
+    schedule = build_ddim_schedule(config(), 20, 1.0)
     step = torch.full((4,), 19)
     mean, noise = torch.randn(2, 4, 4, 8, 8, generator=torch.Generator().manual_seed(3)).unbind()
     rounded = sample_next(schedule, step, mean, noise, dtype)
@@ -161,8 +159,8 @@ def test_log_prob_is_of_the_rounded_latent(dtype: torch.dtype) -> None:
 def test_v_prediction_and_epsilon_agree() -> None:
     """The same network, said in either way, gives the same mean."""
     epsilon, v = (
-        build_schedule(config(), 20, 1.0),
-        build_schedule(config(prediction_type="v_prediction"), 20, 1.0),
+        build_ddim_schedule(config(), 20, 1.0),
+        build_ddim_schedule(config(prediction_type="v_prediction"), 20, 1.0),
     )
     steps = torch.arange(20)
     latents, noise = torch.randn(
@@ -173,8 +171,8 @@ def test_v_prediction_and_epsilon_agree() -> None:
     denoised = (latents - sqrt_beta * noise) / sqrt_alpha
     velocity = sqrt_alpha * noise - sqrt_beta * denoised
     torch.testing.assert_close(
-        posterior_mean(epsilon, steps, noise, latents),
-        posterior_mean(v, steps, velocity, latents),
+        epsilon.mean(steps, noise, latents),
+        v.mean(steps, velocity, latents),
         rtol=1e-4,
         atol=1e-4,
     )

@@ -11,17 +11,26 @@ import torch
 
 from ppod_data.dataset import Dataset
 from ppod_data.diffusion.condition import Condition
-from ppod_data.diffusion.model import DiffusionModel, embed_prompts, load_model, network
+from ppod_data.diffusion.model import DiffusionModel, decode_images, embed_prompts, load_model, network
 from ppod_data.errors import ConfigError
 from ppod_data.generate import build_spec, prepare_sampler, sample_batch, sample_images
 from ppod_data.log_probs import compute_log_probs
 from ppod_data.noise import standard_normal
 from ppod_data.spec import GenerationSpec
-from ppod_train.policy import reference_network, trainable_parameters
+from ppod_train.evaluate import evaluate
+from ppod_train.figures import EvalSettings
+from ppod_train.online import train_online
+from ppod_train.online_settings import OnlineSettings, PolicySource
+from ppod_train.policy import reference_network, save_policy, start_from, trainable_parameters
 from ppod_train.settings import TrainSettings
 from ppod_train.train import train_offline
-from tests.pipelines import save_tiny_pipeline, save_tiny_xl_pipeline
-from tests.train.conftest import record, source_of
+from tests.pipelines import (
+    save_tiny_flux_pipeline,
+    save_tiny_pipeline,
+    save_tiny_sd3_pipeline,
+    save_tiny_xl_pipeline,
+)
+from tests.train.conftest import PROMPTS, Redness, record, source_of
 
 V_PREDICTION = {
     "prediction_type": "v_prediction",
@@ -32,6 +41,8 @@ SAVERS: Mapping[str, Callable[[Path], Path]] = {
     "sd-1": save_tiny_pipeline,
     "sd-2": partial(save_tiny_pipeline, **V_PREDICTION),
     "sd-xl": save_tiny_xl_pipeline,
+    "sd-3": save_tiny_sd3_pipeline,
+    "flux": save_tiny_flux_pipeline,
 }
 SETTINGS = TrainSettings(
     num_train_steps=3, pairs_per_step=6, learning_rate=1e-2, lora_rank=4, eval_every=0, checkpoint_every=3
@@ -53,13 +64,14 @@ def guided(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("negative_prompt", ["", "blurry"])
+@pytest.mark.parametrize("name", ["sd-1", "sd-2", "sd-xl"])
 def test_a_chain_is_that_of_the_pipelines_own_call(
-    pipeline: Path, negative_prompt: str, monkeypatch: pytest.MonkeyPatch
+    name: str, negative_prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`pipe(prompt, eta=1)` of plain diffusers with our noise ends in the same latents, bit for bit."""
     import diffusers
 
-    model = load_model(str(pipeline))
+    model = load_model(str(SAVERS[name](tmp_path / name)))
     spec = build_spec(
         model,
         prompts=["a cat"],
@@ -84,6 +96,31 @@ def test_a_chain_is_that_of_the_pipelines_own_call(
         output_type="latent",
     ).images
     assert torch.equal(ended, chain.latents[-1])
+
+
+@pytest.mark.parametrize("negative_prompt", ["", "blurry"])
+@pytest.mark.parametrize("name", ["sd-3", "flux"])
+def test_a_flow_chain_without_noise_is_that_of_the_pipelines_own_call(
+    name: str, negative_prompt: str, tmp_path: Path
+) -> None:
+    """Embeddings, timesteps, guidance, packing and sigmas of plain diffusers, bit for bit."""
+    model = load_model(str(SAVERS[name](tmp_path / name)))
+    written = {"negative_prompt": negative_prompt} if model.family.embed_negative else {}
+    options = {"num_images_per_prompt": 2, "num_inference_steps": 5, "guidance_scale": 3.0} | written
+    spec = build_spec(model, prompts=["a cat"], batch_size=2, ddim_eta=1e-30, **options)
+    chain = sample_batch(spec, prepare_sampler(spec, model), range(2), record=True)
+    pipeline, start = model.pipeline, chain.latents[0]
+    if name == "flux":
+        start = pipeline._pack_latents(start, 2, *model.latent_shape)
+    size = {"height": model.height, "width": model.width}
+    ended = pipeline("a cat", latents=start.clone(), output_type="latent", **options, **size).images
+    if name == "flux":
+        ended = pipeline._unpack_latents(ended, model.height, model.width, pipeline.vae_scale_factor)
+    assert torch.equal(ended, chain.latents[-1])
+    images = pipeline("a cat", latents=start.clone(), output_type="pil", **options, **size).images
+    assert [image.tobytes() for image in images] == [
+        image.tobytes() for image in decode_images(model, chain.latents[-1])
+    ]
 
 
 def step_noise(spec: GenerationSpec) -> torch.Tensor:
@@ -124,15 +161,41 @@ def test_training_starts_at_ratio_1_and_plain_diffusers_loads_its_policy(
         assert not torch.equal(network(model)(*asked), network(before)(*asked))
 
     ours = load_model(str(pipeline), adapter=str(tmp_path / "policy"))
-    plain = getattr(diffusers, type(model.pipeline).__name__).from_pretrained(pipeline)
+    with torch.no_grad():
+        assert torch.equal(network(model)(*asked), network(ours)(*asked))
+    plain = getattr(diffusers, type(model.pipeline).__name__).from_pretrained(
+        pipeline, **without_t5(pipeline)
+    )
     plain.load_lora_weights(tmp_path / "policy")
     plain.set_progress_bar_config(disable=True)
-    options = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "np"}
+    size = {"height": model.height, "width": model.width}
+    options = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "np"} | size
     images = [
         loaded("a cat", generator=torch.Generator().manual_seed(0), **options).images
         for loaded in (plain, ours.pipeline, before.pipeline)
     ]
     assert (images[0] == images[1]).all() and (images[0] != images[2]).any()
+
+
+def without_t5(pipeline: Path) -> dict[str, None]:
+    """What `from_pretrained` of plain diffusers must be told of a Stable Diffusion 3 that was saved without T5."""
+    return {"text_encoder_3": None, "tokenizer_3": None} if pipeline.name == "sd-3" else {}
+
+
+def test_an_adapter_that_is_loaded_in_part_is_refused(tmp_path: Path) -> None:
+    """A file with old and new names, as diffusers' own conversion makes it: it would load a half, and say nothing."""
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from safetensors.torch import load_file, save_file
+
+    folder = save_tiny_sd3_pipeline(tmp_path / "sd-3")
+    model = load_model(str(folder))
+    trainable_parameters(model, lora_rank=4, seed=0)
+    save_policy(model, tmp_path / "policy")
+    load_model(str(folder), adapter=str(tmp_path / "policy"))
+    file = tmp_path / "policy" / "pytorch_lora_weights.safetensors"
+    save_file(convert_state_dict_to_diffusers(load_file(file)), tmp_path / "mixed.safetensors")
+    with pytest.raises(ConfigError, match=r"does not fit .*sd-3: diffusers did not load .*to_k"):
+        load_model(str(folder), adapter=str(tmp_path / "mixed.safetensors"))
 
 
 def some_inputs(model: DiffusionModel) -> tuple[torch.Tensor, torch.Tensor, Condition]:
@@ -152,6 +215,51 @@ def test_all_weights_train_and_the_pipeline_loads(pipeline: Path, guided: Path, 
         for loaded in (model, again, load_model(str(pipeline)))
     )
     assert mine == theirs != old
+
+
+@pytest.mark.parametrize("name", ["sd-3", "flux"])
+def test_flow_models_train_online_and_are_evaluated(name: str, tmp_path: Path) -> None:
+    """Two stages with the default guidance and noise; the policy, loaded, is evaluated against the reference."""
+    folder, out = str(SAVERS[name](tmp_path / name)), tmp_path / "online"
+    train = replace(SETTINGS, num_train_steps=2, objective="ppod")
+    summary = train_online(
+        out,
+        OnlineSettings(num_stages=2, num_pairs_per_prompt=4, eval_images_per_prompt=0, train=train),
+        reference=PolicySource(model=folder),
+        build_spec=partial(
+            build_spec, prompts=PROMPTS, num_images_per_prompt=4, num_inference_steps=4, batch_size=4
+        ),
+        load=lambda source: load_model(source.model, adapter=source.adapter),
+        reward=Redness(),
+    )
+    assert summary.stages == 2
+    settings = EvalSettings(prompts=PROMPTS, num_images_per_prompt=2, num_inference_steps=4)
+    before = evaluate(load_model(folder), Redness(), settings)
+    policy = load_model(folder, adapter=str(out / summary.policy))
+    after = evaluate(policy, Redness(), settings, baseline=before)
+    assert (after.settings.ddim_eta, after.settings.guidance_scale) == (
+        0.7,
+        policy.family.guidance_scale(policy.pipeline),
+    )
+    assert after.overall.reward_mean != before.overall.reward_mean and after.overall.gain is not None
+
+
+@pytest.mark.parametrize("lora_rank", [4, 0])
+def test_training_goes_on_from_a_saved_policy(pipeline: Path, lora_rank: int, tmp_path: Path) -> None:
+    """The policy of an earlier run, LoRA or all weights, is the one that starts, to the last bit."""
+    saved, again = load_model(str(pipeline)), load_model(str(pipeline))
+    parameters = trainable_parameters(saved, lora_rank=lora_rank, seed=0)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter += 0.01
+    save_policy(saved, tmp_path / "policy")
+    trainable_parameters(again, lora_rank=lora_rank, seed=1)
+    adapter = str(tmp_path / "policy") if lora_rank else None
+    whole = str(pipeline) if lora_rank else str(tmp_path / "policy")
+    assert start_from(again, tmp_path / "policy") == load_model(whole, adapter=adapter).fingerprint
+    asked = some_inputs(saved)
+    with torch.no_grad():
+        assert torch.equal(network(saved)(*asked), network(again)(*asked))
 
 
 def test_xl_sees_every_condition_that_it_adds(tmp_path: Path) -> None:

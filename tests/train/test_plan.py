@@ -20,8 +20,18 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.plan import plan_training
 from ppod_train.policy import trainable_parameters
 from ppod_train.settings import TrainSettings
-from tests.full_size import save_stable_diffusion_15, save_stable_diffusion_xl
-from tests.pipelines import save_tiny_pipeline, save_tiny_xl_pipeline
+from tests.full_size import (
+    save_flux_1_dev,
+    save_stable_diffusion_3,
+    save_stable_diffusion_15,
+    save_stable_diffusion_xl,
+)
+from tests.pipelines import (
+    save_tiny_flux_pipeline,
+    save_tiny_pipeline,
+    save_tiny_sd3_pipeline,
+    save_tiny_xl_pipeline,
+)
 from tests.train.running import SETTINGS, run
 
 
@@ -41,7 +51,9 @@ def test_live_bytes_are_those_that_are_alive() -> None:
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
-@pytest.mark.parametrize("save", [save_tiny_pipeline, save_tiny_xl_pipeline])
+@pytest.mark.parametrize(
+    "save", [save_tiny_pipeline, save_tiny_xl_pipeline, save_tiny_sd3_pipeline, save_tiny_flux_pipeline]
+)
 def test_a_skeleton_keeps_as_much_as_the_model(
     tmp_path: Path, save: Any, gradient_checkpointing: bool
 ) -> None:
@@ -56,7 +68,7 @@ def test_a_skeleton_keeps_as_much_as_the_model(
             trainable_parameters(loaded, lora_rank=4, seed=0, gradient_checkpointing=gradient_checkpointing)
     conditioning = embed_prompts(model, ["a cat"], "", spec.guidance_scale)
     latents, index = torch.randn(4, *model.latent_shape), torch.zeros(4, dtype=torch.int64)
-    with LiveBytes([*model.pipeline.unet.parameters(), latents, index]) as live:
+    with LiveBytes([*model.denoiser.parameters(), latents, index]) as live:
         prediction = guided_prediction(
             network(model),
             latents,
@@ -96,6 +108,8 @@ FULL_SIZE: Mapping[str, tuple[Any, dict[str, int]]] = {
             "text_encoder_2": 694_659_840,
         },
     ),
+    "sd-3": (save_stable_diffusion_3, {"transformer": 2_028_328_000, "text_encoder_2": 694_659_840}),
+    "flux": (save_flux_1_dev, {"transformer": 11_901_408_320, "text_encoder_2": 4_762_310_656}),
 }
 
 
