@@ -4,7 +4,7 @@
 writes its data set to disk, TRL keeps tensors in memory. (2) Training evaluations a second, the forward and backward of
 one (trajectory, timestep), by the DDPO objective in one optimizer step: at least 1.1 times TRL's. (3) D3PO steps a
 second with the recorded log-probabilities of the reference, at least 1.3 times a plain loop that asks a second network
-for them. The embedded model with Stable Diffusion 1.5's scheduler settings, 32 trajectories of 20 steps, 32 evaluations
+for them. The embedded model with Stable Diffusion 1.5's scheduler settings, 32 trajectories of 10 steps, 32 evaluations
 a call, guidance 5 in sampling and training, LoRA of rank 4, fp32, one thread a process.
 
 TRL 0.23.1 lives in build/trl-venv, which `make peers` makes; without it (1) and (2) are left out. Both sides are
@@ -62,7 +62,7 @@ def main() -> None:
     quick = is_quick(__doc__)
     report = Report()
     with tempfile.TemporaryDirectory() as folder, Workers() as workers:
-        tasks = start_all(workers, Path(folder), batch=4 if quick else 32, steps=2 if quick else 20)
+        tasks = start_all(workers, Path(folder), batch=4 if quick else 32, steps=2 if quick else 10)
         for peer, claims in CLAIMS.items():
             if peer not in tasks:
                 continue

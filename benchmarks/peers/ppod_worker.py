@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from small_group import make_group, make_trainee
-
 from peers.two_networks import PairedChains, two_network_step
 from peers.worker import serve
-from peers.workload import GUIDANCE, LEARNING_RATE, RANK
+from peers.workload import D3PO_CLIP, GUIDANCE, LEARNING_RATE, RANK
+from small_group import make_group, make_trainee
+
 from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import decode_pixels, load_model
+from ppod_data.diffusion.model import DiffusionModel, decode_pixels, load_model
 from ppod_data.generate import build_spec, generate, prepare_sampler, sample_batch
+from ppod_data.spec import GenerationSpec
 from ppod_train.batches import load_batch
 from ppod_train.optimize import Trainee, train_step
 from ppod_train.policy import save_policy
@@ -26,11 +27,9 @@ Task = Callable[[], object]
 def prepare(pipeline: str, folder: Path, batch: int, steps: int) -> Mapping[str, Task]:
     data = folder / "data"
     make_group(data, batch, steps, model=pipeline, guidance_scale=GUIDANCE, batch_size=batch)
-    trainee, d3po = (
-        make_trainee(data, model=pipeline, lora_rank=RANK, batch_size=batch, objective=objective)
-        for objective in ("ddpo", "d3po")
-    )
-    assert trainee.reference is not None
+    common = {"model": pipeline, "lora_rank": RANK, "batch_size": batch}
+    trainee = make_trainee(data, objective="ddpo", **common)
+    d3po = make_trainee(data, objective="d3po", log_ratio_clip=D3PO_CLIP, **common)
     policy = folder / "policy"
     save_policy(trainee.sampler.model, policy)
     return {
@@ -42,7 +41,7 @@ def prepare(pipeline: str, folder: Path, batch: int, steps: int) -> Mapping[str,
 
 
 def sampling(data: Path, pipeline: str, policy: Path, folder: Path) -> Mapping[str, Task]:
-    """One batch by the policy and by the pipeline itself, as a data set; and by the policy, kept in memory as TRL does."""
+    """One batch by the policy and by the pipeline itself, as a data set; by the policy also in memory, as TRL."""
     recorded = Dataset.open(data).spec
     options = {
         "prompts": recorded.prompts,
@@ -54,7 +53,7 @@ def sampling(data: Path, pipeline: str, policy: Path, folder: Path) -> Mapping[s
     with_lora, without = load_model(pipeline, adapter=str(policy)), load_model(pipeline)
     spec, base_spec = build_spec(with_lora, **options), build_spec(without, **options)
 
-    def to_disk(spec, model, name: str) -> Task:
+    def to_disk(spec: GenerationSpec, model: DiffusionModel, name: str) -> Task:
         def run() -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
             generate(folder / name, spec, model, shards=[0])

@@ -1,8 +1,9 @@
 """TRL 0.23.1's DDPOTrainer as a worker of bench_peers: `python -m peers.trl_worker PIPELINE FOLDER BATCH STEPS`.
 
-Its own methods on its own pipeline class. Differs from its defaults only where that makes it faster or the work the
-same: fp32 (the CPU's), batches of bench_peers' size, no tracker, no progress bar, no checkpoint; advantages are given, so
-that no reward is computed. Classifier-free guidance in sampling and training, `train_cfg`, is its default.
+Its own methods on its own pipeline class. Other than by default: fp32, since on a CPU half precision is slower and
+other work; batches as large as bench_peers says, where its own are of one image; no progress bar. It has no tracker by
+default, and neither saves nor asks for rewards in what is measured; advantages are given. Guidance in sampling and
+training (`train_cfg`) is its default, and so is LoRA without autocast.
 """
 
 import sys

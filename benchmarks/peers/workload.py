@@ -9,3 +9,5 @@ LEARNING_RATE = 1e-30
 """Next to nothing, so that every repetition does the same work."""
 SHIFT = 0.02
 """Standard deviation of what is added to LoRA's initial weights: a policy a little away from its reference."""
+D3PO_CLIP = 0.1
+"""Its authors' ε, on the ratio to the reference."""
