@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from peers.process import Workers
+from safetensors.torch import load_file, save_file
 from side_by_side import Report, is_quick, measure, ratios
 
 from ppod_data.scenes import PIPELINE_PATH
@@ -41,8 +42,15 @@ CLAIMS: Mapping[str, Mapping[str, float | None]] = {
 
 
 def save_pipeline(folder: Path) -> str:
-    """The embedded model with the scheduler settings above; both versions of the libraries load it."""
+    """The embedded model with the scheduler settings above, so that both versions of the libraries load it.
+
+    transformers 4 finds the text encoder's weights only under their older names, and starts it at random otherwise;
+    transformers 5 reads either.
+    """
     shutil.copytree(PIPELINE_PATH, folder)
+    weights = folder / "text_encoder" / "model.safetensors"
+    named = {f"text_model.{name}": value for name, value in load_file(weights).items()}
+    save_file(named, weights, metadata={"format": "pt"})
     file = folder / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | SCHEDULER))
     return str(folder)

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from peers.two_networks import PairedChains, two_network_step
 from peers.worker import serve
-from peers.workload import D3PO_CLIP, GUIDANCE, LEARNING_RATE, RANK
+from peers.workload import CHAIN_FILE, D3PO_CLIP, GUIDANCE, LEARNING_RATE, RANK
+from safetensors.torch import save_file
 from small_group import make_group, make_trainee
 
 from ppod_data.dataset import Dataset
@@ -30,6 +31,7 @@ def prepare(pipeline: str, folder: Path, batch: int, steps: int) -> Mapping[str,
     common = {"model": pipeline, "lora_rank": RANK, "batch_size": batch}
     trainee = make_trainee(data, objective="ddpo", **common)
     d3po = make_trainee(data, objective="d3po", log_ratio_clip=D3PO_CLIP, **common)
+    save_chain(trainee, folder / CHAIN_FILE)
     policy = folder / "policy"
     save_policy(trainee.sampler.model, policy)
     return {
@@ -38,6 +40,12 @@ def prepare(pipeline: str, folder: Path, batch: int, steps: int) -> Mapping[str,
         "ddpo, two passes": training(trainee, "two-pass"),
         **cached_and_asked(pipeline, d3po),
     }
+
+
+def save_chain(trainee: Trainee, file: Path) -> None:
+    """Latents [T + 1, B, C, H, W] and log-probabilities [T, B] of all chains."""
+    batch = load_batch(trainee.data, trainee.data.units, trainee.data.steps, "cpu")
+    save_file({"latents": batch.latents, "log_probs": batch.reference_log_probs.T.contiguous()}, file)
 
 
 def sampling(data: Path, pipeline: str, policy: Path, folder: Path) -> Mapping[str, Task]:

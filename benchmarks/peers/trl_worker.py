@@ -1,19 +1,22 @@
 """TRL 0.23.1's DDPOTrainer as a worker of bench_peers: `python -m peers.trl_worker PIPELINE FOLDER BATCH STEPS`.
 
-Its own methods on its own pipeline class. Other than by default: fp32, since on a CPU half precision is slower and
-other work; batches as large as bench_peers says, where its own are of one image; no progress bar. It has no tracker by
-default, and neither saves nor asks for rewards in what is measured; advantages are given. Guidance in sampling and
-training (`train_cfg`) is its default, and so is LoRA without autocast.
+Its own methods on its own pipeline class. Other than by default: fp32, as ppod's side, instead of fp16; batches as
+large as bench_peers says, instead of one image; no progress bar. It has no tracker by default, and neither saves nor
+asks for rewards in what is measured; advantages are given. Guidance in sampling and training (`train_cfg`) and LoRA of
+rank 4 without autocast are its defaults.
 """
 
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from peers.worker import serve
-from peers.workload import GUIDANCE, LEARNING_RATE, PROMPT, SHIFT
+from peers.workload import CHAIN_FILE, GUIDANCE, LEARNING_RATE, PROMPT, SHIFT
+from safetensors.torch import load_file
 
 
 def prepare(pipeline: str, folder: str, batch: int, steps: int) -> Mapping[str, Callable[[], object]]:
@@ -35,14 +38,16 @@ def prepare(pipeline: str, folder: str, batch: int, steps: int) -> Mapping[str, 
     sd_pipeline = DefaultDDPOStableDiffusionPipeline(pipeline, use_lora=True)
     trainer = DDPOTrainer(config, lambda *images: 0.0, lambda: (PROMPT, {}), sd_pipeline)
     trainer.sd_pipeline.set_progress_bar_config(disable=True)
+
+    def sample() -> Any:
+        return trainer._generate_samples(iterations=1, batch_size=batch)
+
+    batches, _ = sample()
+    check_same_policy(trainer, batches[0], Path(folder, CHAIN_FILE))
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in trainer.trainable_layers:
             parameter.add_(torch.randn_like(parameter), alpha=SHIFT)
-
-    def sample() -> object:
-        return trainer._generate_samples(iterations=1, batch_size=batch)
-
     batches, _ = sample()
     batches[0]["advantages"] = torch.linspace(-1.5, 1.5, batch)
 
@@ -52,6 +57,18 @@ def prepare(pipeline: str, folder: str, batch: int, steps: int) -> Mapping[str, 
         assert trainer.accelerator.sync_gradients  # one optimizer step over all evaluations was done
 
     return {"TRL, sample": sample, "TRL, train": train}
+
+
+@torch.no_grad()
+def check_same_policy(trainer: Any, sampled: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Of the chains that ppod recorded, TRL computes the log-probabilities that ppod did, under the untrained policy."""
+    chain = load_file(file)
+    embeds = torch.cat([sampled["negative_prompt_embeds"], sampled["prompt_embeds"]])
+    advantages = torch.zeros(len(embeds) // 2)
+    for i, log_prob in enumerate(chain["log_probs"]):
+        step = (chain["latents"][i], sampled["timesteps"][:, i], chain["latents"][i + 1], log_prob)
+        _, approximate_kl, _ = trainer.calculate_loss(*step, advantages, embeds)
+        assert approximate_kl < 1e-10, f"step {i}: half the mean square difference is {approximate_kl}"
 
 
 if __name__ == "__main__":

@@ -11,3 +11,5 @@ SHIFT = 0.02
 """Standard deviation of what is added to LoRA's initial weights: a policy a little away from its reference."""
 D3PO_CLIP = 0.1
 """Its authors' ε, on the ratio to the reference."""
+CHAIN_FILE = "chain.safetensors"
+"""Chains sampled by ppod from the untrained policy, with their log-probabilities: TRL must say the same of them."""
