@@ -61,7 +61,7 @@ def prepare(pipeline: str, folder: str, batch: int, steps: int) -> Mapping[str, 
 
 @torch.no_grad()
 def check_same_policy(trainer: Any, sampled: Mapping[str, torch.Tensor], file: Path) -> None:
-    """Of the chains that ppod recorded, TRL computes the log-probabilities that ppod did, under the untrained policy."""
+    """Under the untrained policy TRL computes the log-probabilities that ppod recorded with its chains."""
     chain = load_file(file)
     embeds = torch.cat([sampled["negative_prompt_embeds"], sampled["prompt_embeds"]])
     advantages = torch.zeros(len(embeds) // 2)
