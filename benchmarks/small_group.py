@@ -37,17 +37,26 @@ class Brightness:
         return [float(np.asarray(image).mean()) for image in images]
 
 
-def make_group(root: Path, group: int, steps: int) -> None:
+def make_group(
+    root: Path,
+    group: int,
+    steps: int,
+    *,
+    model: str = "scenes",
+    guidance_scale: float = 1.0,
+    batch_size: int = BATCH,
+) -> None:
     """`group` scored images, with the tables of pairs `disjoint` and `all`."""
-    model = load_model("scenes")
+    loaded = load_model(model)
     spec = build_spec(
-        model,
+        loaded,
         prompts=["a cat and a dog"],
         num_images_per_prompt=group,
         num_inference_steps=steps,
-        batch_size=BATCH,
+        guidance_scale=guidance_scale,
+        batch_size=batch_size,
     )
-    generate(root, spec, model, shards=[0])
+    generate(root, spec, loaded, shards=[0])
     dataset = Dataset.open(root)
     score(dataset, Brightness(), name="brightness")
     _write_pairs(dataset, "disjoint", [(i, group - 1 - i) for i in range(group // 2)])
@@ -64,28 +73,37 @@ def open_group(root: Path, objective: str, pairs: str = "disjoint") -> TrainingD
     )
 
 
-def make_trainee(root: Path, **settings: Any) -> Trainee:
-    """A LoRA of rank 8 that has moved a little; every step does the same work, since its rate is next to nothing."""
-    model = load_model("scenes")
-    reference = reference_network(model, lora_rank=8)
-    parameters = trainable_parameters(model, lora_rank=8, seed=0)
+def make_trainee(
+    root: Path,
+    *,
+    model: str = "scenes",
+    lora_rank: int = 8,
+    batch_size: int = BATCH,
+    objective: str = "ppod",
+    **settings: Any,
+) -> Trainee:
+    """A LoRA that has moved a little; every step does the same work, since its rate is next to nothing."""
+    loaded = load_model(model)
+    reference = reference_network(loaded, lora_rank=lora_rank)
+    parameters = trainable_parameters(loaded, lora_rank=lora_rank, seed=0)
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in parameters.values():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
-    data = open_group(root, "ppod")
+    data = open_group(root, objective)
+    pairs = len(data.chosen) if data.on_pairs else len(data.units) // 2
     return Trainee(
         data=data,
-        sampler=prepare_sampler(data.spec, model),
+        sampler=prepare_sampler(data.spec, loaded),
         reference=reference,
         parameters=parameters,
         average={},
         optimizer=torch.optim.AdamW(parameters.values(), lr=1e-30),
-        settings=TrainSettings(pairs_per_step=len(data.chosen), **settings),
-        batch_size=BATCH,
+        settings=TrainSettings.of(objective, pairs_per_step=pairs, **settings),
+        batch_size=batch_size,
         graph_bytes=0,
         scorer="",
-        start_fingerprint=model.fingerprint,
+        start_fingerprint=loaded.fingerprint,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from tests.conftest import byte_tokenizer
+from tests.pipelines import byte_tokenizer
 
 PROMPTS = ("a cat and a dog", "zwölf grüne Hasen", "a very long prompt that has to be cut", "a cat and a dog")
 RENDERS = Path(__file__).parent / "scenes_renders"
@@ -26,7 +26,7 @@ def images(count: int = 4) -> list[Image.Image]:
 
 def save_clip(folder: Path, *, seed: int = 0) -> Any:
     """Write a CLIP model of 32-pixel images and 16 tokens with its tokenizer and preprocessing; the model itself."""
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
     torch.manual_seed(seed)
     model = CLIPModel(CLIPConfig(**clip_config())).eval()
@@ -34,7 +34,7 @@ def save_clip(folder: Path, *, seed: int = 0) -> Any:
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(folder)
-    tokenizer: Any = byte_tokenizer(CLIPTokenizer, folder.parent / f"{folder.name}-tokenizer")
+    tokenizer: Any = byte_tokenizer(folder.parent / f"{folder.name}-tokenizer")
     tokenizer.save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
         folder

@@ -1,0 +1,135 @@
+"""ppod as a worker of bench_peers: `python -m peers.ppod_worker PIPELINE FOLDER BATCH STEPS`."""
+
+import copy
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from peers.two_networks import PairedChains, two_network_step
+from peers.worker import serve
+from peers.workload import CHAIN_FILE, D3PO_CLIP, GUIDANCE, LEARNING_RATE, RANK
+from safetensors.torch import save_file
+from small_group import make_group, make_trainee
+
+from ppod_data.dataset import Dataset
+from ppod_data.diffusion.model import DiffusionModel, decode_pixels, load_model
+from ppod_data.generate import build_spec, generate, prepare_sampler, sample_batch
+from ppod_data.spec import GenerationSpec
+from ppod_train.batches import load_batch
+from ppod_train.optimize import Trainee, train_step
+from ppod_train.policy import save_policy
+
+Task = Callable[[], object]
+
+
+def prepare(pipeline: str, folder: Path, batch: int, steps: int) -> Mapping[str, Task]:
+    data = folder / "data"
+    make_group(data, batch, steps, model=pipeline, guidance_scale=GUIDANCE, batch_size=batch)
+    common = {"model": pipeline, "lora_rank": RANK, "batch_size": batch}
+    trainee = make_trainee(data, objective="ddpo", **common)
+    d3po = make_trainee(data, objective="d3po", log_ratio_clip=D3PO_CLIP, **common)
+    save_chain(trainee, folder / CHAIN_FILE)
+    policy = folder / "policy"
+    save_policy(trainee.sampler.model, policy)
+    return {
+        **sampling(data, pipeline, policy, folder),
+        "ddpo, one pass": training(trainee, "one-pass"),
+        "ddpo, two passes": training(trainee, "two-pass"),
+        **cached_and_asked(pipeline, d3po),
+    }
+
+
+def save_chain(trainee: Trainee, file: Path) -> None:
+    """Latents [T + 1, B, C, H, W] and log-probabilities [T, B] of all chains."""
+    batch = load_batch(trainee.data, trainee.data.units, trainee.data.steps, "cpu")
+    save_file({"latents": batch.latents, "log_probs": batch.reference_log_probs.T.contiguous()}, file)
+
+
+def sampling(data: Path, pipeline: str, policy: Path, folder: Path) -> Mapping[str, Task]:
+    """One batch by the policy and by the pipeline itself, as a data set; by the policy also in memory, as TRL."""
+    recorded = Dataset.open(data).spec
+    options = {
+        "prompts": recorded.prompts,
+        "num_images_per_prompt": recorded.num_images_per_prompt,
+        "num_inference_steps": recorded.num_inference_steps,
+        "guidance_scale": recorded.guidance_scale,
+        "batch_size": recorded.batch_size,
+    }
+    with_lora, without = load_model(pipeline, adapter=str(policy)), load_model(pipeline)
+    spec, base_spec = build_spec(with_lora, **options), build_spec(without, **options)
+
+    def to_disk(spec: GenerationSpec, model: DiffusionModel, name: str) -> Task:
+        def run() -> None:
+            shutil.rmtree(folder / name, ignore_errors=True)
+            generate(folder / name, spec, model, shards=[0])
+
+        return run
+
+    def in_memory() -> object:
+        sampler = prepare_sampler(spec, with_lora)
+        chain = sample_batch(spec, sampler, range(spec.num_samples), record=True)
+        return chain, list(decode_pixels(with_lora, chain.latents[-1]))
+
+    return {
+        "sample by the policy, to disk": to_disk(spec, with_lora, "sampled"),
+        "sample by the policy, in memory": in_memory,
+        "sample by the pipeline, to disk": to_disk(base_spec, without, "sampled-base"),
+    }
+
+
+def training(trainee: Trainee, gradient: str) -> Task:
+    chosen = replace(trainee, settings=replace(trainee.settings, gradient=gradient))
+    return lambda: train_step(chosen, step=0, gradient_share=1.0)
+
+
+def cached_and_asked(pipeline: str, trainee: Trainee) -> Mapping[str, Task]:
+    """A D3PO step by ppod, and by the loop with two networks on the same pairs from the same weights."""
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+
+    policy = copy.deepcopy(trainee.sampler.model.pipeline.unet)
+    reference = UNet2DConditionModel.from_pretrained(pipeline, subfolder="unet").eval().requires_grad_(False)
+    scheduler = DDIMScheduler.from_pretrained(pipeline, subfolder="scheduler")
+    scheduler.set_timesteps(trainee.data.spec.num_inference_steps)
+    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
+    batch = load_batch(trainee.data, trainee.data.units, trainee.data.steps, "cpu")
+    order = torch.cat([batch.targets.chosen, batch.targets.rejected])
+    conditioning = trainee.sampler.conditioning
+    chains = PairedChains(
+        latents=batch.latents[:, order].contiguous(),
+        prompt_embeds=torch.cat(
+            [
+                conditioning.negative["prompt_embeds"].expand(len(order), -1, -1),
+                conditioning.of(batch.prompt_index[order])["prompt_embeds"],
+            ]
+        ),
+    )
+
+    def asked() -> None:
+        two_network_step(
+            policy,
+            reference,
+            scheduler,
+            optimizer,
+            chains,
+            guidance_scale=GUIDANCE,
+            beta=trainee.settings.dpo_beta,
+            clip=trainee.settings.log_ratio_clip,
+            max_grad_norm=trainee.settings.max_grad_norm,
+        )
+
+    cached, passes_twice = training(trainee, "one-pass"), training(trainee, "two-pass")
+    cached()
+    asked()
+    for ours, theirs in zip(trainee.parameters.values(), parameters, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-6)
+    return {"d3po, one pass": cached, "d3po, two passes": passes_twice, "d3po, two networks": asked}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    pipeline, folder, batch, steps = sys.argv[1:]
+    serve(lambda: prepare(pipeline, Path(folder), int(batch), int(steps)))
