@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ppod_data.card import settings
 from ppod_data.dataset import Dataset
@@ -250,10 +250,8 @@ def _data_uri(data: bytes, where: str) -> str:
     """The image as a data URI, from its decoded pixels: nothing else in the file gets into the page."""
     try:
         image = decode_image(data)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
-        raise DamagedError(
-            f"{where}: not an image that can be shown ({error}): get its part again"
-        ) from error
+    except DamagedError as error:
+        raise DamagedError(f"{where}: {error}: get its part again") from error
     buffer = io.BytesIO()
     if max(image.size) <= _KEPT_SIDE:
         image.save(buffer, format="PNG")

@@ -4,6 +4,7 @@ Pairs go through in their own order, and images are read a shard at a time, so m
 """
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
-from ppod_data.files import atomic_output, publish, sync, temporary_beside
+from ppod_data.files import atomic_output, publish, sync
 from ppod_data.labels.answers import TIE
 from ppod_data.labels.export_formats import EXPORTS, FOLDERS, HARD, ROWS, Images, Pair
 
@@ -70,12 +71,12 @@ def _output(out: Path, *, folder: bool) -> Iterator[Path]:
         with atomic_output(out) as file:
             yield file
         return
-    with temporary_beside(out) as temporary:
-        temporary.mkdir()
-        try:
-            yield temporary
-            for path in sorted(temporary.rglob("*")):
-                sync(path)
-            publish(temporary, out)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.tmp-", dir=out.parent))
+    try:
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            sync(path)
+        temporary.chmod(0o755)
+        publish(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -99,5 +99,6 @@ def _points(work: Work, start: Path, place: Path, stride: int) -> list[int]:
 
 
 def _committed(root: Path) -> dict[str, str]:
-    """Visible files, without the card, which is written anew at each stage."""
-    return {name: digest for name, digest in visible(root).items() if name != "README.md"}
+    """Visible files, without the cards, which are written anew at each stage."""
+    cards = ("README.md", "croissant.json")
+    return {name: digest for name, digest in visible(root).items() if name not in cards}

@@ -152,7 +152,7 @@ def test_a_damaged_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "ppod_data.viewer.read_images", lambda _, ids: [(name, b"no picture") for name in ids]
     )
     with pytest.raises(
-        DamagedError, match=f"image of sample {make_sample(dataset.spec, 0).sample_id}: not an image"
+        DamagedError, match=f"image of sample {make_sample(dataset.spec, 0).sample_id}: no image"
     ):
         write_viewer(dataset, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
