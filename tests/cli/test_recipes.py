@@ -1,0 +1,88 @@
+"""Every recipe is understood by its commands, on a small pipeline of its class; its figures are those of README.md."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ppod_cli import gen, train
+
+from ppod_data.dataset import create
+from ppod_data.diffusion.skeleton import load_skeleton
+from ppod_data.generate import build_spec
+from ppod_data.prompts import read_prompts
+from tests.cli.running import REPOSITORY, call
+from tests.full_size import save_stable_diffusion_15, save_stable_diffusion_xl
+from tests.pipelines import save_tiny_pipeline, save_tiny_xl_pipeline
+
+RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
+SMALL = {"stable-diffusion-v1-5": save_tiny_pipeline, "stabilityai": save_tiny_xl_pipeline}
+FULL = {"stable-diffusion-v1-5": save_stable_diffusion_15, "stabilityai": save_stable_diffusion_xl}
+
+
+def planned(recipe: Path, pipelines: Any, place: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(command, what its dry run says) for the commands of a recipe that have one, on pipelines of its class."""
+    tables = tomllib.loads(recipe.read_text())
+    model = tables.get("gen", tables.get("online"))["model"]
+    folder = pipelines[model.split("/")[0]](place / "model")
+    rows = []
+    for command, app, words in (
+        ("gen", gen.app, ["data"]),
+        ("online", train.app, ["online", "--out", "run"]),
+    ):
+        if command in tables:
+            done = call(app, *words, "--config", recipe, "--model", folder, "--dry-run", "--json")
+            assert done.code == 0, done.stderr
+            rows.append((command, json.loads(done.stdout)))
+    if "offline" in tables:
+        made = dict(tables["gen"])
+        skeleton = load_skeleton(str(folder), compute_dtype=made["compute_dtype"])
+        texts = read_prompts(made.pop("prompt", []), Path(made["prompts"]) if "prompts" in made else None)
+        options = {k: v for k, v in made.items() if k not in ("model", "prompts", "compute_dtype", "license")}
+        create(place / "data", build_spec(skeleton, prompts=texts, **options))
+        done = call(
+            train.app, "offline", place / "data", "--out", "run", "--config", recipe, "--dry-run", "--json"
+        )
+        assert done.code == 0, done.stderr
+        rows.append(("offline", json.loads(done.stdout)))
+    return rows
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_understood(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    for _, figures in planned(recipe, SMALL, tmp_path):
+        peak = figures.get("peak_bytes") or figures["generation"]["peak_bytes"]
+        assert 0 < peak < 1e9
+
+
+def test_the_figures_of_the_full_models_are_those_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """recipes/README.md holds this table."""
+    monkeypatch.chdir(REPOSITORY)
+    lines = []
+    for recipe in RECIPES:
+        place = tmp_path / recipe.stem
+        place.mkdir()
+        lines += [row(recipe.name, *one) for one in planned(recipe, FULL, place)]
+    text = "\n".join(lines)
+    assert text in (REPOSITORY / "recipes" / "README.md").read_text(), f"the table should be\n{text}"
+
+
+def row(recipe: str, command: str, plan: dict[str, Any]) -> str:
+    """One line of the table."""
+    made = plan.get("generation", plan)
+    stages = plan.get("num_stages", 1)
+    calls, disk, scored = 0, 0, 0
+    if command != "offline":
+        calls += stages * made["network_calls"] + (stages - 1) * made["network_calls"]
+        disk += stages * (made["latent_bytes"] + made["image_bytes"])
+        scored = plan.get("reward_queries", made["num_samples"])
+    if command != "gen":
+        calls += stages * plan["num_train_steps"] * plan["network_calls_per_step"] + plan["eval_calls"]
+        disk += stages * plan["disk_bytes"]
+    memory = max(made["peak_bytes"] if command != "offline" else 0, plan["peak_bytes"])
+    cells = (f"{scored:,}" if scored else "–", f"{calls / 1e6:.1f} million", f"{disk / 1e9:.1f} GB")
+    return f"| {recipe} | {command} | {' | '.join(cells)} | {memory / 1e9:.1f} GB |"
