@@ -11,7 +11,7 @@ DEMO_PROMPTS := --prompt "A green colored rabbit" --prompt "Four wolves in the p
                 --prompt "A cat and a dog" --prompt "A dog on the moon"
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow check lint types layers docs format wheel demo scenes sweep experiments bench torture clean peers
+.PHONY: help install test test-slow check lint types layers docs format wheel demo scenes sweep experiments bench peers torture clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,10 +76,9 @@ experiments: install  ## every experiment of docs/experiments.md, in build/exper
 bench: install  ## every benchmark: ratios measured side by side
 	failed=0; for script in benchmarks/bench_*.py; do $(BIN)/python $$script || failed=1; done; exit $$failed
 
-<<<<<<< HEAD
 torture: install  ## damage and kills by the thousand, into docs/reliability.md (a quarter of an hour)
 	PYTHONPATH=. $(BIN)/python tests/torture.py
-=======
+
 build/trl-venv/.installed: benchmarks/peers/requirements.txt
 	test -x build/trl-venv/bin/python || $(PYTHON) -m venv build/trl-venv
 	build/trl-venv/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
@@ -87,7 +86,6 @@ build/trl-venv/.installed: benchmarks/peers/requirements.txt
 
 peers: install build/trl-venv/.installed  ## compare with TRL's DDPOTrainer, in an environment of its own (gigabytes)
 	$(BIN)/python benchmarks/bench_peers.py
->>>>>>> peers
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) dist demo .pytest_cache .mypy_cache .ruff_cache
