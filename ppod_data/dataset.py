@@ -144,7 +144,9 @@ class Dataset:
     def labels(self, name: str, columns: Sequence[str] | None = None) -> Any:
         """An Arrow table with a row a comparison that people made; its metadata says where they come from."""
         _check_known(name, "labels", self.label_names(), self.root)
-        return read_table(self.root / "labels" / f"{name}.parquet", LABELS, columns)
+        names = list(LABELS.names if columns is None else columns)
+        table = read_table(self.root / "labels" / f"{name}.parquet", LABELS, list({*names, "a_id", "b_id"}))
+        return self._kept(table, "a_id", "b_id").select(names)
 
     def score_names(self) -> list[str]:
         """The names under which the samples were scored, sorted."""

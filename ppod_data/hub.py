@@ -5,16 +5,17 @@ then the tables, and last the files of the top folder with ppod.json, without wh
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.errors import ConfigError, DamagedError, HubError
 from ppod_data.files import atomic_write
 from ppod_data.manifest import MANIFEST
+from ppod_data.shards import SUMS
 from ppod_data.transfer import (
-    SUMS,
     TransferSummary,
     check_file,
     check_manifest,
@@ -26,6 +27,20 @@ from ppod_data.transfer import (
 )
 
 _URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/?")
+
+
+@contextmanager
+def hub_errors(outcome: str) -> Iterator[None]:
+    """What goes wrong between here and the Hub as one `HubError`: `outcome`, the reason, and what to do."""
+    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except (HTTPError, OfflineModeIsEnabled) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise HubError(
+            f"{outcome} ({reason}): run `hf auth login`, or unset HF_HUB_OFFLINE, then run the same command again"
+        ) from error
 
 
 def hub_repository(url: str) -> tuple[str, str | None] | None:
@@ -42,6 +57,7 @@ def hub_repository(url: str) -> tuple[str, str | None] | None:
     return match[1], match[2]
 
 
+@hub_errors("the data set was not copied")
 def push_to_hub(
     dataset: Dataset,
     repository: str,
@@ -98,6 +114,7 @@ def upload_groups(names: Sequence[str]) -> list[list[str]]:
     return [group for group in groups if group]
 
 
+@hub_errors("the data set was not copied")
 def pull_from_hub(
     repository: str,
     root: Path,

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import warnings
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -19,19 +20,19 @@ def encode_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def decode_image(data: bytes) -> Image.Image:
+def decode_image(
+    data: bytes, *, formats: Sequence[str] = _FORMATS, max_pixels: int = _MAX_PIXELS
+) -> Image.Image:
     """The RGB image in `data`, a PNG, JPEG or WebP file, fully decoded.
 
-    Raises `DamagedError` for what is no such image, and above 67 million pixels before memory is asked for.
+    Raises `DamagedError` for what is no such image, and above `max_pixels` before memory is asked for.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our bound is below PIL's
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if image.width * image.height > _MAX_PIXELS:
-            raise DamagedError(
-                f"an image of {image.width} x {image.height} pixels: more than {_MAX_PIXELS:,}"
-            )
+            image = Image.open(io.BytesIO(data), formats=list(formats))
+        if image.width * image.height > max_pixels:
+            raise DamagedError(f"an image of {image.width} x {image.height} pixels: more than {max_pixels:,}")
         return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DamagedError(f"no image that can be decoded ({' '.join(str(error).split())})") from error

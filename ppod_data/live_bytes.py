@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 
-class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
     """Counts the tensors that operations inside the `with` block make, and forgets those that die.
 
     What autograd keeps is alive, with gradient checkpointing too; scratch memory inside one operation is not seen.
@@ -23,7 +23,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, there: Iterable[torch.Tensor] = ()) -> None:
         """there: tensors that are not counted, weights for instance, nor views of them."""
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # nor here
         self.now = self.peak = 0
         self._known = weakref.WeakSet(tensor.untyped_storage() for tensor in there)
 

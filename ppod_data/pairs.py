@@ -25,7 +25,7 @@ from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.files import canonical_json
 from ppod_data.noise import generator
 from ppod_data.score import OK
-from ppod_data.seal import seal_pairs
+from ppod_data.seal import seal_file
 from ppod_data.tables import PAIRS, check_name, read_table, write_table
 
 STRATEGIES = ("random", "best-worst", "all")
@@ -336,11 +336,11 @@ def _write_once(path: Path, table: Any, options: dict[str, Any]) -> None:
     """Write the table unless the same one is there. Raises ConfigError when another one has the name."""
     if not path.exists():
         write_table(path, table)
-        seal_pairs(path)
+        seal_file(path)
         return
     existing = read_table(path, PAIRS)
     if existing.equals(table, check_metadata=True):
-        seal_pairs(path)
+        seal_file(path)
         return
     old = json.loads((existing.schema.metadata or {}).get(_METADATA, b"{}"))
     for key in [key for key in {**options, **old} if key != "counts"]:

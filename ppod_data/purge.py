@@ -1,7 +1,7 @@
 """Take the excluded samples out of the files, for readers that know nothing of the exclusion list.
 
-Every shard, score, log-probability and pair that holds one is written again without it; the rest keeps its bytes and
-its names. The list keeps its entries: they say why samples of the spec are not there. Killed anywhere, it is
+Every shard, score, log-probability, label and pair that holds one is written again without it; the rest keeps its
+bytes and its names. The list keeps its entries: they say why samples of the spec are not there. Killed anywhere, it is
 finished by running it again. A seal is kept up: it is set aside while files change, and written anew at the end.
 """
 
@@ -17,16 +17,18 @@ import pyarrow.compute as pc
 from ppod_data.dataset import Dataset
 from ppod_data.files import sync
 from ppod_data.seal import (
+    FILE_FOLDERS,
     TABLE_FOLDERS,
+    file_seal,
+    file_tables,
     open_table,
-    pairs_seal,
     remove_leftovers,
     seal,
-    seal_pairs,
+    seal_file,
     seal_table,
 )
 from ppod_data.shards import PURGING, SUMS, Sample, ShardWriter, committed_shards, read_member
-from ppod_data.tables import LOG_PROBS, PAIRS, SAMPLES, SCORES, part_name, read_table, write_table
+from ppod_data.tables import LABELS, LOG_PROBS, PAIRS, SAMPLES, SCORES, part_name, read_table, write_table
 
 _SCHEMAS = {"scores": SCORES, "log_probs": LOG_PROBS}
 
@@ -38,7 +40,7 @@ class PurgeSummary:
     num_samples: int
     """Samples whose image and trajectory were removed now."""
     num_rows: int
-    """Rows of scores, log-probabilities and pairs that were removed now."""
+    """Rows of scores, log-probabilities, labels and pairs that were removed now."""
     sealed_again: bool
 
 
@@ -59,8 +61,8 @@ def purge(dataset: Dataset, *, on_file: Callable[[str], None] = lambda name: Non
         kept = _without(table, excluded, columns)
         if kept.num_rows == table.num_rows:
             continue
-        if schema is PAIRS:
-            pairs_seal(path).unlink(missing_ok=True)
+        if path.parent.name in FILE_FOLDERS:
+            file_seal(path).unlink(missing_ok=True)
         else:
             open_table(path.parent)
         write_table(path, kept)
@@ -109,8 +111,9 @@ def _tables(root: Path) -> Iterator[tuple[Path, Any, tuple[str, ...]]]:
     for kind, schema in _SCHEMAS.items():
         for path in sorted((root / kind).glob("[!.]*/[!.]*.parquet")):
             yield path, schema, ("sample_id",)
-    for path in sorted((root / "pairs").glob("[!.]*.parquet")):
-        yield path, PAIRS, ("chosen_id", "rejected_id")
+    for path in file_tables(root):
+        labels = path.parent.name == "labels"
+        yield path, LABELS if labels else PAIRS, ("a_id", "b_id") if labels else ("chosen_id", "rejected_id")
 
 
 def _without(table: Any, excluded: Mapping[str, str], columns: tuple[str, ...]) -> Any:
@@ -127,7 +130,7 @@ def _seal_again(dataset: Dataset, sealed: bool) -> None:
     for kind in TABLE_FOLDERS:
         for folder in sorted((root / kind).glob("[!.]*/")):
             seal_table(folder, dataset.spec)
-    for path in sorted((root / "pairs").glob("[!.]*.parquet")):
-        seal_pairs(path)
+    for path in file_tables(root):
+        seal_file(path)
     if sealed:
         seal(root, incomplete=True)

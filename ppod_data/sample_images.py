@@ -23,24 +23,21 @@ def read_images(dataset: Dataset, sample_ids: Sequence[str]) -> Iterator[tuple[s
     wanted = set(sample_ids)
     spec = dataset.spec
     for shard in range(spec.num_shards):
-        rows = [row for row, sample_id in enumerate(spec.shard_sample_ids(shard)) if sample_id in wanted]
         path = dataset.root / "samples" / part_name(shard)
-        if rows and path.exists():
-            yield from _read_rows(path, rows, wanted)
+        if not wanted.isdisjoint(spec.shard_sample_ids(shard)) and path.exists():
+            yield from _read_rows(path, wanted)
 
 
-def _read_rows(path: Path, rows: Sequence[int], wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+def _read_rows(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            start = 0
-            for group in range(file.num_row_groups):
-                end = start + file.metadata.row_group(group).num_rows
-                if any(start <= row < end for row in rows):
+            names = pa.array(sorted(wanted), pa.string())
+            for group in range(file.num_row_groups):  # a purge moves samples to other groups: their ids tell
+                here = pc.is_in(file.read_row_group(group, columns=["sample_id"])["sample_id"], names)
+                if pc.any(here).as_py():
                     table = file.read_row_group(group, columns=["sample_id", "image"])
-                    here = pc.is_in(table["sample_id"], pa.array(sorted(wanted), pa.string()))
                     for row in table.filter(here).to_pylist():
                         yield row["sample_id"], row["image"]["bytes"]
-                start = end
     except (pa.ArrowException, OSError, KeyError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DamagedError(

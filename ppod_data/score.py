@@ -4,7 +4,6 @@ The scores of a shard are one Parquet file, a pure function of the shard, the re
 a file that exists is done. An image that cannot be scored is a row with the reason, and is never paired.
 """
 
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,17 +17,16 @@ import pyarrow.compute as pc
 from PIL.Image import Image
 
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError, DamagedError, PpodError, RewardUnavailableError
+from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import canonical_json
 from ppod_data.images import decode_image, pixels_sha256
-from ppod_data.memory import is_out_of_memory
 from ppod_data.rewards import RewardModel
+from ppod_data.rewards.each import score_each
 from ppod_data.seal import open_table, seal_table
 from ppod_data.shards import committed_shards
 from ppod_data.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
 
 OK = "ok"
-_REASON_LENGTH = 200
 _DECODERS = 8  # threads at most: a fast GPU waits for PNGs otherwise
 
 
@@ -60,6 +58,10 @@ class _Outcome:
 
     score: float | None
     status: str
+
+
+def _outcome(result: float | str) -> _Outcome:
+    return _Outcome(None, f"failed: {result}") if isinstance(result, str) else _Outcome(result, OK)
 
 
 def score(dataset: Dataset, reward: RewardModel, *, name: str, **options: Any) -> ScoreSummary:
@@ -134,7 +136,7 @@ def _score_shard(
 
     def flush(which: int) -> None:
         rows, prompts, images = zip(*waiting[which], strict=True)
-        outcomes = _score_images(tables[which].reward, prompts, images)
+        outcomes = [_outcome(one) for one in score_each(tables[which].reward, prompts, images)]
         parts[which].outcomes.update(zip(rows, outcomes, strict=True))
         waiting[which].clear()
         on_batch(len(rows))
@@ -285,29 +287,6 @@ def _check_existing(folder: Path, reward: RewardModel) -> bool:
                 )
         any_score = any_score or table["score"].null_count < len(table)
     return any_score
-
-
-def _score_images(reward: RewardModel, prompts: Sequence[str], images: Sequence[Any]) -> list[_Outcome]:
-    """Score a batch; where that raises, its images one by one, so that one image cannot spoil the others."""
-    try:
-        values = reward.score(prompts, images)
-    except Exception as error:
-        if is_out_of_memory(error) or isinstance(error, RewardUnavailableError):
-            raise
-        if len(images) > 1:
-            return [_score_images(reward, [prompts[i]], [images[i]])[0] for i in range(len(images))]
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return [_Outcome(None, f"failed: {reason[:_REASON_LENGTH]}")]
-    if len(values) != len(images):
-        raise PpodError(
-            f"{reward.name} gave {len(values)} scores for {len(images)} images: it must give one an image"
-        )
-    return [
-        _Outcome(float(value), OK)
-        if math.isfinite(value)
-        else _Outcome(None, f"failed: the score is {value}")
-        for value in values
-    ]
 
 
 def _as_table(rows: _ShardRows, reward: RewardModel, batch_size: int, device: str) -> pa.Table:

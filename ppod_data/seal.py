@@ -1,8 +1,8 @@
 """The seal: SHA256SUMS, in the form that `sha256sum -c` reads, of what will never change again.
 
 The base of a data set (manifest, samples, trajectories) is sealed once, by `seal`, in the file SHA256SUMS. Each table
-of scores or log-probabilities has a SHA256SUMS of its own, written when its last part is there; a table of pairs has
-NAME.sha256 beside it. Every seal is a pure function of the files that it names, so workers that write it at
+of scores or log-probabilities has a SHA256SUMS of its own, written when its last part is there; a table of labels or
+pairs has NAME.sha256 beside it. Every seal is a pure function of the files that it names, so workers that write it at
 the same time write the same bytes.
 """
 
@@ -28,6 +28,9 @@ from ppod_data.tables import SAMPLES, check_table, part_name, read_table
 
 BASE_FOLDERS = ("samples", "trajectories")
 TABLE_FOLDERS = ("scores", "log_probs")
+"""Of tables with a part a shard."""
+FILE_FOLDERS = ("labels", "pairs")
+"""Of tables that are one file."""
 _MAX_BYTES = 64 << 20
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._/-]*)")
 
@@ -108,21 +111,26 @@ def seal_table(folder: Path, spec: GenerationSpec) -> bool:
         except DamagedError:
             return False
         path = folder / SUMS
-        if not path.exists() or path.read_bytes() != _encode(sums):
+        if not path.exists() or path.read_bytes() != encode_sums(sums):
             write_sums(path, sums)
         if before == [_state(folder / name) for name in names]:
             return True
     return False
 
 
-def seal_pairs(path: Path) -> None:
-    """Write NAME.sha256 beside the table of pairs NAME.parquet."""
-    write_sums(pairs_seal(path), {path.name: _checked_sha256(path)})
+def seal_file(path: Path) -> None:
+    """Write NAME.sha256 beside the table of labels or pairs NAME.parquet."""
+    write_sums(file_seal(path), {path.name: _checked_sha256(path)})
 
 
-def pairs_seal(path: Path) -> Path:
-    """The seal of the table of pairs `path`."""
+def file_seal(path: Path) -> Path:
+    """The seal of the table of labels or pairs `path`."""
     return path.with_name(path.name.removesuffix(".parquet") + ".sha256")
+
+
+def file_tables(root: Path) -> list[Path]:
+    """The tables of labels, then those of pairs."""
+    return [path for kind in FILE_FOLDERS for path in sorted((root / kind).glob("[!.]*.parquet"))]
 
 
 def open_table(folder: Path) -> None:
@@ -138,9 +146,9 @@ def seal_tables(root: Path, spec: GenerationSpec) -> None:
         for folder in sorted((root / kind).glob("[!.]*/")):
             if not (folder / SUMS).exists():
                 seal_table(folder, spec)
-    for path in sorted((root / "pairs").glob("[!.]*.parquet")):
-        if not pairs_seal(path).exists():
-            seal_pairs(path)
+    for path in file_tables(root):
+        if not file_seal(path).exists():
+            seal_file(path)
 
 
 def base_files(root: Path) -> list[str]:
@@ -163,7 +171,7 @@ def named_tars(root: Path) -> set[str]:
 def leftovers(root: Path) -> Iterator[Path]:
     """Temporary files, and tars that no part names: what stopped or slower processes left behind."""
     named = named_tars(root)
-    folders = [root, *(root / name for name in (*BASE_FOLDERS, "environment", "pairs"))]
+    folders = [root, *(root / name for name in (*BASE_FOLDERS, *FILE_FOLDERS, "environment"))]
     folders += [folder for kind in TABLE_FOLDERS for folder in sorted((root / kind).glob("*/"))]
     for folder in folders:
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -185,8 +193,13 @@ def remove_leftovers(root: Path) -> Iterator[str]:
 
 def read_sums(path: Path) -> dict[str, str]:
     """The sha256 of each name in a seal. Raises `DamagedError` for a line that ppod never writes."""
+    return decode_sums(read_small(path, _MAX_BYTES), str(path))
+
+
+def decode_sums(data: bytes, path: str) -> dict[str, str]:
+    """`read_sums` of the bytes of a seal; `path` is how an error names it."""
     try:
-        text = read_small(path, _MAX_BYTES).decode("ascii")
+        text = data.decode("ascii")
     except UnicodeDecodeError as error:
         raise DamagedError(f"{path}: no seal: get this file again") from error
     matches = [_LINE.fullmatch(line) for line in text.removesuffix("\n").split("\n")]
@@ -200,10 +213,11 @@ def read_sums(path: Path) -> dict[str, str]:
 
 def write_sums(path: Path, sums: Mapping[str, str]) -> None:
     """Write a seal; it appears whole or not at all."""
-    atomic_write(path, _encode(sums))
+    atomic_write(path, encode_sums(sums))
 
 
-def _encode(sums: Mapping[str, str]) -> bytes:
+def encode_sums(sums: Mapping[str, str]) -> bytes:
+    """The bytes of a seal."""
     return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
 
 

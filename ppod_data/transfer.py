@@ -17,22 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, PpodError
 from ppod_data.files import atomic_write, publish, sha256_file, sync, temporary_beside
 from ppod_data.manifest import MANIFEST, read_manifest
-from ppod_data.shards import committed_shards
-from ppod_data.tables import SAMPLES, part_name, read_table
+from ppod_data.seal import decode_sums, encode_sums, named_tars, read_sums
+from ppod_data.shards import SUMS
+from ppod_data.tables import check_table
 
-SUMS = "SHA256SUMS"
 _STORE_SUMS = ".SHA256SUMS"
 _CHUNK = 1 << 20
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _TAR = re.compile(r"trajectories/\d{6,}-([0-9a-f]{16})\.tar")
-_SUM = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _FOLDERS = ("environment", "trajectories", "samples", "scores", "log_probs", "labels", "pairs")
 _LAST = ("README.md", "croissant.json", SUMS, MANIFEST)
 
@@ -75,8 +71,7 @@ def push(
     for name in names:
         path = dataset.root / name
         if name == MANIFEST:
-            lines = "".join(f"{digest}  {one}\n" for one, digest in hashes.items())
-            _put(store, f"{root}/{_STORE_SUMS}", lines.encode())
+            _put(store, f"{root}/{_STORE_SUMS}", encode_sums(hashes))
         if name not in there:
             check_file(path, name, sealed, str(path))
             _upload(store, path, f"{root}/{name}")
@@ -105,7 +100,7 @@ def pull(
     sums: dict[str, str] = {}
     for name in (_STORE_SUMS, SUMS):
         if store.exists(f"{place}/{name}"):
-            sums |= read_sums(store.cat_file(f"{place}/{name}").decode(errors="replace"))
+            sums |= decode_sums(store.cat_file(f"{place}/{name}"), f"{url}/{name}")
     copied, total = 0, 0
     for name in names:
         if not _is_there(store, f"{place}/{name}", root / name, name, sums):
@@ -127,10 +122,7 @@ def pull(
 def published_names(dataset: Dataset) -> list[str]:
     """The files of the data set in the order of their commits, without tars that no part names."""
     root = dataset.root
-    named: set[str] = set()
-    for shard in committed_shards(root):
-        table = read_table(root / "samples" / part_name(shard), SAMPLES, ["traj_file"])
-        named |= {f"trajectories/{name}" for name in table["traj_file"].to_pylist()}
+    named = {f"trajectories/{name}" for name in named_tars(root)}
     found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     if missing := sorted(named - found):
         raise DamagedError(f"{root / missing[0]}: the file is missing: get it again")
@@ -177,24 +169,16 @@ def check_file(path: Path, name: str, sums: Mapping[str, str], where: str) -> No
         raise DamagedError(f"{where}: its sha256 is not that of its name: get this file again")
     if name.endswith(".parquet"):
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                for group in range(file.num_row_groups):
-                    file.read_row_group(group)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise DamagedError(f"{where}: damaged, {reason}: get this file again") from error
+            check_table(path)
+        except DamagedError as error:
+            reason = str(error).removeprefix(f"{path}: ").rpartition(":")[0]
+            raise DamagedError(f"{where}: {reason}: get this file again") from error
 
 
 def local_sums(root: Path) -> dict[str, str]:
     """The hashes in a sealed folder's SHA256SUMS, by relative name; nothing where it is not sealed."""
     file = root / SUMS
-    return read_sums(file.read_text(errors="replace")) if file.exists() else {}
-
-
-def read_sums(text: str) -> dict[str, str]:
-    """The hashes in the lines of a SHA256SUMS, by name."""
-    found = (_SUM.fullmatch(line) for line in text.splitlines())
-    return {match[2].removeprefix("./"): match[1] for match in found if match}
+    return read_sums(file) if file.exists() else {}
 
 
 def _store(url: str) -> tuple[Any, str]:

@@ -15,12 +15,12 @@ from typing import Any
 from ppod_data.errors import DamagedError
 from ppod_data.exclude import EXCLUSIONS, excluded_samples, read_exclusions
 from ppod_data.manifest import MANIFEST, read_manifest
-from ppod_data.seal import BASE_FOLDERS, TABLE_FOLDERS, pairs_seal, read_sums
+from ppod_data.seal import BASE_FOLDERS, TABLE_FOLDERS, file_seal, file_tables, read_sums
 from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import SAMPLES, part_name, read_table
 from ppod_data.verify_data import read_sealed, read_shard
-from ppod_data.verify_tables import check_pairs, check_part
+from ppod_data.verify_tables import check_labels, check_pairs, check_part
 
 DAMAGED, INCOMPLETE, LEFTOVER = "damaged", "incomplete", "leftover"
 _STRUCTURE = [name for name in SAMPLES.names if name != "image"]
@@ -228,11 +228,13 @@ def _check_tables(
                     report.add(DAMAGED, file, problem, sample_id)
     prompts = {sample_id: one.prompt_id for sample_id, one in known.items()}
     complete = not report.findings
-    for path in sorted((root / "pairs").glob("[!.]*.parquet")):
-        report.tables.append(f"pairs/{path.name.removesuffix('.parquet')}")
-        for sample_id, problem in _caught(root, check_pairs(path, prompts)):
+    for path in file_tables(root):
+        file = path.relative_to(root).as_posix()
+        report.tables.append(file.removesuffix(".parquet"))
+        check = check_labels if path.parent.name == "labels" else check_pairs
+        for sample_id, problem in _caught(root, check(path, prompts)):
             absent = sample_id is not None and sample_id not in prompts and not complete
-            report.add(INCOMPLETE if absent else DAMAGED, f"pairs/{path.name}", problem, sample_id)
+            report.add(INCOMPLETE if absent else DAMAGED, file, problem, sample_id)
 
 
 def _caught(root: Path, problems: Iterator[tuple[str | None, str]]) -> Iterator[tuple[str | None, str]]:
@@ -255,9 +257,9 @@ def _check_seals(root: Path, shards: Sequence[int], named: set[str], report: Rep
         for path in sorted((root / kind).glob(f"[!.]*/{SUMS}")):
             there = {part.name for part in path.parent.glob("[!.]*.parquet")}
             _check_seal(root, path, there, report, read)
-    for path in sorted((root / "pairs").glob("[!.]*.parquet")):
-        if pairs_seal(path).exists():
-            _check_seal(root, pairs_seal(path), {path.name}, report, read)
+    for path in file_tables(root):
+        if file_seal(path).exists():
+            _check_seal(root, file_seal(path), {path.name}, report, read)
 
 
 def _check_seal(root: Path, path: Path, expected: set[str], report: Report, read: bool) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ppod_data.tables import LOG_PROBS, PAIRS, SCORES, read_table
+from ppod_data.tables import LABELS, LOG_PROBS, PAIRS, SCORES, read_table
 
 Problem = tuple[str | None, str]
 
@@ -74,13 +74,30 @@ def check_pairs(path: Path, prompts: Mapping[str, str]) -> Iterator[Problem]:
         DamagedError: a table that cannot be read.
     """
     for row in read_table(path, PAIRS).to_pylist():
-        chosen, rejected = row["chosen_id"], row["rejected_id"]
-        absent = [name for name in (chosen, rejected) if name not in prompts]
-        if absent:
-            yield absent[0], f"pair {row['pair_id']} names a sample that is not here"
-        elif chosen == rejected:
-            yield chosen, f"pair {row['pair_id']} is a sample with itself"
-        elif {prompts[chosen], prompts[rejected]} != {row["prompt_id"]}:
-            yield chosen, f"pair {row['pair_id']} is not of two samples of its prompt"
-        if row["label"] is None or not 0 <= row["label"] <= 1:
-            yield chosen, f"pair {row['pair_id']} has the label {row['label']}"
+        yield from _two_problems(f"pair {row['pair_id']}", row["chosen_id"], row["rejected_id"], row, prompts)
+
+
+def check_labels(path: Path, prompts: Mapping[str, str]) -> Iterator[Problem]:
+    """Problems of a table of labels; `prompts` has the prompt_id of every sample.
+
+    Raises:
+        DamagedError: a table that cannot be read.
+    """
+    columns = ["prompt_id", "a_id", "b_id", "label"]
+    for number, row in enumerate(read_table(path, LABELS, columns).to_pylist(), start=1):
+        yield from _two_problems(f"label {number}", row["a_id"], row["b_id"], row, prompts)
+
+
+def _two_problems(
+    what: str, first: str, second: str, row: Mapping[str, Any], prompts: Mapping[str, str]
+) -> Iterator[Problem]:
+    """Problems of a row about two samples."""
+    absent = [name for name in (first, second) if name not in prompts]
+    if absent:
+        yield absent[0], f"{what} names a sample that is not here"
+    elif first == second:
+        yield first, f"{what} is a sample with itself"
+    elif {prompts[first], prompts[second]} != {row["prompt_id"]}:
+        yield first, f"{what} is not of two samples of its prompt"
+    if row["label"] is None or not 0 <= row["label"] <= 1:
+        yield first, f"{what} has the label {row['label']}"

@@ -14,7 +14,8 @@ import torch
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import atomic_write, sync
 
-_KEPT = 2
+KEPT = 2
+"""Checkpoints that stay: the newest."""
 _AVERAGE = "average/"
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 
@@ -54,7 +55,7 @@ def save_checkpoint(
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
     sync(folder)
-    for old in sorted(folder.glob("step-*"))[:-_KEPT]:
+    for old in sorted(folder.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old)
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ppod_data.errors import ConfigError, HubError
+from ppod_data.errors import ConfigError
+from ppod_data.hub import hub_errors
 
 
 def check_repo_id(name: str) -> str:
@@ -25,16 +26,9 @@ def push_policy(folder: Path, repository: str) -> str:
         HubError: the Hub cannot be reached or refuses; the policy is where it was.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
     api = HfApi()
-    try:
+    with hub_errors(f"the policy in {folder} is trained, but was not uploaded to {repository}"):
         address = api.create_repo(repository, private=True, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Policy trained by ppod")
-    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HubError(
-            f"the policy in {folder} is trained, but was not uploaded to {repository} ({reason}): log in with "
-            "`hf auth login`, or unset HF_HUB_OFFLINE, and run the same command again"
-        ) from error
     return str(address)

@@ -67,9 +67,8 @@ def train_step(trainee: Trainee, *, step: int, gradient_share: float) -> StepMet
     )
     batch = load_batch(data, units, steps, trainee.sampler.model.device)
     options = settings.loss_options(timestep_scale=len(data.steps) / len(steps))
-    one_pass = use_one_pass(
-        trainee, evaluations=batch.reference_log_probs.numel(), gradient_share=gradient_share
-    )
+    graph_bytes = batch.reference_log_probs.numel() * trainee.graph_bytes
+    one_pass = use_one_pass(settings, graph_bytes=graph_bytes, gradient_share=gradient_share)
 
     trainee.optimizer.zero_grad(set_to_none=True)
     gradient = batch_gradient(trainee, batch, options, step=step, one_pass=one_pass)
@@ -125,12 +124,12 @@ def _evaluated(trainee: Trainee, batch: TrainingBatch, *, step: int) -> tuple[Ev
     return denoising_scores(sampler, sampler.network, batch, noise=noise), reference
 
 
-def use_one_pass(trainee: Trainee, *, evaluations: int, gradient_share: float) -> bool:
-    """Whether to keep the whole graph: as the settings say, or by what is cheaper where it fits."""
-    if trainee.settings.gradient != "auto":
-        return trainee.settings.gradient == "one-pass"
-    fits = evaluations * trainee.graph_bytes <= trainee.settings.max_graph_gib * 2**30
-    share = 1.0 if trainee.settings.kl_weight else gradient_share  # every step has a KL
+def use_one_pass(settings: TrainSettings, *, graph_bytes: int, gradient_share: float) -> bool:
+    """Whether to keep the whole graph of an update: as the settings say, or by what is cheaper where it fits."""
+    if settings.gradient != "auto":
+        return settings.gradient == "one-pass"
+    fits = graph_bytes <= settings.max_graph_gib * 2**30
+    share = 1.0 if settings.kl_weight else gradient_share  # every step has a KL
     return fits and share >= _ONE_PASS_SHARE
 
 

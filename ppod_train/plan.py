@@ -12,11 +12,11 @@ from ppod_data.diffusion.model import DiffusionModel, calls_per_prediction
 from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.plan import GenerationPlan, call_bytes, plan_generation, tensor_bytes
 from ppod_data.spec import GenerationSpec
+from ppod_train.checkpoint import KEPT
 from ppod_train.objectives import OBJECTIVES
+from ppod_train.optimize import use_one_pass
 from ppod_train.policy import trainable_parameters
 from ppod_train.settings import TrainSettings
-
-_CHECKPOINTS_KEPT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,7 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     rows = min(settings.batch_size or spec.batch_size, evaluations)
     graph, update_bytes = call_bytes(model, spec, rows, with_graph=True)
     whole_graph = math.ceil(graph / rows * evaluations)
-    fits = whole_graph <= settings.max_graph_gib * 2**30
-    one_pass = settings.gradient == "one-pass" or (settings.gradient == "auto" and fits)
+    one_pass = use_one_pass(settings, graph_bytes=whole_graph, gradient_share=1.0)
     if one_pass:
         update_bytes += whole_graph - graph
     judging = max(generation.sample_bytes, generation.decode_bytes) if settings.eval_every else 0
@@ -84,6 +83,5 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
         num_train_steps=settings.num_train_steps,
         network_calls_per_step=evaluations * halves * (2 - one_pass + needs_reference),
         eval_calls=num_evals * images * spec.num_inference_steps * halves,
-        disk_bytes=_CHECKPOINTS_KEPT * weights * (3 + averaged)
-        + (weights if lora else generation.pipeline_bytes),
+        disk_bytes=KEPT * weights * (3 + averaged) + (weights if lora else generation.pipeline_bytes),
     )

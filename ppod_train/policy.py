@@ -24,7 +24,7 @@ from ppod_data.diffusion.model import (
 )
 from ppod_data.errors import ConfigError
 
-_WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+_WEIGHTS_FILES = "diffusion_pytorch_model*.safetensors"  # several for a large network
 
 
 def trainable_parameters(
@@ -87,10 +87,12 @@ def start_from(model: DiffusionModel, start: Path) -> str:
 
     denoiser = model.denoiser
     lora = bool(getattr(denoiser, "peft_config", None))
-    file = adapter_file(str(start)) if lora else start / model.family.denoiser / _WEIGHTS_FILE
-    if not file.is_file():
-        raise ConfigError(f"{start} holds no policy of this kind: {file.name} is what is looked for")
-    weights = load_file(file)
+    files = (
+        [adapter_file(str(start))] if lora else sorted((start / model.family.denoiser).glob(_WEIGHTS_FILES))
+    )
+    if not files:
+        raise ConfigError(f"{start} holds no policy of this kind: {_WEIGHTS_FILES} is what is looked for")
+    weights = {name: value for file in files for name, value in load_file(file).items()}
     if lora:
         weights = {f"{lora_name(key)}.default.weight": value for key, value in weights.items()}
     parameters = {name: value for name, value in denoiser.named_parameters() if value.requires_grad}
@@ -108,7 +110,7 @@ def start_from(model: DiffusionModel, start: Path) -> str:
         with torch.no_grad():
             parameter.copy_(weights[name])
     if lora:
-        return adapter_fingerprint(model.fingerprint, file)
+        return adapter_fingerprint(model.fingerprint, files[0])
     return fingerprint_folder(start)
 
 

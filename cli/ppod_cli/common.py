@@ -232,6 +232,11 @@ def load_policy(
     return load_model(model, revision=revision, adapter=adapter, device=device, compute_dtype=compute_dtype)
 
 
+def usual_reward(model: str) -> str:
+    """The reward to suggest for images of a model: its own for scenes, which reads no others."""
+    return "scenes" if model == "scenes" else "image-reward"
+
+
 def amount(count: float) -> str:
     """A number of bytes, as `12.3 MB` (10^6 bytes)."""
     for unit in ("bytes", "kB", "MB"):

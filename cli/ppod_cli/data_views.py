@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ppod_cli.common import Config, DatasetFolder, Debug, Json, amount, summary
+from ppod_cli.common import Config, DatasetFolder, Debug, Json, amount, summary, usual_reward
 from ppod_cli.progress import progress
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def _say_info(dataset: "Dataset", figures: Mapping[str, Any]) -> list[str]:
     if missing:
         lines.append(f"{missing} shards are not made yet: run the same ppod-gen command again")
     elif not figures["scores"]:
-        lines.append(f"next: ppod-score {dataset.root} --reward scenes")
+        lines.append(f"next: ppod-score {dataset.root} --reward {usual_reward(spec.model)}")
     return lines
 
 

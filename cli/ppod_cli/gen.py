@@ -20,6 +20,7 @@ from ppod_cli.common import (
     rank_and_world_size,
     resolve_device,
     summary,
+    usual_reward,
 )
 from ppod_cli.plans import say_generation
 from ppod_cli.progress import clock, progress
@@ -133,7 +134,7 @@ def gen(
         chosen = select_shards(spec, shard_range, rank, world_size)
         made = _generate(root, spec, loaded, chosen, license)
         figures = {"dataset": str(root), "rank": rank, "world_size": world_size}
-        report(figures | dataclasses.asdict(made), _say_made(dataset, made))
+        report(figures | dataclasses.asdict(made), _say_made(dataset, model, made))
 
 
 def parse_shards(text: str | None) -> tuple[int, int] | None:
@@ -186,7 +187,7 @@ def _plan(spec: "GenerationSpec", model: "DiffusionModel | None") -> tuple[dict[
     ]
 
 
-def _say_made(dataset: str, made: "GenerateSummary") -> list[str]:
+def _say_made(dataset: str, model: str, made: "GenerateSummary") -> list[str]:
     there = made.num_samples - made.num_made
     lines = [
         f"{dataset}: {made.num_made:,} images made in {clock(made.seconds)}"
@@ -197,7 +198,7 @@ def _say_made(dataset: str, made: "GenerateSummary") -> list[str]:
         lines.append(
             f"steps without noise, which have no log-probability and are left out of the loss: {steps}"
         )
-    return [*lines, f"next: ppod-score {dataset} --reward scenes"]
+    return [*lines, f"next: ppod-score {dataset} --reward {usual_reward(model)}"]
 
 
 app = entry_point(

@@ -36,13 +36,14 @@ commands = new_commands("Make preferences: pairs of images of the same prompt.",
 def rank(
     dataset: DatasetFolder,
     reward: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="Score table to rank by: a name under scores/. Repeat the option with weights, NAME=WEIGHT, to rank "
             "by their weighted sum.",
+            show_default="scenes",
             metavar="NAME",
         ),
-    ] = ["scenes"],  # noqa: B006
+    ] = None,
     strategy: Annotated[
         Literal["random", "best-worst", "all"],
         typer.Option(
@@ -93,7 +94,7 @@ def rank(
     from ppod_data.files import local_path
     from ppod_data.pairs import rank as rank_dataset
 
-    by = _parse_rewards(reward)
+    by = _parse_rewards(reward or ["scenes"])
     if name is None and not isinstance(by, str):
         raise ConfigError("a weighted sum has no name of its own: give the pairs one with --name NAME")
     table = name if name is not None else str(by)

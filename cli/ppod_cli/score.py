@@ -52,7 +52,9 @@ def score(
             metavar="DATASET", help="Folder of the data set; none with --serve.", show_default=False
         ),
     ] = None,
-    reward: Annotated[list[str], typer.Option(help=_REWARD_HELP, metavar="NAME")] = ["scenes"],  # noqa: B006
+    reward: Annotated[
+        list[str] | None, typer.Option(help=_REWARD_HELP, show_default="scenes", metavar="NAME")
+    ] = None,
     as_name: Annotated[
         str | None,
         typer.Option("--as", help="Name of the table, instead of the reward's own.", metavar="NAME"),
@@ -102,6 +104,7 @@ def score(
         _serve(check_reward_name(serve), host, port, batch_size, device, as_json)
         return
     assert dataset is not None
+    reward = reward or ["scenes"]
     if as_name is not None and len(reward) > 1:
         raise ConfigError("--as names one table: give one --reward with it")
     asked = list(dict.fromkeys(check_reward_name(name) for name in reward))

@@ -248,7 +248,12 @@ CheckpointEvery = Annotated[
 ]
 
 EvalReward = Annotated[
-    str, typer.Option(help="Reward model that judges the images.", metavar="NAME", rich_help_panel=_KEEPING)
+    str,
+    typer.Option(
+        help="Reward model that judges, as in ppod-score.",
+        metavar="NAME",
+        rich_help_panel=_KEEPING,
+    ),
 ]
 CheckReward = Annotated[
     str | None,

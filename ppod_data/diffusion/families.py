@@ -1,7 +1,7 @@
 """The pipeline classes that ppod knows, by the class name in a pipeline's own model_index.json."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,52 +43,48 @@ class Family:
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _JOINT_ATTENTION = (*_ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
+_STABLE_DIFFUSION = Family(
+    load_options={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+    denoiser="unet",
+    text_encoders=("text_encoder",),
+    embed=stable_diffusion.embed,
+    embed_negative=stable_diffusion.embed_negative,
+    embed_guidance=None,
+    predict=stable_diffusion.predict,
+    latent_shape=unet.latent_shape,
+    scheduler_config=unet.scheduler_config,
+    guidance_scale=unet.guidance_scale,
+    noise_level=unet.NOISE_LEVEL,
+    lora_targets=_ATTENTION,
+)
+_STABLE_DIFFUSION_3 = Family(
+    load_options={"image_encoder": None, "feature_extractor": None},
+    denoiser="transformer",
+    text_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
+    embed=stable_diffusion_3.embed,
+    embed_negative=stable_diffusion_3.embed,
+    embed_guidance=None,
+    predict=stable_diffusion_3.predict,
+    latent_shape=stable_diffusion_3.latent_shape,
+    scheduler_config=stable_diffusion_3.scheduler_config,
+    guidance_scale=stable_diffusion_3.guidance_scale,
+    noise_level=flow.NOISE_LEVEL,
+    lora_targets=_JOINT_ATTENTION,
+)
+
 FAMILIES: Mapping[str, Family] = {
-    "StableDiffusionPipeline": Family(
-        load_options={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
-        denoiser="unet",
-        text_encoders=("text_encoder",),
-        embed=stable_diffusion.embed,
-        embed_negative=stable_diffusion.embed_negative,
-        embed_guidance=None,
-        predict=stable_diffusion.predict,
-        latent_shape=unet.latent_shape,
-        scheduler_config=unet.scheduler_config,
-        guidance_scale=unet.guidance_scale,
-        noise_level=unet.NOISE_LEVEL,
-        lora_targets=_ATTENTION,
-    ),
-    "StableDiffusionXLPipeline": Family(
+    "StableDiffusionPipeline": _STABLE_DIFFUSION,
+    "StableDiffusionXLPipeline": replace(
+        _STABLE_DIFFUSION,
         load_options={"add_watermarker": False},
-        denoiser="unet",
         text_encoders=("text_encoder", "text_encoder_2"),
         embed=stable_diffusion_xl.embed,
         embed_negative=stable_diffusion_xl.embed_negative,
-        embed_guidance=None,
         predict=stable_diffusion_xl.predict,
-        latent_shape=unet.latent_shape,
-        scheduler_config=unet.scheduler_config,
-        guidance_scale=unet.guidance_scale,
-        noise_level=unet.NOISE_LEVEL,
-        lora_targets=_ATTENTION,
     ),
-    "StableDiffusion3Pipeline": Family(
-        load_options={"image_encoder": None, "feature_extractor": None},
-        denoiser="transformer",
-        text_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
-        embed=stable_diffusion_3.embed,
-        embed_negative=stable_diffusion_3.embed,
-        embed_guidance=None,
-        predict=stable_diffusion_3.predict,
-        latent_shape=stable_diffusion_3.latent_shape,
-        scheduler_config=stable_diffusion_3.scheduler_config,
-        guidance_scale=stable_diffusion_3.guidance_scale,
-        noise_level=flow.NOISE_LEVEL,
-        lora_targets=_JOINT_ATTENTION,
-    ),
-    "FluxPipeline": Family(
-        load_options={"image_encoder": None, "feature_extractor": None},
-        denoiser="transformer",
+    "StableDiffusion3Pipeline": _STABLE_DIFFUSION_3,
+    "FluxPipeline": replace(
+        _STABLE_DIFFUSION_3,
         text_encoders=("text_encoder", "text_encoder_2"),
         embed=flux.embed,
         embed_negative=None,
@@ -97,7 +93,5 @@ FAMILIES: Mapping[str, Family] = {
         latent_shape=flux.latent_shape,
         scheduler_config=flux.scheduler_config,
         guidance_scale=flux.guidance_scale,
-        noise_level=flow.NOISE_LEVEL,
-        lora_targets=_JOINT_ATTENTION,
     ),
 }

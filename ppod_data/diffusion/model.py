@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ppod_data.diffusion.families import FAMILIES, Family
 from ppod_data.diffusion.guidance import Network
 from ppod_data.errors import ConfigError
 from ppod_data.files import sha256_file
+from ppod_data.quiet import quiet_pipelines
 from ppod_data.scenes import PIPELINE_PATH
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -101,14 +101,10 @@ def load_model(
     import diffusers
 
     folder = resolve_model(name, revision)
-    index = json.loads((folder / "model_index.json").read_text())
-    class_name = index["_class_name"]
-    family = FAMILIES.get(class_name)
-    if family is None:
-        raise ConfigError(f"{name} is a {class_name}: supported are {', '.join(FAMILIES)}")
+    index, family = read_index(name, folder)
     try:
-        with quietly():
-            pipeline = getattr(diffusers, class_name).from_pretrained(
+        with quiet_pipelines():
+            pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(
                 folder,
                 dtype={"default": DTYPES[compute_dtype], "vae": vae_dtype(folder, compute_dtype)},
                 use_safetensors=True,
@@ -120,7 +116,7 @@ def load_model(
     if adapter is not None:
         weights = adapter_file(adapter)
         try:
-            with quietly():
+            with quiet_pipelines():
                 pipeline.load_lora_weights(weights.parent, weight_name=weights.name)
             keep_lora_exact(getattr(pipeline, family.denoiser), weights)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -142,6 +138,15 @@ def load_model(
         device=device,
         compute_dtype=compute_dtype,
     )
+
+
+def read_index(name: str, folder: Path) -> tuple[dict[str, Any], Family]:
+    """The model_index.json of a pipeline folder, and the family of its class. Raises ConfigError for another class."""
+    index: dict[str, Any] = json.loads((folder / "model_index.json").read_text())
+    family = FAMILIES.get(index["_class_name"])
+    if family is None:
+        raise ConfigError(f"{name} is a {index['_class_name']}: supported are {', '.join(FAMILIES)}")
+    return index, family
 
 
 def parts_of(pipeline: Any, family: Family) -> list[torch.nn.Module]:
@@ -286,26 +291,6 @@ def adapter_fingerprint(fingerprint: str, weights: Path) -> str:
     return hashlib.sha256(f"{fingerprint}+{sha256_file(weights)}".encode()).hexdigest()
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Without the libraries' own bars and notes while they load: a second or two, and errors still come out."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries = [diffusers_logging, transformers_logging]
-    before = [(library, library.is_progress_bar_enabled(), library.get_verbosity()) for library in libraries]
-    for library in libraries:
-        library.disable_progress_bar()
-        library.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for library, shown, verbosity in before:
-            library.set_verbosity(verbosity)
-            if shown:
-                library.enable_progress_bar()
-
-
 def resolve_model(name: str, revision: str | None, *, weights: bool = True) -> Path:
     """The local folder of a pipeline, downloaded from the Hub when it is not one already.
 
@@ -327,7 +312,7 @@ def resolve_model(name: str, revision: str | None, *, weights: bool = True) -> P
     from huggingface_hub import snapshot_download
 
     try:
-        with quietly():
+        with quiet_pipelines():
             if not weights:
                 return Path(snapshot_download(name, revision=revision, allow_patterns=_SKELETON_FILES))
             return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True))

@@ -1,14 +1,12 @@
 """A pipeline without its weights: what it would take is known before anything is downloaded or computed."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ppod_data.diffusion.families import FAMILIES
-from ppod_data.diffusion.model import DTYPES, DiffusionModel, quietly, resolve_model, vae_dtype
-from ppod_data.errors import ConfigError
+from ppod_data.diffusion.model import DTYPES, DiffusionModel, read_index, resolve_model, vae_dtype
+from ppod_data.quiet import quiet_pipelines
 
 
 def load_skeleton(name: str, *, revision: str | None = None, compute_dtype: str = "fp32") -> DiffusionModel:
@@ -23,10 +21,7 @@ def load_skeleton(name: str, *, revision: str | None = None, compute_dtype: str 
     import diffusers
 
     folder = resolve_model(name, revision, weights=False)
-    index: dict[str, Any] = json.loads((folder / "model_index.json").read_text())
-    family = FAMILIES.get(index["_class_name"])
-    if family is None:
-        raise ConfigError(f"{name} is a {index['_class_name']}: supported are {', '.join(FAMILIES)}")
+    index, family = read_index(name, folder)
     options: dict[str, Any] = {}
     for key, value in index.items():
         if isinstance(value, list) and key not in family.load_options:
@@ -63,5 +58,5 @@ def _component(folder: Path, library: str | None, class_name: str | None, dtype:
             module = kind.from_config(kind.load_config(folder))
         else:
             module = kind(kind.config_class.from_pretrained(folder))
-    with quietly():
+    with quiet_pipelines():
         return module.to(dtype).eval().requires_grad_(False)

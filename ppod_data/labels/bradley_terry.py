@@ -22,6 +22,7 @@ from ppod_data.labels.match import SampleIndex
 from ppod_data.labels.stored import PEOPLE, read_votes
 from ppod_data.labels.votes import Votes
 from ppod_data.score import OK
+from ppod_data.seal import seal_table
 from ppod_data.shards import committed_shards
 from ppod_data.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
 
@@ -115,6 +116,7 @@ def write_scores(dataset: Dataset, labels: str, *, name: str, dimension: str | N
     for path, table in tables.items():
         if not path.exists():
             write_table(path, table)
+    seal_table(folder, dataset.spec)
     judged = int(np.isfinite(scores).sum())
     return PeopleScores(name=name, num_scored=judged, num_unjudged=len(scores) - judged)
 

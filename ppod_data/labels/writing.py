@@ -6,6 +6,7 @@ from typing import Any
 
 from ppod_data.errors import ConfigError
 from ppod_data.files import canonical_json, publish_new, sha256_file, sync
+from ppod_data.seal import seal_file
 from ppod_data.tables import table_writer
 
 _METADATA = b"ppod"
@@ -25,9 +26,9 @@ def write_pieces(path: Path, schema: Any, pieces: Iterator[Any], made: Mapping[s
 
 
 def publish_once(wanted: Sequence[tuple[Path, Path]]) -> None:
-    """Give finished temporary files their names; a file that is there already must hold the same bytes.
+    """Give finished temporary files their names, and tables their seals.
 
-    Raises ConfigError otherwise, before any of them has its name.
+    A file that is there already must hold the same bytes. Raises ConfigError otherwise, before any has its name.
     """
     for temporary, path in wanted:
         if path.exists() and sha256_file(path) != sha256_file(temporary):
@@ -38,3 +39,5 @@ def publish_once(wanted: Sequence[tuple[Path, Path]]) -> None:
     for temporary, path in wanted:
         sync(temporary)
         publish_new(temporary, path)
+        if path.suffix == ".parquet":
+            seal_file(path)

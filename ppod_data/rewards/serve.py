@@ -6,10 +6,7 @@ bounded in bytes before it is read, and in pixels before an image is decoded.
 
 import base64
 import binascii
-import io
 import json
-import math
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +18,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from ppod_data.errors import DamagedError, PpodError
+from ppod_data.images import decode_image
 from ppod_data.memory import is_out_of_memory
+from ppod_data.rewards.each import score_each
 from ppod_data.rewards.protocol import MAX_BYTES, MAX_PIXELS, VERSION
 
 if TYPE_CHECKING:
@@ -118,48 +118,25 @@ def _results(
         try:
             images[row] = _decode(text, left)
             left -= images[row].width * images[row].height
-        except ValueError as error:
+        except (ValueError, DamagedError) as error:
             results[row] = {"error": str(error)}
-    rows = list(images)
-    scored = _score(reward, [prompts[row] for row in rows], [images[row] for row in rows])
-    for row, result in zip(rows, scored, strict=True):
-        results[row] = result
+    try:
+        scored = score_each(reward, [prompts[row] for row in images], list(images.values()))
+    except PpodError as error:
+        raise _Refused(500, str(error)) from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise _Refused(413, "out of memory: send fewer images") from error
+        raise
+    for row, result in zip(images, scored, strict=True):
+        results[row] = {"error": result} if isinstance(result, str) else {"score": result}
     return results
 
 
 def _decode(text: str, max_pixels: int) -> Image.Image:
-    """The RGB image in the base64 of a PNG. Raises ValueError, with the reason, for anything else."""
+    """The RGB image in the base64 of a PNG. Raises ValueError or DamagedError, with the reason, for anything else."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"the image is no base64: {error}") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", Image.DecompressionBombWarning
-            )  # the bound below is the stricter one
-            image = Image.open(io.BytesIO(data), formats=["PNG"])
-        if image.width * image.height <= max_pixels:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the image is no PNG that can be read: {error}") from error
-    raise ValueError(f"the image has {image.width}×{image.height} pixels, more than this request may have")
-
-
-def _score(reward: "RewardModel", prompts: list[str], images: list[Image.Image]) -> list[dict[str, Any]]:
-    """The batch; where that raises, its images one by one, so that one cannot spoil the others."""
-    if not images:
-        return []
-    try:
-        values = reward.score(prompts, images)
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise _Refused(413, "out of memory: send fewer images") from error
-        if len(images) > 1:
-            return [_score(reward, [prompts[i]], [images[i]])[0] for i in range(len(images))]
-        return [{"error": " ".join(f"{type(error).__name__}: {error}".split())[:200]}]
-    if len(values) != len(images):
-        raise _Refused(500, f"{reward.name} gave {len(values)} scores for {len(images)} images")
-    return [
-        {"score": value} if math.isfinite(value) else {"error": f"the score is {value}"} for value in values
-    ]
+    return decode_image(data, formats=("PNG",), max_pixels=max_pixels)

@@ -5,8 +5,7 @@ wherever they came from.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +74,3 @@ def load_state(reward: str, path: Path) -> dict[str, Any]:
             f"{reward}: {path} is not a file of weights: get it again from its source"
         ) from error
     return state
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars, no reports on unused weights while a model loads; as before afterwards."""
-    from transformers.utils import logging
-
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()

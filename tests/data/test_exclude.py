@@ -17,6 +17,7 @@ from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.exclude import Exclusion, encode_exclusions, exclude, read_exclusions
 from ppod_data.pairs import rank
 from ppod_data.purge import purge
+from ppod_data.sample_images import read_images
 from ppod_data.score import score
 from ppod_data.verify import verify
 from tests.data.damage import Brightness, make_whole
@@ -224,3 +225,13 @@ def test_a_purge_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None
         purge(Dataset.open(root))
         assert visible(root) == visible(whole), number
         shutil.rmtree(root)
+
+
+def test_a_page_finds_images_that_a_purge_moved(tmp_path: Path) -> None:
+    """Samples of the second row group are in the first one afterwards."""
+    dataset = make_dataset(tmp_path / "data", num_images_per_prompt=40, images_per_shard=80)
+    names = ids(dataset)
+    exclude(dataset.root, dataset.spec, names[:3], [], "asked for")
+    purge(Dataset.open(dataset.root))
+    wanted = names[64:67]
+    assert [name for name, _ in read_images(Dataset.open(dataset.root), wanted)] == wanted

@@ -14,7 +14,7 @@ from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from ppod_data.card import write_card
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.errors import ConfigError, DamagedError, HubError
 from ppod_data.files import sha256_file
 from ppod_data.hub import hub_repository, pull_from_hub, push_to_hub
 from tests.data.tables import add_scores
@@ -171,3 +171,15 @@ def test_urls_of_the_hub() -> None:
     for url in ("hf://o/n", "hf://datasets/n", "hf://datasets/o/n/samples"):
         with pytest.raises(ConfigError, match="hf://datasets/OWNER/NAME"):
             hub_repository(url)
+
+
+@pytest.mark.parametrize("act", ["push", "pull"])
+def test_no_network_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        HubError, match=r"the data set was not copied \(.*\): run `hf auth login`, or unset HF_HUB_OFFLINE"
+    ):
+        if act == "push":
+            push_to_hub(make_dataset(tmp_path / "data"), "me/animals")
+        else:
+            pull_from_hub("me/animals", tmp_path / "back")

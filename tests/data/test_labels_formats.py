@@ -12,8 +12,7 @@ import pytest
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import DamagedError
-from ppod_data.labels.answers import Bad, Comparison, Rating, Record
-from ppod_data.labels.foreign import read_answers
+from ppod_data.labels.answers import Record
 from ppod_data.labels.importing import ImportSummary, import_labels
 from ppod_data.labels.records import read_records
 from tests.data.label_cases import prompts, records, sample_ids, write_lines
@@ -227,17 +226,3 @@ def test_the_summary_counts_everything(dataset: Dataset, tmp_path: Path) -> None
 def test_a_record_keeps_its_number(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "l.jsonl", [{"x": 1}, "raw:", {"x": 2}])
     assert list(read_records(path)) == [Record({"x": 1}, "l.jsonl", 1), Record({"x": 2}, "l.jsonl", 3)]
-
-
-@pytest.mark.parametrize("format", EXPECTED)
-def test_labels_on_other_images_come_with_their_bytes(dataset: Dataset, tmp_path: Path, format: str) -> None:
-    path = write_lines(tmp_path / "labels.jsonl", [*records(dataset)[format], "raw:{"])
-    (tmp_path / "images").mkdir()
-    (tmp_path / sample_ids(dataset)[0]).write_bytes(b"zero")
-    answers = list(read_answers(path, format))
-    assert isinstance(answers[-1][1], Bad) and answers[-1][0].number == len(records(dataset)[format]) + 1
-    compared = [answer for _, answer in answers if isinstance(answer, Comparison)]
-    if compared and format in ("pickapic", "hpdv3", "rapidata", "argilla", "table"):
-        assert compared[0].a.data == b"zero" and compared[0].b.data is None
-    rated = [answer for _, answer in answers if isinstance(answer, Rating)]
-    assert compared or rated

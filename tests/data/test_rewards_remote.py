@@ -290,7 +290,7 @@ def test_requests_keep_to_the_limits_of_the_server() -> None:
         (Limits(64, 1 << 26, size + 1024 + 100), [2, 1, 1]),
     ):
         answers = [scores(*[1.0] * count) for count in expected]
-        with answering(lambda i, handler, answers=answers: say(handler, answers[i])) as url:  # type: ignore[misc]
+        with answering(lambda i, handler, answers=answers: say(handler, answers[i])) as url:
             assert RemoteReward(url, "r", "1", limits, QUICK).score(["a"] * 4, four) == [1.0] * 4
 
 

@@ -12,7 +12,7 @@ import pytest
 from ppod_data.card import write_card
 from ppod_data.dataset import Dataset, create
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import sha256_file
+from ppod_data.seal import seal
 from ppod_data.transfer import commit_order, is_safe_name, published_names, pull, push
 from tests.data.tables import add_pairs, add_scores
 from tests.data.toy import files, flip, make_dataset, make_sample, make_spec, write_shard
@@ -176,13 +176,7 @@ def test_damage_in_the_store_is_found_and_not_kept(dataset: Dataset, tmp_path: P
 
 def test_sha256sums_are_checked(dataset: Dataset, tmp_path: Path) -> None:
     """Also of a file that carries no checksum of its own."""
-    names = [
-        *dataset.root.glob("trajectories/*"),
-        *dataset.root.glob("samples/*"),
-        dataset.root / "README.md",
-    ]
-    lines = [f"{sha256_file(path)}  {path.relative_to(dataset.root).as_posix()}\n" for path in names]
-    (dataset.root / "SHA256SUMS").write_text("".join(lines))
+    seal(dataset.root)
     push(dataset, f"file://{tmp_path}/store")
     pull(f"file://{tmp_path}/store", tmp_path / "back")
     assert files(tmp_path / "back") == files(dataset.root)

@@ -23,11 +23,11 @@ OUTSIDE = [[0.003, -0.003, 0.001], [0.003, -0.003, 0.001]]
 
 
 def one_pair(shape: tuple[int, int] = (2, 3), label: float = 1.0, **fields: object) -> Targets:
-    return make_targets(shape, chosen=[0], rejected=[1], labels=[label], **fields)  # type: ignore[arg-type]
+    return make_targets(shape, chosen=[0], rejected=[1], labels=[label], **fields)
 
 
 def gradient(objective: str, values: object, targets: Targets, options: LossOptions) -> torch.Tensor:
-    log_ratios = tensor(values).requires_grad_()  # type: ignore[arg-type]
+    log_ratios = tensor(values).requires_grad_()
     (found,) = torch.autograd.grad(OBJECTIVES[objective].loss(log_ratios, targets, options), log_ratios)
     return found
 

@@ -1,0 +1,36 @@
+"""Libraries that load models without their own bars and notes: a second or two, and errors still come out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """transformers without progress bars and reports; as before afterwards."""
+    from transformers.utils import logging
+
+    with _quiet(logging):
+        yield
+
+
+@contextmanager
+def quiet_pipelines() -> Iterator[None]:
+    """diffusers and transformers without progress bars and reports; as before afterwards."""
+    from diffusers.utils import logging
+
+    with quiet_transformers(), _quiet(logging):
+        yield
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
