@@ -11,7 +11,7 @@ DEMO_PROMPTS := --prompt "A green colored rabbit" --prompt "Four wolves in the p
                 --prompt "A cat and a dog" --prompt "A dog on the moon"
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow check lint types layers docs format wheel demo scenes sweep experiments bench peers torture clean
+.PHONY: help install test test-slow check lint types layers docs format wheel demo scenes sweep experiments bench peers torture browser clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -86,6 +86,9 @@ build/trl-venv/.installed: benchmarks/peers/requirements.txt
 
 peers: install build/trl-venv/.installed  ## compare with TRL's DDPOTrainer, in an environment of its own (gigabytes)
 	$(BIN)/python benchmarks/bench_peers.py
+
+browser:  ## install Debian's chromium, which the tests of the labelling page drive; without it they are skipped
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) dist demo .pytest_cache .mypy_cache .ruff_cache

@@ -131,7 +131,9 @@ def published_names(dataset: Dataset) -> list[str]:
         for name in found
         if is_safe_name(name)
         and (name in named or not name.startswith("trajectories/"))
-        and not name.endswith(".rejects.jsonl")  # of this machine's files
+        and not (
+            name.startswith("labels/") and name.endswith(".jsonl")
+        )  # rejects and journals: this machine's
     )
 
 

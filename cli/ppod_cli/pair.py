@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ppod_cli import pair_combine, pair_export, pair_labels
+from ppod_cli import pair_combine, pair_export, pair_label, pair_labels
 from ppod_cli.common import (
     Config,
     DatasetFolder,
@@ -153,6 +153,7 @@ def _say_paired(dataset: str, name: str, done: "PairSummary", missing_shards: in
     return [*lines, f"next: ppod-train offline {dataset} --pairs {name} --out run"]
 
 
+pair_label.add_commands(commands)
 pair_labels.add_commands(commands)
 pair_combine.add_commands(commands)
 pair_export.add_commands(commands)

@@ -62,9 +62,12 @@ def import_labels(
             "d3po",
             "label-studio",
             "argilla",
+            "ppod-label",
             "table",
         ],
-        typer.Option(help="Whose form the file has; table is our plain one, of docs/labels.md."),
+        typer.Option(
+            help="Whose form the file has; table is our plain one, of docs/labels.md; ppod-label is of ppod-pair label."
+        ),
     ],
     name: Annotated[
         str | None,

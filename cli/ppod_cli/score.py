@@ -173,7 +173,7 @@ def _score(
 def _serve(name: str, host: str, port: int, max_images: int, device: str, as_json: bool) -> None:
     from ppod_data.rewards import load_reward
     from ppod_data.rewards.serve import reward_app
-    from ppod_data.rewards.serve import serve as serve_app
+    from ppod_data.web import serve as serve_app
 
     with summary(as_json) as report:
         model = load_reward(name, resolve_device(device))

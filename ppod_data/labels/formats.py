@@ -13,6 +13,7 @@ from ppod_data.labels import (
     label_studio,
     pickapic,
     plain,
+    ppod_label,
     rapidata,
     richhf,
 )
@@ -38,5 +39,6 @@ FORMATS = {
     "d3po": Format(d3po.parse),
     "label-studio": Format(label_studio.parse),
     "argilla": Format(argilla.parse),
+    "ppod-label": Format(ppod_label.parse),
     "table": Format(plain.parse),
 }

@@ -7,7 +7,6 @@ bounded in bytes before it is read, and in pixels before an image is decoded.
 import base64
 import binascii
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,11 +22,10 @@ from ppod_data.images import decode_image
 from ppod_data.memory import is_out_of_memory
 from ppod_data.rewards.each import score_each
 from ppod_data.rewards.protocol import MAX_BYTES, MAX_PIXELS, VERSION
+from ppod_data.web import TooLargeError, read_body
 
 if TYPE_CHECKING:
     from ppod_data.rewards import RewardModel
-
-_MAX_WAITING = 32
 
 
 class _Refused(Exception):
@@ -61,30 +59,11 @@ def reward_app(
     return Starlette(routes=[Route("/", identity), Route("/score", score, methods=["POST"])])
 
 
-def serve(app: Starlette, host: str, port: int, on_ready: Callable[[int], None]) -> None:
-    """Serve until interrupted; port 0 takes a free one. `on_ready` is called with the port when it listens."""
-    import socket
-
-    import uvicorn
-
-    with socket.create_server((host, port)) as listening:
-        config = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=_MAX_WAITING)
-        on_ready(listening.getsockname()[1])
-        uvicorn.Server(config).run(sockets=[listening])
-
-
 async def _body(request: Request, max_bytes: int) -> bytes:
-    """The request's body; nothing beyond `max_bytes` is kept, whatever its header says."""
-    too_large = _Refused(413, f"a request may have {max_bytes} bytes: send fewer images")
-    announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > max_bytes:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large
-    return bytes(body)
+    try:
+        return await read_body(request, max_bytes)
+    except TooLargeError as error:
+        raise _Refused(413, f"{error}: send fewer images") from error
 
 
 def _read(body: bytes, max_images: int) -> tuple[list[str], list[str]]:

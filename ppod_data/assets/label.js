@@ -1,0 +1,141 @@
+"use strict";
+// One question at a time: shown, answered, kept by the server, and only then the next.
+const at = (id) => document.getElementById(id);
+const RETRY = 1000; // milliseconds
+let annotator = localStorage.getItem("annotator") || "";
+let turn = null; // what the server asked
+let busy = false;
+
+async function send(path, body) {
+  for (;;) {
+    try {
+      const answer = await fetch(path, {
+        method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ annotator, ...body }),
+      });
+      const told = await answer.json().catch(() => ({ error: answer.statusText }));
+      if (answer.ok) { trouble(""); return told; }
+      if (answer.status === 409) return await send("/api/next", {});
+      if (answer.status < 500) { trouble(told.error); return null; }
+      trouble(told.error);
+    } catch {
+      trouble("No connection. Your last answer is tried again until it is kept.");
+    }
+    await new Promise((go) => setTimeout(go, RETRY));
+  }
+}
+
+async function act(path, body) {
+  if (busy) return;
+  busy = true;
+  const next = await send(path, body);
+  busy = false;
+  if (next) show(next); else if (!turn) ask_name(); else enable(true);
+}
+
+function show(next) {
+  turn = next;
+  at("enter").hidden = true;
+  at("title").textContent = turn.title;
+  at("progress").hidden = false;
+  at("progress").max = Math.max(1, turn.wanted);
+  at("progress").value = turn.done;
+  name_shown();
+  const over = turn.prompt === null;
+  at("ask").hidden = over;
+  at("end").hidden = !over;
+  for (const undo of [at("undo"), at("undo-end")]) undo.disabled = turn.number === 0;
+  if (over) {
+    at("ended").textContent = `There is nothing left to compare. You answered ${turn.number}.`;
+    return;
+  }
+  at("prompt").textContent = turn.prompt;
+  const count = turn.shown.length;
+  const images = at("images");
+  images.className = count === 2 ? "two waiting" : "waiting";
+  images.style.setProperty("--columns", count <= 3 ? count : Math.ceil(count / 2));
+  images.replaceChildren(...turn.shown.map(choice));
+  at("keys").textContent = count === 2
+    ? "Keys: ← or 1, → or 2, T no difference, S skip, Z back" : `Keys: 1 to ${count}, T no difference, S skip, Z back`;
+  enable(false);
+  const asked = turn;
+  const loads = [...images.querySelectorAll("img")].map((image) => image.decode());
+  Promise.all(loads).then(() => {
+    if (turn !== asked) return;
+    images.classList.remove("waiting");
+    enable(true);
+    document.body.dataset.ready = String(turn.number);
+  }, () => { if (turn === asked) { trouble("An image did not arrive: it is asked for again."); setTimeout(() => show(asked), RETRY); } });
+}
+
+function choice(id, place) {
+  const button = document.createElement("button");
+  const image = document.createElement("img");
+  const key = document.createElement("kbd");
+  button.className = "choice";
+  image.src = `/image/${id}`;
+  image.alt = `image ${place + 1} of ${turn.shown.length}`;
+  key.textContent = String(place + 1);
+  button.append(image, key);
+  button.addEventListener("click", () => answer(place));
+  return button;
+}
+
+function enable(ready) {
+  for (const button of document.querySelectorAll(".choice, #tie, #skip")) button.disabled = !ready;
+}
+
+function answer(said) {
+  if (busy || !turn || turn.prompt === null || at("tie").disabled) return;
+  enable(false);
+  if (typeof said === "number") at("images").children[said].classList.add("chosen");
+  delete document.body.dataset.ready;
+  act("/api/answer", { number: turn.number, shown: turn.shown, answer: said });
+}
+
+function undo() {
+  if (turn && turn.number > 0) act("/api/undo", { number: turn.number });
+}
+
+function trouble(text) {
+  at("trouble").textContent = text;
+  at("trouble").hidden = !text;
+}
+
+function name_shown() {
+  const change = document.createElement("button");
+  change.textContent = "not you?";
+  change.addEventListener("click", () => { localStorage.removeItem("annotator"); location.reload(); });
+  at("who").replaceChildren(`${annotator}, ${turn.number} answered · ${turn.done} of ${turn.wanted} by all · `, change);
+}
+
+function ask_name() {
+  at("enter").hidden = false;
+  at("name").value = annotator;
+  at("name").focus();
+}
+
+at("enter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  annotator = at("name").value.trim();
+  if (!annotator) return;
+  localStorage.setItem("annotator", annotator);
+  act("/api/next", {});
+});
+at("tie").addEventListener("click", () => answer("tie"));
+at("skip").addEventListener("click", () => answer("skip"));
+at("undo").addEventListener("click", undo);
+at("undo-end").addEventListener("click", undo);
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || !at("enter").hidden || !turn) return;
+  const key = event.key.toLowerCase();
+  const count = turn.shown.length;
+  const arrows = count === 2 ? { arrowleft: 0, arrowright: 1 } : {};
+  const place = key in arrows ? arrows[key] : /^[1-9]$/.test(key) && Number(key) <= count ? Number(key) - 1 : null;
+  if (place !== null) answer(place);
+  else if (key === "t") answer("tie");
+  else if (key === "s") answer("skip");
+  else if (key === "z") undo();
+  else return;
+  event.preventDefault();
+});
+if (annotator) act("/api/next", {}); else ask_name();

@@ -1,0 +1,239 @@
+"""Who is asked what next: questions are shared out, some come again, and the order on the page is random.
+
+All that matters is in the journals. What this process knows besides is which questions are on a screen right now, so
+that two people are not asked the same thing when one answer is enough; after a restart nothing is lost.
+"""
+
+import fcntl
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ppod_data.dataset import Dataset
+from ppod_data.errors import ConfigError
+from ppod_data.labelling.journal import SKIP, TIE, Answer, Journal
+from ppod_data.labelling.questions import Question
+from ppod_data.labels.importing import annotator_salt, keep_annotator_salt
+from ppod_data.labels.rows import Annotators
+from ppod_data.noise import generator
+from ppod_data.tables import check_name
+
+_REPEAT_AFTER = 5
+"""A question comes again after at least so many others."""
+_MAX_NAME = 80
+_SUFFIX = ".jsonl"
+
+
+class StaleError(ConfigError):
+    """The page is not where the journal is: it must ask again what is next."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What one person sees."""
+
+    number: int
+    """Answers that the person has given: what comes is the next."""
+    question: Question | None
+    """None: there is nothing left to ask."""
+    shown: tuple[str, ...]
+    """The question's ids in the order in which they are shown."""
+    num_done: int
+    """Answers of all, and all that are wanted."""
+    num_wanted: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """What was answered."""
+
+    num_answers: int
+    num_ties: int
+    num_skipped: int
+    num_annotators: int
+    num_repeated: int
+    num_repeated_alike: int
+    """Of them, answered as the first time."""
+
+
+class Session:
+    """The questions of one table of labels, and the journals of the people who answer them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        questions: Sequence[Question],
+        people: Annotators,
+        *,
+        answers_per_question: int = 1,
+        repeat_share: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        """Reads the journals in `folder`, which is made.
+
+        Args:
+            answers_per_question: different people who are asked each question.
+            repeat_share: of the questions are ones that the person has answered before.
+
+        Raises:
+            ConfigError: another process has these journals open.
+            DamagedError: a file in the folder that is no journal.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise ConfigError(
+                f"{folder}: another ppod-pair label is collecting answers here: use its page, or another --name"
+            ) from error
+        self.folder = folder
+        self.questions = list(questions)
+        self.people = people
+        self._answers_per_question = answers_per_question
+        self._repeat_share = repeat_share
+        self._seed = seed
+        self._known = {frozenset(question.ids): question for question in questions}
+        self._journals = {path.stem: Journal(path) for path in sorted(folder.glob(f"[!.]*{_SUFFIX}"))}
+        self._on_screen: dict[str, tuple[str, ...]] = {}
+
+    def next(self, name: str) -> Turn:
+        """What a person is asked: what is on the screen already, a repeated question, or a new one."""
+        who = self._person(name)
+        journal = self._journals[who]
+        shown = self._on_screen.get(who)
+        if shown is None or frozenset(shown) not in self._known:
+            question = self._again(who, journal) or self._fresh(who, journal)
+            if question is None:
+                self._on_screen.pop(who, None)
+                return self._turn(journal, None, ())
+            shown = self._order(who, question, journal)
+            self._on_screen[who] = shown
+        return self._turn(journal, self._known[frozenset(shown)], shown)
+
+    def record(self, name: str, number: int, shown: Sequence[str], answer: int | str) -> None:
+        """Keep the answer to question `number`; it is durable when this returns.
+
+        An answer that was kept already, and whose acknowledgement was lost, is not kept twice.
+
+        Raises:
+            StaleError: the journal is elsewhere, or no such question is known.
+        """
+        who = self._person(name)
+        journal = self._journals[who]
+        if number == len(journal.answers) - 1 and journal.answers[-1].shown == tuple(shown):
+            return
+        question = self._known.get(frozenset(shown))
+        if number != len(journal.answers) or question is None or len(shown) != len(question.ids):
+            raise StaleError("this question is not open any more")
+        if answer not in (TIE, SKIP) and answer not in range(len(shown)):
+            raise ConfigError("an answer is the place of an image, tie or skip")
+        journal.append(Answer(tuple(shown), answer, who))
+        self._on_screen.pop(who, None)
+
+    def undo(self, name: str, number: int) -> None:
+        """Take the last answer back, so that its question is asked again. `number` answers were given before.
+
+        Raises StaleError where there is none, or the journal is elsewhere.
+        """
+        who = self._person(name)
+        journal = self._journals[who]
+        if not journal.answers or number != len(journal.answers):
+            raise StaleError("there is nothing to take back")
+        self._on_screen[who] = journal.undo().shown
+
+    def count(self) -> Count:
+        """What all journals hold."""
+        answers = [answer for journal in self._journals.values() for answer in journal.answers]
+        first: dict[tuple[str, frozenset[str]], str | int] = {}
+        repeated: list[bool] = []
+        for one in answers:
+            if one.answer == SKIP:
+                continue
+            said = one.answer if isinstance(one.answer, str) else one.shown[one.answer]
+            unit = (one.annotator, frozenset(one.shown))
+            if unit in first:
+                repeated.append(said == first[unit])
+            first.setdefault(unit, said)
+        return Count(
+            num_answers=len(first) + len(repeated),
+            num_ties=sum(one.answer == TIE for one in answers),
+            num_skipped=sum(one.answer == SKIP for one in answers),
+            num_annotators=sum(bool(journal.answers) for journal in self._journals.values()),
+            num_repeated=len(repeated),
+            num_repeated_alike=sum(repeated),
+        )
+
+    def close(self) -> None:
+        """Let another process have the journals."""
+        for journal in self._journals.values():
+            journal.close()
+        os.close(self._lock)
+
+    def _person(self, name: str) -> str:
+        """The hash of a person's name, whose journal is opened."""
+        name = " ".join(name.split())
+        if not name or len(name) > _MAX_NAME:
+            raise ConfigError(f"a name has 1 to {_MAX_NAME} letters")
+        who = self.people.hash(name)
+        assert who is not None
+        if who not in self._journals:
+            self._journals[who] = Journal(self.folder / f"{who}{_SUFFIX}")
+        return who
+
+    def _turn(self, journal: Journal, question: Question | None, shown: tuple[str, ...]) -> Turn:
+        wanted = self._answers_per_question
+        done = self._answered()
+        return Turn(
+            number=len(journal.answers),
+            question=question,
+            shown=shown,
+            num_done=sum(min(done[ids], wanted) for ids in self._known),
+            num_wanted=wanted * len(self._known),
+        )
+
+    def _answered(self) -> Counter[frozenset[str]]:
+        """How many people have answered each question."""
+        return Counter(
+            ids
+            for journal in self._journals.values()
+            for ids in {frozenset(one.shown) for one in journal.answers if one.answer != SKIP}
+        )
+
+    def _fresh(self, who: str, journal: Journal) -> Question | None:
+        """The first question that the person has not seen, and that wants an answer."""
+        seen = {frozenset(one.shown) for one in journal.answers}
+        asked = self._answered()
+        asked.update(frozenset(shown) for other, shown in self._on_screen.items() if other != who)
+        for ids, question in self._known.items():
+            if ids not in seen and asked[ids] < self._answers_per_question:
+                return question
+        return None
+
+    def _again(self, who: str, journal: Journal) -> Question | None:
+        """Now and then a question that the person answered a while ago, once."""
+        random = generator("label", self._seed, "repeat", who, len(journal.answers))
+        if random.random() >= self._repeat_share:
+            return None
+        times = Counter(frozenset(one.shown) for one in journal.answers)
+        earlier = journal.answers[:-_REPEAT_AFTER]
+        once = [frozenset(one.shown) for one in earlier if one.answer != SKIP]
+        once = [ids for ids in once if times[ids] == 1 and ids in self._known]
+        return self._known[once[random.integers(len(once))]] if once else None
+
+    def _order(self, who: str, question: Question, journal: Journal) -> tuple[str, ...]:
+        times = sum(frozenset(one.shown) == frozenset(question.ids) for one in journal.answers)
+        random = generator("label", self._seed, "order", who, *question.ids, times)
+        return tuple(question.ids[i] for i in random.permutation(len(question.ids)))
+
+
+def open_session(dataset: Dataset, name: str, questions: Sequence[Question], **options: Any) -> Session:
+    """The session whose journals are in `labels/<name>.answers`; `options` and errors are those of `Session`."""
+    check_name(name, "a table of labels")
+    keep_annotator_salt(dataset, annotator_salt(dataset))
+    people = Annotators(annotator_salt(dataset), name)
+    return Session(dataset.root / "labels" / f"{name}.answers", questions, people, **options)

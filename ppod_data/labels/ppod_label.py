@@ -1,0 +1,51 @@
+"""The journals of `ppod-pair label`: the images that were shown, and which of them was best.
+
+The first of two shown images is a, so that a bias to a side can be seen. The best of several is preferred to each
+other one; a tie of several is a tie of every two.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from ppod_data.labels.answers import (
+    TIE,
+    Answer,
+    BadRowError,
+    Comparison,
+    Record,
+    Skipped,
+    annotator,
+    fields,
+    image,
+    items,
+    need,
+    shown,
+)
+
+SKIPPED = "skipped by the annotator"
+_MOST = 9
+
+
+def parse(record: Record) -> Iterator[Answer]:
+    row = fields(record)
+    images = [image("shown", one) for one in items(need(row, "shown"), "shown")]
+    if not 2 <= len(images) <= _MOST:
+        raise BadRowError(f"shown has {len(images)} images, not 2 to {_MOST}")
+    who, answer = annotator(row.get("annotator")), row.get("answer")
+    if answer == "skip":
+        yield Skipped(SKIPPED)
+    elif answer == "tie":
+        for a, b in combinations(images, 2):
+            yield Comparison(prompt=None, a=a, b=b, label=TIE, annotator=who)
+    else:
+        if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(images):
+            raise BadRowError(f"answer is {shown(answer)}: neither the place of an image, nor tie, nor skip")
+        for first, second in combinations(range(len(images)), 2):
+            if answer in (first, second):
+                yield Comparison(
+                    prompt=None,
+                    a=images[first],
+                    b=images[second],
+                    label=float(answer == first),
+                    annotator=who,
+                )

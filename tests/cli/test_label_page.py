@@ -1,0 +1,132 @@
+"""The labelling page in a real browser: two people at once, a killed server, then labels, pairs and training."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from ppod_data.dataset import Dataset
+from tests.cli.conftest import Made
+from tests.cli.running import REPOSITORY, run
+
+_QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
+_OFFLINE = ("--disable-background-networking", "--disable-component-update")
+_SERVER = ("--answers-per-question", "2", "--repeat-share", "0.2")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium: make browser installs Debian's")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=[*_QUIET, *_OFFLINE])
+        yield started
+        started.close()
+
+
+class Server:
+    """`ppod-pair label` in a process of its own."""
+
+    def __init__(self, data: Path, port: int = 0) -> None:
+        folders = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'cli'}"
+        command = ["-m", "ppod_cli.pair", "label", data.name, "--port", str(port), "--json", *_SERVER]
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=data.parent,
+            env=os.environ | {"PYTHONPATH": folders},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        first = self.process.stderr.readline()
+        assert "Open http://" in first, first + self.process.stderr.read()
+        self.url = first.split()[-1]
+        self.port = int(self.url.rstrip("/").rpartition(":")[2])
+
+    def end(self, how: signal.Signals) -> str:
+        self.process.send_signal(how)
+        return self.process.communicate(timeout=60)[0]
+
+
+def enter(browser: Browser, server: Server, name: str) -> Page:
+    page = browser.new_context().new_page()
+    page.goto(server.url)
+    page.fill("#name", name)
+    page.keyboard.press("Enter")
+    return page
+
+
+def asked(page: Page, number: int) -> None:
+    """Wait until the page asks for the answer after `number` others, with its images there."""
+    expect(page.locator("body")).to_have_attribute("data-ready", str(number), timeout=60_000)
+
+
+def test_two_people_label_while_the_server_is_killed_and_the_labels_train(
+    browser: Browser, made: Made, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(made.data, data)
+    server = Server(data)
+    pages = [enter(browser, server, name) for name in ("Anna", "Bert")]
+    keys = itertools.cycle(["ArrowLeft", "2", "t", "1", "ArrowRight", "s", "ArrowLeft"])
+    for number in range(25):
+        for page in pages:
+            asked(page, number)
+            page.keyboard.press(next(keys))
+        if number == 12:  # both answers are on their way
+            server.end(signal.SIGKILL)
+            server = Server(data, server.port)
+    for page in pages:
+        asked(page, 25)
+        page.keyboard.press("z")
+        asked(page, 24)
+        page.keyboard.press("ArrowLeft")
+        asked(page, 25)
+    told = json.loads(server.end(signal.SIGINT))
+    journals = [path.read_text().splitlines() for path in sorted((data / "labels/people.answers").iterdir())]
+    assert [len(journal) for journal in journals] == [25, 25]
+    assert told["num_answers"] + told["num_skipped"] == 50 and told["num_annotators"] == 2
+
+    done = run("pair", "import", "data", "data/labels/people.answers", "--format", "ppod-label", "--name",
+               "people", "--json", cwd=tmp_path)  # fmt: skip
+    assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["num_records"] == 50 and found["num_preferences"] + found["num_ties"] == told["num_answers"]
+    assert len(Dataset.open(data).pairs("people")) == found["num_pairs"] > 0
+    done = run("train", "offline", "data", "--pairs", "people", "--out", "run", "--num-train-steps", 2,
+               "--pairs-per-step", 2, "--batch-size", 4, "--eval-every", 0, cwd=tmp_path)  # fmt: skip
+    assert done.code == 0, done.stderr
+    assert (tmp_path / "run" / "policy").is_dir()
+
+
+def test_the_page_works_by_touch_on_a_phone(browser: Browser, made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.data, tmp_path / "data")
+    server = Server(tmp_path / "data")
+    size = {"width": 390, "height": 760}
+    page = browser.new_context(viewport=size, has_touch=True, is_mobile=True).new_page()  # type: ignore[arg-type]
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(server.url)
+    page.fill("#name", "Cleo <script>alert(1)</script>")
+    page.tap("button.main")
+    asked(page, 0)
+    for choice in page.locator(".choice, #tie, #skip").all():
+        box = choice.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= size["width"]
+        assert box["y"] + box["height"] <= size["height"]
+    page.locator(".choice").nth(1).tap()
+    asked(page, 1)
+    page.tap("#tie")
+    asked(page, 2)
+    assert errors == []
+    assert json.loads(server.end(signal.SIGINT))["num_answers"] == 2
