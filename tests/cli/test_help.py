@@ -47,6 +47,7 @@ def test_every_command_of_this_stage_is_there() -> None:
         "ppod-gen",
         "ppod-score",
         "ppod-pair rank",
+        "ppod-pair label",
         "ppod-pair import",
         "ppod-pair agreement",
         "ppod-pair combine",

@@ -103,6 +103,12 @@ def records(dataset: Dataset) -> dict[str, list[Any]]:
                 "responses": {"better": [{"value": "image_1", "user_id": "u", "status": "submitted"}]},
             }
         ],
+        "ppod-label": [
+            {"shown": [s[1], s[0]], "answer": 1, "annotator": "u"},
+            {"shown": [s[0], s[1], s[2]], "answer": 1, "annotator": "v"},
+            {"shown": [s[0], s[2]], "answer": "tie", "annotator": "u"},
+            {"shown": [s[1], s[2]], "answer": "skip", "annotator": "u"},
+        ],
         "table": [
             {"prompt": p, "a": s[0], "b": s[1], "label": "a", "annotator": "u"},
             {"a": s[1], "b": s[2], "label": 0.25, "votes": 8, "license": "CC0-1.0"},

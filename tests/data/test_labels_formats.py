@@ -63,6 +63,15 @@ EXPECTED: dict[str, tuple[list[tuple[Any, ...]], dict[str, int]]] = {
         {"cancelled": 1},
     ),
     "argilla": ([(0, 1, 1.0, 1, "overall")], {}),
+    "ppod-label": (
+        [
+            (1, 0, 0.0, 1, "overall"),
+            (0, 1, 0.0, 1, "overall"),
+            (1, 2, 1.0, 1, "overall"),
+            (0, 2, 0.5, 1, "overall"),
+        ],
+        {"skipped by the annotator": 1},
+    ),
     "table": (
         [(0, 1, 1.0, 1, "overall"), (1, 2, 0.25, 8, "overall"), (0, 2, 0.5, 2, "overall")],
         {},
