@@ -89,9 +89,7 @@ def test_labels_tables_seals_and_exclusions(made: Made, s3: S3, tmp_path: Path) 
     _, url = s3
     worked(call(data.app, "pull", copied(url, made), tmp_path / "folder"))
     a, b, *_ = Dataset.open(made.data).spec.shard_sample_ids(0)
-    (tmp_path / "labels.csv").write_text(
-        f"a,b,label\n{a},{b},a\n"
-    )
+    (tmp_path / "labels.csv").write_text(f"a,b,label\n{a},{b},a\n")
     for place in (tmp_path / "folder", url):
         worked(call(data.app, "log-probs", place, "--name", "again"))
         imported = call(
