@@ -33,6 +33,10 @@ class HubError(PpodError, RuntimeError):
     """The Hugging Face Hub cannot be reached, or refuses."""
 
 
+class StoreError(PpodError, RuntimeError):
+    """A store of data sets cannot be reached, or refuses."""
+
+
 class RewardUnavailableError(PpodError, RuntimeError):
     """A reward model that is served elsewhere does not answer: not the fault of the images in hand."""
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ from ppod_data.diffusion.sampling import Chain, sample_chain
 from ppod_data.diffusion.schedule import Schedule, build_schedule, chain_config
 from ppod_data.environment import environment
 from ppod_data.errors import ConfigError, NonFiniteError
-from ppod_data.files import atomic_write, canonical_json
+from ppod_data.files import DataPath, atomic_write, canonical_json
 from ppod_data.images import encode_png, pixels_sha256
 from ppod_data.noise import standard_normal
 from ppod_data.shards import Sample, ShardWriter, refuse_sealed, shard_committed
@@ -151,7 +150,7 @@ def select_shards(
 
 
 def generate(
-    root: Path,
+    root: DataPath,
     spec: GenerationSpec,
     model: DiffusionModel,
     *,

@@ -55,8 +55,20 @@ Device = Annotated[
     ),
 ]
 DatasetFolder = Annotated[
-    str, typer.Argument(metavar="DATASET", help="Folder of the data set.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="Folder of the data set, or its URL: s3://, gs://, az://; hf:// to read.",
+        show_default=False,
+    ),
 ]
+
+
+def local_only(path: Path | None) -> Path | None:
+    """The callback of options that name a local file or folder. Raises ConfigError for a URL."""
+    from ppod_data.files import local_path
+
+    return None if path is None else local_path(path)
 
 
 def new_commands(help: str | None = None, examples: Sequence[str] = ()) -> typer.Typer:

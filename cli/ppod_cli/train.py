@@ -16,6 +16,7 @@ from ppod_cli.common import (
     command,
     entry_point,
     load_policy,
+    local_only,
     new_commands,
     resolve_device,
     summary,
@@ -49,7 +50,10 @@ commands = new_commands(
     examples=(_OFFLINE_EXAMPLES[0], ONLINE_EXAMPLES[0], _EVAL_EXAMPLES[0], _REPORT_EXAMPLES[0]),
 )
 
-Out = Annotated[Path, typer.Option(help="Folder for what comes out.", metavar="DIR", show_default=False)]
+Out = Annotated[
+    Path,
+    typer.Option(help="Folder for what comes out.", metavar="DIR", show_default=False, callback=local_only),
+]
 
 
 @command(commands, examples=_OFFLINE_EXAMPLES)
@@ -58,7 +62,9 @@ def offline(
     datasets: Annotated[
         list[str],
         typer.Argument(
-            metavar="DATASET", help="Folders of data sets, or files of ppod-data merge.", show_default=False
+            metavar="DATASET",
+            help="Folders or URLs of data sets, or files of ppod-data merge.",
+            show_default=False,
         ),
     ],
     out: Out,
@@ -131,13 +137,13 @@ def offline(
     early. Run the same command again to go on after an interruption.
     """
     from ppod_data.dataset import Dataset
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.merge import expand
     from ppod_data.rewards import check_reward_name, load_reward
     from ppod_train.hub import check_repo_id
 
     refuse_workers()
-    roots = expand([local_path(dataset) for dataset in datasets])
+    roots = expand([data_path(dataset) for dataset in datasets])
     check_reward_name(reward)
     if push_to_hub is not None:
         check_repo_id(push_to_hub)

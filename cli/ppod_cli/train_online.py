@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ppod_cli import options, train_options
-from ppod_cli.common import Config, Debug, Device, Json, resolve_device, summary
+from ppod_cli.common import Config, Debug, Device, Json, local_only, resolve_device, summary
 from ppod_cli.plans import say_generation, say_training
 from ppod_cli.progress import Progress, clock, progress
 from ppod_cli.train_progress import eval_command, eval_words, with_upload
@@ -88,7 +88,9 @@ MinMargin = Annotated[
 
 def online(
     ctx: typer.Context,
-    out: Annotated[Path, typer.Option(help="Folder of the run.", metavar="DIR", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run.", metavar="DIR", show_default=False, callback=local_only)
+    ],
     model: options.Model = "scenes",
     revision: options.Revision = None,
     prompt: options.Prompt = None,

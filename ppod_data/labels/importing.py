@@ -195,7 +195,7 @@ def import_labels(
 def annotator_salt(dataset: Dataset) -> bytes:
     """The secret of the data set's annotators, or a new one: a hidden file, and so no part of the data set."""
     path = dataset.root / "labels" / ".salt"
-    return bytes.fromhex(path.read_text()) if path.exists() else secrets.token_bytes(32)
+    return bytes.fromhex(path.read_bytes().decode()) if path.exists() else secrets.token_bytes(32)
 
 
 def keep_annotator_salt(dataset: Dataset, salt: bytes) -> None:
