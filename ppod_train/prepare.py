@@ -13,10 +13,16 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee, graph_bytes_per_evaluation
 from ppod_train.policy import reference_network, start_from, trainable_parameters
 from ppod_train.settings import TrainSettings
+from ppod_train.workers import Workers
 
 
 def prepare(
-    source: DataSource, model: DiffusionModel, settings: TrainSettings, scorer: str, start: Path | None
+    source: DataSource,
+    model: DiffusionModel,
+    settings: TrainSettings,
+    scorer: str,
+    start: Path | None,
+    workers: Workers,
 ) -> tuple[Trainee, Drift]:
     """Everything that a step works on, and the drift of the reference; where training starts from the policy that made
     the data, that policy's drift is checked as well."""
@@ -46,6 +52,7 @@ def prepare(
             num_trajectories=settings.drift_samples,
             batch_size=batch_size,
             recorded=recorded,
+            workers=workers,
         )
         # Without a band, a recorded number is only a constant of the loss.
         if "log_ratio_clip" in objective.reads:
@@ -74,5 +81,6 @@ def prepare(
         graph_bytes=graph_bytes_per_evaluation(sampler, data),
         scorer=scorer,
         start_fingerprint=start_fingerprint,
+        workers=workers,
     )
     return trainee, drift

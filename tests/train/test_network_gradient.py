@@ -93,7 +93,7 @@ def test_gradients_of_a_real_network_agree_in_float64(
         evaluate = denoising_scores(sampler, sampler.network, batch, noise=noise)
         with torch.no_grad():
             fixed = denoising_scores(sampler, before, batch, noise=noise)
-            reference = all_log_probs(fixed, batch.reference_log_probs.shape, chunk_size=5)
+            reference = all_log_probs(fixed, batch.reference_log_probs, chunk_size=5)
     else:
         kl_to = before if kl_weight else None
         evaluate = batch_log_probs(dataset.spec, sampler, batch, kl_to=kl_to)
