@@ -159,8 +159,10 @@ def start_workers(rank: int, world_size: int, device: str) -> Iterator[Workers]:
         reason = str(error).splitlines()[0]
         raise WorkersError(f"the {world_size} processes do not find each other: {reason}") from error
     before = signal.signal(signal.SIGTERM, _on_terminate)
+    workers = Workers(rank=rank, world_size=world_size, device=device)
     try:
-        yield Workers(rank=rank, world_size=world_size, device=device)
+        yield workers
+        workers.wait()
     finally:
         signal.signal(signal.SIGTERM, before)
     dist.destroy_process_group()  # not after an error: it would wait for the others

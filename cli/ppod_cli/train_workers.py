@@ -1,0 +1,44 @@
+"""The processes of a training command."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ppod_cli.common import rank_and_world_size, resolve_device
+from ppod_data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ppod_train.workers import Workers
+
+_SHARDED = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+"""What `accelerate launch` sets where its configuration spreads the weights over processes."""
+
+
+def leads() -> bool:
+    """Whether this process speaks for all that torchrun started."""
+    return rank_and_world_size()[0] == 0
+
+
+@contextmanager
+def started_workers(device: str) -> Iterator["Workers"]:
+    """This process among those that torchrun started, or alone; it computes on what `--device` names.
+
+    Raises:
+        ConfigError: a configuration of `accelerate` that ppod would ignore.
+    """
+    from ppod_train.workers import start_workers
+
+    for variable, name in _SHARDED.items():
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise ConfigError(
+                f"{variable} is set, and every process of ppod holds the whole network: leave {name} out of "
+                "accelerate's configuration, or start by torchrun"
+            )
+    rank, world_size = rank_and_world_size()
+    with start_workers(rank, world_size, resolve_device(device)) as workers:
+        yield workers
