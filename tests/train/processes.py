@@ -40,9 +40,7 @@ def together(world_size: int, work: Callable[[Workers], Value]) -> list[Value]:
     return results
 
 
-def _run(
-    rank: int, world_size: int, port: int, work: Callable[[Workers], Any], results: Connection
-) -> None:
+def _run(rank: int, world_size: int, port: int, work: Callable[[Workers], Any], results: Connection) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     try:
