@@ -38,11 +38,11 @@ WORLDS = (2, 5)
 Found = list[tuple[Any, ...]]
 
 
-def toy_gradients(workers: Workers) -> Found:
+def toy_gradients(variants: Sequence[tuple[str, dict[str, Any]]], workers: Workers) -> Found:
     """Of every objective and clip mode, in one pass and in two: loss, log-ratios, weights, shares, gradient."""
     found: Found = []
     weight, features, reference = make_toy()
-    for objective, changes in VARIANTS:
+    for objective, changes in variants:
         for kl_weight in (0.0, 2.0):
             evaluate = toy_network(weight, features, with_kl=kl_weight > 0)
             for take in (one_pass_gradient, two_pass_gradient):
@@ -62,8 +62,9 @@ def toy_gradients(workers: Workers) -> Found:
 @pytest.mark.parametrize("world_size", WORLDS)
 def test_gradients_are_those_of_one_process_in_float64(world_size: int) -> None:
     """Loss, log-ratios and their weights to the last bit; the gradient to its order of summation."""
-    [alone] = together(1, toy_gradients)
-    everyone = together(world_size, toy_gradients)
+    work = partial(toy_gradients, VARIANTS if world_size == 2 else VARIANTS[::4])
+    [alone] = together(1, work)
+    everyone = together(world_size, work)
     assert all(one == everyone[0] for one in everyone)
     for (exact, share, gradient), (expected_exact, expected_share, expected) in zip(
         everyone[0], alone, strict=True
@@ -81,11 +82,9 @@ STEPS: dict[str, dict[str, Any]] = {
     "all weights": {"lora_rank": 0, "log_ratio_clip": 1.0},
     "all weights, kl": {"lora_rank": 0, "kl_weight": 3.0, "gradient": "two-pass"},
     "kl": {"kl_weight": 3.0, "gradient": "one-pass"},
-    "average": {"ema_decay": 0.5},
-    "clipped": {"max_grad_norm": 1e-6},
+    "average, clipped": {"ema_decay": 0.5, "max_grad_norm": 1e-6},
     "timesteps": {"timesteps_per_update": 2},
     "two passes": {"gradient": "two-pass", "log_ratio_clip": 1e-3},
-    "checkpointing": {"gradient_checkpointing": True, "gradient": "two-pass"},
     "one pass, checkpointing": {
         "gradient_checkpointing": True,
         "gradient": "one-pass",
