@@ -73,17 +73,17 @@ def two_pass_gradient(
     """
     everything = _chunks(torch.ones_like(reference, dtype=torch.bool), chunk_size)
     with torch.no_grad():
-        own = [(*places, evaluate(*places)) for places in workers.share(everything)]
+        own = _evaluated(evaluate, everything, workers)
         policy, kl = _gathered(own, reference, bool(kl_weight), workers)
     log_ratios = policy - reference
     value, weights = _loss_and_weights(loss, log_ratios)
     needed = weights != 0 if kl is None else torch.ones_like(weights, dtype=torch.bool)
-    for rows, columns in workers.share(_chunks(needed, chunk_size)):
+    for (rows, columns), counts in workers.turns(_chunks(needed, chunk_size)):
         values = evaluate(rows, columns)
         total = torch.sum(weights[rows, columns] * values.log_prob)
         if values.kl is not None:
             total = total + kl_weight / reference.numel() * values.kl.sum()
-        torch.autograd.backward(total)
+        torch.autograd.backward(total if counts else 0.0 * total)
     return _result(value, log_ratios, weights, kl, kl_weight, float(needed.double().mean()))
 
 
@@ -98,7 +98,7 @@ def one_pass_gradient(
 ) -> Gradient:
     """The same gradient from one graph over all evaluations: no second forward pass, where memory allows it."""
     everything = _chunks(torch.ones_like(reference, dtype=torch.bool), chunk_size)
-    own = [(*places, evaluate(*places)) for places in workers.share(everything)]
+    own = _evaluated(evaluate, everything, workers)
     policy, kl = _gathered(own, reference, bool(kl_weight), workers)
     log_ratios = policy - reference
     value, weights = _loss_and_weights(loss, log_ratios)
@@ -119,8 +119,16 @@ def all_log_probs(
     """
     everything = _chunks(torch.ones_like(like, dtype=torch.bool), chunk_size)
     with torch.no_grad():
-        own = [(*places, evaluate(*places)) for places in workers.share(everything)]
+        own = _evaluated(evaluate, everything, workers)
         return _gathered(own, like, False, workers)[0]
+
+
+def _evaluated(
+    evaluate: Evaluate, chunks: list[tuple[torch.Tensor, torch.Tensor]], workers: Workers
+) -> list[tuple[torch.Tensor, torch.Tensor, StepValues]]:
+    """This process's chunks, (rows, columns), and their values."""
+    found = [(*places, evaluate(*places), counts) for places, counts in workers.turns(chunks)]
+    return [(rows, columns, values) for rows, columns, values, counts in found if counts]
 
 
 def _gathered(

@@ -20,6 +20,7 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.objectives.targets import LossOptions
 from ppod_train.policy import update_average
 from ppod_train.settings import TrainSettings
+from ppod_train.sharding import whole
 from ppod_train.workers import ALONE, Workers
 
 # A backward pass costs about twice a forward: below this share of steps with a gradient, a second forward pass over
@@ -72,12 +73,13 @@ def train_step(trainee: Trainee, *, step: int, gradient_share: float) -> StepMet
     options = settings.loss_options(timestep_scale=len(data.steps) / len(steps))
     graph_bytes = batch.reference_log_probs.numel() * trainee.graph_bytes
     one_pass = use_one_pass(settings, graph_bytes=graph_bytes, gradient_share=gradient_share)
+    one_pass = one_pass and not trainee.workers.sharded
 
     trainee.optimizer.zero_grad(set_to_none=True)
     gradient = batch_gradient(trainee, batch, options, step=step, one_pass=one_pass)
     # Where every step was clipped the gradient is missing: zero, as one pass would give.
     trainee.workers.sum_gradients(trainee.parameters.values())
-    norm = float(torch.nn.utils.clip_grad_norm_(trainee.parameters.values(), settings.max_grad_norm))
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(trainee.parameters.values(), settings.max_grad_norm)))
     if not (math.isfinite(gradient.loss) and math.isfinite(norm)):
         raise NonFiniteError(
             f"step {step + 1}: the loss is {gradient.loss} and the gradient's norm {norm}: lower --learning-rate or "

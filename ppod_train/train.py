@@ -6,7 +6,7 @@ What is written where: `ppod_train.run_folder`.
 import json
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ppod_data.rewards import RewardModel
 from ppod_data.threads import one_thread
 from ppod_train.batches import trained_prompts
 from ppod_train.checkpoint import (
+    Tensors,
     check_same_run,
     latest_checkpoint,
     load_checkpoint,
@@ -42,6 +43,7 @@ from ppod_train.run_folder import (
     write_run_record,
 )
 from ppod_train.settings import TrainSettings
+from ppod_train.sharding import gathered, whole
 from ppod_train.workers import ALONE, Workers
 
 
@@ -158,16 +160,7 @@ def _loop(
                 _evaluate_if_due(out, trainee, progress, reward, callbacks)
             if last or progress.step % settings.checkpoint_every == 0 or _stopped_early(settings, progress):
                 _check_same_weights(trainee)
-                workers.first(
-                    lambda: save_checkpoint(
-                        out / "checkpoints",
-                        step=progress.step,
-                        parameters=trainee.parameters,
-                        average=trainee.average,
-                        optimizer=trainee.optimizer,
-                        state={"progress": asdict(progress), "identity": identity_of(trainee)},
-                    )
-                )
+                _save_checkpoint(out / "checkpoints", trainee, progress)
     if not settings.eval_every:
         progress.best_step = progress.step
         _save_policy(trainee, out)
@@ -193,8 +186,12 @@ def _evaluate_if_due(
         negative_prompt=spec.negative_prompt,
         validation=True,
     )
-    with policy_weights(trainee.parameters, trainee.average):
-        result = evaluate(trainee.sampler.model, reward, eval_settings, baseline=baseline, workers=workers)
+    model = trainee.sampler.model
+    with (
+        policy_weights(trainee.parameters, trainee.average),
+        gathered(model.denoiser) if workers.sharded else nullcontext(),
+    ):
+        result = evaluate(model, reward, eval_settings, baseline=baseline, workers=workers)
     workers.first(lambda: write_evaluation(evaluation_folder(out, progress.step), result))
     progress.reward_queries += result.overall.num_images
     if result.overall.reward_mean > progress.best_reward:
@@ -207,8 +204,21 @@ def _evaluate_if_due(
 
 
 def _save_policy(trainee: Trainee, out: Path) -> None:
+    model, workers = trainee.sampler.model, trainee.workers
+    weights = None
+    if workers.sharded:
+        weights = {name: whole(value).cpu() for name, value in model.denoiser.state_dict().items()}
     with policy_weights(trainee.parameters, trainee.average):
-        trainee.workers.first(lambda: save_policy(trainee.sampler.model, out / "policy"))
+        workers.first(lambda: save_policy(model, out / "policy", weights))
+
+
+def _save_checkpoint(folder: Path, trainee: Trainee, progress: Progress) -> None:
+    workers = trainee.workers
+    tensors = Tensors({}, {})
+    if workers.leads or workers.sharded:
+        tensors = Tensors.of(trainee.parameters, trainee.average, trainee.optimizer)
+    state = {"progress": asdict(progress), "identity": identity_of(trainee)}
+    workers.first(lambda: save_checkpoint(folder, step=progress.step, tensors=tensors, state=state))
 
 
 def _check_same_weights(trainee: Trainee) -> None:

@@ -37,15 +37,23 @@ class Workers:
     world_size: int = 1
     device: str = "cpu"
     """Where this process computes."""
+    sharded: bool = False
+    """Whether each holds a part of the weights only (`ppod_train.sharding`), so that all call the network together."""
 
     @property
     def leads(self) -> bool:
         """Whether this is the process that writes files and speaks."""
         return self.rank == 0
 
-    def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """The items that this process works on: every `world_size`-th, so that shares differ by one at most."""
-        return items[self.rank :: self.world_size]
+    def turns(self, items: Sequence[Item]) -> list[tuple[Item, bool]]:
+        """The items that this process calls the network for, every `world_size`-th, and whether the call counts.
+
+        Calls that do not count make the turns of all processes as many where the weights are sharded.
+        """
+        own = [(item, True) for item in items[self.rank :: self.world_size]]
+        if self.sharded and items:
+            own += [(items[0], False)] * (-(-len(items) // self.world_size) - len(own))
+        return own
 
     def span(self, count: int) -> range:
         """The places of `count` items that this process works on where they are to be in a row."""
@@ -97,7 +105,7 @@ class Workers:
             raise NothingToLearnError("there is nothing to learn, as the first process says")
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Add up `.grad` over all processes; a gradient that is missing is zero."""
+        """Add up `.grad` over all processes; a gradient that is missing is zero. Sharded ones are summed already."""
         bucket: list[torch.Tensor] = []
         for parameter in parameters:
             if parameter.grad is None:
@@ -109,7 +117,7 @@ class Workers:
         self._sum_bucket(bucket)
 
     def _sum_bucket(self, gradients: Sequence[torch.Tensor]) -> None:
-        if self.world_size == 1 or not gradients:
+        if self.world_size == 1 or self.sharded or not gradients:
             return
         flat = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
         first = 0
@@ -118,8 +126,8 @@ class Workers:
             first += gradient.numel()
 
     def check_same(self, tensors: Iterable[torch.Tensor], what: str) -> None:
-        """Raise WorkersError where the processes do not hold the same bits."""
-        if self.world_size == 1:
+        """Raise WorkersError where the processes do not hold the same bits. Of sharded tensors there are no two."""
+        if self.world_size == 1 or self.sharded:
             return
         digest = hashlib.sha256()
         for tensor in tensors:
@@ -137,7 +145,7 @@ ALONE = Workers()
 
 
 @contextmanager
-def start_workers(rank: int, world_size: int, device: str) -> Iterator[Workers]:
+def start_workers(rank: int, world_size: int, device: str, *, sharded: bool = False) -> Iterator[Workers]:
     """Meet the other processes that torchrun or `accelerate launch` started; nothing to do for one process.
 
     Raises:
@@ -159,7 +167,7 @@ def start_workers(rank: int, world_size: int, device: str) -> Iterator[Workers]:
         reason = str(error).splitlines()[0]
         raise WorkersError(f"the {world_size} processes do not find each other: {reason}") from error
     before = signal.signal(signal.SIGTERM, _on_terminate)
-    workers = Workers(rank=rank, world_size=world_size, device=device)
+    workers = Workers(rank=rank, world_size=world_size, device=device, sharded=sharded)
     try:
         yield workers
         workers.wait()

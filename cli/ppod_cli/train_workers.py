@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from ppod_train.workers import Workers
 
 _SHARDED = {
-    "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
@@ -31,14 +30,16 @@ def started_workers(device: str) -> Iterator["Workers"]:
     Raises:
         ConfigError: a configuration of `accelerate` that ppod would ignore.
     """
+    from ppod_train.sharding import is_sharding_configured
     from ppod_train.workers import start_workers
 
     for variable, name in _SHARDED.items():
         if os.environ.get(variable, "false").lower() in ("true", "1"):
             raise ConfigError(
-                f"{variable} is set, and every process of ppod holds the whole network: leave {name} out of "
-                "accelerate's configuration, or start by torchrun"
+                f"{variable} is set, and ppod shards by FSDP 2 alone: leave {name} out of accelerate's configuration, "
+                "or start by torchrun"
             )
     rank, world_size = rank_and_world_size()
-    with start_workers(rank, world_size, resolve_device(device)) as workers:
+    sharded = is_sharding_configured() and world_size > 1
+    with start_workers(rank, world_size, resolve_device(device), sharded=sharded) as workers:
         yield workers

@@ -13,8 +13,17 @@ from ppod_train.workers import Workers, start_workers
 
 Value = TypeVar("Value")
 
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP",
+    "FSDP_MIN_NUM_PARAMS": "2000",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+}
+"""What `accelerate launch` sets for a configuration with FSDP 2: parts of the tiny network by their size."""
 
-def together(world_size: int, work: Callable[[Workers], Value]) -> list[Value]:
+
+def together(world_size: int, work: Callable[[Workers], Value], *, sharded: bool = False) -> list[Value]:
     """What `work` gives in each of `world_size` processes; an error in one of them is one here."""
     if world_size == 1:
         return [work(Workers())]
@@ -24,7 +33,7 @@ def together(world_size: int, work: Callable[[Workers], Value]) -> list[Value]:
     context = multiprocessing.get_context("fork")
     pipes = [context.Pipe(duplex=False) for _ in range(world_size)]
     processes = [
-        context.Process(target=_run, args=(rank, world_size, port, work, pipe[1]))
+        context.Process(target=_run, args=(rank, world_size, port, work, pipe[1], sharded))
         for rank, pipe in enumerate(pipes)
     ]
     for process in processes:
@@ -40,11 +49,19 @@ def together(world_size: int, work: Callable[[Workers], Value]) -> list[Value]:
     return results
 
 
-def _run(rank: int, world_size: int, port: int, work: Callable[[Workers], Any], results: Connection) -> None:
+def _run(
+    rank: int,
+    world_size: int,
+    port: int,
+    work: Callable[[Workers], Any],
+    results: Connection,
+    sharded: bool,
+) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= FSDP if sharded else {}
     torch.set_num_threads(1)
     try:
-        with start_workers(rank, world_size, "cpu") as workers:
+        with start_workers(rank, world_size, "cpu", sharded=sharded) as workers:
             results.send(work(workers))
     except Exception as error:
         results.send(error)

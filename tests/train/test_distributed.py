@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ppod_data.diffusion.model import load_model
-from ppod_data.errors import NothingToLearnError, WorkersError
+from ppod_data.errors import ConfigError, NothingToLearnError, WorkersError
 from ppod_data.files import sha256_file
 from ppod_data.generate import build_spec
 from ppod_train.compare import PolicySource, run_evaluation
@@ -25,6 +25,7 @@ from ppod_train.online import train_online
 from ppod_train.optimize import train_step
 from ppod_train.prepare import prepare
 from ppod_train.settings import TrainSettings
+from ppod_train.sharding import check_can_shard, whole
 from ppod_train.train import Callbacks, train_offline
 from ppod_train.workers import Workers
 from tests.train.conftest import Redness, source_of
@@ -140,6 +141,78 @@ def test_a_step_of_a_real_network_has_the_gradient_of_one_process(
         assert 0 < float(np.abs(gradient - expected).max()) <= tolerance * scale, name
         for key in expected_seen.keys() - {"seconds", "grad_norm"}:
             assert seen[key] == expected_seen[key], (name, key)
+
+
+def sharded_steps(
+    data: Path, pipeline: Path, workers: Workers
+) -> tuple[dict[str, Any], dict[str, list[float]], int]:
+    """A step of all weights in 5 chunks: what it saw, the whole gradient, and how many numbers are held here."""
+    settings = TrainSettings(
+        lora_rank=0, pairs_per_step=3, batch_size=5, drift_samples=1, kl_weight=3.0, gradient="two-pass"
+    )
+    trainee, _ = prepare(source_of(data), load_model(str(pipeline)), settings, "", None, workers)
+    seen = train_step(trainee, step=0, gradient_share=1.0).to_json()
+    gradients = {
+        name: whole(parameter.grad).flatten().tolist()
+        for name, parameter in trainee.parameters.items()
+        if parameter.grad is not None
+    }
+    held = [getattr(parameter, "_local_tensor", parameter) for parameter in trainee.parameters.values()]
+    return seen, gradients, sum(map(torch.numel, held))
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_sharded_weights_have_the_gradient_of_one_process(
+    recorded: Path, tiny_pipeline: Path, world_size: int
+) -> None:
+    """FSDP 2, each process with its rows of every weight alone; five chunks, so that one process waits."""
+    work = partial(sharded_steps, recorded, tiny_pipeline)
+    [(expected_seen, expected, total)] = together(1, work)
+    for seen, gradients, held in together(world_size, work, sharded=True):
+        assert held < total / world_size * 1.2
+        assert gradients.keys() == expected.keys()
+        scale = max(abs(value) for values in expected.values() for value in values)
+        for name, values in gradients.items():
+            np.testing.assert_allclose(values, expected[name], atol=2e-6 * scale, rtol=0, err_msg=name)
+        for key in expected_seen.keys() - {"seconds", "grad_norm"}:
+            assert seen[key] == expected_seen[key], key
+        assert seen["grad_norm"] == pytest.approx(expected_seen["grad_norm"], rel=1e-5)
+
+
+def test_a_sharded_run_goes_on_whole_and_its_policy_is_a_pipeline(
+    recorded: Path, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    """Two steps by two processes with sharded weights, the third by one process."""
+    all_weights = {"lora_rank": 0, "ema_decay": 0.0, "learning_rate": 1e-4}
+    expected = trained(recorded, tmp_path / "alone", tiny_pipeline, Workers(), **all_weights)
+    out = tmp_path / "sharded"
+    with pytest.raises(Stop):
+        together(2, partial(trained, recorded, out, tiny_pipeline, stop_at=3, **all_weights), sharded=True)
+    assert (out / "checkpoints" / "step-000002").is_dir()
+    found = trained(recorded, out, tiny_pipeline, Workers(), **all_weights)
+    assert found == expected | {"reward_best": pytest.approx(expected["reward_best"], abs=1e-4)}
+    again = together(
+        2, partial(trained, recorded, tmp_path / "2", tiny_pipeline, **all_weights), sharded=True
+    )
+    assert again[0] == again[1] == found | {"reward_best": pytest.approx(expected["reward_best"], abs=1e-4)}
+    evaluations = [
+        run / "evals" / "step-000000" / "eval.json" for run in (tmp_path / "alone", out, tmp_path / "2")
+    ]
+    assert len({sha256_file(path) for path in evaluations}) == 1
+    assert names_of(tmp_path / "2") == names_of(tmp_path / "alone")
+    policies = [
+        load_model(str(run / "policy")).denoiser.state_dict() for run in (tmp_path / "alone", tmp_path / "2")
+    ]
+    for name, value in policies[0].items():
+        torch.testing.assert_close(
+            policies[1][name], value, rtol=0, atol=4e-4
+        )  # Adam: a sign may flip in 3 steps
+
+
+@pytest.mark.parametrize("changes", [{"lora_rank": 4}, {"ema_decay": 0.9}, {"gradient": "one-pass"}])
+def test_what_does_not_go_with_sharded_weights_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="FSDP"):
+        check_can_shard(replace(TrainSettings(lora_rank=0), **changes))
 
 
 TRAIN = TrainSettings(
