@@ -53,13 +53,14 @@ class Pair:
         for process in self._processes:
             process.start()
 
-    def ask(self, name: str) -> tuple[float, float, float]:
-        """Seconds: of both processors together, of the slower process by the clock, of its exchange in that."""
+    def ask(self, name: str) -> tuple[float, float, float, float]:
+        """Seconds: of both processors together, of the slower process by the clock, of its exchange in that, and of
+        the busier processor."""
         for here, _ in self._pipes:
             here.send(name)
         found = [here.recv() for here, _ in self._pipes]
         slower = max(found, key=lambda times: times[1])
-        return sum(times[0] for times in found), slower[1], slower[2]
+        return sum(times[0] for times in found), slower[1], slower[2], max(times[0] for times in found)
 
     def end(self) -> None:
         for here, _ in self._pipes:
@@ -76,11 +77,13 @@ def serve(ways: Ways, rank: int, pipe: Connection, exchange: list[float] | None 
         pipe.send((*times, sum(exchange or []) - before))
 
 
-def rounds_of(pair: Pair, names: tuple[str, ...], rounds: int) -> dict[str, list[tuple[float, float, float]]]:
+def rounds_of(
+    pair: Pair, names: tuple[str, ...], rounds: int
+) -> dict[str, list[tuple[float, float, float, float]]]:
     """Every way once a round, in alternating order, after one run that is not counted."""
     for name in names:
         pair.ask(name)
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
+    found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names if number % 2 == 0 else names[::-1]:
             found[name].append(pair.ask(name))
@@ -155,7 +158,7 @@ def against_bare(
 
 def main() -> None:
     quick = is_quick(__doc__)
-    rounds, steps = (1, 2) if quick else (5, 10)
+    rounds, steps = (1, 2) if quick else (5, 20)
     torch.set_num_threads(1)
     report = Report()
     with tempfile.TemporaryDirectory() as text:
@@ -189,6 +192,8 @@ def main() -> None:
         each = [a[place] / b[place] for a, b in zip(found["shared"], found["alone"], strict=True)]
         bound = 1.1 if clock == "processor" else None
         report.add(f"step shared by two processes / the same in one, {clock} time", each, bound=bound)
+    busier = [a[3] / b[3] for a, b in zip(found["shared"], found["alone"], strict=True)]
+    report.add("step shared by two processes / the same in one, the busier processor", busier, bound=None)
     alone = [a[2] / b[1] for a, b in zip(found["exchange"], found["shared"], strict=True)]
     report.add("exchange alone / a shared step, wall time", alone, bound=None)
     waiting = [times[2] / times[1] for times in found["shared"]]

@@ -21,13 +21,26 @@ def is_sharding_configured() -> bool:
     """Whether `accelerate launch` was told to shard by FSDP.
 
     Raises:
-        ConfigError: by its first version, whose weights are flattened.
+        ConfigError: a choice of its configuration that would be ignored here.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() not in ("true", "1"):
+    if not is_set("ACCELERATE_USE_FSDP"):
         return False
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise ConfigError("accelerate's configuration asks for FSDP 1: set fsdp_version to 2")
+    for variable, instead in (
+        ("FSDP_OFFLOAD_PARAMS", "set fsdp_offload_params to false, and take more processes"),
+        ("FSDP_ACTIVATION_CHECKPOINTING", "leave it out, and give --gradient-checkpointing"),
+    ):
+        if is_set(variable):
+            raise ConfigError(
+                f"accelerate's configuration sets {variable}, which is not done here: {instead}"
+            )
     return True
+
+
+def is_set(variable: str) -> bool:
+    """Whether a variable that `accelerate launch` sets says yes."""
+    return os.environ.get(variable, "false").lower() in ("true", "1")
 
 
 def check_can_shard(settings: TrainSettings) -> None:

@@ -30,15 +30,19 @@ def started_workers(device: str) -> Iterator["Workers"]:
     Raises:
         ConfigError: a configuration of `accelerate` that ppod would ignore.
     """
-    from ppod_train.sharding import is_sharding_configured
+    from ppod_train.sharding import is_set, is_sharding_configured
     from ppod_train.workers import start_workers
 
     for variable, name in _SHARDED.items():
-        if os.environ.get(variable, "false").lower() in ("true", "1"):
+        if is_set(variable):
             raise ConfigError(
                 f"{variable} is set, and ppod shards by FSDP 2 alone: leave {name} out of accelerate's configuration, "
                 "or start by torchrun"
             )
+    if (precision := os.environ.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
+        raise ConfigError(
+            f"accelerate's configuration asks for mixed_precision {precision}: set it to no, and give --compute-dtype"
+        )
     rank, world_size = rank_and_world_size()
     sharded = is_sharding_configured() and world_size > 1
     with start_workers(rank, world_size, resolve_device(device), sharded=sharded) as workers:

@@ -129,15 +129,32 @@ def test_processes_speak_as_one(made: Made, tmp_path: Path) -> None:
     assert sum(line.startswith("drift: ") for line in done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["offline", "online", "eval"])
-def test_sharded_weights_are_refused(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+@pytest.mark.parametrize(
+    ("command", "variables", "message"),
+    [
+        ("offline", {"ACCELERATE_USE_DEEPSPEED": "true"}, "leave DeepSpeed out"),
+        ("online", {"ACCELERATE_USE_FSDP": "true"}, "set fsdp_version to 2"),
+        ("eval", {"ACCELERATE_MIXED_PRECISION": "bf16"}, "give --compute-dtype"),
+        (
+            "offline",
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"},
+            "FSDP_OFFLOAD_PARAMS",
+        ),
+    ],
+)
+def test_a_configuration_that_would_be_ignored_is_refused(
+    made: Made,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    variables: dict[str, str],
+    message: str,
 ) -> None:
-    """What accelerate would do with such a configuration, ppod does not: it does not train as if there were none."""
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    for name, value in {"WORLD_SIZE": "1", **variables}.items():
+        monkeypatch.setenv(name, value)
     where = [made.data] if command == "offline" else ["--prompt", "a cat and a dog"]
     failed = call(train.app, command, *where, "--out", tmp_path / "run")
-    assert "ACCELERATE_USE_DEEPSPEED is set" in failed.one_error()
+    assert message in failed.one_error()
     assert not (tmp_path / "run").exists()
 
 

@@ -16,11 +16,11 @@ Value = TypeVar("Value")
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP",
-    "FSDP_MIN_NUM_PARAMS": "2000",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "BasicTransformerBlock,ResnetBlock2D",
     "FSDP_RESHARD_AFTER_FORWARD": "true",
 }
-"""What `accelerate launch` sets for a configuration with FSDP 2: parts of the tiny network by their size."""
+"""What `accelerate launch` sets for a configuration with FSDP 2 and the parts of a UNet."""
 
 
 def together(world_size: int, work: Callable[[Workers], Value], *, sharded: bool = False) -> list[Value]:

@@ -30,6 +30,7 @@ from ppod_train.train import Callbacks, train_offline
 from ppod_train.workers import Workers
 from tests.train.conftest import Redness, source_of
 from tests.train.processes import together
+from tests.train.running import compared
 from tests.train.test_gradient import VARIANTS, loss_of, make_toy, toy_network
 from tests.train.test_network_gradient import double_network, moved
 from tests.train.test_online import SETTINGS as ONLINE
@@ -161,7 +162,7 @@ def sharded_steps(
     return seen, gradients, sum(map(torch.numel, held))
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_sharded_weights_have_the_gradient_of_one_process(
     recorded: Path, tiny_pipeline: Path, world_size: int
 ) -> None:
@@ -179,6 +180,7 @@ def test_sharded_weights_have_the_gradient_of_one_process(
         assert seen["grad_norm"] == pytest.approx(expected_seen["grad_norm"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sharded_run_goes_on_whole_and_its_policy_is_a_pipeline(
     recorded: Path, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
@@ -286,6 +288,15 @@ def test_a_run_has_the_files_of_one_process_and_goes_on_with_any_number(
     for line, expected_line in zip(lines_of(out), lines_of(tmp_path / "alone"), strict=True):
         for key in ("loss", "log_ratio_mean", "grad_norm", "kl_estimate"):
             assert line[key] == pytest.approx(expected_line[key], rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_as_many_processes_again_give_the_same_bytes(
+    recorded: Path, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    for name in ("first", "again"):
+        together(3, partial(trained, recorded, tmp_path / name, tiny_pipeline))
+    assert compared(tmp_path / "first") == compared(tmp_path / "again")
 
 
 def uneven_evaluation(folder: Path, pipeline: Path, workers: Workers, *, each: int, size: int) -> None:
