@@ -290,14 +290,17 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
 
 
 def sample_images(
-    spec: GenerationSpec, model: DiffusionModel
+    spec: GenerationSpec, model: DiffusionModel, batches: range | None = None
 ) -> Iterator[list[tuple[str, int, Image.Image]]]:
-    """Every sample of a spec as (prompt, image_index, image), a batch at a time, recording nothing.
+    """The samples of some batches (None: all) of a spec as (prompt, image_index, image), recording nothing.
 
     Evaluation uses it with `purpose="eval"`, whose noise is never training noise.
     """
     sampler = prepare_sampler(spec, model)
-    for first in range(0, spec.num_samples, spec.batch_size):
+    if batches is None:
+        batches = range(-(-spec.num_samples // spec.batch_size))
+    for batch in batches:
+        first = batch * spec.batch_size
         indices = range(first, min(first + spec.batch_size, spec.num_samples))
         with one_thread(model.device):
             chain = sample_batch(spec, sampler, indices, record=False)
