@@ -173,35 +173,56 @@ def generate(
     """
     create(root, spec, license)
     sampler: Sampler | None = None
-    place = ""
     start = time.monotonic()
     made: list[int] = []
     for shard in shards:
-        indices = spec.shard_range(shard)
         if shard_committed(root, shard):
-            on_batch(len(indices))
+            on_batch(len(spec.shard_range(shard)))
             on_shard(shard, False)
             continue
         refuse_sealed(root)
-        if sampler is None:
-            sampler = prepare_sampler(spec, model)
-            place = canonical_json(environment() | {"device": model.device}) + "\n"
-        with one_thread(model.device), ShardWriter(root, shard) as writer:
-            for first in range(indices.start, indices.stop, spec.batch_size):
-                batch = range(first, min(first + spec.batch_size, indices.stop))
-                for sample in sample_records(spec, sampler, batch):
-                    writer.add(sample)
-                on_batch(len(batch))
-        if writer.committed:
-            atomic_write(root / "environment" / f"{shard:06d}.json", place.encode())
+        sampler = sampler or prepare_sampler(spec, model)
+        make_shard(root, spec, sampler, shard, on_batch=on_batch)
         made.append(shard)
         on_shard(shard, True)
+    return summarize(spec, shards, made, time.monotonic() - start)
+
+
+def make_shard(
+    root: Path,
+    spec: GenerationSpec,
+    sampler: Sampler,
+    shard: int,
+    *,
+    on_batch: Callable[[int], None] = lambda num_images: None,
+) -> None:
+    """Sample and commit one shard, whoever runs this; where another worker is first, its shard stays.
+
+    Raises:
+        NonFiniteError: the model gave NaN or infinite latents; nothing is written.
+    """
+    device, indices = sampler.model.device, spec.shard_range(shard)
+    with one_thread(device), ShardWriter(root, shard) as writer:
+        for first in range(indices.start, indices.stop, spec.batch_size):
+            batch = range(first, min(first + spec.batch_size, indices.stop))
+            for sample in sample_records(spec, sampler, batch):
+                writer.add(sample)
+            on_batch(len(batch))
+    if writer.committed:
+        place = canonical_json(environment() | {"device": device}) + "\n"
+        atomic_write(root / "environment" / f"{shard:06d}.json", place.encode())
+
+
+def summarize(
+    spec: GenerationSpec, shards: Sequence[int], made: Sequence[int], seconds: float
+) -> GenerateSummary:
+    """What a call that was asked for `shards`, and made `made` of them, did."""
     schedule = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta)
     return GenerateSummary(
         num_samples=sum(len(spec.shard_range(shard)) for shard in shards),
         num_made=sum(len(spec.shard_range(shard)) for shard in made),
         num_shards_made=len(made),
-        seconds=time.monotonic() - start,
+        seconds=seconds,
         deterministic_steps=tuple(i for i, stochastic in enumerate(schedule.stochastic) if not stochastic),
     )
 
