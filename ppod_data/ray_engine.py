@@ -1,8 +1,8 @@
 """Shards on a Ray cluster: a worker a GPU, or a few CPUs, which loads the model once and takes one shard after another.
 
-Since a shard is a pure function, nothing has to be told to a worker but its number, and a shard that is made twice is made
-once. So a worker that dies, with its machine or alone, costs the shard that it had in hand: another one takes it.
-The driver only hands out numbers, one a worker at a time. What it has not handed out is not lost when it dies.
+Since a shard is a pure function, a worker is told nothing but its number, and a shard that is made twice is made once.
+So a worker that dies, with its machine or alone, costs the shard that it had in hand: another one takes it. The driver
+hands out numbers, one a worker at a time; when it is killed, what is committed stays, and the next run makes the rest.
 """
 
 import contextlib
@@ -12,19 +12,12 @@ import re
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import islice
+from typing import Any, Protocol
 
 from ppod_data.errors import ConfigError, PpodError
-from ppod_data.manifest import create_manifest, read_manifest
-from ppod_data.shards import committed_shards, refuse_sealed, shard_committed
-
-if TYPE_CHECKING:
-    from ppod_data.generate import GenerateSummary
-    from ppod_data.score import ShardRows
-    from ppod_data.spec import GenerationSpec
 
 _LOOK_AGAIN_SECONDS = 5.0
 """How often the cluster is asked whether it has grown."""
@@ -96,27 +89,30 @@ def _check_reachable(address: str) -> None:
 
 
 def map_shards(
-    job: Job, shards: Iterable[int], device: str, on_status: Callable[[str], None] = lambda text: None
-) -> Iterator[tuple[int, Any]]:
+    job: Job,
+    shards: Iterable[int],
+    device: str,
+    *,
+    on_status: Callable[[str], None] = lambda text: None,
+    on_loss: Callable[[str], None] = lambda text: None,
+) -> Generator[tuple[int, Any], None, None]:
     """(shard, what the job gives for it) in the order in which they are done; inside `connected`.
 
     Args:
         shards: drawn as workers become free.
         on_status: called every few seconds with how many workers there are.
+        on_loss: called with a line for every worker that died.
 
     Raises:
         ConfigError: the workers lack ppod.
         PpodError: a shard's workers die again and again; also whatever the job raises, as the worker raised it.
     """
-    pool = _Pool(job, device)
+    pool = _Pool(job, device, on_loss)
     waiting: deque[int] = deque()
     coming = iter(shards)
     try:
         while True:
-            num_open = pool.num_open
-            waiting.extend(
-                shard for shard, _ in zip(coming, range(num_open + 1 - len(waiting)), strict=False)
-            )
+            waiting.extend(islice(coming, max(0, pool.num_open + 1 - len(waiting))))
             pool.give(waiting)
             if not waiting and not pool.num_busy:
                 return
@@ -124,8 +120,7 @@ def map_shards(
             on_status(pool.describe())
             if grew:
                 continue  # as many shards as there may be workers are to be drawn
-            for shard, result in pool.wait(waiting):
-                yield shard, result
+            yield from pool.wait(waiting)
     finally:
         pool.close()
 
@@ -136,6 +131,7 @@ class _Pool:
 
     job: Job
     device: str
+    on_loss: Callable[[str], None]
     num_cpus: int = field(default_factory=lambda: int(os.environ.get("OMP_NUM_THREADS") or 1))
     loading: dict[Any, Any] = field(default_factory=dict)
     """Ray's promise -> worker."""
@@ -176,10 +172,13 @@ class _Pool:
         return True
 
     def give(self, waiting: deque[int]) -> None:
-        """Hand the next shards to idle workers."""
+        """Hand the next shards to idle workers; those that get none are ended."""
         while waiting and self.idle:
             worker, shard = self.idle.pop(), waiting.popleft()
             self.busy[worker.run.remote(shard)] = worker, shard
+        if not waiting:
+            self._end(self.idle)  # no shard is left for them, and others may need their place
+            self.idle.clear()
 
     def wait(self, waiting: deque[int]) -> Iterator[tuple[int, Any]]:
         """What is done after a while; a dead worker's shard waits again, first of all."""
@@ -208,12 +207,13 @@ class _Pool:
         reason = " ".join(str(error).split())
         if "failed to import" in reason:
             raise ConfigError("a Ray worker cannot import ppod: install the same version on every node")
+        what = "loading the model" if shard < 0 else f"shard {shard}"
+        self.on_loss(f"a Ray worker died with {what}: another one takes its place")
         self.losses[shard] += 1
-        if self.losses[shard] >= _LOSSES:
-            what = "loading the model" if shard < 0 else f"shard {shard}"
+        if self.losses[shard] >= _LOSSES + (self.slots if shard < 0 else 0):
             raise PpodError(
-                f"{_LOSSES} Ray workers died one after another with {what} ({reason[:300]}): look at Ray's logs, and "
-                "run the same command again: finished shards are kept"
+                f"{self.losses[shard]} Ray workers died one after another with {what} ({reason[:300]}): look at "
+                "Ray's logs, and run the same command again: finished shards are kept"
             )
 
     def describe(self) -> str:
@@ -222,9 +222,12 @@ class _Pool:
 
     def close(self) -> None:
         """End every worker, whatever it does."""
+        self._end([*self.loading.values(), *self.idle, *(worker for worker, _ in self.busy.values())])
+
+    def _end(self, workers: Sequence[Any]) -> None:
         import ray
 
-        for worker in [*self.loading.values(), *self.idle, *(worker for worker, _ in self.busy.values())]:
+        for worker in workers:
             with contextlib.suppress(Exception):
                 ray.kill(worker)
 
@@ -251,123 +254,3 @@ def _cause(error: Any) -> Exception:
     if isinstance(error.cause, Exception):
         return error.cause
     return PpodError(" ".join(str(error).split())[-300:])
-
-
-def _read_shared_spec(root: Path, fingerprint: str) -> None:
-    """Raises ConfigError where this worker does not see the driver's data set."""
-    with contextlib.suppress(ConfigError):
-        if read_manifest(root)[0].fingerprint == fingerprint:
-            return
-    raise ConfigError(
-        f"the Ray node {socket.gethostname()} does not see {root}: put the data set into a folder that all nodes share"
-    )
-
-
-@dataclass(frozen=True)
-class GenerateJob:
-    """Make shards of a data set: `generate.make_shard` on a worker."""
-
-    root: Path
-    spec: "GenerationSpec"
-
-    def prepare(self, device: str) -> Callable[[int], None]:
-        """Raises ConfigError where the worker sees another folder or another model than the driver."""
-        from ppod_data.diffusion.model import load_model
-        from ppod_data.generate import make_shard, prepare_sampler
-
-        spec = self.spec
-        _read_shared_spec(self.root, spec.fingerprint)
-        model = load_model(
-            spec.model,
-            revision=spec.revision,
-            adapter=spec.adapter,
-            device=device,
-            compute_dtype=spec.compute_dtype,
-        )
-        if model.fingerprint != spec.policy_fingerprint:
-            raise ConfigError(
-                f"{spec.model} on the Ray node {socket.gethostname()} is another model than here "
-                f"({model.fingerprint[:16]}, not {spec.policy_fingerprint[:16]}): copy the same files to every node"
-            )
-        sampler = prepare_sampler(spec, model)
-
-        def work(shard: int) -> None:
-            if not shard_committed(self.root, shard):
-                refuse_sealed(self.root)
-                make_shard(self.root, spec, sampler, shard)
-
-        return work
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreJob:
-    """Score shards of a data set: `score.score_shard` on a worker. The driver writes the rows."""
-
-    root: Path
-    fingerprint: str
-    """Of the data set's spec."""
-    rewards: tuple[tuple[str, str, str], ...]
-    """(table, reward as `load_reward` takes it, revision that it has here)."""
-    batch_size: int
-    retry_failed: bool
-
-    def prepare(self, device: str) -> "Callable[[int], list[ShardRows]]":
-        """Raises ConfigError where the worker sees another folder or another reward model than the driver."""
-        from ppod_data.dataset import Dataset
-        from ppod_data.rewards import load_reward
-        from ppod_data.score import score_shard
-
-        _read_shared_spec(self.root, self.fingerprint)
-        models = {table: load_reward(text, device) for table, text, _ in self.rewards}
-        for table, text, revision in self.rewards:
-            if models[table].revision != revision:
-                raise ConfigError(
-                    f"{text} on the Ray node {socket.gethostname()} is another reward model than here "
-                    f"(revision {models[table].revision}, not {revision}): copy the same files to every node"
-                )
-
-        def work(shard: int) -> "list[ShardRows]":
-            dataset = Dataset.open(self.root)  # anew: its list of excluded samples may have grown
-            return score_shard(
-                dataset, models, shard, self.batch_size, retry_failed=self.retry_failed, device=device
-            )
-
-        return work
-
-
-def generate_on_ray(
-    root: Path,
-    spec: "GenerationSpec",
-    device: str,
-    *,
-    shards: Sequence[int],
-    license: str = "unknown",
-    on_shard: Callable[[int, bool], None] = lambda shard, made: None,
-    on_status: Callable[[str], None] = lambda text: None,
-) -> "GenerateSummary":
-    """`generate.generate` by the workers of a cluster, inside `connected`: the same files, arguments and errors.
-
-    Raises:
-        ConfigError: also where a worker does not see the folder, or sees another model under the spec's name.
-        PpodError: also where a shard's workers die again and again.
-    """
-    from ppod_data.generate import summarize
-
-    start, root = time.monotonic(), root.absolute()
-    create_manifest(root, spec, license)
-    there = set(committed_shards(root))
-    missing = [shard for shard in shards if shard not in there]
-    for shard in shards:
-        if shard in there:
-            on_shard(shard, False)
-    if missing:
-        refuse_sealed(root)
-    with contextlib.closing(map_shards(GenerateJob(root, spec), missing, device, on_status)) as done:
-        for shard, _ in done:
-            if not shard_committed(root, shard) and shard not in committed_shards(root):
-                raise ConfigError(
-                    f"a Ray node made shard {shard} and it is not in {root}: put the data set into a folder that "
-                    "all nodes share"
-                )
-            on_shard(shard, True)
-    return summarize(spec, shards, missing, time.monotonic() - start)

@@ -123,7 +123,7 @@ def score_all(
                     finish(shard, parts)
 
     def here(shards: Iterable[int]) -> Iterator[tuple[int, list[ShardRows]]]:
-        options = {"retry_failed": retry_failed, "device": device, "on_batch": on_batch}
+        options: dict[str, Any] = {"retry_failed": retry_failed, "device": device, "on_batch": on_batch}
         for shard in shards:
             yield shard, score_shard(dataset, rewards, shard, batch_size, **options)
 

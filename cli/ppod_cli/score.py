@@ -9,13 +9,17 @@ from ppod_cli.common import (
     Config,
     Debug,
     Device,
+    Engine,
     Json,
+    RayAddress,
     command,
     entry_point,
     new_commands,
     rank_and_world_size,
+    ray_cluster,
     resolve_device,
     summary,
+    workers_of,
 )
 from ppod_cli.progress import progress
 from ppod_data.errors import ConfigError
@@ -33,6 +37,7 @@ _EXAMPLES = (
     "ppod-score data --reward scenes --as scenes-again --retry-failed",
     "ppod-score data --reward image-reward --reward clip:/models/clip-vit-b-32",
     "ppod-score data --reward my_rewards:brightness",
+    "ppod-score data --reward image-reward --engine ray",
     "ppod-score --serve image-reward --port 8000",
     "ppod-score data --reward http://127.0.0.1:8000",
 )
@@ -85,6 +90,8 @@ def score(
         ),
     ] = 8000,
     device: Device = "auto",
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -92,7 +99,7 @@ def score(
     """Score the images of a data set: scores/NAME, one row an image; or serve a reward model to others.
 
     Run the same command again to score what is new. An image that cannot be scored gets the reason instead,
-    and is never paired. Workers share the shards under torchrun or accelerate launch.
+    and is never paired. Workers share the shards under torchrun or accelerate launch, or on a Ray cluster.
     """
     from ppod_data.dataset import Dataset
     from ppod_data.files import local_path
@@ -109,9 +116,10 @@ def score(
         raise ConfigError("--as names one table: give one --reward with it")
     asked = list(dict.fromkeys(check_reward_name(name) for name in reward))
     rank, world_size = rank_and_world_size()
-    with summary(as_json) as report:
+    cluster = ray_cluster(engine, ray_address, device, world_size)
+    with summary(as_json) as report, workers_of(cluster) as workers:
         opened = Dataset.open(local_path(dataset))
-        place = resolve_device(device)
+        place = "cpu" if workers else resolve_device(device)
         rewards: dict[str, RewardModel] = {}
         for text in asked:
             model = load_reward(text, place)
@@ -124,9 +132,10 @@ def score(
             rewards,
             batch_size=batch_size,
             retry_failed=retry_failed,
-            device=place,
+            device=workers or place,
             rank=rank,
             world_size=world_size,
+            on_ray=asked if workers else None,
         )
         missing = len(opened.missing_shards())
         figures = {
@@ -140,9 +149,19 @@ def score(
 
 
 def _score(
-    dataset: "Dataset", rewards: "dict[str, RewardModel]", *, rank: int, world_size: int, **options: Any
+    dataset: "Dataset",
+    rewards: "dict[str, RewardModel]",
+    *,
+    batch_size: int,
+    retry_failed: bool,
+    device: str,
+    rank: int,
+    world_size: int,
+    on_ray: list[str] | None,
 ) -> "list[ScoreSummary]":
+    """on_ray: the rewards as the user named them, where a Ray cluster's workers score."""
     from ppod_data.card import write_card
+    from ppod_data.ray_jobs import score_engine
     from ppod_data.score import score_all
     from ppod_data.shards import committed_shards
 
@@ -157,13 +176,19 @@ def _score(
                 f"shard {shard} of {dataset.spec.num_shards} {'scored' if num_scored else 'was there'}"
             )
 
+        options: dict[str, Any] = {"batch_size": batch_size, "retry_failed": retry_failed}
+        options |= {"on_batch": shown.advance}
+        engine = on_ray and score_engine(
+            dataset, rewards, on_ray, device, **options, on_status=shown.status, on_loss=shown.say
+        )
         result = score_all(
             dataset,
             rewards,
+            device=device,
             rank=rank,
             world_size=world_size,
-            on_batch=shown.advance,
             on_shard=on_shard,
+            engine=engine or None,
             **options,
         )
     write_card(dataset.root)

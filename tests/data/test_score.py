@@ -191,7 +191,7 @@ def test_a_scorer_that_forgets_an_image_is_an_error(dataset: Dataset) -> None:
 
 
 def test_how_scores_were_computed_is_in_the_metadata(dataset: Dataset) -> None:
-    """Not which of a machine's GPUs it was: workers share the shards, and the bytes are those of one.
+    """Not which of a machine's GPUs it was: workers share the shards, and the bytes are those of one."""
     score(dataset, Brightness(), name="mean", batch_size=3, device="cuda:1")
     metadata = dataset.scores("mean").schema.metadata[b"ppod"]
     assert metadata == b'{"batch_size":3,"device":"cuda","dtype":"fp32"}'
