@@ -83,6 +83,7 @@ def score_all(
     device: str = "cpu",
     rank: int = 0,
     world_size: int = 1,
+    shards: range | None = None,
     on_batch: Callable[[int], None] = lambda num_images: None,
     on_shard: Callable[[int, int], None] = lambda shard, num_scored: None,
     engine: Engine | None = None,
@@ -90,6 +91,7 @@ def score_all(
     """Write `scores/<name>` for each name of `rewards`, for the finished shards i with i % world_size == rank.
 
     Args:
+        shards: of these alone; None for all.
         batch_size: images that a reward model sees at once; batches never cross a shard.
         retry_failed: score the rows again that failed before.
         device: where the reward models compute; its kind is recorded in the tables' metadata.
@@ -115,7 +117,7 @@ def score_all(
 
     def lacking() -> Iterator[int]:
         for shard in committed_shards(dataset.root):
-            if shard % world_size == rank:
+            if shard % world_size == rank and (shards is None or shard in shards):
                 parts = _read_rows(dataset, rewards, shard, retry_failed)
                 if any(rows.todo for rows in parts):
                     yield shard

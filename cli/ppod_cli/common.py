@@ -4,6 +4,7 @@ import errno
 import inspect
 import json
 import os
+import re
 import sys
 import traceback
 import unicodedata
@@ -68,6 +69,14 @@ RayAddress = Annotated[
         help="Of the cluster, with --engine ray: auto, HOST:PORT or ray://HOST:PORT.",
         show_default="auto, the cluster that this machine is a part of",
         metavar="ADDRESS",
+        rich_help_panel="Running",
+    ),
+]
+Shards = Annotated[
+    str | None,
+    typer.Option(
+        help="Only the shards from A up to, not including, B: for array jobs.",
+        metavar="A:B",
         rich_help_panel="Running",
     ),
 ]
@@ -208,6 +217,16 @@ def rank_and_world_size() -> tuple[int, int]:
             f"RANK={rank}, WORLD_SIZE={world_size} are no rank of a world: unset both variables"
         )
     return int(rank), int(world_size)
+
+
+def parse_shards(text: str | None) -> tuple[int, int] | None:
+    """(A, B) of `A:B`. Raises ConfigError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ConfigError(f"--shards {text}: write A:B with A below B, for example 0:4 for the first four")
+    return int(match[1]), int(match[2])
 
 
 def ray_cluster(engine: str, address: str | None, device: str, world_size: int) -> "RayCluster | None":

@@ -1,7 +1,6 @@
 """`ppod-gen`: sample images and record their denoising chains, shard by shard."""
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +15,11 @@ from ppod_cli.common import (
     Engine,
     Json,
     RayAddress,
+    Shards,
     command,
     entry_point,
     new_commands,
+    parse_shards,
     rank_and_world_size,
     ray_cluster,
     resolve_device,
@@ -28,7 +29,6 @@ from ppod_cli.common import (
 )
 from ppod_cli.plans import say_generation
 from ppod_cli.progress import clock, progress
-from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
@@ -46,14 +46,6 @@ _EXAMPLES = (
     "ppod-gen data --prompts prompts.txt --engine ray",
 )
 
-Shards = Annotated[
-    str | None,
-    typer.Option(
-        help="Make only the shards from A up to, not including, B: for array jobs.",
-        metavar="A:B",
-        rich_help_panel="Running",
-    ),
-]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -144,16 +136,6 @@ def gen(
         made = _generate(root, spec, loaded, chosen, license, workers)
         figures = {"dataset": str(root), "rank": rank, "world_size": world_size}
         report(figures | dataclasses.asdict(made), _say_made(dataset, model, made))
-
-
-def parse_shards(text: str | None) -> tuple[int, int] | None:
-    """(A, B) of `A:B`. Raises ConfigError for anything else."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+):(\d+)", text)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise ConfigError(f"--shards {text}: write A:B with A below B, for example 0:4 for the first four")
-    return int(match[1]), int(match[2])
 
 
 def _generate(

@@ -12,9 +12,11 @@ from ppod_cli.common import (
     Engine,
     Json,
     RayAddress,
+    Shards,
     command,
     entry_point,
     new_commands,
+    parse_shards,
     rank_and_world_size,
     ray_cluster,
     resolve_device,
@@ -89,6 +91,7 @@ def score(
             min=0, max=65535, help="Port; 0 takes a free one.", metavar="N", rich_help_panel=_SERVING
         ),
     ] = 8000,
+    shards: Shards = None,
     device: Device = "auto",
     engine: Engine = "local",
     ray_address: RayAddress = None,
@@ -99,7 +102,8 @@ def score(
     """Score the images of a data set: scores/NAME, one row an image; or serve a reward model to others.
 
     Run the same command again to score what is new. An image that cannot be scored gets the reason instead,
-    and is never paired. Workers share the shards under torchrun or accelerate launch, or on a Ray cluster.
+    and is never paired. Workers share the shards under torchrun or accelerate launch, with --shards, or on a Ray
+    cluster.
     """
     from ppod_data.dataset import Dataset
     from ppod_data.files import local_path
@@ -115,6 +119,7 @@ def score(
     if as_name is not None and len(reward) > 1:
         raise ConfigError("--as names one table: give one --reward with it")
     asked = list(dict.fromkeys(check_reward_name(name) for name in reward))
+    shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
     cluster = ray_cluster(engine, ray_address, device, world_size)
     with summary(as_json) as report, workers_of(cluster) as workers:
@@ -135,6 +140,7 @@ def score(
             device=workers or place,
             rank=rank,
             world_size=world_size,
+            within=range(*shard_range) if shard_range else None,
             on_ray=asked if workers else None,
         )
         missing = len(opened.missing_shards())
@@ -157,15 +163,20 @@ def _score(
     device: str,
     rank: int,
     world_size: int,
+    within: range | None,
     on_ray: list[str] | None,
 ) -> "list[ScoreSummary]":
-    """on_ray: the rewards as the user named them, where a Ray cluster's workers score."""
+    """Score the finished shards of a rank, `within` a range where there is one.
+
+    on_ray: the rewards as the user named them, where a Ray cluster's workers score.
+    """
     from ppod_data.card import write_card
     from ppod_data.ray_jobs import score_engine
     from ppod_data.score import score_all
     from ppod_data.shards import committed_shards
 
-    shards = [shard for shard in committed_shards(dataset.root) if shard % world_size == rank]
+    finished = [shard for shard in committed_shards(dataset.root) if shard % world_size == rank]
+    shards = [shard for shard in finished if within is None or shard in within]
     sizes = {shard: len(rewards) * len(dataset.spec.shard_range(shard)) for shard in shards}
     unit = "images" if len(rewards) == 1 else "scores"
     with progress(sum(sizes.values()), f"score {', '.join(rewards)}", unit) as shown:
@@ -187,6 +198,7 @@ def _score(
             device=device,
             rank=rank,
             world_size=world_size,
+            shards=within,
             on_shard=on_shard,
             engine=engine or None,
             **options,
