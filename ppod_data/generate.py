@@ -7,8 +7,9 @@ need no coordination: each takes whole shards.
 Shapes: B rows, T steps, C H W latent.
 """
 
+import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from ppod_data.errors import ConfigError, NonFiniteError
 from ppod_data.files import atomic_write, canonical_json
 from ppod_data.images import encode_png, pixels_sha256
 from ppod_data.noise import standard_normal
-from ppod_data.shards import Sample, ShardWriter, refuse_sealed, shard_committed
+from ppod_data.shards import Sample, ShardWriter, refuse_sealed, shard_committed, shards_in_hand
 from ppod_data.spec import GenerationSpec
 from ppod_data.threads import one_thread
 
@@ -175,7 +176,7 @@ def generate(
     sampler: Sampler | None = None
     start = time.monotonic()
     made: list[int] = []
-    for shard in shards:
+    for shard in free_first(shards, partial(shard_committed, root), partial(shards_in_hand, root)):
         if shard_committed(root, shard):
             on_batch(len(spec.shard_range(shard)))
             on_shard(shard, False)
@@ -186,6 +187,27 @@ def generate(
         made.append(shard)
         on_shard(shard, True)
     return summarize(spec, shards, made, time.monotonic() - start)
+
+
+def free_first(
+    shards: Iterable[int], is_made: Callable[[int], bool], in_hand: Callable[[], set[int]]
+) -> Iterator[int]:
+    """The shards in order, but last, in any order, those that another worker had in hand when it was their turn.
+
+    So workers that were given no share of their own spread over the shards, and do not all make the same one.
+    """
+    late: list[int] = []
+    others: set[int] | None = None
+    for shard in shards:
+        if not is_made(shard):
+            others = in_hand() if others is None else others
+            if shard in others:
+                late.append(shard)
+                continue
+            others = None  # it is made meanwhile, and others begin and end
+        yield shard
+    random.shuffle(late)
+    yield from late
 
 
 def make_shard(

@@ -18,7 +18,15 @@ from typing import Any, BinaryIO, Self
 import pyarrow as pa
 
 from ppod_data.errors import ConfigError, DamagedError, NonFiniteError, PpodError
-from ppod_data.files import canonical_json, open_file, publish, publish_new, sync, temporary_beside
+from ppod_data.files import (
+    canonical_json,
+    is_being_written,
+    open_file,
+    publish,
+    publish_new,
+    sync,
+    temporary_beside,
+)
 from ppod_data.tables import SAMPLES, encode_table, part_name, read_table
 
 SUMS = "SHA256SUMS"
@@ -29,6 +37,7 @@ _BLOCK = 512
 _ROW_GROUP = 64
 TRAJ_FILE = re.compile(r"\d{6,}-[0-9a-f]{16}\.tar")
 """The name of a tar: its shard, and the first digits of its sha256."""
+_BEGUN = re.compile(r"\.(\d{6,})\.tar\.tmp-")
 _PART = re.compile(r"(\d{6,})\.parquet")
 _SAMPLE_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -178,6 +187,17 @@ def refuse_sealed(root: Path) -> None:
 def shard_committed(root: Path, shard: int) -> bool:
     """Whether the shard is complete: its Parquet part exists, which is written last."""
     return _part(root, shard).exists()
+
+
+def shards_in_hand(root: Path) -> set[int]:
+    """The shards that living processes seem to be making now: each has a locked temporary file beside its tar.
+
+    A hint for who looks for work; nothing relies on it.
+    """
+    folder = root / "trajectories"
+    names = os.listdir(folder) if folder.is_dir() else []
+    begun = [(int(match[1]), folder / name) for name in names if (match := _BEGUN.match(name))]
+    return {shard for shard, path in begun if is_being_written(path)}
 
 
 def committed_shards(root: Path) -> list[int]:
