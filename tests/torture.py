@@ -1,8 +1,8 @@
 """Damage and kills by the thousand: writes the matrices of docs/reliability.md. Run by `make torture`.
 
 Injections on a sealed and on an open data set, the same damage through the readers of webdataset and of datasets beside
-ours, a kill and a full disk at every write, sync and rename of gen, score and pair, and a thousand preemptible workers on
-one data set.
+ours, a kill and a full disk at every write, sync and rename of gen, score and pair, and a thousand preemptible workers
+on one data set.
 """
 
 import argparse
@@ -145,9 +145,9 @@ def preempted(place: Path, num_workers: int) -> str:
         kills, sleeps, others = kills + done.kills, sleeps + done.sleeps, others + store.num_other
     light = make_spec(prompts=("a cat",), num_images_per_prompt=40 * num_workers, images_per_shard=4)
     lines = [
-        f"{num_workers:,} workers, {spec.num_shards:,} shards on a real folder, three ways of sharing: {kills:,} workers "
-        f"killed, {sleeps:,} put to sleep, {others:,} of whose shards were written again with other bytes; the files are "
-        "those of one worker.",
+        f"{num_workers:,} workers, {spec.num_shards:,} shards on a real folder, three ways of sharing: {kills:,} "
+        f"workers killed, {sleeps:,} put to sleep, {others:,} of whose shards were written again with other bytes; the "
+        "files are those of one worker.",
         "",
         "| kills of a worker in the time of a shard | closed form | ranks | Ray's driver | neither |",
         "|---|---|---|---|---|",
