@@ -35,7 +35,7 @@ from ppod_data.errors import ConfigError, NonFiniteError
 from ppod_data.files import atomic_write, canonical_json
 from ppod_data.images import encode_png, pixels_sha256
 from ppod_data.noise import standard_normal
-from ppod_data.shards import Sample, ShardWriter, refuse_sealed, shard_committed, shards_in_hand
+from ppod_data.shards import Sample, ShardWriter, look_who_works, refuse_sealed, shard_committed
 from ppod_data.spec import GenerationSpec
 from ppod_data.threads import one_thread
 
@@ -176,7 +176,7 @@ def generate(
     sampler: Sampler | None = None
     start = time.monotonic()
     made: list[int] = []
-    for shard in free_first(shards, partial(shard_committed, root), partial(shards_in_hand, root)):
+    for shard in free_first(shards, partial(shard_committed, root), partial(look_who_works, root)):
         if shard_committed(root, shard):
             on_batch(len(spec.shard_range(shard)))
             on_shard(shard, False)
@@ -190,21 +190,21 @@ def generate(
 
 
 def free_first(
-    shards: Iterable[int], is_made: Callable[[int], bool], in_hand: Callable[[], set[int]]
+    shards: Iterable[int], is_made: Callable[[int], bool], look: Callable[[], Callable[[int], bool]]
 ) -> Iterator[int]:
     """The shards in order, but last, in any order, those that another worker had in hand when it was their turn.
 
     So workers that were given no share of their own spread over the shards, and do not all make the same one.
     """
     late: list[int] = []
-    others: set[int] | None = None
+    in_hand: Callable[[int], bool] | None = None
     for shard in shards:
         if not is_made(shard):
-            others = in_hand() if others is None else others
-            if shard in others:
+            in_hand = in_hand or look()
+            if in_hand(shard):
                 late.append(shard)
                 continue
-            others = None  # it is made meanwhile, and others begin and end
+            in_hand = None  # it is made meanwhile, and others begin and end
         yield shard
     random.shuffle(late)
     yield from late

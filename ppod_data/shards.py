@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -189,15 +190,18 @@ def shard_committed(root: Path, shard: int) -> bool:
     return _part(root, shard).exists()
 
 
-def shards_in_hand(root: Path) -> set[int]:
-    """The shards that living processes seem to be making now: each has a locked temporary file beside its tar.
+def look_who_works(root: Path) -> Callable[[int], bool]:
+    """Look at the folder once; gives whether a living process seems to have a shard in hand: it holds a lock on a
+    temporary file beside its tar.
 
     A hint for who looks for work; nothing relies on it.
     """
     folder = root / "trajectories"
-    names = os.listdir(folder) if folder.is_dir() else []
-    begun = [(int(match[1]), folder / name) for name in names if (match := _BEGUN.match(name))]
-    return {shard for shard, path in begun if is_being_written(path)}
+    begun: dict[int, list[Path]] = {}
+    for name in os.listdir(folder) if folder.is_dir() else []:
+        if match := _BEGUN.match(name):
+            begun.setdefault(int(match[1]), []).append(folder / name)
+    return lambda shard: any(is_being_written(path) for path in begun.get(shard, []))
 
 
 def committed_shards(root: Path) -> list[int]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ppod_data.generate import free_first, select_shards
-from ppod_data.shards import Sample, ShardWriter, shard_committed, shards_in_hand
+from ppod_data.shards import Sample, ShardWriter, look_who_works, shard_committed
 from ppod_data.spec import GenerationSpec
 from tests.data.toy import make_sample
 
@@ -49,7 +49,8 @@ class Store(Protocol):
 
     def is_made(self, shard: int) -> bool: ...
 
-    def in_hand(self) -> set[int]: ...
+    def look(self) -> Callable[[int], bool]:
+        """Gives whether somebody has a shard in hand."""
 
     def begin(self, shard: int, *, late: bool) -> Making:
         """late: by a worker that slept, on other hardware."""
@@ -66,8 +67,8 @@ class Memory:
     def is_made(self, shard: int) -> bool:
         return shard in self.made
 
-    def in_hand(self) -> set[int]:
-        return set(self.hands)
+    def look(self) -> Callable[[int], bool]:
+        return lambda shard: self.hands[shard] > 0
 
     def begin(self, shard: int, *, late: bool) -> "_Number":
         self.hands[shard] += 1
@@ -90,7 +91,6 @@ class _Number:
 
     def kill(self) -> None:
         self.store.hands[self.shard] -= 1
-        self.store.hands += Counter()  # keeps those above 0
 
 
 @dataclass
@@ -112,8 +112,8 @@ class Folder:
     def is_made(self, shard: int) -> bool:
         return shard_committed(self.root, shard)
 
-    def in_hand(self) -> set[int]:
-        return shards_in_hand(self.root)
+    def look(self) -> Callable[[int], bool]:
+        return look_who_works(self.root)
 
     def begin(self, shard: int, *, late: bool) -> "_Written":
         salt = int(late and self.is_made(shard))
@@ -233,8 +233,8 @@ def stepwise() -> Iterator[None]:
             setattr(os, name, function)
 
 
-Order = Callable[[list[int], Callable[[int], bool], Callable[[], set[int]]], Iterator[int]]
-"""(shards, which are made, which are in hand) -> the shards in the order in which a worker takes them."""
+Order = Callable[[list[int], Callable[[int], bool], Callable[[], Callable[[int], bool]]], Iterator[int]]
+"""(shards, which are made, a look at which are in hand) -> the shards in the order in which a worker takes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,7 +327,7 @@ class _Run:
         else:
             place = (name, self.weather.num_workers) if self.weather.share == "ranks" else (0, 1)
             chosen = select_shards(self.spec, None, *place)
-            shards = self.weather.order(chosen, self.store.is_made, self.store.in_hand)
+            shards = self.weather.order(chosen, self.store.is_made, self.store.look)
         self.put(time + _LOADING, _Worker(name, shards))
 
     def lose(self, now: float, worker: _Worker) -> None:
