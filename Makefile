@@ -76,7 +76,7 @@ experiments: install  ## every experiment of docs/experiments.md, in build/exper
 bench: install  ## every benchmark: ratios measured side by side
 	failed=0; for script in benchmarks/bench_*.py; do $(BIN)/python $$script || failed=1; done; exit $$failed
 
-torture: install  ## damage and kills by the thousand, into docs/reliability.md (a quarter of an hour)
+torture: install  ## damage and kills by the thousand, into docs/reliability.md (half an hour)
 	PYTHONPATH=. $(BIN)/python tests/torture.py
 
 build/trl-venv/.installed: benchmarks/peers/requirements.txt

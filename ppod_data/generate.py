@@ -7,8 +7,9 @@ need no coordination: each takes whole shards.
 Shapes: B rows, T steps, C H W latent.
 """
 
+import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,7 +34,7 @@ from ppod_data.errors import ConfigError, NonFiniteError
 from ppod_data.files import DataPath, atomic_write, canonical_json
 from ppod_data.images import encode_png, pixels_sha256
 from ppod_data.noise import standard_normal
-from ppod_data.shards import Sample, ShardWriter, refuse_sealed, shard_committed
+from ppod_data.shards import Sample, ShardWriter, look_who_works, refuse_sealed, shard_committed
 from ppod_data.spec import GenerationSpec
 from ppod_data.threads import one_thread
 
@@ -172,35 +173,77 @@ def generate(
     """
     create(root, spec, license)
     sampler: Sampler | None = None
-    place = ""
     start = time.monotonic()
     made: list[int] = []
-    for shard in shards:
-        indices = spec.shard_range(shard)
+    for shard in free_first(shards, partial(shard_committed, root), partial(look_who_works, root)):
         if shard_committed(root, shard):
-            on_batch(len(indices))
+            on_batch(len(spec.shard_range(shard)))
             on_shard(shard, False)
             continue
         refuse_sealed(root)
-        if sampler is None:
-            sampler = prepare_sampler(spec, model)
-            place = canonical_json(environment() | {"device": model.device}) + "\n"
-        with one_thread(model.device), ShardWriter(root, shard) as writer:
-            for first in range(indices.start, indices.stop, spec.batch_size):
-                batch = range(first, min(first + spec.batch_size, indices.stop))
-                for sample in sample_records(spec, sampler, batch):
-                    writer.add(sample)
-                on_batch(len(batch))
-        if writer.committed:
-            atomic_write(root / "environment" / f"{shard:06d}.json", place.encode())
+        sampler = sampler or prepare_sampler(spec, model)
+        make_shard(root, spec, sampler, shard, on_batch=on_batch)
         made.append(shard)
         on_shard(shard, True)
+    return summarize(spec, shards, made, time.monotonic() - start)
+
+
+def free_first(
+    shards: Iterable[int], is_made: Callable[[int], bool], look: Callable[[], Callable[[int], bool]]
+) -> Iterator[int]:
+    """The shards in order, but last, in any order, those that another worker had in hand when it was their turn.
+
+    So workers that were given no share of their own spread over the shards, and do not all make the same one.
+    """
+    late: list[int] = []
+    in_hand: Callable[[int], bool] | None = None
+    for shard in shards:
+        if not is_made(shard):
+            in_hand = in_hand or look()
+            if in_hand(shard):
+                late.append(shard)
+                continue
+            in_hand = None  # it is made meanwhile, and others begin and end
+        yield shard
+    random.shuffle(late)
+    yield from late
+
+
+def make_shard(
+    root: DataPath,
+    spec: GenerationSpec,
+    sampler: Sampler,
+    shard: int,
+    *,
+    on_batch: Callable[[int], None] = lambda num_images: None,
+) -> None:
+    """Sample and commit one shard, whoever runs this; where another worker is first, its shard stays.
+
+    Raises:
+        NonFiniteError: the model gave NaN or infinite latents; nothing is written.
+    """
+    device, indices = sampler.model.device, spec.shard_range(shard)
+    with one_thread(device), ShardWriter(root, shard) as writer:
+        for first in range(indices.start, indices.stop, spec.batch_size):
+            batch = range(first, min(first + spec.batch_size, indices.stop))
+            for sample in sample_records(spec, sampler, batch):
+                writer.add(sample)
+            on_batch(len(batch))
+    if writer.committed:
+        place = canonical_json(environment() | {"device": device}) + "\n"
+        atomic_write(root / "environment" / f"{shard:06d}.json", place.encode())
+
+
+def summarize(
+    spec: GenerationSpec, shards: Sequence[int], made: Sequence[int], seconds: float
+) -> GenerateSummary:
+    """What a call that was asked for `shards`, and made `made` of them, did."""
     schedule = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta)
     return GenerateSummary(
         num_samples=sum(len(spec.shard_range(shard)) for shard in shards),
         num_made=sum(len(spec.shard_range(shard)) for shard in made),
         num_shards_made=len(made),
-        seconds=time.monotonic() - start,
+        seconds=seconds,
         deterministic_steps=tuple(i for i, stochastic in enumerate(schedule.stochastic) if not stochastic),
     )
 

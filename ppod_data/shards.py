@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from ppod_data.files import (
     DataPath,
     canonical_json,
     in_folder,
+    is_being_written,
     publish,
     publish_new,
     read_range,
@@ -39,6 +41,7 @@ _BLOCK = 512
 _ROW_GROUP = 64
 TRAJ_FILE = re.compile(r"\d{6,}-[0-9a-f]{16}\.tar")
 """The name of a tar: its shard, and the first digits of its sha256."""
+_BEGUN = re.compile(r"\.(\d{6,})\.tar\.tmp-")
 _PART = re.compile(r"(\d{6,})\.parquet")
 _SAMPLE_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -188,6 +191,20 @@ def refuse_sealed(root: DataPath) -> None:
 def shard_committed(root: DataPath, shard: int) -> bool:
     """Whether the shard is complete: its Parquet part exists, which is written last."""
     return _part(root, shard).exists()
+
+
+def look_who_works(root: DataPath) -> Callable[[int], bool]:
+    """Look at the folder once; gives whether a living process seems to have a shard in hand: it holds a lock on a
+    temporary file beside its tar.
+
+    A hint for who looks for work; nothing relies on it. A store has no temporary files: there nobody is seen.
+    """
+    folder = root / "trajectories"
+    begun: dict[int, list[DataPath]] = {}
+    for name in os.listdir(folder) if isinstance(folder, Path) and folder.is_dir() else []:
+        if match := _BEGUN.match(name):
+            begun.setdefault(int(match[1]), []).append(folder / name)
+    return lambda shard: any(is_being_written(path) for path in begun.get(shard, []))
 
 
 def committed_shards(root: DataPath) -> list[int]:
