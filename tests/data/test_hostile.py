@@ -69,7 +69,7 @@ def test_a_bomb_in_a_committed_shard_is_named_by_its_sample(tmp_path: Path) -> N
     dataset = create(
         tmp_path / "data", make_spec(images_per_shard=1, prompts=("a",), num_images_per_prompt=1)
     )
-    sample = replace(make_sample(dataset.spec, 0), image_png=png(60_000, 60_000))
+    sample = replace(make_sample(dataset.spec, 0), image_bytes=png(60_000, 60_000))
     with ShardWriter(dataset.root, 0) as writer:
         writer.add(sample)
     with pytest.raises(DamagedError, match=rf"sample {sample.sample_id}: no image that can be decoded"):
@@ -295,7 +295,7 @@ def test_no_pickle_is_loaded_wherever_it_stands(tmp_path: Path) -> None:
             path.write_bytes(whole)
     for payload in (bomb, struct.pack("<Q", len(bomb)) + bomb):
         sample = replace(
-            make_sample(make_spec(images_per_shard=1), 0), latents_safetensors=payload, image_png=bomb
+            make_sample(make_spec(images_per_shard=1), 0), latents_safetensors=payload, image_bytes=bomb
         )
         dataset = create(tmp_path / f"one{len(payload)}", make_spec(images_per_shard=1))
         with ShardWriter(dataset.root, 0) as writer:
