@@ -106,8 +106,8 @@ def build_spec(
         bytes_per_image = (
             (num_inference_steps + 1) * int(np.prod(model.latent_shape)) * DTYPES[latent_dtype].itemsize
         )
-        images = min(_SHARD_IMAGES, _SHARD_BYTES // max(bytes_per_image, 1))
-        images_per_shard = max(1, images // max(batch_size, 1)) * batch_size
+        most = min(_SHARD_IMAGES, _SHARD_BYTES // max(bytes_per_image, 1))
+        images_per_shard = max(1, most // max(batch_size, 1)) * batch_size
     spec = GenerationSpec(
         model=model.name,
         revision=model.revision,

@@ -1,15 +1,27 @@
 """`ppod-pair import` and `ppod-pair agreement`: people's labels."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ppod_cli.common import Config, DatasetFolder, Debug, Json, command, summary
+from ppod_cli import options
+from ppod_cli.common import (
+    Config,
+    DatasetFolder,
+    Debug,
+    Device,
+    Json,
+    command,
+    resolve_device,
+    summary,
+)
+from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ppod_data.generate import GenerateSummary
     from ppod_data.labels.agreement import PeopleAgreement, RewardAgreement
     from ppod_data.labels.importing import ImportSummary
 
@@ -17,6 +29,8 @@ _IMPORT_EXAMPLES = (
     "ppod-pair import data answers.csv --format table",
     "ppod-pair import data export.json --format label-studio --name experts",
     "ppod-pair import data votes.parquet --format rapidata --skip-bad --keep-ties",
+    "ppod-pair import new pickapic.parquet --format pickapic \\\n"
+    "    --model stable-diffusion-v1-5/stable-diffusion-v1-5 --num-inference-steps 50",
 )
 _AGREEMENT_EXAMPLES = (
     "ppod-pair agreement data --labels experts",
@@ -24,6 +38,42 @@ _AGREEMENT_EXAMPLES = (
     "ppod-pair agreement data --labels experts --scores people",
 )
 
+_CHAIN_OPTIONS = (
+    "revision",
+    "adapter",
+    "seed",
+    "num_inference_steps",
+    "guidance_scale",
+    "guidance_mode",
+    "ddim_eta",
+    "compute_dtype",
+    "latent_dtype",
+    "batch_size",
+    "images_per_shard",
+    "store_steps",
+    "device",
+)
+"""How the chains of new images are made; without --model there are none to make."""
+
+ForeignModel = Annotated[
+    str | None,
+    typer.Option(
+        help="Make DATASET of the images in the file, for this model: scenes, a pipeline folder, or an id on the "
+        "Hugging Face Hub; DDIM chains only.",
+        show_default="the images are DATASET's own",
+        metavar="ID",
+        rich_help_panel="What to sample",
+    ),
+]
+ForeignGuidance = Annotated[
+    float,
+    typer.Option(
+        min=1.0,
+        help="Classifier-free guidance of the policy that is trained, 1 is none.",
+        metavar="W",
+        rich_help_panel="The chain",
+    ),
+]
 Dimension = Annotated[
     str | None,
     typer.Option(
@@ -41,6 +91,7 @@ def add_commands(commands: typer.Typer) -> None:
 
 
 def import_labels(
+    context: typer.Context,
     dataset: DatasetFolder,
     file: Annotated[
         Path,
@@ -75,7 +126,8 @@ def import_labels(
     license: Annotated[
         str,
         typer.Option(
-            help="SPDX identifier of the labels' licence, where the file names none.", metavar="SPDX"
+            help="SPDX identifier of the labels' licence, where the file names none; with --model of DATASET's too.",
+            metavar="SPDX",
         ),
     ] = "unknown",
     dimension: Dimension = None,
@@ -87,15 +139,32 @@ def import_labels(
         bool,
         typer.Option("--skip-bad", help="Write rows that cannot be labels to a file of rejects and go on."),
     ] = False,
+    model: ForeignModel = None,
+    revision: options.Revision = None,
+    adapter: options.Adapter = None,
+    seed: options.Seed = 0,
+    num_inference_steps: options.NumInferenceSteps = 20,
+    guidance_scale: ForeignGuidance = 1.0,
+    guidance_mode: options.GuidanceMode = "batched",
+    ddim_eta: options.DdimEta = None,
+    compute_dtype: options.ComputeDtype = "fp32",
+    latent_dtype: options.LatentDtype = "fp32",
+    batch_size: options.BatchSize = None,
+    images_per_shard: options.ImagesPerShard = None,
+    store_steps: options.StoreSteps = "all",
+    device: Device = "auto",
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Import people's labels on images of this data set: labels/NAME.parquet, and pairs/NAME.parquet from them.
+    """Import people's labels: labels/NAME.parquet, and pairs/NAME.parquet from them.
 
     Images are found by their sample_id, a file name that is one, the hash of their pixels, or their pixels. Several
     labels of two images become one pair whose label is the share of the votes. A wrong row stops the import before
     anything is written.
+
+    Labels on images that no model of yours made: with --model, DATASET is made of the images in the file, or beside
+    it, each with a denoising chain that is drawn onto it. Run the same command again to go on after an interruption.
     """
     from ppod_cli.progress import progress
     from ppod_data.card import write_card
@@ -104,8 +173,18 @@ def import_labels(
     from ppod_data.labels.importing import import_labels as import_file
 
     table = name if name is not None else format
+    chain = {key: context.params[key] for key in _CHAIN_OPTIONS}
+    if model is None:
+        _refuse_chain_options(context)
     with summary(as_json) as report:
-        opened = Dataset.open(local_path(dataset))
+        root, path = local_path(dataset), local_path(str(file))
+        made = None if model is None else _make_dataset(root, path, format, license, skip_bad, model, chain)
+        if made is None and not root.exists():
+            raise ConfigError(
+                f"{dataset}: no such folder: name the data set that the images are from, or make one of the file's "
+                "images with --model"
+            )
+        opened = Dataset.open(root)
         with progress(0, f"import {table}", "records") as shown:
             read = 0
 
@@ -116,7 +195,7 @@ def import_labels(
 
             done = import_file(
                 opened,
-                local_path(str(file)),
+                path,
                 format=format,
                 name=table,
                 license=license,
@@ -127,7 +206,95 @@ def import_labels(
             )
         write_card(opened.root)
         figures = {"dataset": dataset, "name": table, "num_skipped": done.num_skipped}
-        report(figures | dataclasses.asdict(done), _say_imported(dataset, table, done))
+        figures["made"] = dataclasses.asdict(made) if made else None
+        lines = _say_made(dataset, len(opened.spec.prompts), made) if made else []
+        report(figures | dataclasses.asdict(done), lines + _say_imported(dataset, table, done))
+
+
+def _refuse_chain_options(context: typer.Context) -> None:
+    """Raise ConfigError for an option that nothing would read."""
+    for name in _CHAIN_OPTIONS:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} says how chains of new images are made: give --model as well")
+
+
+def _make_dataset(
+    root: Path,
+    path: Path,
+    format: str,
+    license: str,
+    skip_bad: bool,
+    model: str,
+    chain: Mapping[str, Any],
+) -> "GenerateSummary":
+    """The data set of the images of a label file."""
+    from ppod_cli.progress import progress
+    from ppod_data.diffusion.model import load_model
+    from ppod_data.labels.foreign import build_dataset
+
+    chain = dict(chain)
+    loaded = load_model(
+        model,
+        revision=chain.pop("revision"),
+        adapter=chain.pop("adapter"),
+        device=resolve_device(chain.pop("device")),
+        compute_dtype=chain.pop("compute_dtype"),
+    )
+    num_shards = read = done = 0
+    with progress(0, "images", "images") as shown:
+
+        def on_records(count: int) -> None:
+            nonlocal read
+            read += count
+            shown.status(f"{read:,} records read")
+
+        def on_spec(spec: Any) -> None:
+            nonlocal num_shards
+            num_shards = spec.num_shards
+            shown.skip(-spec.num_samples)
+
+        def on_batch(count: int) -> None:
+            nonlocal done
+            done += count
+            shown.advance(count)
+
+        def on_shard(shard: int, made: bool) -> None:
+            nonlocal done
+            if not made:  # its images were reported as done, but took no time
+                shown.advance(-done)
+                shown.skip(done)
+            done = 0
+            shown.note(f"shard {shard} of {num_shards} {'made' if made else 'was there'}")
+
+        return build_dataset(
+            root,
+            path,
+            loaded,
+            format=format,
+            license=license,
+            skip_bad=skip_bad,
+            on_records=on_records,
+            on_spec=on_spec,
+            on_batch=on_batch,
+            on_shard=on_shard,
+            **chain,
+        )
+
+
+def _say_made(dataset: str, num_prompts: int, made: "GenerateSummary") -> list[str]:
+    there = made.num_samples - made.num_made
+    lines = [
+        f"{dataset}: {made.num_samples:,} images of {num_prompts:,} prompts, each with a chain drawn onto it"
+        + (f"; {there:,} were there" if there else "")
+    ]
+    if made.deterministic_steps:
+        steps = ", ".join(map(str, made.deterministic_steps))
+        lines.append(
+            f"steps without noise, which have no log-probability and are left out of the loss: {steps}"
+        )
+    return lines
 
 
 def _say_imported(dataset: str, name: str, done: "ImportSummary") -> list[str]:
