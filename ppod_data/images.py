@@ -38,10 +38,10 @@ def decode_image(
         raise DamagedError(f"no image that can be decoded ({' '.join(str(error).split())})") from error
 
 
-def image_name(sample_id: str, data: bytes) -> str:
-    """The file name of a sample's image, with the suffix of what the bytes are."""
+def image_name(stem: str, data: bytes) -> str:
+    """The name of an image file, with the suffix of what the bytes are."""
     suffix = "jpg" if data.startswith(b"\xff\xd8") else "webp" if data.startswith(b"RIFF") else "png"
-    return f"{sample_id}.{suffix}"
+    return f"{stem}.{suffix}"
 
 
 def pixels_sha256(image: Image.Image) -> str:

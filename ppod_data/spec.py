@@ -260,7 +260,8 @@ def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
     """Raise `SpecMismatchError`, naming the first field that differs and both values, if one does."""
     if existing.origin != new.origin:
         raise SpecMismatchError(
-            f"origin differs: {existing.origin!r} in the data set, {new.origin!r} in the options: use another folder"
+            f"origin differs: {existing.origin!r} in the data set, {new.origin!r} in the options: use another folder "
+            f"({POLICY} is made by ppod-gen, {FORWARD} by ppod-pair import --model)"
         )
     old_values, new_values = to_json(existing), to_json(new)
     for name, old in old_values.items():
@@ -355,7 +356,9 @@ def _check_origin(spec: GenerationSpec) -> None:
     if not spec.is_forward:
         return
     if len(spec.images) != len(spec.prompts):
-        raise ConfigError(f"images has {len(spec.images)} lists for {len(spec.prompts)} prompts: one for each")
+        raise ConfigError(
+            f"images has {len(spec.images)} lists for {len(spec.prompts)} prompts: one for each"
+        )
     if max(map(len, spec.images)) != spec.num_images_per_prompt:
         raise ConfigError("num_images_per_prompt is not the largest number of images of a prompt")
     for row, images in enumerate(spec.images):
@@ -367,8 +370,11 @@ def _check_types(values: Mapping[str, Any]) -> None:
     """Refuse values of another type than the fields declare; JSON does not tell 4 from "4" for us."""
     images = values.get("images", [])
     good = isinstance(images, list) and all(isinstance(one, list) for one in images)
-    _require(good and all(isinstance(x, str) for one in images for x in one), "images", "lists of texts", values)
-    for name in (*(name for name in _CHOICES if name in values), "model", "policy_fingerprint", "negative_prompt", "store_steps"):
+    _require(
+        good and all(isinstance(x, str) for one in images for x in one), "images", "lists of texts", values
+    )
+    texts = [name for name in _CHOICES if name in values]
+    for name in (*texts, "model", "policy_fingerprint", "negative_prompt", "store_steps"):
         _require(isinstance(values[name], str), name, "text", values)
     for name in ("revision", "adapter"):
         _require(values[name] is None or isinstance(values[name], str), name, "text or null", values)

@@ -2,12 +2,12 @@
 
     python docs/experiments/annotators.py [--out build/experiments/annotators] [--seeds 0 1 2 …]
 
-Every annotator prefers a to b with probability σ((r(a) − r(b)) / temperature), r the reward `scenes`: Bradley and Terry's
-model with a known temperature. For each seed there is one data set of the paper's four prompts, 256 images each, and
-2,000 different pairs of them, 500 a prompt, drawn without looking at the reward. Three policies are trained on the same
-pairs with the settings of offline ppod in plan.py: `reward` on labels σ(Δr / 3) of the reward itself, `people-1` and
-`people-3` on one drawn answer, a or b, a pair. The answers go through `ppod-pair import --format table`. A further table,
-`panel-T`, has several answers a pair, for the agreement between people. What is done is kept.
+Every annotator prefers a to b with probability σ((r(a) − r(b)) / temperature), r the reward `scenes`: Bradley and
+Terry's model with a known temperature. For each seed there is one data set of the paper's four prompts, 256 images
+each, and 2,000 different pairs of them, 500 a prompt, drawn without looking at the reward. Three policies are trained on
+the same pairs with the settings of offline ppod in plan.py: `reward` on labels σ(Δr / 3) of the reward itself,
+`people-1` and `people-3` on one drawn answer, a or b, a pair. The answers go through `ppod-pair import --format table`.
+A further table, `panel-T`, has several answers a pair, for the agreement between people. What is done is kept.
 
 Settings were fixed before the first run: 250 updates of 8 pairs, so each label is seen once; evaluation on 256 images a
 prompt of the evaluation noise. The result is annotators.json and annotators.png beside this file, and the tables of
@@ -152,7 +152,9 @@ def measured(dataset: Dataset, temperature: float) -> dict[str, Any]:
     margin = scores[answers.a] - scores[answers.b]
     p = sigmoid(margin / temperature)
     sure = np.abs(margin) > 0
-    information = float((p * (1 - p) * margin**2).sum()) / temperature**4  # of the temperature, about the label's draw
+    information = (
+        float((p * (1 - p) * margin**2).sum()) / temperature**4
+    )  # of the temperature, about the label's draw
     truth = panel_truth(panel, scores, temperature)
     assert reward.accuracy is not None
     return {
@@ -172,8 +174,8 @@ def panel_truth(panel: Any, scores: NDArray[np.float64], temperature: float) -> 
     """Raw agreement and alpha in expectation, in closed form, and their standard deviations by drawing again.
 
     With u pairs of n independent answers, p_i the probability of the first image: two answers to pair i agree with
-    probability p² + (1 - p)². Alpha's expected disagreement is E[2 C (N - C)] / (N (N - 1)), C = Σ Bernoulli(p_i), N = u n,
-    and E[C (N - C)] = N μ - μ² - Σ n p (1 - p), μ = n Σ p_i.
+    probability p² + (1 - p)². Alpha's expected disagreement is E[2 C (N - C)] / (N (N - 1)) with C = Σ Bernoulli(p_i),
+    N = u n, and E[C (N - C)] = N μ - μ² - Σ n p (1 - p), μ = n Σ p_i.
     """
     low, high = np.minimum(panel.a, panel.b), np.maximum(panel.a, panel.b)
     pairs = np.unique(np.stack([low, high]), axis=1)
@@ -280,7 +282,9 @@ def plot(figures: dict[str, Any]) -> None:
         for seed, one in by_seed.items():
             predicted, observed, count = np.array(one["calibration"]).T
             bars = 1.96 * np.sqrt(predicted * (1 - predicted) / count)
-            axes.errorbar(predicted, observed, bars, fmt="o", markersize=3, linewidth=0.7, label=f"seed {seed}")
+            axes.errorbar(
+                predicted, observed, bars, fmt="o", markersize=3, linewidth=0.7, label=f"seed {seed}"
+            )
         axes.set(title=f"temperature {temperature}", xlabel="σ(margin / fitted temperature)")
     figure.axes[0].set_ylabel("share that chose the higher reward")
     figure.axes[0].legend(fontsize="x-small")
@@ -300,7 +304,9 @@ def main() -> None:
                 folder = arguments.out / f"{arm or 'pretrained'}-seed-{seed}"
                 record = once(folder, partial(train_and_judge, dataset, seed, arm))
                 if record is not None:
-                    print(folder.name, round(record["reward_mean"], 3), round(record["correct"], 3), flush=True)
+                    print(
+                        folder.name, round(record["reward_mean"], 3), round(record["correct"], 3), flush=True
+                    )
     figures = collect(arguments.out, arguments.seeds)
     (HERE / "annotators.json").write_text(json.dumps(figures, indent=1) + "\n")
     plot(figures)

@@ -40,4 +40,7 @@ def encode_images(model: DiffusionModel, images: Sequence[Image.Image]) -> torch
         scaled = (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
     else:
         scaled = (latents - mean) * vae.config.scaling_factor / std
-    return scaled.float().contiguous()  # the VAE may give channels last, whose kernels round otherwise
+    contiguous: torch.Tensor = (
+        scaled.float().contiguous()
+    )  # channels last would round otherwise in the network
+    return contiguous

@@ -1,7 +1,7 @@
-"""The images of a label file that are no samples of any data set: gathered, and made a data set with chains of their own.
+"""The images of a label file that are samples of no data set: gathered, and made one with chains of their own.
 
-Reading happens twice: first for the images, whose hashes are the data set's spec, then, when every shard is there, for the
-labels, by the ordinary import. Image files wait in one hidden file in the data set's folder; memory holds hashes alone.
+Files are read twice: first for the images, whose hashes are in the data set's spec, then, when every shard is there,
+for the labels, by the ordinary import. Images wait in one hidden file in the data set's folder; memory holds hashes.
 """
 
 import contextlib
@@ -221,5 +221,7 @@ def _bytes_of(image: Image, folder: Path) -> bytes:
         return image.data
     path = image_file(image.key, folder) if image.key is not None else None
     if path is None:
-        raise BadRowError(f"{shown(image.key)} has no bytes in the file, and there is no such picture beside it")
+        raise BadRowError(
+            f"{shown(image.key)} has no bytes in the file, and there is no such picture beside it"
+        )
     return path.read_bytes()

@@ -101,7 +101,7 @@ class SampleIndex:
         return self._rows.get(PurePosixPath(key.replace("\\", "/")).name.split(".")[0])
 
     def _pixels_of(self, image: Image, folder: Path) -> str | None:
-        """The hash of the pixels of an image's bytes, or of the file that its key names; None where there is neither."""
+        """The hash of the pixels of an image's bytes, or of the file that its key names; None without either."""
         data, path = image.data, None
         if data is None:
             path = image_file(image.key, folder) if image.key is not None else None
