@@ -4,8 +4,8 @@
 
 Every annotator prefers a to b with probability σ((r(a) − r(b)) / temperature), r the reward `scenes`: Bradley and
 Terry's model with a known temperature. For each seed there is one data set of the paper's four prompts, 256 images
-each, and 2,000 different pairs of them, 500 a prompt, drawn without looking at the reward. Three policies are trained on
-the same pairs with the settings of offline ppod in plan.py: `reward` on labels σ(Δr / 3) of the reward itself,
+each, and 2,000 different pairs of them, 500 a prompt, drawn without looking at the reward. Three policies are trained
+on the same pairs with the settings of offline ppod in plan.py: `reward` on labels σ(Δr / 3) of the reward itself,
 `people-1` and `people-3` on one drawn answer, a or b, a pair. The answers go through `ppod-pair import --format table`.
 A further table, `panel-T`, has several answers a pair, for the agreement between people. What is done is kept.
 

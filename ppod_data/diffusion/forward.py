@@ -5,8 +5,8 @@ x_T is drawn from q(x_T | x_0). Then every step is the sampler's, with the true 
     ε_t = (x_t − √ᾱ_t·x_0) / √(1 − ᾱ_t),    x_{t-1} = √ᾱ_{t-1}·x_0 + √(1 − ᾱ_{t-1} − σ_t²)·ε_t + σ_t·z_t
 
 That is q_σ(x_{t-1} | x_t, x_0), Eq. 7 of "Denoising Diffusion Implicit Models" (Song et al., 2021): every x_t of the
-chain has the distribution q(x_t | x_0), and at η = 1 the chain is one draw of the forward process. It is what the policy
-would sample if it knew the image; docs/labels.md says what that approximates.
+chain has the distribution q(x_t | x_0), and at η = 1 the chain is one draw of the forward process. It is what a policy
+would sample that knew the image; docs/labels.md says what that approximates.
 
 Shapes: B rows, S = T+1 latents, T steps, C H W latent.
 """
