@@ -1,4 +1,4 @@
-"""Chains of given images: the sampler's own steps with the true noise, their law, and how far that is from a policy's."""
+"""Chains of given images: the sampler's own steps with the true noise, their law, and its distance from a policy's."""
 
 import math
 from typing import Any
