@@ -30,7 +30,7 @@ _IMPORT_EXAMPLES = (
     "ppod-pair import data export.json --format label-studio --name experts",
     "ppod-pair import data votes.parquet --format rapidata --skip-bad --keep-ties",
     "ppod-pair import new pickapic.parquet --format pickapic \\\n"
-    "    --model stable-diffusion-v1-5/stable-diffusion-v1-5 --num-inference-steps 50",
+    "  --model stable-diffusion-v1-5/stable-diffusion-v1-5 --num-inference-steps 50",
 )
 _AGREEMENT_EXAMPLES = (
     "ppod-pair agreement data --labels experts",
