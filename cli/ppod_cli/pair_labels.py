@@ -171,8 +171,10 @@ def import_labels(
     from ppod_data.dataset import Dataset
     from ppod_data.files import local_path
     from ppod_data.labels.importing import import_labels as import_file
+    from ppod_data.tables import check_name
 
     table = name if name is not None else format
+    check_name(table, "a table of labels")
     chain = {key: context.params[key] for key in _CHAIN_OPTIONS}
     if model is None:
         _refuse_chain_options(context)

@@ -10,8 +10,8 @@ on the same pairs with the settings of offline ppod in plan.py: `reward` on labe
 A further table, `panel-T`, has several answers a pair, for the agreement between people. What is done is kept.
 
 Settings were fixed before the first run: 250 updates of 8 pairs, so each label is seen once; evaluation on 256 images a
-prompt of the evaluation noise. The result is annotators.json and annotators.png beside this file, and the tables of
-docs/experiments.md.
+prompt of the evaluation noise. The share of the reward's gain is the ratio of the mean gains. The result is
+annotators.json and annotators.png beside this file, and the tables of docs/experiments.md.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from collect import embed, number
 from lab import PAPER_PROMPTS, QUERIES, UPDATE, judge, make_data, once
 from numpy.typing import NDArray
 from plan import OFFLINE
+from scipy.stats import t
 
 from ppod_data.dataset import Dataset
 from ppod_data.diffusion.model import load_model
@@ -196,10 +197,24 @@ def panel_truth(panel: Any, scores: NDArray[np.float64], temperature: float) -> 
 
 def t_interval(values: Sequence[float]) -> list[float]:
     """The 95 % interval of the mean of independent runs by Student's t."""
-    from scipy.stats import t
-
     half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return [float(np.mean(values) - half), float(np.mean(values) + half)]
+
+
+def fieller_interval(gains: Sequence[float], of_reward: Sequence[float]) -> list[float] | None:
+    """The 95 % interval of E[gain] / E[gain of the reward] by Fieller's theorem, for paired runs.
+
+    The ratios ρ at which the mean of gain − ρ·(gain of the reward) is within Student's t of 0; None where they are no
+    interval, since the reward's own gain cannot be told from 0.
+    """
+    count = len(gains)
+    spread = t.ppf(0.975, count - 1) ** 2 * np.cov(gains, of_reward) / count
+    x, y = np.mean(gains), np.mean(of_reward)
+    a, b, c = y * y - spread[1, 1], x * y - spread[0, 1], x * x - spread[0, 0]
+    if a <= 0 or b * b < a * c:
+        return None
+    root = np.sqrt(b * b - a * c)
+    return [float((b - root) / a), float((b + root) / a)]
 
 
 def collect(out: Path, seeds: Sequence[int]) -> dict[str, Any]:
@@ -217,9 +232,11 @@ def collect(out: Path, seeds: Sequence[int]) -> dict[str, Any]:
         figures["arms"][arm] = {
             "gain": float(np.mean(gains)),
             "gain_interval": t_interval(gains),
-            "ratio": float(np.mean(ratios)),
-            "ratio_interval": t_interval(ratios),
+            "ratio": float(np.mean(gains) / np.mean(of_reward)),
+            "ratio_interval": fieller_interval(gains, of_reward),
             "ratios": ratios,
+            "mean_of_ratios": float(np.mean(ratios)),
+            "mean_of_ratios_interval": t_interval(ratios),
             "correct": float(np.mean([run[arm]["correct"] for run in runs.values()])),
         }
     for temperature in TEMPERATURES:
@@ -236,7 +253,7 @@ def gain_table(figures: dict[str, Any]) -> str:
     lines.append("|---" * (len(seeds) + 4) + "|")
     for arm, item in figures["arms"].items():
         low, high = item["gain_interval"]
-        share = f"{item['ratio']:.0%} ({item['ratio_interval'][0]:.0%} … {item['ratio_interval'][1]:.0%})"
+        share = f"{item['ratio']:.0%} ({' … '.join(f'{end:.0%}' for end in item['ratio_interval'] or [])})"
         cells = [f"{ratio:.0%}" for ratio in item["ratios"]]
         gain = f"{number(item['gain'])} ({number(low)} … {number(high)})"
         if arm == "reward":

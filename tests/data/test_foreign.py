@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -22,6 +25,7 @@ from ppod_data.generate import GenerateSummary, build_spec, generate
 from ppod_data.images import decode_image, pixels_sha256
 from ppod_data.labels.foreign import build_dataset
 from ppod_data.labels.importing import import_labels
+from ppod_data.labels.records import read_tables
 from ppod_data.noise import standard_normal
 from ppod_data.score import score
 from ppod_data.seal import seal
@@ -248,6 +252,19 @@ def test_a_file_without_images_is_told_what_to_do(tiny_model: DiffusionModel, tm
     with pytest.raises(ConfigError, match="no answer has its images in the file or beside it"):
         make(tmp_path / "data", file, tiny_model, skip_bad=True)
     assert not (tmp_path / "data").exists()
+
+
+def test_a_file_is_read_in_flat_memory(tmp_path: Path) -> None:
+    """Of 32 row groups of a megabyte each no more than a few are held at once."""
+    schema = pa.schema([("jpg_0", pa.binary())])
+    with pq.ParquetWriter(tmp_path / "votes.parquet", schema, compression="none") as writer:
+        for group in range(32):
+            random = np.random.default_rng(group)
+            data = [random.bytes(1 << 14) for _ in range(64)]
+            writer.write_table(pa.table({"jpg_0": data}, schema=schema))
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in read_tables(tmp_path / "votes.parquet")]
+    assert len(held) == 32 and max(held) < 8 << 20
 
 
 def test_images_may_lie_beside_the_file(tiny_model: DiffusionModel, tmp_path: Path) -> None:
