@@ -73,7 +73,7 @@ def make_dataset(
                         prompt=spec.prompts[0],
                         image_index=k,
                         seed=spec.seed,
-                        image_png=encode_png(image),
+                        image_bytes=encode_png(image),
                         image_pixels_sha256=pixels_sha256(image),
                         timesteps=list(range(981, -19, -20)),
                         stochastic=[True] * STEPS,

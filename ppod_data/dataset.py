@@ -230,9 +230,7 @@ class Dataset:
     def _shard_of(self) -> dict[str, int]:
         """The shard of every sample of the spec: no table is read to find a sample."""
         spec = self.spec
-        names = (
-            spec.sample_id(name, k) for name in spec.prompt_ids for k in range(spec.num_images_per_prompt)
-        )
+        names = (spec.sample_id(spec.prompt_ids[prompt], k) for prompt, k in spec.places())
         return {sample_id: n // spec.images_per_shard for n, sample_id in enumerate(names)}
 
     def _find(self, sample_ids: Sequence[str], columns: Sequence[str]) -> Any:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ from ppod_data.files import DataPath, atomic_write, canonical_json
 from ppod_data.images import encode_png, pixels_sha256
 from ppod_data.noise import standard_normal
 from ppod_data.shards import Sample, ShardWriter, look_who_works, refuse_sealed, shard_committed
-from ppod_data.spec import GenerationSpec
+from ppod_data.spec import POLICY, GenerationSpec
 from ppod_data.threads import one_thread
 
 _SHARD_BYTES = 256 * 2**20
@@ -66,6 +67,9 @@ class Sampler:
     conditioning: Conditioning
 
 
+Records: TypeAlias = Callable[[GenerationSpec, Sampler, range], list[Sample]]
+
+
 def build_spec(
     model: DiffusionModel,
     *,
@@ -84,6 +88,8 @@ def build_spec(
     images_per_shard: int | None = None,
     latent_dtype: str = "fp32",
     store_steps: str = "all",
+    origin: str = POLICY,
+    images: tuple[tuple[str, ...], ...] = (),
 ) -> GenerationSpec:
     """The generation spec of a data set made by `model`, with what the user left open filled in.
 
@@ -100,8 +106,8 @@ def build_spec(
         bytes_per_image = (
             (num_inference_steps + 1) * int(np.prod(model.latent_shape)) * DTYPES[latent_dtype].itemsize
         )
-        images = min(_SHARD_IMAGES, _SHARD_BYTES // max(bytes_per_image, 1))
-        images_per_shard = max(1, images // max(batch_size, 1)) * batch_size
+        most = min(_SHARD_IMAGES, _SHARD_BYTES // max(bytes_per_image, 1))
+        images_per_shard = max(1, most // max(batch_size, 1)) * batch_size
     spec = GenerationSpec(
         model=model.name,
         revision=model.revision,
@@ -129,6 +135,8 @@ def build_spec(
         height=model.height,
         width=model.width,
         latent_shape=model.latent_shape,
+        origin=origin,
+        images=images,
     )
     spec.validate()
     return spec
@@ -157,12 +165,14 @@ def generate(
     *,
     shards: Sequence[int],
     license: str = "unknown",
+    records: Records | None = None,
     on_batch: Callable[[int], None] = lambda num_images: None,
     on_shard: Callable[[int, bool], None] = lambda shard, made: None,
 ) -> GenerateSummary:
     """Make the missing ones of `shards` in the data set folder `root`, creating the folder when it is new.
 
     Args:
+        records: (spec, sampler, indices) -> the samples of a batch; `sample_records` unless given.
         on_batch: called with the number of images of every batch that is done or skipped.
         on_shard: called with the shard's number and whether it was made now.
 
@@ -182,7 +192,7 @@ def generate(
             continue
         refuse_sealed(root)
         sampler = sampler or prepare_sampler(spec, model)
-        make_shard(root, spec, sampler, shard, on_batch=on_batch)
+        make_shard(root, spec, sampler, shard, records=records, on_batch=on_batch)
         made.append(shard)
         on_shard(shard, True)
     return summarize(spec, shards, made, time.monotonic() - start)
@@ -215,9 +225,13 @@ def make_shard(
     sampler: Sampler,
     shard: int,
     *,
+    records: Records | None = None,
     on_batch: Callable[[int], None] = lambda num_images: None,
 ) -> None:
     """Sample and commit one shard, whoever runs this; where another worker is first, its shard stays.
+
+    Args:
+        records: as of `generate`.
 
     Raises:
         NonFiniteError: the model gave NaN or infinite latents; nothing is written.
@@ -226,7 +240,7 @@ def make_shard(
     with one_thread(device), ShardWriter(root, shard) as writer:
         for first in range(indices.start, indices.stop, spec.batch_size):
             batch = range(first, min(first + spec.batch_size, indices.stop))
-            for sample in sample_records(spec, sampler, batch):
+            for sample in (records or sample_records)(spec, sampler, batch):
                 writer.add(sample)
             on_batch(len(batch))
     if writer.committed:
@@ -260,14 +274,13 @@ def prepare_sampler(spec: GenerationSpec, model: DiffusionModel) -> Sampler:
     )
 
 
-def sample_batch(spec: GenerationSpec, sampler: Sampler, indices: range, *, record: bool) -> Chain:
-    """The chains of samples `indices` of the spec; their noise depends on each sample alone."""
-    device = sampler.model.device
+def batch_noise(spec: GenerationSpec, indices: range, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The noise of samples `indices`, [B, C, H, W] for x_T and [T, B, C, H, W] for the steps: each sample's own."""
     steps, shape = spec.num_inference_steps, spec.latent_shape
     initial = np.empty((len(indices), *shape), np.float32)
     noise = np.empty((steps, len(indices), *shape), np.float32)
     for row, index in enumerate(indices):
-        prompt, k = divmod(index, spec.num_images_per_prompt)
+        prompt, k = spec.place(index)
         noise_of = partial(
             standard_normal,
             purpose=spec.purpose,
@@ -278,13 +291,18 @@ def sample_batch(spec: GenerationSpec, sampler: Sampler, indices: range, *, reco
         shared = spec.initial_noise == "per-prompt"
         initial[row] = noise_of(image_index=0 if shared else k, stream="initial", shape=shape)
         noise[:, row] = noise_of(image_index=k, stream="steps", shape=(steps, *shape))
-    prompt_rows = [index // spec.num_images_per_prompt for index in indices]
+    return torch.from_numpy(initial).to(device), torch.from_numpy(noise).to(device)
+
+
+def sample_batch(spec: GenerationSpec, sampler: Sampler, indices: range, *, record: bool) -> Chain:
+    """The chains of samples `indices` of the spec; their noise depends on each sample alone."""
+    initial, noise = batch_noise(spec, indices, sampler.model.device)
     return sample_chain(
         sampler.network,
         sampler.schedule,
-        initial_noise=torch.from_numpy(initial).to(device),
-        step_noise=torch.from_numpy(noise).to(device),
-        condition=sampler.conditioning.of(prompt_rows),
+        initial_noise=initial,
+        step_noise=noise,
+        condition=sampler.conditioning.of([spec.place(index)[0] for index in indices]),
         negative=sampler.conditioning.negative,
         guidance_scale=spec.guidance_scale,
         guidance_mode=spec.guidance_mode,
@@ -296,12 +314,30 @@ def sample_batch(spec: GenerationSpec, sampler: Sampler, indices: range, *, reco
 def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> list[Sample]:
     """The rows and trajectory members of samples `indices`, ready for a shard."""
     chain = sample_batch(spec, sampler, indices, record=True)
+    check_finite(chain, indices)
+    images = decode_images(sampler.model, chain.latents[-1])
+    return to_samples(
+        spec, sampler, indices, chain, [(encode_png(image), pixels_sha256(image)) for image in images]
+    )
+
+
+def check_finite(chain: Chain, indices: range) -> None:
+    """Raise NonFiniteError for NaN or infinite latents."""
     if not bool(torch.isfinite(chain.latents).all()):
         raise NonFiniteError(
             f"samples {indices.start}..{indices.stop - 1} hold NaN or infinite latents: "
             "try --compute-dtype fp32 or bf16, or a lower guidance scale; nothing of this shard was written"
         )
-    images = decode_images(sampler.model, chain.latents[-1])
+
+
+def to_samples(
+    spec: GenerationSpec,
+    sampler: Sampler,
+    indices: range,
+    chain: Chain,
+    images: Sequence[tuple[bytes, str]],
+) -> list[Sample]:
+    """Recorded chains with their images, each the bytes of a file and the hash of its pixels, as samples."""
     step_index = list(spec.stored_steps())
     rows = latent_rows(step_index)
     latents = chain.latents[rows].transpose(0, 1).contiguous().cpu()
@@ -309,7 +345,7 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
     log_probs = chain.log_probs.T.tolist()
     samples = []
     for row, index in enumerate(indices):
-        prompt, k = divmod(index, spec.num_images_per_prompt)
+        prompt, k = spec.place(index)
         prompt_id = spec.prompt_ids[prompt]
         samples.append(
             Sample(
@@ -318,8 +354,8 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
                 prompt=spec.prompts[prompt],
                 image_index=k,
                 seed=spec.seed,
-                image_png=encode_png(images[row]),
-                image_pixels_sha256=pixels_sha256(images[row]),
+                image_bytes=images[row][0],
+                image_pixels_sha256=images[row][1],
                 timesteps=sampler.schedule.timesteps.round().int().tolist(),
                 stochastic=stochastic,
                 log_probs=[
@@ -348,5 +384,5 @@ def sample_images(
         with one_thread(model.device):
             chain = sample_batch(spec, sampler, indices, record=False)
             images = decode_images(model, chain.latents[-1])
-        pairs = [divmod(index, spec.num_images_per_prompt) for index in indices]
+        pairs = [spec.place(index) for index in indices]
         yield [(spec.prompts[prompt], k, image) for (prompt, k), image in zip(pairs, images, strict=True)]

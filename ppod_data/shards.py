@@ -30,6 +30,7 @@ from ppod_data.files import (
     sync,
     temporary_beside,
 )
+from ppod_data.images import image_name
 from ppod_data.ranges import read_again
 from ppod_data.tables import SAMPLES, encode_table, part_name, read_table
 
@@ -55,7 +56,8 @@ class Sample:
     prompt: str
     image_index: int
     seed: int
-    image_png: bytes
+    image_bytes: bytes
+    """An image file: the PNG that was made, or the file that was given."""
     image_pixels_sha256: str
     timesteps: list[int]
     """T scheduler timesteps, the noisiest first."""
@@ -277,8 +279,8 @@ def _member(sample: Sample) -> dict[str, Any]:
 
 def _row(sample: Sample) -> dict[str, Any]:
     return _member(sample) | {
-        "image": {"bytes": sample.image_png, "path": f"{sample.sample_id}.png"},
-        "image_sha256": hashlib.sha256(sample.image_png).hexdigest(),
+        "image": {"bytes": sample.image_bytes, "path": image_name(sample.sample_id, sample.image_bytes)},
+        "image_sha256": hashlib.sha256(sample.image_bytes).hexdigest(),
         "traj_nbytes": len(sample.latents_safetensors),
         "traj_sha256": hashlib.sha256(sample.latents_safetensors).hexdigest(),
     }

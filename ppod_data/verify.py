@@ -180,7 +180,7 @@ def _check_shard(
 
 def _row_problems(spec: GenerationSpec, number: int, row: Mapping[str, Any]) -> Iterator[str]:
     """How a sample's row contradicts the spec or itself."""
-    prompt, k = divmod(number, spec.num_images_per_prompt)
+    prompt, k = spec.place(number)
     expected = {
         "prompt_id": spec.prompt_ids[prompt],
         "prompt": spec.prompts[prompt],

@@ -82,9 +82,10 @@ def _headline(dataset: Dataset, figures: Mapping[str, Any]) -> str:
     spec = dataset.spec
     missing = spec.num_samples - figures["num_samples"] - dataset.num_excluded
     size = f"{spec.width} × {spec.height} pixels"
+    each = f"{'at most ' if spec.is_forward else ''}{spec.num_images_per_prompt:,} images each"
     shown = [
         ("images", f"{figures['num_samples']:,}", f"{missing:,} to be made" if missing else size),
-        ("prompts", f"{len(spec.prompts):,}", f"{spec.num_images_per_prompt:,} images each"),
+        ("prompts", f"{len(spec.prompts):,}", each),
         ("denoising steps", f"{spec.num_inference_steps}", f"stored: {spec.store_steps}"),
         (
             "bytes",

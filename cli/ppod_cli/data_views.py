@@ -124,7 +124,7 @@ def export(
 
     They carry the IPTC digital source type of generated media as XMP; metadata.jsonl beside them makes the folder
     readable for datasets.load_dataset("imagefolder", data_dir=DIR). Run the same command again to go on after an
-    interruption.
+    interruption. Images that were given to the data set are written as they came, with what they say of themselves.
     """
     from ppod_data.dataset import Dataset
     from ppod_data.export import export as export_images
@@ -248,7 +248,8 @@ def _say_info(dataset: "Dataset", figures: Mapping[str, Any]) -> list[str]:
         + (f" with {visible(spec.adapter)}" if spec.adapter else ""),
         f"  chain          {spec.num_inference_steps} steps, ddim_eta {spec.ddim_eta:g}, guidance "
         f"{spec.guidance_scale:g}, {spec.latent_dtype} latents {'x'.join(map(str, spec.latent_shape))}",
-        f"  images         {spec.width}x{spec.height} pixels, seed {spec.seed}",
+        f"  images         {spec.width}x{spec.height} pixels, seed {spec.seed}"
+        + ("; the images were given, their chains are drawn onto them" if spec.is_forward else ""),
         f"  licence        {visible(figures['license'])}",
         f"  fingerprint    {figures['fingerprint']}",
     ]

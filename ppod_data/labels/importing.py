@@ -31,8 +31,8 @@ from ppod_data.tables import LABELS, PAIRS, check_name, table_writer
 
 _BATCH = 16_384
 _FOREIGN = (
-    "none of the images is a sample of this data set: labels on other images need a data set made for these images, "
-    "with trajectories of their own"
+    "none of the images is a sample of this data set: labels on other images need a data set of their own: name a new "
+    "folder, and with --model the model to train"
 )
 
 
