@@ -31,8 +31,8 @@ def label_section(labels: Mapping[str, Mapping[str, Any]]) -> str:
                     curves.append(calibration_chart(reward, title=f"{reward['reward']} and {called}"))
     if not people:
         return ""
-    head = ["labels", "answers", "people", "different pairs", "ties", "same answer of two people"]
-    head += ["Krippendorff's α", "same answer again", "the image shown first wins"]
+    head = ["labels", "answers", "people", "pairs", "ties", "two people agree"]
+    head += ["Krippendorff's α", "same again", "the first image wins"]
     parts = [table(head, people)]
     if rewards:
         head = ["labels", "reward", "pairs with a winner", "reward prefers the winner", "Kendall's τ"]
@@ -88,10 +88,10 @@ def calibration_chart(reward: Mapping[str, Any], *, title: str) -> str:
         for share in (0.0, 0.5, 1.0)
     )
     ideal = f'<line class="ideal" x1="{_x(0.5):.1f}" y1="{_y(0.5):.1f}" x2="{_x(1):.1f}" y2="{_y(1):.1f}"/>'
-    ends = [_text(_x(share), _HEIGHT - _BOTTOM + 14, percent(share), "middle") for share in (0.5, 0.75)]
-    ends.append(_text(_x(1), _HEIGHT - _BOTTOM + 14, percent(1.0), "end"))
-    ends.append(_text(_WIDTH - _RIGHT, _HEIGHT - 3, "predicted from the margin", "end"))
-    note = f"{reward['num_pairs']:,} pairs, temperature {number(reward['temperature'])}; dashed: as predicted"
+    ends = [_text(_x(share), _HEIGHT - _BOTTOM + 16, percent(share), "middle") for share in (0.5, 0.75)]
+    ends.append(_text(_x(1), _HEIGHT - _BOTTOM + 16, percent(1.0), "end"))
+    ends.append(_text(_WIDTH - _RIGHT, _HEIGHT - 3, "people agree, over σ(margin / T)", "end"))
+    note = f"{reward['num_pairs']:,} pairs, T = {number(reward['temperature'])}; dashed: as predicted"
     heading = f"<figcaption>{escape(title)}<small>{escape(note)}</small></figcaption>"
     svg = f'<svg viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="img" aria-label="{escape("calibration of " + title)}">'
     curve = f'<polyline class="curve c0" points="{line}"/>'
