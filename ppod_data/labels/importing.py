@@ -103,7 +103,8 @@ class _Found:
         seen = self.people_seen
         numbers = [seen.setdefault(name, len(seen)) for name in codes.dictionary.to_pylist()]
         places = np.asarray(codes.indices.fill_null(len(numbers)))
-        return np.array([*numbers, -1], np.int64)[places]
+        found: NDArray[np.int64] = np.array([*numbers, -1], np.int64)[places]
+        return found
 
 
 def _at(votes: Votes, here: Any) -> Votes:
