@@ -6,14 +6,13 @@ A pure function of the folder's tables and manifest. The configurations list Par
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 
 from ppod_data.croissant import CROISSANT, croissant_text
 from ppod_data.dataset import Dataset
-from ppod_data.files import atomic_write
+from ppod_data.files import DataPath, atomic_write
 from ppod_data.manifest import UNKNOWN_LICENSE
 from ppod_data.overview import histogram, sparkline
 from ppod_data.prompts import visible
@@ -30,7 +29,7 @@ _SIZES = (
 )
 
 
-def write_card(root: Path) -> None:
+def write_card(root: DataPath) -> None:
     """Write README.md and croissant.json anew from what the data set folder holds now."""
     dataset = Dataset.open(root)
     atomic_write(root / CROISSANT, croissant_text(dataset).encode())

@@ -8,7 +8,7 @@ zeros, and the sha256 of each column's chunks. Any reader of Parquet ignores it.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 KEY = b"ppod_checksums"
@@ -80,18 +80,32 @@ def check_columns(file: BinaryIO, metadata: Any, digests: Sequence[str], names: 
             )
 
 
+def column_ranges(metadata: Any, names: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the bytes of the columns in `names` are: (start, end) of each chunk."""
+    leaves = [metadata.schema.column(i).path.partition(".")[0] for i in range(metadata.num_columns)]
+    columns = [column for column, leaf in enumerate(leaves) if leaf in names]
+    return [piece for column in columns for piece in _chunks(metadata, column)]
+
+
 def _column_digest(file: BinaryIO, metadata: Any, column: int) -> str:
     """The sha256 of the column's chunks, page headers included, of one row group after another."""
     digest = hashlib.sha256()
-    for group in range(metadata.num_row_groups):
-        chunk = metadata.row_group(group).column(column)
-        has_dictionary = chunk.has_dictionary_page and chunk.dictionary_page_offset is not None
-        file.seek(chunk.dictionary_page_offset if has_dictionary else chunk.data_page_offset)
-        left = chunk.total_compressed_size
+    for start, end in _chunks(metadata, column):
+        file.seek(start)
+        left = end - start
         while left > 0 and (piece := file.read(min(left, _PIECE))):
             digest.update(piece)
             left -= len(piece)
     return digest.hexdigest()
+
+
+def _chunks(metadata: Any, column: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of the column's chunk in each row group."""
+    for group in range(metadata.num_row_groups):
+        chunk = metadata.row_group(group).column(column)
+        has_dictionary = chunk.has_dictionary_page and chunk.dictionary_page_offset is not None
+        start = chunk.dictionary_page_offset if has_dictionary else chunk.data_page_offset
+        yield start, start + chunk.total_compressed_size
 
 
 def _read_footer(file: BinaryIO) -> tuple[int, bytes]:

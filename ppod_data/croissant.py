@@ -64,7 +64,9 @@ _CONTEXT = {
 def croissant_text(dataset: Dataset) -> str:
     """The JSON-LD text; the same for the same folder."""
     tables = (
-        [("samples", "samples/*.parquet", SAMPLES)] if any(dataset.root.glob("samples/[!.]*.parquet")) else []
+        [("samples", "samples/*.parquet", SAMPLES)]
+        if any((dataset.root / "samples").glob("[!.]*.parquet"))
+        else []
     )
     tables += [(f"scores-{name}", f"scores/{name}/*.parquet", SCORES) for name in dataset.score_names()]
     tables += [(f"pairs-{name}", f"pairs/{name}.parquet", PAIRS) for name in dataset.pair_names()]

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.exclude import excluded_samples, read_exclusions
+from ppod_data.files import DataPath, data_path, matching
 from ppod_data.manifest import UNKNOWN_LICENSE, create_manifest, read_manifest
 from ppod_data.shards import committed_shards, read_member
 from ppod_data.spec import GenerationSpec
@@ -81,19 +81,19 @@ class Dataset:
     Excluded samples are in nothing that it gives: tables have no rows of them, and pairs with one are left out.
     """
 
-    root: Path
+    root: DataPath
     spec: GenerationSpec
     manifest: Mapping[str, Any]
     """What ppod.json holds."""
 
     @classmethod
-    def open(cls, path: Path | str) -> "Dataset":
-        """The data set in the folder `path`.
+    def open(cls, path: DataPath | str) -> "Dataset":
+        """The data set in the folder `path`, or at a URL such as `s3://bucket/data`.
 
         Raises `ConfigError` where there is none, or one of a newer format; `DamagedError` for an edited or
         cut manifest.
         """
-        root = Path(path)
+        root = data_path(path)
         spec, manifest = read_manifest(root)
         return cls(root=root, spec=spec, manifest=manifest)
 
@@ -297,12 +297,12 @@ class Dataset:
 
     def _read_parts(self, folder: str, name: str, known: Sequence[str], schema: Any) -> Any:
         _check_known(name, folder, known, self.root)
-        paths = sorted((self.root / folder / name).glob("[!.]*.parquet"))
+        paths = matching(self.root / folder / name, "[!.]*.parquet")
         tables = [self._kept(read_table(path, schema), "sample_id") for path in paths]
         return _concatenate(tables, schema, schema.names)
 
 
-def create(path: Path | str, spec: GenerationSpec, license: str = UNKNOWN_LICENSE) -> Dataset:
+def create(path: DataPath | str, spec: GenerationSpec, license: str = UNKNOWN_LICENSE) -> Dataset:
     """Make the data set folder `path` for `spec`, or open it where it is there already.
 
     `license` is an SPDX identifier, or "unknown", which agrees with every licence of an existing folder.
@@ -311,7 +311,7 @@ def create(path: Path | str, spec: GenerationSpec, license: str = UNKNOWN_LICENS
         SpecMismatchError: the folder was made with another spec or licence.
         ConfigError: the folder holds other things than a data set, which the card would overwrite.
     """
-    create_manifest(Path(path), spec, license)
+    create_manifest(data_path(path), spec, license)
     return Dataset.open(path)
 
 
@@ -356,13 +356,13 @@ def _concatenate(tables: Sequence[Any], schema: Any, columns: Sequence[str]) -> 
     return pa.concat_tables(tables)
 
 
-def _folders(folder: Path) -> list[str]:
+def _folders(folder: DataPath) -> list[str]:
     """The names of the folders in `folder` that hold a Parquet part, sorted; none that ppod would not give."""
     names = {path.parent.name for path in folder.glob("[!.]*/[!.]*.parquet")}
     return sorted(name for name in names if is_name(name))
 
 
-def _check_known(name: str, what: str, known: Sequence[str], root: Path) -> None:
+def _check_known(name: str, what: str, known: Sequence[str], root: DataPath) -> None:
     check_name(name, what)
     if name not in known:
         raise ConfigError(

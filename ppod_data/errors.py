@@ -33,6 +33,10 @@ class HubError(PpodError, RuntimeError):
     """The Hugging Face Hub cannot be reached, or refuses."""
 
 
+class StoreError(PpodError, RuntimeError):
+    """A store of data sets cannot be reached, or refuses."""
+
+
 class RewardUnavailableError(PpodError, RuntimeError):
     """A reward model that is served elsewhere does not answer: not the fault of the images in hand."""
 
@@ -43,3 +47,7 @@ class DriftError(PpodError, RuntimeError):
 
 class NonFiniteError(PpodError, RuntimeError):
     """A loss, log-probability or gradient is NaN or infinite."""
+
+
+class WorkersError(PpodError, RuntimeError):
+    """Processes that train together lost each other, or do not hold the same numbers."""

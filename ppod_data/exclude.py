@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import atomic_create, atomic_write, canonical_json, open_file, read_small
+from ppod_data.files import DataPath, atomic_create, canonical_json, open_file, read_small, replace
 from ppod_data.prompts import normalise, prompt_id, unprintable
+from ppod_data.ranges import read_again
 from ppod_data.spec import GenerationSpec
 
 EXCLUSIONS = "exclusions.jsonl"
@@ -37,7 +38,7 @@ class Exclusion:
 
 
 def exclude(
-    root: Path, spec: GenerationSpec, sample_ids: Sequence[str], prompts: Sequence[str], reason: str
+    root: DataPath, spec: GenerationSpec, sample_ids: Sequence[str], prompts: Sequence[str], reason: str
 ) -> int:
     """Add samples, and all samples of prompts, to the list of the data set in `root`; the number of new entries.
 
@@ -55,26 +56,30 @@ def exclude(
     entries += [Exclusion("prompt_id", prompt_id(text), reason) for text in prompts]
     _check_known(root, spec, entries, [normalise(text) for text in prompts])
     while True:
-        with _locked(root / EXCLUSIONS) as there:
+        with _held(root / EXCLUSIONS) as version:
             old = read_exclusions(root)
             known = {(entry.kind, entry.id) for entry in old}
             new = [entry for entry in dict.fromkeys(entries) if (entry.kind, entry.id) not in known]
             if not new:
                 return 0
             data = encode_exclusions([*old, *new])
-            if there:
-                atomic_write(root / EXCLUSIONS, data)
-                return len(new)
+            if version is not None:
+                if replace(root / EXCLUSIONS, data, version):
+                    return len(new)
+                continue
         if atomic_create(root / EXCLUSIONS, data):
             return len(new)
 
 
-def read_exclusions(root: Path) -> list[Exclusion]:
+def read_exclusions(root: DataPath) -> list[Exclusion]:
     """The entries of the list in `root`, in the order they were added; none where there is no list.
 
     Raises `DamagedError` for a list that is not as it was written.
     """
-    path = root / EXCLUSIONS
+    return read_again(root, lambda: _read(root / EXCLUSIONS))
+
+
+def _read(path: DataPath) -> list[Exclusion]:
     try:
         data = read_small(path, _MAX_BYTES)
     except FileNotFoundError:
@@ -122,7 +127,7 @@ def _entry(line: bytes) -> Exclusion:
     return entry
 
 
-def _damaged(path: Path) -> DamagedError:
+def _damaged(path: DataPath) -> DamagedError:
     return DamagedError(
         f"{path}: the list of excluded samples is damaged or was edited by hand: get it again; to add to it use "
         "ppod-data exclude"
@@ -130,7 +135,7 @@ def _damaged(path: Path) -> DamagedError:
 
 
 def _check_known(
-    root: Path, spec: GenerationSpec, entries: Sequence[Exclusion], prompts: Sequence[str]
+    root: DataPath, spec: GenerationSpec, entries: Sequence[Exclusion], prompts: Sequence[str]
 ) -> None:
     if unknown := [prompt for prompt in prompts if prompt not in spec.prompts]:
         raise ConfigError(f"{root}: no prompt {unknown[0]!r} in this data set: write it as ppod.json has it")
@@ -144,16 +149,22 @@ def _check_known(
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Hold the list as it is while the block runs; yields whether there is one."""
+def _held(path: DataPath) -> Iterator[str | None]:
+    """Hold the list as it is while the block runs; yields its version for `replace`, None where there is no list.
+
+    In a store nothing can be held: the version tells there.
+    """
+    if not isinstance(path, Path):
+        yield path.version() if path.exists() else None
+        return
     while True:
         try:
             file = open_file(path)
         except FileNotFoundError:
-            yield False
+            yield None
             return
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if os.path.exists(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                yield True
+                yield ""
                 return

@@ -1,9 +1,10 @@
-"""Local files that appear whole or not at all, and the hashes that name them.
+"""Files that appear whole or not at all, and the hashes that name them: in a local folder, or in a store.
 
-The recipe for every write: a temporary name in the same folder, flush, fsync, rename (or hard link, where an
+The recipe for every local write: a temporary name in the same folder, flush, fsync, rename (or hard link, where an
 existing file must not be replaced), fsync of the folder. A temporary name starts with a dot and has no known
 suffix, so no reader takes what a killed process left behind for data. Its writer holds a lock on it, which ends with
-the process: what is not locked was left behind.
+the process: what is not locked was left behind. In a store (ppod_data.stores) a file is made in a local temporary
+folder and then put.
 """
 
 import contextlib
@@ -16,32 +17,58 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from ppod_data import stores
 from ppod_data.errors import ConfigError, DamagedError, PpodError
+from ppod_data.stores import StorePath
+
+DataPath: TypeAlias = Path | StorePath
+"""A place in a local folder, or in a store."""
 
 _CHUNK = 1 << 20
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_URL_AS_PATH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/")
 _TEMPORARY = re.compile(r"\..+\.tmp-\d+-[0-9a-f]{8}")
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
-def local_path(text: str) -> Path:
-    """The path that `text` names, refusing URLs such as `s3://bucket/data` with `ConfigError`."""
-    url = _URL.match(text)
-    if url:
+def data_path(text: str | DataPath) -> DataPath:
+    """The folder that `text` names, or the place in a store, such as `s3://bucket/data`.
+
+    Raises:
+        ConfigError: a store that is not known, or whose package is missing.
+    """
+    if not isinstance(text, str):
+        return text
+    if (url := _URL.match(text)) is None:
+        return Path(text).expanduser()
+    return Path(text[url.end() :]) if url[1].lower() in ("file", "local") else stores.store_path(text)
+
+
+def local_path(text: str | Path) -> Path:
+    """The local path that `text` names, refusing URLs with `ConfigError`, also as `Path` spells them."""
+    if url := _URL_AS_PATH.match(str(text)):
         raise ConfigError(
-            f"{text}: only local folders are read and written here, not {url.group(1)}://: "
-            "copy the data set with ppod-data pull and push"
+            f"{text}: what is written here is a local file or folder, and not in {url[1]}://: give a path"
         )
     return Path(text).expanduser()
 
 
 @contextlib.contextmanager
-def temporary_beside(path: Path) -> Iterator[Path]:
-    """Yield a new, empty file in `path`'s folder, which is made if needed; it is locked, and removed at the end."""
+def temporary_beside(path: DataPath) -> Iterator[Path]:
+    """Yield a new, empty file in `path`'s folder, which is made if needed; it is locked, and removed at the end.
+
+    Of a path in a store, it is in a local temporary folder.
+    """
+    if not isinstance(path, Path):
+        with tempfile.TemporaryDirectory(prefix="ppod-") as folder:
+            (Path(folder) / path.name).touch()
+            yield Path(folder) / path.name
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -54,13 +81,15 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def is_temporary(path: Path) -> bool:
+def is_temporary(path: DataPath) -> bool:
     """Whether the name is one that `temporary_beside` gives."""
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
-def is_being_written(temporary: Path) -> bool:
+def is_being_written(temporary: DataPath) -> bool:
     """Whether a living process, here or on another machine that shares the folder, may be writing the file."""
+    if not isinstance(temporary, Path):
+        return temporary.age() < stores.LONGEST_WRITE
     try:
         descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -74,11 +103,13 @@ def is_being_written(temporary: Path) -> bool:
     return False
 
 
-def open_file(path: Path) -> io.BufferedReader:
+def open_file(path: DataPath) -> io.BufferedReader:
     """`path` opened for reading, if it is a regular file: a pipe or a device could give bytes without an end.
 
     Raises `DamagedError` for anything else, `OSError` as `open` does.
     """
+    if not isinstance(path, Path):
+        return stores.open_object(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -86,7 +117,22 @@ def open_file(path: Path) -> io.BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def read_small(path: Path, limit: int) -> bytes:
+def read_range(path: DataPath, offset: int, nbytes: int) -> bytearray:
+    """The bytes of a file from `offset` on; none where it does not have them all. `OSError` as `open` does."""
+    data = bytearray()
+    if not 0 <= offset < offset + nbytes:
+        return data
+    if not isinstance(path, Path):
+        return bytearray(stores.read_range(path, offset, offset + nbytes))
+    with open_file(path) as file:
+        if offset + nbytes <= os.fstat(file.fileno()).st_size:  # before memory is asked for
+            data = bytearray(nbytes)
+            file.seek(offset)
+            file.readinto(data)
+    return data
+
+
+def read_small(path: DataPath, limit: int) -> bytes:
     """The bytes of a file that is known to be small. Raises `DamagedError` above `limit` bytes."""
     with open_file(path) as file:
         data = file.read(limit + 1)
@@ -96,7 +142,7 @@ def read_small(path: Path, limit: int) -> bytes:
 
 
 @contextlib.contextmanager
-def atomic_output(path: Path) -> Iterator[Path]:
+def atomic_output(path: DataPath) -> Iterator[Path]:
     """Yield a temporary path to write to; on a normal exit it replaces `path`, on an error it is removed."""
     with temporary_beside(path) as temporary:
         yield temporary
@@ -104,13 +150,13 @@ def atomic_output(path: Path) -> Iterator[Path]:
         publish(temporary, path)
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: DataPath, data: bytes) -> None:
     """Write `data` to `path`, replacing what is there. Readers see the old bytes or the new ones."""
     with atomic_output(path) as temporary:
         temporary.write_bytes(data)
 
 
-def atomic_create(path: Path, data: bytes) -> bool:
+def atomic_create(path: DataPath, data: bytes) -> bool:
     """Write `data` to `path` unless it exists. True: written; False: another file was first."""
     with temporary_beside(path) as temporary:
         temporary.write_bytes(data)
@@ -118,17 +164,32 @@ def atomic_create(path: Path, data: bytes) -> bool:
         return publish_new(temporary, path)
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Rename a finished, synced temporary file to `path`, replacing what is there, durably."""
+def replace(path: DataPath, data: bytes, version: str) -> bool:
+    """Write `data` to `path`. False, in a store, where what is there is not `version` any more."""
+    if not isinstance(path, Path):
+        return stores.put_over(data, path, version)
+    atomic_write(path, data)
+    return True
+
+
+def publish(temporary: Path, path: DataPath) -> None:
+    """Give a finished, synced temporary file the name `path`, replacing what is there, durably."""
+    if not isinstance(path, Path):
+        stores.put(temporary, path)
+        return
     os.replace(temporary, path)
     sync(path.parent)
 
 
-def publish_new(temporary: Path, path: Path) -> bool:
+def publish_new(temporary: Path, path: DataPath) -> bool:
     """Give a finished, synced temporary file its name. False where another file has the name already.
+
+    In a store, True where the name has these bytes: an answer that was lost cannot tell who put them.
 
     Raises `PpodError` on a file system without hard links: renaming would replace another worker's file.
     """
+    if not isinstance(path, Path):
+        return stores.put_new(temporary, path)
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -144,8 +205,62 @@ def publish_new(temporary: Path, path: Path) -> bool:
     return True
 
 
-def sync(path: Path) -> None:
-    """Ask the disk to keep the bytes of the file, or the names in the folder, at `path`."""
+def rename(path: DataPath, target: DataPath) -> None:
+    """Give a small file another name, durably. In a store it has both names for a moment."""
+    if isinstance(path, Path) and isinstance(target, Path):
+        os.replace(path, target)
+        sync(target.parent)
+    else:
+        atomic_write(target, path.read_bytes())
+        path.unlink(missing_ok=True)
+
+
+def in_folder(folder: DataPath) -> list[DataPath]:
+    """What is in a folder, sorted; nothing where there is no such folder."""
+    if not isinstance(folder, Path):
+        return list(folder.iterdir())
+    return [folder / name for name in sorted(os.listdir(folder))] if folder.is_dir() else []
+
+
+def matching(folder: DataPath, pattern: str) -> list[DataPath]:
+    """What `Path.glob` finds in a folder, sorted."""
+    return [*folder.glob(pattern)] if not isinstance(folder, Path) else [*sorted(folder.glob(pattern))]
+
+
+def listing(folder: DataPath) -> dict[str, os.stat_result | stores.Stat]:
+    """Size and time of every file below a folder, by its name as seen from there."""
+    if not isinstance(folder, Path):
+        return {**folder.listing()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat() for path in files}
+
+
+def sizes_under(folder: DataPath) -> dict[str, int]:
+    """The size of every file below a folder, by its name as seen from there."""
+    return {name: found.st_size for name, found in listing(folder).items()}
+
+
+def name_below(folder: DataPath, path: DataPath) -> str:
+    """The name of `path` as seen from `folder`, with slashes."""
+    if isinstance(folder, Path) and isinstance(path, Path):
+        return path.relative_to(folder).as_posix()
+    start, name = f"{folder}/", str(path)
+    assert name.startswith(start), f"{path} is not in {folder}"
+    return name[len(start) :]
+
+
+def version_of(path: DataPath) -> tuple[object, ...]:
+    """Another value when the file is replaced."""
+    if not isinstance(path, Path):
+        return (path.version(),)
+    found = os.stat(path)
+    return found.st_ino, found.st_mtime_ns
+
+
+def sync(path: DataPath) -> None:
+    """Ask the disk to keep the bytes of the file, or the names in the folder, at `path`; a store has done so."""
+    if not isinstance(path, Path):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -153,7 +268,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sha256_file(path: Path) -> str:
+def sha256_file(path: DataPath) -> str:
     """The sha256 of a file's bytes, 64 hex digits, read in pieces of 1 MiB."""
     digest = hashlib.sha256()
     with open_file(path) as file:

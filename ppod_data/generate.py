@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ from ppod_data.diffusion.sampling import Chain, sample_chain
 from ppod_data.diffusion.schedule import Schedule, build_schedule, chain_config
 from ppod_data.environment import environment
 from ppod_data.errors import ConfigError, NonFiniteError
-from ppod_data.files import atomic_write, canonical_json
+from ppod_data.files import DataPath, atomic_write, canonical_json
 from ppod_data.images import encode_png, pixels_sha256
 from ppod_data.noise import standard_normal
 from ppod_data.shards import Sample, ShardWriter, refuse_sealed, shard_committed
@@ -151,7 +150,7 @@ def select_shards(
 
 
 def generate(
-    root: Path,
+    root: DataPath,
     spec: GenerationSpec,
     model: DiffusionModel,
     *,
@@ -291,14 +290,17 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
 
 
 def sample_images(
-    spec: GenerationSpec, model: DiffusionModel
+    spec: GenerationSpec, model: DiffusionModel, batches: range | None = None
 ) -> Iterator[list[tuple[str, int, Image.Image]]]:
-    """Every sample of a spec as (prompt, image_index, image), a batch at a time, recording nothing.
+    """The samples of some batches (None: all) of a spec as (prompt, image_index, image), recording nothing.
 
     Evaluation uses it with `purpose="eval"`, whose noise is never training noise.
     """
     sampler = prepare_sampler(spec, model)
-    for first in range(0, spec.num_samples, spec.batch_size):
+    if batches is None:
+        batches = range(-(-spec.num_samples // spec.batch_size))
+    for batch in batches:
+        first = batch * spec.batch_size
         indices = range(first, min(first + spec.batch_size, spec.num_samples))
         with one_thread(model.device):
             chain = sample_batch(spec, sampler, indices, record=False)

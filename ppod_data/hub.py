@@ -12,7 +12,7 @@ from typing import Any
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, HubError
-from ppod_data.files import atomic_write
+from ppod_data.files import DataPath, atomic_write
 from ppod_data.manifest import MANIFEST
 from ppod_data.shards import SUMS
 from ppod_data.transfer import (
@@ -22,8 +22,8 @@ from ppod_data.transfer import (
     check_own_folder,
     commit_order,
     is_safe_name,
-    local_sums,
     published_names,
+    sealed_sums,
 )
 
 _URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/?")
@@ -79,7 +79,11 @@ def push_to_hub(
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     api = api or HfApi()
-    names, sums = published_names(dataset), local_sums(dataset.root)
+    if not isinstance(dataset.root, Path):
+        raise ConfigError(
+            f"{dataset.root}: only a local folder is pushed to the Hub: ppod-data pull it first"
+        )
+    names, sums = published_names(dataset), sealed_sums(dataset.root)
     sizes = {name: (dataset.root / name).stat().st_size for name in names}
     api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
     try:
@@ -117,7 +121,7 @@ def upload_groups(names: Sequence[str]) -> list[list[str]]:
 @hub_errors("the data set was not copied")
 def pull_from_hub(
     repository: str,
-    root: Path,
+    root: DataPath,
     *,
     revision: str | None = None,
     api: Any = None,
@@ -134,6 +138,8 @@ def pull_from_hub(
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
+    if not isinstance(root, Path):
+        raise ConfigError(f"{root}: the Hub's files go to a local folder: pull there, then ppod-data push")
     api = api or HfApi()
     info = api.dataset_info(repository, revision=revision, files_metadata=True)
     where: dict[str, Any] = {"repo_id": repository, "repo_type": "dataset", "revision": info.sha}
@@ -147,7 +153,7 @@ def pull_from_hub(
     check_own_folder(root, manifest, {name.split("/")[0] for name in names}, repository)
     fresh = not (root / MANIFEST).exists()
     api.snapshot_download(**where, local_dir=root, allow_patterns=names)
-    sums = {one.rfilename: one.lfs.sha256 for one in info.siblings if one.lfs} | local_sums(root)
+    sums = {one.rfilename: one.lfs.sha256 for one in info.siblings if one.lfs} | sealed_sums(root)
     for name in names:
         try:
             check_file(root / name, name, sums, f"{repository}/{name}")

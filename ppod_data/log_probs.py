@@ -9,7 +9,6 @@ Shapes: B trajectories, R stored latents, T steps, C H W latent.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ from ppod_data.dataset import Dataset, Trajectory
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.diffusion.replay import replay_log_prob
 from ppod_data.errors import ConfigError, NonFiniteError
-from ppod_data.files import canonical_json
+from ppod_data.files import DataPath, canonical_json
 from ppod_data.generate import Sampler, prepare_sampler
 from ppod_data.seal import seal_table
 from ppod_data.shards import committed_shards
@@ -166,7 +165,7 @@ def policy_of(table: Any) -> str:
     return str(made_by.get("policy_fingerprint", ""))
 
 
-def _is_made(path: Path, made_by: dict[str, Any]) -> bool:
+def _is_made(path: DataPath, made_by: dict[str, Any]) -> bool:
     """Whether the part is there. Raises ConfigError when it was computed otherwise."""
     if not path.exists():
         return False
@@ -180,7 +179,7 @@ def _is_made(path: Path, made_by: dict[str, Any]) -> bool:
     return True
 
 
-def _write(path: Path, ids: list[str], rows: list[list[float | None]], made_by: dict[str, Any]) -> None:
+def _write(path: DataPath, ids: list[str], rows: list[list[float | None]], made_by: dict[str, Any]) -> None:
     table = pa.table({"sample_id": ids, "log_probs": rows}, schema=LOG_PROBS)
     metadata = {_METADATA: canonical_json(made_by).encode()}
     write_table(path, table.replace_schema_metadata({**table.schema.metadata, **metadata}))

@@ -3,11 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ppod_data.errors import ConfigError, DamagedError, SpecMismatchError
-from ppod_data.files import atomic_create, canonical_json, read_small
+from ppod_data.files import DataPath, atomic_create, canonical_json, in_folder, read_small
 from ppod_data.spec import GenerationSpec, check_same_spec, from_json, to_json
 
 MANIFEST = "ppod.json"
@@ -23,7 +22,7 @@ _LOG_PROBS = {
 }
 
 
-def create_manifest(root: Path, spec: GenerationSpec, license: str) -> None:
+def create_manifest(root: DataPath, spec: GenerationSpec, license: str) -> None:
     """Write the manifest of a new data set, or check that the folder's has the same spec and licence.
 
     Raises:
@@ -34,7 +33,7 @@ def create_manifest(root: Path, spec: GenerationSpec, license: str) -> None:
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{root}: a file is in the way: give the path of a new folder")
     if root.exists() and not (root / MANIFEST).exists():
-        others = sorted(item.name for item in root.iterdir() if not item.name.startswith("."))
+        others = [path.name for path in in_folder(root) if not path.name.startswith(".")]
         if others and not (root / MANIFEST).exists():  # another worker may have made it in between
             raise ConfigError(
                 f"{root}: the folder holds other files ({others[0]}): give a new or an empty folder"
@@ -53,7 +52,7 @@ def create_manifest(root: Path, spec: GenerationSpec, license: str) -> None:
         _check_same(root, spec, license)
 
 
-def read_manifest(root: Path) -> tuple[GenerationSpec, dict[str, Any]]:
+def read_manifest(root: DataPath) -> tuple[GenerationSpec, dict[str, Any]]:
     """The spec and the whole manifest of the data set in `root`.
 
     Raises `ConfigError` where there is no data set, or one of a newer format; `DamagedError` for an edited or
@@ -91,7 +90,7 @@ def _checksum(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(values).encode()).hexdigest()
 
 
-def _check_same(root: Path, spec: GenerationSpec, license: str) -> None:
+def _check_same(root: DataPath, spec: GenerationSpec, license: str) -> None:
     existing, manifest = read_manifest(root)
     try:
         check_same_spec(existing, spec)

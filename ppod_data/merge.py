@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
-from ppod_data.files import atomic_write
+from ppod_data.files import DataPath, atomic_write, data_path
 from ppod_data.spec import GenerationSpec
 
 _FORMAT, _VERSION = "ppod-merge", 1
@@ -29,8 +29,8 @@ _SHARED = (
 )
 
 
-def merge(out: Path, roots: Sequence[Path]) -> list[Dataset]:
-    """Write the file `out` that names the data sets in `roots`, relative to its folder; returns them.
+def merge(out: Path, roots: Sequence[DataPath]) -> list[Dataset]:
+    """Write the file `out` that names the data sets in `roots`, folders relative to its own; returns them.
 
     Raises:
         ConfigError: a part that is no data set, twice the same one, or parts of different samplers.
@@ -38,7 +38,7 @@ def merge(out: Path, roots: Sequence[Path]) -> list[Dataset]:
     if out.is_dir():
         raise ConfigError(f"{out}: a folder is in the way: give the name of a new file, such as {out}.json")
     datasets = [Dataset.open(root) for root in roots]
-    seen: dict[str, Path] = {}
+    seen: dict[str, DataPath] = {}
     for dataset in datasets:
         check_alike(datasets[0].spec, dataset)
         fingerprint = dataset.spec.fingerprint
@@ -49,13 +49,15 @@ def merge(out: Path, roots: Sequence[Path]) -> list[Dataset]:
     value = {
         "format": _FORMAT,
         "version": _VERSION,
-        "parts": [os.path.relpath(root.resolve(), folder) for root in roots],
+        "parts": [
+            os.path.relpath(root.resolve(), folder) if isinstance(root, Path) else str(root) for root in roots
+        ],
     }
     atomic_write(out, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
     return datasets
 
 
-def expand(paths: Sequence[Path]) -> list[Path]:
+def expand(paths: Sequence[DataPath]) -> list[DataPath]:
     """The folders of data sets that `paths` name: themselves, or the parts of a file that `merge` wrote.
 
     Raises:
@@ -78,7 +80,7 @@ def check_alike(spec: GenerationSpec, dataset: Dataset) -> None:
             )
 
 
-def _parts(path: Path) -> list[Path]:
+def _parts(path: DataPath) -> list[DataPath]:
     try:
         value = json.loads(path.read_bytes())
         if not isinstance(value, dict) or value.get("format") != _FORMAT:
@@ -96,4 +98,4 @@ def _parts(path: Path) -> list[Path]:
         raise ConfigError(
             f"{path}: not a file of ppod-data merge ({error}): give the folder of a data set"
         ) from error
-    return [path.parent / part for part in parts]
+    return [data_path(part) if "://" in part else path.parent / part for part in parts]

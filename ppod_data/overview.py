@@ -9,13 +9,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
+from ppod_data.files import DataPath, sizes_under
 from ppod_data.labels.figures import label_figures
 from ppod_data.shards import committed_shards
 
@@ -197,5 +197,5 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None
     return float(np.clip((a @ b) / math.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _size(folder: DataPath) -> int:
+    return sum(sizes_under(folder).values())

@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, NothingToLearnError
-from ppod_data.files import canonical_json
+from ppod_data.files import DataPath, canonical_json
 from ppod_data.noise import generator
 from ppod_data.score import OK
 from ppod_data.seal import seal_file
@@ -332,7 +331,7 @@ def _summarise(scored: _Scored, selections: dict[str, Selection], margins: Seque
     )
 
 
-def _write_once(path: Path, table: Any, options: dict[str, Any]) -> None:
+def _write_once(path: DataPath, table: Any, options: dict[str, Any]) -> None:
     """Write the table unless the same one is there. Raises ConfigError when another one has the name."""
     if not path.exists():
         write_table(path, table)

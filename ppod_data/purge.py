@@ -5,17 +5,15 @@ bytes and its names. The list keeps its entries: they say why samples of the spe
 finished by running it again. A seal is kept up: it is set aside while files change, and written anew at the end.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ppod_data.dataset import Dataset
-from ppod_data.files import sync
+from ppod_data.files import DataPath, matching, name_below, rename
 from ppod_data.seal import (
     FILE_FOLDERS,
     TABLE_FOLDERS,
@@ -67,22 +65,21 @@ def purge(dataset: Dataset, *, on_file: Callable[[str], None] = lambda name: Non
             open_table(path.parent)
         write_table(path, kept)
         rows += table.num_rows - kept.num_rows
-        on_file(path.relative_to(root).as_posix())
+        on_file(name_below(root, path))
     for shard in committed_shards(root):
         part = root / "samples" / part_name(shard)
         ids = read_table(part, SAMPLES, ["sample_id"])["sample_id"].to_pylist()
         if not any(sample_id in excluded for sample_id in ids):
             continue
         if (root / SUMS).exists():
-            os.replace(root / SUMS, root / PURGING)
-            sync(root)
+            rename(root / SUMS, root / PURGING)
         samples += _purge_shard(root, shard, excluded)
         on_file(f"samples/{part.name}")
     _seal_again(dataset, sealed)
     return PurgeSummary(num_samples=samples, num_rows=rows, sealed_again=sealed)
 
 
-def _purge_shard(root: Path, shard: int, excluded: Mapping[str, str]) -> int:
+def _purge_shard(root: DataPath, shard: int, excluded: Mapping[str, str]) -> int:
     """Commit the shard anew without the excluded samples; how many they were."""
     part = root / "samples" / part_name(shard)
     table = read_table(part, SAMPLES)
@@ -97,7 +94,7 @@ def _purge_shard(root: Path, shard: int, excluded: Mapping[str, str]) -> int:
     return removed
 
 
-def _sample(root: Path, row: dict[str, Any]) -> Sample:
+def _sample(root: DataPath, row: dict[str, Any]) -> Sample:
     place = (row["traj_file"], row["traj_offset"], row["traj_nbytes"], row["traj_sha256"])
     latents = bytes(read_member(root, *place, sample_id=row["sample_id"]))
     names = Sample.__dataclass_fields__.keys() - {"image_png", "latents_safetensors"}
@@ -106,10 +103,10 @@ def _sample(root: Path, row: dict[str, Any]) -> Sample:
     )
 
 
-def _tables(root: Path) -> Iterator[tuple[Path, Any, tuple[str, ...]]]:
+def _tables(root: DataPath) -> Iterator[tuple[DataPath, Any, tuple[str, ...]]]:
     """Every part of a table, with its schema and the columns that name samples."""
     for kind, schema in _SCHEMAS.items():
-        for path in sorted((root / kind).glob("[!.]*/[!.]*.parquet")):
+        for path in matching(root / kind, "[!.]*/[!.]*.parquet"):
             yield path, schema, ("sample_id",)
     for path in file_tables(root):
         labels = path.parent.name == "labels"
@@ -126,9 +123,9 @@ def _without(table: Any, excluded: Mapping[str, str], columns: tuple[str, ...]) 
 def _seal_again(dataset: Dataset, sealed: bool) -> None:
     """Remove the old tars, and write the seals that were taken away."""
     root = dataset.root
-    list(remove_leftovers(root))
+    list(remove_leftovers(root, at_once=True))  # no other process writes
     for kind in TABLE_FOLDERS:
-        for folder in sorted((root / kind).glob("[!.]*/")):
+        for folder in matching(root / kind, "[!.]*/"):
             seal_table(folder, dataset.spec)
     for path in file_tables(root):
         seal_file(path)

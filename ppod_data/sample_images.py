@@ -7,8 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ppod_data.checksums import column_ranges
 from ppod_data.dataset import Dataset
 from ppod_data.errors import DamagedError
+from ppod_data.files import DataPath, open_file
+from ppod_data.ranges import fetch
 from ppod_data.tables import part_name
 
 
@@ -28,9 +31,14 @@ def read_images(dataset: Dataset, sample_ids: Sequence[str]) -> Iterator[tuple[s
             yield from _read_rows(path, wanted)
 
 
-def _read_rows(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+def _read_rows(path: DataPath, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with (
+            open_file(path) as raw,
+            pq.ParquetFile(path if isinstance(path, Path) else raw, page_checksum_verification=True) as file,
+        ):
+            if not isinstance(path, Path):
+                fetch(raw, column_ranges(file.metadata, ["sample_id"]))
             names = pa.array(sorted(wanted), pa.string())
             for group in range(file.num_row_groups):  # a purge moves samples to other groups: their ids tell
                 here = pc.is_in(file.read_row_group(group, columns=["sample_id"])["sample_id"], names)

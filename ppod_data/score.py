@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +17,7 @@ from PIL.Image import Image
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import canonical_json
+from ppod_data.files import DataPath, canonical_json, matching
 from ppod_data.images import decode_image, pixels_sha256
 from ppod_data.rewards import RewardModel
 from ppod_data.rewards.each import score_each
@@ -183,7 +182,7 @@ def _decode(samples: pa.Table, row: int) -> tuple[int, str, Image]:
 class _Table:
     """The scores of one reward model, as they grow."""
 
-    folder: Path
+    folder: DataPath
     reward: RewardModel
     any_score: bool
     """Whether the table on disk holds a score already, or will."""
@@ -191,11 +190,11 @@ class _Table:
     num_failed: int = 0
     num_skipped: int = 0
     first_failure: str | None = None
-    held: list[tuple[Path, pa.Table]] = field(default_factory=list)
+    held: list[tuple[DataPath, pa.Table]] = field(default_factory=list)
     """Parts that are written once any image has a score."""
 
     @classmethod
-    def open(cls, folder: Path, reward: RewardModel) -> "_Table":
+    def open(cls, folder: DataPath, reward: RewardModel) -> "_Table":
         """Raises ConfigError for a table of another scorer or revision."""
         return cls(folder, reward, _check_existing(folder, reward))
 
@@ -249,7 +248,7 @@ class _ShardRows:
     """Rows that are to be scored."""
 
     @classmethod
-    def read(cls, samples: pa.Table, part: Path, retry_failed: bool) -> "_ShardRows":
+    def read(cls, samples: pa.Table, part: DataPath, retry_failed: bool) -> "_ShardRows":
         """What the file `part` says of these samples. Raises ConfigError where its scores are of other images."""
         if not part.exists():
             return cls(samples, {}, list(range(len(samples))))
@@ -272,10 +271,10 @@ class _ShardRows:
             self.todo.remove(row)
 
 
-def _check_existing(folder: Path, reward: RewardModel) -> bool:
+def _check_existing(folder: DataPath, reward: RewardModel) -> bool:
     """Whether the table holds a score already. Raises ConfigError for those of another scorer or revision."""
     any_score = False
-    for path in sorted(folder.glob("*.parquet")):
+    for path in matching(folder, "*.parquet"):
         table = read_table(path, SCORES, ["score", "scorer", "revision"])
         ours = {"scorer": reward.name, "revision": reward.revision}
         for column, new in ours.items():
@@ -305,9 +304,9 @@ def _as_table(rows: _ShardRows, reward: RewardModel, batch_size: int, device: st
     return table.replace_schema_metadata({**table.schema.metadata, b"ppod": made_by.encode()})
 
 
-def _statistics(folder: Path) -> dict[str, Any]:
+def _statistics(folder: DataPath) -> dict[str, Any]:
     """Over the rows with a score, of all parts."""
-    parts = [read_table(path, SCORES, ["score"]) for path in sorted(folder.glob("*.parquet"))]
+    parts = [read_table(path, SCORES, ["score"]) for path in matching(folder, "*.parquet")]
     scores = pa.concat_tables(parts)["score"].drop_null() if parts else pa.array([], pa.float64())
     low_high = pc.min_max(scores).as_py()
     return {

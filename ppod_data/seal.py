@@ -6,7 +6,6 @@ pairs has NAME.sha256 beside it. Every seal is a pure function of the files that
 the same time write the same bytes.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,14 +13,20 @@ from pathlib import Path
 
 from ppod_data.errors import ConfigError, DamagedError, PpodError
 from ppod_data.files import (
+    DataPath,
     atomic_write,
+    in_folder,
     is_being_written,
     is_temporary,
+    matching,
+    name_below,
     read_small,
     sha256_file,
     sync,
+    version_of,
 )
 from ppod_data.manifest import MANIFEST, read_manifest
+from ppod_data.ranges import read_again
 from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards, is_sealed
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import SAMPLES, check_table, part_name, read_table
@@ -49,7 +54,7 @@ class SealSummary:
 
 
 def seal(
-    root: Path, *, incomplete: bool = False, on_file: Callable[[str, int], None] = lambda name, size: None
+    root: DataPath, *, incomplete: bool = False, on_file: Callable[[str, int], None] = lambda name, size: None
 ) -> SealSummary:
     """Remove leftovers, check every file of the base, and write its SHA256SUMS; seal tables that lack a seal.
 
@@ -98,14 +103,14 @@ def seal(
     return _summary(sums, total, removed, False, missing)
 
 
-def seal_table(folder: Path, spec: GenerationSpec) -> bool:
+def seal_table(folder: DataPath, spec: GenerationSpec) -> bool:
     """Seal a table of scores or log-probabilities that has all its parts, each of them undamaged.
 
     Where parts are missing, or one does not pass its own checksums, an older seal stays as it is. True: it is sealed.
     """
     names = [part_name(shard) for shard in range(spec.num_shards)]
     while all((folder / name).exists() for name in names):
-        before = [_state(folder / name) for name in names]
+        before = [version_of(folder / name) for name in names]
         try:
             sums = {name: _checked_sha256(folder / name) for name in names}
         except DamagedError:
@@ -113,37 +118,37 @@ def seal_table(folder: Path, spec: GenerationSpec) -> bool:
         path = folder / SUMS
         if not path.exists() or path.read_bytes() != encode_sums(sums):
             write_sums(path, sums)
-        if before == [_state(folder / name) for name in names]:
+        if before == [version_of(folder / name) for name in names]:
             return True
     return False
 
 
-def seal_file(path: Path) -> None:
+def seal_file(path: DataPath) -> None:
     """Write NAME.sha256 beside the table of labels or pairs NAME.parquet."""
     write_sums(file_seal(path), {path.name: _checked_sha256(path)})
 
 
-def file_seal(path: Path) -> Path:
+def file_seal(path: DataPath) -> DataPath:
     """The seal of the table of labels or pairs `path`."""
     return path.with_name(path.name.removesuffix(".parquet") + ".sha256")
 
 
-def file_tables(root: Path) -> list[Path]:
+def file_tables(root: DataPath) -> list[DataPath]:
     """The tables of labels, then those of pairs."""
-    return [path for kind in FILE_FOLDERS for path in sorted((root / kind).glob("[!.]*.parquet"))]
+    return [path for kind in FILE_FOLDERS for path in matching(root / kind, "[!.]*.parquet")]
 
 
-def open_table(folder: Path) -> None:
+def open_table(folder: DataPath) -> None:
     """Take a table's seal away, before one of its parts is replaced."""
     if (folder / SUMS).exists():
         (folder / SUMS).unlink()
         sync(folder)
 
 
-def seal_tables(root: Path, spec: GenerationSpec) -> None:
+def seal_tables(root: DataPath, spec: GenerationSpec) -> None:
     """Seal every complete table that has no seal yet."""
     for kind in TABLE_FOLDERS:
-        for folder in sorted((root / kind).glob("[!.]*/")):
+        for folder in matching(root / kind, "[!.]*/"):
             if not (folder / SUMS).exists():
                 seal_table(folder, spec)
     for path in file_tables(root):
@@ -151,13 +156,13 @@ def seal_tables(root: Path, spec: GenerationSpec) -> None:
             seal_file(path)
 
 
-def base_files(root: Path) -> list[str]:
+def base_files(root: DataPath) -> list[str]:
     """The manifest, the samples' parts and the tars that they name, sorted."""
     parts = [f"samples/{part_name(shard)}" for shard in committed_shards(root)]
     return sorted([MANIFEST, *parts, *(f"trajectories/{name}" for name in named_tars(root))])
 
 
-def named_tars(root: Path) -> set[str]:
+def named_tars(root: DataPath) -> set[str]:
     """The tars that the samples' parts name. Raises DamagedError for a name that ppod never gives."""
     names: set[str] = set()
     for shard in committed_shards(root):
@@ -168,13 +173,13 @@ def named_tars(root: Path) -> set[str]:
     return names
 
 
-def leftovers(root: Path) -> Iterator[Path]:
+def leftovers(root: DataPath) -> Iterator[DataPath]:
     """Temporary files, and tars that no part names: what stopped or slower processes left behind."""
     named = named_tars(root)
     folders = [root, *(root / name for name in (*BASE_FOLDERS, *FILE_FOLDERS, "environment"))]
-    folders += [folder for kind in TABLE_FOLDERS for folder in sorted((root / kind).glob("*/"))]
+    folders += [folder for kind in TABLE_FOLDERS for folder in matching(root / kind, "*/")]
     for folder in folders:
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        for path in in_folder(folder):
             orphan = (
                 folder.name == "trajectories" and TRAJ_FILE.fullmatch(path.name) and path.name not in named
             )
@@ -182,16 +187,20 @@ def leftovers(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def remove_leftovers(root: Path) -> Iterator[str]:
-    """Remove `leftovers` that nobody is writing, giving their names."""
+def remove_leftovers(root: DataPath, *, at_once: bool = False) -> Iterator[str]:
+    """Remove `leftovers` that nobody is writing, giving their names.
+
+    A store has no locks: there, what is younger than a day stays, unless `at_once` says that no other process writes.
+    """
     for path in list(leftovers(root)):
-        if not (is_temporary(path) and is_being_written(path)):
+        in_store = not isinstance(path, Path)
+        if at_once or not ((in_store or is_temporary(path)) and is_being_written(path)):
             path.unlink(missing_ok=True)
             sync(path.parent)
-            yield path.relative_to(root).as_posix()
+            yield name_below(root, path)
 
 
-def read_sums(path: Path) -> dict[str, str]:
+def read_sums(path: DataPath) -> dict[str, str]:
     """The sha256 of each name in a seal. Raises `DamagedError` for a line that ppod never writes."""
     return decode_sums(read_small(path, _MAX_BYTES), str(path))
 
@@ -211,7 +220,7 @@ def decode_sums(data: bytes, path: str) -> dict[str, str]:
     return {match[2]: match[1] for match in matches if match}
 
 
-def write_sums(path: Path, sums: Mapping[str, str]) -> None:
+def write_sums(path: DataPath, sums: Mapping[str, str]) -> None:
     """Write a seal; it appears whole or not at all."""
     atomic_write(path, encode_sums(sums))
 
@@ -221,8 +230,12 @@ def encode_sums(sums: Mapping[str, str]) -> bytes:
     return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
 
 
-def _checked_sha256(path: Path) -> str:
+def _checked_sha256(path: DataPath) -> str:
     """The file's sha256, if the file passes the checks that it carries itself. Raises DamagedError otherwise."""
+    return read_again(path, lambda: _check(path))
+
+
+def _check(path: DataPath) -> str:
     try:
         digest = sha256_file(path)
     except FileNotFoundError as error:
@@ -232,12 +245,6 @@ def _checked_sha256(path: Path) -> str:
     if path.suffix == ".parquet":
         check_table(path)
     return digest
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """Another value when the file is replaced."""
-    found = os.stat(path)
-    return found.st_ino, found.st_mtime_ns
 
 
 def _summary(

@@ -18,7 +18,17 @@ from typing import Any, BinaryIO, Self
 import pyarrow as pa
 
 from ppod_data.errors import ConfigError, DamagedError, NonFiniteError, PpodError
-from ppod_data.files import canonical_json, open_file, publish, publish_new, sync, temporary_beside
+from ppod_data.files import (
+    DataPath,
+    canonical_json,
+    in_folder,
+    publish,
+    publish_new,
+    read_range,
+    sync,
+    temporary_beside,
+)
+from ppod_data.ranges import read_again
 from ppod_data.tables import SAMPLES, encode_table, part_name, read_table
 
 SUMS = "SHA256SUMS"
@@ -63,7 +73,7 @@ class ShardWriter:
     stays in memory is a row and an image a sample. With `replace`, a purge, the new shard takes the old one's place.
     """
 
-    def __init__(self, root: Path, shard: int, *, replace: bool = False) -> None:
+    def __init__(self, root: DataPath, shard: int, *, replace: bool = False) -> None:
         self.committed = False
         """After the block: True where this writer made the shard, False where another was first."""
         self._root = root
@@ -128,7 +138,7 @@ class ShardWriter:
         if not self.committed:
             self._remove_unless_named(tar)
 
-    def _remove_unless_named(self, tar: Path) -> None:
+    def _remove_unless_named(self, tar: DataPath) -> None:
         """Another worker's part is final: a tar that it does not name will never be part of the data set."""
         named = read_table(_part(self._root, self._shard), SAMPLES, ["traj_file"])["traj_file"].to_pylist()
         if tar.name not in named:
@@ -161,12 +171,12 @@ class _HashingFile:
         self._file = None
 
 
-def is_sealed(root: Path) -> bool:
+def is_sealed(root: DataPath) -> bool:
     """Whether the manifest, samples and trajectories of the data set in `root` never change again."""
     return (root / SUMS).exists() or (root / PURGING).exists()
 
 
-def refuse_sealed(root: Path) -> None:
+def refuse_sealed(root: DataPath) -> None:
     """Raise ConfigError where the data set is sealed: no shard may be added."""
     if is_sealed(root):
         raise ConfigError(
@@ -175,20 +185,19 @@ def refuse_sealed(root: Path) -> None:
         )
 
 
-def shard_committed(root: Path, shard: int) -> bool:
+def shard_committed(root: DataPath, shard: int) -> bool:
     """Whether the shard is complete: its Parquet part exists, which is written last."""
     return _part(root, shard).exists()
 
 
-def committed_shards(root: Path) -> list[int]:
+def committed_shards(root: DataPath) -> list[int]:
     """The numbers of the complete shards, ascending."""
-    folder = root / "samples"
-    names = os.listdir(folder) if folder.is_dir() else []
-    return sorted(int(match.group(1)) for name in names if (match := _PART.fullmatch(name)))
+    parts = in_folder(root / "samples")
+    return sorted(int(match.group(1)) for path in parts if (match := _PART.fullmatch(path.name)))
 
 
 def read_member(
-    root: Path, traj_file: str, offset: int, nbytes: int, sha256: str, *, sample_id: str
+    root: DataPath, traj_file: str, offset: int, nbytes: int, sha256: str, *, sample_id: str
 ) -> bytearray:
     """The bytes of one trajectory, read at its offset and checked against its sha256; a tensor can share them.
 
@@ -199,22 +208,23 @@ def read_member(
             f"sample {sample_id} names the trajectory file {traj_file!r}, which ppod never writes"
         )
     path = root / "trajectories" / traj_file
-    data = bytearray()
-    with contextlib.suppress(FileNotFoundError), open_file(path) as file:
-        if 0 <= offset < offset + nbytes <= os.fstat(file.fileno()).st_size:  # before memory is asked for
-            data = bytearray(nbytes)
-            file.seek(offset)
-            file.readinto(data)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        what = "is damaged" if path.exists() else "is missing"
-        raise DamagedError(
-            f"{path}: the file {what}, found at sample {sample_id}: get it again, or remove "
-            f"samples/{part_name(int(traj_file.split('-')[0]))} and run ppod-gen to make this shard again"
-        )
-    return data
+
+    def read() -> bytearray:
+        data = bytearray()
+        with contextlib.suppress(FileNotFoundError):
+            data = read_range(path, offset, nbytes)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            what = "is damaged" if path.exists() else "is missing"
+            raise DamagedError(
+                f"{path}: the file {what}, found at sample {sample_id}: get it again, or remove "
+                f"samples/{part_name(int(traj_file.split('-')[0]))} and run ppod-gen to make this shard again"
+            )
+        return data
+
+    return read_again(path, read)
 
 
-def _part(root: Path, shard: int) -> Path:
+def _part(root: DataPath, shard: int) -> DataPath:
     return root / "samples" / part_name(shard)
 
 

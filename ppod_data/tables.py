@@ -4,19 +4,21 @@ Same rows, same bytes: nothing in a file depends on the time, the host or the pa
 and so do the footer and every column: what is read is verified first. docs/formats.md explains every column.
 """
 
+import io
 import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ppod_data import checksums
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import atomic_output, open_file
+from ppod_data.files import DataPath, atomic_output, open_file
+from ppod_data.ranges import fetch, read_again
 
 _HUGGINGFACE = b"huggingface"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -134,7 +136,7 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def write_table(path: Path, table: Any, row_group_size: int = 10_000) -> None:
+def write_table(path: DataPath, table: Any, row_group_size: int = 10_000) -> None:
     """Write an Arrow table to `path`, replacing what is there; it appears whole or not at all."""
     with atomic_output(path) as temporary:
         encode_table(temporary, table, row_group_size)
@@ -179,7 +181,7 @@ def _leaves(name: str, kind: Any) -> list[str]:
     return [f"{name}.list.element"] if pa.types.is_list(kind) else [name]
 
 
-def read_table(path: Path, schema: Any, columns: Sequence[str] | None = None) -> Any:
+def read_table(path: DataPath, schema: Any, columns: Sequence[str] | None = None) -> Any:
     """The table in `path`: all of the schema's columns, or those asked for in their order; and its metadata.
 
     Only the pages of these columns are read. Raises `ConfigError` for a column that the schema does not have,
@@ -189,9 +191,18 @@ def read_table(path: Path, schema: Any, columns: Sequence[str] | None = None) ->
     names = list(schema.names if columns is None else columns)
     if unknown := [name for name in names if name not in schema.names]:
         raise ConfigError(f"no column {unknown[0]!r} in this table: it has {', '.join(schema.names)}")
+    table = read_again(path, lambda: _read_checked(path, schema, names))
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != checksums.KEY}
+    if columns is not None:
+        metadata.pop(_HUGGINGFACE, None)  # it describes columns that are not here
+    return table.select(names).replace_schema_metadata(metadata)
+
+
+def _read_checked(path: DataPath, schema: Any, names: Sequence[str]) -> Any:
+    """The table; what cannot be read is a DamagedError that names the file."""
     try:
         with open_file(path) as raw:
-            table = _read(path, raw, schema, names)
+            return _read(path, raw, schema, names)
     except MemoryError:
         raise
     except FileNotFoundError as error:
@@ -203,22 +214,22 @@ def read_table(path: Path, schema: Any, columns: Sequence[str] | None = None) ->
         raise DamagedError(
             f"{path}: damaged, {reason}: remove the file and make or get this part again"
         ) from error
-    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != checksums.KEY}
-    if columns is not None:
-        metadata.pop(_HUGGINGFACE, None)  # it describes columns that are not here
-    return table.select(names).replace_schema_metadata(metadata)
 
 
-def check_table(path: Path) -> bool:
+def check_table(path: DataPath) -> bool:
     """Check every byte of a table, decoding nothing. False: it carries no checksums, so nothing could be checked.
 
     Raises `DamagedError` where the bytes are not those that were written.
     """
+    return read_again(path, lambda: _check(path))
+
+
+def _check(path: DataPath) -> bool:
     try:
         with open_file(path) as file:
             digests = checksums.check_footer(file)
             if digests is not None:
-                metadata = pq.read_metadata(path)
+                metadata = pq.read_metadata(path if isinstance(path, Path) else file)
                 checksums.check_columns(file, metadata, digests, metadata.schema.to_arrow_schema().names)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedError(f"{path}: damaged, {error}: make or get this part again") from error
@@ -229,13 +240,15 @@ class _NotOursError(Exception):
     """A Parquet file of other columns, or of a shape that no ppod table has."""
 
 
-def _read(path: Path, raw: BinaryIO, schema: Any, names: Sequence[str]) -> Any:
+def _read(path: DataPath, raw: io.BufferedReader, schema: Any, names: Sequence[str]) -> Any:
     digests = checksums.check_footer(raw)
     size = raw.seek(0, 2)
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(path if isinstance(path, Path) else raw, page_checksum_verification=True) as file:
         _check_columns(schema, names, file.schema_arrow)
         if file.metadata.num_rows > size:  # ids alone take more than a byte a row
             raise _NotOursError(f"{file.metadata.num_rows} rows in {size} bytes")
+        if not isinstance(path, Path):
+            fetch(raw, checksums.column_ranges(file.metadata, names))
         if digests is not None:
             checksums.check_columns(raw, file.metadata, digests, names)
         if not names:

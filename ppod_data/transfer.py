@@ -1,28 +1,41 @@
-"""A whole data set copied to and from a store that fsspec knows (s3://, gs://, a folder, …), checked on the way.
+"""A whole data set copied from one place to another, folders or stores that fsspec knows, checked on the way.
 
 The order is that of the data set's own commits: trajectories before the part that names them, tables after samples,
 and ppod.json, without which a folder is no data set, last. So a copy that stopped half-way is never read as whole; the
-same call goes on with it. Every file arrives under a temporary name, is read back, checked, and only then renamed.
-The store's copy gets a list of all hashes, `.SHA256SUMS`, since page checksums of a table do not cover its headers.
+same call goes on with it. Every file is copied to this machine, checked, and only then gets its name. A store's copy
+gets a list of all hashes, `.SHA256SUMS`, since page checksums of a table do not cover its headers.
 
 A store is a stranger's: only names that ppod writes are taken from it.
 """
 
-import hashlib
+import os
 import re
-import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, PpodError
-from ppod_data.files import atomic_write, publish, sha256_file, sync, temporary_beside
+from ppod_data.files import (
+    DataPath,
+    atomic_write,
+    data_path,
+    in_folder,
+    listing,
+    open_file,
+    publish,
+    sha256_file,
+    sizes_under,
+    sync,
+    temporary_beside,
+)
 from ppod_data.manifest import MANIFEST, read_manifest
-from ppod_data.seal import decode_sums, encode_sums, named_tars, read_sums
+from ppod_data.ranges import read_again
+from ppod_data.seal import encode_sums, named_tars, read_sums
 from ppod_data.shards import SUMS
+from ppod_data.stores import Stat
 from ppod_data.tables import check_table
 
 _STORE_SUMS = ".SHA256SUMS"
@@ -54,66 +67,58 @@ def push(
 
     Raises:
         ConfigError: a store that is not known or installed, or another data set at `url`.
-        DamagedError: a file here is not what it says it is, or the store gives back other bytes than it was given.
+        DamagedError: a file here is not what it says it is.
+        StoreError: the store cannot be reached, or refuses.
     """
-    store, root = _store(url)
-    _check_same_data_set(store, root, dataset, url)
-    names = published_names(dataset)
-    copied, total = 0, 0
-    sealed = local_sums(dataset.root)
-    hashes = {name: sha256_file(dataset.root / name) for name in names}
-    there = {name for name in names if _is_there(store, f"{root}/{name}", dataset.root / name, name, {})}
+    source, target = dataset.root, data_path(url)
+    _check_same_data_set(target, dataset)
+    names, sizes = published_names(dataset), sizes_under(source)
+    sealed = sealed_sums(source)
+    hashes = {name: sha256_file(source / name) for name in names}
+    found = sizes_under(target)
+    there = {name for name in names if _is_there(source, target, name, sizes, found, {})}
     for name in names:  # before anything is copied
-        if name.startswith("samples/") and name not in there and store.exists(f"{root}/{name}"):
+        if name.startswith("samples/") and name in found and name not in there:
             raise ConfigError(
                 f"{url}/{name}: committed with other bytes, by another machine: push to a new place, or pull first"
             )
     for name in names:
-        path = dataset.root / name
         if name == MANIFEST:
-            _put(store, f"{root}/{_STORE_SUMS}", encode_sums(hashes))
+            _write_sums(target / _STORE_SUMS, encode_sums(hashes))
         if name not in there:
-            check_file(path, name, sealed, str(path))
-            _upload(store, path, f"{root}/{name}")
-            copied, total = copied + 1, total + path.stat().st_size
-        on_file(name, path.stat().st_size)
-    return TransferSummary(num_files=len(names), num_copied=copied, nbytes=total)
+            _copy(source / name, target / name, name, sealed, sizes[name])
+        on_file(name, sizes[name])
+    copied = [sizes[name] for name in names if name not in there]
+    return TransferSummary(num_files=len(names), num_copied=len(copied), nbytes=sum(copied))
 
 
 def pull(
-    url: str, root: Path, *, on_file: Callable[[str, int], None] = lambda name, size: None
+    url: str, root: DataPath, *, on_file: Callable[[str, int], None] = lambda name, size: None
 ) -> TransferSummary:
-    """Copy the data set at `url` of a store into the folder `root`, which is made, or is an earlier copy of it.
+    """Copy the data set at `url` of a store into `root`, a folder that is made, or an earlier copy of it.
 
     A file that arrives damaged is removed and fetched once more.
 
     Raises:
         ConfigError: no data set at `url`, or another one in `root`.
         DamagedError: a file is damaged in the store.
+        StoreError: the store cannot be reached, or refuses.
     """
-    store, place = _store(url)
-    manifest = _read_manifest(store, f"{place}/{MANIFEST}", url)
-    found = {_relative(full, place): entry["size"] for full, entry in store.find(place, detail=True).items()}
-    sizes = {name: int(size) for name, size in found.items() if name is not None and is_safe_name(name)}
+    source = data_path(url)
+    manifest = _read_manifest(source, url)
+    entries = listing(source)
+    sizes = {name: entry.st_size for name, entry in entries.items() if is_safe_name(name)}
     names = commit_order(set(sizes) - {MANIFEST})
     check_own_folder(root, manifest, {name.split("/")[0] for name in names}, url)
-    sums: dict[str, str] = {}
-    for name in (_STORE_SUMS, SUMS):
-        if store.exists(f"{place}/{name}"):
-            sums |= decode_sums(store.cat_file(f"{place}/{name}"), f"{url}/{name}")
+    sums = _store_sums(source, entries) | sealed_sums(source)
+    found = sizes_under(root)
     copied, total = 0, 0
     for name in names:
-        if not _is_there(store, f"{place}/{name}", root / name, name, sums):
-            for last_try in (False, True):
-                try:
-                    _download(store, f"{place}/{name}", root / name, name, sums, sizes[name])
-                    break
-                except DamagedError:
-                    if last_try:
-                        raise
+        if not _is_there(source, root, name, sizes, found, sums):
+            _copy(source / name, root / name, name, sums, sizes[name])
             copied, total = copied + 1, total + sizes[name]
         on_file(name, sizes[name])
-    if not (root / MANIFEST).exists():
+    if MANIFEST not in found:
         atomic_write(root / MANIFEST, manifest)
         copied, total = copied + 1, total + len(manifest)
     return TransferSummary(num_files=len(names) + 1, num_copied=copied, nbytes=total)
@@ -123,7 +128,7 @@ def published_names(dataset: Dataset) -> list[str]:
     """The files of the data set in the order of their commits, without tars that no part names."""
     root = dataset.root
     named = {f"trajectories/{name}" for name in named_tars(root)}
-    found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    found = set(sizes_under(root))
     if missing := sorted(named - found):
         raise DamagedError(f"{root / missing[0]}: the file is missing: get it again")
     return commit_order(
@@ -156,7 +161,7 @@ def commit_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=key)
 
 
-def check_file(path: Path, name: str, sums: Mapping[str, str], where: str) -> None:
+def check_file(path: DataPath, name: str, sums: Mapping[str, str], where: str) -> None:
     """Check one file against what is known of it: its SHA256SUMS, the hash in a tar's name, a table's checksums.
 
     `where` is how an error names the file.
@@ -177,38 +182,30 @@ def check_file(path: Path, name: str, sums: Mapping[str, str], where: str) -> No
             raise DamagedError(f"{where}: {reason}: get this file again") from error
 
 
-def local_sums(root: Path) -> dict[str, str]:
+def sealed_sums(root: DataPath) -> dict[str, str]:
     """The hashes in a sealed folder's SHA256SUMS, by relative name; nothing where it is not sealed."""
     file = root / SUMS
     return read_sums(file) if file.exists() else {}
 
 
-def _store(url: str) -> tuple[Any, str]:
-    import fsspec
-
-    try:
-        store, root = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise ConfigError(
-            f"{url}: {error}: install what fsspec needs for this store, or check the URL"
-        ) from error
-    return store, root.rstrip("/")
-
-
-def _relative(full: str, place: str) -> str | None:
-    full, place = full.lstrip("/"), place.lstrip("/")
-    return full[len(place) + 1 :] if full.startswith(f"{place}/") else None
+def _store_sums(root: DataPath, entries: Mapping[str, os.stat_result | Stat]) -> dict[str, str]:
+    """The hashes that a push left; not of files that commands have written there since."""
+    if _STORE_SUMS not in entries:
+        return {}
+    last = entries[_STORE_SUMS].st_mtime
+    sums = read_sums(root / _STORE_SUMS)
+    return {
+        name: digest for name, digest in sums.items() if name in entries and entries[name].st_mtime <= last
+    }
 
 
-def _check_same_data_set(store: Any, root: str, dataset: Dataset, url: str) -> None:
-    store.invalidate_cache()
-    if not store.exists(f"{root}/{MANIFEST}"):
-        return
-    if store.cat_file(f"{root}/{MANIFEST}") != (dataset.root / MANIFEST).read_bytes():
-        raise ConfigError(f"{url}: another data set is there: push to a new place")
+def _check_same_data_set(target: DataPath, dataset: Dataset) -> None:
+    there = target / MANIFEST
+    if there.exists() and there.read_bytes() != (dataset.root / MANIFEST).read_bytes():
+        raise ConfigError(f"{target}: another data set is there: push to a new place")
 
 
-def check_own_folder(root: Path, manifest: bytes, expected: Collection[str], url: str) -> None:
+def check_own_folder(root: DataPath, manifest: bytes, expected: Collection[str], url: str) -> None:
     """Check that `root` is new, or a copy of the same data set; `expected` are the names of its top folder.
 
     Raises:
@@ -220,18 +217,17 @@ def check_own_folder(root: Path, manifest: bytes, expected: Collection[str], url
         if (root / MANIFEST).read_bytes() != manifest:
             raise ConfigError(f"{root}: holds another data set than {url}: give a new folder")
         return
-    others = [path.name for path in root.iterdir()] if root.exists() else []
+    others = [path.name for path in in_folder(root)]
     if strange := sorted(name for name in others if name not in expected and not name.startswith(".")):
         raise ConfigError(
             f"{root}: the folder holds other files ({strange[0]}): give a new or an empty folder"
         )
 
 
-def _read_manifest(store: Any, target: str, url: str) -> bytes:
+def _read_manifest(source: DataPath, url: str) -> bytes:
     """The manifest's bytes, of a data set that this ppod can open."""
-    store.invalidate_cache()
     try:
-        data: bytes = store.cat_file(target)
+        data = (source / MANIFEST).read_bytes()
     except FileNotFoundError as error:
         raise ConfigError(f"{url}: not a ppod data set (no {MANIFEST}): check the URL") from error
     check_manifest(data, url)
@@ -248,63 +244,42 @@ def check_manifest(data: bytes, url: str) -> None:
             raise type(error)(f"{url}: {str(error).removeprefix(f'{folder}/')}") from error
 
 
-def _is_there(store: Any, target: str, path: Path, name: str, sums: Mapping[str, str]) -> bool:
-    """Whether store and folder hold the same file. A tar got its name after its check: name and size tell.
+def _is_there(
+    source: DataPath,
+    target: DataPath,
+    name: str,
+    sizes: Mapping[str, int],
+    found: Mapping[str, int],
+    sums: Mapping[str, str],
+) -> bool:
+    """Whether source and target hold the same file. A tar got its name after its check: name and size tell.
 
-    `sums` are the store's hashes, where it is trusted to hold what it lists.
+    sizes, found: of the files of source and target. sums: the source's hashes, where it is trusted with them.
     """
-    if not path.exists():
-        return False
-    try:
-        size = store.info(target)["size"]
-    except FileNotFoundError:
-        return False
-    if size != path.stat().st_size:
+    if found.get(name) != sizes[name]:
         return False
     if _TAR.fullmatch(name):
         return True
-    if name in sums:
-        return sums[name] == sha256_file(path)
-    with store.open(target, "rb") as file:
-        return _sha256(file) == sha256_file(path)
+    return (sums.get(name) or sha256_file(source / name)) == sha256_file(target / name)
 
 
-def _put(store: Any, target: str, data: bytes) -> None:
-    """A small file, left alone where it is the same."""
-    if not store.exists(target) or store.cat_file(target) != data:
-        store.pipe_file(target, data)
+def _write_sums(path: DataPath, data: bytes) -> None:
+    """Left alone where it is the same."""
+    if not path.exists() or path.read_bytes() != data:
+        atomic_write(path, data)
 
 
-def _upload(store: Any, path: Path, target: str) -> None:
-    folder, name = target.rsplit("/", 1)
-    store.makedirs(folder, exist_ok=True)
-    temporary = f"{folder}/.{name}.tmp-{secrets.token_hex(8)}"
-    try:
-        store.put_file(str(path), temporary)
-        with store.open(temporary, "rb") as file:
-            if _sha256(file) != sha256_file(path):
-                raise DamagedError(f"{target}: the store gave back other bytes than it was given: push again")
-        store.mv(temporary, target)
-    finally:
-        store.invalidate_cache()
-        if store.exists(temporary):
-            store.rm(temporary)
-
-
-def _download(store: Any, target: str, path: Path, name: str, sums: Mapping[str, str], size: int) -> None:
-    with temporary_beside(path) as temporary:
-        with store.open(target, "rb") as source, temporary.open("wb") as file:
-            while piece := source.read(_CHUNK):
-                file.write(piece)
+def _copy(source: DataPath, target: DataPath, name: str, sums: Mapping[str, str], size: int) -> None:
+    def fetch(temporary: Path) -> None:
+        with open_file(source) as file, temporary.open("wb") as out:
+            shutil.copyfileobj(file, out, _CHUNK)
         if temporary.stat().st_size != size:
-            raise DamagedError(f"{target}: {temporary.stat().st_size} bytes arrived, not {size}: pull again")
-        check_file(temporary, name, sums, target)
+            raise DamagedError(
+                f"{source}: {temporary.stat().st_size} bytes arrived, not {size}: run it again"
+            )
+        check_file(temporary, name, sums, str(source))
+
+    with temporary_beside(target) as temporary:
+        read_again(source, lambda: fetch(temporary))
         sync(temporary)
-        publish(temporary, path)
-
-
-def _sha256(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while piece := file.read(_CHUNK):
-        digest.update(piece)
-    return digest.hexdigest()
+        publish(temporary, target)

@@ -9,11 +9,11 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ppod_data.errors import DamagedError
 from ppod_data.exclude import EXCLUSIONS, excluded_samples, read_exclusions
+from ppod_data.files import DataPath, in_folder, matching, name_below
 from ppod_data.manifest import MANIFEST, read_manifest
 from ppod_data.seal import BASE_FOLDERS, TABLE_FOLDERS, file_seal, file_tables, read_sums
 from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards
@@ -69,7 +69,7 @@ class Known:
 
 
 def verify(
-    root: Path,
+    root: DataPath,
     *,
     read_data: float = 0.0,
     chooser: random.Random | None = None,
@@ -120,7 +120,7 @@ def verify(
     return report
 
 
-def _shards(root: Path, spec: GenerationSpec, report: Report) -> list[int]:
+def _shards(root: DataPath, spec: GenerationSpec, report: Report) -> list[int]:
     shards = committed_shards(root)
     for shard in [shard for shard in shards if shard >= spec.num_shards]:
         report.add(DAMAGED, f"samples/{part_name(shard)}", f"the spec has shards 0 to {spec.num_shards - 1}")
@@ -142,7 +142,7 @@ def _choose(shards: Sequence[int], share: float, chooser: random.Random) -> set[
 
 
 def _check_shard(
-    root: Path, spec: GenerationSpec, shard: int, excluded: Mapping[str, str], report: Report
+    root: DataPath, spec: GenerationSpec, shard: int, excluded: Mapping[str, str], report: Report
 ) -> list[dict[str, Any]]:
     """The rows of a samples part, without images; none where they cannot be read or are not the spec's."""
     file = f"samples/{part_name(shard)}"
@@ -202,7 +202,7 @@ def _row_problems(spec: GenerationSpec, number: int, row: Mapping[str, Any]) -> 
 
 
 def _check_tables(
-    root: Path,
+    root: DataPath,
     spec: GenerationSpec,
     shards: Sequence[int],
     known: Mapping[str, Known],
@@ -229,7 +229,7 @@ def _check_tables(
     prompts = {sample_id: one.prompt_id for sample_id, one in known.items()}
     complete = not report.findings
     for path in file_tables(root):
-        file = path.relative_to(root).as_posix()
+        file = name_below(root, path)
         report.tables.append(file.removesuffix(".parquet"))
         check = check_labels if path.parent.name == "labels" else check_pairs
         for sample_id, problem in _caught(root, check(path, prompts)):
@@ -237,14 +237,14 @@ def _check_tables(
             report.add(INCOMPLETE if absent else DAMAGED, file, problem, sample_id)
 
 
-def _caught(root: Path, problems: Iterator[tuple[str | None, str]]) -> Iterator[tuple[str | None, str]]:
+def _caught(root: DataPath, problems: Iterator[tuple[str | None, str]]) -> Iterator[tuple[str | None, str]]:
     try:
         yield from problems
     except DamagedError as error:
         yield None, _plain(root, error)
 
 
-def _check_seals(root: Path, shards: Sequence[int], named: set[str], report: Report, read: bool) -> None:
+def _check_seals(root: DataPath, shards: Sequence[int], named: set[str], report: Report, read: bool) -> None:
     """Every seal names the files that are there; with `read`, their bytes are the sealed ones."""
     report.sealed = (root / SUMS).exists()
     if (root / PURGING).exists():
@@ -254,7 +254,7 @@ def _check_seals(root: Path, shards: Sequence[int], named: set[str], report: Rep
         expected = {MANIFEST, *parts, *(f"trajectories/{tar}" for tar in named)}
         _check_seal(root, root / SUMS, expected, report, read)
     for kind in TABLE_FOLDERS:
-        for path in sorted((root / kind).glob(f"[!.]*/{SUMS}")):
+        for path in matching(root / kind, f"[!.]*/{SUMS}"):
             there = {part.name for part in path.parent.glob("[!.]*.parquet")}
             _check_seal(root, path, there, report, read)
     for path in file_tables(root):
@@ -262,8 +262,8 @@ def _check_seals(root: Path, shards: Sequence[int], named: set[str], report: Rep
             _check_seal(root, file_seal(path), {path.name}, report, read)
 
 
-def _check_seal(root: Path, path: Path, expected: set[str], report: Report, read: bool) -> None:
-    name = path.relative_to(root).as_posix()
+def _check_seal(root: DataPath, path: DataPath, expected: set[str], report: Report, read: bool) -> None:
+    name = name_below(root, path)
     try:
         sums = read_sums(path)
     except DamagedError as error:
@@ -279,14 +279,14 @@ def _check_seal(root: Path, path: Path, expected: set[str], report: Report, read
             path.parent, {f: sums[f] for f in sorted(expected & set(sums))}
         ):
             damaged = path if whole else path.parent / file
-            report.add(DAMAGED, damaged.relative_to(root).as_posix(), problem)
+            report.add(DAMAGED, name_below(root, damaged), problem)
 
 
-def _check_strays(root: Path, named: set[str], report: Report) -> None:
+def _check_strays(root: DataPath, named: set[str], report: Report) -> None:
     """Files that no table names; what damaged parts named is not known, so then tars are left alone."""
     damaged_parts = any(finding.file.startswith("samples/") for finding in report.of(DAMAGED))
     for folder in BASE_FOLDERS:
-        for path in sorted((root / folder).iterdir()) if (root / folder).is_dir() else []:
+        for path in in_folder(root / folder):
             name = f"{folder}/{path.name}"
             if folder == "samples" and _PART.fullmatch(path.name):
                 continue
@@ -297,6 +297,6 @@ def _check_strays(root: Path, named: set[str], report: Report) -> None:
             )
 
 
-def _plain(root: Path, error: DamagedError) -> str:
+def _plain(root: DataPath, error: DamagedError) -> str:
     """The problem without the file's name, which the finding has."""
     return re.sub(rf"^{re.escape(str(root))}/[^:]*: (damaged, )?", "", str(error))

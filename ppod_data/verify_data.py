@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import DamagedError, PpodError
-from ppod_data.files import open_file, sha256_file
+from ppod_data.files import DataPath, open_file, sha256_file
 from ppod_data.images import decode_image, pixels_sha256
 from ppod_data.manifest import read_manifest
 from ppod_data.spec import GenerationSpec
@@ -41,7 +41,7 @@ class _TarError(Exception):
 
 
 def read_shard(
-    root: Path, spec: GenerationSpec, shard: int, rows: Sequence[Mapping[str, Any]]
+    root: DataPath, spec: GenerationSpec, shard: int, rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[Problem]:
     """Problems in the bytes of one shard, whose `rows` (without images) passed the checks of structure."""
     part = f"samples/{part_name(shard)}"
@@ -61,7 +61,7 @@ def read_shard(
         yield from _tar_problems(root, spec, tar, [row for row in rows if row["traj_file"] == tar])
 
 
-def read_sealed(folder: Path, sums: Mapping[str, str]) -> Iterator[tuple[str, str, bool]]:
+def read_sealed(folder: DataPath, sums: Mapping[str, str]) -> Iterator[tuple[str, str, bool]]:
     """(file, problem, whether the file passes its own checks) of each file whose bytes are not the sealed ones."""
     for name, digest in sums.items():
         try:
@@ -74,7 +74,7 @@ def read_sealed(folder: Path, sums: Mapping[str, str]) -> Iterator[tuple[str, st
             yield name, problem, _passes_own_checks(folder / name, found)
 
 
-def _passes_own_checks(path: Path, sha256: str) -> bool:
+def _passes_own_checks(path: DataPath, sha256: str) -> bool:
     """Whether the file proves by itself that it is whole, so that the seal must be wrong."""
     if path.suffix == ".tar":
         return sha256.startswith(path.stem.partition("-")[2])
@@ -103,7 +103,7 @@ def _image_problem(spec: GenerationSpec, row: Mapping[str, Any]) -> str | None:
 
 
 def _tar_problems(
-    root: Path, spec: GenerationSpec, tar: str, rows: Sequence[Mapping[str, Any]]
+    root: DataPath, spec: GenerationSpec, tar: str, rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[Problem]:
     path, file = root / "trajectories" / tar, f"trajectories/{tar}"
     if not path.is_file():

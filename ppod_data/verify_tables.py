@@ -6,16 +6,16 @@ A problem is (sample_id or None, what is wrong).
 import json
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+from ppod_data.files import DataPath
 from ppod_data.tables import LABELS, LOG_PROBS, PAIRS, SCORES, read_table
 
 Problem = tuple[str | None, str]
 
 
 def check_part(
-    path: Path, kind: str, pixels: Mapping[str, str], excluded: Mapping[str, str], num_steps: int
+    path: DataPath, kind: str, pixels: Mapping[str, str], excluded: Mapping[str, str], num_steps: int
 ) -> Iterator[Problem]:
     """Problems of one part of a table of `kind` "scores" or "log_probs".
 
@@ -67,7 +67,7 @@ def _log_prob_problems(table: Any, rows: list[dict[str, Any]], num_steps: int) -
             yield row["sample_id"], "a log-probability is NaN or infinite"
 
 
-def check_pairs(path: Path, prompts: Mapping[str, str]) -> Iterator[Problem]:
+def check_pairs(path: DataPath, prompts: Mapping[str, str]) -> Iterator[Problem]:
     """Problems of a table of pairs; `prompts` has the prompt_id of every sample.
 
     Raises:
@@ -77,7 +77,7 @@ def check_pairs(path: Path, prompts: Mapping[str, str]) -> Iterator[Problem]:
         yield from _two_problems(f"pair {row['pair_id']}", row["chosen_id"], row["rejected_id"], row, prompts)
 
 
-def check_labels(path: Path, prompts: Mapping[str, str]) -> Iterator[Problem]:
+def check_labels(path: DataPath, prompts: Mapping[str, str]) -> Iterator[Problem]:
     """Problems of a table of labels; `prompts` has the prompt_id of every sample.
 
     Raises:

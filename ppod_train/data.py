@@ -9,7 +9,6 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from ppod_data.dataset import Dataset, latent_rows
 from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.errors import ConfigError, NothingToLearnError
-from ppod_data.files import canonical_json
+from ppod_data.files import DataPath, canonical_json
 from ppod_data.merge import check_alike, expand
 from ppod_data.spec import GenerationSpec
 from ppod_train.advantages import Rated
@@ -31,7 +30,7 @@ from ppod_train.reference import reference_log_probs_of
 class DataSource:
     """Where the data of a run are: the arguments of `open_training_data` that a user gives."""
 
-    roots: Sequence[Path]
+    roots: Sequence[DataPath]
     """Folders of data sets, and files of `ppod_data.merge`."""
     pairs: str
     """Table of pairs, a name under pairs/; read by an objective of pairs."""

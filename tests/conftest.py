@@ -1,5 +1,7 @@
 """Settings and fixtures of all tests."""
 
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +13,26 @@ from tests.pipelines import save_tiny_pipeline
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
+    from tests.store_server import Server
 
 torch.set_num_threads(1)
 settings.register_profile("ppod", deadline=None)  # shared machines: no test depends on an absolute time
 settings.load_profile("ppod")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> "Iterator[Server]":
+    """A real S3 server on the loopback; every test takes a place of its own in its bucket."""
+    from tests.store_server import serve
+
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: "Server") -> "tuple[Server, str]":
+    """The server, and a new place in its bucket, as a URL."""
+    return s3_server, f"s3://bucket/{uuid.uuid4().hex}/data"
 
 
 @pytest.fixture(scope="session")

@@ -55,8 +55,20 @@ Device = Annotated[
     ),
 ]
 DatasetFolder = Annotated[
-    str, typer.Argument(metavar="DATASET", help="Folder of the data set.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="Folder of the data set, or its URL: s3://, gs://, az://; hf:// to read.",
+        show_default=False,
+    ),
 ]
+
+
+def local_only(path: Path | None) -> Path | None:
+    """The callback of options that name a local file or folder. Raises ConfigError for a URL."""
+    from ppod_data.files import local_path
+
+    return None if path is None else local_path(path)
 
 
 def new_commands(help: str | None = None, examples: Sequence[str] = ()) -> typer.Typer:
@@ -141,7 +153,9 @@ def _explain_os_error(error: OSError) -> str:
 
 
 def _print_error(message: str) -> None:
-    print("error:", printable(" ".join(message.split())), file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    where = "" if rank == "0" else f"process {printable(rank)}: "
+    print(f"error: {where}{printable(' '.join(message.split()))}", file=sys.stderr)
 
 
 def printable(text: str) -> str:
@@ -150,15 +164,19 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def summary(as_json: bool) -> Iterator[Callable[[Mapping[str, Any], Sequence[Any]], None]]:
+def summary(
+    as_json: bool, *, speaks: bool = True
+) -> Iterator[Callable[[Mapping[str, Any], Sequence[Any]], None]]:
     """Gives the function that prints a command's summary: (the figures for --json, the lines for people).
 
     A line is a text or what rich can print, such as a table. Under --json, whatever libraries print meanwhile goes
-    to stderr, so that stdout holds one JSON object.
+    to stderr, so that stdout holds one JSON object. Of processes that do one thing together, one speaks.
     """
     stdout = sys.stdout
 
     def report(figures: Mapping[str, Any], lines: Sequence[Any]) -> None:
+        if not speaks:
+            return
         if as_json:
             print(json.dumps(figures, allow_nan=False, ensure_ascii=False), file=stdout, flush=True)
             return
@@ -182,9 +200,16 @@ def _print_rich(renderable: Any, stdout: TextIO) -> None:
 def rank_and_world_size() -> tuple[int, int]:
     """RANK and WORLD_SIZE as torchrun and `accelerate launch` set them; (0, 1) without them.
 
+    Says so where `accelerate launch` started one process: on CPUs it does whatever --num_processes is.
+
     Raises:
         ConfigError: values that are no rank of a world.
     """
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "WORLD_SIZE" not in os.environ:
+        print(
+            "note: accelerate launch started one process; for more of them on CPUs use torchrun --nproc-per-node N",
+            file=sys.stderr,
+        )
     rank, world_size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size)):
         raise ConfigError(

@@ -74,9 +74,9 @@ def log_probs(
     same command again to go on after an interruption.
     """
     from ppod_data.dataset import Dataset
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
 
-    opened = Dataset.open(local_path(dataset))
+    opened = Dataset.open(data_path(dataset))
     rank, world_size = rank_and_world_size()
     with summary(as_json) as report:
         dtype = compute_dtype or opened.spec.compute_dtype

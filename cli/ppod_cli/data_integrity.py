@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +23,7 @@ from ppod_cli.progress import progress
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ppod_data.files import DataPath
     from ppod_data.purge import PurgeSummary
     from ppod_data.seal import SealSummary
     from ppod_data.verify import Report
@@ -66,11 +66,11 @@ def seal(
     What stopped processes left behind is removed, and every file is checked first. Scores, log-probabilities
     and pairs may still be added: each table has a seal of its own. README.md and exclusions stay open.
     """
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.seal import seal as seal_dataset
     from ppod_data.shards import committed_shards
 
-    root = local_path(dataset)
+    root = data_path(dataset)
     with summary(as_json) as report:
         with progress(2 * len(committed_shards(root)) + 1, "seal", "files") as shown:
 
@@ -131,10 +131,10 @@ def verify(
     Exit codes: 0 all is fine; 1 a failure of the world; 2 not a data set, or wrong options; 3 damage; 4 nothing
     is damaged, but parts are missing or stopped processes left files; 5 replayed log-probabilities drift.
     """
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.verify import verify as verify_dataset
 
-    root = local_path(dataset)
+    root = data_path(dataset)
     share = 1.0 if read_data else parse_share(read_data_subset)
     with summary(as_json) as report:
         with progress(0, "verify", "shards") as shown:
@@ -169,7 +169,7 @@ def parse_share(text: str | None) -> float:
 
 
 def _replay(
-    root: Path, model: str, revision: str | None, adapter: str | None, device: str, count: int
+    root: "DataPath", model: str, revision: str | None, adapter: str | None, device: str, count: int
 ) -> "Replay":
     from ppod_data.dataset import Dataset
     from ppod_data.verify_model import replay
@@ -261,7 +261,7 @@ def exclude(
     from ppod_data.card import write_card
     from ppod_data.dataset import Dataset
     from ppod_data.exclude import exclude as exclude_samples
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.purge import purge as purge_dataset
 
     asked = bool(sample_ids or prompt)
@@ -269,7 +269,7 @@ def exclude(
         raise ConfigError("nothing to exclude: give sample ids or --prompt, or --purge for what is listed")
     if asked and reason is None:
         raise ConfigError("no reason: give --reason TEXT, for who asks later")
-    root = local_path(dataset)
+    root = data_path(dataset)
     with summary(as_json) as report:
         spec = Dataset.open(root).spec
         added = exclude_samples(root, spec, sample_ids or [], prompt or [], reason or "") if asked else 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ppod_cli.common import Config, DatasetFolder, Debug, Json, amount, summary, usual_reward
+from ppod_cli.common import Config, DatasetFolder, Debug, Json, amount, local_only, summary, usual_reward
 from ppod_cli.progress import progress
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def info(
             help="Also write a page to look at: images, pairs, histograms; one file that needs no network.",
             metavar="FILE",
             dir_okay=False,
+            callback=local_only,
         ),
     ] = None,
     max_images: Annotated[
@@ -73,12 +74,12 @@ def info(
     prompt where both prefer the same one; a score agrees with a pair where it is higher for the chosen image.
     """
     from ppod_data.dataset import Dataset
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.overview import overview
     from ppod_data.spec import to_json
 
     with summary(as_json) as report:
-        opened = Dataset.open(local_path(dataset))
+        opened = Dataset.open(data_path(dataset))
         figures = overview(opened)
         lines = _say_info(opened, figures)
         if html is not None:
@@ -97,17 +98,20 @@ def card(dataset: DatasetFolder, config: Config = None, as_json: Json = False, d
     table by its name: samples, scores-NAME, pairs-NAME.
     """
     from ppod_data.card import write_card
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
 
     with summary(as_json) as report:
-        write_card(local_path(dataset))
+        write_card(data_path(dataset))
         report({"dataset": dataset}, [f"{dataset}/README.md, {dataset}/croissant.json"])
 
 
 def export(
     dataset: DatasetFolder,
     out: Annotated[
-        Path, typer.Option(help="Folder of the images: a new one.", metavar="DIR", file_okay=False)
+        Path,
+        typer.Option(
+            help="Folder of the images: a new one.", metavar="DIR", file_okay=False, callback=local_only
+        ),
     ],
     layout: Annotated[
         Literal["prompt", "flat"], typer.Option(help="A folder for each prompt, or one for all images.")
@@ -124,11 +128,11 @@ def export(
     """
     from ppod_data.dataset import Dataset
     from ppod_data.export import export as export_images
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.shards import committed_shards
 
     with summary(as_json) as report:
-        opened = Dataset.open(local_path(dataset))
+        opened = Dataset.open(data_path(dataset))
         total = sum(len(opened.spec.shard_range(shard)) for shard in committed_shards(opened.root))
         with progress(total, "export", "images") as shown:
             done = export_images(opened, out, layout=layout, on_shard=shown.advance)
@@ -139,9 +143,12 @@ def export(
 
 
 def merge(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="The file to write.", show_default=False, callback=local_only),
+    ],
     datasets: Annotated[
-        list[str], typer.Argument(metavar="DATASET", help="Folders of data sets.", show_default=False)
+        list[str], typer.Argument(metavar="DATASET", help="Folders or URLs of data sets.", show_default=False)
     ],
     config: Config = None,
     as_json: Json = False,
@@ -149,13 +156,13 @@ def merge(
 ) -> None:
     """Name several data sets of one sampler in one small file, which ppod-train offline takes as a DATASET.
 
-    Nothing is copied: the file holds the folders' paths, seen from its own folder.
+    Nothing is copied: the file holds the URLs, and the folders' paths as seen from its own folder.
     """
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.merge import merge as merge_datasets
 
     with summary(as_json) as report:
-        parts = merge_datasets(out, [local_path(dataset) for dataset in datasets])
+        parts = merge_datasets(out, [data_path(dataset) for dataset in datasets])
         count = sum(part.spec.num_samples for part in parts)
         report(
             {"out": str(out), "datasets": datasets, "num_samples": count},
@@ -179,13 +186,13 @@ def push(
     their fsspec package: s3fs, gcsfs, adlfs.
     """
     from ppod_data.dataset import Dataset
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.hub import hub_repository, push_to_hub
     from ppod_data.transfer import published_names
     from ppod_data.transfer import push as push_files
 
     with summary(as_json) as report:
-        opened = Dataset.open(local_path(dataset))
+        opened = Dataset.open(data_path(dataset))
         hub = hub_repository(url)
         with progress(len(published_names(opened)), "push", "files") as shown:
 
@@ -211,12 +218,12 @@ def pull(
 
     Run the same command again to go on after an interruption, or to get what is new.
     """
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.hub import hub_repository, pull_from_hub
     from ppod_data.transfer import pull as pull_files
 
     with summary(as_json) as report:
-        hub, root = hub_repository(url), local_path(dataset)
+        hub, root = hub_repository(url), data_path(dataset)
         done = pull_from_hub(hub[0], root, revision=hub[1]) if hub else pull_files(url, root)
         lines = [_say_transfer(dataset, done), f"next: ppod-data info {dataset}"]
         report({"url": url, "dataset": dataset, **dataclasses.asdict(done)}, lines)

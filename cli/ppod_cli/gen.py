@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +27,7 @@ from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
+    from ppod_data.files import DataPath
     from ppod_data.generate import GenerateSummary
     from ppod_data.spec import GenerationSpec
 
@@ -93,10 +93,10 @@ def gen(
     Run the same command again to go on after an interruption: finished shards are kept. Workers share the
     work under torchrun or accelerate launch, or with --shards, and together make the same bytes as one.
     """
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.prompts import read_prompts
 
-    root = local_path(dataset)
+    root = data_path(dataset)
     texts = read_prompts(prompt or [], prompts)
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
@@ -148,7 +148,7 @@ def parse_shards(text: str | None) -> tuple[int, int] | None:
 
 
 def _generate(
-    root: Path, spec: "GenerationSpec", model: "DiffusionModel", shards: list[int], license: str
+    root: "DataPath", spec: "GenerationSpec", model: "DiffusionModel", shards: list[int], license: str
 ) -> "GenerateSummary":
     from ppod_data.card import write_card
     from ppod_data.generate import generate

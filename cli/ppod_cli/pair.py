@@ -91,7 +91,7 @@ def rank(
     """
     from ppod_data.card import write_card
     from ppod_data.dataset import Dataset
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.pairs import rank as rank_dataset
 
     by = _parse_rewards(reward or ["scenes"])
@@ -99,7 +99,7 @@ def rank(
         raise ConfigError("a weighted sum has no name of its own: give the pairs one with --name NAME")
     table = name if name is not None else str(by)
     with summary(as_json) as report:
-        opened = Dataset.open(local_path(dataset))
+        opened = Dataset.open(data_path(dataset))
         done = rank_dataset(
             opened,
             reward=by,

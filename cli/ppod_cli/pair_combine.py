@@ -61,11 +61,11 @@ def combine(
     """
     from ppod_data.card import write_card
     from ppod_data.dataset import Dataset
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.labels.combine import combine as combine_pairs
 
     with summary(as_json) as report:
-        opened = Dataset.open(local_path(dataset))
+        opened = Dataset.open(data_path(dataset))
         done = combine_pairs(
             opened,
             [_source(text) for text in pairs],

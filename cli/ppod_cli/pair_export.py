@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ppod_cli.common import Config, DatasetFolder, Debug, Json, command, summary
+from ppod_cli.common import Config, DatasetFolder, Debug, Json, command, local_only, summary
 from ppod_cli.progress import progress
 
 _EXAMPLES = (
@@ -31,22 +31,21 @@ def export(
             "label-studio: a folder of tasks to label anew."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="File or folder to make.", metavar="PATH")],
+    out: Annotated[Path, typer.Option(help="File or folder to make.", metavar="PATH", callback=local_only)],
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write a table of pairs, with its images, in a form that other tools read."""
     from ppod_data.dataset import Dataset
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.labels.export import export_pairs
 
     with summary(as_json) as report:
-        opened = Dataset.open(local_path(dataset))
+        opened = Dataset.open(data_path(dataset))
         total = opened.pairs(name).num_rows
-        target = local_path(str(out))
         with progress(total, f"export {name}", "pairs") as shown:
-            done = export_pairs(opened, name=name, format=format, out=target, on_pairs=shown.advance)
+            done = export_pairs(opened, name=name, format=format, out=out, on_pairs=shown.advance)
         lines = [f"{out}: {done.num_pairs:,} pairs of {done.num_images:,} images as {format}"]
         if done.num_hardened:
             lines.append(

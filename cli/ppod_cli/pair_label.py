@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ppod_cli.common import Config, DatasetFolder, Debug, Json, command, summary
+from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
     from ppod_data.labelling.session import Count, Session
@@ -28,6 +30,14 @@ def add_commands(commands: typer.Typer) -> None:
 def label(
     dataset: DatasetFolder,
     name: Annotated[str, typer.Option(help="Name of the labels.", metavar="NAME")] = "people",
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            help="Local folder of the answers, for a data set in a store.",
+            show_default="DATASET/labels/NAME.answers",
+            metavar="DIR",
+        ),
+    ] = None,
     choose: Annotated[
         Literal["random", "small-margin", "disagreement"],
         typer.Option(
@@ -87,15 +97,20 @@ def label(
     the same command again to go on. What was answered becomes labels and pairs with ppod-pair import.
     """
     from ppod_data.dataset import Dataset
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path, local_path
     from ppod_data.labelling.app import label_app
     from ppod_data.labelling.questions import read_questions
     from ppod_data.labelling.session import open_session
+    from ppod_data.tables import check_name
     from ppod_data.web import serve
 
+    check_name(name, "a table of labels")
     token, shown_host = _token(host)
     with summary(as_json) as report:
-        opened = Dataset.open(local_path(dataset))
+        opened = Dataset.open(data_path(dataset))
+        folder = answers or opened.root / "labels" / f"{name}.answers"
+        if not isinstance(folder, Path):
+            raise ConfigError(f"{dataset}: answers are kept in a local folder: give one with --answers DIR")
         questions = read_questions(
             opened,
             size=images_per_question,
@@ -105,8 +120,7 @@ def label(
             rewards=reward or [],
         )
         session = open_session(
-            opened,
-            name,
+            local_path(folder),
             questions,
             answers_per_question=answers_per_question,
             repeat_share=repeat_share,
@@ -117,7 +131,7 @@ def label(
             _serve(lambda ready: serve(app, host, port, ready, max_waiting=1024), shown_host, token, session)
             figures = {"dataset": dataset, "name": name, "answers": str(session.folder)}
             count = session.count()
-            report(figures | dataclasses.asdict(count), _say(dataset, name, count))
+            report(figures | dataclasses.asdict(count), _say(dataset, name, folder, count))
         finally:
             session.close()
 
@@ -157,9 +171,8 @@ def _serve(
         run(on_ready)
 
 
-def _say(dataset: str, name: str, count: "Count") -> list[str]:
-    answers = f"{dataset}/labels/{name}.answers"
-    line = f"{answers}: {count.num_answers:,} answers by {count.num_annotators:,} people"
+def _say(dataset: str, name: str, folder: Path, count: "Count") -> list[str]:
+    line = f"{folder}: {count.num_answers:,} answers by {count.num_annotators:,} people"
     line += f", {count.num_ties:,} of them ties" if count.num_ties else ""
     line += f"; {count.num_skipped:,} skipped" if count.num_skipped else ""
     lines = [line]
@@ -168,5 +181,5 @@ def _say(dataset: str, name: str, count: "Count") -> list[str]:
             f"asked again: {count.num_repeated:,}, answered alike {count.num_repeated_alike / count.num_repeated:.0%}"
         )
     if count.num_answers:
-        lines.append(f"next: ppod-pair import {dataset} {answers} --format ppod-label --name {name}")
+        lines.append(f"next: ppod-pair import {dataset} {folder} --format ppod-label --name {name}")
     return lines

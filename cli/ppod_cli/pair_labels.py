@@ -102,12 +102,12 @@ def import_labels(
     from ppod_cli.progress import progress
     from ppod_data.card import write_card
     from ppod_data.dataset import Dataset
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path, local_path
     from ppod_data.labels.importing import import_labels as import_file
 
     table = name if name is not None else format
     with summary(as_json) as report:
-        opened = Dataset.open(local_path(dataset))
+        opened = Dataset.open(data_path(dataset))
         with progress(0, f"import {table}", "records") as shown:
             read = 0
 
@@ -191,14 +191,14 @@ def agreement(
     """
     from ppod_data.card import write_card
     from ppod_data.dataset import Dataset
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.labels.agreement import people_agreement, reward_agreement
     from ppod_data.labels.bradley_terry import write_scores
     from ppod_data.labels.match import SampleIndex
     from ppod_data.labels.stored import read_scores, read_votes, reward_names
 
     with summary(as_json) as report:
-        opened = Dataset.open(local_path(dataset))
+        opened = Dataset.open(data_path(dataset))
         index = SampleIndex.read(opened)
         votes, annotators, chosen = read_votes(opened, labels, index, dimension)
         people = people_agreement(votes, annotators)

@@ -49,7 +49,7 @@ def score(
     dataset: Annotated[
         str | None,
         typer.Argument(
-            metavar="DATASET", help="Folder of the data set; none with --serve.", show_default=False
+            metavar="DATASET", help="Folder or URL of the data set; none with --serve.", show_default=False
         ),
     ] = None,
     reward: Annotated[
@@ -95,7 +95,7 @@ def score(
     and is never paired. Workers share the shards under torchrun or accelerate launch.
     """
     from ppod_data.dataset import Dataset
-    from ppod_data.files import local_path
+    from ppod_data.files import data_path
     from ppod_data.rewards import check_reward_name, load_reward
 
     if (dataset is None) == (serve is None):
@@ -110,7 +110,7 @@ def score(
     asked = list(dict.fromkeys(check_reward_name(name) for name in reward))
     rank, world_size = rank_and_world_size()
     with summary(as_json) as report:
-        opened = Dataset.open(local_path(dataset))
+        opened = Dataset.open(data_path(dataset))
         place = resolve_device(device)
         rewards: dict[str, RewardModel] = {}
         for text in asked:

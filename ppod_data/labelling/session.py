@@ -6,25 +6,25 @@ that two people are not asked the same thing when one answer is enough; after a 
 
 import fcntl
 import os
+import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
+from ppod_data.files import atomic_create
 from ppod_data.labelling.journal import SKIP, TIE, Answer, Journal
 from ppod_data.labelling.questions import Question
-from ppod_data.labels.importing import annotator_salt, keep_annotator_salt
 from ppod_data.labels.rows import Annotators
 from ppod_data.noise import generator
-from ppod_data.tables import check_name
 
 _REPEAT_AFTER = 5
 """A question comes again after at least so many others."""
 _MAX_NAME = 80
 _SUFFIX = ".jsonl"
+_SALT = ".salt"
 
 
 class StaleError(ConfigError):
@@ -231,9 +231,8 @@ class Session:
         return tuple(question.ids[i] for i in random.permutation(len(question.ids)))
 
 
-def open_session(dataset: Dataset, name: str, questions: Sequence[Question], **options: Any) -> Session:
-    """The session whose journals are in `labels/<name>.answers`; `options` and errors are those of `Session`."""
-    check_name(name, "a table of labels")
-    keep_annotator_salt(dataset, annotator_salt(dataset))
-    people = Annotators(annotator_salt(dataset), name)
-    return Session(dataset.root / "labels" / f"{name}.answers", questions, people, **options)
+def open_session(folder: Path, questions: Sequence[Question], **options: Any) -> Session:
+    """The session whose journals are in `folder`, with the secret that hashes names; else as `Session`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_create(folder / _SALT, secrets.token_bytes(32))
+    return Session(folder, questions, Annotators((folder / _SALT).read_bytes(), "ppod-label"), **options)

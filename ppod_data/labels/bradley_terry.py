@@ -8,7 +8,6 @@ Shapes: K images of one prompt, L labels.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
-from ppod_data.files import canonical_json, sha256_file
+from ppod_data.files import DataPath, canonical_json, sha256_file
 from ppod_data.labels.match import SampleIndex
 from ppod_data.labels.stored import PEOPLE, read_votes
 from ppod_data.labels.votes import Votes
@@ -122,8 +121,8 @@ def write_scores(dataset: Dataset, labels: str, *, name: str, dimension: str | N
 
 
 def _parts(
-    dataset: Dataset, folder: Path, scores: NDArray[np.float64], revision: str
-) -> Iterator[tuple[Path, Any]]:
+    dataset: Dataset, folder: DataPath, scores: NDArray[np.float64], revision: str
+) -> Iterator[tuple[DataPath, Any]]:
     first = 0
     for shard in committed_shards(dataset.root):
         path = dataset.root / "samples" / part_name(shard)

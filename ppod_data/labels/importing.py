@@ -165,7 +165,7 @@ def import_labels(
     labels = dataset.root / "labels" / f"{name}.parquet"
     pairs = dataset.root / "pairs" / f"{name}.parquet"
     rejected = dataset.root / "labels" / f"{name}.rejects.jsonl"
-    salt = annotator_salt(dataset)
+    salt = _salt(dataset)
     options = {
         "format": format,
         "files": {
@@ -197,7 +197,7 @@ def import_labels(
         _refuse(found, path, skip_bad)
         chosen = choose_dimension(sorted(found.by_dimension), dimension)
         summary = _write_pairs(temporary[1], found, chosen, keep_ties, f"labels:{name}", options)
-        keep_annotator_salt(dataset, salt)
+        atomic_create(dataset.root / "labels" / ".salt", salt.hex().encode())
         wanted = [(temporary[0], labels)]
         wanted += [(temporary[1], pairs)] if summary.num_pairs else []
         wanted += [(temporary[2], rejected)] if summary.num_rejected else []
@@ -205,15 +205,10 @@ def import_labels(
     return summary
 
 
-def annotator_salt(dataset: Dataset) -> bytes:
+def _salt(dataset: Dataset) -> bytes:
     """The secret of the data set's annotators, or a new one: a hidden file, and so no part of the data set."""
     path = dataset.root / "labels" / ".salt"
-    return bytes.fromhex(path.read_text()) if path.exists() else secrets.token_bytes(32)
-
-
-def keep_annotator_salt(dataset: Dataset, salt: bytes) -> None:
-    """Keep a new secret; one that is there stays."""
-    atomic_create(dataset.root / "labels" / ".salt", salt.hex().encode())
+    return bytes.fromhex(path.read_bytes().decode()) if path.exists() else secrets.token_bytes(32)
 
 
 def _read(file: Path, format: Format, found: _Found, on_records: Callable[[int], None]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ppod_data.errors import ConfigError
-from ppod_data.files import canonical_json, publish_new, sha256_file, sync
+from ppod_data.files import DataPath, canonical_json, publish_new, sha256_file, sync
 from ppod_data.seal import seal_file
 from ppod_data.tables import table_writer
 
@@ -25,7 +25,7 @@ def write_pieces(path: Path, schema: Any, pieces: Iterator[Any], made: Mapping[s
             writer.write_table(piece.replace_schema_metadata(schema.metadata))
 
 
-def publish_once(wanted: Sequence[tuple[Path, Path]]) -> None:
+def publish_once(wanted: Sequence[tuple[Path, DataPath]]) -> None:
     """Give finished temporary files their names, and tables their seals.
 
     A file that is there already must hold the same bytes. Raises ConfigError otherwise, before any has its name.

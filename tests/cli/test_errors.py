@@ -85,8 +85,8 @@ def test_options_out_of_range(tmp_path: Path, words: list[str], message: str) ->
         ("gen", [], "Missing argument 'DATASET': see ppod-gen --help"),
         (
             "gen",
-            ["s3://bucket/data", "--prompt", "a cat"],
-            "only local folders are read and written here, not s3://",
+            ["https://host/data", "--prompt", "a cat"],
+            "a web server's files cannot be listed",
         ),
         ("score", ["data", "--reward", "scene"], "unknown reward model 'scene': did you mean 'scenes'?"),
         (

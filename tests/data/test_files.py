@@ -13,6 +13,7 @@ from ppod_data.files import (
     atomic_output,
     atomic_write,
     canonical_json,
+    data_path,
     local_path,
     sha256_file,
 )
@@ -93,18 +94,19 @@ def test_a_link_that_was_made_but_reported_as_there_counts_as_made(
 @pytest.mark.parametrize(
     "url", ["s3://bucket/data", "gs://b", "hf://datasets/x/y", "https://host/x", "file:///x"]
 )
-def test_urls_are_refused_by_name(url: str) -> None:
-    with pytest.raises(
-        ConfigError, match=r"only local folders .* not [a-z0-9]+://: copy the data set with ppod-data pull"
-    ) as error:
-        local_path(url)
-    assert url in str(error.value) and f"not {url.split('/')[0]}//:" in str(error.value)
+def test_urls_are_refused_by_name_where_a_local_path_is_meant(url: str) -> None:
+    for text in (url, Path(url)):  # as Path spells it: s3:/bucket/data
+        with pytest.raises(
+            ConfigError, match=r"is a local file or folder.* not in [a-z0-9]+://: give a path"
+        ):
+            local_path(text)
 
 
 def test_local_paths_pass() -> None:
     assert local_path("demo") == Path("demo")
     assert local_path("a:b/c") == Path("a:b/c")
-    assert local_path("~/x") == Path.home() / "x"
+    assert local_path("~/x") == Path.home() / "x" == data_path("~/x")
+    assert data_path("file:///a/b") == Path("/a/b")
 
 
 def test_canonical_json_is_one_text_for_one_value() -> None:

@@ -202,7 +202,9 @@ def test_a_new_process_goes_on_and_two_at_once_are_refused(tmp_path: Path) -> No
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
     dataset = make_dataset(tmp_path / "data")
-    asked = open_session(dataset, "people", read_questions(dataset, size=2, count=50, seed=0))
+    asked = open_session(
+        tmp_path / "data" / "labels" / "people.answers", read_questions(dataset, size=2, count=50, seed=0)
+    )
     yield TestClient(label_app(dataset, asked, title="toy"), base_url="http://127.0.0.1:8080")
     asked.close()
 
@@ -266,7 +268,9 @@ def test_only_images_of_open_questions_are_served(client: TestClient) -> None:
 
 def test_beyond_loopback_the_address_needs_its_token(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data")
-    asked = open_session(dataset, "people", read_questions(dataset, size=2, count=5, seed=0))
+    asked = open_session(
+        tmp_path / "data" / "labels" / "people.answers", read_questions(dataset, size=2, count=5, seed=0)
+    )
     app = label_app(dataset, asked, title="toy", token="secret")
     stranger = TestClient(app, base_url="http://labels.example")
     for path in ("/", "/label.js", "/?token=wrong", "/?token="):

@@ -1,0 +1,212 @@
+"""The commands on s3:// as on a folder: the same bytes, one line for what goes wrong, and other libraries read them."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import webdataset
+from ppod_cli import data, gen, pair, score, train
+from safetensors.numpy import load
+
+from ppod_data.dataset import Dataset
+from ppod_data.stores import store_path
+from tests.cli.conftest import GEN, Made
+from tests.cli.running import Result, call, run
+from tests.data.toy import files
+from tests.store_server import CUT_ANSWER, CUT_UPLOAD, ERROR, SLOW_DOWN, Request, Server
+
+S3 = tuple[Server, str]
+TRAIN = ("--num-train-steps", 2, "--pairs-per-step", 4, "--eval-every", 0)
+
+
+@pytest.fixture(scope="session")
+def remote(made: Made, s3_server: Server) -> str:
+    """The data set of `made`, by the same commands on S3; the first as a process of its own, the others in this one."""
+    url = "s3://bucket/commands/data"
+    done = run("gen", url, "--prompts", "prompts.txt", *GEN, cwd=made.folder)
+    assert done.code == 0, done.stderr
+    assert done.stdout.replace(url, "data").splitlines()[1:] == made.gen.stdout.splitlines()[1:]
+    worked(call(score.app, url, "--json"))
+    paired = worked(call(pair.app, "rank", url, "--strategy", "all"))
+    assert paired.stdout.replace(url, "data") == made.pair.stdout
+    return url
+
+
+def worked(result: Result) -> Result:
+    assert result.code == 0, result.stderr
+    return result
+
+
+def stored(url: str) -> dict[str, bytes]:
+    place = store_path(url)
+    return {name: (place / name).read_bytes() for name in place.listing()}
+
+
+def copied(url: str, made: Made) -> str:
+    """A data set of one's own to change."""
+    worked(call(data.app, "push", made.data, url))
+    return url
+
+
+def test_the_objects_are_the_files(remote: str, made: Made) -> None:
+    assert stored(remote) == files(made.data)
+    again = run("gen", remote, "--prompts", "prompts.txt", *GEN, cwd=made.folder)
+    assert "0 images made" in worked(again).stdout and stored(remote) == files(made.data)
+
+
+def test_training_gives_the_same_policy(remote: str, made: Made, tmp_path: Path) -> None:
+    for place, out in ((remote, "a"), (made.data, "b")):
+        worked(call(train.app, "offline", place, "--out", tmp_path / out, *TRAIN))
+    ours, other = files(tmp_path / "a" / "policy"), files(tmp_path / "b" / "policy")
+    weights = [name for name in ours if name.endswith(".safetensors")]
+    assert weights and all(ours[name] == other[name] for name in weights)
+
+
+def test_info_verify_card_and_exports(remote: str, made: Made, tmp_path: Path) -> None:
+    said = [worked(call(data.app, "info", place, "--json")).stdout for place in (remote, made.data)]
+    assert said[0].replace(remote, str(made.data)) == said[1]
+    assert "all is fine" in worked(call(data.app, "verify", remote, "--read-data")).stdout
+    worked(call(data.app, "verify", remote, "--model", "scenes", "--num-trajectories", 4))
+    worked(call(data.app, "card", remote))
+    worked(call(data.app, "info", remote, "--html", tmp_path / "page.html"))
+    for place, out in ((remote, "a"), (made.data, "b")):
+        worked(call(data.app, "export", place, "--out", tmp_path / out))
+        words = ["--name", "scenes", "--format", "csv", "--out", tmp_path / f"{out}.csv"]
+        worked(call(pair.app, "export", place, *words))
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    worked(call(data.app, "merge", tmp_path / "merged.json", remote))
+    assert json.loads((tmp_path / "merged.json").read_text())["parts"] == [remote]
+    assert stored(remote) == files(made.data)
+
+
+def test_labels_tables_seals_and_exclusions(made: Made, s3: S3, tmp_path: Path) -> None:
+    """The same changes in a folder and in the store, then everything pulled back."""
+    _, url = s3
+    worked(call(data.app, "pull", copied(url, made), tmp_path / "folder"))
+    a, b, *_ = Dataset.open(made.data).spec.shard_sample_ids(0)
+    (tmp_path / "labels.csv").write_text(f"a,b,label\n{a},{b},a\n")
+    for place in (tmp_path / "folder", url):
+        worked(call(data.app, "log-probs", place, "--name", "again"))
+        imported = call(
+            pair.app, "import", place, tmp_path / "labels.csv", "--format", "table", "--name", "people"
+        )
+        worked(imported)
+        worked(call(pair.app, "combine", place, "--pairs", "people", "--pairs", "scenes", "--name", "both"))
+        worked(call(data.app, "seal", place))
+        worked(call(data.app, "exclude", place, b, "--reason", "asked", "--purge"))
+        assert "all is fine" in worked(call(data.app, "verify", place, "--read-data")).stdout
+    there = stored(url)
+    here = files(tmp_path / "folder")
+    for one in (there, here):
+        one.pop("labels/.salt")
+    there.pop(".SHA256SUMS")
+    assert there == here
+    worked(call(data.app, "pull", url, tmp_path / "back"))
+    assert files(tmp_path / "back") == here
+
+
+def test_commands_through_a_failing_network(made: Made, s3: S3) -> None:
+    """A process of its own, with the library's own number of tries, while requests fail by turns."""
+    server, url = s3
+
+    def fault(request: Request, count: int) -> str | None:
+        kinds = [SLOW_DOWN, ERROR, *([CUT_UPLOAD, CUT_ANSWER] if request.method == "PUT" else [])]
+        return kinds[len(request.key) % len(kinds)] if count == 0 else None
+
+    with server.failing(fault) as asked:
+        done = run("gen", url, "--prompts", "prompts.txt", *GEN, cwd=made.folder)
+    assert {SLOW_DOWN, ERROR} < {status for _, status in asked}
+    assert done.code == 0, done.stderr
+    local = {
+        name: data
+        for name, data in files(made.data).items()
+        if name.split("/")[0] in ("samples", "trajectories", "ppod.json")
+    }
+    assert {name: data for name, data in stored(url).items() if name in local} == local
+
+
+def test_a_store_that_does_not_answer_is_one_line(
+    made: Made, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, url = s3
+    monkeypatch.setenv("PPOD_STORE_PATIENCE", "0")
+    copied(url, made)
+    with server.failing(lambda request, count: SLOW_DOWN):
+        failed = call(data.app, "info", url)
+    assert failed.code == 1
+    assert failed.one_error().startswith(f"{url}/ppod.json: the store does not answer as it should")
+
+
+@pytest.mark.parametrize(
+    ("app", "words", "message"),
+    [
+        (gen.app, ["nowhere://x/y", "--prompt", "a"], "check the URL"),
+        (data.app, ["info", "s3://bucket/nothing/here"], "no such folder: make one with ppod-gen"),
+        (data.app, ["verify", "gs://bucket/data"], "pip install 'gcsfs'"),
+        (gen.app, ["s3://no-such-bucket/data", "--prompt", "a cat"], "there is no such bucket"),
+        (train.app, ["offline", "data", "--out", "s3://bucket/run"], "is a local file or folder"),
+        (data.app, ["export", "data", "--out", "s3://bucket/images"], "is a local file or folder"),
+        (data.app, ["merge", "s3://bucket/x.json", "data"], "is a local file or folder"),
+        (
+            data.app,
+            ["push", "s3://bucket/commands/data", "hf://datasets/a/b"],
+            "only a local folder is pushed",
+        ),
+        (data.app, ["pull", "hf://datasets/a/b", "s3://bucket/x"], "the Hub's files go to a local folder"),
+    ],
+)
+def test_places_that_are_none(remote: str, app: Any, words: list[str], message: str) -> None:
+    failed = call(app, *words)
+    assert failed.code == 2
+    assert message in failed.one_error()
+
+
+@pytest.fixture
+def load_dataset(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Of `datasets`, which opens no URL at all, also on the loopback, while HF_HUB_OFFLINE is set."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    return datasets.load_dataset
+
+
+def test_datasets_reads_the_tables(
+    remote: str, made: Made, tmp_path: Path, load_dataset: Callable[..., Any]
+) -> None:
+    for pattern in ("samples/*.parquet", "scores/scenes/*.parquet", "pairs/scenes.parquet"):
+        theirs = load_dataset(
+            "parquet", data_files=f"{remote}/{pattern}", split="train", cache_dir=str(tmp_path)
+        )
+        ours = load_dataset(
+            "parquet", data_files=f"{made.data}/{pattern}", split="train", cache_dir=str(tmp_path)
+        )
+        assert theirs.num_rows > 0 and theirs.features == ours.features
+        assert theirs.to_pandas().equals(ours.to_pandas())
+
+
+def test_tars_are_read_by_datasets_and_webdataset(
+    remote: str, made: Made, tmp_path: Path, load_dataset: Callable[..., Any]
+) -> None:
+    dataset = Dataset.open(remote)
+    ids = {sample for shard in range(3) for sample in dataset.spec.shard_sample_ids(shard)}
+    rows = load_dataset(
+        "webdataset", data_files=f"{remote}/trajectories/*.tar", split="train", cache_dir=str(tmp_path)
+    )
+    assert {row["__key__"] for row in rows} == ids
+
+    def opened(urls: Any) -> Any:
+        for one in urls:
+            with fsspec.open(one["url"], "rb") as file:
+                yield one | {"stream": io.BytesIO(file.read())}
+
+    tars = [str(path) for path in (store_path(remote) / "trajectories").iterdir()]
+    steps = (webdataset.SimpleShardList(tars), opened, webdataset.tariterators.tar_file_expander)
+    members = list(webdataset.DataPipeline(*steps, webdataset.tariterators.group_by_keys))
+    assert {member["__key__"] for member in members} == ids
+    chain = dataset.trajectory(members[0]["__key__"])
+    assert (load(members[0]["safetensors"])["latents"] == chain.latents.numpy()).all()
