@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
 from ppod_data.files import DataPath, sizes_under
+from ppod_data.labels.figures import label_figures
 from ppod_data.shards import committed_shards
 
 BINS = 24
@@ -28,7 +29,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def overview(dataset: Dataset) -> dict[str, Any]:
-    """The figures of a data set. Reads the score and pair tables, and the ids of the samples; no images."""
+    """The figures of a data set. Reads scores, labels, pairs and the ids of samples; no images."""
     shards = committed_shards(dataset.root)
     ids = dataset.samples(["sample_id", "prompt_id"])
     order = {sample_id: row for row, sample_id in enumerate(ids["sample_id"].to_pylist())}
@@ -42,7 +43,7 @@ def overview(dataset: Dataset) -> dict[str, Any]:
         "missing_shards": dataset.missing_shards(),
         "bytes": {folder: _size(dataset.root / folder) for folder in _FOLDERS},
         "scores": {name: _score_figures(dataset, name, column) for name, column in values.items()},
-        "labels": {name: dataset.labels(name, ["label"]).num_rows for name in dataset.label_names()},
+        "labels": label_figures(dataset),
         "pairs": {name: _pair_figures(dataset, name, order, values) for name in dataset.pair_names()},
         "agreement": [
             {"a": a, "b": b, **agreement(values[a], values[b], prompts)} for a, b in combinations(values, 2)

@@ -22,6 +22,7 @@ from ppod_data.errors import DamagedError
 from ppod_data.files import atomic_write
 from ppod_data.histograms import histogram_chart
 from ppod_data.images import decode_image
+from ppod_data.label_views import label_section
 from ppod_data.overview import aligned_scores, overview
 from ppod_data.page import document, embedded, table
 from ppod_data.prompts import visible
@@ -58,6 +59,7 @@ def write_viewer(dataset: Dataset, out: Path, *, max_images: int = MAX_IMAGES) -
     body = [
         _headline(dataset, figures),
         _titled("Scores", _scores(figures)),
+        _titled("People", label_section(figures["labels"])),
         _titled("Samples", _samples(dataset, samples, scores, chosen)),
         _titled("Prompts", _prompts(samples, scores)),
         _titled("Settings", table(["option", "value"], [list(item) for item in settings(dataset).items()])),

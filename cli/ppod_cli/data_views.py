@@ -262,8 +262,8 @@ def _say_info(dataset: "Dataset", figures: Mapping[str, Any]) -> list[str]:
                 f"  {one['a']} and {one['b']}: {one['same_order']:.0%} agree of {one['compared']:,} comparisons"
                 + (f", rank correlation {one['spearman']:.2f}" if one["spearman"] is not None else "")
             )
-    for name, rows in figures["labels"].items():
-        lines.append(f"  labels {name}: {rows:,} by people")
+    for name, one in figures["labels"].items():
+        lines += _say_labels(name, one)
     for name, one in figures["pairs"].items():
         by = (
             " " + visible(f"by {one['reward']}, {one['strategy']}")
@@ -294,6 +294,19 @@ def _say_scores(name: str, one: Mapping[str, Any]) -> list[str]:
             f"    {fixed(shape['edges'][0])} |{sparkline(shape['counts'])}| {fixed(shape['edges'][-1])}"
         )
     return lines
+
+
+def _say_labels(name: str, one: Mapping[str, Any]) -> list[str]:
+    from ppod_cli.pair_labels import say_agreement
+    from ppod_data.prompts import visible
+
+    if "problem" in one:
+        return [f"  labels {name}: {one['rows']:,} by people; {visible(one['problem'])}"]
+    return [
+        f"  {line}"
+        for dimension, found in one["dimensions"].items()
+        for line in say_agreement(f"labels {name}", visible(dimension), found["people"], found["rewards"])
+    ]
 
 
 def _say_agreement(agrees_with: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """`ppod-pair import` and `ppod-pair agreement`: people's labels."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,7 +28,6 @@ from ppod_cli.pair_foreign import (
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ppod_data.labels.agreement import PeopleAgreement, RewardAgreement
     from ppod_data.labels.importing import ImportSummary
 
 _IMPORT_EXAMPLES = (
@@ -272,7 +271,9 @@ def agreement(
             "rewards": [dataclasses.asdict(one) for one in rewards],
             "scores": dataclasses.asdict(written) if written else None,
         }
-        lines = _say_agreement(f"{dataset}/labels/{labels}.parquet", chosen, people, rewards)
+        lines = say_agreement(
+            f"{dataset}/labels/{labels}.parquet", chosen, figures["people"], figures["rewards"]
+        )
         if written:
             lines.append(
                 f"{dataset}/scores/{written.name}: {written.num_scored:,} images scored by people, "
@@ -282,37 +283,40 @@ def agreement(
         report(figures, lines)
 
 
-def _say_agreement(
-    where: str, dimension: str, people: "PeopleAgreement", rewards: Sequence["RewardAgreement"]
+def say_agreement(
+    where: str, dimension: str, people: Mapping[str, Any], rewards: Sequence[Mapping[str, Any]]
 ) -> list[str]:
+    """Lines about a PeopleAgreement and some RewardAgreements, given as plain values."""
+
     def plain(value: float | None) -> str:
         return "unknown" if value is None else f"{value:.3f}"
 
     lines = [
-        f"{where}: {people.num_labels:,} labels of {people.num_units:,} pairs by {people.num_annotators:,} "
-        f"people on {dimension}; ties {people.tie_rate:.1%}"
+        f"{where}: {people['num_labels']:,} labels of {people['num_units']:,} pairs by "
+        f"{people['num_annotators']:,} people on {dimension}; ties {people['tie_rate']:.1%}"
     ]
-    if people.num_units_repeated:
+    if people["num_units_repeated"]:
         lines.append(
-            f"  between people: raw {plain(people.raw)}, Fleiss' kappa {plain(people.fleiss_kappa)}, "
-            f"Krippendorff's alpha {plain(people.krippendorff_alpha)} ({people.num_units_repeated:,} pairs "
-            "with several answers)"
+            f"  between people: raw {plain(people['raw'])}, Fleiss' kappa {plain(people['fleiss_kappa'])}, "
+            f"Krippendorff's alpha {plain(people['krippendorff_alpha'])} "
+            f"({people['num_units_repeated']:,} pairs with several answers)"
         )
     else:
         lines.append("  between people: unknown, no pair has two answers")
-    if people.self_agreement is not None:
-        lines.append(f"  the same person again: {people.self_agreement:.3f}")
-    if people.first_preferred:
-        side = people.first_preferred
-        lines.append(f"  first image preferred: {side.share:.3f} ({side.low:.3f} to {side.high:.3f})")
-    for one in rewards:
-        if one.accuracy is None:
-            lines.append(f"  {one.reward}: no pair with a winner and two different scores")
-            continue
-        right = one.accuracy
-        fitted = f", temperature {one.temperature:.3g}" if one.temperature else ""
+    if people["self_agreement"] is not None:
+        lines.append(f"  the same person again: {people['self_agreement']:.3f}")
+    if side := people["first_preferred"]:
         lines.append(
-            f"  {one.reward}: accuracy {right.share:.3f} ({right.low:.3f} to {right.high:.3f}) on "
-            f"{right.count:,} pairs, Kendall's tau {plain(one.kendall_tau)}{fitted}"
+            f"  first image preferred: {side['share']:.3f} ({side['low']:.3f} to {side['high']:.3f})"
+        )
+    for one in rewards:
+        if one["accuracy"] is None:
+            lines.append(f"  {one['reward']}: no pair with a winner and two different scores")
+            continue
+        right = one["accuracy"]
+        fitted = f", temperature {one['temperature']:.3g}" if one["temperature"] else ""
+        lines.append(
+            f"  {one['reward']}: accuracy {right['share']:.3f} ({right['low']:.3f} to {right['high']:.3f}) on "
+            f"{right['count']:,} pairs, Kendall's tau {plain(one['kendall_tau'])}{fitted}"
         )
     return lines
