@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.exclude import excluded_samples, read_exclusions
 from ppod_data.manifest import UNKNOWN_LICENSE, create_manifest, read_manifest
-from ppod_data.shards import committed_shards, read_member
+from ppod_data.shards import committed_shards, parts_in, read_member
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import (
     LABELS,
@@ -123,12 +123,27 @@ class Dataset:
 
     def iter_samples(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
         """The samples' Arrow table of one committed shard after another."""
-        for shard in committed_shards(self.root):
-            yield self._read_part(shard, columns)
+        for shard in self.shards():
+            yield self.sample_part(shard, columns)
+
+    def shards(self) -> list[int]:
+        """The committed shards as they are now, ascending: one listing of a folder."""
+        return committed_shards(self.root)
 
     def scores(self, name: str) -> Any:
         """An Arrow table with a row a scored sample; its metadata is that of the first part."""
         return self._read_parts("scores", name, self.score_names(), SCORES)
+
+    def score_parts(self, name: str) -> list[int]:
+        """The shards of which a score table has a part, ascending. Raises ConfigError for an unknown table."""
+        _check_known(name, "scores", self.score_names(), self.root)
+        return parts_in(self.root / "scores" / name)
+
+    def score_part(self, name: str, shard: int, columns: Sequence[str] | None = None) -> Any:
+        """The part of a score table that is of one shard; all columns, or `columns`, sample_id among them."""
+        return self._kept(
+            read_table(self.root / "scores" / name / part_name(shard), SCORES, columns), "sample_id"
+        )
 
     def log_probs(self, name: str) -> Any:
         """An Arrow table with the log-probabilities that another policy, `name`, gives the stored steps."""
@@ -239,7 +254,7 @@ class Dataset:
         """The rows of some samples in the order asked for, read shard by shard."""
         parts = []
         for shard, wanted in sorted(self._by_shard(sample_ids).items()):
-            table = self._read_part(shard, columns)
+            table = self.sample_part(shard, columns)
             table = table.filter(pc.is_in(table["sample_id"], pa.array(sorted(wanted), pa.string())))
             if table.num_rows != len(wanted):
                 path = self.root / "samples" / part_name(shard)
@@ -269,7 +284,8 @@ class Dataset:
             by_shard.setdefault(shard, set()).add(sample_id)
         return by_shard
 
-    def _read_part(self, shard: int, columns: Sequence[str] | None) -> Any:
+    def sample_part(self, shard: int, columns: Sequence[str] | None = None) -> Any:
+        """The samples' Arrow table of one committed shard; all columns, or `columns`."""
         path = self.root / "samples" / part_name(shard)
         expected = len(self.spec.shard_range(shard))
         excluded = self._num_excluded(shard)

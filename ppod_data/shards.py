@@ -182,7 +182,11 @@ def shard_committed(root: Path, shard: int) -> bool:
 
 def committed_shards(root: Path) -> list[int]:
     """The numbers of the complete shards, ascending."""
-    folder = root / "samples"
+    return parts_in(root / "samples")
+
+
+def parts_in(folder: Path) -> list[int]:
+    """The shards of which a table's folder has a part, ascending: one listing, and no file is asked for."""
     names = os.listdir(folder) if folder.is_dir() else []
     return sorted(int(match.group(1)) for name in names if (match := _PART.fullmatch(name)))
 
