@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ppod_data import checksums
-from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.errors import ConfigError, DamagedError, PpodError
 from ppod_data.files import atomic_output, open_file
 
 _HUGGINGFACE = b"huggingface"
@@ -189,10 +189,36 @@ def read_table(path: Path, schema: Any, columns: Sequence[str] | None = None) ->
     names = list(schema.names if columns is None else columns)
     if unknown := [name for name in names if name not in schema.names]:
         raise ConfigError(f"no column {unknown[0]!r} in this table: it has {', '.join(schema.names)}")
+    with _naming_the_file(path), open_file(path) as raw, _checked(path, raw, schema, names) as (file, size):
+        if names:
+            empty = pa.schema([file.schema_arrow.field(name) for name in names]).empty_table()
+            batches = list(_batches(file, names, size))
+            table = pa.Table.from_batches(batches) if batches else empty
+        else:
+            table = file.read(columns=[])
+        found = file.schema_arrow.metadata or {}
+    metadata = {key: value for key, value in found.items() if key != checksums.KEY}
+    if columns is not None:
+        metadata.pop(_HUGGINGFACE, None)  # it describes columns that are not here
+    return table.select(names).replace_schema_metadata(metadata)
+
+
+def iter_table(path: Path, schema: Any, columns: Sequence[str]) -> Iterator[Any]:
+    """The same columns as tables of some rows each, for what does not need all rows at once; checked before the first.
+
+    Errors as of `read_table`.
+    """
+    with _naming_the_file(path), open_file(path) as raw, _checked(path, raw, schema, columns) as (file, size):
+        for batch in _batches(file, columns, size):
+            yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def _naming_the_file(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a table is read into a DamagedError that names it."""
     try:
-        with open_file(path) as raw:
-            table = _read(path, raw, schema, names)
-    except MemoryError:
+        yield
+    except (MemoryError, PpodError):
         raise
     except FileNotFoundError as error:
         raise DamagedError(f"{path}: the file is missing: get this part again") from error
@@ -203,10 +229,6 @@ def read_table(path: Path, schema: Any, columns: Sequence[str] | None = None) ->
         raise DamagedError(
             f"{path}: damaged, {reason}: remove the file and make or get this part again"
         ) from error
-    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != checksums.KEY}
-    if columns is not None:
-        metadata.pop(_HUGGINGFACE, None)  # it describes columns that are not here
-    return table.select(names).replace_schema_metadata(metadata)
 
 
 def check_table(path: Path) -> bool:
@@ -229,7 +251,9 @@ class _NotOursError(Exception):
     """A Parquet file of other columns, or of a shape that no ppod table has."""
 
 
-def _read(path: Path, raw: BinaryIO, schema: Any, names: Sequence[str]) -> Any:
+@contextmanager
+def _checked(path: Path, raw: BinaryIO, schema: Any, names: Sequence[str]) -> Iterator[tuple[Any, int]]:
+    """The Parquet file, its bytes of these columns checked, and its size."""
     digests = checksums.check_footer(raw)
     size = raw.seek(0, 2)
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -238,17 +262,17 @@ def _read(path: Path, raw: BinaryIO, schema: Any, names: Sequence[str]) -> Any:
             raise _NotOursError(f"{file.metadata.num_rows} rows in {size} bytes")
         if digests is not None:
             checksums.check_columns(raw, file.metadata, digests, names)
-        if not names:
-            return file.read(columns=[])
-        batches, held = [], 0
-        for batch in file.iter_batches(_BATCH_ROWS, columns=list(names)):
-            held += batch.nbytes
-            if held > _FREE_BYTES + _MAX_EXPANSION * size:
-                raise _NotOursError(f"more than {held >> 20} MiB of values in {size} bytes")
-            batches.append(batch)
-        empty = pa.schema([file.schema_arrow.field(name) for name in names]).empty_table()
-        table = pa.Table.from_batches(batches) if batches else empty
-        return table.replace_schema_metadata(file.schema_arrow.metadata)
+        yield file, size
+
+
+def _batches(file: Any, names: Sequence[str], size: int) -> Iterator[Any]:
+    """The columns in pieces; refuses values that the file's size does not explain before they fill the memory."""
+    held = 0
+    for batch in file.iter_batches(_BATCH_ROWS, columns=list(names)):
+        held += batch.nbytes
+        if held > _FREE_BYTES + _MAX_EXPANSION * size:
+            raise _NotOursError(f"more than {held >> 20} MiB of values in {size} bytes")
+        yield batch
 
 
 def _check_columns(schema: Any, names: Sequence[str], found: Any) -> None:
