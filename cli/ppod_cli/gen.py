@@ -22,7 +22,7 @@ from ppod_cli.common import (
     summary,
     usual_reward,
 )
-from ppod_cli.plans import say_generation
+from ppod_cli.plans import say_generation, say_many_files
 from ppod_cli.progress import clock, progress
 from ppod_data.errors import ConfigError
 
@@ -155,6 +155,8 @@ def _generate(
 
     sizes = {shard: len(spec.shard_range(shard)) for shard in shards}
     with progress(sum(sizes.values()), "gen", "images") as shown:
+        for line in say_many_files(spec):
+            shown.say(line)
 
         def on_shard(shard: int, made: bool) -> None:
             if not made:  # its images were reported as done, but took no time
@@ -184,6 +186,7 @@ def _plan(spec: "GenerationSpec", model: "DiffusionModel | None") -> tuple[dict[
         f"{plan.num_samples:,} images in {plan.num_shards} shards; nothing was written",
         *say_generation(plan),
         f"  time           {time}",
+        *say_many_files(spec),
     ]
 
 
