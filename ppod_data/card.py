@@ -5,7 +5,8 @@ A pure function of the folder's tables and manifest. The configurations list Par
 """
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow.compute as pc
@@ -14,7 +15,7 @@ from ppod_data.croissant import CROISSANT, croissant_text
 from ppod_data.dataset import Dataset
 from ppod_data.files import DataPath, atomic_write
 from ppod_data.manifest import UNKNOWN_LICENSE
-from ppod_data.overview import histogram, sparkline
+from ppod_data.overview import ScoreColumn, histogram, read_scores, sparkline
 from ppod_data.prompts import visible
 from ppod_data.spec import GenerationSpec
 from ppod_data.wording import fixed
@@ -39,12 +40,13 @@ def write_card(root: DataPath) -> None:
 def card_text(dataset: Dataset) -> str:
     """The card: YAML for the Hub and for `datasets`, then Markdown. The same text for the same folder."""
     num_samples = dataset.num_samples
+    scores = {name: read_scores(dataset, name) for name in dataset.score_names()}
     sections = [
         _front_matter(dataset, num_samples),
         "# Denoising trajectories with scores and preferences",
         _summary(dataset.spec, num_samples, dataset.num_excluded),
-        "## Tables\n\n" + "\n".join(_tables(dataset, num_samples)),
-        _histograms(dataset),
+        "## Tables\n\n" + "\n".join(_tables(dataset, num_samples, scores)),
+        _histograms(scores),
         _reading(dataset, num_samples),
         "## How it was made\n\n" + "\n".join(_settings_rows(dataset)),
         _prompts(dataset.spec.prompts),
@@ -94,18 +96,15 @@ def _summary(spec: GenerationSpec, num_samples: int, num_excluded: int) -> str:
     return text + (f" {missing:,} images are still to be made." if missing else "")
 
 
-def _tables(dataset: Dataset, num_samples: int) -> list[str]:
+def _tables(dataset: Dataset, num_samples: int, scores: Mapping[str, ScoreColumn]) -> list[str]:
     lines = ["| table | rows | what |", "|---|---:|---|"]
     lines.append(
         f"| `samples` | {num_samples:,} | prompt, image, log-probabilities, where the trajectory is |"
     )
-    for name in dataset.score_names():
-        table = dataset.scores(name)
-        scorers = table.group_by(["scorer", "revision"]).aggregate([]).to_pylist()
-        what = "; ".join(sorted(f"scores by {row['scorer']} ({row['revision']})" for row in scorers))
-        failed = table["score"].null_count
-        what += f", {failed:,} failed" if failed else ""
-        lines.append(f"| `scores-{name}` | {table.num_rows:,} | {_cell(what)} |")
+    for name, column in scores.items():
+        what = "; ".join(sorted(f"scores by {scorer} ({revision})" for scorer, revision in column.made_by))
+        what += f", {column.failed:,} failed" if column.failed else ""
+        lines.append(f"| `scores-{name}` | {column.rows:,} | {_cell(what)} |")
     for name in dataset.label_names():
         table = dataset.labels(name, ["source", "label", "license"])
         made = ", ".join(sorted(pc.unique(table["source"]).to_pylist()))
@@ -114,19 +113,21 @@ def _tables(dataset: Dataset, num_samples: int) -> list[str]:
         what = f"people's labels from {made} (licence {rights}), {ties:,} ties"
         lines.append(f"| `labels-{name}` | {table.num_rows:,} | {_cell(what)} |")
     for name in dataset.pair_names():
-        table = dataset.pairs(name)
-        counts = pc.value_counts(table["source"]).to_pylist()
-        what = ", ".join(sorted(f"{row['counts']:,} from {row['values']}" for row in counts))
-        lines.append(f"| `pairs-{name}` | {table.num_rows:,} | pairs: {_cell(what or 'none')} |")
+        counts: Counter[str] = Counter()
+        for table in dataset.iter_pairs(name, ["source"]):
+            counts.update(
+                {row["values"]: row["counts"] for row in pc.value_counts(table["source"]).to_pylist()}
+            )
+        what = ", ".join(sorted(f"{count:,} from {source}" for source, count in counts.items()))
+        lines.append(f"| `pairs-{name}` | {counts.total():,} | pairs: {_cell(what or 'none')} |")
     return lines
 
 
-def _histograms(dataset: Dataset) -> str:
+def _histograms(scores: Mapping[str, ScoreColumn]) -> str:
     """As text, so that a terminal, the Hub and a diff show the same."""
     blocks = []
-    for name in dataset.score_names():
-        scores = np.array(dataset.scores(name)["score"].drop_null().to_pylist(), np.float64)
-        known = scores[np.isfinite(scores)]
+    for name, column in scores.items():
+        known = column.values[np.isfinite(column.values)]
         if len(known):
             shape = histogram(known)
             edges = shape["edges"]

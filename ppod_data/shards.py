@@ -211,8 +211,16 @@ def look_who_works(root: DataPath) -> Callable[[int], bool]:
 
 def committed_shards(root: DataPath) -> list[int]:
     """The numbers of the complete shards, ascending."""
-    parts = in_folder(root / "samples")
-    return sorted(int(match.group(1)) for path in parts if (match := _PART.fullmatch(path.name)))
+    return parts_in(root / "samples")
+
+
+def parts_in(folder: DataPath) -> list[int]:
+    """The shards of which a table's folder has a part, ascending: one listing, and no file is asked for."""
+    if isinstance(folder, Path):
+        names = os.listdir(folder) if folder.is_dir() else []
+    else:
+        names = [path.name for path in in_folder(folder)]
+    return sorted(int(match.group(1)) for name in names if (match := _PART.fullmatch(name)))
 
 
 def read_member(

@@ -176,8 +176,16 @@ class GenerationSpec:
 
     def sample_id(self, prompt_id: str, image_index: int) -> str:
         """A sample's name, unique across data sets: a hash of [fingerprint, prompt_id, k], 32 hex digits."""
-        name = canonical_json([self.fingerprint, prompt_id, image_index])
-        return hashlib.sha256(name.encode()).hexdigest()[:32]
+        return hashlib.sha256(self._sample_name(prompt_id, image_index)).hexdigest()[:32]
+
+    def sample_digests(self) -> bytes:
+        """The ids of all samples in order, 16 bytes each."""
+        names = (self._sample_name(self.prompt_ids[prompt], k) for prompt, k in self.places())
+        return b"".join([hashlib.sha256(name).digest()[:16] for name in names])
+
+    def _sample_name(self, prompt_id: str, image_index: int) -> bytes:
+        """The canonical JSON of [fingerprint, prompt_id, image_index]; all three are plain."""
+        return f'["{self.fingerprint}","{prompt_id}",{image_index}]'.encode()
 
     def shard_sample_ids(self, shard: int) -> list[str]:
         """The sample_ids of a shard, in its order."""

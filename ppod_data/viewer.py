@@ -23,7 +23,7 @@ from ppod_data.files import atomic_write
 from ppod_data.histograms import histogram_chart
 from ppod_data.images import decode_image
 from ppod_data.label_views import label_section
-from ppod_data.overview import aligned_scores, overview
+from ppod_data.overview import overview, read_scores
 from ppod_data.page import document, embedded, table
 from ppod_data.prompts import visible
 from ppod_data.sample_images import read_images
@@ -51,8 +51,8 @@ def write_viewer(dataset: Dataset, out: Path, *, max_images: int = MAX_IMAGES) -
         DamagedError: a table or an image of the data set is damaged.
     """
     samples = dataset.samples(["sample_id", "prompt_id", "prompt", "image_index"]).to_pylist()
-    order = {row["sample_id"]: i for i, row in enumerate(samples)}
-    scores = {name: aligned_scores(dataset, name, order) for name in dataset.score_names()}
+    numbers = dataset.numbers.find([row["sample_id"] for row in samples])
+    scores = {name: read_scores(dataset, name).values[numbers] for name in dataset.score_names()}
     pairs = {name: dataset.pairs(name).to_pylist() for name in dataset.pair_names()}
     chosen = select(samples, scores, pairs, max_images)
     figures = overview(dataset)

@@ -26,7 +26,7 @@ from ppod_cli.common import (
     usual_reward,
     workers_of,
 )
-from ppod_cli.plans import say_generation
+from ppod_cli.plans import say_generation, say_many_files
 from ppod_cli.progress import clock, progress
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ def _generate(
 
     sizes = {shard: len(spec.shard_range(shard)) for shard in shards}
     with progress(sum(sizes.values()), "gen", "images") as shown:
+        for line in say_many_files(spec):
+            shown.say(line)
 
         def on_shard(shard: int, made: bool) -> None:
             if not made:  # its images were reported as done, but took no time
@@ -187,6 +189,7 @@ def _plan(spec: "GenerationSpec", model: "DiffusionModel | None") -> tuple[dict[
         f"{plan.num_samples:,} images in {plan.num_shards} shards; nothing was written",
         *say_generation(plan),
         f"  time           {time}",
+        *say_many_files(spec),
     ]
 
 
