@@ -60,7 +60,7 @@ def test_best_of_k_trains_on_the_best_alone(recorded: Path, tiny_model: Diffusio
     """Best of 4: 2 of the 8 images of each prompt, with a weight of 1."""
     data = opened(recorded, tiny_model, "sft-best")
     scores = {row["sample_id"]: row["score"] for row in Dataset.open(recorded).scores("redness").to_pylist()}
-    ids = [str(row["sample_id"]) for row in data.rows]
+    ids = [str(row["sample_id"]) for row in data.rows.to_pylist()]
     expected = [max(ids[i : i + 4], key=scores.__getitem__) for i in range(0, 16, 4)]
     assert [ids[i] for i in data.units] == expected
     assert (data.advantages[data.units][:, list(data.steps)] == 1.0).all()
