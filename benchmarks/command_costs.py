@@ -65,7 +65,7 @@ def measure_commands(root: Path, num_samples: int, images_per_shard: int) -> Poi
     model = load_model("scenes")
     spec = build_spec(
         model,
-        prompts=[f"a picture of {n} cats and a dog" for n in range(-(-num_samples // IMAGES_PER_PROMPT))],
+        prompts=[f"picture {n} of a dog" for n in range(-(-num_samples // IMAGES_PER_PROMPT))],
         num_images_per_prompt=min(IMAGES_PER_PROMPT, num_samples),
         num_inference_steps=STEPS,
         images_per_shard=images_per_shard,
