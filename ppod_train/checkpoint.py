@@ -4,7 +4,6 @@ No pickle: tensors are safetensors, everything else is JSON. A checkpoint folder
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import torch
 
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import atomic_write, sync
+from ppod_data.files import atomic_write
+from ppod_train.folders import new_folder, remove_folder
 
 KEPT = 2
 """Checkpoints that stay: the newest."""
@@ -38,10 +38,6 @@ def save_checkpoint(
     """
     from safetensors.torch import save
 
-    target = folder / f"step-{step:06d}"
-    temporary = folder / f".step-{step:06d}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     weights = {name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
     averaged = {f"{_AVERAGE}{name}": value.cpu().contiguous() for name, value in average.items()}
     moments = {
@@ -49,14 +45,17 @@ def save_checkpoint(
         for name, parameter in parameters.items()
         for key, value in optimizer.state[parameter].items()
     }
-    atomic_write(temporary / _WEIGHTS, save(weights | averaged))
-    atomic_write(temporary / _OPTIMIZER, save(moments))
-    atomic_write(temporary / _STATE, json.dumps(dict(state), indent=1).encode())
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    sync(folder)
+    with new_folder(folder / f"step-{step:06d}") as temporary:
+        atomic_write(temporary / _WEIGHTS, save(weights | averaged))
+        atomic_write(temporary / _OPTIMIZER, save(moments))
+        atomic_write(temporary / _STATE, json.dumps(dict(state), indent=1).encode())
+    remove_older(folder)
+
+
+def remove_older(folder: Path) -> None:
+    """Remove all checkpoints but the newest two."""
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old)
+        remove_folder(old)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

@@ -25,6 +25,7 @@ from ppod_data.rewards import RewardModel
 from ppod_data.spec import to_json
 from ppod_train.compare import PolicySource
 from ppod_train.eval_files import read_evaluation
+from ppod_train.folders import new_folder
 from ppod_train.model_card import write_model_card
 from ppod_train.online_settings import (
     BuildSpec,
@@ -138,11 +139,8 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
     if run.settings.eval_images_per_prompt:
         rewards = [stage_evaluation(run, stage).overall.reward_mean for stage in range(last + 1)]
     best = 1 + int(np.argmax(rewards[1:])) if rewards else last
-    temporary = run.out / ".policy.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(run.policy_folder(best), temporary)
-    shutil.rmtree(run.out / "policy", ignore_errors=True)
-    temporary.rename(run.out / "policy")
+    with new_folder(run.out / "policy") as temporary:
+        shutil.copytree(run.policy_folder(best), temporary, dirs_exist_ok=True)
     before = len(read_evaluation(run.out / "evals" / "stage-00").measurements) if rewards else 0
     summary = OnlineSummary(
         stages=last,

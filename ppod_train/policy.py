@@ -5,7 +5,6 @@ ask for it, it is the network without its LoRA, or a copy of the network where a
 """
 
 import copy
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from ppod_data.diffusion.model import (
     network_of,
 )
 from ppod_data.errors import ConfigError
+from ppod_train.folders import new_folder
 
 _WEIGHTS_FILES = "diffusion_pytorch_model*.safetensors"  # several for a large network
 
@@ -161,11 +161,11 @@ def save_policy(model: DiffusionModel, folder: Path) -> None:
     LoRA: `pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`. Otherwise a whole pipeline for
     `from_pretrained(folder)`.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     denoiser = model.denoiser
-    if getattr(denoiser, "peft_config", None):
+    with new_folder(folder) as temporary:
+        if not getattr(denoiser, "peft_config", None):
+            model.pipeline.save_pretrained(temporary)
+            return
         from diffusers.utils import convert_state_dict_to_diffusers
         from peft.utils import get_peft_model_state_dict
 
@@ -174,7 +174,3 @@ def save_policy(model: DiffusionModel, folder: Path) -> None:
         if model.family.denoiser == "unet":
             layers = convert_state_dict_to_diffusers(layers)
         model.pipeline.save_lora_weights(temporary, **{f"{model.family.denoiser}_lora_layers": layers})
-    else:
-        model.pipeline.save_pretrained(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)

@@ -11,7 +11,6 @@ summary.json             written at the end
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,8 +18,10 @@ from typing import Any
 
 from ppod_data.environment import environment
 from ppod_data.files import atomic_write
+from ppod_train.checkpoint import remove_older
 from ppod_train.data import DataSource
 from ppod_train.drift import Drift
+from ppod_train.folders import remove_folder, remove_leftovers
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee
 from ppod_train.settings import TrainSettings
@@ -86,14 +87,16 @@ def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | N
 
 
 def forget_after(out: Path, step: int) -> None:
-    """Drop the metrics and evaluations of steps later than `step`: they are made again."""
+    """Drop the metrics and evaluations of steps later than `step`, which are made again, and what a kill left."""
+    remove_leftovers(out)
+    remove_older(out / "checkpoints")
     metrics = out / "metrics.jsonl"
     if metrics.exists():
         kept = [line for line in metrics.read_text().splitlines() if _line_step(line) <= step]
         atomic_write(metrics, "".join(line + "\n" for line in kept).encode())
     for folder in (out / "evals").glob("step-*"):
         if int(folder.name.removeprefix("step-")) > step:
-            shutil.rmtree(folder)
+            remove_folder(folder)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
+from ppod_data.files import sync
 from ppod_data.rewards import RewardModel
 from ppod_data.threads import one_thread
 from ppod_train.batches import trained_prompts
@@ -152,6 +153,7 @@ def _loop(
             if settings.eval_every and (last or progress.step % settings.eval_every == 0):
                 _evaluate_if_due(out, trainee, progress, reward, callbacks)
             if last or progress.step % settings.checkpoint_every == 0 or _stopped_early(settings, progress):
+                sync(out / "metrics.jsonl")  # what the checkpoint takes for done is on the disk
                 save_checkpoint(
                     out / "checkpoints",
                     step=progress.step,
