@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import atomic_write
 from ppod_train.folders import new_folder, remove_folder
 
 KEPT = 2
@@ -46,9 +45,9 @@ def save_checkpoint(
         for key, value in optimizer.state[parameter].items()
     }
     with new_folder(folder / f"step-{step:06d}") as temporary:
-        atomic_write(temporary / _WEIGHTS, save(weights | averaged))
-        atomic_write(temporary / _OPTIMIZER, save(moments))
-        atomic_write(temporary / _STATE, json.dumps(dict(state), indent=1).encode())
+        (temporary / _WEIGHTS).write_bytes(save(weights | averaged))
+        (temporary / _OPTIMIZER).write_bytes(save(moments))
+        (temporary / _STATE).write_bytes(json.dumps(dict(state), indent=1).encode())
     remove_older(folder)
 
 

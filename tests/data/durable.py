@@ -53,7 +53,9 @@ def make_works(model: DiffusionModel, place: Path) -> dict[str, Work]:
         write_card(root)
 
     def imported(root: Path) -> None:
-        atomic_create(root / "labels" / ".salt", b"5a" * 32)  # it is random, and would make every run another one
+        atomic_create(
+            root / "labels" / ".salt", b"5a" * 32
+        )  # it is random, and would make every run another one
         import_labels(Dataset.open(root), file, format="table", name="people", skip_bad=True)
         write_card(root)
 
@@ -183,7 +185,9 @@ def _old_or_new(start: Path, end: Path) -> Callable[[Path], None]:
     known = visible(start).items() | visible(end).items()
 
     def check(root: Path) -> None:
-        found = {name: sha256 for name, sha256 in visible(root).items() if not Path(name).name.startswith(".")}
+        found = {
+            name: sha256 for name, sha256 in visible(root).items() if not Path(name).name.startswith(".")
+        }
         assert found.items() <= known, f"half-written: {sorted(found.items() - known)}"
 
     return check

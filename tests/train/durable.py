@@ -13,7 +13,6 @@ from ppod_train.settings import TrainSettings
 from ppod_train.train import train_offline
 from tests.data.faults import in_child
 from tests.train.conftest import Redness, record, source_of
-from tests.train.running import compared
 
 SETTINGS = TrainSettings(
     num_train_steps=3,
@@ -22,12 +21,12 @@ SETTINGS = TrainSettings(
     learning_rate=1e-2,
     log_ratio_clip=0.5,
     ema_decay=0.5,
-    eval_every=1,
+    eval_every=2,
     eval_images_per_prompt=2,
     checkpoint_every=1,
     drift_samples=2,
 )
-"""A checkpoint and an evaluation every step: the third step removes the first checkpoint."""
+"""The checkpoint of the third step removes that of the first."""
 
 
 def make_training(pipeline: Path, place: Path) -> Callable[[Path], None]:
@@ -66,6 +65,5 @@ def check_run(out: Path) -> None:
         steps = int(checkpoint.name.removeprefix("step-"))
         lines = (out / "metrics.jsonl").read_text().splitlines()[:steps]
         assert [json.loads(line)["step"] for line in lines] == list(range(1, steps + 1))
-        assert all((out / "evals" / f"step-{step:06d}" / EVAL_NAME).exists() for step in range(steps + 1))
-
-
+        due = {step for step in (0, 2, 3) if step <= steps}
+        assert all((out / "evals" / f"step-{step:06d}" / EVAL_NAME).exists() for step in due)

@@ -10,7 +10,7 @@ from tests.train.durable import check_run, make_run, make_training
 from tests.train.running import compared
 
 STRIDE = 60
-"""Of the writes, and a third of it of everything else; `make torture` takes every one."""
+"""Of the writes, and a third of it of the other operations; `make torture` takes every one."""
 
 
 @pytest.fixture(scope="module")
@@ -29,4 +29,6 @@ def test_struck_anywhere_and_run_again(
 ) -> None:
     """Policy, metrics, evaluations, checkpoints and records; all but times and the tracker's files."""
     (tmp_path / "none").mkdir()
-    assert strike(train, tmp_path / "none", undisturbed, tmp_path, STRIDE, check=check_run, result=compared) > 5
+    assert (
+        strike(train, tmp_path / "none", undisturbed, tmp_path, STRIDE, check=check_run, result=compared) > 3
+    )
