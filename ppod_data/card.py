@@ -15,7 +15,7 @@ from ppod_data.croissant import CROISSANT, croissant_text
 from ppod_data.dataset import Dataset
 from ppod_data.files import atomic_write
 from ppod_data.manifest import UNKNOWN_LICENSE
-from ppod_data.overview import histogram, sparkline
+from ppod_data.overview import histogram, num_flagged, sparkline
 from ppod_data.prompts import visible
 from ppod_data.spec import GenerationSpec
 from ppod_data.wording import fixed
@@ -44,6 +44,7 @@ def card_text(dataset: Dataset) -> str:
         _front_matter(dataset, num_samples),
         "# Denoising trajectories with scores and preferences",
         _summary(dataset.spec, num_samples, dataset.num_excluded),
+        _safety(dataset, num_samples),
         "## Tables\n\n" + "\n".join(_tables(dataset, num_samples)),
         _histograms(dataset),
         _reading(dataset, num_samples),
@@ -87,6 +88,16 @@ def _summary(spec: GenerationSpec, num_samples: int, num_excluded: int) -> str:
         f"each with the denoising chain of {spec.num_inference_steps} steps and their log-probabilities."
     )
     return text + (f" {missing:,} images are still to be made." if missing else "")
+
+
+def _safety(dataset: Dataset, num_samples: int) -> str:
+    flagged = num_flagged(dataset)
+    if flagged is None:
+        return ""
+    return (
+        f"**Content.** The model's safety checker flagged {flagged:,} of {num_samples:,} images (column `flagged` of "
+        "`samples`); all images are as they were made. It errs in both directions: look before you show them."
+    )
 
 
 def _tables(dataset: Dataset, num_samples: int) -> list[str]:
@@ -194,6 +205,7 @@ def settings(dataset: Dataset) -> dict[str, str]:
         "latents": f"{list(spec.latent_shape)} {spec.latent_dtype}, computed in {spec.compute_dtype}",
         "stored steps": spec.store_steps,
         "seed": f"{spec.seed} (stage {spec.stage}, {spec.purpose}, initial noise {spec.initial_noise})",
+        "safety checker": spec.safety_checker,
         "shards": f"{spec.num_shards} of {spec.images_per_shard} images, batches of {spec.batch_size}",
         "spec fingerprint": spec.fingerprint,
         "licence": dataset.manifest["license"],

@@ -129,6 +129,7 @@ def build_spec(
         height=model.height,
         width=model.width,
         latent_shape=model.latent_shape,
+        safety_checker=model.safety.fingerprint if model.safety else None,
     )
     spec.validate()
     return spec
@@ -260,6 +261,8 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
             "try --compute-dtype fp32 or bf16, or a lower guidance scale; nothing of this shard was written"
         )
     images = decode_images(sampler.model, chain.latents[-1])
+    safety = sampler.model.safety
+    flags = safety.flags(images) if safety else [None] * len(images)
     step_index = list(spec.stored_steps())
     rows = latent_rows(step_index)
     latents = chain.latents[rows].transpose(0, 1).contiguous().cpu()
@@ -285,6 +288,7 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
                 ],
                 step_index=step_index,
                 latents_safetensors=encode_latents(latents[row], rows),
+                flagged=flags[row],
             )
         )
     return samples

@@ -6,6 +6,7 @@ holds it, and a folder made with one spec refuses another.
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -15,9 +16,12 @@ from ppod_data.errors import ConfigError, SpecMismatchError
 from ppod_data.files import canonical_json
 from ppod_data.prompts import normalise, prompt_id, unprintable
 
-SPEC_VERSION = 1
+VERSIONS = (1, 3)
+"""Of manifest and spec that this ppod reads: 3 where a safety checker ran, which readers of 1 know nothing of."""
 DTYPE_NAMES = ("fp32", "bf16", "fp16")
 _INFORMATIVE = ("model", "revision", "adapter")
+_OPTIONAL = ("safety_checker",)
+"""Not written where they are not set, so that what was made without them keeps its fingerprint and bytes."""
 _CHOICES = {
     "guidance_mode": ("batched", "sequential"),
     "initial_noise": ("per-image", "per-prompt"),
@@ -44,6 +48,7 @@ _AT_MOST = {
 _MAX_SAMPLES = 2**24
 _MAX_LATENT = 2**28
 _SHOWN = 60
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +92,8 @@ class GenerationSpec:
     """Of the images, in pixels; width likewise."""
     width: int
     latent_shape: tuple[int, int, int]
+    safety_checker: str | None = None
+    """sha256 of the safety checker whose verdicts are in the column `flagged`; None: none ran, there is no column."""
 
     def __post_init__(self) -> None:
         """One form for equal values, so that 7 and 7.0, or a list and a tuple, have one fingerprint."""
@@ -108,6 +115,11 @@ class GenerationSpec:
     def prompt_ids(self) -> tuple[str, ...]:
         """The id of each prompt, in the prompts' order."""
         return tuple(prompt_id(prompt) for prompt in self.prompts)
+
+    @property
+    def version(self) -> int:
+        """The oldest format version whose readers understand the data set."""
+        return VERSIONS[0] if self.safety_checker is None else VERSIONS[1]
 
     @property
     def is_flow_matching(self) -> bool:
@@ -180,8 +192,9 @@ class GenerationSpec:
 
 
 def to_json(spec: GenerationSpec) -> dict[str, Any]:
-    """The spec as plain JSON values, "version" first, then the fields in their order."""
-    values: dict[str, Any] = {"version": SPEC_VERSION} | {f.name: getattr(spec, f.name) for f in fields(spec)}
+    """The spec as plain JSON values, "version" first, then the fields in their order; optional ones where set."""
+    values: dict[str, Any] = {"version": spec.version} | {f.name: getattr(spec, f.name) for f in fields(spec)}
+    values = {name: value for name, value in values.items() if value is not None or name not in _OPTIONAL}
     values["scheduler"] = _sorted(spec.scheduler)
     values["prompts"] = list(spec.prompts)
     values["latent_shape"] = list(spec.latent_shape)
@@ -191,24 +204,29 @@ def to_json(spec: GenerationSpec) -> dict[str, Any]:
 def from_json(values: Mapping[str, Any]) -> GenerationSpec:
     """The valid spec that `to_json` wrote. Raises `ConfigError` for another version, key or type."""
     version = values.get("version")
-    if version != SPEC_VERSION:
+    if version not in VERSIONS:
         raise ConfigError(
-            f"the spec's version is {version!r}, and this ppod reads {SPEC_VERSION}: update ppod"
+            f"the spec's version is {version!r}, and this ppod reads {VERSIONS[-1]}: update ppod"
         )
     names = [field.name for field in fields(GenerationSpec)]
     if unknown := sorted(set(values) - set(names) - {"version"}):
         raise ConfigError(f"the spec has the unknown key {unknown[0]!r}: it is not one that ppod wrote")
+    names = [name for name in names if name in values or name not in _OPTIONAL]
     if missing := [name for name in names if name not in values]:
         raise ConfigError(f"the spec lacks the key {missing[0]!r}: it is not one that ppod wrote")
     _check_types(values)
     spec = GenerationSpec(**{name: values[name] for name in names})
     spec.validate()
+    if spec.version != version:
+        raise ConfigError(f"the spec's version is {version}, and its keys are those of {spec.version}")
     return spec
 
 
 def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
     """Raise `SpecMismatchError`, naming the first field that differs and both values, if one does."""
-    old_values, new_values = to_json(existing), to_json(new)
+    old_values, new_values = (
+        to_json(spec) | {"version": None, "safety_checker": spec.safety_checker} for spec in (existing, new)
+    )
     for name, old in old_values.items():
         if name in _INFORMATIVE or old == new_values[name]:
             continue
@@ -224,6 +242,9 @@ def _difference(name: str, old: Any, new: Any, existing: GenerationSpec, new_spe
             f"policy_fingerprint differs: the data set was made by {_policy(existing)} "
             f"({old[:16]}…), and the options name {_policy(new_spec)} ({new[:16]}…)"
         )
+    if name == "safety_checker":
+        had, has = ("a safety checker" if one else "none" for one in (old, new))
+        return f"safety_checker differs: {had} ran in the data set, {has if had != has else 'another'} in the options"
     if name == "prompts":
         if len(old) != len(new):
             return f"prompts differs: the data set has {len(old)} prompts, and the options give {len(new)}"
@@ -293,6 +314,9 @@ def _check_types(values: Mapping[str, Any]) -> None:
     """Refuse values of another type than the fields declare; JSON does not tell 4 from "4" for us."""
     for name in (*_CHOICES, "model", "policy_fingerprint", "negative_prompt", "store_steps"):
         _require(isinstance(values[name], str), name, "text", values)
+    checker = values.get("safety_checker", "0" * 64)
+    known = isinstance(checker, str) and _SHA256.fullmatch(checker) is not None
+    _require(known, "safety_checker", "a sha256 in hexadecimal", values)
     for name in ("revision", "adapter"):
         _require(values[name] is None or isinstance(values[name], str), name, "text or null", values)
     for name in (*_AT_LEAST_ONE, "seed", "stage"):

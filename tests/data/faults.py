@@ -1,8 +1,8 @@
 """A process that dies, or a disk that fills up, at the n-th write, sync or rename: nothing of it reaches the code.
 
-The operations are counted in a forked child, or in a fresh process (`tests/killed.py`): writes to files opened by Python
-(pyarrow's too, which writes through them) and what `OPERATIONS` names, by the main thread: a tracker's own thread writes
-when it likes.
+The operations are counted in a forked child, or in a fresh process (`tests/killed.py`): writes to files opened by
+Python (pyarrow's too, which writes through them) and what `OPERATIONS` names, by the main thread: a tracker's own
+thread writes when it likes.
 """
 
 import errno

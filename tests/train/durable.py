@@ -56,8 +56,8 @@ def check_run(out: Path) -> None:
         assert {path.stem for path in folder.iterdir()} == {"weights", "optimizer", "state"}, folder
         load_file(folder / "weights.safetensors")
         load_file(folder / "optimizer.safetensors")
-    for record in (out / "evals").glob("step-*/" + EVAL_NAME):
-        read_evaluation(record.parent)
+    for file in (out / "evals").glob("step-*/" + EVAL_NAME):
+        read_evaluation(file.parent)
     if (out / "policy").exists():
         assert load_file(out / "policy" / "pytorch_lora_weights.safetensors")
     checkpoint = latest_checkpoint(out / "checkpoints")
