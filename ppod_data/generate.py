@@ -261,8 +261,7 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
             "try --compute-dtype fp32 or bf16, or a lower guidance scale; nothing of this shard was written"
         )
     images = decode_images(sampler.model, chain.latents[-1])
-    safety = sampler.model.safety
-    flags = safety.flags(images) if safety else [None] * len(images)
+    flags = _flags(spec, sampler.model, images)
     step_index = list(spec.stored_steps())
     rows = latent_rows(step_index)
     latents = chain.latents[rows].transpose(0, 1).contiguous().cpu()
@@ -292,6 +291,19 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
             )
         )
     return samples
+
+
+def _flags(
+    spec: GenerationSpec, model: DiffusionModel, images: Sequence[Image.Image]
+) -> Sequence[bool | None]:
+    """What the spec's safety checker says of each image; None where the spec has none."""
+    if spec.safety_checker is None:
+        return [None] * len(images)
+    if model.safety is None or model.safety.fingerprint != spec.safety_checker:
+        raise ConfigError(
+            "the spec has a safety checker that the model was not loaded with: load_model(…, safety_check=True)"
+        )
+    return model.safety.flags(images)
 
 
 def sample_images(

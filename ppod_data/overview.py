@@ -55,7 +55,8 @@ def num_flagged(dataset: Dataset) -> int | None:
     """Images that the safety checker flagged; None where none ran."""
     if dataset.spec.safety_checker is None:
         return None
-    return sum(dataset.samples(["flagged"])["flagged"].to_pylist())
+    flags: list[bool] = dataset.samples(["flagged"])["flagged"].to_pylist()
+    return sum(flags)
 
 
 def aligned_scores(dataset: Dataset, name: str, order: Mapping[str, int]) -> NDArray[np.float64]:

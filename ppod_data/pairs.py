@@ -269,7 +269,7 @@ def check_pair_options(
 
 
 def _publish_once(temporary: Path, path: Path, options: dict[str, Any]) -> None:
-    """Give the finished table its name, unless the same one has it. Raises ConfigError when another one has the name."""
+    """Give the finished table its name, unless the same one has it. Raises ConfigError when another has the name."""
     if not path.exists():
         sync(temporary)
         publish(temporary, path)

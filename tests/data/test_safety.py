@@ -1,5 +1,6 @@
 """What a model's own safety checker says stands in `flagged`; no image is changed, and nothing else either."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,17 @@ def test_a_checked_data_set_says_so_in_its_version_and_its_fingerprint(
 def test_the_option_is_frozen_in_a_data_set(checked: Dataset, pipeline: Path) -> None:
     with pytest.raises(SpecMismatchError, match="a safety checker ran in the data set, none in the options"):
         make(checked.root, pipeline, safety_check=False)
+
+
+def test_the_library_refuses_a_model_that_was_loaded_without_the_spec_s_checker(
+    checked: Dataset, pipeline: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="was not loaded with"):
+        generate(tmp_path / "data", checked.spec, load_model(str(pipeline)), shards=[0])
+    model = load_model(str(pipeline), safety_check=True)
+    spec = dataclasses.replace(checked.spec, safety_checker=None)
+    generate(tmp_path / "plain", spec, model, shards=[0])
+    assert Dataset.open(tmp_path / "plain").samples().schema.names == SAMPLES.names
 
 
 def test_a_pipeline_without_a_checker_is_refused_in_one_line(tiny_pipeline: Path, tmp_path: Path) -> None:
