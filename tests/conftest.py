@@ -20,6 +20,14 @@ settings.register_profile("ppod", deadline=None)  # shared machines: no test dep
 settings.load_profile("ppod")
 
 
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of what was read from stores: each test has its own."""
+    monkeypatch.setenv("PPOD_CACHE", str(tmp_path / "ppod-cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "ppod-user"))
+    return tmp_path / "ppod-cache"
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> "Iterator[Server]":
     """A real S3 server on the loopback; every test takes a place of its own in its bucket."""
