@@ -194,11 +194,12 @@ class Dataset:
         Raises `DamagedError`, naming the file and the sample, for bytes that are not the committed ones.
         """
         self.check_place(row)
+        data = read_cached(self.root, row["traj_sha256"], row["traj_nbytes"], lambda: self.read_member(row))
+        return self.decode(row, data)
 
-        def fetch() -> bytearray:
-            return read_member(self.root, *(row[name] for name in _MEMBER), sample_id=row["sample_id"])
-
-        return self.decode(row, read_cached(self.root, row["traj_sha256"], row["traj_nbytes"], fetch))
+    def read_member(self, row: Mapping[str, Any]) -> bytearray:
+        """The bytes of a row's trajectory, from its file, checked by their sha256. Raises `DamagedError`."""
+        return read_member(self.root, *(row[name] for name in _MEMBER), sample_id=row["sample_id"])
 
     def check_place(self, row: Mapping[str, Any]) -> None:
         """Raise `DamagedError` for a row that cannot be read in bounded memory, or is not of this data set's steps."""

@@ -265,6 +265,17 @@ def test_few_requests(s3: S3, tmp_path: Path) -> None:
     assert [request.method for request in reads] == ["HEAD", "GET"]
 
 
+def test_verifying_every_byte_reads_a_tar_once(s3: S3) -> None:
+    server, url = s3
+    root = make_dataset_in(stores.store_path(url)).root
+    seal(root)
+    with server.failing(lambda request, count: None) as asked:
+        report = verify(root, read_data=1.0)
+    assert (report.findings, report.num_shards_read, report.sealed) == ([], 2, True)
+    tars = [request.key for request, _ in asked if request.method == "GET" and request.key.endswith(".tar")]
+    assert len(tars) == len(set(tars)) == 2
+
+
 @pytest.mark.parametrize(
     "kinds", [[SLOW_DOWN, ERROR], [CUT_UPLOAD, CUT_BODY], [CUT_ANSWER], [CONFLICT]], ids="-".join
 )
