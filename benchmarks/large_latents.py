@@ -17,8 +17,8 @@ SHAPE = (4, 64, 64)
 IMAGES_PER_SHARD = 64
 
 
-def make_spec(images: int) -> GenerationSpec:
-    """One prompt, shards of 64."""
+def make_spec(images: int, images_per_shard: int = IMAGES_PER_SHARD) -> GenerationSpec:
+    """One prompt, shards of 64 unless told otherwise."""
     return GenerationSpec(
         model="none",
         revision=None,
@@ -37,7 +37,7 @@ def make_spec(images: int) -> GenerationSpec:
         stage=0,
         purpose="train",
         batch_size=8,
-        images_per_shard=IMAGES_PER_SHARD,
+        images_per_shard=images_per_shard,
         compute_dtype="fp32",
         latent_dtype="fp32",
         store_steps="all",
@@ -52,9 +52,14 @@ def black(index: int) -> Image.Image:
     return Image.new("RGB", (512, 512))
 
 
-def make_dataset(root: Path, images: int, picture: Callable[[int], Image.Image] = black) -> Dataset:
+def make_dataset(
+    root: Path,
+    images: int,
+    picture: Callable[[int], Image.Image] = black,
+    images_per_shard: int = IMAGES_PER_SHARD,
+) -> Dataset:
     """Chains of noise: random numbers do not compress, as latents do not."""
-    dataset = create(root, make_spec(images))
+    dataset = create(root, make_spec(images, images_per_shard))
     spec = dataset.spec
     torch.manual_seed(0)
     for shard in range(spec.num_shards):
