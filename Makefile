@@ -11,7 +11,7 @@ DEMO_PROMPTS := --prompt "A green colored rabbit" --prompt "Four wolves in the p
                 --prompt "A cat and a dog" --prompt "A dog on the moon"
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow check lint types layers docs format wheel demo scenes sweep experiments bench peers torture browser clean
+.PHONY: help install test test-slow check lint types layers docs format wheel demo scenes sweep experiments bench peers torture browser label-studio clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,12 +71,13 @@ experiments: install  ## every experiment of docs/experiments.md, in build/exper
 	$(BIN)/python docs/experiments/run.py --backwards & $(BIN)/python docs/experiments/run.py; wait
 	$(BIN)/python docs/experiments/run.py
 	$(BIN)/python docs/experiments/stability.py
+	$(BIN)/python docs/experiments/annotators.py
 	$(BIN)/python docs/experiments/collect.py
 
 bench: install  ## every benchmark: ratios measured side by side
 	failed=0; for script in benchmarks/bench_*.py; do $(BIN)/python $$script || failed=1; done; exit $$failed
 
-torture: install  ## damage and kills by the thousand, into docs/reliability.md (a quarter of an hour)
+torture: install  ## damage and kills by the thousand, into docs/reliability.md (half an hour)
 	PYTHONPATH=. $(BIN)/python tests/torture.py
 
 build/trl-venv/.installed: benchmarks/peers/requirements.txt
@@ -89,6 +90,14 @@ peers: install build/trl-venv/.installed  ## compare with TRL's DDPOTrainer, in 
 
 browser:  ## install Debian's chromium, which the tests of the labelling page drive; without it they are skipped
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
+
+build/label-studio-venv/.installed: tests/label-studio-requirements.txt
+	test -x build/label-studio-venv/bin/python || $(PYTHON) -m venv build/label-studio-venv
+	build/label-studio-venv/bin/pip install --quiet --disable-pip-version-check -r tests/label-studio-requirements.txt
+	touch $@
+
+label-studio: install build/label-studio-venv/.installed  ## pairs to the real Label Studio and back, into the tests' data (a gigabyte)
+	PYTHONPATH=. $(BIN)/python -m tests.label_studio build/label-studio-venv/bin/python tests/data/label_studio_export.json
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) dist demo .pytest_cache .mypy_cache .ruff_cache

@@ -29,7 +29,7 @@ def median_log_ratio(trainee: Trainee) -> float:
     batch = load_batch(data, data.units, data.steps, "cpu")
     with torch.no_grad():
         log_probs = batch_log_probs(data.spec, trainee.sampler, batch)
-        policy = all_log_probs(log_probs, batch.reference_log_probs.shape, chunk_size=BATCH)
+        policy = all_log_probs(log_probs, batch.reference_log_probs, chunk_size=BATCH)
     return float((policy - batch.reference_log_probs).abs().median())
 
 

@@ -18,7 +18,7 @@ IMAGES_PER_SHARD = 64
 
 
 def make_spec(images: int, images_per_shard: int = IMAGES_PER_SHARD) -> GenerationSpec:
-    """One prompt, shards of 64 unless told otherwise."""
+    """One prompt, shards of 64 unless said otherwise."""
     return GenerationSpec(
         model="none",
         revision=None,
@@ -73,7 +73,7 @@ def make_dataset(
                         prompt=spec.prompts[0],
                         image_index=k,
                         seed=spec.seed,
-                        image_png=encode_png(image),
+                        image_bytes=encode_png(image),
                         image_pixels_sha256=pixels_sha256(image),
                         timesteps=list(range(981, -19, -20)),
                         stochastic=[True] * STEPS,

@@ -5,7 +5,8 @@ A pure function of the folder's tables and manifest. The configurations list Par
 """
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow.compute as pc
@@ -14,7 +15,7 @@ from ppod_data.croissant import CROISSANT, croissant_text
 from ppod_data.dataset import Dataset
 from ppod_data.files import DataPath, atomic_write
 from ppod_data.manifest import UNKNOWN_LICENSE
-from ppod_data.overview import histogram, sparkline
+from ppod_data.overview import ScoreColumn, histogram, read_scores, sparkline
 from ppod_data.prompts import visible
 from ppod_data.spec import GenerationSpec
 from ppod_data.wording import fixed
@@ -39,12 +40,13 @@ def write_card(root: DataPath) -> None:
 def card_text(dataset: Dataset) -> str:
     """The card: YAML for the Hub and for `datasets`, then Markdown. The same text for the same folder."""
     num_samples = dataset.num_samples
+    scores = {name: read_scores(dataset, name) for name in dataset.score_names()}
     sections = [
         _front_matter(dataset, num_samples),
         "# Denoising trajectories with scores and preferences",
         _summary(dataset.spec, num_samples, dataset.num_excluded),
-        "## Tables\n\n" + "\n".join(_tables(dataset, num_samples)),
-        _histograms(dataset),
+        "## Tables\n\n" + "\n".join(_tables(dataset, num_samples, scores)),
+        _histograms(scores),
         _reading(dataset, num_samples),
         "## How it was made\n\n" + "\n".join(_settings_rows(dataset)),
         _prompts(dataset.spec.prompts),
@@ -81,25 +83,28 @@ def _front_matter(dataset: Dataset, num_samples: int) -> str:
 
 def _summary(spec: GenerationSpec, num_samples: int, num_excluded: int) -> str:
     missing = spec.num_samples - num_samples - num_excluded
+    each = f"at most {spec.num_images_per_prompt:,}" if spec.is_forward else f"{spec.num_images_per_prompt:,}"
     text = (
-        f"{num_samples:,} images of {len(spec.prompts):,} prompts, {spec.num_images_per_prompt:,} a prompt, "
+        f"{num_samples:,} images of {len(spec.prompts):,} prompts, {each} a prompt, "
         f"each with the denoising chain of {spec.num_inference_steps} steps and their log-probabilities."
     )
+    if spec.is_forward:
+        text += (
+            " The images were given, and are stored as they came; each chain is one draw of the forward process from "
+            "the encoded image, and the log-probabilities are those of the model below, which made neither."
+        )
     return text + (f" {missing:,} images are still to be made." if missing else "")
 
 
-def _tables(dataset: Dataset, num_samples: int) -> list[str]:
+def _tables(dataset: Dataset, num_samples: int, scores: Mapping[str, ScoreColumn]) -> list[str]:
     lines = ["| table | rows | what |", "|---|---:|---|"]
     lines.append(
         f"| `samples` | {num_samples:,} | prompt, image, log-probabilities, where the trajectory is |"
     )
-    for name in dataset.score_names():
-        table = dataset.scores(name)
-        scorers = table.group_by(["scorer", "revision"]).aggregate([]).to_pylist()
-        what = "; ".join(sorted(f"scores by {row['scorer']} ({row['revision']})" for row in scorers))
-        failed = table["score"].null_count
-        what += f", {failed:,} failed" if failed else ""
-        lines.append(f"| `scores-{name}` | {table.num_rows:,} | {_cell(what)} |")
+    for name, column in scores.items():
+        what = "; ".join(sorted(f"scores by {scorer} ({revision})" for scorer, revision in column.made_by))
+        what += f", {column.failed:,} failed" if column.failed else ""
+        lines.append(f"| `scores-{name}` | {column.rows:,} | {_cell(what)} |")
     for name in dataset.label_names():
         table = dataset.labels(name, ["source", "label", "license"])
         made = ", ".join(sorted(pc.unique(table["source"]).to_pylist()))
@@ -108,19 +113,21 @@ def _tables(dataset: Dataset, num_samples: int) -> list[str]:
         what = f"people's labels from {made} (licence {rights}), {ties:,} ties"
         lines.append(f"| `labels-{name}` | {table.num_rows:,} | {_cell(what)} |")
     for name in dataset.pair_names():
-        table = dataset.pairs(name)
-        counts = pc.value_counts(table["source"]).to_pylist()
-        what = ", ".join(sorted(f"{row['counts']:,} from {row['values']}" for row in counts))
-        lines.append(f"| `pairs-{name}` | {table.num_rows:,} | pairs: {_cell(what or 'none')} |")
+        counts: Counter[str] = Counter()
+        for table in dataset.iter_pairs(name, ["source"]):
+            counts.update(
+                {row["values"]: row["counts"] for row in pc.value_counts(table["source"]).to_pylist()}
+            )
+        what = ", ".join(sorted(f"{count:,} from {source}" for source, count in counts.items()))
+        lines.append(f"| `pairs-{name}` | {counts.total():,} | pairs: {_cell(what or 'none')} |")
     return lines
 
 
-def _histograms(dataset: Dataset) -> str:
+def _histograms(scores: Mapping[str, ScoreColumn]) -> str:
     """As text, so that a terminal, the Hub and a diff show the same."""
     blocks = []
-    for name in dataset.score_names():
-        scores = np.array(dataset.scores(name)["score"].drop_null().to_pylist(), np.float64)
-        known = scores[np.isfinite(scores)]
+    for name, column in scores.items():
+        known = column.values[np.isfinite(column.values)]
         if len(known):
             shape = histogram(known)
             edges = shape["edges"]
@@ -137,10 +144,12 @@ def _use(dataset: Dataset) -> str:
     known = f"Licence: `{_cell(visible(license))}`."
     if license == UNKNOWN_LICENSE:
         known = "No licence was given: ask who made it."
+    origin = "All images are generated by a model; none is a photograph. The model's own\nlicence may bind its outputs."
+    if dataset.spec.is_forward:
+        origin = "The images are other people's work, and may have\nlicences of their own."
     return f"""## Using and citing it
 
-{known} All images are generated by a model; none is a photograph. The model's own
-licence may bind its outputs. Cite the data set by its spec fingerprint, which names all that its bytes depend on:
+{known} {origin} Cite the data set by its spec fingerprint, which names all that its bytes depend on:
 
     ppod data set {dataset.spec.fingerprint}
 
@@ -189,9 +198,10 @@ def settings(dataset: Dataset) -> dict[str, str]:
         "scheduler": f"{chain}, {spec.num_inference_steps} steps, ddim_eta {spec.ddim_eta}",
         "guidance scale": f"{spec.guidance_scale} ({spec.guidance_mode})",
         "negative prompt": spec.negative_prompt,
-        "image size": f"{spec.width} x {spec.height} pixels",
+        "image size": f"{spec.width} x {spec.height} pixels" + (", cropped to it" if spec.is_forward else ""),
         "latents": f"{list(spec.latent_shape)} {spec.latent_dtype}, computed in {spec.compute_dtype}",
         "stored steps": spec.store_steps,
+        "origin": spec.origin if spec.is_forward else None,
         "seed": f"{spec.seed} (stage {spec.stage}, {spec.purpose}, initial noise {spec.initial_noise})",
         "shards": f"{spec.num_shards} of {spec.images_per_shard} images, batches of {spec.batch_size}",
         "spec fingerprint": spec.fingerprint,

@@ -5,11 +5,14 @@ Shapes: R stored latents of one chain, T steps, C H W latent.
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,7 +21,8 @@ from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.exclude import excluded_samples, read_exclusions
 from ppod_data.files import DataPath, data_path, matching
 from ppod_data.manifest import UNKNOWN_LICENSE, create_manifest, read_manifest
-from ppod_data.shards import committed_shards, read_member
+from ppod_data.sample_numbers import SampleNumbers
+from ppod_data.shards import committed_shards, parts_in, read_member
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import (
     LABELS,
@@ -28,6 +32,7 @@ from ppod_data.tables import (
     SCORES,
     check_name,
     is_name,
+    iter_table,
     part_name,
     read_table,
 )
@@ -106,13 +111,12 @@ class Dataset:
     @property
     def num_samples(self) -> int:
         """Samples of the committed shards, without the excluded ones."""
-        made = sum(len(self.spec.shard_range(shard)) for shard in committed_shards(self.root))
-        return made - self.num_excluded
+        return sum(len(self.spec.shard_range(shard)) - self._num_excluded(shard) for shard in self.shards())
 
     @property
     def num_excluded(self) -> int:
         """Samples of the committed shards that were taken down."""
-        return sum(self._num_excluded(shard) for shard in committed_shards(self.root))
+        return sum(self._num_excluded(shard) for shard in self.shards()) if self.excluded else 0
 
     def samples(self, columns: Sequence[str] | None = None) -> Any:
         """An Arrow table with a row a sample, of every committed shard in order; all columns, or `columns`.
@@ -124,12 +128,27 @@ class Dataset:
 
     def iter_samples(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
         """The samples' Arrow table of one committed shard after another."""
-        for shard in committed_shards(self.root):
-            yield self._read_part(shard, columns)
+        for shard in self.shards():
+            yield self.sample_part(shard, columns)
+
+    def shards(self) -> list[int]:
+        """The committed shards as they are now, ascending: one listing of a folder."""
+        return committed_shards(self.root)
 
     def scores(self, name: str) -> Any:
         """An Arrow table with a row a scored sample; its metadata is that of the first part."""
         return self._read_parts("scores", name, self.score_names(), SCORES)
+
+    def score_parts(self, name: str) -> list[int]:
+        """The shards of which a score table has a part, ascending. Raises ConfigError for an unknown table."""
+        _check_known(name, "scores", self.score_names(), self.root)
+        return parts_in(self.root / "scores" / name)
+
+    def score_part(self, name: str, shard: int, columns: Sequence[str] | None = None) -> Any:
+        """The part of a score table that is of one shard; all columns, or `columns`, sample_id among them."""
+        return self._kept(
+            read_table(self.root / "scores" / name / part_name(shard), SCORES, columns), "sample_id"
+        )
 
     def log_probs(self, name: str) -> Any:
         """An Arrow table with the log-probabilities that another policy, `name`, gives the stored steps."""
@@ -141,6 +160,22 @@ class Dataset:
         return self._kept(
             read_table(self.root / "pairs" / f"{name}.parquet", PAIRS), "chosen_id", "rejected_id"
         )
+
+    def pairs_made(self, name: str) -> Mapping[str, Any]:
+        """How a table of pairs was made, as its metadata says; nothing where it does not."""
+        _check_known(name, "pairs", self.pair_names(), self.root)
+        metadata = read_table(self.root / "pairs" / f"{name}.parquet", PAIRS, []).schema.metadata or {}
+        made: dict[str, Any] = json.loads(metadata.get(b"ppod", b"{}"))
+        return made
+
+    def iter_pairs(self, name: str, columns: Sequence[str]) -> Iterator[Any]:
+        """Some columns of a table of pairs, as Arrow tables of some rows each: for what needs no more at a time."""
+        _check_known(name, "pairs", self.pair_names(), self.root)
+        ids = ("chosen_id", "rejected_id") if self.excluded else ()
+        for piece in iter_table(
+            self.root / "pairs" / f"{name}.parquet", PAIRS, list(dict.fromkeys((*columns, *ids)))
+        ):
+            yield self._kept(piece, *ids).select(list(columns))
 
     def labels(self, name: str, columns: Sequence[str] | None = None) -> Any:
         """An Arrow table with a row a comparison that people made; its metadata says where they come from."""
@@ -168,7 +203,7 @@ class Dataset:
 
     def missing_shards(self) -> list[int]:
         """The shards that are still to be made, ascending."""
-        return sorted(set(range(self.spec.num_shards)) - set(committed_shards(self.root)))
+        return sorted(set(range(self.spec.num_shards)) - set(self.shards()))
 
     def trajectory_index(self, sample_ids: Sequence[str]) -> Any:
         """Where the trajectories of some samples are: an Arrow table with a row each, in the order asked for.
@@ -244,19 +279,15 @@ class Dataset:
             )
 
     @cached_property
-    def _shard_of(self) -> dict[str, int]:
-        """The shard of every sample of the spec: no table is read to find a sample."""
-        spec = self.spec
-        names = (
-            spec.sample_id(name, k) for name in spec.prompt_ids for k in range(spec.num_images_per_prompt)
-        )
-        return {sample_id: n // spec.images_per_shard for n, sample_id in enumerate(names)}
+    def numbers(self) -> SampleNumbers:
+        """The number in the spec of every sample, made or not; excluded ones as well."""
+        return SampleNumbers.of(self.spec)
 
     def _find(self, sample_ids: Sequence[str], columns: Sequence[str]) -> Any:
         """The rows of some samples in the order asked for, read shard by shard."""
         parts = []
         for shard, wanted in sorted(self._by_shard(sample_ids).items()):
-            table = self._read_part(shard, columns)
+            table = self.sample_part(shard, columns)
             table = table.filter(pc.is_in(table["sample_id"], pa.array(sorted(wanted), pa.string())))
             if table.num_rows != len(wanted):
                 path = self.root / "samples" / part_name(shard)
@@ -267,15 +298,15 @@ class Dataset:
         return found.take(pa.array([row_of[sample_id] for sample_id in sample_ids], pa.int64()))
 
     def _by_shard(self, sample_ids: Sequence[str]) -> dict[int, set[str]]:
-        committed = set(committed_shards(self.root))
+        committed = set(self.shards())
         by_shard: dict[int, set[str]] = {}
-        for sample_id in sample_ids:
-            shard = self._shard_of.get(sample_id)
+        for sample_id, number in zip(sample_ids, self.numbers.find(sample_ids).tolist(), strict=True):
+            shard = number // self.spec.images_per_shard
             if sample_id in self.excluded:
                 raise ConfigError(
                     f"{self.root}: sample {sample_id} was taken down ({self.excluded[sample_id]}): leave it out"
                 )
-            if shard is None:
+            if number < 0:
                 raise ConfigError(
                     f"{self.root}: no sample {sample_id} in this data set: was it made from another?"
                 )
@@ -286,7 +317,8 @@ class Dataset:
             by_shard.setdefault(shard, set()).add(sample_id)
         return by_shard
 
-    def _read_part(self, shard: int, columns: Sequence[str] | None) -> Any:
+    def sample_part(self, shard: int, columns: Sequence[str] | None = None) -> Any:
+        """The samples' Arrow table of one committed shard; all columns, or `columns`."""
         path = self.root / "samples" / part_name(shard)
         expected = len(self.spec.shard_range(shard))
         excluded = self._num_excluded(shard)
@@ -299,9 +331,13 @@ class Dataset:
 
     def _num_excluded(self, shard: int) -> int:
         """How many samples of the shard are excluded, purged or not."""
-        if not self.excluded:
-            return 0
-        return sum(sample_id in self.excluded for sample_id in self.spec.shard_sample_ids(shard))
+        return self._excluded_of_shard.get(shard, 0) if self.excluded else 0
+
+    @cached_property
+    def _excluded_of_shard(self) -> Mapping[int, int]:
+        numbers = self.numbers.find(list(self.excluded))
+        shards, counts = np.unique(numbers[numbers >= 0] // self.spec.images_per_shard, return_counts=True)
+        return dict(zip(shards.tolist(), counts.tolist(), strict=True))
 
     def _kept(self, table: Any, *columns: str) -> Any:
         """The rows that name no excluded sample in these columns."""
@@ -375,8 +411,21 @@ def _concatenate(tables: Sequence[Any], schema: Any, columns: Sequence[str]) -> 
 
 def _folders(folder: DataPath) -> list[str]:
     """The names of the folders in `folder` that hold a Parquet part, sorted; none that ppod would not give."""
-    names = {path.parent.name for path in folder.glob("[!.]*/[!.]*.parquet")}
-    return sorted(name for name in names if is_name(name))
+    if not isinstance(folder, Path):
+        found = {path.parent.name for path in folder.glob("[!.]*/[!.]*.parquet")}
+        return sorted(name for name in found if is_name(name))
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if is_name(entry.name) and _has_parts(entry))
+
+
+def _has_parts(folder: os.DirEntry[str]) -> bool:
+    """Whether a Parquet file is in it; the listing ends at the first."""
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder.path) as entries:
+        return any(entry.name.endswith(".parquet") and entry.name[0] != "." for entry in entries)
 
 
 def _check_known(name: str, what: str, known: Sequence[str], root: DataPath) -> None:

@@ -47,3 +47,7 @@ class DriftError(PpodError, RuntimeError):
 
 class NonFiniteError(PpodError, RuntimeError):
     """A loss, log-probability or gradient is NaN or infinite."""
+
+
+class WorkersError(PpodError, RuntimeError):
+    """Processes that train together lost each other, or do not hold the same numbers."""

@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import atomic_create, atomic_write
+from ppod_data.images import image_name
 from ppod_data.prompts import visible
 
 LAYOUTS = ("prompt", "flat")
@@ -50,6 +51,8 @@ def export(
 ) -> ExportSummary:
     """Write every image to `out`/<prompt>/<sample_id>.png, or to `out`/<sample_id>.png with the layout "flat".
 
+    Images that were given (`spec.is_forward`) are written byte by byte as they came, whatever they say of themselves.
+
     metadata.jsonl, written last, has a line an image: file_name, sample_id, prompt, image_index, seed, model, and
     score_<name> for each score table. Files that are there already are kept, so an interrupted export goes on.
 
@@ -71,7 +74,7 @@ def export(
     lines, skipped = [], 0
     for table in dataset.iter_samples(_COLUMNS):
         for row in table.to_pylist():
-            name = f"{row['sample_id']}.png"
+            name = image_name(row["sample_id"], row["image"]["bytes"])
             if layout == "prompt":
                 name = f"{folder_name(row['prompt'], row['prompt_id'])}/{name}"
             if (out / name).exists():
@@ -81,7 +84,7 @@ def export(
             line = {"file_name": name} | {
                 key: row[key] for key in ("sample_id", "prompt", "image_index", "seed")
             }
-            line |= {"model": dataset.spec.model} | {
+            line |= {"model": None if dataset.spec.is_forward else dataset.spec.model} | {
                 key: one.get(row["sample_id"]) for key, one in scores.items()
             }
             lines.append(json.dumps(line, ensure_ascii=False))
@@ -132,6 +135,8 @@ def _labelled(row: Mapping[str, Any], dataset: Dataset) -> bytes:
     if hashlib.sha256(data).hexdigest() != row["image_sha256"]:
         raise DamagedError(f"{where}: not the bytes of its image_sha256: get its part of samples/ again")
     spec = dataset.spec
+    if spec.is_forward:
+        return bytes(data)
     model = spec.model + (f" with {spec.adapter}" if spec.adapter else "")
     try:
         return with_xmp(data, xmp_packet(row, visible(model), spec.revision or spec.policy_fingerprint))

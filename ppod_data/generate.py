@@ -7,10 +7,12 @@ need no coordination: each takes whole shards.
 Shapes: B rows, T steps, C H W latent.
 """
 
+import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -33,8 +35,8 @@ from ppod_data.errors import ConfigError, NonFiniteError
 from ppod_data.files import DataPath, atomic_write, canonical_json
 from ppod_data.images import encode_png, pixels_sha256
 from ppod_data.noise import standard_normal
-from ppod_data.shards import Sample, ShardWriter, refuse_sealed, shard_committed
-from ppod_data.spec import GenerationSpec
+from ppod_data.shards import Sample, ShardWriter, look_who_works, refuse_sealed, shard_committed
+from ppod_data.spec import POLICY, GenerationSpec
 from ppod_data.threads import one_thread
 
 _SHARD_BYTES = 256 * 2**20
@@ -65,6 +67,9 @@ class Sampler:
     conditioning: Conditioning
 
 
+Records: TypeAlias = Callable[[GenerationSpec, Sampler, range], list[Sample]]
+
+
 def build_spec(
     model: DiffusionModel,
     *,
@@ -83,6 +88,8 @@ def build_spec(
     images_per_shard: int | None = None,
     latent_dtype: str = "fp32",
     store_steps: str = "all",
+    origin: str = POLICY,
+    images: tuple[tuple[str, ...], ...] = (),
 ) -> GenerationSpec:
     """The generation spec of a data set made by `model`, with what the user left open filled in.
 
@@ -99,8 +106,8 @@ def build_spec(
         bytes_per_image = (
             (num_inference_steps + 1) * int(np.prod(model.latent_shape)) * DTYPES[latent_dtype].itemsize
         )
-        images = min(_SHARD_IMAGES, _SHARD_BYTES // max(bytes_per_image, 1))
-        images_per_shard = max(1, images // max(batch_size, 1)) * batch_size
+        most = min(_SHARD_IMAGES, _SHARD_BYTES // max(bytes_per_image, 1))
+        images_per_shard = max(1, most // max(batch_size, 1)) * batch_size
     spec = GenerationSpec(
         model=model.name,
         revision=model.revision,
@@ -128,6 +135,8 @@ def build_spec(
         height=model.height,
         width=model.width,
         latent_shape=model.latent_shape,
+        origin=origin,
+        images=images,
     )
     spec.validate()
     return spec
@@ -156,12 +165,14 @@ def generate(
     *,
     shards: Sequence[int],
     license: str = "unknown",
+    records: Records | None = None,
     on_batch: Callable[[int], None] = lambda num_images: None,
     on_shard: Callable[[int, bool], None] = lambda shard, made: None,
 ) -> GenerateSummary:
     """Make the missing ones of `shards` in the data set folder `root`, creating the folder when it is new.
 
     Args:
+        records: (spec, sampler, indices) -> the samples of a batch; `sample_records` unless given.
         on_batch: called with the number of images of every batch that is done or skipped.
         on_shard: called with the shard's number and whether it was made now.
 
@@ -172,35 +183,81 @@ def generate(
     """
     create(root, spec, license)
     sampler: Sampler | None = None
-    place = ""
     start = time.monotonic()
     made: list[int] = []
-    for shard in shards:
-        indices = spec.shard_range(shard)
+    for shard in free_first(shards, partial(shard_committed, root), partial(look_who_works, root)):
         if shard_committed(root, shard):
-            on_batch(len(indices))
+            on_batch(len(spec.shard_range(shard)))
             on_shard(shard, False)
             continue
         refuse_sealed(root)
-        if sampler is None:
-            sampler = prepare_sampler(spec, model)
-            place = canonical_json(environment() | {"device": model.device}) + "\n"
-        with one_thread(model.device), ShardWriter(root, shard) as writer:
-            for first in range(indices.start, indices.stop, spec.batch_size):
-                batch = range(first, min(first + spec.batch_size, indices.stop))
-                for sample in sample_records(spec, sampler, batch):
-                    writer.add(sample)
-                on_batch(len(batch))
-        if writer.committed:
-            atomic_write(root / "environment" / f"{shard:06d}.json", place.encode())
+        sampler = sampler or prepare_sampler(spec, model)
+        make_shard(root, spec, sampler, shard, records=records, on_batch=on_batch)
         made.append(shard)
         on_shard(shard, True)
+    return summarize(spec, shards, made, time.monotonic() - start)
+
+
+def free_first(
+    shards: Iterable[int], is_made: Callable[[int], bool], look: Callable[[], Callable[[int], bool]]
+) -> Iterator[int]:
+    """The shards in order, but last, in any order, those that another worker had in hand when it was their turn.
+
+    So workers that were given no share of their own spread over the shards, and do not all make the same one.
+    """
+    late: list[int] = []
+    in_hand: Callable[[int], bool] | None = None
+    for shard in shards:
+        if not is_made(shard):
+            in_hand = in_hand or look()
+            if in_hand(shard):
+                late.append(shard)
+                continue
+            in_hand = None  # it is made meanwhile, and others begin and end
+        yield shard
+    random.shuffle(late)
+    yield from late
+
+
+def make_shard(
+    root: DataPath,
+    spec: GenerationSpec,
+    sampler: Sampler,
+    shard: int,
+    *,
+    records: Records | None = None,
+    on_batch: Callable[[int], None] = lambda num_images: None,
+) -> None:
+    """Sample and commit one shard, whoever runs this; where another worker is first, its shard stays.
+
+    Args:
+        records: as of `generate`.
+
+    Raises:
+        NonFiniteError: the model gave NaN or infinite latents; nothing is written.
+    """
+    device, indices = sampler.model.device, spec.shard_range(shard)
+    with one_thread(device), ShardWriter(root, shard) as writer:
+        for first in range(indices.start, indices.stop, spec.batch_size):
+            batch = range(first, min(first + spec.batch_size, indices.stop))
+            for sample in (records or sample_records)(spec, sampler, batch):
+                writer.add(sample)
+            on_batch(len(batch))
+    if writer.committed:
+        place = canonical_json(environment() | {"device": device}) + "\n"
+        atomic_write(root / "environment" / f"{shard:06d}.json", place.encode())
+
+
+def summarize(
+    spec: GenerationSpec, shards: Sequence[int], made: Sequence[int], seconds: float
+) -> GenerateSummary:
+    """What a call that was asked for `shards`, and made `made` of them, did."""
     schedule = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta)
     return GenerateSummary(
         num_samples=sum(len(spec.shard_range(shard)) for shard in shards),
         num_made=sum(len(spec.shard_range(shard)) for shard in made),
         num_shards_made=len(made),
-        seconds=time.monotonic() - start,
+        seconds=seconds,
         deterministic_steps=tuple(i for i, stochastic in enumerate(schedule.stochastic) if not stochastic),
     )
 
@@ -217,14 +274,13 @@ def prepare_sampler(spec: GenerationSpec, model: DiffusionModel) -> Sampler:
     )
 
 
-def sample_batch(spec: GenerationSpec, sampler: Sampler, indices: range, *, record: bool) -> Chain:
-    """The chains of samples `indices` of the spec; their noise depends on each sample alone."""
-    device = sampler.model.device
+def batch_noise(spec: GenerationSpec, indices: range, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The noise of samples `indices`, [B, C, H, W] for x_T and [T, B, C, H, W] for the steps: each sample's own."""
     steps, shape = spec.num_inference_steps, spec.latent_shape
     initial = np.empty((len(indices), *shape), np.float32)
     noise = np.empty((steps, len(indices), *shape), np.float32)
     for row, index in enumerate(indices):
-        prompt, k = divmod(index, spec.num_images_per_prompt)
+        prompt, k = spec.place(index)
         noise_of = partial(
             standard_normal,
             purpose=spec.purpose,
@@ -235,13 +291,18 @@ def sample_batch(spec: GenerationSpec, sampler: Sampler, indices: range, *, reco
         shared = spec.initial_noise == "per-prompt"
         initial[row] = noise_of(image_index=0 if shared else k, stream="initial", shape=shape)
         noise[:, row] = noise_of(image_index=k, stream="steps", shape=(steps, *shape))
-    prompt_rows = [index // spec.num_images_per_prompt for index in indices]
+    return torch.from_numpy(initial).to(device), torch.from_numpy(noise).to(device)
+
+
+def sample_batch(spec: GenerationSpec, sampler: Sampler, indices: range, *, record: bool) -> Chain:
+    """The chains of samples `indices` of the spec; their noise depends on each sample alone."""
+    initial, noise = batch_noise(spec, indices, sampler.model.device)
     return sample_chain(
         sampler.network,
         sampler.schedule,
-        initial_noise=torch.from_numpy(initial).to(device),
-        step_noise=torch.from_numpy(noise).to(device),
-        condition=sampler.conditioning.of(prompt_rows),
+        initial_noise=initial,
+        step_noise=noise,
+        condition=sampler.conditioning.of([spec.place(index)[0] for index in indices]),
         negative=sampler.conditioning.negative,
         guidance_scale=spec.guidance_scale,
         guidance_mode=spec.guidance_mode,
@@ -253,12 +314,30 @@ def sample_batch(spec: GenerationSpec, sampler: Sampler, indices: range, *, reco
 def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> list[Sample]:
     """The rows and trajectory members of samples `indices`, ready for a shard."""
     chain = sample_batch(spec, sampler, indices, record=True)
+    check_finite(chain, indices)
+    images = decode_images(sampler.model, chain.latents[-1])
+    return to_samples(
+        spec, sampler, indices, chain, [(encode_png(image), pixels_sha256(image)) for image in images]
+    )
+
+
+def check_finite(chain: Chain, indices: range) -> None:
+    """Raise NonFiniteError for NaN or infinite latents."""
     if not bool(torch.isfinite(chain.latents).all()):
         raise NonFiniteError(
             f"samples {indices.start}..{indices.stop - 1} hold NaN or infinite latents: "
             "try --compute-dtype fp32 or bf16, or a lower guidance scale; nothing of this shard was written"
         )
-    images = decode_images(sampler.model, chain.latents[-1])
+
+
+def to_samples(
+    spec: GenerationSpec,
+    sampler: Sampler,
+    indices: range,
+    chain: Chain,
+    images: Sequence[tuple[bytes, str]],
+) -> list[Sample]:
+    """Recorded chains with their images, each the bytes of a file and the hash of its pixels, as samples."""
     step_index = list(spec.stored_steps())
     rows = latent_rows(step_index)
     latents = chain.latents[rows].transpose(0, 1).contiguous().cpu()
@@ -266,7 +345,7 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
     log_probs = chain.log_probs.T.tolist()
     samples = []
     for row, index in enumerate(indices):
-        prompt, k = divmod(index, spec.num_images_per_prompt)
+        prompt, k = spec.place(index)
         prompt_id = spec.prompt_ids[prompt]
         samples.append(
             Sample(
@@ -275,8 +354,8 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
                 prompt=spec.prompts[prompt],
                 image_index=k,
                 seed=spec.seed,
-                image_png=encode_png(images[row]),
-                image_pixels_sha256=pixels_sha256(images[row]),
+                image_bytes=images[row][0],
+                image_pixels_sha256=images[row][1],
                 timesteps=sampler.schedule.timesteps.round().int().tolist(),
                 stochastic=stochastic,
                 log_probs=[
@@ -290,17 +369,20 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
 
 
 def sample_images(
-    spec: GenerationSpec, model: DiffusionModel
+    spec: GenerationSpec, model: DiffusionModel, batches: range | None = None
 ) -> Iterator[list[tuple[str, int, Image.Image]]]:
-    """Every sample of a spec as (prompt, image_index, image), a batch at a time, recording nothing.
+    """The samples of some batches (None: all) of a spec as (prompt, image_index, image), recording nothing.
 
     Evaluation uses it with `purpose="eval"`, whose noise is never training noise.
     """
     sampler = prepare_sampler(spec, model)
-    for first in range(0, spec.num_samples, spec.batch_size):
+    if batches is None:
+        batches = range(-(-spec.num_samples // spec.batch_size))
+    for batch in batches:
+        first = batch * spec.batch_size
         indices = range(first, min(first + spec.batch_size, spec.num_samples))
         with one_thread(model.device):
             chain = sample_batch(spec, sampler, indices, record=False)
             images = decode_images(model, chain.latents[-1])
-        pairs = [divmod(index, spec.num_images_per_prompt) for index in indices]
+        pairs = [spec.place(index) for index in indices]
         yield [(spec.prompts[prompt], k, image) for (prompt, k), image in zip(pairs, images, strict=True)]

@@ -38,6 +38,12 @@ def decode_image(
         raise DamagedError(f"no image that can be decoded ({' '.join(str(error).split())})") from error
 
 
+def image_name(stem: str, data: bytes) -> str:
+    """The name of an image file, with the suffix of what the bytes are."""
+    suffix = "jpg" if data.startswith(b"\xff\xd8") else "webp" if data.startswith(b"RIFF") else "png"
+    return f"{stem}.{suffix}"
+
+
 def pixels_sha256(image: Image.Image) -> str:
     """sha256 of the decoded pixels: the line "RGB <width> <height>", then the bytes row by row.
 

@@ -25,7 +25,7 @@ from ppod_data.seal import seal_table
 from ppod_data.shards import committed_shards
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import LOG_PROBS, check_name, part_name, read_table, write_table
-from ppod_data.threads import one_thread
+from ppod_data.threads import device_kind, one_thread
 
 _METADATA = b"ppod"
 
@@ -101,7 +101,7 @@ def compute_log_probs(
             largest = max([largest or 0.0, *_differences(batch, values)])
             rows += values
             on_batch(len(batch))
-        _write(folder / part_name(shard), ids, rows, made_by | {"device": model.device})
+        _write(folder / part_name(shard), ids, rows, made_by | {"device": device_kind(model.device)})
         on_shard(shard, len(ids))
     seal_table(folder, spec)
     computed = sum(len(spec.shard_range(shard)) for shard in missing)

@@ -7,12 +7,11 @@ from typing import Any
 
 from ppod_data.errors import ConfigError, DamagedError, SpecMismatchError
 from ppod_data.files import DataPath, atomic_create, canonical_json, in_folder, read_small
-from ppod_data.spec import GenerationSpec, check_same_spec, from_json, to_json
+from ppod_data.spec import VERSIONS, GenerationSpec, check_same_spec, from_json, to_json
 
 MANIFEST = "ppod.json"
 UNKNOWN_LICENSE = "unknown"
 _FORMAT = "ppod-dataset"
-_VERSION = 1
 _KEYS = {"format", "version", "fingerprint", "license", "log_probs", "spec", "sha256"}
 _MAX_BYTES = 1 << 30
 _LOG_PROBS = {
@@ -40,7 +39,7 @@ def create_manifest(root: DataPath, spec: GenerationSpec, license: str) -> None:
             )
     manifest = {
         "format": _FORMAT,
-        "version": _VERSION,
+        "version": VERSIONS[spec.origin],
         "fingerprint": spec.fingerprint,
         "license": license,
         "log_probs": _LOG_PROBS,
@@ -68,14 +67,17 @@ def read_manifest(root: DataPath) -> tuple[GenerationSpec, dict[str, Any]]:
         raise DamagedError(f"{file}: not readable as JSON ({error}): get this file again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise ConfigError(f"{file}: not the manifest of a ppod data set: check the path")
-    if manifest.get("version") != _VERSION:
+    version = manifest.get("version")
+    if version not in VERSIONS.values():
         raise ConfigError(
-            f"{file}: format version {manifest.get('version')!r}, and this ppod reads {_VERSION}: update ppod"
+            f"{file}: format version {version!r}, and this ppod reads {max(VERSIONS.values())}: update ppod"
         )
     try:
         spec = from_json(manifest["spec"])
     except (ConfigError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{file}: {error}: the manifest was edited or cut; get it again") from error
+    if version != VERSIONS[spec.origin]:
+        raise DamagedError(f"{file}: edited: its version is not that of its spec; get this file again")
     if manifest.get("fingerprint") != spec.fingerprint or not isinstance(manifest.get("license"), str):
         raise DamagedError(f"{file}: edited: its fingerprint is not that of its spec; get this file again")
     digest = _checksum(manifest)

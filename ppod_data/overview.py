@@ -2,21 +2,25 @@
 
 All of it is plain values that go into JSON; docs/formats.md names none of it, since it is computed, not stored.
 
-Shapes: M samples in the order of the spec, K images of one prompt.
+No table is in memory as a whole, but of each score and each margin its number.
+
+Shapes: M samples of the spec, made or not, in its order, K images of one prompt.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
 from ppod_data.files import DataPath, sizes_under
-from ppod_data.shards import committed_shards
+from ppod_data.labels.figures import label_figures
+from ppod_data.wording import UNKNOWN
 
 BINS = 24
 MAX_COMPARED = 512
@@ -28,36 +32,54 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def overview(dataset: Dataset) -> dict[str, Any]:
-    """The figures of a data set. Reads the score and pair tables, and the ids of the samples; no images."""
-    shards = committed_shards(dataset.root)
-    ids = dataset.samples(["sample_id", "prompt_id"])
-    order = {sample_id: row for row, sample_id in enumerate(ids["sample_id"].to_pylist())}
-    prompts = _numbered(ids["prompt_id"].to_pylist())
-    values = {name: aligned_scores(dataset, name, order) for name in dataset.score_names()}
+    """The figures of a data set. Reads the score and pair tables; no file of samples or trajectories is opened."""
+    shards = dataset.shards()
+    columns = {name: read_scores(dataset, name) for name in dataset.score_names()}
+    values = {name: column.values for name, column in columns.items()}
+    spec = dataset.spec
+    prompts = np.fromiter((prompt for prompt, _ in spec.places()), np.int64, spec.num_samples)
     return {
         "fingerprint": dataset.spec.fingerprint,
         "license": dataset.manifest["license"],
-        "num_samples": ids.num_rows,
+        "num_samples": dataset.num_samples,
         "num_shards": len(shards),
         "missing_shards": dataset.missing_shards(),
         "bytes": {folder: _size(dataset.root / folder) for folder in _FOLDERS},
-        "scores": {name: _score_figures(dataset, name, column) for name, column in values.items()},
-        "labels": {name: dataset.labels(name, ["label"]).num_rows for name in dataset.label_names()},
-        "pairs": {name: _pair_figures(dataset, name, order, values) for name in dataset.pair_names()},
+        "scores": {name: _score_figures(column) for name, column in columns.items()},
+        "labels": label_figures(dataset),
+        "pairs": {name: _pair_figures(dataset, name, values) for name in dataset.pair_names()},
         "agreement": [
             {"a": a, "b": b, **agreement(values[a], values[b], prompts)} for a, b in combinations(values, 2)
         ],
     }
 
 
-def aligned_scores(dataset: Dataset, name: str, order: Mapping[str, int]) -> NDArray[np.float64]:
-    """The scores of a table in the samples' order, [M]; NaN where a sample was not scored, or it failed."""
-    table = dataset.scores(name)
-    column = np.full(len(order), math.nan)
-    for sample_id, score in zip(table["sample_id"].to_pylist(), table["score"].to_pylist(), strict=True):
-        if score is not None and sample_id in order:
-            column[order[sample_id]] = score
-    return column
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoreColumn:
+    """A table of scores without its texts."""
+
+    values: NDArray[np.float64]
+    """[M]; NaN where a sample was not scored, or it failed."""
+    rows: int
+    failed: int
+    made_by: list[tuple[str, str]]
+    """(scorer, revision), one unless tables were mixed."""
+
+
+def read_scores(dataset: Dataset, name: str) -> ScoreColumn:
+    """The scores of a table in the order of the samples, a part at a time."""
+    values = np.full(dataset.spec.num_samples, math.nan)
+    rows = failed = 0
+    made_by: set[tuple[str, str]] = set()
+    for shard in dataset.score_parts(name):
+        table = dataset.score_part(name, shard, ["sample_id", "score", "scorer", "revision"])
+        numbers = dataset.numbers.find(table["sample_id"])
+        scores = table["score"].to_numpy()
+        values[numbers[numbers >= 0]] = scores[numbers >= 0]
+        rows += table.num_rows
+        failed += table["score"].null_count
+        made_by |= set(zip(table["scorer"].to_pylist(), table["revision"].to_pylist(), strict=True))
+    return ScoreColumn(values=values, rows=rows, failed=failed, made_by=sorted(made_by))
 
 
 def histogram(values: NDArray[np.float64], bins: int = BINS) -> dict[str, list[Any]]:
@@ -106,14 +128,14 @@ def agreement(
     }
 
 
-def _score_figures(dataset: Dataset, name: str, column: NDArray[np.float64]) -> dict[str, Any]:
-    table = dataset.scores(name)
-    known = column[np.isfinite(column)]
+def _score_figures(column: ScoreColumn) -> dict[str, Any]:
+    known = column.values[np.isfinite(column.values)]
+    scorer, revision = column.made_by[0] if column.made_by else (UNKNOWN, UNKNOWN)
     figures: dict[str, Any] = {
-        "rows": table.num_rows,
-        "failed": table["score"].null_count,
-        "scorer": table["scorer"][0].as_py(),
-        "revision": table["revision"][0].as_py(),
+        "rows": column.rows,
+        "failed": column.failed,
+        "scorer": scorer,
+        "revision": revision,
     }
     if not len(known):
         return (
@@ -131,39 +153,40 @@ def _score_figures(dataset: Dataset, name: str, column: NDArray[np.float64]) -> 
     )
 
 
-def _pair_figures(
-    dataset: Dataset, name: str, order: Mapping[str, int], values: Mapping[str, NDArray[np.float64]]
-) -> dict[str, Any]:
-    table = dataset.pairs(name)
-    made = json.loads((table.schema.metadata or {}).get(b"ppod", b"{}"))
-    chosen = np.array([order.get(one, -1) for one in table["chosen_id"].to_pylist()], np.int64)
-    rejected = np.array([order.get(one, -1) for one in table["rejected_id"].to_pylist()], np.int64)
-    here = (chosen >= 0) & (rejected >= 0)
-    margins = np.array([math.nan if m is None else m for m in table["margin"].to_pylist()], np.float64)
+def _pair_figures(dataset: Dataset, name: str, values: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+    made = dataset.pairs_made(name)
+    margins = [np.empty(0)]
+    prompts: set[str] = set()
+    sources: set[str] = set()
+    preferred = {score: np.zeros(2, np.int64) for score in values}
+    for table in dataset.iter_pairs(name, ["prompt_id", "chosen_id", "rejected_id", "margin", "source"]):
+        chosen, rejected = (dataset.numbers.find(table[column]) for column in ("chosen_id", "rejected_id"))
+        here = (chosen >= 0) & (rejected >= 0)
+        for score, column in values.items():
+            preferred[score] += _preferred(column[chosen[here]], column[rejected[here]])
+        margins.append(table["margin"].to_numpy())
+        prompts |= set(pc.unique(table["prompt_id"]).to_pylist())
+        sources |= set(pc.unique(table["source"]).to_pylist())
+    margin = np.concatenate(margins)
     return {
-        "rows": table.num_rows,
-        "prompts": len(set(table["prompt_id"].to_pylist())),
+        "rows": len(margin),
+        "prompts": len(prompts),
         **{key: made.get(key) for key in ("reward", "strategy", "seed")},
-        "sources": sorted(set(table["source"].to_pylist())),
-        "margin": histogram(margins),
+        "sources": sorted(sources),
+        "margin": histogram(margin),
         "agrees_with": {
-            score: _preferred(column[chosen[here]], column[rejected[here]])
-            for score, column in values.items()
+            score: {"share": int(higher) / int(told_apart) if told_apart else None, "pairs": int(told_apart)}
+            for score, (higher, told_apart) in preferred.items()
         },
     }
 
 
-def _preferred(chosen: NDArray[np.float64], rejected: NDArray[np.float64]) -> dict[str, float | int | None]:
-    """On how many pairs a scorer prefers the chosen image: of those that it tells apart."""
+def _preferred(chosen: NDArray[np.float64], rejected: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many pairs a scorer prefers the chosen image of, and how many it tells apart."""
     known = np.isfinite(chosen) & np.isfinite(rejected)
     higher = int((chosen[known] > rejected[known]).sum())
     told_apart = int((chosen[known] != rejected[known]).sum())
-    return {"share": higher / told_apart if told_apart else None, "pairs": told_apart}
-
-
-def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return np.array([numbers[name] for name in names], np.int64)
+    return np.array([higher, told_apart], np.int64)
 
 
 def _groups(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -2,34 +2,35 @@
 
 A tie is not a preference: it is dropped and counted, and so is a margin too small to mean something. An image
 without a score is never paired. The table is a pure function of samples, scores and options; the order of the
-rows in the score table does not matter.
+rows in a part of the score table does not matter. Memory is bounded by the largest shard and the largest prompt.
 
 Shapes: K scored images of one prompt, P pairs.
 """
 
-import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, NothingToLearnError
-from ppod_data.files import DataPath, canonical_json
+from ppod_data.files import DataPath, canonical_json, publish, sha256_file, sync, temporary_beside
 from ppod_data.noise import generator
-from ppod_data.score import OK
+from ppod_data.pair_table import PairScratch, write_pairs
+from ppod_data.scored import ScoredImages
 from ppod_data.seal import seal_file
-from ppod_data.tables import PAIRS, check_name, read_table, write_table
+from ppod_data.tables import PAIRS, check_name, read_table
 
 STRATEGIES = ("random", "best-worst", "all")
 _DEFAULT_PAIRS = {"random": 256, "best-worst": 1, "all": None}
 _METADATA = b"ppod"
+_FEWEST_DRAWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,36 +93,65 @@ def rank(
     limit = check_pair_options(strategy, num_pairs_per_prompt, min_margin, label_temperature)
     path = dataset.root / "pairs" / f"{check_name(name, 'a table of pairs')}.parquet"
     weights = None if isinstance(reward, str) else check_weights(reward)
-    scored = _Scored.read(dataset, {str(reward): 1.0} if weights is None else weights)
-    selections = {
-        prompt: select_pairs(scores, strategy, limit, min_margin, generator("pairs", seed, prompt))
-        for prompt, (_, scores) in scored.prompts.items()
-    }
-    columns = _columns(scored, selections, f"reward:{reward if weights is None else name_sum(weights)}")
-    if label_temperature is not None:
-        margins = np.array(columns["margin"])
-        columns["label"] = (1 / (1 + np.exp(-margins / label_temperature))).tolist()
-    summary = _summarise(scored, selections, columns["margin"])
-    if summary.num_pairs == 0:
-        raise NothingToLearnError(
-            f"no pair in {dataset.root}: {summary.num_ties} ties, {summary.num_below_margin} with a margin of"
-            f" at most {min_margin}, {summary.num_unscored} images without a score: lower --min-margin, or"
-            " make more images of each prompt"
-        )
-    options: dict[str, Any] = {
-        **_described(scored, weights),
-        "fingerprint": dataset.spec.fingerprint,
-        "strategy": strategy,
-        "num_pairs_per_prompt": limit,
-        "min_margin": min_margin,
-        "seed": seed,
-    }
-    if label_temperature is not None:
-        options["label_temperature"] = label_temperature
-    table = pa.table(columns, schema=PAIRS)
-    metadata = {_METADATA: canonical_json({**options, "counts": asdict(summary)}).encode()}
-    _write_once(path, table.replace_schema_metadata({**table.schema.metadata, **metadata}), options)
+    images = ScoredImages(dataset, {str(reward): 1.0} if weights is None else weights)
+    with tempfile.TemporaryFile() as file:
+        scratch = PairScratch(file)
+        summary = _select(images, scratch, strategy, limit, min_margin, seed)
+        if summary.num_pairs == 0:
+            raise NothingToLearnError(
+                f"no pair in {dataset.root}: {summary.num_ties} ties, {summary.num_below_margin} with a margin of"
+                f" at most {min_margin}, {summary.num_unscored} images without a score: lower --min-margin, or"
+                " make more images of each prompt"
+            )
+        options: dict[str, Any] = {
+            **_described(images, weights),
+            "fingerprint": dataset.spec.fingerprint,
+            "strategy": strategy,
+            "num_pairs_per_prompt": limit,
+            "min_margin": min_margin,
+            "seed": seed,
+        }
+        if label_temperature is not None:
+            options["label_temperature"] = label_temperature
+        metadata = canonical_json({**options, "counts": asdict(summary)}).encode()
+        source = f"reward:{reward if weights is None else name_sum(weights)}"
+        with temporary_beside(path) as temporary:
+            write_pairs(temporary, scratch, metadata, source, label_temperature)
+            _publish_once(temporary, path, options)
     return summary
+
+
+def _select(
+    images: ScoredImages,
+    scratch: PairScratch,
+    strategy: str,
+    limit: int | None,
+    min_margin: float,
+    seed: int,
+) -> PairSummary:
+    """Select the pairs of one prompt after another."""
+    ties = below = paired = prompts = 0
+    for group in images:
+        found = select_pairs(
+            group.scores, strategy, limit, min_margin, generator("pairs", seed, group.prompt_id)
+        )
+        margins = group.scores[found.chosen] - group.scores[found.rejected]
+        if len(margins):
+            scratch.add(group.prompt_id, group.ids, found.chosen, found.rejected, margins)
+        ties += found.num_ties
+        below += found.num_below_margin
+        paired += len(margins) > 0
+        prompts += 1
+    scratch.finish()
+    return PairSummary(
+        num_pairs=scratch.num_pairs,
+        num_ties=ties,
+        num_below_margin=below,
+        num_unscored=images.num_unscored,
+        num_prompts=paired,
+        num_prompts_without_pairs=prompts - paired,
+        median_margin=scratch.median_margin(),
+    )
 
 
 def check_weights(rewards: Mapping[str, float]) -> dict[str, float]:
@@ -139,9 +169,12 @@ def name_sum(weights: Mapping[str, float]) -> str:
     return "+".join(f"{weight!r}*{name}" for name, weight in weights.items())
 
 
-def _described(scored: "_Scored", weights: Mapping[str, float] | None) -> dict[str, Any]:
+def _described(images: ScoredImages, weights: Mapping[str, float] | None) -> dict[str, Any]:
     """What the pairs were ranked by, for the table's metadata."""
-    tables = {name: {"scorer": one.scorer, "revision": one.revision} for name, one in scored.tables.items()}
+    tables = {
+        name: {"scorer": scorer, "revision": revision}
+        for name, (scorer, revision) in images.identities.items()
+    }
     if weights is None:
         ((name, identity),) = tables.items()
         return {"reward": name, **identity}
@@ -164,7 +197,7 @@ def select_pairs(
         number = min(limit or 1, count // 2)
         first, second = order[:number], order[::-1][:number]
     else:
-        first, second = _draw(scores.tolist(), limit or count * count, min_margin, generator)
+        first, second = _draw(scores, limit or count * count, min_margin, generator)
     higher = scores[first] >= scores[second]
     chosen, rejected = np.where(higher, first, second), np.where(higher, second, first)
     margin = scores[chosen] - scores[rejected]
@@ -178,108 +211,42 @@ def select_pairs(
 
 
 def _draw(
-    scores: Sequence[float], limit: int, min_margin: float, generator: np.random.Generator
+    scores: NDArray[np.float64], limit: int, min_margin: float, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Distinct pairs of rows in random order, up to and including the limit-th usable one."""
-    drawn: list[tuple[int, int]] = []
-    usable = 0
-    for number in _shuffled(len(scores) * (len(scores) - 1) // 2, generator):
-        # The pairs (0, 1), (0, 2), (1, 2), (0, 3), … are numbered 0, 1, 2, 3, …
-        second = (1 + math.isqrt(1 + 8 * number)) // 2
-        first = number - second * (second - 1) // 2
-        drawn.append((first, second))
-        usable += abs(scores[first] - scores[second]) > min_margin
-        if usable == limit:
-            break
-    rows = np.array(drawn, np.int64).reshape(-1, 2)
-    return rows[:, 0], rows[:, 1]
-
-
-def _shuffled(total: int, generator: np.random.Generator) -> Iterator[int]:
-    """0 … total - 1 in random order, in memory that grows with what is taken and not with `total`."""
+    total = len(scores) * (len(scores) - 1) // 2
+    drawn = [(np.empty(0, np.int64), np.empty(0, np.int64))]
     moved: dict[int, int] = {}
-    for place in range(total):
-        other = place + int(generator.integers(total - place))
-        yield moved.get(other, other)
+    start = usable = 0
+    while start < total and usable < limit:
+        end = min(total, start + max(_FEWEST_DRAWS, limit - usable))
+        # The pairs (0, 1), (0, 2), (1, 2), (0, 3), … are numbered 0, 1, 2, 3, …; their roots are exact below 2**52.
+        numbers = np.array(_shuffled(start, end, total, moved, generator), np.int64)
+        second = (1 + np.sqrt(1 + 8 * numbers).astype(np.int64)) // 2
+        first = numbers - second * (second - 1) // 2
+        counted = np.cumsum(np.abs(scores[first] - scores[second]) > min_margin)
+        taken = int(np.searchsorted(counted, limit - usable)) + 1
+        drawn.append((first[:taken], second[:taken]))
+        usable += int(counted[-1])
+        start = end
+    first, second = (np.concatenate(rows) for rows in zip(*drawn, strict=True))
+    return first, second
+
+
+def _shuffled(
+    start: int, end: int, total: int, moved: dict[int, int], generator: np.random.Generator
+) -> list[int]:
+    """Places start to end - 1 of 0 … total - 1 in random order; `moved` is what the places before them left changed.
+
+    So memory grows with what is taken and not with `total`. The draws are those of one call each.
+    """
+    places = np.arange(start, end)
+    others = (places + generator.integers(total - places)).tolist()
+    numbers = []
+    for place, other in enumerate(others, start=start):
+        numbers.append(moved.get(other, other))
         moved[other] = moved.pop(place, place)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ScoreTable:
-    """One table of scores."""
-
-    scorer: str
-    revision: str
-    known: dict[str, float]
-    """The finite score of each sample that has one."""
-
-    @classmethod
-    def read(cls, dataset: Dataset, name: str, samples: Any) -> "_ScoreTable":
-        """Raises ConfigError for an unknown score table, two revisions in one, and scores of other images."""
-        scores = dataset.scores(name)
-        identities = pc.unique(
-            pc.binary_join_element_wise(scores["scorer"], scores["revision"], "\n")
-        ).to_pylist()
-        if len(identities) != 1:
-            raise ConfigError(f"scores/{name} mixes scorers or revisions: remove it and score again")
-        scorer, _, revision = identities[0].partition("\n")
-        known = _usable_scores(scores, samples, f"scores/{name}")
-        return cls(scorer=scorer, revision=revision, known=known)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scored:
-    """The scored images of a data set."""
-
-    tables: dict[str, _ScoreTable]
-    prompts: dict[str, tuple[list[str], NDArray[np.float64]]]
-    """For each prompt_id, in the prompts' order: sample ids by image_index, and their finite scores [K]."""
-    num_unscored: int
-
-    @classmethod
-    def read(cls, dataset: Dataset, weights: Mapping[str, float]) -> "_Scored":
-        """By the weighted sum of these score tables. Errors as of `_ScoreTable.read`."""
-        samples = dataset.samples(["image_index", "sample_id", "prompt_id", "image_pixels_sha256"])
-        tables = {name: _ScoreTable.read(dataset, name, samples) for name in weights}
-        known = _weighted([(weights[name], table.known) for name, table in tables.items()])
-        grouped: dict[str, list[tuple[int, str]]] = {}
-        for index, sample_id, prompt_id in _rows(samples, "image_index", "sample_id", "prompt_id"):
-            group = grouped.setdefault(prompt_id, [])
-            if sample_id in known:
-                group.append((index, sample_id))
-        prompts = {}
-        for prompt_id, group in grouped.items():
-            ids = [sample_id for _, sample_id in sorted(group)]
-            prompts[prompt_id] = (ids, np.array([known[sample_id] for sample_id in ids], np.float64))
-        return cls(tables=tables, prompts=prompts, num_unscored=samples.num_rows - len(known))
-
-
-def _weighted(parts: Sequence[tuple[float, dict[str, float]]]) -> dict[str, float]:
-    """The sum of weight × score for each sample that every part knows."""
-    shared = set.intersection(*(set(known) for _, known in parts))
-    return {key: sum(weight * known[key] for weight, known in parts) for key in shared}
-
-
-def _usable_scores(scores: Any, samples: Any, table: str) -> dict[str, float]:
-    """The finite score of each sample that has one. Raises ConfigError where they are of other images."""
-    pixels = dict(_rows(samples, "sample_id", "image_pixels_sha256"))
-    usable: dict[str, float] = {}
-    for sample_id, score, status, judged in _rows(
-        scores, "sample_id", "score", "status", "image_pixels_sha256"
-    ):
-        if sample_id not in pixels:
-            raise ConfigError(
-                f"{table} holds sample {sample_id}, which is not here: get its shard, or score again"
-            )
-        if judged != pixels[sample_id]:
-            raise ConfigError(f"{table} is of other images (sample {sample_id}): remove it and score again")
-        if status == OK and score is not None and math.isfinite(score):
-            usable[sample_id] = score
-    return usable
-
-
-def _rows(table: Any, *columns: str) -> Iterator[tuple[Any, ...]]:
-    return zip(*(table[column].to_pylist() for column in columns), strict=True)
+    return numbers
 
 
 def check_pair_options(
@@ -301,51 +268,30 @@ def check_pair_options(
     return num_pairs_per_prompt if num_pairs_per_prompt is not None else _DEFAULT_PAIRS[strategy]
 
 
-def _columns(scored: _Scored, selections: dict[str, Selection], source: str) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {name: [] for name in PAIRS.names}
-    for prompt_id, selection in selections.items():
-        ids, scores = scored.prompts[prompt_id]
-        columns["chosen_id"] += [ids[row] for row in selection.chosen]
-        columns["rejected_id"] += [ids[row] for row in selection.rejected]
-        columns["margin"] += (scores[selection.chosen] - scores[selection.rejected]).tolist()
-        columns["prompt_id"] += [prompt_id] * len(selection.chosen)
-    columns["pair_id"] = [
-        hashlib.sha256(canonical_json([chosen, rejected, source]).encode()).hexdigest()[:32]
-        for chosen, rejected in zip(columns["chosen_id"], columns["rejected_id"], strict=True)
-    ]
-    number = len(columns["pair_id"])
-    columns |= {"label": [1.0] * number, "source": [source] * number, "votes": [None] * number}
-    return columns
-
-
-def _summarise(scored: _Scored, selections: dict[str, Selection], margins: Sequence[float]) -> PairSummary:
-    paired = sum(len(selection.chosen) > 0 for selection in selections.values())
-    return PairSummary(
-        num_pairs=len(margins),
-        num_ties=sum(selection.num_ties for selection in selections.values()),
-        num_below_margin=sum(selection.num_below_margin for selection in selections.values()),
-        num_unscored=scored.num_unscored,
-        num_prompts=paired,
-        num_prompts_without_pairs=len(selections) - paired,
-        median_margin=float(np.median(margins)) if len(margins) else 0.0,
-    )
-
-
-def _write_once(path: DataPath, table: Any, options: dict[str, Any]) -> None:
-    """Write the table unless the same one is there. Raises ConfigError when another one has the name."""
+def _publish_once(temporary: Path, path: DataPath, options: dict[str, Any]) -> None:
+    """Give the finished table its name, unless the same one has it. Raises ConfigError for another one."""
     if not path.exists():
-        write_table(path, table)
-        seal_file(path)
-        return
-    existing = read_table(path, PAIRS)
-    if existing.equals(table, check_metadata=True):
-        seal_file(path)
-        return
-    old = json.loads((existing.schema.metadata or {}).get(_METADATA, b"{}"))
-    for key in [key for key in {**options, **old} if key != "counts"]:
-        if old.get(key) != options.get(key):
+        sync(temporary)
+        publish(temporary, path)
+    elif sha256_file(path) != sha256_file(temporary):
+        _refuse_other(temporary, path, options)
+    seal_file(path)
+
+
+def _refuse_other(temporary: Path, path: DataPath, options: dict[str, Any]) -> None:
+    """Raise ConfigError unless the tables differ in nothing but how another version of Parquet's writer stores them."""
+    new, old = (read_table(one, PAIRS, []).schema.metadata or {} for one in (temporary, path))
+    made = json.loads(old.get(_METADATA, b"{}"))
+    for key in [key for key in {**options, **made} if key != "counts"]:
+        if made.get(key) != options.get(key):
             raise ConfigError(
-                f"pairs/{path.name} was made with {key} {old.get(key)!r}, not {options.get(key)!r}: "
+                f"pairs/{path.name} was made with {key} {made.get(key)!r}, not {options.get(key)!r}: "
                 "give another --name"
             )
-    raise ConfigError(f"pairs/{path.name} was made from other scores or fewer images: give another --name")
+    alike = new == old and all(
+        read_table(temporary, PAIRS, [name]).equals(read_table(path, PAIRS, [name])) for name in PAIRS.names
+    )
+    if not alike:
+        raise ConfigError(
+            f"pairs/{path.name} was made from other scores or fewer images: give another --name"
+        )

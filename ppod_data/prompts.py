@@ -25,6 +25,8 @@ def prompt_id(prompt: str) -> str:
 
 def unprintable(prompt: str) -> str | None:
     """The first control character, line end or lone surrogate, as "U+0009"; None where there is none."""
+    if prompt.isprintable():  # which knows these as well, and is a hundred times as fast
+        return None
     for character in prompt:
         if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
             return f"U+{ord(character):04X}"

@@ -97,9 +97,9 @@ def _purge_shard(root: DataPath, shard: int, excluded: Mapping[str, str]) -> int
 def _sample(root: DataPath, row: dict[str, Any]) -> Sample:
     place = (row["traj_file"], row["traj_offset"], row["traj_nbytes"], row["traj_sha256"])
     latents = bytes(read_member(root, *place, sample_id=row["sample_id"]))
-    names = Sample.__dataclass_fields__.keys() - {"image_png", "latents_safetensors"}
+    names = Sample.__dataclass_fields__.keys() - {"image_bytes", "latents_safetensors"}
     return Sample(
-        **{name: row[name] for name in names}, image_png=row["image"]["bytes"], latents_safetensors=latents
+        **{name: row[name] for name in names}, image_bytes=row["image"]["bytes"], latents_safetensors=latents
     )
 
 

@@ -6,7 +6,7 @@ a file that exists is done. An image that cannot be scored is a row with the rea
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from ppod_data.rewards.each import score_each
 from ppod_data.seal import open_table, seal_table
 from ppod_data.shards import committed_shards
 from ppod_data.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
+from ppod_data.threads import device_kind, one_thread
 
 OK = "ok"
 _DECODERS = 8  # threads at most: a fast GPU waits for PNGs otherwise
@@ -59,6 +60,10 @@ class _Outcome:
     status: str
 
 
+Engine = Callable[[Iterable[int]], "Iterator[tuple[int, list[ShardRows]]]"]
+"""From shards to (shard, the rows that `score_shard` gives), in any order."""
+
+
 def _outcome(result: float | str) -> _Outcome:
     return _Outcome(None, f"failed: {result}") if isinstance(result, str) else _Outcome(result, OK)
 
@@ -77,17 +82,21 @@ def score_all(
     device: str = "cpu",
     rank: int = 0,
     world_size: int = 1,
+    shards: range | None = None,
     on_batch: Callable[[int], None] = lambda num_images: None,
     on_shard: Callable[[int, int], None] = lambda shard, num_scored: None,
+    engine: Engine | None = None,
 ) -> list[ScoreSummary]:
     """Write `scores/<name>` for each name of `rewards`, for the finished shards i with i % world_size == rank.
 
     Args:
+        shards: of these alone; None for all.
         batch_size: images that a reward model sees at once; batches never cross a shard.
         retry_failed: score the rows again that failed before.
-        device: where the reward models compute: recorded in the tables' metadata.
+        device: where the reward models compute; its kind is recorded in the tables' metadata.
         on_batch: called with the number of images of every batch that a reward model scored.
         on_shard: called with each shard's number and how many scores were made for it now (0: all were there).
+        engine: what scores the shards that lack scores, elsewhere; None for this process.
 
     Raises:
         ConfigError: a table holds scores of another scorer or revision, or of other images, or a reward could score no
@@ -99,57 +108,85 @@ def score_all(
         _Table.open(dataset.root / "scores" / check_name(name, "a score table"), reward)
         for name, reward in rewards.items()
     ]
-    for shard in committed_shards(dataset.root):
-        if shard % world_size != rank:
-            continue
-        path = dataset.root / "samples" / part_name(shard)
-        samples = read_table(path, SAMPLES, ["sample_id", "prompt", "image_pixels_sha256"])
-        parts = [_ShardRows.read(samples, table.folder / part_name(shard), retry_failed) for table in tables]
-        for rows in parts:
-            rows.skip(dataset.excluded)
-        if any(rows.todo for rows in parts):
-            images = read_table(path, SAMPLES, ["image"])["image"]
-            _score_shard(tables, parts, samples.append_column("image", images), batch_size, on_batch)
+
+    def finish(shard: int, parts: list[ShardRows]) -> None:
         for table, rows in zip(tables, parts, strict=True):
             table.add(shard, rows, batch_size, device)
         on_shard(shard, sum(len(rows.todo) for rows in parts))
+
+    def lacking() -> Iterator[int]:
+        for shard in committed_shards(dataset.root):
+            if shard % world_size == rank and (shards is None or shard in shards):
+                parts = _read_rows(dataset, rewards, shard, retry_failed)
+                if any(rows.todo for rows in parts):
+                    yield shard
+                else:
+                    finish(shard, parts)
+
+    def here(shards: Iterable[int]) -> Iterator[tuple[int, list[ShardRows]]]:
+        options: dict[str, Any] = {"retry_failed": retry_failed, "device": device, "on_batch": on_batch}
+        for shard in shards:
+            yield shard, score_shard(dataset, rewards, shard, batch_size, **options)
+
+    for shard, parts in (engine or here)(lacking()):
+        finish(shard, parts)
     for table in tables:
         table.refuse_if_nothing_was_scored()
         seal_table(table.folder, dataset.spec)
     return [table.summary() for table in tables]
 
 
-def _score_shard(
-    tables: "Sequence[_Table]",
-    parts: "Sequence[_ShardRows]",
-    samples: pa.Table,
+def score_shard(
+    dataset: Dataset,
+    rewards: Mapping[str, RewardModel],
+    shard: int,
     batch_size: int,
-    on_batch: Callable[[int], None],
-) -> None:
-    """Give every row that is to do its outcome.
+    *,
+    retry_failed: bool = False,
+    device: str = "cpu",
+    on_batch: Callable[[int], None] = lambda num_images: None,
+) -> "list[ShardRows]":
+    """The rows of one shard with their outcomes, for each reward; nothing is written, and arguments are `score_all`'s.
 
     Images are decoded once, in order, and wait for each reward until its batch is full: so the batches of a reward do
     not depend on which other rewards there are.
     """
-    waiting: list[list[tuple[int, str, Image]]] = [[] for _ in tables]
+    parts = _read_rows(dataset, rewards, shard, retry_failed)
+    models = list(rewards.values())
+    waiting: list[list[tuple[int, str, Image]]] = [[] for _ in models]
 
     def flush(which: int) -> None:
         rows, prompts, images = zip(*waiting[which], strict=True)
-        outcomes = [_outcome(one) for one in score_each(tables[which].reward, prompts, images)]
+        with one_thread(device):
+            outcomes = [_outcome(one) for one in score_each(models[which], prompts, images)]
         parts[which].outcomes.update(zip(rows, outcomes, strict=True))
         waiting[which].clear()
         on_batch(len(rows))
 
     wanted = [set(rows.todo) for rows in parts]
+    images = read_table(dataset.root / "samples" / part_name(shard), SAMPLES, ["image"])["image"]
+    samples = parts[0].samples.append_column("image", images)
     for row, prompt, image in _decoded(samples, sorted(set().union(*wanted)), ahead=batch_size):
-        for which in range(len(tables)):
+        for which in range(len(models)):
             if row in wanted[which]:
                 waiting[which].append((row, prompt, image))
                 if len(waiting[which]) == batch_size:
                     flush(which)
-    for which in range(len(tables)):
+    for which in range(len(models)):
         if waiting[which]:
             flush(which)
+    return parts
+
+
+def _read_rows(dataset: Dataset, names: Iterable[str], shard: int, retry_failed: bool) -> "list[ShardRows]":
+    """What each of the tables `names` knows of a shard's images."""
+    name = part_name(shard)
+    columns = ["sample_id", "prompt", "image_pixels_sha256"]
+    samples = read_table(dataset.root / "samples" / name, SAMPLES, columns)
+    parts = [ShardRows.read(samples, dataset.root / "scores" / table / name, retry_failed) for table in names]
+    for rows in parts:
+        rows.skip(dataset.excluded)
+    return parts
 
 
 def _decoded(samples: pa.Table, rows: Sequence[int], ahead: int) -> Iterator[tuple[int, str, Image]]:
@@ -198,7 +235,7 @@ class _Table:
         """Raises ConfigError for a table of another scorer or revision."""
         return cls(folder, reward, _check_existing(folder, reward))
 
-    def add(self, shard: int, rows: "_ShardRows", batch_size: int, device: str) -> None:
+    def add(self, shard: int, rows: "ShardRows", batch_size: int, device: str) -> None:
         """Count a scored shard, and write its part."""
         outcomes = [rows.outcomes[row] for row in rows.todo]
         failures = [outcome.status for outcome in outcomes if outcome.status != OK]
@@ -237,7 +274,7 @@ class _Table:
 
 
 @dataclass
-class _ShardRows:
+class ShardRows:
     """The images of a shard and what is known of their scores."""
 
     samples: pa.Table
@@ -248,7 +285,7 @@ class _ShardRows:
     """Rows that are to be scored."""
 
     @classmethod
-    def read(cls, samples: pa.Table, part: DataPath, retry_failed: bool) -> "_ShardRows":
+    def read(cls, samples: pa.Table, part: DataPath, retry_failed: bool) -> "ShardRows":
         """What the file `part` says of these samples. Raises ConfigError where its scores are of other images."""
         if not part.exists():
             return cls(samples, {}, list(range(len(samples))))
@@ -288,7 +325,7 @@ def _check_existing(folder: DataPath, reward: RewardModel) -> bool:
     return any_score
 
 
-def _as_table(rows: _ShardRows, reward: RewardModel, batch_size: int, device: str) -> pa.Table:
+def _as_table(rows: ShardRows, reward: RewardModel, batch_size: int, device: str) -> pa.Table:
     count = len(rows.samples)
     outcomes = [rows.outcomes[row] for row in range(count)]
     columns = {
@@ -299,7 +336,7 @@ def _as_table(rows: _ShardRows, reward: RewardModel, batch_size: int, device: st
         "image_pixels_sha256": rows.samples["image_pixels_sha256"],
         "status": [outcome.status for outcome in outcomes],
     }
-    made_by = canonical_json({"dtype": "fp32", "device": device, "batch_size": batch_size})
+    made_by = canonical_json({"dtype": "fp32", "device": device_kind(device), "batch_size": batch_size})
     table = pa.table(columns, schema=SCORES)
     return table.replace_schema_metadata({**table.schema.metadata, b"ppod": made_by.encode()})
 

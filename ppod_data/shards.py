@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +23,14 @@ from ppod_data.files import (
     DataPath,
     canonical_json,
     in_folder,
+    is_being_written,
     publish,
     publish_new,
     read_range,
     sync,
     temporary_beside,
 )
+from ppod_data.images import image_name
 from ppod_data.ranges import read_again
 from ppod_data.tables import SAMPLES, encode_table, part_name, read_table
 
@@ -39,6 +42,7 @@ _BLOCK = 512
 _ROW_GROUP = 64
 TRAJ_FILE = re.compile(r"\d{6,}-[0-9a-f]{16}\.tar")
 """The name of a tar: its shard, and the first digits of its sha256."""
+_BEGUN = re.compile(r"\.(\d{6,})\.tar\.tmp-")
 _PART = re.compile(r"(\d{6,})\.parquet")
 _SAMPLE_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -52,7 +56,8 @@ class Sample:
     prompt: str
     image_index: int
     seed: int
-    image_png: bytes
+    image_bytes: bytes
+    """An image file: the PNG that was made, or the file that was given."""
     image_pixels_sha256: str
     timesteps: list[int]
     """T scheduler timesteps, the noisiest first."""
@@ -190,10 +195,32 @@ def shard_committed(root: DataPath, shard: int) -> bool:
     return _part(root, shard).exists()
 
 
+def look_who_works(root: DataPath) -> Callable[[int], bool]:
+    """Look at the folder once; gives whether a living process seems to have a shard in hand: it holds a lock on a
+    temporary file beside its tar.
+
+    A hint for who looks for work; nothing relies on it. A store has no temporary files: there nobody is seen.
+    """
+    folder = root / "trajectories"
+    begun: dict[int, list[DataPath]] = {}
+    for name in os.listdir(folder) if isinstance(folder, Path) and folder.is_dir() else []:
+        if match := _BEGUN.match(name):
+            begun.setdefault(int(match[1]), []).append(folder / name)
+    return lambda shard: any(is_being_written(path) for path in begun.get(shard, []))
+
+
 def committed_shards(root: DataPath) -> list[int]:
     """The numbers of the complete shards, ascending."""
-    parts = in_folder(root / "samples")
-    return sorted(int(match.group(1)) for path in parts if (match := _PART.fullmatch(path.name)))
+    return parts_in(root / "samples")
+
+
+def parts_in(folder: DataPath) -> list[int]:
+    """The shards of which a table's folder has a part, ascending: one listing, and no file is asked for."""
+    if isinstance(folder, Path):
+        names = os.listdir(folder) if folder.is_dir() else []
+    else:
+        names = [path.name for path in in_folder(folder)]
+    return sorted(int(match.group(1)) for name in names if (match := _PART.fullmatch(name)))
 
 
 def read_member(
@@ -260,8 +287,8 @@ def _member(sample: Sample) -> dict[str, Any]:
 
 def _row(sample: Sample) -> dict[str, Any]:
     return _member(sample) | {
-        "image": {"bytes": sample.image_png, "path": f"{sample.sample_id}.png"},
-        "image_sha256": hashlib.sha256(sample.image_png).hexdigest(),
+        "image": {"bytes": sample.image_bytes, "path": image_name(sample.sample_id, sample.image_bytes)},
+        "image_sha256": hashlib.sha256(sample.image_bytes).hexdigest(),
         "traj_nbytes": len(sample.latents_safetensors),
         "traj_sha256": hashlib.sha256(sample.latents_safetensors).hexdigest(),
     }

@@ -6,22 +6,29 @@ holds it, and a folder made with one spec refuses another.
 
 import hashlib
 import math
-from collections.abc import Mapping
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from ppod_data.errors import ConfigError, SpecMismatchError
 from ppod_data.files import canonical_json
 from ppod_data.prompts import normalise, prompt_id, unprintable
 
-SPEC_VERSION = 1
+POLICY, FORWARD = "policy", "forward-process"
+VERSIONS = {POLICY: 1, FORWARD: 2}
+"""The version of the manifest and its spec, by where the chains come from: readers of version 1 know one origin."""
 DTYPE_NAMES = ("fp32", "bf16", "fp16")
 _INFORMATIVE = ("model", "revision", "adapter")
+_FORWARD_ONLY = ("origin", "images")
 _CHOICES = {
+    "origin": (POLICY, FORWARD),
     "guidance_mode": ("batched", "sequential"),
     "initial_noise": ("per-image", "per-prompt"),
-    "purpose": ("train", "validation", "eval"),
+    "purpose": ("train", "validation", "eval", "forward"),
     "compute_dtype": DTYPE_NAMES,
     "latent_dtype": DTYPE_NAMES,
 }
@@ -44,13 +51,15 @@ _AT_MOST = {
 _MAX_SAMPLES = 2**24
 _MAX_LATENT = 2**28
 _SHOWN = 60
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSpec:
     """One data set's generation options. K images a prompt, T denoising steps, latents [C, H, W].
 
-    Sample n belongs to prompt n // K and has image_index n % K; shard i holds a run of consecutive samples.
+    Sample n belongs to prompt n // K and has image_index n % K; shard i holds a run of consecutive samples. Where the
+    images are given (`origin`), a prompt has its own number of them, and samples are in the order of `images`.
     """
 
     model: str
@@ -87,6 +96,10 @@ class GenerationSpec:
     """Of the images, in pixels; width likewise."""
     width: int
     latent_shape: tuple[int, int, int]
+    origin: str = POLICY
+    """"policy": the policy denoised these chains. "forward-process": images were given, and noise drawn onto them."""
+    images: tuple[tuple[str, ...], ...] = ()
+    """For each prompt the sha256 of the image files that were given for it; K is the largest number of them."""
 
     def __post_init__(self) -> None:
         """One form for equal values, so that 7 and 7.0, or a list and a tuple, have one fingerprint."""
@@ -97,6 +110,9 @@ class GenerationSpec:
         for name in ("prompts", "latent_shape"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        if isinstance(self.images, list):
+            images = (tuple(one) if isinstance(one, list) else one for one in self.images)
+            object.__setattr__(self, "images", tuple(images))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -115,9 +131,34 @@ class GenerationSpec:
         return "sigmas" in self.scheduler
 
     @property
+    def is_forward(self) -> bool:
+        """Whether the images were given, and their chains come from the forward process."""
+        return self.origin == FORWARD
+
+    @cached_property
     def num_samples(self) -> int:
-        """Prompts times images per prompt."""
+        """Prompts times images per prompt, or the images that were given."""
+        if self.is_forward:
+            return sum(map(len, self.images))
         return len(self.prompts) * self.num_images_per_prompt
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """For each prompt one above the number of its last sample, where images were given."""
+        return list(accumulate(map(len, self.images)))
+
+    def place(self, sample: int) -> tuple[int, int]:
+        """The prompt's number and the image_index of a sample, by its number."""
+        if not self.is_forward:
+            return divmod(sample, self.num_images_per_prompt)
+        prompt = bisect_right(self._ends, sample)
+        return prompt, sample - (self._ends[prompt - 1] if prompt else 0)
+
+    def places(self) -> Iterator[tuple[int, int]]:
+        """The place of every sample, in their order."""
+        for prompt in range(len(self.prompts)):
+            for k in range(len(self.images[prompt]) if self.is_forward else self.num_images_per_prompt):
+                yield prompt, k
 
     @property
     def num_shards(self) -> int:
@@ -135,12 +176,20 @@ class GenerationSpec:
 
     def sample_id(self, prompt_id: str, image_index: int) -> str:
         """A sample's name, unique across data sets: a hash of [fingerprint, prompt_id, k], 32 hex digits."""
-        name = canonical_json([self.fingerprint, prompt_id, image_index])
-        return hashlib.sha256(name.encode()).hexdigest()[:32]
+        return hashlib.sha256(self._sample_name(prompt_id, image_index)).hexdigest()[:32]
+
+    def sample_digests(self) -> bytes:
+        """The ids of all samples in order, 16 bytes each."""
+        names = (self._sample_name(self.prompt_ids[prompt], k) for prompt, k in self.places())
+        return b"".join([hashlib.sha256(name).digest()[:16] for name in names])
+
+    def _sample_name(self, prompt_id: str, image_index: int) -> bytes:
+        """The canonical JSON of [fingerprint, prompt_id, image_index]; all three are plain."""
+        return f'["{self.fingerprint}","{prompt_id}",{image_index}]'.encode()
 
     def shard_sample_ids(self, shard: int) -> list[str]:
         """The sample_ids of a shard, in its order."""
-        places = (divmod(n, self.num_images_per_prompt) for n in self.shard_range(shard))
+        places = map(self.place, self.shard_range(shard))
         return [self.sample_id(self.prompt_ids[prompt], k) for prompt, k in places]
 
     def stored_steps(self) -> tuple[int, ...]:
@@ -177,25 +226,34 @@ class GenerationSpec:
             raise ConfigError(f"negative_prompt holds the control character {bad}: remove it")
         self.stored_steps()
         _check_prompts(self.prompts)
+        _check_origin(self)
 
 
 def to_json(spec: GenerationSpec) -> dict[str, Any]:
-    """The spec as plain JSON values, "version" first, then the fields in their order."""
-    values: dict[str, Any] = {"version": SPEC_VERSION} | {f.name: getattr(spec, f.name) for f in fields(spec)}
+    """The spec as plain JSON values, "version" first, then the fields in their order.
+
+    Chains of a policy have version 1, and no key for what only given images have.
+    """
+    names = [field.name for field in fields(spec) if spec.is_forward or field.name not in _FORWARD_ONLY]
+    values: dict[str, Any] = {"version": VERSIONS.get(spec.origin)}
+    values |= {name: getattr(spec, name) for name in names}
     values["scheduler"] = _sorted(spec.scheduler)
     values["prompts"] = list(spec.prompts)
     values["latent_shape"] = list(spec.latent_shape)
+    if spec.is_forward:
+        values["images"] = [list(one) for one in spec.images]
     return values
 
 
 def from_json(values: Mapping[str, Any]) -> GenerationSpec:
     """The valid spec that `to_json` wrote. Raises `ConfigError` for another version, key or type."""
     version = values.get("version")
-    if version != SPEC_VERSION:
+    if version not in VERSIONS.values():
         raise ConfigError(
-            f"the spec's version is {version!r}, and this ppod reads {SPEC_VERSION}: update ppod"
+            f"the spec's version is {version!r}, and this ppod reads {max(VERSIONS.values())}: update ppod"
         )
-    names = [field.name for field in fields(GenerationSpec)]
+    given = version == VERSIONS[FORWARD]
+    names = [field.name for field in fields(GenerationSpec) if given or field.name not in _FORWARD_ONLY]
     if unknown := sorted(set(values) - set(names) - {"version"}):
         raise ConfigError(f"the spec has the unknown key {unknown[0]!r}: it is not one that ppod wrote")
     if missing := [name for name in names if name not in values]:
@@ -208,6 +266,11 @@ def from_json(values: Mapping[str, Any]) -> GenerationSpec:
 
 def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
     """Raise `SpecMismatchError`, naming the first field that differs and both values, if one does."""
+    if existing.origin != new.origin:
+        raise SpecMismatchError(
+            f"origin differs: {existing.origin!r} in the data set, {new.origin!r} in the options: use another folder "
+            f"({POLICY} is made by ppod-gen, {FORWARD} by ppod-pair import --model)"
+        )
     old_values, new_values = to_json(existing), to_json(new)
     for name, old in old_values.items():
         if name in _INFORMATIVE or old == new_values[name]:
@@ -224,6 +287,8 @@ def _difference(name: str, old: Any, new: Any, existing: GenerationSpec, new_spe
             f"policy_fingerprint differs: the data set was made by {_policy(existing)} "
             f"({old[:16]}…), and the options name {_policy(new_spec)} ({new[:16]}…)"
         )
+    if name == "images":
+        return f"images differs: the data set has {existing.num_samples:,}, and the file other {new_spec.num_samples:,}"
     if name == "prompts":
         if len(old) != len(new):
             return f"prompts differs: the data set has {len(old)} prompts, and the options give {len(new)}"
@@ -289,9 +354,35 @@ def _check_prompts(prompts: tuple[str, ...]) -> None:
         seen.add(prompt)
 
 
+def _check_origin(spec: GenerationSpec) -> None:
+    """Given images: some for every prompt, none twice for one, and noise of a purpose of their own."""
+    if spec.is_forward != (spec.purpose == "forward") or spec.is_forward != bool(spec.images):
+        raise ConfigError(
+            f"origin {spec.origin!r}, purpose {spec.purpose!r} and {len(spec.images)} lists of images: the three go "
+            "together"
+        )
+    if not spec.is_forward:
+        return
+    if len(spec.images) != len(spec.prompts):
+        raise ConfigError(
+            f"images has {len(spec.images)} lists for {len(spec.prompts)} prompts: one for each"
+        )
+    if max(map(len, spec.images)) != spec.num_images_per_prompt:
+        raise ConfigError("num_images_per_prompt is not the largest number of images of a prompt")
+    for row, images in enumerate(spec.images):
+        if not images or len(set(images)) != len(images) or not all(map(_SHA256.fullmatch, images)):
+            raise ConfigError(f"images[{row}] is no list of different sha256 hashes")
+
+
 def _check_types(values: Mapping[str, Any]) -> None:
     """Refuse values of another type than the fields declare; JSON does not tell 4 from "4" for us."""
-    for name in (*_CHOICES, "model", "policy_fingerprint", "negative_prompt", "store_steps"):
+    images = values.get("images", [])
+    good = isinstance(images, list) and all(isinstance(one, list) for one in images)
+    _require(
+        good and all(isinstance(x, str) for one in images for x in one), "images", "lists of texts", values
+    )
+    texts = [name for name in _CHOICES if name in values]
+    for name in (*texts, "model", "policy_fingerprint", "negative_prompt", "store_steps"):
         _require(isinstance(values[name], str), name, "text", values)
     for name in ("revision", "adapter"):
         _require(values[name] is None or isinstance(values[name], str), name, "text or null", values)

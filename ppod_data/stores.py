@@ -108,6 +108,9 @@ class StorePath:
     def resolve(self) -> "StorePath":
         return self
 
+    def absolute(self) -> "StorePath":
+        return self
+
     def exists(self) -> bool:
         return self._type() != ""
 

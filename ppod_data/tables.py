@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ppod_data import checksums
-from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.errors import ConfigError, DamagedError, PpodError
 from ppod_data.files import DataPath, atomic_output, open_file
 from ppod_data.ranges import fetch, read_again
 
@@ -199,11 +199,31 @@ def read_table(path: DataPath, schema: Any, columns: Sequence[str] | None = None
 
 
 def _read_checked(path: DataPath, schema: Any, names: Sequence[str]) -> Any:
-    """The table; what cannot be read is a DamagedError that names the file."""
+    with _naming_the_file(path), open_file(path) as raw, _checked(path, raw, schema, names) as (file, size):
+        if not names:
+            return file.read(columns=[])
+        empty = pa.schema([file.schema_arrow.field(name) for name in names]).empty_table()
+        batches = list(_batches(file, names, size))
+        table = pa.Table.from_batches(batches) if batches else empty
+        return table.replace_schema_metadata(file.schema_arrow.metadata)
+
+
+def iter_table(path: DataPath, schema: Any, columns: Sequence[str]) -> Iterator[Any]:
+    """The same columns as tables of some rows each, for what does not need all rows at once; checked before the first.
+
+    Errors as of `read_table`.
+    """
+    with _naming_the_file(path), open_file(path) as raw, _checked(path, raw, schema, columns) as (file, size):
+        for batch in _batches(file, columns, size):
+            yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def _naming_the_file(path: DataPath) -> Iterator[None]:
+    """Turn what goes wrong while a table is read into a DamagedError that names it."""
     try:
-        with open_file(path) as raw:
-            return _read(path, raw, schema, names)
-    except MemoryError:
+        yield
+    except (MemoryError, PpodError):
         raise
     except FileNotFoundError as error:
         raise DamagedError(f"{path}: the file is missing: get this part again") from error
@@ -240,7 +260,11 @@ class _NotOursError(Exception):
     """A Parquet file of other columns, or of a shape that no ppod table has."""
 
 
-def _read(path: DataPath, raw: io.BufferedReader, schema: Any, names: Sequence[str]) -> Any:
+@contextmanager
+def _checked(
+    path: DataPath, raw: io.BufferedReader, schema: Any, names: Sequence[str]
+) -> Iterator[tuple[Any, int]]:
+    """The Parquet file, its bytes of these columns checked, and its size."""
     digests = checksums.check_footer(raw)
     size = raw.seek(0, 2)
     with pq.ParquetFile(path if isinstance(path, Path) else raw, page_checksum_verification=True) as file:
@@ -251,17 +275,17 @@ def _read(path: DataPath, raw: io.BufferedReader, schema: Any, names: Sequence[s
             fetch(raw, checksums.column_ranges(file.metadata, names))
         if digests is not None:
             checksums.check_columns(raw, file.metadata, digests, names)
-        if not names:
-            return file.read(columns=[])
-        batches, held = [], 0
-        for batch in file.iter_batches(_BATCH_ROWS, columns=list(names)):
-            held += batch.nbytes
-            if held > _FREE_BYTES + _MAX_EXPANSION * size:
-                raise _NotOursError(f"more than {held >> 20} MiB of values in {size} bytes")
-            batches.append(batch)
-        empty = pa.schema([file.schema_arrow.field(name) for name in names]).empty_table()
-        table = pa.Table.from_batches(batches) if batches else empty
-        return table.replace_schema_metadata(file.schema_arrow.metadata)
+        yield file, size
+
+
+def _batches(file: Any, names: Sequence[str], size: int) -> Iterator[Any]:
+    """The columns in pieces; refuses values that the file's size does not explain before they fill the memory."""
+    held = 0
+    for batch in file.iter_batches(_BATCH_ROWS, columns=list(names)):
+        held += batch.nbytes
+        if held > _FREE_BYTES + _MAX_EXPANSION * size:
+            raise _NotOursError(f"more than {held >> 20} MiB of values in {size} bytes")
+        yield batch
 
 
 def _check_columns(schema: Any, names: Sequence[str], found: Any) -> None:

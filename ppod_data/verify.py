@@ -16,7 +16,7 @@ from ppod_data.exclude import EXCLUSIONS, excluded_samples, read_exclusions
 from ppod_data.files import DataPath, in_folder, matching, name_below
 from ppod_data.manifest import MANIFEST, read_manifest
 from ppod_data.seal import BASE_FOLDERS, TABLE_FOLDERS, file_seal, file_tables, read_sums
-from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards
+from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards, parts_in
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import SAMPLES, part_name, read_table
 from ppod_data.verify_data import read_sealed, read_shard
@@ -127,7 +127,7 @@ def _shards(root: DataPath, spec: GenerationSpec, report: Report) -> list[int]:
         report.add(DAMAGED, f"samples/{part_name(shard)}", f"the spec has shards 0 to {spec.num_shards - 1}")
     shards = [shard for shard in shards if shard < spec.num_shards]
     if missing := spec.num_shards - len(shards):
-        first = next(shard for shard in range(spec.num_shards) if shard not in set(shards))
+        first = min(set(range(spec.num_shards)) - set(shards))
         report.add(
             INCOMPLETE,
             f"samples/{part_name(first)}",
@@ -181,7 +181,7 @@ def _check_shard(
 
 def _row_problems(spec: GenerationSpec, number: int, row: Mapping[str, Any]) -> Iterator[str]:
     """How a sample's row contradicts the spec or itself."""
-    prompt, k = divmod(number, spec.num_images_per_prompt)
+    prompt, k = spec.place(number)
     expected = {
         "prompt_id": spec.prompt_ids[prompt],
         "prompt": spec.prompts[prompt],
@@ -214,9 +214,10 @@ def _check_tables(
         for folder in sorted({path.parent for path in (root / kind).glob("[!.]*/[!.]*.parquet")}):
             name = f"{kind}/{folder.name}"
             report.tables.append(name)
-            there = [shard for shard in shards if (folder / part_name(shard)).exists()]
+            parts = set(parts_in(folder))
+            there = [shard for shard in shards if shard in parts]
             if len(there) < len(shards):
-                first = next(shard for shard in shards if shard not in there)
+                first = min(set(shards) - parts)
                 problem = f"{len(shards) - len(there)} of {len(shards)} parts are not there, this one first"
                 report.add(INCOMPLETE, f"{name}/{part_name(first)}", problem)
             for shard in there:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Protocol
 from ppod_data.dataset import Dataset
 from ppod_data.errors import DamagedError, PpodError
 from ppod_data.files import DataPath, open_file, sha256_file
-from ppod_data.images import decode_image, pixels_sha256
+from ppod_data.images import decode_image, image_name, pixels_sha256
 from ppod_data.manifest import read_manifest
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import SAMPLES, check_table, part_name, read_table
@@ -107,13 +107,13 @@ def _image_problem(spec: GenerationSpec, row: Mapping[str, Any]) -> str | None:
     data = image.get("bytes") or b""
     if hashlib.sha256(data).hexdigest() != row["image_sha256"]:
         return "the image's bytes are not those of its sha256"
-    if image.get("path") != f"{row['sample_id']}.png":
+    if image.get("path") != image_name(row["sample_id"], data):
         return f"the image is named {image.get('path')!r}"
     try:
         decoded = decode_image(data)
     except DamagedError as error:
         return str(error)
-    if decoded.size != (spec.width, spec.height):
+    if not spec.is_forward and decoded.size != (spec.width, spec.height):
         return f"the image is {decoded.width} x {decoded.height} pixels, and the spec says otherwise"
     if pixels_sha256(decoded) != row["image_pixels_sha256"]:
         return "the image's pixels are not those of image_pixels_sha256"

@@ -22,7 +22,8 @@ from ppod_data.errors import DamagedError
 from ppod_data.files import atomic_write
 from ppod_data.histograms import histogram_chart
 from ppod_data.images import decode_image
-from ppod_data.overview import aligned_scores, overview
+from ppod_data.label_views import label_section
+from ppod_data.overview import overview, read_scores
 from ppod_data.page import document, embedded, table
 from ppod_data.prompts import visible
 from ppod_data.sample_images import read_images
@@ -50,14 +51,15 @@ def write_viewer(dataset: Dataset, out: Path, *, max_images: int = MAX_IMAGES) -
         DamagedError: a table or an image of the data set is damaged.
     """
     samples = dataset.samples(["sample_id", "prompt_id", "prompt", "image_index"]).to_pylist()
-    order = {row["sample_id"]: i for i, row in enumerate(samples)}
-    scores = {name: aligned_scores(dataset, name, order) for name in dataset.score_names()}
+    numbers = dataset.numbers.find([row["sample_id"] for row in samples])
+    scores = {name: read_scores(dataset, name).values[numbers] for name in dataset.score_names()}
     pairs = {name: dataset.pairs(name).to_pylist() for name in dataset.pair_names()}
     chosen = select(samples, scores, pairs, max_images)
     figures = overview(dataset)
     body = [
         _headline(dataset, figures),
         _titled("Scores", _scores(figures)),
+        _titled("People", label_section(figures["labels"])),
         _titled("Samples", _samples(dataset, samples, scores, chosen)),
         _titled("Prompts", _prompts(samples, scores)),
         _titled("Settings", table(["option", "value"], [list(item) for item in settings(dataset).items()])),
@@ -82,9 +84,10 @@ def _headline(dataset: Dataset, figures: Mapping[str, Any]) -> str:
     spec = dataset.spec
     missing = spec.num_samples - figures["num_samples"] - dataset.num_excluded
     size = f"{spec.width} × {spec.height} pixels"
+    each = f"{'at most ' if spec.is_forward else ''}{spec.num_images_per_prompt:,} images each"
     shown = [
         ("images", f"{figures['num_samples']:,}", f"{missing:,} to be made" if missing else size),
-        ("prompts", f"{len(spec.prompts):,}", f"{spec.num_images_per_prompt:,} images each"),
+        ("prompts", f"{len(spec.prompts):,}", each),
         ("denoising steps", f"{spec.num_inference_steps}", f"stored: {spec.store_steps}"),
         (
             "bytes",

@@ -6,6 +6,7 @@ No pickle: tensors are safetensors, everything else is JSON. A checkpoint folder
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import atomic_write, sync
+from ppod_train.sharding import like, whole
 
 KEPT = 2
 """Checkpoints that stay: the newest."""
@@ -20,20 +22,44 @@ _AVERAGE = "average/"
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 
 
-def save_checkpoint(
-    folder: Path,
-    *,
-    step: int,
-    parameters: Mapping[str, torch.nn.Parameter],
-    average: Mapping[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    state: Mapping[str, Any],
-) -> None:
+@dataclass(frozen=True)
+class Tensors:
+    """What a checkpoint holds beside its state: whole tensors on the CPU, by their names in the files."""
+
+    weights: Mapping[str, torch.Tensor]
+    optimizer: Mapping[str, torch.Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        parameters: Mapping[str, torch.nn.Parameter],
+        average: Mapping[str, torch.Tensor],
+        optimizer: torch.optim.Optimizer,
+    ) -> "Tensors":
+        """Copy them; where weights are sharded, in all processes together.
+
+        Args:
+            parameters: the trained weights by name, in the optimizer's order.
+            average: their moving average by the same names, or nothing.
+        """
+        weights = {name: _copied(parameter) for name, parameter in parameters.items()}
+        averaged = {f"{_AVERAGE}{name}": _copied(value) for name, value in average.items()}
+        moments = {
+            f"{name}/{key}": _copied(value)
+            for name, parameter in parameters.items()
+            for key, value in optimizer.state[parameter].items()
+        }
+        return cls(weights | averaged, moments)
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return whole(tensor.detach()).cpu().contiguous()
+
+
+def save_checkpoint(folder: Path, *, step: int, tensors: Tensors, state: Mapping[str, Any]) -> None:
     """Write `folder`/step-NNNNNN and remove all but the newest two checkpoints.
 
     Args:
-        parameters: the trained weights by name, in the optimizer's order.
-        average: their moving average by the same names, or nothing.
         state: JSON values; the training loop's progress and the identities that a resume must agree with.
     """
     from safetensors.torch import save
@@ -42,15 +68,8 @@ def save_checkpoint(
     temporary = folder / f".step-{step:06d}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    weights = {name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
-    averaged = {f"{_AVERAGE}{name}": value.cpu().contiguous() for name, value in average.items()}
-    moments = {
-        f"{name}/{key}": value.detach().cpu().contiguous()
-        for name, parameter in parameters.items()
-        for key, value in optimizer.state[parameter].items()
-    }
-    atomic_write(temporary / _WEIGHTS, save(weights | averaged))
-    atomic_write(temporary / _OPTIMIZER, save(moments))
+    atomic_write(temporary / _WEIGHTS, save(dict(tensors.weights)))
+    atomic_write(temporary / _OPTIMIZER, save(dict(tensors.optimizer)))
     atomic_write(temporary / _STATE, json.dumps(dict(state), indent=1).encode())
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
@@ -92,7 +111,7 @@ def load_checkpoint(
         raise DamagedError(f"checkpoint {checkpoint} holds other weights than this policy has: delete it")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(like(parameter, weights[name]))
             if name in average:
                 average[name].copy_(weights[f"{_AVERAGE}{name}"])
     load_optimizer(checkpoint, parameters=parameters, optimizer=optimizer)
@@ -112,7 +131,7 @@ def load_optimizer(
     moments = _read(checkpoint, _OPTIMIZER)
     for name, parameter in parameters.items():
         optimizer.state[parameter] = {
-            key.rsplit("/", 1)[1]: value if key.endswith("/step") else value.to(parameter.device)
+            key.rsplit("/", 1)[1]: value if key.endswith("/step") else like(parameter, value)
             for key, value in moments.items()
             if key.rsplit("/", 1)[0] == name
         }

@@ -20,6 +20,7 @@ from ppod_train.evaluate import OnBatch, evaluate
 from ppod_train.figures import EvalResult, EvalSettings, Figures
 from ppod_train.grids import before_after_grid
 from ppod_train.report import write_report
+from ppod_train.workers import ALONE, Workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ def run_evaluation(
     device: str = "cpu",
     compute_dtype: str = "fp32",
     on_batch: OnBatch = lambda num_images: None,
+    workers: Workers = ALONE,
 ) -> Comparison:
     """Evaluate a policy, and the baseline on the same noise, and write what was found to the folder `out`.
 
@@ -69,7 +71,8 @@ def run_evaluation(
 
     Args:
         baseline: usually `replace(policy, adapter=None)`; None evaluates the policy alone.
-        on_batch: called with the number of images of each scored batch, the baseline's first.
+        on_batch: called with the number of images of each batch that this process scored, the baseline's first.
+        workers: the processes that share the images, all of which call this; the first one writes.
 
     Raises:
         ConfigError: an unknown model or adapter, or impossible settings.
@@ -85,16 +88,18 @@ def run_evaluation(
             compute_dtype=compute_dtype,
         )
         return evaluate(
-            model, reward, settings, baseline=before, check_reward=check_reward, on_batch=on_batch
+            model,
+            reward,
+            settings,
+            baseline=before,
+            check_reward=check_reward,
+            on_batch=on_batch,
+            workers=workers,
         )
 
     before = evaluated(baseline, None) if baseline is not None else None
     gc.collect()
     after = evaluated(policy, before)
-    shutil.rmtree(out / "before", ignore_errors=True)  # of an earlier evaluation in this folder
-    if before is not None:
-        write_evaluation(out / "before", before)
-    write_evaluation(out / "after", after)
     comparison = Comparison(
         before=before,
         after=after,
@@ -102,10 +107,18 @@ def run_evaluation(
         grid_path=out / "grid.png",
         report_path=out / "report.html",
     )
-    atomic_write(comparison.grid_path, encode_png(before_after_grid(before, after)))
-    atomic_write(comparison.summary_path, (json.dumps(comparison.summary(), indent=1) + "\n").encode())
-    write_report([out], comparison.report_path)
+    workers.first(lambda: _write(comparison, out))
     return comparison
+
+
+def _write(found: Comparison, out: Path) -> None:
+    shutil.rmtree(out / "before", ignore_errors=True)  # of an earlier evaluation in this folder
+    if found.before is not None:
+        write_evaluation(out / "before", found.before)
+    write_evaluation(out / "after", found.after)
+    atomic_write(found.grid_path, encode_png(before_after_grid(found.before, found.after)))
+    atomic_write(found.summary_path, (json.dumps(found.summary(), indent=1) + "\n").encode())
+    write_report([out], found.report_path)
 
 
 def _figures(result: EvalResult) -> dict[str, object]:

@@ -11,6 +11,7 @@ from ppod_train.batches import load_batch
 from ppod_train.data import TrainingData
 from ppod_train.gradient import all_log_probs
 from ppod_train.log_probs import batch_log_probs
+from ppod_train.workers import ALONE, Workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ def measure_drift(
     num_trajectories: int,
     batch_size: int,
     recorded: bool = False,
+    workers: Workers = ALONE,
 ) -> Drift:
     """Replay all trained steps of some trajectories in the trainer's batch shape, guidance mode and precision.
 
@@ -46,7 +48,9 @@ def measure_drift(
     places = np.linspace(0, len(data.units) - 1, count).astype(int)  # of every data set and of many prompts
     batch = load_batch(data, data.units[places], data.steps, sampler.model.device)
     stored = batch.reference_log_probs + (batch.targets.anchors if recorded else 0.0)
-    replayed = all_log_probs(batch_log_probs(data.spec, sampler, batch), stored.shape, chunk_size=batch_size)
+    replayed = all_log_probs(
+        batch_log_probs(data.spec, sampler, batch), stored, chunk_size=batch_size, workers=workers
+    )
     error = (replayed - stored).abs().cpu().numpy()
     return Drift(
         steps=data.steps,

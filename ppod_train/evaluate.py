@@ -7,13 +7,14 @@ image is made from noise that a data set was generated from.
 Shapes: K images of a prompt, D = 192 numbers that describe an image.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from itertools import chain, groupby, islice
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from ppod_data.diffusion.model import DiffusionModel
@@ -23,9 +24,9 @@ from ppod_data.rewards import FactChecker, RewardModel
 from ppod_data.spec import GenerationSpec
 from ppod_train.figures import BoolArray, EvalResult, EvalSettings, PromptMeasurement, Scorer, summarise
 from ppod_train.statistics import FloatArray, mean_pairwise_distance
+from ppod_train.workers import ALONE, Workers
 
 OnBatch = Callable[[int], None]
-Number = TypeVar("Number", np.float64, np.bool_)
 
 POOLED_SIDE = 8
 NUM_KEPT_IMAGES = 8
@@ -39,13 +40,15 @@ def evaluate(
     baseline: EvalResult | None = None,
     check_reward: RewardModel | None = None,
     on_batch: OnBatch = lambda num_images: None,
+    workers: Workers = ALONE,
 ) -> EvalResult:
     """Sample every prompt's images on the evaluation noise and measure them.
 
     Args:
         baseline: another policy's evaluation with the same settings, for win rate and gain.
         check_reward: a second scorer, reported beside the first.
-        on_batch: called with the number of images of each scored batch.
+        on_batch: called with the number of images of each batch that this process scored.
+        workers: the processes that share the images; all of them get the result.
 
     Raises:
         ConfigError: impossible settings, or a baseline evaluated on other images.
@@ -60,13 +63,15 @@ def evaluate(
     )
     if baseline is not None:
         check_same_images(baseline.settings, filled)
-    measurements = measure(
-        chain.from_iterable(sample_images(spec, model)),
+    places = images_of(spec, workers)
+    scored = score_images(
+        images_at(spec, model, places),
         reward,
         check_reward=check_reward,
         batch_size=spec.batch_size,
         on_batch=on_batch,
     )
+    measurements = by_prompt(gathered(scored, spec, places.start, workers))
     overall, prompts = summarise(measurements, baseline.measurements if baseline else None)
     return EvalResult(
         model=model.name,
@@ -113,7 +118,55 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def images_of(spec: GenerationSpec, workers: Workers) -> range:
+    """The images that this process samples and scores: those of some batches in a row.
+
+    Batches of the sampler run over prompts, batches of the scorer do not. Each of the latter goes, whole, to the
+    process that samples its first image, so that sampler and scorer see the batches that one process would give them.
+    """
+    total, size, each = spec.num_samples, spec.batch_size, spec.num_images_per_prompt
+    own = workers.span(-(-total // size))
+
+    def first_scored_from(image: int) -> int:
+        """The first image of the first scoring batch that starts at `image` or later."""
+        if image >= total:
+            return total
+        prompt, k = divmod(image, each)
+        return min(prompt * each + -(-k // size) * size, (prompt + 1) * each)
+
+    return range(first_scored_from(own.start * size), first_scored_from(own.stop * size))
+
+
+def images_at(
+    spec: GenerationSpec, model: DiffusionModel, places: range
+) -> Iterator[tuple[str, int, Image.Image]]:
+    """The images at `places` of the spec, as (prompt, image index, image), sampled in the spec's batches."""
+    size = spec.batch_size
+    batches = range(places.start // size, -(-places.stop // size) if places else 0)
+    images = chain.from_iterable(sample_images(spec, model, batches))
+    skipped = places.start - batches.start * size
+    return islice(images, skipped, skipped + len(places))
+
+
+class Scored(NamedTuple):
+    """What was measured of N images, in their order."""
+
+    prompts: list[str]
+    """[N]"""
+    columns: dict[str, npt.NDArray[Any]]
+    """[N, ...] each: "rewards", "features", and "correct", "check_rewards", "check_correct" where known."""
+    kept: dict[int, Image.Image]
+    """The first images of each prompt, by their place."""
+
+
 def measure(
+    images: Iterable[tuple[str, int, Image.Image]], reward: RewardModel, **options: Any
+) -> dict[str, PromptMeasurement]:
+    """Score a stream of images by `score_images`, with its options and errors, and put them together by prompt."""
+    return by_prompt(score_images(images, reward, **options))
+
+
+def score_images(
     images: Iterable[tuple[str, int, Image.Image]],
     reward: RewardModel,
     *,
@@ -121,50 +174,93 @@ def measure(
     batch_size: int = 64,
     num_kept_images: int = NUM_KEPT_IMAGES,
     on_batch: OnBatch = lambda num_images: None,
-) -> dict[str, PromptMeasurement]:
+) -> Scored:
     """Score a stream of (prompt, image index, image), the images of a prompt in a row, a batch at a time.
 
     Raises:
         NonFiniteError: a score that is NaN or infinite.
     """
-    measured: dict[str, PromptMeasurement] = {}
+    prompts: list[str] = []
+    parts = {name: [column] for name, column in _no_images(reward, check_reward).items()}
+    kept: dict[int, Image.Image] = {}
     for prompt, group in groupby(images, key=lambda item: item[0]):
-        assert prompt not in measured, "the images of a prompt come in a row"
-        rows: list[_Batch] = []
-        kept: list[Image.Image] = []
-        while batch := [image for _, _, image in islice(group, batch_size)]:
-            kept += batch[: num_kept_images - len(kept)]
-            rows.append(_measure_batch(prompt, batch, reward, check_reward))
+        while batch := list(islice(group, batch_size)):
+            kept |= {
+                len(prompts) + row: image for row, (_, k, image) in enumerate(batch) if k < num_kept_images
+            }
+            pictures = [image for _, _, image in batch]
+            for name, values in _measure_batch(prompt, pictures, reward, check_reward).items():
+                parts[name].append(values)
+            prompts += [prompt] * len(batch)
             on_batch(len(batch))
+    return Scored(prompts, {name: np.concatenate(values) for name, values in parts.items()}, kept)
+
+
+def gathered(scored: Scored, spec: GenerationSpec, first: int, workers: Workers) -> Scored:
+    """What all processes measured, from what this one did of the images from `first` on."""
+    if workers.world_size == 1:
+        return scored
+    total, each = spec.num_samples, spec.num_images_per_prompt
+    columns = {name: workers.gather(rows, first, total) for name, rows in scored.columns.items()}
+    own = {first + place: image for place, image in scored.kept.items()}
+    kept: dict[int, Image.Image] = {}
+    for start in range(0, total, each):
+        places = range(start, start + min(each, NUM_KEPT_IMAGES))
+        pixels = np.zeros((len(places), spec.height, spec.width, 3), np.uint8)
+        for row, place in enumerate(places):
+            if place in own:
+                pixels[row] = np.asarray(own[place].convert("RGB"))
+        workers.sum(torch.from_numpy(pixels))
+        kept |= {place: Image.fromarray(pixels[row]) for row, place in enumerate(places)}
+    return Scored([spec.prompts[place // each] for place in range(total)], columns, kept)
+
+
+def by_prompt(scored: Scored) -> dict[str, PromptMeasurement]:
+    """The measurements of each prompt."""
+    measured: dict[str, PromptMeasurement] = {}
+    first = 0
+    for prompt, group in groupby(scored.prompts):
+        assert prompt not in measured, "the images of a prompt come in a row"
+        rows = slice(first, first + len(list(group)))
+        of_prompt = {name: values[rows] for name, values in scored.columns.items()}
         measured[prompt] = PromptMeasurement(
-            rewards=np.concatenate([row.rewards for row in rows]),
-            correct=_joined([row.correct for row in rows]),
-            check_rewards=_joined([row.check_rewards for row in rows]),
-            check_correct=_joined([row.check_correct for row in rows]),
-            diversity=mean_pairwise_distance(np.concatenate([row.features for row in rows])),
-            images=tuple(kept),
+            diversity=mean_pairwise_distance(of_prompt.pop("features")),
+            images=tuple(image for place, image in scored.kept.items() if rows.start <= place < rows.stop),
+            **of_prompt,
         )
+        first = rows.stop
     return measured
 
 
-class _Batch(NamedTuple):
-    rewards: FloatArray
-    correct: BoolArray | None
-    check_rewards: FloatArray | None
-    check_correct: BoolArray | None
-    features: npt.NDArray[np.float32]
+def _no_images(reward: RewardModel, check_reward: RewardModel | None) -> dict[str, npt.NDArray[Any]]:
+    """The columns of no images: also a process without a share knows which there are."""
+    columns: dict[str, npt.NDArray[Any]] = {
+        "rewards": np.empty(0, np.float64),
+        "features": np.empty((0, 3 * POOLED_SIDE**2), np.float32),
+    }
+    if isinstance(reward, FactChecker):
+        columns["correct"] = np.empty(0, np.bool_)
+    if check_reward is not None:
+        columns["check_rewards"] = np.empty(0, np.float64)
+        if isinstance(check_reward, FactChecker):
+            columns["check_correct"] = np.empty(0, np.bool_)
+    return columns
 
 
 def _measure_batch(
     prompt: str, images: list[Image.Image], reward: RewardModel, check_reward: RewardModel | None
-) -> _Batch:
-    return _Batch(
-        rewards=_scores(reward, prompt, images),
-        correct=_correct(reward, prompt, images),
-        check_rewards=_scores(check_reward, prompt, images) if check_reward else None,
-        check_correct=_correct(check_reward, prompt, images) if check_reward else None,
-        features=np.stack([pooled_pixels(image) for image in images]),
-    )
+) -> dict[str, npt.NDArray[Any]]:
+    columns: dict[str, npt.NDArray[Any]] = {
+        "rewards": _scores(reward, prompt, images),
+        "features": np.stack([pooled_pixels(image) for image in images]),
+    }
+    if isinstance(reward, FactChecker):
+        columns["correct"] = _correct(reward, prompt, images)
+    if check_reward is not None:
+        columns["check_rewards"] = _scores(check_reward, prompt, images)
+        if isinstance(check_reward, FactChecker):
+            columns["check_correct"] = _correct(check_reward, prompt, images)
+    return columns
 
 
 def _scores(scorer: RewardModel, prompt: str, images: list[Image.Image]) -> FloatArray:
@@ -177,15 +273,8 @@ def _scores(scorer: RewardModel, prompt: str, images: list[Image.Image]) -> Floa
     return scores
 
 
-def _correct(scorer: RewardModel, prompt: str, images: list[Image.Image]) -> BoolArray | None:
-    if not isinstance(scorer, FactChecker):
-        return None
+def _correct(scorer: FactChecker, prompt: str, images: list[Image.Image]) -> BoolArray:
     return np.array(scorer.correct([prompt] * len(images), images), dtype=np.bool_)
-
-
-def _joined(parts: Sequence[npt.NDArray[Number] | None]) -> npt.NDArray[Number] | None:
-    known = [part for part in parts if part is not None]
-    return np.concatenate(known) if known else None
 
 
 def pooled_pixels(image: Image.Image) -> npt.NDArray[np.float32]:

@@ -12,6 +12,9 @@ Pass 2 back-propagates Σ g_ut·ℓ_ut chunk by chunk, with the stored numbers a
 exactly 0 (outside the clip band) it skips the evaluation altogether. The network sees each (trajectory, timestep)
 once a pass, however many pairs the trajectory is in. A KL term is a sum over steps already, and joins pass 2 with its
 constant weight.
+
+Several processes share the chunks, whole and with the boundaries that one process gives them; between the passes they
+exchange the U·T numbers, so that each has the same loss and the same g_ut.
 """
 
 from collections.abc import Callable
@@ -19,6 +22,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+
+from ppod_train.workers import ALONE, Workers
 
 
 class StepValues(NamedTuple):
@@ -52,54 +57,95 @@ class Gradient:
 
 
 def two_pass_gradient(
-    evaluate: Evaluate, reference: torch.Tensor, loss: Loss, *, chunk_size: int, kl_weight: float = 0.0
+    evaluate: Evaluate,
+    reference: torch.Tensor,
+    loss: Loss,
+    *,
+    chunk_size: int,
+    kl_weight: float = 0.0,
+    workers: Workers = ALONE,
 ) -> Gradient:
     """Add d(L + kl_weight·mean KL)/dθ to the parameters' gradients, with the graph of at most `chunk_size` evaluations.
 
     Args:
         reference: log π_ref, fp64 [U, T].
+        workers: add the part of this process's chunks; the sum over all processes is the gradient.
     """
+    everything = _chunks(torch.ones_like(reference, dtype=torch.bool), chunk_size)
     with torch.no_grad():
-        policy, kl = _evaluate_all(evaluate, reference.shape, chunk_size=chunk_size)
+        own = _evaluated(evaluate, everything, workers)
+        policy, kl = _gathered(own, reference, bool(kl_weight), workers)
     log_ratios = policy - reference
     value, weights = _loss_and_weights(loss, log_ratios)
     needed = weights != 0 if kl is None else torch.ones_like(weights, dtype=torch.bool)
-    for rows, columns in _chunks(needed, chunk_size):
+    for (rows, columns), counts in workers.turns(_chunks(needed, chunk_size)):
         values = evaluate(rows, columns)
         total = torch.sum(weights[rows, columns] * values.log_prob)
         if values.kl is not None:
             total = total + kl_weight / reference.numel() * values.kl.sum()
-        torch.autograd.backward(total)
+        torch.autograd.backward(total if counts else 0.0 * total)
     return _result(value, log_ratios, weights, kl, kl_weight, float(needed.double().mean()))
 
 
 def one_pass_gradient(
-    evaluate: Evaluate, reference: torch.Tensor, loss: Loss, *, chunk_size: int, kl_weight: float = 0.0
+    evaluate: Evaluate,
+    reference: torch.Tensor,
+    loss: Loss,
+    *,
+    chunk_size: int,
+    kl_weight: float = 0.0,
+    workers: Workers = ALONE,
 ) -> Gradient:
     """The same gradient from one graph over all evaluations: no second forward pass, where memory allows it."""
-    policy, kl = _evaluate_all(evaluate, reference.shape, chunk_size=chunk_size)
-    log_ratios = policy.detach() - reference
+    everything = _chunks(torch.ones_like(reference, dtype=torch.bool), chunk_size)
+    own = _evaluated(evaluate, everything, workers)
+    policy, kl = _gathered(own, reference, bool(kl_weight), workers)
+    log_ratios = policy - reference
     value, weights = _loss_and_weights(loss, log_ratios)
-    total = torch.sum(weights * policy)
-    torch.autograd.backward(total if kl is None else total + kl_weight * kl.mean())
+    totals = [torch.sum(weights[rows, columns] * values.log_prob) for rows, columns, values in own]
+    totals += [kl_weight / reference.numel() * values.kl.sum() for *_, values in own if values.kl is not None]
+    if totals:
+        torch.autograd.backward(torch.stack(totals).sum())
     return _result(value, log_ratios, weights, kl, kl_weight, 1.0)
 
 
-def all_log_probs(evaluate: Evaluate, shape: torch.Size, *, chunk_size: int) -> torch.Tensor:
-    """log π of every trajectory and timestep, fp64 [U, T], evaluated timestep by timestep in chunks."""
-    return _evaluate_all(evaluate, shape, chunk_size=chunk_size)[0]
+def all_log_probs(
+    evaluate: Evaluate, like: torch.Tensor, *, chunk_size: int, workers: Workers = ALONE
+) -> torch.Tensor:
+    """log π of every trajectory and timestep, fp64 [U, T], evaluated timestep by timestep in chunks, without a graph.
+
+    Args:
+        like: of the shape [U, T] and on the device.
+    """
+    everything = _chunks(torch.ones_like(like, dtype=torch.bool), chunk_size)
+    with torch.no_grad():
+        own = _evaluated(evaluate, everything, workers)
+        return _gathered(own, like, False, workers)[0]
 
 
-def _evaluate_all(
-    evaluate: Evaluate, shape: torch.Size, *, chunk_size: int
+def _evaluated(
+    evaluate: Evaluate, chunks: list[tuple[torch.Tensor, torch.Tensor]], workers: Workers
+) -> list[tuple[torch.Tensor, torch.Tensor, StepValues]]:
+    """This process's chunks, (rows, columns), and their values."""
+    found = [(*places, evaluate(*places), counts) for places, counts in workers.turns(chunks)]
+    return [(rows, columns, values) for rows, columns, values, counts in found if counts]
+
+
+def _gathered(
+    own: list[tuple[torch.Tensor, torch.Tensor, StepValues]],
+    like: torch.Tensor,
+    with_kl: bool,
+    workers: Workers,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    values = [evaluate(*places) for places in _chunks(torch.ones(shape, dtype=torch.bool), chunk_size)]
-    kl = [part.kl for part in values if part.kl is not None]
-    return _matrix([part.log_prob for part in values], shape), _matrix(kl, shape) if kl else None
-
-
-def _matrix(parts: list[torch.Tensor], shape: torch.Size) -> torch.Tensor:
-    return torch.cat(parts).view(shape[1], shape[0]).T
+    """log π and the KL of every place, fp64 [U, T], detached, from the values of each process's own places."""
+    found = torch.zeros(1 + with_kl, *like.shape, dtype=torch.float64, device=like.device)
+    for rows, columns, values in own:
+        found[0, rows, columns] = values.log_prob.detach()
+        if with_kl:
+            assert values.kl is not None
+            found[1, rows, columns] = values.kl.detach()
+    workers.sum(found)
+    return found[0], found[1] if with_kl else None
 
 
 def _chunks(mask: torch.Tensor, chunk_size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:

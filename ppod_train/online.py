@@ -36,6 +36,7 @@ from ppod_train.online_settings import (
 )
 from ppod_train.run_folder import write_json
 from ppod_train.stage import OnlineRun, run_stage, stage_evaluation
+from ppod_train.workers import ALONE, Workers
 
 
 def train_online(
@@ -47,6 +48,7 @@ def train_online(
     load: LoadPolicy,
     reward: RewardModel,
     callbacks: OnlineCallbacks | None = None,
+    workers: Workers = ALONE,
 ) -> OnlineSummary:
     """Run every stage that is not done; run again, it goes on where it was. More stages may be added to a finished run.
 
@@ -56,6 +58,8 @@ def train_online(
         reference: the pretrained model, a whole pipeline: the KL anchor of all stages.
         build_spec: the spec of a stage's data set, given the policy that samples it.
         load: loads a policy anew.
+        callbacks: called in the first process alone.
+        workers: the processes that share every phase, all of which call this; the first one writes.
 
     Raises:
         ConfigError: settings that contradict each other or the run in `out`.
@@ -72,7 +76,8 @@ def train_online(
         build_spec=build_spec,
         load=load,
         reward=reward,
-        callbacks=callbacks or OnlineCallbacks(),
+        callbacks=callbacks if callbacks and workers.leads else OnlineCallbacks(),
+        workers=workers,
     )
     _write_record(run)
     if settings.eval_images_per_prompt:
@@ -111,19 +116,21 @@ def _write_record(run: OnlineRun) -> None:
                 f"this online run is in stage {len(list(run.out.glob('stage-*')))}, past --stages "
                 f"{run.settings.num_stages}: give at least as many, or another --out"
             )
-    run.out.mkdir(parents=True, exist_ok=True)
-    write_json(
-        path,
-        {
-            "num_stages": run.settings.num_stages,
-            "settings": asdict(run.settings),
-            "model": run.reference.model,
-            "reward": identity["reward"],
-            "prompts": list(spec.prompts),
-            "identity": identity,
-            "environment": environment(),
-        },
-    )
+    record = {
+        "num_stages": run.settings.num_stages,
+        "settings": asdict(run.settings),
+        "model": run.reference.model,
+        "reward": identity["reward"],
+        "prompts": list(spec.prompts),
+        "identity": identity,
+        "environment": environment(),
+    }
+
+    def write() -> None:
+        run.out.mkdir(parents=True, exist_ok=True)
+        write_json(path, record)
+
+    run.workers.first(write)
 
 
 def _short(value: object) -> str:
@@ -138,11 +145,6 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
     if run.settings.eval_images_per_prompt:
         rewards = [stage_evaluation(run, stage).overall.reward_mean for stage in range(last + 1)]
     best = 1 + int(np.argmax(rewards[1:])) if rewards else last
-    temporary = run.out / ".policy.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(run.policy_folder(best), temporary)
-    shutil.rmtree(run.out / "policy", ignore_errors=True)
-    temporary.rename(run.out / "policy")
     before = len(read_evaluation(run.out / "evals" / "stage-00").measurements) if rewards else 0
     summary = OnlineSummary(
         stages=last,
@@ -154,6 +156,15 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
         + before * run.settings.eval_images_per_prompt,
         policy="policy",
     )
+    run.workers.first(lambda: _write_end(run, summary))
+    return summary
+
+
+def _write_end(run: OnlineRun, summary: OnlineSummary) -> None:
+    temporary = run.out / ".policy.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(run.policy_folder(summary.best_stage), temporary)
+    shutil.rmtree(run.out / "policy", ignore_errors=True)
+    temporary.rename(run.out / "policy")
     write_json(run.out / "summary.json", asdict(summary))
     write_model_card(run.out)
-    return summary

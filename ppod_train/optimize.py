@@ -26,6 +26,8 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.objectives.targets import LossOptions
 from ppod_train.policy import update_average
 from ppod_train.settings import TrainSettings
+from ppod_train.sharding import whole
+from ppod_train.workers import ALONE, Workers
 
 # A backward pass costs about twice a forward: below this share of steps with a gradient, a second forward pass over
 # those alone is cheaper than one backward pass over all.
@@ -53,6 +55,8 @@ class Trainee:
     """Name and revision of the reward that chooses the policy; "" without one."""
     start_fingerprint: str
     """Of the policy that training started from; the reference's own where it was the reference."""
+    workers: Workers = ALONE
+    """The processes that share a step; the rest of this is the same in all of them."""
 
 
 def train_step(trainee: Trainee, *, step: int, gradient_share: float) -> StepMetrics:
@@ -80,13 +84,13 @@ def train_step(trainee: Trainee, *, step: int, gradient_share: float) -> StepMet
     options = settings.loss_options(timestep_scale=len(data.steps) / len(steps))
     graph_bytes = batch.reference_log_probs.numel() * trainee.graph_bytes
     one_pass = use_one_pass(settings, graph_bytes=graph_bytes, gradient_share=gradient_share)
+    one_pass = one_pass and not trainee.workers.sharded
 
     trainee.optimizer.zero_grad(set_to_none=True)
     gradient = batch_gradient(trainee, batch, options, step=step, one_pass=one_pass)
-    for parameter in trainee.parameters.values():
-        if parameter.grad is None:  # every step was clipped: a zero gradient, as one pass would give
-            parameter.grad = torch.zeros_like(parameter)
-    norm = float(torch.nn.utils.clip_grad_norm_(trainee.parameters.values(), settings.max_grad_norm))
+    # Where every step was clipped the gradient is missing: zero, as one pass would give.
+    trainee.workers.sum_gradients(trainee.parameters.values())
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(trainee.parameters.values(), settings.max_grad_norm)))
     if not (math.isfinite(gradient.loss) and math.isfinite(norm)):
         raise NonFiniteError(
             f"step {step + 1}: the loss is {gradient.loss} and the gradient's norm {norm}: lower --learning-rate or "
@@ -108,7 +112,7 @@ def train_step(trainee: Trainee, *, step: int, gradient_share: float) -> StepMet
 def batch_gradient(
     trainee: Trainee, batch: TrainingBatch, options: LossOptions, *, step: int, one_pass: bool
 ) -> Gradient:
-    """Add the gradient of the objective over one batch to the parameters' `.grad`."""
+    """Add this process's part of the objective's gradient over one batch to the parameters' `.grad`."""
     settings = trainee.settings
     objective = OBJECTIVES[settings.objective]
 
@@ -117,7 +121,14 @@ def batch_gradient(
 
     evaluate, reference = _evaluated(trainee, batch, step=step)
     take = one_pass_gradient if one_pass else two_pass_gradient
-    return take(evaluate, reference, loss, chunk_size=trainee.batch_size, kl_weight=settings.kl_weight)
+    return take(
+        evaluate,
+        reference,
+        loss,
+        chunk_size=trainee.batch_size,
+        kl_weight=settings.kl_weight,
+        workers=trainee.workers,
+    )
 
 
 def _evaluated(trainee: Trainee, batch: TrainingBatch, *, step: int) -> tuple[Evaluate, torch.Tensor]:
@@ -131,7 +142,9 @@ def _evaluated(trainee: Trainee, batch: TrainingBatch, *, step: int) -> tuple[Ev
     noise = forward_noise(batch, step=step, seed=settings.seed)
     with torch.no_grad():
         fixed = denoising_scores(sampler, trainee.reference, batch, noise=noise)
-        reference = all_log_probs(fixed, batch.reference_log_probs.shape, chunk_size=trainee.batch_size)
+        reference = all_log_probs(
+            fixed, batch.reference_log_probs, chunk_size=trainee.batch_size, workers=trainee.workers
+        )
     return denoising_scores(sampler, sampler.network, batch, noise=noise), reference
 
 

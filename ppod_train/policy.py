@@ -7,7 +7,7 @@ ask for it, it is the network without its LoRA, or a copy of the network where a
 import copy
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from ppod_data.diffusion.model import (
     network_of,
 )
 from ppod_data.errors import ConfigError
+from ppod_train.sharding import whole_network
 
 _WEIGHTS_FILES = "diffusion_pytorch_model*.safetensors"  # several for a large network
 
@@ -155,11 +156,16 @@ def policy_weights(
             parameters[name].data = value
 
 
-def save_policy(model: DiffusionModel, folder: Path) -> None:
+def save_policy(
+    model: DiffusionModel, folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
     """Write the policy so that plain diffusers loads it, replacing `folder` at once.
 
     LoRA: `pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`. Otherwise a whole pipeline for
     `from_pretrained(folder)`.
+
+    Args:
+        weights: all of the network's, where those in the model are sharded.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -175,6 +181,7 @@ def save_policy(model: DiffusionModel, folder: Path) -> None:
             layers = convert_state_dict_to_diffusers(layers)
         model.pipeline.save_lora_weights(temporary, **{f"{model.family.denoiser}_lora_layers": layers})
     else:
-        model.pipeline.save_pretrained(temporary)
+        with nullcontext() if weights is None else whole_network(model, weights):
+            model.pipeline.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)

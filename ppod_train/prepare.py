@@ -13,13 +13,22 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee, graph_bytes_per_evaluation
 from ppod_train.policy import reference_network, start_from, trainable_parameters
 from ppod_train.settings import TrainSettings
+from ppod_train.sharding import check_can_shard, shard
+from ppod_train.workers import Workers
 
 
 def prepare(
-    source: DataSource, model: DiffusionModel, settings: TrainSettings, scorer: str, start: Path | None
+    source: DataSource,
+    model: DiffusionModel,
+    settings: TrainSettings,
+    scorer: str,
+    start: Path | None,
+    workers: Workers,
 ) -> tuple[Trainee, Drift]:
     """Everything that a step works on, and the drift of the reference; where training starts from the policy that made
     the data, that policy's drift is checked as well."""
+    if workers.sharded:
+        check_can_shard(settings)
     objective = OBJECTIVES[settings.objective]
     data = open_training_data(
         source,
@@ -46,6 +55,7 @@ def prepare(
             num_trajectories=settings.drift_samples,
             batch_size=batch_size,
             recorded=recorded,
+            workers=workers,
         )
         # Without a band, a recorded number is only a constant of the loss.
         if "log_ratio_clip" in objective.reads:
@@ -58,6 +68,9 @@ def prepare(
         start_fingerprint = start_from(model, start)
         if {dataset.spec.policy_fingerprint for dataset in data.datasets} == {start_fingerprint}:
             checked_drift(recorded=True)
+    graph_bytes = graph_bytes_per_evaluation(sampler, data)
+    if workers.sharded:
+        parameters = shard(model.denoiser, workers.device)
     trainee = Trainee(
         data=data,
         sampler=sampler,
@@ -71,8 +84,9 @@ def prepare(
         ),
         settings=settings,
         batch_size=batch_size,
-        graph_bytes=graph_bytes_per_evaluation(sampler, data),
+        graph_bytes=graph_bytes,
         scorer=scorer,
         start_fingerprint=start_fingerprint,
+        workers=workers,
     )
     return trainee, drift

@@ -12,15 +12,17 @@ summary.json             written at the end
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ppod_data.environment import environment
 from ppod_data.files import atomic_write
 from ppod_train.data import DataSource
 from ppod_train.drift import Drift
+from ppod_train.metrics import StepMetrics
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee
 from ppod_train.settings import TrainSettings
@@ -85,8 +87,38 @@ def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | N
     return logit if math.isfinite(logit) else None
 
 
+class MetricsLog:
+    """metrics.jsonl and tensorboard/, as they grow."""
+
+    def __init__(self, lines: TextIO, writer: Any) -> None:
+        self._lines, self._writer = lines, writer
+
+    @classmethod
+    @contextmanager
+    def open(cls, out: Path, settings: TrainSettings) -> Iterator["MetricsLog"]:
+        """The log of a run, open until the block ends."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        with (
+            (out / "metrics.jsonl").open("a", encoding="utf-8") as lines,
+            SummaryWriter(str(out / "tensorboard")) as writer,
+        ):
+            known = {name: value for name, value in asdict(settings).items() if value is not None}
+            writer.add_hparams(known, metric_dict={})
+            yield cls(lines, writer)
+
+    def add(self, metrics: StepMetrics) -> None:
+        """Write the figures of a step to both."""
+        self._lines.write(json.dumps(metrics.to_json()) + "\n")
+        self._lines.flush()
+        for name, value in metrics.scalars().items():
+            self._writer.add_scalar(name, value, global_step=metrics.step)
+        self._writer.flush()
+
+
 def forget_after(out: Path, step: int) -> None:
-    """Drop the metrics and evaluations of steps later than `step`: they are made again."""
+    """Make the folder, and drop the metrics and evaluations of steps later than `step`: they are made again."""
+    out.mkdir(parents=True, exist_ok=True)
     metrics = out / "metrics.jsonl"
     if metrics.exists():
         kept = [line for line in metrics.read_text().splitlines() if _line_step(line) <= step]

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from ppod_data.card import write_card
 from ppod_data.dataset import Dataset
-from ppod_data.errors import NothingToLearnError
-from ppod_data.generate import generate
+from ppod_data.errors import ConfigError, NothingToLearnError
+from ppod_data.generate import generate, select_shards
 from ppod_data.log_probs import compute_log_probs
 from ppod_data.pairs import rank
 from ppod_data.rewards import RewardModel
@@ -26,6 +26,7 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.online_settings import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSettings, StageRecord
 from ppod_train.run_folder import write_json
 from ppod_train.train import Callbacks, train_offline
+from ppod_train.workers import Workers
 
 REFERENCE = "reference"
 """The table under log_probs/ of a later stage's data set that holds the pretrained reference's."""
@@ -42,6 +43,11 @@ class OnlineRun:
     load: LoadPolicy
     reward: RewardModel
     callbacks: OnlineCallbacks
+    workers: Workers
+
+    def own_share(self, count: int) -> int:
+        """How many of `count` units of a phase the first process does, about."""
+        return -(-count // self.workers.world_size)
 
     def folder(self, stage: int) -> Path:
         return self.out / f"stage-{stage:02d}"
@@ -70,12 +76,11 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
         _generate(run, stage, data)
     dataset = Dataset.open(data)
     with _timed(seconds, "score"):
-        run.callbacks.on_phase(stage, "score", dataset.spec.num_samples)
-        score(dataset, run.reward, name=run.reward.name, on_batch=run.callbacks.on_units)
+        _score(run, stage, dataset)
     steps, judged = 0, 0
     try:
         with _timed(seconds, "pair"):
-            _pair(run, dataset)
+            run.workers.first(lambda: _pair(run, dataset))
         with _timed(seconds, "log_probs"):
             if stage > 1:
                 _reference_log_probs(run, stage, dataset)
@@ -84,7 +89,7 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     except NothingToLearnError:
         if stage == 1:
             raise
-    write_card(data)
+    run.workers.first(lambda: write_card(data))
     if steps and run.settings.eval_images_per_prompt:
         with _timed(seconds, "evaluate"):
             judged = stage_evaluation(run, stage).overall.num_images
@@ -97,7 +102,7 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
         steps=steps,
         seconds=seconds,
     )
-    write_json(done, asdict(record))
+    run.workers.first(lambda: write_json(done, asdict(record)))
     run.callbacks.on_stage(record)
     return record
 
@@ -110,8 +115,23 @@ def _outside_band(run: OnlineRun, stage: int) -> float:
 def _generate(run: OnlineRun, stage: int, data: Path) -> None:
     policy = run.load(run.policy(stage - 1))
     spec = run.build_spec(policy, stage=stage)
-    run.callbacks.on_phase(stage, "generate", spec.num_samples)
-    generate(data, spec, policy, shards=range(spec.num_shards), on_batch=run.callbacks.on_units)
+    run.callbacks.on_phase(stage, "generate", run.own_share(spec.num_samples))
+    shards = select_shards(spec, None, run.workers.rank, run.workers.world_size)
+    generate(data, spec, policy, shards=shards, on_batch=run.callbacks.on_units)
+    run.workers.wait()
+
+
+def _score(run: OnlineRun, stage: int, dataset: Dataset) -> None:
+    """Score the shards, each process its own; then the first one sees that nothing is missing, and says so if it is."""
+    run.callbacks.on_phase(stage, "score", run.own_share(dataset.spec.num_samples))
+    rank, world_size = run.workers.rank, run.workers.world_size
+    name, on_batch = run.reward.name, run.callbacks.on_units
+    if world_size > 1:
+        # A process with no image that can be scored writes nothing, which is an error only where no process has one.
+        with suppress(ConfigError):
+            score(dataset, run.reward, name=name, rank=rank, world_size=world_size, on_batch=on_batch)
+        run.workers.wait()
+    run.workers.first(lambda: score(dataset, run.reward, name=name, on_batch=on_batch))
 
 
 def _pair(run: OnlineRun, dataset: Dataset) -> None:
@@ -131,14 +151,17 @@ def _pair(run: OnlineRun, dataset: Dataset) -> None:
 
 def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
     """What the pretrained reference says of the newer policy's chains, once, in the trainer's numerics."""
-    run.callbacks.on_phase(stage, "log-probs", dataset.spec.num_samples)
+    run.callbacks.on_phase(stage, "log-probs", run.own_share(dataset.spec.num_samples))
     compute_log_probs(
         dataset,
         run.load(run.reference),
         name=REFERENCE,
         batch_size=run.settings.train.batch_size,
+        rank=run.workers.rank,
+        world_size=run.workers.world_size,
         on_batch=run.callbacks.on_units,
     )
+    run.workers.wait()
 
 
 def _train(run: OnlineRun, stage: int, data: Path) -> int:
@@ -155,6 +178,7 @@ def _train(run: OnlineRun, stage: int, data: Path) -> int:
             on_start=lambda drift, step: run.callbacks.on_units(step),
             on_step=lambda metrics: run.callbacks.on_units(1),
         ),
+        workers=run.workers,
     )
     return done.steps
 
@@ -166,7 +190,8 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
         return read_evaluation(folder)
     policy = run.load(run.policy(stage))
     spec = run.build_spec(policy, stage=0)
-    run.callbacks.on_phase(stage, "evaluate", len(spec.prompts) * run.settings.eval_images_per_prompt)
+    num_images = len(spec.prompts) * run.settings.eval_images_per_prompt
+    run.callbacks.on_phase(stage, "evaluate", run.own_share(num_images))
     result = evaluate(
         policy,
         run.reward,
@@ -183,8 +208,9 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
         ),
         baseline=stage_evaluation(run, 0) if stage else None,
         on_batch=run.callbacks.on_units,
+        workers=run.workers,
     )
-    write_evaluation(folder, result)
+    run.workers.first(lambda: write_evaluation(folder, result))
     run.callbacks.on_eval(stage, result)
     return result
 

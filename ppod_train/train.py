@@ -6,11 +6,9 @@ What is written where: `ppod_train.run_folder`.
 import json
 import math
 from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
@@ -18,6 +16,7 @@ from ppod_data.rewards import RewardModel
 from ppod_data.threads import one_thread
 from ppod_train.batches import trained_prompts
 from ppod_train.checkpoint import (
+    Tensors,
     check_same_run,
     latest_checkpoint,
     load_checkpoint,
@@ -36,6 +35,7 @@ from ppod_train.optimize import Trainee, train_step
 from ppod_train.policy import policy_weights, save_policy
 from ppod_train.prepare import prepare
 from ppod_train.run_folder import (
+    MetricsLog,
     evaluation_folder,
     forget_after,
     identity_of,
@@ -43,6 +43,8 @@ from ppod_train.run_folder import (
     write_run_record,
 )
 from ppod_train.settings import TrainSettings
+from ppod_train.sharding import gathered, whole
+from ppod_train.workers import ALONE, Workers
 
 
 @dataclass
@@ -93,6 +95,7 @@ def train_offline(
     start: Path | None = None,
     optimizer_of: Path | None = None,
     callbacks: Callbacks | None = None,
+    workers: Workers = ALONE,
 ) -> TrainSummary:
     """Train `model` in place on recorded data; run again, it goes on where it was.
 
@@ -101,31 +104,36 @@ def train_offline(
         reward: scores validation images; needed unless settings.eval_every is 0.
         start: folder of the policy to start from, as an earlier run wrote it; None starts from the reference.
         optimizer_of: folder of the run whose optimizer's moments to go on with, as the stages of an online run do.
+        callbacks: called in the first process alone.
+        workers: the processes that train together, all of which call this. A run may go on with another number of them.
 
     Raises:
         ConfigError: settings, data or model that contradict each other or the run in `out`.
         DriftError: the trainer does not compute the log-probabilities that were recorded.
         NonFiniteError: the loss or gradient is NaN or infinite.
+        WorkersError: another process ended, or came to other numbers.
     """
     settings.validate()
     if settings.eval_every and reward is None:
         raise ConfigError("evaluation while training needs a reward: give one, or --eval-every 0")
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
-        trainee, drift = prepare(source, model, settings, scorer, start)
+        trainee, drift = prepare(source, model, settings, scorer, start, workers)
         if optimizer_of is not None:
             checkpoint = latest_checkpoint(optimizer_of / "checkpoints")
             if checkpoint is None:
                 raise ConfigError(f"{optimizer_of} has no checkpoint, whose optimizer was to go on")
             load_optimizer(checkpoint, parameters=trainee.parameters, optimizer=trainee.optimizer)
-        out.mkdir(parents=True, exist_ok=True)
         progress = _resume(out, trainee)
+        _check_same_weights(trainee)
         if progress.step == 0:
-            write_run_record(out, trainee, source=source, drift=drift)
-        callbacks = callbacks or Callbacks()
+            workers.first(lambda: write_run_record(out, trainee, source=source, drift=drift))
+        callbacks = callbacks if callbacks and workers.leads else Callbacks()
         callbacks.on_start(drift, progress.step)
         _loop(out, trainee, progress, reward, callbacks)
-        return _finish(out, settings, progress)
+        summary = _summary(out, settings, progress)
+        workers.first(lambda: _finish(out, summary))
+        return summary
 
 
 def _loop(
@@ -135,46 +143,38 @@ def _loop(
     reward: RewardModel | None,
     callbacks: Callbacks,
 ) -> None:
-    settings = trainee.settings
-    tracker = _tracker(out, settings)
+    settings, workers = trainee.settings, trainee.workers
     if progress.step == 0:
         _evaluate_if_due(out, trainee, progress, reward, callbacks)
-    with (out / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+    with ExitStack() as files:
+        log = files.enter_context(MetricsLog.open(out, settings)) if workers.leads else None
         while progress.step < settings.num_train_steps and not _stopped_early(settings, progress):
             metrics = train_step(trainee, step=progress.step, gradient_share=progress.gradient_share)
             progress.step = metrics.step
             progress.gradient_share = metrics.gradient_share
-            lines.write(json.dumps(metrics.to_json()) + "\n")
-            lines.flush()
-            tracker.log(metrics.scalars(), step=metrics.step)
+            if log is not None:
+                log.add(metrics)
             callbacks.on_step(metrics)
             last = progress.step == settings.num_train_steps
             if settings.eval_every and (last or progress.step % settings.eval_every == 0):
                 _evaluate_if_due(out, trainee, progress, reward, callbacks)
             if last or progress.step % settings.checkpoint_every == 0 or _stopped_early(settings, progress):
-                save_checkpoint(
-                    out / "checkpoints",
-                    step=progress.step,
-                    parameters=trainee.parameters,
-                    average=trainee.average,
-                    optimizer=trainee.optimizer,
-                    state={"progress": asdict(progress), "identity": identity_of(trainee)},
-                )
+                _check_same_weights(trainee)
+                _save_checkpoint(out / "checkpoints", trainee, progress)
     if not settings.eval_every:
         progress.best_step = progress.step
         _save_policy(trainee, out)
-    tracker.end_training()
 
 
 def _evaluate_if_due(
     out: Path, trainee: Trainee, progress: Progress, reward: RewardModel | None, callbacks: Callbacks
 ) -> None:
     """Score images of the current policy on validation noise; keep the policy when none was better."""
-    settings, spec = trainee.settings, trainee.data.spec
+    settings, spec, workers = trainee.settings, trainee.data.spec, trainee.workers
     if not settings.eval_every:
         return
     assert reward is not None
-    baseline = read_evaluation(evaluation_folder(out, 0)) if progress.step else None
+    baseline = read_evaluation(evaluation_folder(out, 0)) if progress.step and workers.leads else None
     eval_settings = EvalSettings(
         prompts=trained_prompts(trainee.data),
         batch_size=spec.batch_size,
@@ -186,9 +186,13 @@ def _evaluate_if_due(
         negative_prompt=spec.negative_prompt,
         validation=True,
     )
-    with policy_weights(trainee.parameters, trainee.average):
-        result = evaluate(trainee.sampler.model, reward, eval_settings, baseline=baseline)
-    write_evaluation(evaluation_folder(out, progress.step), result)
+    model = trainee.sampler.model
+    with (
+        policy_weights(trainee.parameters, trainee.average),
+        gathered(model.denoiser) if workers.sharded else nullcontext(),
+    ):
+        result = evaluate(model, reward, eval_settings, baseline=baseline, workers=workers)
+    workers.first(lambda: write_evaluation(evaluation_folder(out, progress.step), result))
     progress.reward_queries += result.overall.num_images
     if result.overall.reward_mean > progress.best_reward:
         progress.best_reward, progress.best_step = result.overall.reward_mean, progress.step
@@ -200,8 +204,25 @@ def _evaluate_if_due(
 
 
 def _save_policy(trainee: Trainee, out: Path) -> None:
+    model, workers = trainee.sampler.model, trainee.workers
+    weights = None
+    if workers.sharded:
+        weights = {name: whole(value).cpu() for name, value in model.denoiser.state_dict().items()}
     with policy_weights(trainee.parameters, trainee.average):
-        save_policy(trainee.sampler.model, out / "policy")
+        workers.first(lambda: save_policy(model, out / "policy", weights))
+
+
+def _save_checkpoint(folder: Path, trainee: Trainee, progress: Progress) -> None:
+    workers = trainee.workers
+    tensors = Tensors({}, {})
+    if workers.leads or workers.sharded:
+        tensors = Tensors.of(trainee.parameters, trainee.average, trainee.optimizer)
+    state = {"progress": asdict(progress), "identity": identity_of(trainee)}
+    workers.first(lambda: save_checkpoint(folder, step=progress.step, tensors=tensors, state=state))
+
+
+def _check_same_weights(trainee: Trainee) -> None:
+    trainee.workers.check_same([*trainee.parameters.values(), *trainee.average.values()], "weights")
 
 
 def _stopped_early(settings: TrainSettings, progress: Progress) -> bool:
@@ -226,17 +247,17 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
             optimizer=trainee.optimizer,
         )
         progress = Progress(**state["progress"])
-    forget_after(out, progress.step)
+    trainee.workers.first(lambda: forget_after(out, progress.step))
     return progress
 
 
-def _finish(out: Path, settings: TrainSettings, progress: Progress) -> TrainSummary:
+def _summary(out: Path, settings: TrainSettings, progress: Progress) -> TrainSummary:
     before = None
     if settings.eval_every:
         before = json.loads((out / "evals" / "step-000000" / "eval.json").read_text())["overall"][
             "reward_mean"
         ]
-    summary = TrainSummary(
+    return TrainSummary(
         steps=progress.step,
         stopped_early=progress.step < settings.num_train_steps,
         best_step=progress.best_step,
@@ -245,16 +266,8 @@ def _finish(out: Path, settings: TrainSettings, progress: Progress) -> TrainSumm
         reward_queries=progress.reward_queries,
         policy="policy",
     )
+
+
+def _finish(out: Path, summary: TrainSummary) -> None:
     write_json(out / "summary.json", asdict(summary))
     write_model_card(out)
-    return summary
-
-
-def _tracker(out: Path, settings: TrainSettings) -> Any:
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(log_with="tensorboard", project_dir=out, cpu=not torch.cuda.is_available())
-    accelerator.init_trackers(
-        "tensorboard", config={k: v for k, v in asdict(settings).items() if v is not None}
-    )
-    return accelerator

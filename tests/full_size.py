@@ -40,6 +40,29 @@ _FLOW_VAE = {
     "use_quant_conv": False,
     "use_post_quant_conv": False,
 }
+_T5 = {
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+    "vocab_size": 32128,
+}
+_SD3 = {
+    "_class_name": "SD3Transformer2DModel",
+    "sample_size": 128,
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+    "num_layers": 24,
+    "attention_head_dim": 64,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "caption_projection_dim": 1536,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 192,
+}
 
 
 def save_stable_diffusion_15(folder: Path) -> Path:
@@ -94,45 +117,34 @@ def save_stable_diffusion_xl(folder: Path) -> Path:
 
 def save_stable_diffusion_3(folder: Path) -> Path:
     """Stable Diffusion 3 medium without T5: 1024 × 1024 pixels, a transformer of 2,028 million weights."""
-    transformer = {
-        "_class_name": "SD3Transformer2DModel",
-        "sample_size": 128,
-        "patch_size": 2,
-        "in_channels": 16,
-        "out_channels": 16,
-        "num_layers": 24,
-        "attention_head_dim": 64,
-        "num_attention_heads": 24,
-        "joint_attention_dim": 4096,
-        "caption_projection_dim": 1536,
-        "pooled_projection_dim": 2048,
-        "pos_embed_max_size": 192,
-    }
+    return _save_sd3(folder, _SD3, t5=False)
+
+
+def save_stable_diffusion_35_medium(folder: Path, *, t5: bool = True) -> Path:
+    """Stable Diffusion 3.5 medium: 1024 × 1024 pixels, a transformer of 2,243 million weights."""
+    new = {"pos_embed_max_size": 384, "dual_attention_layers": list(range(13)), "qk_norm": "rms_norm"}
+    return _save_sd3(folder, _SD3 | new, t5=t5)
+
+
+def _save_sd3(folder: Path, transformer: dict[str, Any], *, t5: bool) -> Path:
     clip = "CLIPTextModelWithProjection"
+    third = {"text_encoder_3": ("transformers", {"_class_name": "T5EncoderModel", **_T5})}
     _write(
         folder,
         "StableDiffusion3Pipeline",
-        {"text_encoder_3": [None, None], "tokenizer_3": [None, None]},
+        {} if t5 else {"text_encoder_3": [None, None], "tokenizer_3": [None, None]},
         transformer=("diffusers", transformer),
         vae=("diffusers", _VAE | _FLOW_VAE),
         text_encoder=("transformers", {"_class_name": clip, **_CLIP_L}),
         text_encoder_2=("transformers", {"_class_name": clip, **_CLIP_BIG_G}),
         scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}),
+        **(third if t5 else {}),
     )
     return folder
 
 
 def save_flux_1_dev(folder: Path) -> Path:
     """FLUX.1-dev: 1024 × 1024 pixels, a transformer of 11,901 million weights, which are diffusers' defaults."""
-    t5 = {
-        "d_model": 4096,
-        "d_kv": 64,
-        "d_ff": 10240,
-        "num_layers": 24,
-        "num_heads": 64,
-        "feed_forward_proj": "gated-gelu",
-        "vocab_size": 32128,
-    }
     shift = {"shift": 3.0, "use_dynamic_shifting": True}
     _write(
         folder,
@@ -140,7 +152,7 @@ def save_flux_1_dev(folder: Path) -> Path:
         transformer=("diffusers", {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True}),
         vae=("diffusers", _VAE | _FLOW_VAE),
         text_encoder=("transformers", {"_class_name": "CLIPTextModel", **_CLIP_L}),
-        text_encoder_2=("transformers", {"_class_name": "T5EncoderModel", **t5}),
+        text_encoder_2=("transformers", {"_class_name": "T5EncoderModel", **_T5}),
         scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", **shift}),
     )
     return folder

@@ -86,7 +86,12 @@ def save_tiny_xl_pipeline(folder: Path, *, seed: int = 0) -> Path:
 FLOW_SHIFT = 3.0
 
 
-def save_tiny_sd3_pipeline(folder: Path, *, seed: int = 0, t5: bool = False) -> Path:
+def save_tiny_sd35_pipeline(folder: Path, *, seed: int = 0) -> Path:
+    """Write a random StableDiffusion3Pipeline of 3.5's kind, with T5: a second attention, and normalised queries."""
+    return save_tiny_sd3_pipeline(folder, seed=seed, t5=True, dual_attention_layers=(0,), qk_norm="rms_norm")
+
+
+def save_tiny_sd3_pipeline(folder: Path, *, seed: int = 0, t5: bool = False, **options: Any) -> Path:
     """Write a random StableDiffusion3Pipeline, with T5 or without, with the shift of the released models."""
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
@@ -106,6 +111,7 @@ def save_tiny_sd3_pipeline(folder: Path, *, seed: int = 0, t5: bool = False) -> 
             caption_projection_dim=16,
             pooled_projection_dim=24,
             pos_embed_max_size=8,
+            **options,
         ),
         vae=_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=CLIPTextModelWithProjection(config),

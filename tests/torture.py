@@ -1,10 +1,12 @@
 """Damage and kills by the thousand: writes the matrices of docs/reliability.md. Run by `make torture`.
 
 Injections on a sealed and on an open data set, the same damage through the readers of webdataset and of datasets beside
-ours, and a kill and a full disk at every write, sync and rename of gen, score and pair.
+ours, a kill and a full disk at every write, sync and rename of gen, score and pair, and a thousand preemptible workers
+on one data set.
 """
 
 import argparse
+import math
 import random
 import re
 import sys
@@ -17,16 +19,21 @@ from typing import Any
 
 import torch
 
+from ppod_data.dataset import create
 from ppod_data.diffusion.model import load_model
 from ppod_data.errors import PpodError
 from ppod_data.verify import verify
 from tests.conftest import save_tiny_pipeline
 from tests.data.damage import Injection, everything, inject, make_whole
 from tests.data.durable import STAGES, before, fill_everywhere, kill_everywhere, make_stages, make_works
+from tests.data.faults import visible
+from tests.data.preemption import Folder, Memory, Weather, simulate, stepwise
+from tests.data.toy import make_dataset, make_spec
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
 SHAPE = (4, 16, 16)
 """Latents that make up most of a tar, as real ones do."""
+SHARES = ("ranks", "driver", "none")
 Counts = Counter[tuple[str, str]]
 
 
@@ -122,6 +129,43 @@ def durability(place: Path, stride: int) -> list[tuple[str, int, int]]:
     return rows
 
 
+def preempted(place: Path, num_workers: int) -> str:
+    """What kills cost, as a table; raises where a schedule on a real folder ends in other bytes than one worker's."""
+    heavy: dict[str, Any] = {"prompts": ("a cat",), "num_images_per_prompt": 4 * num_workers}
+    heavy |= {"images_per_shard": 2, "num_inference_steps": 2}
+    make_dataset(place / "one", **heavy)
+    spec = make_spec(**heavy)
+    kills, sleeps, others = 0, 0, 0
+    for share in SHARES:
+        create(place / share, spec)
+        store = Folder(place / share, spec)
+        with stepwise():
+            number = (
+                num_workers // 10 if share == "none" else num_workers
+            )  # each of those looks at every shard
+            done = simulate(spec, store, Weather(num_workers=number, share=share, kill_rate=0.5), 0)
+        if visible(place / share) != visible(place / "one"):
+            raise AssertionError(f"{share}: other bytes than one worker's")
+        kills, sleeps, others = kills + done.kills, sleeps + done.sleeps, others + store.num_other
+    light = make_spec(prompts=("a cat",), num_images_per_prompt=40 * num_workers, images_per_shard=4)
+    lines = [
+        f"{num_workers:,} workers, {spec.num_shards:,} shards on a real folder, a tenth of the "
+        f"workers where they have no share: {kills:,} "
+        f"workers killed, {sleeps:,} put to sleep, {others:,} of whose shards were written again with other bytes; the "
+        "files are those of one worker.",
+        "",
+        "| kills of a worker in the time of a shard | closed form | ranks | Ray's driver | neither |",
+        "|---|---|---|---|---|",
+    ]
+    for rate in (0.0, 0.02, 0.1, 0.5, 1.0):
+        cells = [f"{math.expm1(rate) / rate - 1 if rate else 0:.1%}"]
+        for share in SHARES:
+            weather = Weather(num_workers=num_workers, share=share, kill_rate=rate)
+            cells.append(f"{simulate(light, Memory(4), weather, 0).wasted:.1%}")
+        lines.append(f"| {rate} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def table(counts: Counts, outcomes: tuple[str, ...], heading: str) -> str:
     """A Markdown table with a row a kind, and the sums."""
     kinds = sorted({kind for kind, _ in counts})
@@ -139,6 +183,7 @@ def main() -> int:
     parser.add_argument("--injections", type=int, default=1000)
     parser.add_argument("--others", type=int, default=100)
     parser.add_argument("--stride", type=int, default=1, help="of the writes that are struck")
+    parser.add_argument("--workers", type=int, default=1000, help="that are preempted")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     start = time.monotonic()
@@ -151,12 +196,15 @@ def main() -> int:
         of_open = opened(two, options.injections, options.seed + 1)
         of_others = others(three, options.others, options.seed + 2, place)
         struck = durability(place, options.stride)
+        (place / "preempted").mkdir()
+        of_workers = preempted(place / "preempted", options.workers)
     texts = {
         "sealed": table(of_sealed, ("detected", "undetected"), "file"),
         "open": table(of_open, ("detected", "same values", "undetected"), "file"),
         "others": table(of_others, ("detected", "same values", "undetected"), "reader"),
         "durability": "| command | kills | full disks | lost or half-written |\n|---|---|---|---|\n"
         + "\n".join(f"| {stage} | {kills} | {full} | 0 |" for stage, kills, full in struck),
+        "preemption": of_workers,
     }
     page = PAGE.read_text(encoding="utf-8")
     for key, text in texts.items():

@@ -4,13 +4,14 @@ import errno
 import inspect
 import json
 import os
+import re
 import sys
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
@@ -20,6 +21,7 @@ from ppod_data.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
+    from ppod_data.ray_engine import RayCluster
     from ppod_data.spec import GenerationSpec
 
 _INTERRUPTED = 130
@@ -51,6 +53,30 @@ Device = Annotated[
     typer.Option(
         help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.",
         metavar="D",
+        rich_help_panel="Running",
+    ),
+]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        help="Work in this process, or on a running Ray cluster whose nodes share the folder (pip install ppod[ray]).",
+        rich_help_panel="Running",
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the cluster, with --engine ray: auto, HOST:PORT or ray://HOST:PORT.",
+        show_default="auto, the cluster that this machine is a part of",
+        metavar="ADDRESS",
+        rich_help_panel="Running",
+    ),
+]
+Shards = Annotated[
+    str | None,
+    typer.Option(
+        help="Only the shards from A up to, not including, B: for array jobs.",
+        metavar="A:B",
         rich_help_panel="Running",
     ),
 ]
@@ -153,7 +179,9 @@ def _explain_os_error(error: OSError) -> str:
 
 
 def _print_error(message: str) -> None:
-    print("error:", printable(" ".join(message.split())), file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    where = "" if rank == "0" else f"process {printable(rank)}: "
+    print(f"error: {where}{printable(' '.join(message.split()))}", file=sys.stderr)
 
 
 def printable(text: str) -> str:
@@ -162,15 +190,19 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def summary(as_json: bool) -> Iterator[Callable[[Mapping[str, Any], Sequence[Any]], None]]:
+def summary(
+    as_json: bool, *, speaks: bool = True
+) -> Iterator[Callable[[Mapping[str, Any], Sequence[Any]], None]]:
     """Gives the function that prints a command's summary: (the figures for --json, the lines for people).
 
     A line is a text or what rich can print, such as a table. Under --json, whatever libraries print meanwhile goes
-    to stderr, so that stdout holds one JSON object.
+    to stderr, so that stdout holds one JSON object. Of processes that do one thing together, one speaks.
     """
     stdout = sys.stdout
 
     def report(figures: Mapping[str, Any], lines: Sequence[Any]) -> None:
+        if not speaks:
+            return
         if as_json:
             print(json.dumps(figures, allow_nan=False, ensure_ascii=False), file=stdout, flush=True)
             return
@@ -194,15 +226,59 @@ def _print_rich(renderable: Any, stdout: TextIO) -> None:
 def rank_and_world_size() -> tuple[int, int]:
     """RANK and WORLD_SIZE as torchrun and `accelerate launch` set them; (0, 1) without them.
 
+    Says so where `accelerate launch` started one process: on CPUs it does whatever --num_processes is.
+
     Raises:
         ConfigError: values that are no rank of a world.
     """
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "WORLD_SIZE" not in os.environ:
+        print(
+            "note: accelerate launch started one process; for more of them on CPUs use torchrun --nproc-per-node N",
+            file=sys.stderr,
+        )
     rank, world_size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size)):
         raise ConfigError(
             f"RANK={rank}, WORLD_SIZE={world_size} are no rank of a world: unset both variables"
         )
     return int(rank), int(world_size)
+
+
+def parse_shards(text: str | None) -> tuple[int, int] | None:
+    """(A, B) of `A:B`. Raises ConfigError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ConfigError(f"--shards {text}: write A:B with A below B, for example 0:4 for the first four")
+    return int(match[1]), int(match[2])
+
+
+def ray_cluster(engine: str, address: str | None, device: str, world_size: int) -> "RayCluster | None":
+    """What the options ask for; None for this process. Raises ConfigError where they contradict each other."""
+    if engine != "ray":
+        if address is not None:
+            raise ConfigError(f"--ray-address {address} means nothing without --engine ray: add it")
+        return None
+    if world_size > 1:
+        raise ConfigError(
+            "--engine ray shares the work itself: start it without torchrun, or unset WORLD_SIZE"
+        )
+    from ppod_data.ray_engine import RayCluster
+
+    return RayCluster(address=address or "auto", device=device)
+
+
+@contextmanager
+def workers_of(cluster: "RayCluster | None") -> Iterator[str | None]:
+    """The device of a cluster's workers, "cpu" or "cuda"; None where the work is done in this process."""
+    if cluster is None:
+        yield None
+        return
+    from ppod_data.ray_engine import connected
+
+    with connected(cluster) as place:
+        yield place
 
 
 def resolve_device(text: str) -> str:

@@ -124,7 +124,7 @@ def export(
 
     They carry the IPTC digital source type of generated media as XMP; metadata.jsonl beside them makes the folder
     readable for datasets.load_dataset("imagefolder", data_dir=DIR). Run the same command again to go on after an
-    interruption.
+    interruption. Images that were given to the data set are written as they came, with what they say of themselves.
     """
     from ppod_data.dataset import Dataset
     from ppod_data.export import export as export_images
@@ -248,7 +248,8 @@ def _say_info(dataset: "Dataset", figures: Mapping[str, Any]) -> list[str]:
         + (f" with {visible(spec.adapter)}" if spec.adapter else ""),
         f"  chain          {spec.num_inference_steps} steps, ddim_eta {spec.ddim_eta:g}, guidance "
         f"{spec.guidance_scale:g}, {spec.latent_dtype} latents {'x'.join(map(str, spec.latent_shape))}",
-        f"  images         {spec.width}x{spec.height} pixels, seed {spec.seed}",
+        f"  images         {spec.width}x{spec.height} pixels, seed {spec.seed}"
+        + ("; the images were given, their chains are drawn onto them" if spec.is_forward else ""),
         f"  licence        {visible(figures['license'])}",
         f"  fingerprint    {figures['fingerprint']}",
     ]
@@ -261,8 +262,8 @@ def _say_info(dataset: "Dataset", figures: Mapping[str, Any]) -> list[str]:
                 f"  {one['a']} and {one['b']}: {one['same_order']:.0%} agree of {one['compared']:,} comparisons"
                 + (f", rank correlation {one['spearman']:.2f}" if one["spearman"] is not None else "")
             )
-    for name, rows in figures["labels"].items():
-        lines.append(f"  labels {name}: {rows:,} by people")
+    for name, one in figures["labels"].items():
+        lines += _say_labels(name, one)
     for name, one in figures["pairs"].items():
         by = (
             " " + visible(f"by {one['reward']}, {one['strategy']}")
@@ -293,6 +294,19 @@ def _say_scores(name: str, one: Mapping[str, Any]) -> list[str]:
             f"    {fixed(shape['edges'][0])} |{sparkline(shape['counts'])}| {fixed(shape['edges'][-1])}"
         )
     return lines
+
+
+def _say_labels(name: str, one: Mapping[str, Any]) -> list[str]:
+    from ppod_cli.pair_labels import say_agreement
+    from ppod_data.prompts import visible
+
+    if "problem" in one:
+        return [f"  labels {name}: {one['rows']:,} by people; {visible(one['problem'])}"]
+    return [
+        f"  {line}"
+        for dimension, found in one["dimensions"].items()
+        for line in say_agreement(f"labels {name}", visible(dimension), found["people"], found["rewards"])
+    ]
 
 
 def _say_agreement(agrees_with: Mapping[str, Any]) -> str:

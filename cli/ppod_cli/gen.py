@@ -1,7 +1,6 @@
 """`ppod-gen`: sample images and record their denoising chains, shard by shard."""
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,18 +11,23 @@ from ppod_cli.common import (
     DatasetFolder,
     Debug,
     Device,
+    Engine,
     Json,
+    RayAddress,
+    Shards,
     command,
     entry_point,
     new_commands,
+    parse_shards,
     rank_and_world_size,
+    ray_cluster,
     resolve_device,
     summary,
     usual_reward,
+    workers_of,
 )
-from ppod_cli.plans import say_generation
+from ppod_cli.plans import say_generation, say_many_files
 from ppod_cli.progress import clock, progress
-from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
@@ -39,16 +43,9 @@ _EXAMPLES = (
     "ppod-gen data --prompts prompts.txt --dry-run \\\n"
     "    --model stable-diffusion-v1-5/stable-diffusion-v1-5",
     "torchrun --nproc-per-node 8 -m ppod_cli.gen data --prompts prompts.txt",
+    "ppod-gen data --prompts prompts.txt --engine ray",
 )
 
-Shards = Annotated[
-    str | None,
-    typer.Option(
-        help="Make only the shards from A up to, not including, B: for array jobs.",
-        metavar="A:B",
-        rich_help_panel="Running",
-    ),
-]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -84,6 +81,8 @@ def gen(
     shards: Shards = None,
     dry_run: DryRun = False,
     device: Device = "auto",
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -91,7 +90,8 @@ def gen(
     """Sample images for prompts and record every denoising step with its log-probability.
 
     Run the same command again to go on after an interruption: finished shards are kept. Workers share the
-    work under torchrun or accelerate launch, or with --shards, and together make the same bytes as one.
+    work under torchrun or accelerate launch, with --shards, or on a Ray cluster, and together make the same bytes as
+    one.
     """
     from ppod_data.files import data_path
     from ppod_data.prompts import read_prompts
@@ -100,12 +100,13 @@ def gen(
     texts = read_prompts(prompt or [], prompts)
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
-    with summary(as_json) as report:
+    cluster = ray_cluster(engine, ray_address, device, world_size)
+    with summary(as_json) as report, workers_of(None if dry_run else cluster) as workers:
         from ppod_data.diffusion.model import has_weights, load_model
         from ppod_data.diffusion.skeleton import load_skeleton
         from ppod_data.generate import build_spec, select_shards
 
-        place = resolve_device(device)
+        place = "cpu" if workers else resolve_device(device)
         loaded: DiffusionModel | None = None
         if not dry_run or has_weights(model):
             loaded = load_model(
@@ -132,29 +133,28 @@ def gen(
             return
         assert loaded is not None
         chosen = select_shards(spec, shard_range, rank, world_size)
-        made = _generate(root, spec, loaded, chosen, license)
+        made = _generate(root, spec, loaded, chosen, license, workers)
         figures = {"dataset": str(root), "rank": rank, "world_size": world_size}
         report(figures | dataclasses.asdict(made), _say_made(dataset, model, made))
 
 
-def parse_shards(text: str | None) -> tuple[int, int] | None:
-    """(A, B) of `A:B`. Raises ConfigError for anything else."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+):(\d+)", text)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise ConfigError(f"--shards {text}: write A:B with A below B, for example 0:4 for the first four")
-    return int(match[1]), int(match[2])
-
-
 def _generate(
-    root: "DataPath", spec: "GenerationSpec", model: "DiffusionModel", shards: list[int], license: str
+    root: "DataPath",
+    spec: "GenerationSpec",
+    model: "DiffusionModel",
+    shards: list[int],
+    license: str,
+    workers: str | None,
 ) -> "GenerateSummary":
+    """workers: the device of a Ray cluster's workers."""
     from ppod_data.card import write_card
     from ppod_data.generate import generate
+    from ppod_data.ray_jobs import generate_on_ray
 
     sizes = {shard: len(spec.shard_range(shard)) for shard in shards}
     with progress(sum(sizes.values()), "gen", "images") as shown:
+        for line in say_many_files(spec):
+            shown.say(line)
 
         def on_shard(shard: int, made: bool) -> None:
             if not made:  # its images were reported as done, but took no time
@@ -162,9 +162,14 @@ def _generate(
                 shown.skip(sizes[shard])
             shown.note(f"shard {shard} of {spec.num_shards} {'made' if made else 'was there'}")
 
-        result = generate(
-            root, spec, model, shards=shards, license=license, on_batch=shown.advance, on_shard=on_shard
-        )
+        options: dict[str, Any] = {"shards": shards, "license": license}
+        options |= {"on_batch": shown.advance, "on_shard": on_shard}
+        if workers is None:
+            result = generate(root, spec, model, **options)
+        else:
+            result = generate_on_ray(
+                root, spec, workers, **options, on_status=shown.status, on_loss=shown.say
+            )
     write_card(root)
     return result
 
@@ -184,6 +189,7 @@ def _plan(spec: "GenerationSpec", model: "DiffusionModel | None") -> tuple[dict[
         f"{plan.num_samples:,} images in {plan.num_shards} shards; nothing was written",
         *say_generation(plan),
         f"  time           {time}",
+        *say_many_files(spec),
     ]
 
 

@@ -1,22 +1,41 @@
 """`ppod-pair import` and `ppod-pair agreement`: people's labels."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ppod_cli.common import Config, DatasetFolder, Debug, Json, command, summary
+from ppod_cli import options
+from ppod_cli.common import (
+    Config,
+    DatasetFolder,
+    Debug,
+    Device,
+    Json,
+    command,
+    summary,
+)
+from ppod_cli.pair_foreign import (
+    CHAIN_OPTIONS,
+    ForeignGuidance,
+    ForeignModel,
+    make_dataset,
+    refuse_chain_options,
+    say_made,
+)
+from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ppod_data.labels.agreement import PeopleAgreement, RewardAgreement
     from ppod_data.labels.importing import ImportSummary
 
 _IMPORT_EXAMPLES = (
     "ppod-pair import data answers.csv --format table",
     "ppod-pair import data export.json --format label-studio --name experts",
     "ppod-pair import data votes.parquet --format rapidata --skip-bad --keep-ties",
+    "ppod-pair import new pickapic.parquet --format pickapic \\\n"
+    "  --model stable-diffusion-v1-5/stable-diffusion-v1-5 --num-inference-steps 50",
 )
 _AGREEMENT_EXAMPLES = (
     "ppod-pair agreement data --labels experts",
@@ -41,6 +60,7 @@ def add_commands(commands: typer.Typer) -> None:
 
 
 def import_labels(
+    context: typer.Context,
     dataset: DatasetFolder,
     file: Annotated[
         Path,
@@ -78,7 +98,8 @@ def import_labels(
     license: Annotated[
         str,
         typer.Option(
-            help="SPDX identifier of the labels' licence, where the file names none.", metavar="SPDX"
+            help="SPDX identifier of the labels' licence, where the file names none; with --model of DATASET's too.",
+            metavar="SPDX",
         ),
     ] = "unknown",
     dimension: Dimension = None,
@@ -90,25 +111,54 @@ def import_labels(
         bool,
         typer.Option("--skip-bad", help="Write rows that cannot be labels to a file of rejects and go on."),
     ] = False,
+    model: ForeignModel = None,
+    revision: options.Revision = None,
+    adapter: options.Adapter = None,
+    seed: options.Seed = 0,
+    num_inference_steps: options.NumInferenceSteps = 20,
+    guidance_scale: ForeignGuidance = 1.0,
+    guidance_mode: options.GuidanceMode = "batched",
+    ddim_eta: options.DdimEta = None,
+    compute_dtype: options.ComputeDtype = "fp32",
+    latent_dtype: options.LatentDtype = "fp32",
+    batch_size: options.BatchSize = None,
+    images_per_shard: options.ImagesPerShard = None,
+    store_steps: options.StoreSteps = "all",
+    device: Device = "auto",
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Import people's labels on images of this data set: labels/NAME.parquet, and pairs/NAME.parquet from them.
+    """Import people's labels: labels/NAME.parquet, and pairs/NAME.parquet from them.
 
     Images are found by their sample_id, a file name that is one, the hash of their pixels, or their pixels. Several
     labels of two images become one pair whose label is the share of the votes. A wrong row stops the import before
     anything is written.
+
+    Labels on images that no model of yours made: with --model, DATASET is made of the images in the file, or beside
+    it, each with a denoising chain that is drawn onto it. Run the same command again to go on after an interruption.
     """
     from ppod_cli.progress import progress
     from ppod_data.card import write_card
     from ppod_data.dataset import Dataset
     from ppod_data.files import data_path, local_path
     from ppod_data.labels.importing import import_labels as import_file
+    from ppod_data.tables import check_name
 
     table = name if name is not None else format
+    check_name(table, "a table of labels")
+    chain = {key: context.params[key] for key in CHAIN_OPTIONS}
+    if model is None:
+        refuse_chain_options(context)
     with summary(as_json) as report:
-        opened = Dataset.open(data_path(dataset))
+        root, path = data_path(dataset), local_path(str(file))
+        made = None if model is None else make_dataset(root, path, format, license, skip_bad, model, chain)
+        if made is None and not root.exists():
+            raise ConfigError(
+                f"{dataset}: no such folder: name the data set that the images are from, or make one of the file's "
+                "images with --model"
+            )
+        opened = Dataset.open(root)
         with progress(0, f"import {table}", "records") as shown:
             read = 0
 
@@ -119,7 +169,7 @@ def import_labels(
 
             done = import_file(
                 opened,
-                local_path(str(file)),
+                path,
                 format=format,
                 name=table,
                 license=license,
@@ -130,7 +180,9 @@ def import_labels(
             )
         write_card(opened.root)
         figures = {"dataset": dataset, "name": table, "num_skipped": done.num_skipped}
-        report(figures | dataclasses.asdict(done), _say_imported(dataset, table, done))
+        figures["made"] = dataclasses.asdict(made) if made else None
+        lines = say_made(dataset, len(opened.spec.prompts), made) if made else []
+        report(figures | dataclasses.asdict(done), lines + _say_imported(dataset, table, done))
 
 
 def _say_imported(dataset: str, name: str, done: "ImportSummary") -> list[str]:
@@ -219,7 +271,9 @@ def agreement(
             "rewards": [dataclasses.asdict(one) for one in rewards],
             "scores": dataclasses.asdict(written) if written else None,
         }
-        lines = _say_agreement(f"{dataset}/labels/{labels}.parquet", chosen, people, rewards)
+        lines = say_agreement(
+            f"{dataset}/labels/{labels}.parquet", chosen, figures["people"], figures["rewards"]
+        )
         if written:
             lines.append(
                 f"{dataset}/scores/{written.name}: {written.num_scored:,} images scored by people, "
@@ -229,37 +283,40 @@ def agreement(
         report(figures, lines)
 
 
-def _say_agreement(
-    where: str, dimension: str, people: "PeopleAgreement", rewards: Sequence["RewardAgreement"]
+def say_agreement(
+    where: str, dimension: str, people: Mapping[str, Any], rewards: Sequence[Mapping[str, Any]]
 ) -> list[str]:
+    """Lines about a PeopleAgreement and some RewardAgreements, given as plain values."""
+
     def plain(value: float | None) -> str:
         return "unknown" if value is None else f"{value:.3f}"
 
     lines = [
-        f"{where}: {people.num_labels:,} labels of {people.num_units:,} pairs by {people.num_annotators:,} "
-        f"people on {dimension}; ties {people.tie_rate:.1%}"
+        f"{where}: {people['num_labels']:,} labels of {people['num_units']:,} pairs by "
+        f"{people['num_annotators']:,} people on {dimension}; ties {people['tie_rate']:.1%}"
     ]
-    if people.num_units_repeated:
+    if people["num_units_repeated"]:
         lines.append(
-            f"  between people: raw {plain(people.raw)}, Fleiss' kappa {plain(people.fleiss_kappa)}, "
-            f"Krippendorff's alpha {plain(people.krippendorff_alpha)} ({people.num_units_repeated:,} pairs "
-            "with several answers)"
+            f"  between people: raw {plain(people['raw'])}, Fleiss' kappa {plain(people['fleiss_kappa'])}, "
+            f"Krippendorff's alpha {plain(people['krippendorff_alpha'])} "
+            f"({people['num_units_repeated']:,} pairs with several answers)"
         )
     else:
         lines.append("  between people: unknown, no pair has two answers")
-    if people.self_agreement is not None:
-        lines.append(f"  the same person again: {people.self_agreement:.3f}")
-    if people.first_preferred:
-        side = people.first_preferred
-        lines.append(f"  first image preferred: {side.share:.3f} ({side.low:.3f} to {side.high:.3f})")
-    for one in rewards:
-        if one.accuracy is None:
-            lines.append(f"  {one.reward}: no pair with a winner and two different scores")
-            continue
-        right = one.accuracy
-        fitted = f", temperature {one.temperature:.3g}" if one.temperature else ""
+    if people["self_agreement"] is not None:
+        lines.append(f"  the same person again: {people['self_agreement']:.3f}")
+    if side := people["first_preferred"]:
         lines.append(
-            f"  {one.reward}: accuracy {right.share:.3f} ({right.low:.3f} to {right.high:.3f}) on "
-            f"{right.count:,} pairs, Kendall's tau {plain(one.kendall_tau)}{fitted}"
+            f"  first image preferred: {side['share']:.3f} ({side['low']:.3f} to {side['high']:.3f})"
+        )
+    for one in rewards:
+        if one["accuracy"] is None:
+            lines.append(f"  {one['reward']}: no pair with a winner and two different scores")
+            continue
+        right = one["accuracy"]
+        fitted = f", temperature {one['temperature']:.3g}" if one["temperature"] else ""
+        lines.append(
+            f"  {one['reward']}: accuracy {right['share']:.3f} ({right['low']:.3f} to {right['high']:.3f}) on "
+            f"{right['count']:,} pairs, Kendall's tau {plain(one['kendall_tau'])}{fitted}"
         )
     return lines

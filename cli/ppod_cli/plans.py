@@ -1,12 +1,16 @@
 """The words of a dry run."""
 
+import math
 from typing import TYPE_CHECKING
 
 from ppod_cli.common import amount
 
 if TYPE_CHECKING:
     from ppod_data.plan import GenerationPlan
+    from ppod_data.spec import GenerationSpec
     from ppod_train.plan import TrainingPlan
+
+_HUB_FILES = 10_000
 
 
 def say_generation(plan: "GenerationPlan") -> list[str]:
@@ -16,6 +20,17 @@ def say_generation(plan: "GenerationPlan") -> list[str]:
         f"  disk           {amount(plan.latent_bytes)} of trajectories, at most {amount(plan.image_bytes)} of images",
         f"  memory         {amount(plan.peak_bytes)}: {amount(plan.pipeline_bytes)} of weights, "
         f"{amount(plan.sample_bytes)} to sample a batch, {amount(plan.decode_bytes)} to decode it",
+    ]
+
+
+def say_many_files(spec: "GenerationSpec") -> list[str]:
+    """A line where a folder of the data set would hold more files than the Hub takes, else none."""
+    if spec.num_shards <= _HUB_FILES:
+        return []
+    batches = math.ceil(spec.num_samples / _HUB_FILES / spec.batch_size)
+    return [
+        f"{spec.num_shards:,} shards: folders of more than {_HUB_FILES:,} files, which the Hugging Face Hub refuses; "
+        f"give --images-per-shard {batches * spec.batch_size} or more"
     ]
 
 

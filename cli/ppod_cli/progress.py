@@ -34,13 +34,27 @@ class Progress(Protocol):
 
 
 @contextmanager
-def progress(total: int, label: str, unit: str) -> Iterator[Progress]:
-    """Report on `total` units of work, for example 4096 "images", until the block ends."""
-    if sys.stderr.isatty():
+def progress(total: int, label: str, unit: str, *, silent: bool = False) -> Iterator[Progress]:
+    """Report on `total` units of work, for example 4096 "images", until the block ends.
+
+    Args:
+        silent: another process speaks for this one.
+    """
+    if silent:
+        yield _Silent()
+    elif sys.stderr.isatty():
         with _bar(total, label, unit) as shown:
             yield shown
     else:
         yield _Lines(total, label, unit)
+
+
+class _Silent:
+    def advance(self, count: int) -> None: ...
+    def skip(self, count: int) -> None: ...
+    def note(self, text: str) -> None: ...
+    def status(self, text: str) -> None: ...
+    def say(self, text: str) -> None: ...
 
 
 class _Lines:

@@ -9,13 +9,19 @@ from ppod_cli.common import (
     Config,
     Debug,
     Device,
+    Engine,
     Json,
+    RayAddress,
+    Shards,
     command,
     entry_point,
     new_commands,
+    parse_shards,
     rank_and_world_size,
+    ray_cluster,
     resolve_device,
     summary,
+    workers_of,
 )
 from ppod_cli.progress import progress
 from ppod_data.errors import ConfigError
@@ -33,6 +39,7 @@ _EXAMPLES = (
     "ppod-score data --reward scenes --as scenes-again --retry-failed",
     "ppod-score data --reward image-reward --reward clip:/models/clip-vit-b-32",
     "ppod-score data --reward my_rewards:brightness",
+    "ppod-score data --reward image-reward --engine ray",
     "ppod-score --serve image-reward --port 8000",
     "ppod-score data --reward http://127.0.0.1:8000",
 )
@@ -84,7 +91,10 @@ def score(
             min=0, max=65535, help="Port; 0 takes a free one.", metavar="N", rich_help_panel=_SERVING
         ),
     ] = 8000,
+    shards: Shards = None,
     device: Device = "auto",
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -92,7 +102,8 @@ def score(
     """Score the images of a data set: scores/NAME, one row an image; or serve a reward model to others.
 
     Run the same command again to score what is new. An image that cannot be scored gets the reason instead,
-    and is never paired. Workers share the shards under torchrun or accelerate launch.
+    and is never paired. Workers share the shards under torchrun or accelerate launch, with --shards, or on a Ray
+    cluster.
     """
     from ppod_data.dataset import Dataset
     from ppod_data.files import data_path
@@ -108,10 +119,12 @@ def score(
     if as_name is not None and len(reward) > 1:
         raise ConfigError("--as names one table: give one --reward with it")
     asked = list(dict.fromkeys(check_reward_name(name) for name in reward))
+    shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
-    with summary(as_json) as report:
+    cluster = ray_cluster(engine, ray_address, device, world_size)
+    with summary(as_json) as report, workers_of(cluster) as workers:
         opened = Dataset.open(data_path(dataset))
-        place = resolve_device(device)
+        place = "cpu" if workers else resolve_device(device)
         rewards: dict[str, RewardModel] = {}
         for text in asked:
             model = load_reward(text, place)
@@ -124,9 +137,11 @@ def score(
             rewards,
             batch_size=batch_size,
             retry_failed=retry_failed,
-            device=place,
+            device=workers or place,
             rank=rank,
             world_size=world_size,
+            within=range(*shard_range) if shard_range else None,
+            on_ray=asked if workers else None,
         )
         missing = len(opened.missing_shards())
         figures = {
@@ -140,13 +155,28 @@ def score(
 
 
 def _score(
-    dataset: "Dataset", rewards: "dict[str, RewardModel]", *, rank: int, world_size: int, **options: Any
+    dataset: "Dataset",
+    rewards: "dict[str, RewardModel]",
+    *,
+    batch_size: int,
+    retry_failed: bool,
+    device: str,
+    rank: int,
+    world_size: int,
+    within: range | None,
+    on_ray: list[str] | None,
 ) -> "list[ScoreSummary]":
+    """Score the finished shards of a rank, `within` a range where there is one.
+
+    on_ray: the rewards as the user named them, where a Ray cluster's workers score.
+    """
     from ppod_data.card import write_card
+    from ppod_data.ray_jobs import score_engine
     from ppod_data.score import score_all
     from ppod_data.shards import committed_shards
 
-    shards = [shard for shard in committed_shards(dataset.root) if shard % world_size == rank]
+    finished = [shard for shard in committed_shards(dataset.root) if shard % world_size == rank]
+    shards = [shard for shard in finished if within is None or shard in within]
     sizes = {shard: len(rewards) * len(dataset.spec.shard_range(shard)) for shard in shards}
     unit = "images" if len(rewards) == 1 else "scores"
     with progress(sum(sizes.values()), f"score {', '.join(rewards)}", unit) as shown:
@@ -157,13 +187,20 @@ def _score(
                 f"shard {shard} of {dataset.spec.num_shards} {'scored' if num_scored else 'was there'}"
             )
 
+        options: dict[str, Any] = {"batch_size": batch_size, "retry_failed": retry_failed}
+        options |= {"on_batch": shown.advance}
+        engine = on_ray and score_engine(
+            dataset, rewards, on_ray, device, **options, on_status=shown.status, on_loss=shown.say
+        )
         result = score_all(
             dataset,
             rewards,
+            device=device,
             rank=rank,
             world_size=world_size,
-            on_batch=shown.advance,
+            shards=within,
             on_shard=on_shard,
+            engine=engine or None,
             **options,
         )
     write_card(dataset.root)

@@ -18,14 +18,14 @@ from ppod_cli.common import (
     load_policy,
     local_only,
     new_commands,
-    resolve_device,
     summary,
 )
 from ppod_cli.plans import say_training
 from ppod_cli.progress import progress
 from ppod_cli.train_online import ONLINE_EXAMPLES, online
 from ppod_cli.train_progress import run_callbacks, say_trained, with_upload
-from ppod_cli.train_settings import refuse_unread_tables, refuse_workers, train_settings
+from ppod_cli.train_settings import refuse_unread_tables, train_settings
+from ppod_cli.train_workers import leads, started_workers
 
 if TYPE_CHECKING:
     from ppod_data.rewards import RewardModel
@@ -38,6 +38,7 @@ _OFFLINE_EXAMPLES = (
     "ppod-train offline data --pairs scenes --out run",
     "ppod-train offline data more-data --out run-2 --num-train-steps 200",
     "ppod-train offline data --objective dpok --scores scenes --out run-dpok",
+    "torchrun --nproc-per-node 8 -m ppod_cli.train offline data --out run",
 )
 _EVAL_EXAMPLES = (
     "ppod-train eval --out result --adapter run/policy --prompts prompts.txt",
@@ -134,7 +135,8 @@ def offline(
     """Train a policy on the pairs or scores of one or more data sets; the best policy goes to OUT/policy.
 
     The policy is evaluated on noise of its own while it trains, the best one is kept, and training stops
-    early. Run the same command again to go on after an interruption.
+    early. Run the same command again to go on after an interruption. Processes that torchrun starts share every
+    step.
     """
     from ppod_data.dataset import Dataset
     from ppod_data.files import data_path
@@ -142,12 +144,11 @@ def offline(
     from ppod_data.rewards import check_reward_name, load_reward
     from ppod_train.hub import check_repo_id
 
-    refuse_workers()
     roots = expand([data_path(dataset) for dataset in datasets])
     check_reward_name(reward)
     if push_to_hub is not None:
         check_repo_id(push_to_hub)
-    with summary(as_json) as report:
+    with summary(as_json, speaks=leads()) as report:
         from ppod_train.data import DataSource
         from ppod_train.train import train_offline
 
@@ -158,21 +159,26 @@ def offline(
         if dry_run:
             report(*_plan(spec, settings, model or spec.model, revision or spec.revision, dtype))
             return
-        reference = load_policy(spec, model, revision, None, resolve_device(device), dtype)
-        judge = load_reward(reward, reference.device) if eval_every else None
-        source = DataSource(roots=roots, pairs=pairs, scores=scores, reference_log_probs=reference_log_probs)
-        with progress(num_train_steps, "train", "steps") as shown:
-            done = train_offline(
-                source,
-                out,
-                settings,
-                model=reference,
-                reward=judge,
-                start=start,
-                callbacks=run_callbacks(out, shown),
+        with started_workers(device) as workers:
+            reference = load_policy(spec, model, revision, None, workers.device, dtype)
+            judge = load_reward(reward, reference.device) if eval_every else None
+            source = DataSource(
+                roots=roots, pairs=pairs, scores=scores, reference_log_probs=reference_log_probs
             )
-        figures = {"run": str(out), **dataclasses.asdict(done), "report": str(_report_on_run(out))}
-        report(*with_upload(push_to_hub, out / "policy", figures, say_trained(out, done, spec)))
+            with progress(num_train_steps, "train", "steps", silent=not workers.leads) as shown:
+                done = train_offline(
+                    source,
+                    out,
+                    settings,
+                    model=reference,
+                    reward=judge,
+                    start=start,
+                    callbacks=run_callbacks(out, shown),
+                    workers=workers,
+                )
+            if workers.leads:
+                figures = {"run": str(out), **dataclasses.asdict(done), "report": str(_report_on_run(out))}
+                report(*with_upload(push_to_hub, out / "policy", figures, say_trained(out, done, spec)))
 
 
 def _plan(
@@ -226,7 +232,7 @@ def evaluate(
     if check_reward is None:
         check_reward = "scenes-check" if reward == "scenes" else "none"
     judges = [check_reward_name(name) for name in (reward, check_reward) if name != "none"]
-    with summary(as_json) as report:
+    with summary(as_json, speaks=leads()) as report:
         from ppod_train.compare import PolicySource
         from ppod_train.figures import EvalSettings
 
@@ -246,8 +252,7 @@ def evaluate(
             seed=seed,
             batch_size=batch_size,
         )
-        place = resolve_device(device)
-        done = _evaluate(policy, before, out, settings, judges, place, compute_dtype)
+        done = _evaluate(policy, before, out, settings, judges, device, compute_dtype)
         report({"out": str(out), **done.summary()}, _say_evaluated(done))
 
 
@@ -296,22 +301,25 @@ def _evaluate(
     from ppod_data.rewards import load_reward
     from ppod_train.compare import run_evaluation
 
-    scorers: list[RewardModel] = [load_reward(name, device) for name in judges]
     policies = 1 if baseline is None else 2
     total = policies * len(settings.prompts) * settings.num_images_per_prompt
-    with progress(total, "eval", "images") as shown:
-        done = run_evaluation(
-            policy,
-            out,
-            scorers[0],
-            settings,
-            baseline=baseline,
-            check_reward=scorers[1] if len(scorers) > 1 else None,
-            device=device,
-            compute_dtype=compute_dtype,
-            on_batch=shown.advance,
-        )
-        shown.note("done")
+    with started_workers(device) as workers:
+        scorers: list[RewardModel] = [load_reward(name, workers.device) for name in judges]
+        own = -(-total // workers.world_size)
+        with progress(own, "eval", "images", silent=not workers.leads) as shown:
+            done = run_evaluation(
+                policy,
+                out,
+                scorers[0],
+                settings,
+                baseline=baseline,
+                check_reward=scorers[1] if len(scorers) > 1 else None,
+                device=workers.device,
+                compute_dtype=compute_dtype,
+                on_batch=shown.advance,
+                workers=workers,
+            )
+            shown.note("done")
     return done
 
 

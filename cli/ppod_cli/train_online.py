@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ppod_cli import options, train_options
-from ppod_cli.common import Config, Debug, Device, Json, local_only, resolve_device, summary
+from ppod_cli.common import Config, Debug, Device, Json, local_only, summary
 from ppod_cli.plans import say_generation, say_training
 from ppod_cli.progress import Progress, clock, progress
 from ppod_cli.train_progress import eval_command, eval_words, with_upload
-from ppod_cli.train_settings import refuse_unread_tables, refuse_workers, train_settings
+from ppod_cli.train_settings import refuse_unread_tables, train_settings
+from ppod_cli.train_workers import leads, started_workers
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
@@ -152,12 +153,11 @@ def online(
     from ppod_data.rewards import check_reward_name, load_reward
     from ppod_train.hub import check_repo_id
 
-    refuse_workers()
     check_reward_name(reward)
     if push_to_hub is not None:
         check_repo_id(push_to_hub)
     texts = read_prompts(prompt or [], prompts)
-    with summary(as_json) as report:
+    with summary(as_json, speaks=leads()) as report:
         from ppod_data.dataset import Dataset
         from ppod_data.generate import build_spec
         from ppod_train.compare import PolicySource
@@ -179,21 +179,23 @@ def online(
         if dry_run:
             report(*_plan(settings, model, revision, compute_dtype, {"prompts": texts, **chain}))
             return
-        place = resolve_device(device)
-        with progress(stages, "online", "stages") as shown:
-            done = train_online(
-                out,
-                settings,
-                reference=PolicySource(model=model, revision=revision),
-                build_spec=partial(build_spec, prompts=texts, **chain),
-                load=partial(_load, device=place, compute_dtype=compute_dtype),
-                reward=load_reward(reward, place),
-                callbacks=_callbacks(shown, stages),
-            )
-        write_report([out], out / "report.html")
-        spec = Dataset.open(out / "stage-01" / "data").spec
-        figures = {"run": str(out), **dataclasses.asdict(done)}
-        report(*with_upload(push_to_hub, out / "policy", figures, _say_done(out, done, spec)))
+        with started_workers(device) as workers:
+            with progress(stages, "online", "stages", silent=not workers.leads) as shown:
+                done = train_online(
+                    out,
+                    settings,
+                    reference=PolicySource(model=model, revision=revision),
+                    build_spec=partial(build_spec, prompts=texts, **chain),
+                    load=partial(_load, device=workers.device, compute_dtype=compute_dtype),
+                    reward=load_reward(reward, workers.device),
+                    callbacks=_callbacks(shown, stages),
+                    workers=workers,
+                )
+            if workers.leads:
+                write_report([out], out / "report.html")
+                spec = Dataset.open(out / "stage-01" / "data").spec
+                figures = {"run": str(out), **dataclasses.asdict(done)}
+                report(*with_upload(push_to_hub, out / "policy", figures, _say_done(out, done, spec)))
 
 
 def _plan(

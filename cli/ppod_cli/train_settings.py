@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ppod_cli.common import rank_and_world_size
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,11 +52,3 @@ def refuse_unread_tables(
             raise ConfigError(
                 f"objective {objective} trains on {trains_on}: leave --{name.replace('_', '-')} out"
             )
-
-
-def refuse_workers() -> None:
-    """Raise ConfigError under torchrun: training runs in one process."""
-    if (world_size := rank_and_world_size()[1]) > 1:
-        raise ConfigError(
-            f"WORLD_SIZE is {world_size}: training runs in one process, start it without torchrun"
-        )

@@ -109,6 +109,11 @@ class DDIMSchedule:
         sqrt_alpha, sqrt_beta = self._forward_coefficients(step_index)
         return sqrt_alpha * latents + sqrt_beta * noise
 
+    def noise(self, step_index: torch.Tensor, latents: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+        """The noise that `noised` put onto `original` where it gave `latents`, [B, C, H, W]."""
+        sqrt_alpha, sqrt_beta = self._forward_coefficients(step_index)
+        return (latents - sqrt_alpha * original) / sqrt_beta
+
     def target(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """What the network should predict from `noised`: the noise, v or x_0, by its prediction type."""
         if self.prediction_type == "epsilon":

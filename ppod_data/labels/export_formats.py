@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
+from ppod_data.images import image_name
 from ppod_data.labels.answers import TIE
 from ppod_data.shards import committed_shards
 from ppod_data.tables import SAMPLES, part_name, read_table
@@ -44,7 +45,7 @@ class Pair:
 
 
 class Images:
-    """The PNG bytes of samples, a few shards in memory at a time."""
+    """The image files of samples, a few shards in memory at a time."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -87,6 +88,8 @@ def _pick_a_pic(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Pa
         ]
     )
 
+    model = "" if dataset.spec.is_forward else dataset.spec.model
+
     def row(place: int, pair: Pair) -> dict[str, Any]:
         sides = [pair.chosen_id, pair.rejected_id]
         label = TIE if pair.label == TIE else 1.0
@@ -100,7 +103,7 @@ def _pick_a_pic(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Pa
             "has_label": True,
             **{"image_0_uid": zero, "image_1_uid": one, "image_0_url": "", "image_1_url": ""},
             **{"jpg_0": images(zero), "jpg_1": images(one), "label_0": first, "label_1": 1 - first},
-            **{"model_0": dataset.spec.model, "model_1": dataset.spec.model},
+            **{"model_0": model, "model_1": model},
             **{"ranking_id": place, "user_id": 0, "num_example_per_prompt": 1, "__index_level_0__": place},
         }
 
@@ -120,7 +123,8 @@ def _trl(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Path) -> 
     schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
     def image(sample_id: str) -> dict[str, Any]:
-        return {"bytes": images(sample_id), "path": f"{sample_id}.png"}
+        data = images(sample_id)
+        return {"bytes": data, "path": image_name(sample_id, data)}
 
     rows = (
         {
@@ -148,7 +152,7 @@ def _write_parquet(out: Path, schema: Any, rows: Iterator[dict[str, Any]]) -> No
 
 def _flow_factory(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Path) -> None:
     """Flow-Factory's manifest of offline preferences, version 2: train.jsonl, and the images beside it."""
-    written: set[str] = set()
+    written: dict[str, str] = {}
     with (out / "train.jsonl").open("w", encoding="utf-8") as file:
         for pair in pairs:
             sides = {}
@@ -164,18 +168,18 @@ def _flow_factory(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: 
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def _put_image(out: Path, sample_id: str, images: Images, written: set[str]) -> str:
+def _put_image(out: Path, sample_id: str, images: Images, written: dict[str, str]) -> str:
     """Write an image once; its path relative to `out`."""
-    path = f"images/{sample_id}.png"
     if sample_id not in written:
+        data = images(sample_id)
+        written[sample_id] = f"images/{image_name(sample_id, data)}"
         (out / "images").mkdir(exist_ok=True)
-        (out / path).write_bytes(images(sample_id))
-        written.add(sample_id)
-    return path
+        (out / written[sample_id]).write_bytes(data)
+    return written[sample_id]
 
 
 def _webdataset(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Path) -> None:
-    """Tars of chosen.png, rejected.png and json, a pair a key."""
+    """Tars of chosen.png, rejected.png (or what the images are) and json, a pair a key."""
     from webdataset import TarWriter
 
     writer, shard, size = None, 0, 0
@@ -191,10 +195,11 @@ def _webdataset(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Pa
                 **{"chosen_id": pair.chosen_id, "rejected_id": pair.rejected_id},
                 **{"votes": pair.votes, "source": pair.source},
             }
+            chosen, rejected = images(pair.chosen_id), images(pair.rejected_id)
             member = {
                 "__key__": pair.pair_id,
-                "chosen.png": images(pair.chosen_id),
-                "rejected.png": images(pair.rejected_id),
+                image_name("chosen", chosen): chosen,
+                image_name("rejected", rejected): rejected,
                 "json": json.dumps(about, ensure_ascii=False, sort_keys=True).encode(),
             }
             size += writer.write(member)
@@ -240,7 +245,7 @@ LABEL_STUDIO_CONFIG = """<View>
 def _label_studio(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Path) -> None:
     """Tasks to label the pairs anew: tasks.json, config.xml, and the images for local storage. Sides are as good as
     random, and nothing shows the label that a pair has."""
-    written: set[str] = set()
+    written: dict[str, str] = {}
     (out / "config.xml").write_text(LABEL_STUDIO_CONFIG, encoding="utf-8")
     with (out / "tasks.json").open("w", encoding="utf-8") as file:
         separator = "["

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
@@ -26,14 +27,14 @@ from ppod_data.labels.match import ForeignImageError, SampleIndex
 from ppod_data.labels.records import is_parquet, label_files, read_records, read_tables, table_records
 from ppod_data.labels.rows import Annotators, Block, Ratings, Row, match_answer, match_many
 from ppod_data.labels.stored import choose_dimension
-from ppod_data.labels.votes import Votes, merge, pair_tables
+from ppod_data.labels.votes import Votes, first_answers, merge, pair_tables
 from ppod_data.labels.writing import described, publish_once, write_pieces
 from ppod_data.tables import LABELS, PAIRS, check_name, table_writer
 
 _BATCH = 16_384
 _FOREIGN = (
-    "none of the images is a sample of this data set: labels on other images need a data set made for these images, "
-    "with trajectories of their own"
+    "none of the images is a sample of this data set: labels on other images need a data set of their own: name a new "
+    "folder, and with --model the model to train"
 )
 
 
@@ -78,7 +79,10 @@ class _Found:
     rejects: "_Rejects"
     ratings: Ratings = field(default_factory=Ratings)
     skipped: Counter[str] = field(default_factory=Counter)
-    by_dimension: dict[str, list[Votes]] = field(default_factory=dict)
+    by_dimension: dict[str, list[tuple[Votes, NDArray[np.int64]]]] = field(default_factory=dict)
+    """With the number of each label's annotator, -1 where nobody is named."""
+    people_seen: dict[str, int] = field(default_factory=dict)
+    """The numbers of the hashes."""
     num_records: int = 0
     num_answers: int = 0
     num_labels: int = 0
@@ -88,11 +92,20 @@ class _Found:
         self.write(block)
         self.num_labels += len(block.record)
         self.num_ties += int((block.votes.label == TIE).sum())
+        who = self._numbered(block.annotator)
         codes = block.dimension.dictionary_encode()
         for code, dimension in enumerate(codes.dictionary.to_pylist()):
             here = np.asarray(codes.indices) == code
             one = block.votes if here.all() else _at(block.votes, here)
-            self.by_dimension.setdefault(dimension, []).append(one)
+            self.by_dimension.setdefault(dimension, []).append((one, who[here]))
+
+    def _numbered(self, annotator: Any) -> NDArray[np.int64]:
+        codes = annotator.dictionary_encode()
+        seen = self.people_seen
+        numbers = [seen.setdefault(name, len(seen)) for name in codes.dictionary.to_pylist()]
+        places = np.asarray(codes.indices.fill_null(len(numbers)))
+        found: NDArray[np.int64] = np.array([*numbers, -1], np.int64)[places]
+        return found
 
 
 def _at(votes: Votes, here: Any) -> Votes:
@@ -312,12 +325,13 @@ def _write_pairs(
 ) -> ImportSummary:
     parts = found.by_dimension[dimension]
     votes = Votes(
-        a=np.concatenate([one.a for one in parts]),
-        b=np.concatenate([one.b for one in parts]),
-        label=np.concatenate([one.label for one in parts]),
-        votes=np.concatenate([one.votes for one in parts]),
+        a=np.concatenate([one.a for one, _ in parts]),
+        b=np.concatenate([one.b for one, _ in parts]),
+        label=np.concatenate([one.label for one, _ in parts]),
+        votes=np.concatenate([one.votes for one, _ in parts]),
     )
-    merged = merge(votes, keep_ties=keep_ties)
+    once = first_answers(votes, np.concatenate([who for _, who in parts]))
+    merged = merge(votes if once.all() else _at(votes, once), keep_ties=keep_ties)
     summary = ImportSummary(
         num_records=found.num_records,
         num_answers=found.num_answers,

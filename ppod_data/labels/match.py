@@ -1,5 +1,6 @@
 """Which sample of a data set an image in a label file is: by its id, by the hash of its pixels, or by its place."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -41,7 +42,8 @@ class SampleIndex:
     _prompt_rows: Mapping[str, int]
     """Prompt ids."""
     _seen_prompts: dict[str, int | None] = field(default_factory=dict)
-    _seen_files: dict[Path, str] = field(default_factory=dict)
+    _seen_images: dict[Path | bytes, str] = field(default_factory=dict)
+    """The hash of the pixels, by a file's path or the sha256 of the bytes."""
 
     @classmethod
     def read(cls, dataset: Dataset) -> "SampleIndex":
@@ -51,8 +53,13 @@ class SampleIndex:
         ids = table["sample_id"].to_pylist()
         prompt_of = np.array([prompt_rows[name] for name in table["prompt_id"].to_pylist()], np.int32)
         rows: dict[str, int] = {}
-        for row, pixels in enumerate(table["image_pixels_sha256"].to_pylist()):
+        column = table["image_pixels_sha256"].to_pylist()
+        for row, pixels in enumerate(column):
             rows[pixels] = _AMBIGUOUS if pixels in rows else row
+        for row, (prompt, pixels) in enumerate(zip(prompt_of.tolist(), column, strict=True)):
+            if rows[pixels] == _AMBIGUOUS:
+                key = _of_prompt(pixels, prompt)
+                rows[key] = _AMBIGUOUS if key in rows else row
         for row, (prompt, k) in enumerate(zip(prompt_of, table["image_index"].to_pylist(), strict=True)):
             rows[place(int(prompt) + 1, k)] = row
         rows |= {name: row for row, name in enumerate(ids)}
@@ -65,19 +72,21 @@ class SampleIndex:
             _prompt_rows=prompt_rows,
         )
 
-    def find(self, image: Image, folder: Path) -> int:
+    def find(self, image: Image, folder: Path, prompt: int | None = None) -> int:
         """The sample that an image is; files are looked for in `folder`, the label file's own.
+
+        Args:
+            prompt: the number of the prompt, where the record names one: it decides between samples of several
+                prompts that have the same pixels.
 
         Raises ForeignImageError where it is none, BadRowError where several samples have these pixels or the
         bytes are no image.
         """
         row = self._by_key(image.key)
-        if row is None and image.data is not None:
-            row = self._rows.get(_pixels(image.data))
-        if row is None and image.data is None and image.key is not None:
-            data = image_file(image.key, folder)
-            if data is not None:
-                row = self._rows.get(self._pixels_of_file(data))
+        if row is None and (pixels := self._pixels_of(image, folder)) is not None:
+            row = self._rows.get(pixels)
+            if row == _AMBIGUOUS and prompt is not None:
+                row = self._rows.get(_of_prompt(pixels, prompt), _AMBIGUOUS)
         if row is None:
             raise ForeignImageError(f"{shown(image.key or 'an image')} is none of the data set's images")
         if row == _AMBIGUOUS:
@@ -91,12 +100,19 @@ class SampleIndex:
             return row
         return self._rows.get(PurePosixPath(key.replace("\\", "/")).name.split(".")[0])
 
-    def _pixels_of_file(self, path: Path) -> str:
-        if path not in self._seen_files:
-            if len(self._seen_files) >= _CACHED:
-                self._seen_files.clear()
-            self._seen_files[path] = _pixels(path.read_bytes())
-        return self._seen_files[path]
+    def _pixels_of(self, image: Image, folder: Path) -> str | None:
+        """The hash of the pixels of an image's bytes, or of the file that its key names; None without either."""
+        data, path = image.data, None
+        if data is None:
+            path = image_file(image.key, folder) if image.key is not None else None
+            if path is None:
+                return None
+        seen = path if path is not None else hashlib.sha256(data or b"").digest()
+        if seen not in self._seen_images:
+            if len(self._seen_images) >= _CACHED:
+                self._seen_images.clear()
+            self._seen_images[seen] = pixels_of(path.read_bytes() if path is not None else data or b"")
+        return self._seen_images[seen]
 
     def find_prompt(self, prompt: str) -> int | None:
         """The number of a prompt; None where it is none of the data set's."""
@@ -117,7 +133,13 @@ def image_file(key: str, folder: Path) -> Path | None:
         return None
 
 
-def _pixels(data: bytes) -> str:
+def _of_prompt(pixels: str, prompt: int) -> str:
+    """The key of an image whose pixels samples of several prompts have."""
+    return f"{pixels} {prompt}"
+
+
+def pixels_of(data: bytes) -> str:
+    """The hash of an image's pixels. Raises BadRowError for bytes that are no image."""
     try:
         return pixels_sha256(decode_image(data))
     except Exception as error:  # Pillow raises many kinds on bytes that are no image

@@ -54,7 +54,8 @@ def read_tables(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        # Without pre_buffer: iter_batches would keep every row group that it has read until the end.
+        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
             heavy = any(_holds_bytes(field.type) for field in file.schema_arrow)
             for batch in file.iter_batches(_PARQUET_ROWS_WITH_BYTES if heavy else _PARQUET_ROWS):
                 yield pa.Table.from_batches([batch])

@@ -118,13 +118,14 @@ def match_answer(
     answer: Comparison, record: Record, index: SampleIndex, folder: Path, people: Annotators
 ) -> Row:
     """The row of a comparison. Raises BadRowError for images of other prompts, twice the same, or foreign ones."""
-    a, b = (index.find(image, folder) for image in (answer.a, answer.b))
+    named = None if answer.prompt is None else index.find_prompt(answer.prompt)
+    a, b = (index.find(image, folder, named) for image in (answer.a, answer.b))
     prompt = index.prompt_of[a]
     if a == b:
         raise BadRowError("an image compared with itself")
     if index.prompt_of[b] != prompt:
         raise BadRowError("images of two prompts")
-    if answer.prompt is not None and index.find_prompt(answer.prompt) != prompt:
+    if answer.prompt is not None and named != prompt:
         raise BadRowError("the prompt is not that of the images")
     return Row(
         a=a,
@@ -182,9 +183,10 @@ class Ratings:
         self, answer: Rating, record: Record, index: SampleIndex, folder: Path, people: Annotators
     ) -> None:
         """Raises BadRowError for a foreign image, another prompt, or an image that is rated twice in its group."""
-        row = index.find(answer.image, folder)
+        named = None if answer.prompt is None else index.find_prompt(answer.prompt)
+        row = index.find(answer.image, folder, named)
         prompt = int(index.prompt_of[row])
-        if answer.prompt is not None and index.find_prompt(answer.prompt) != prompt:
+        if answer.prompt is not None and named != prompt:
             raise BadRowError("the prompt is not that of the image")
         key = (answer.group, prompt, answer.dimension, people.hash(answer.annotator))
         group = self._groups.setdefault(key, {})

@@ -82,6 +82,19 @@ def merge(votes: Votes, *, keep_ties: bool = False) -> Merged:
     )
 
 
+def first_answers(votes: Votes, annotators: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of L labels are their annotator's first on these two images; annotators [L], -1 where nobody is named."""
+    first: NDArray[np.bool_] = annotators < 0
+    named = np.flatnonzero(~first)
+    if len(named):
+        a, b = votes.a[named].astype(np.int64), votes.b[named].astype(np.int64)
+        size = int(max(a.max(), b.max())) + 1
+        _, pair = np.unique(np.minimum(a, b) * size + np.maximum(a, b), return_inverse=True)
+        _, places = np.unique(annotators[named] * (int(pair.max()) + 1) + pair, return_index=True)
+        first[named[places]] = True
+    return first
+
+
 def _any(pair: NDArray[np.int64], flags: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
     found: NDArray[np.bool_] = np.bincount(pair, flags, count) > 0
     return found

@@ -24,7 +24,7 @@ APPS = {
 }
 HEAVY = {
     "torch", "numpy", "pyarrow", "diffusers", "transformers", "datasets", "webdataset", "accelerate", "peft", "PIL",
-    "safetensors", "pandas",
+    "safetensors", "pandas", "ray",
 }  # fmt: skip
 
 

@@ -93,7 +93,9 @@ def test_two_people_label_while_the_server_is_killed_and_the_labels_train(
         page.keyboard.press("ArrowLeft")
         asked(page, 25)
     told = json.loads(server.end(signal.SIGINT))
-    journals = [path.read_text().splitlines() for path in sorted((data / "labels/people.answers").glob("*.jsonl"))]
+    journals = [
+        path.read_text().splitlines() for path in sorted((data / "labels/people.answers").glob("*.jsonl"))
+    ]
     assert [len(journal) for journal in journals] == [25, 25]
     assert told["num_answers"] + told["num_skipped"] == 50 and told["num_annotators"] == 2
 

@@ -145,12 +145,6 @@ def test_an_adapter_is_no_model(finished: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_workers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    done = call(train.app, "online", "--out", tmp_path / "run", *TINY)
-    assert "training runs in one process" in done.one_error()
-
-
 def test_options_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "online.toml").write_text(
         'prompt = ["a cat"]\nstages = 1\nnum-images-per-prompt = 6\nnum-inference-steps = 4\n'

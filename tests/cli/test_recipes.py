@@ -13,19 +13,41 @@ from ppod_data.diffusion.skeleton import load_skeleton
 from ppod_data.generate import build_spec
 from ppod_data.prompts import read_prompts
 from tests.cli.running import REPOSITORY, call
-from tests.full_size import save_stable_diffusion_15, save_stable_diffusion_xl
-from tests.pipelines import save_tiny_pipeline, save_tiny_xl_pipeline
+from tests.full_size import (
+    save_flux_1_dev,
+    save_stable_diffusion_15,
+    save_stable_diffusion_35_medium,
+    save_stable_diffusion_xl,
+)
+from tests.pipelines import (
+    save_tiny_flux_pipeline,
+    save_tiny_pipeline,
+    save_tiny_sd35_pipeline,
+    save_tiny_xl_pipeline,
+)
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
-SMALL = {"stable-diffusion-v1-5": save_tiny_pipeline, "stabilityai": save_tiny_xl_pipeline}
-FULL = {"stable-diffusion-v1-5": save_stable_diffusion_15, "stabilityai": save_stable_diffusion_xl}
+SD15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0"
+SD35, FLUX = "stabilityai/stable-diffusion-3.5-medium", "black-forest-labs/FLUX.1-dev"
+SMALL = {
+    SD15: save_tiny_pipeline,
+    SDXL: save_tiny_xl_pipeline,
+    SD35: save_tiny_sd35_pipeline,
+    FLUX: save_tiny_flux_pipeline,
+}
+FULL = {
+    SD15: save_stable_diffusion_15,
+    SDXL: save_stable_diffusion_xl,
+    SD35: save_stable_diffusion_35_medium,
+    FLUX: save_flux_1_dev,
+}
 
 
 def planned(recipe: Path, pipelines: Any, place: Path) -> list[tuple[str, dict[str, Any]]]:
     """(command, what its dry run says) for the commands of a recipe that have one, on pipelines of its class."""
     tables = tomllib.loads(recipe.read_text())
     model = tables.get("gen", tables.get("online"))["model"]
-    folder = pipelines[model.split("/")[0]](place / "model")
+    folder = pipelines[model](place / "model")
     rows = []
     for command, app, words in (
         ("gen", gen.app, ["data"]),

@@ -18,6 +18,7 @@ from ppod_data.diffusion.model import DiffusionModel, load_model
 from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.errors import ConfigError
 from ppod_data.generate import build_spec, generate, prepare_sampler, sample_batch
+from ppod_data.log_probs import compute_log_probs
 from tests.pipelines import save_tiny_flux_pipeline, save_tiny_sd3_pipeline
 
 SMALLEST = 1e-30
@@ -267,3 +268,19 @@ def test_sd3_with_t5_reads_it(tmp_path: Path) -> None:
     with_t5 = load_model(str(save_tiny_sd3_pipeline(tmp_path / "with", t5=True)))
     assert len(with_t5.parts) == 5
     assert with_t5.family.embed(with_t5.pipeline, "a cat")["prompt_embeds"][:, 16:].any()
+
+
+def test_a_replay_takes_the_stored_sigmas_and_asks_no_scheduler(
+    flux: DiffusionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever diffusers' scheduler gives by then: the same log-probabilities, to the last bit."""
+    spec = build_spec(flux, prompts=["a cat"], num_images_per_prompt=2, num_inference_steps=3, batch_size=2)
+    generate(tmp_path, spec, flux, shards=[0])
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise AssertionError("the scheduler was asked")
+
+    monkeypatch.setattr("diffusers.FlowMatchEulerDiscreteScheduler.set_timesteps", gone)
+    with pytest.raises(AssertionError):
+        build_spec(flux, prompts=["a cat"])
+    assert compute_log_probs(Dataset.open(tmp_path), flux, name="again").max_difference == 0.0

@@ -69,7 +69,7 @@ def test_a_bomb_in_a_committed_shard_is_named_by_its_sample(tmp_path: Path) -> N
     dataset = create(
         tmp_path / "data", make_spec(images_per_shard=1, prompts=("a",), num_images_per_prompt=1)
     )
-    sample = replace(make_sample(dataset.spec, 0), image_png=png(60_000, 60_000))
+    sample = replace(make_sample(dataset.spec, 0), image_bytes=png(60_000, 60_000))
     with ShardWriter(dataset.root, 0) as writer:
         writer.add(sample)
     with pytest.raises(DamagedError, match=rf"sample {sample.sample_id}: no image that can be decoded"):
@@ -99,7 +99,9 @@ def edited(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
         ("prompts", ["a\x1b[31mb"], "control character U\\+001B"),
         ("prompts", ["a\x00b"], "control character"),
         ("scheduler", {"x": float("inf")}, "scheduler"),
-        ("version", 2, "update ppod"),
+        ("version", 3, "update ppod"),
+        ("version", 2, "lacks the key 'origin'"),
+        ("images", [["a" * 64]], "unknown key 'images'"),
     ],
 )
 def test_specs_that_would_take_all_memory_or_time(tmp_path: Path, name: str, value: Any, said: str) -> None:
@@ -129,7 +131,7 @@ def test_deep_nesting_is_an_error_and_no_crash(tmp_path: Path, depth: int) -> No
             Dataset.open(root)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, 1.5, [1]])
+@pytest.mark.parametrize("version", [0, 3, "1", None, 1.5, [1]])
 def test_other_format_versions(tmp_path: Path, version: Any) -> None:
     root = make_dataset(tmp_path / "data").root
     edited(root, lambda manifest: manifest.update({"version": version}))
@@ -295,7 +297,7 @@ def test_no_pickle_is_loaded_wherever_it_stands(tmp_path: Path) -> None:
             path.write_bytes(whole)
     for payload in (bomb, struct.pack("<Q", len(bomb)) + bomb):
         sample = replace(
-            make_sample(make_spec(images_per_shard=1), 0), latents_safetensors=payload, image_png=bomb
+            make_sample(make_spec(images_per_shard=1), 0), latents_safetensors=payload, image_bytes=bomb
         )
         dataset = create(tmp_path / f"one{len(payload)}", make_spec(images_per_shard=1))
         with ShardWriter(dataset.root, 0) as writer:

@@ -105,7 +105,9 @@ def test_rows_in_are_labels_ties_rejects_and_skipped(
         done = import_labels(dataset, path, format=format, name="n", skip_bad=True, keep_ties=True)
     except ConfigError as error:
         assert (
-            "no labels" in str(error) or "made for these images" in str(error) or "--dimension" in str(error)
+            "no labels" in str(error)
+            or "a data set of their own" in str(error)
+            or "--dimension" in str(error)
         )
         assert not [name for name in files(dataset.root) if name.startswith(("labels/n", "pairs"))]
         return
@@ -363,3 +365,19 @@ def test_the_index_knows_every_sample(dataset: Dataset) -> None:
     index = SampleIndex.read(dataset)
     assert index.prompt_of.tolist() == [0, 0, 0, 1, 1, 1]
     assert index.ids.to_pylist() == sample_ids(dataset)
+
+
+def test_a_person_who_answers_again_is_one_vote(tmp_path: Path) -> None:
+    """The first answer counts, whichever side the images were on; unnamed answers all count."""
+    dataset = make_dataset(tmp_path / "data")
+    s = sample_ids(dataset)
+    said = [(0, 1, "a", "u"), (1, 0, "a", "u"), (0, 1, "b", "v"), (0, 1, "a", "w"), (0, 2, "a", None)]
+    said += [(0, 2, "a", None), (1, 2, "b", "u")]
+    rows = [{"a": s[a], "b": s[b], "label": label, "annotator": who} for a, b, label, who in said]
+    done = import_labels(dataset, write_lines(tmp_path / "l.jsonl", rows), format="table", name="n")
+    assert done.num_preferences == 7, "every answer stays a label"
+    found = {
+        (p["chosen_id"], p["rejected_id"]): (p["label"], p["votes"]) for p in dataset.pairs("n").to_pylist()
+    }
+    assert found[s[0], s[1]] == (pytest.approx(2 / 3), 3)
+    assert found[s[0], s[2]] == (1.0, 2) and found[s[2], s[1]] == (1.0, 1)

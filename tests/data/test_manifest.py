@@ -75,7 +75,8 @@ def test_what_is_no_data_set_is_said_plainly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        (lambda manifest: manifest | {"version": 2}, ConfigError, "format version 2, and this ppod reads 1"),
+        (lambda manifest: manifest | {"version": 3}, ConfigError, "format version 3, and this ppod reads 2"),
+        (lambda manifest: manifest | {"version": 2}, DamagedError, "its version is not that of its spec"),
         (lambda manifest: manifest | {"format": "other"}, ConfigError, "not the manifest of a ppod data set"),
         (lambda manifest: [manifest], ConfigError, "not the manifest of a ppod data set"),
         (lambda manifest: manifest | {"fingerprint": "0" * 64}, DamagedError, "edited: its fingerprint"),

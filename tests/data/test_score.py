@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 from ppod_data.dataset import Dataset, create
@@ -190,9 +191,10 @@ def test_a_scorer_that_forgets_an_image_is_an_error(dataset: Dataset) -> None:
 
 
 def test_how_scores_were_computed_is_in_the_metadata(dataset: Dataset) -> None:
+    """Not which of a machine's GPUs it was: workers share the shards, and the bytes are those of one."""
     score(dataset, Brightness(), name="mean", batch_size=3, device="cuda:1")
     metadata = dataset.scores("mean").schema.metadata[b"ppod"]
-    assert metadata == b'{"batch_size":3,"device":"cuda:1","dtype":"fp32"}'
+    assert metadata == b'{"batch_size":3,"device":"cuda","dtype":"fp32"}'
 
 
 def test_unknown_rewards_are_named_with_the_closest() -> None:
@@ -251,3 +253,20 @@ def test_a_reward_that_is_gone_marks_nothing_and_keeps_finished_shards(dataset: 
         score(dataset, Leaving(), name="mean")
     assert dataset.scores("mean")["status"].to_pylist() == ["ok"] * 4
     assert score(dataset, Brightness(), name="mean").num_scored == 2
+
+
+@pytest.mark.parametrize("name", ["scenes", "scenes-check"])
+def test_the_number_of_threads_does_not_matter(name: str, tmp_path: Path) -> None:
+    """The embedded scorer's last bits do depend on it in small batches; scoring uses one thread."""
+    dataset = make_dataset(tmp_path / "data", prompts=("a cat and a dog",), num_images_per_prompt=4)
+    reward, before = load_reward(name), torch.get_num_threads()
+    parts = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            score(dataset, reward, name=f"by-{threads}", batch_size=3)
+            assert torch.get_num_threads() == threads
+            parts.append((dataset.root / "scores" / f"by-{threads}" / "000000.parquet").read_bytes())
+    finally:
+        torch.set_num_threads(before)
+    assert parts[0] == parts[1] == parts[2]

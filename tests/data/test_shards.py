@@ -58,8 +58,8 @@ def test_every_row_points_at_its_member(tmp_path: Path) -> None:
         member = data[row["traj_offset"] : row["traj_offset"] + row["traj_nbytes"]]
         assert member == sample.latents_safetensors
         assert row["traj_sha256"] == hashlib.sha256(member).hexdigest()
-        assert row["image"] == {"bytes": sample.image_png, "path": f"{sample.sample_id}.png"}
-        assert row["image_sha256"] == hashlib.sha256(sample.image_png).hexdigest()
+        assert row["image"] == {"bytes": sample.image_bytes, "path": f"{sample.sample_id}.png"}
+        assert row["image_sha256"] == hashlib.sha256(sample.image_bytes).hexdigest()
         for name in ("prompt", "timesteps", "stochastic", "log_probs", "step_index", "image_pixels_sha256"):
             assert row[name] == getattr(sample, name)
 

@@ -39,8 +39,67 @@ OTHER = {
 }
 
 
+FORWARD_ONLY = {"origin", "images"}
+
+
+def forward_spec(**changes: Any) -> GenerationSpec:
+    """Three images given for the first prompt, one for the second."""
+    images = (("a" * 64, "b" * 64, "c" * 64), ("a" * 64,))
+    return make_spec(**{"origin": "forward-process", "purpose": "forward", "images": images} | changes)
+
+
 def test_every_field_is_told_apart_or_declared_informative() -> None:
-    assert {field.name for field in fields(GenerationSpec)} == OTHER.keys() | INFORMATIVE
+    assert {field.name for field in fields(GenerationSpec)} == OTHER.keys() | INFORMATIVE | FORWARD_ONLY
+
+
+def test_given_images_are_in_the_order_of_their_prompts() -> None:
+    spec = forward_spec()
+    spec.validate()
+    assert (spec.num_samples, spec.num_shards) == (4, 1)
+    assert [spec.place(n) for n in range(4)] == list(spec.places()) == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert from_json(json.loads(json.dumps(to_json(spec)))) == spec
+    assert spec.shard_sample_ids(0) == [spec.sample_id(spec.prompt_ids[p], k) for p, k in spec.places()]
+
+
+def test_given_images_are_part_of_the_fingerprint_and_of_a_new_version() -> None:
+    spec, other = forward_spec(), forward_spec(images=(("a" * 64, "b" * 64, "d" * 64), ("a" * 64,)))
+    assert spec.fingerprint != other.fingerprint
+    assert to_json(spec)["version"] == 2 and to_json(make_spec())["version"] == 1
+    assert not FORWARD_ONLY & to_json(make_spec()).keys()
+    with pytest.raises(SpecMismatchError, match="images differs: the data set has 4, and the file other 4"):
+        check_same_spec(spec, other)
+    with pytest.raises(SpecMismatchError, match="origin differs: 'policy' in the data set"):
+        check_same_spec(make_spec(), spec)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"origin": "web"}, "origin is 'web': choose one of policy, forward-process"),
+        ({"purpose": "train"}, "the three go together"),
+        ({"images": ()}, "the three go together"),
+        ({"origin": "policy"}, "the three go together"),
+        ({"images": (("a" * 64,) * 3, ("a" * 64,))}, r"images\[0\] is no list of different sha256 hashes"),
+        ({"images": (("a" * 64, "b" * 64, "c" * 64), ())}, r"images\[1\] is no list"),
+        ({"images": (("A" * 64, "b" * 64, "c" * 64), ("a" * 64,))}, r"images\[0\] is no list"),
+        ({"images": (("a" * 64, "b" * 64, "c" * 64),)}, "images has 1 lists for 2 prompts"),
+        ({"num_images_per_prompt": 4}, "num_images_per_prompt is not the largest number"),
+    ],
+)
+def test_given_images_that_contradict_the_spec_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        forward_spec(**changes).validate()
+
+
+def test_given_images_of_another_type_are_refused() -> None:
+    values = to_json(forward_spec())
+    for wrong in ("a" * 64, ["a" * 64], [[1]], None):
+        with pytest.raises(ConfigError, match="images must be lists of texts"):
+            from_json(values | {"images": wrong})
+    with pytest.raises(ConfigError, match="lacks the key 'images'"):
+        from_json({key: value for key, value in values.items() if key != "images"})
+    with pytest.raises(ConfigError, match="unknown key 'images'"):
+        from_json(to_json(make_spec()) | {"images": [["a" * 64]]})
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -201,7 +260,7 @@ def test_json_is_strict() -> None:
         from_json(values | {"eta": 1})
     with pytest.raises(ConfigError, match="lacks the key 'seed'"):
         from_json({key: value for key, value in values.items() if key != "seed"})
-    for version in (2, None, "1"):
+    for version in (3, None, "1"):
         with pytest.raises(ConfigError, match="update ppod"):
             from_json(values | {"version": version})
     with pytest.raises(ConfigError, match="prompts must be a list of texts"):

@@ -66,7 +66,9 @@ def test_every_image_and_pair_of_a_small_data_set_is_there(tmp_path: Path) -> No
         assert (image["id"], image["k"]) == (sample.sample_id, n % 3)
         assert image["scores"] == [None if n == 5 else float(n)]
         png = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
-        assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), np.asarray(decoded(sample.image_png)))
+        assert np.array_equal(
+            np.asarray(Image.open(io.BytesIO(png))), np.asarray(decoded(sample.image_bytes))
+        )
     assert data["pairs"] == {"people": [[1, 0, 1, None, "reward:a", 7], [4, 3, 1, None, "reward:a", 7]]}
     assert "zwölf grüne Hasen 🐇" in text
 

@@ -24,6 +24,7 @@ from tests.full_size import (
     save_flux_1_dev,
     save_stable_diffusion_3,
     save_stable_diffusion_15,
+    save_stable_diffusion_35_medium,
     save_stable_diffusion_xl,
 )
 from tests.pipelines import (
@@ -109,6 +110,10 @@ FULL_SIZE: Mapping[str, tuple[Any, dict[str, int]]] = {
         },
     ),
     "sd-3": (save_stable_diffusion_3, {"transformer": 2_028_328_000, "text_encoder_2": 694_659_840}),
+    "sd-3.5": (
+        save_stable_diffusion_35_medium,
+        {"transformer": 2_243_171_520, "text_encoder_3": 4_762_310_656},
+    ),
     "flux": (save_flux_1_dev, {"transformer": 11_901_408_320, "text_encoder_2": 4_762_310_656}),
 }
 

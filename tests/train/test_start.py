@@ -95,12 +95,11 @@ def test_log_ratios_of_the_first_step_are_the_anchors_exactly(
     start_from(fresh_model, stage.policy)
     sampler = prepare_sampler(replace(data.spec, prompts=data.prompts), fresh_model)
     batch = load_batch(data, data.units, data.steps, "cpu")
-    shape = batch.reference_log_probs.shape
-    with torch.no_grad():
-        policy = all_log_probs(batch_log_probs(data.spec, sampler, batch), shape, chunk_size=8)
-        fixed = all_log_probs(
-            batch_log_probs(data.spec, replace(sampler, network=reference), batch), shape, chunk_size=8
-        )
+    like = batch.reference_log_probs
+    policy = all_log_probs(batch_log_probs(data.spec, sampler, batch), like, chunk_size=8)
+    fixed = all_log_probs(
+        batch_log_probs(data.spec, replace(sampler, network=reference), batch), like, chunk_size=8
+    )
     assert torch.equal(fixed, batch.reference_log_probs)
     assert torch.equal(policy - batch.reference_log_probs, batch.targets.anchors)
     assert float(batch.targets.anchors.abs().max()) > 1e-4

@@ -1,0 +1,229 @@
+"""The images of a label file that are samples of no data set: gathered, and made one with chains of their own.
+
+Files are read twice: first for the images, whose hashes are in the data set's spec, then, when every shard is there,
+for the labels, by the ordinary import. Images wait in one hidden file in the data set's folder; memory holds hashes.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ppod_data.diffusion.model import DiffusionModel
+from ppod_data.errors import ConfigError
+from ppod_data.files import DataPath, is_being_written, is_temporary, temporary_beside
+from ppod_data.forward import build_forward_spec, check_forward, forward_records
+from ppod_data.generate import GenerateSummary, generate
+from ppod_data.labels.answers import Bad, BadRowError, Comparison, Image, Rating, Record, each, shown
+from ppod_data.labels.formats import FORMATS
+from ppod_data.labels.match import image_file, pixels_of
+from ppod_data.labels.records import is_parquet, label_files, read_records, read_tables, table_records
+from ppod_data.prompts import normalise, unprintable
+from ppod_data.spec import GenerationSpec
+
+_SPOOL = "images"
+_BATCH = 1_024
+
+
+def build_dataset(
+    root: DataPath,
+    path: Path,
+    model: DiffusionModel,
+    *,
+    format: str,
+    license: str = "unknown",
+    skip_bad: bool = False,
+    on_records: Callable[[int], None] = lambda num_records: None,
+    on_spec: Callable[[GenerationSpec], None] = lambda spec: None,
+    on_batch: Callable[[int], None] = lambda num_images: None,
+    on_shard: Callable[[int, bool], None] = lambda shard, made: None,
+    **options: Any,
+) -> GenerateSummary:
+    """Make the data set `root` of the images in the label file or folder `path`; what is there of it is kept.
+
+    Args:
+        format: one of FORMATS.
+        license: of the data set.
+        skip_bad: leave out answers whose images or prompt cannot be used, instead of stopping at the first.
+        on_records: called with the number of records of every batch that was read.
+        on_spec: called with the spec, once all images are known.
+        on_batch, on_shard: as of `generate.generate`.
+        options: of `forward.build_forward_spec`.
+
+    Raises:
+        ConfigError: a flow-matching model, an answer without usable images, no images at all, a bad option.
+        SpecMismatchError: the folder holds a data set of other images, or made otherwise.
+        DamagedError: a file that cannot be read to its end.
+        NonFiniteError: the model gave NaN or infinity; the shard is not written.
+    """
+    check_forward(model)
+    with foreign_images(root, path, format=format, skip_bad=skip_bad, on_records=on_records) as found:
+        spec = build_forward_spec(model, prompts=tuple(found.prompts), images=found.images, **options)
+        on_spec(spec)
+        return generate(
+            root,
+            spec,
+            model,
+            shards=range(spec.num_shards),
+            license=license,
+            records=forward_records(found.read),
+            on_batch=on_batch,
+            on_shard=on_shard,
+        )
+
+
+class ForeignImages:
+    """The images of a label file by prompt, in the order in which the file has them, and their bytes in a spool.
+
+    Images of one prompt with the same pixels are one image: the first.
+    """
+
+    def __init__(self, spool: BinaryIO) -> None:
+        self.prompts: dict[str, dict[str, None]] = {}
+        """prompt, normalised -> the sha256 of its images."""
+        self.num_rejected = 0
+        self._spool = spool
+        self._pixels: dict[str, str] = {}
+        self._places: dict[str, tuple[int, int]] = {}
+        self._first: dict[tuple[str, str], str] = {}
+
+    @property
+    def images(self) -> list[list[str]]:
+        """The sha256 of each prompt's images."""
+        return [list(images) for images in self.prompts.values()]
+
+    def read(self, sha256: str) -> bytes:
+        """The bytes of an image file."""
+        offset, nbytes = self._places[sha256]
+        self._spool.seek(offset)
+        return self._spool.read(nbytes)
+
+    def add(self, prompt: str | None, images: list[Image], folder: Path) -> None:
+        """Take the images of one answer, all or none. Raises BadRowError for what cannot be a sample."""
+        if prompt is None:
+            raise BadRowError("no prompt: chains of images without one cannot be made")
+        text = normalise(prompt)
+        if bad := unprintable(text):
+            raise BadRowError(f"the prompt holds the control character {bad}")
+        files = [_bytes_of(image, folder) for image in images]
+        hashes = [hashlib.sha256(data).hexdigest() for data in files]
+        for sha256, data in zip(hashes, files, strict=True):
+            if sha256 not in self._pixels:
+                self._pixels[sha256] = pixels_of(data)
+        pixels = [self._pixels[sha256] for sha256 in hashes]
+        if len(set(pixels)) < len(pixels):
+            raise BadRowError("an image compared with itself")
+        of_prompt = self.prompts.setdefault(text, {})
+        for sha256, data, seen in zip(hashes, files, pixels, strict=True):
+            if self._first.setdefault((text, seen), sha256) == sha256:
+                of_prompt[sha256] = None
+                self._keep(sha256, data)
+
+    def _keep(self, sha256: str, data: bytes) -> None:
+        if sha256 not in self._places:
+            self._places[sha256] = (self._spool.seek(0, 2), len(data))
+            self._spool.write(data)
+
+
+@contextlib.contextmanager
+def foreign_images(
+    root: DataPath,
+    path: Path,
+    *,
+    format: str,
+    skip_bad: bool = False,
+    on_records: Callable[[int], None] = lambda num_records: None,
+) -> Iterator[ForeignImages]:
+    """The images of the label file or folder `path`, for a data set in `root`, while the block runs.
+
+    Args:
+        skip_bad: leave out answers whose images or prompt cannot be used, instead of stopping at the first.
+        on_records: called with the number of records of every batch that was read.
+
+    Raises:
+        ConfigError: an answer without usable images, or no images at all.
+        DamagedError: a file that cannot be read to its end.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
+    files = label_files(path)
+    new = not root.exists()
+    try:
+        _remove_abandoned(root)
+        with temporary_beside(root / _SPOOL) as temporary, temporary.open("w+b") as spool:
+            found = ForeignImages(spool)
+            for file in files:
+                _gather(file, FORMATS[format].parse, found, skip_bad, on_records)
+            if not found.prompts:
+                raise ConfigError(
+                    f"{path}: no answer has its images in the file or beside it: a data set is made of images; "
+                    "get the files, or import into the data set that they come from, without --model"
+                )
+            yield found
+    finally:
+        if new and isinstance(root, Path) and root.is_dir() and not any(root.iterdir()):
+            root.rmdir()
+
+
+def _remove_abandoned(root: DataPath) -> None:
+    """What a killed import left behind may be as large as all images; of a data set in a store it lay elsewhere."""
+    if not isinstance(root, Path):
+        return
+    for path in root.glob(f".{_SPOOL}.tmp-*"):
+        if is_temporary(path) and not is_being_written(path):
+            path.unlink(missing_ok=True)
+
+
+def _gather(
+    file: Path, parse: Any, found: ForeignImages, skip_bad: bool, on_records: Callable[[int], None]
+) -> None:
+    pending = 0
+    for item in _records(file):
+        record, bad = item if isinstance(item, tuple) else (item, None)
+        for answer in [bad] if bad else each(record, parse):
+            try:
+                _take(answer, file.parent, found)
+            except BadRowError as error:
+                found.num_rejected += 1
+                if not skip_bad:
+                    raise ConfigError(
+                        f"{record.file}:{record.number}: {error}: correct the file, or leave such rows out with "
+                        "--skip-bad"
+                    ) from error
+        pending += 1
+        if pending == _BATCH:
+            on_records(pending)
+            pending = 0
+    on_records(pending)
+
+
+def _records(file: Path) -> Iterator[Record | tuple[Record, Bad]]:
+    if not is_parquet(file):
+        yield from read_records(file)
+        return
+    first = 1
+    for table in read_tables(file):
+        yield from table_records(table, file.name, first)
+        first += table.num_rows
+
+
+def _take(answer: Any, folder: Path, found: ForeignImages) -> None:
+    match answer:
+        case Comparison():
+            found.add(answer.prompt, [answer.a, answer.b], folder)
+        case Rating():
+            found.add(answer.prompt, [answer.image], folder)
+        case Bad():
+            raise BadRowError(answer.reason)
+
+
+def _bytes_of(image: Image, folder: Path) -> bytes:
+    if image.data is not None:
+        return image.data
+    path = image_file(image.key, folder) if image.key is not None else None
+    if path is None:
+        raise BadRowError(
+            f"{shown(image.key)} has no bytes in the file, and there is no such picture beside it"
+        )
+    return path.read_bytes()
