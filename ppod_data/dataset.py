@@ -25,6 +25,7 @@ from ppod_data.sample_numbers import SampleNumbers
 from ppod_data.shards import committed_shards, parts_in, read_member
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import (
+    CHECKED_SAMPLES,
     LABELS,
     LOG_PROBS,
     PAIRS,
@@ -118,13 +119,18 @@ class Dataset:
         """Samples of the committed shards that were taken down."""
         return sum(self._num_excluded(shard) for shard in self.shards()) if self.excluded else 0
 
+    @property
+    def sample_schema(self) -> Any:
+        """The columns of `samples`: with `flagged` where a safety checker ran."""
+        return SAMPLES if self.spec.safety_checker is None else CHECKED_SAMPLES
+
     def samples(self, columns: Sequence[str] | None = None) -> Any:
         """An Arrow table with a row a sample, of every committed shard in order; all columns, or `columns`.
 
         Images of a large data set need memory: `iter_samples` gives one shard at a time.
         """
-        names = list(SAMPLES.names if columns is None else columns)
-        return _concatenate(list(self.iter_samples(names)), SAMPLES, names)
+        names = list(self.sample_schema.names if columns is None else columns)
+        return _concatenate(list(self.iter_samples(names)), self.sample_schema, names)
 
     def iter_samples(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
         """The samples' Arrow table of one committed shard after another."""
@@ -323,7 +329,9 @@ class Dataset:
         expected = len(self.spec.shard_range(shard))
         excluded = self._num_excluded(shard)
         hidden = excluded and columns is not None and "sample_id" not in columns
-        table = read_table(path, SAMPLES, [*columns, "sample_id"] if hidden and columns else columns)
+        table = read_table(
+            path, self.sample_schema, [*columns, "sample_id"] if hidden and columns else columns
+        )
         if not expected - excluded <= table.num_rows <= expected:
             raise DamagedError(f"{path}: {table.num_rows} rows, not {expected}: get this part again")
         table = self._kept(table, "sample_id") if excluded else table

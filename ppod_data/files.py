@@ -231,8 +231,17 @@ def listing(folder: DataPath) -> dict[str, os.stat_result | stores.Stat]:
     """Size and time of every file below a folder, by its name as seen from there."""
     if not isinstance(folder, Path):
         return {**folder.listing()}
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.stat() for path in files}
+    return dict(_walk(folder, "")) if folder.is_dir() else {}
+
+
+def _walk(folder: Path | str, start: str) -> Iterator[tuple[str, os.stat_result]]:
+    """The files below a folder, whose name begins with `start`: one listing of each folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path, f"{start}{entry.name}/")
+            elif entry.is_file():
+                yield start + entry.name, entry.stat()
 
 
 def sizes_under(folder: DataPath) -> dict[str, int]:

@@ -8,12 +8,12 @@ workers.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 
 @contextmanager
 def one_thread(device: str) -> Iterator[None]:
     """Compute on one CPU thread inside the block; nothing changes for another device."""
+    import torch  # here, since tables are read without it
+
     before = torch.get_num_threads()
     if torch.device(device).type == "cpu":
         torch.set_num_threads(1)
@@ -25,4 +25,6 @@ def one_thread(device: str) -> Iterator[None]:
 
 def device_kind(device: str) -> str:
     """`cuda` of `cuda:3`: what is recorded beside numbers, which do not depend on which of a machine's GPUs it was."""
+    import torch
+
     return torch.device(device).type

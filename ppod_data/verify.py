@@ -18,7 +18,7 @@ from ppod_data.manifest import MANIFEST, read_manifest
 from ppod_data.seal import BASE_FOLDERS, TABLE_FOLDERS, file_seal, file_tables, read_sums
 from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards, parts_in
 from ppod_data.spec import GenerationSpec
-from ppod_data.tables import SAMPLES, part_name, read_table
+from ppod_data.tables import CHECKED_SAMPLES, SAMPLES, part_name, read_table
 from ppod_data.verify_data import read_sealed, read_shard
 from ppod_data.verify_tables import check_labels, check_pairs, check_part
 
@@ -148,7 +148,9 @@ def _check_shard(
     """The rows of a samples part, without images; none where they cannot be read or are not the spec's."""
     file = f"samples/{part_name(shard)}"
     try:
-        rows: list[dict[str, Any]] = read_table(root / file, SAMPLES, _STRUCTURE).to_pylist()
+        checked = spec.safety_checker is not None
+        schema, names = (CHECKED_SAMPLES, [*_STRUCTURE, "flagged"]) if checked else (SAMPLES, _STRUCTURE)
+        rows: list[dict[str, Any]] = read_table(root / file, schema, names).to_pylist()
     except DamagedError as error:
         report.add(DAMAGED, file, _plain(root, error))
         return []
@@ -192,6 +194,8 @@ def _row_problems(spec: GenerationSpec, number: int, row: Mapping[str, Any]) -> 
     for name, value in expected.items():
         if row[name] != value:
             yield f"{name} is {row[name]!r}, and the spec says {value!r}"
+    if spec.safety_checker is not None and row["flagged"] is None:
+        yield "flagged is null, and a safety checker ran"
     steps = spec.num_inference_steps
     columns = [row[name] or [] for name in ("timesteps", "stochastic", "log_probs")]
     if [len(column) for column in columns] != [steps] * 3:

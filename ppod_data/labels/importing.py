@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError
+from ppod_data.errors import ConfigError, PpodError
 from ppod_data.files import atomic_create, sha256_file, temporary_beside
 from ppod_data.labels.answers import TIE, Bad, BadRowError, Comparison, Rating, Record, Skipped, each
 from ppod_data.labels.formats import FORMATS, Format
@@ -224,10 +224,12 @@ def _salt(dataset: Dataset) -> bytes:
 
 
 def _keep_salt(dataset: Dataset, salt: bytes) -> None:
+    """Keep the secret, unless an import that ran at the same time was first: then ours hashed with one of its own."""
     path = salt_path(dataset)
     if not isinstance(dataset.root, Path):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    atomic_create(path, salt.hex().encode())
+    if not atomic_create(path, salt.hex().encode()) and path.read_bytes().decode() != salt.hex():
+        raise PpodError(f"{path}: another import made the secret meanwhile: run the same command again")
 
 
 def _read(file: Path, format: Format, found: _Found, on_records: Callable[[int], None]) -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from ppod_data import stores
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError
+from ppod_data.errors import ConfigError, PpodError
+from ppod_data.files import atomic_create
 from ppod_data.labels import pickapic
 from ppod_data.labels.answers import Bad, Comparison, Rating, Record, Skipped, each
 from ppod_data.labels.formats import FORMATS, Format
@@ -381,3 +382,21 @@ def test_a_person_who_answers_again_is_one_vote(tmp_path: Path) -> None:
     }
     assert found[s[0], s[1]] == (pytest.approx(2 / 3), 3)
     assert found[s[0], s[2]] == (1.0, 2) and found[s[2], s[1]] == (1.0, 1)
+
+
+def test_an_import_whose_secret_another_one_made_meanwhile_writes_nothing(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    """Its annotators are hashed with a secret that nobody keeps: the same person would be another one elsewhere."""
+    forget(dataset)
+    file = write_lines(tmp_path / "labels.jsonl", records(dataset)["table"])
+
+    def other(count: int) -> None:
+        atomic_create(dataset.root / "labels" / ".salt", b"5a" * 32)
+
+    with pytest.raises(PpodError, match="run the same command again"):
+        import_labels(dataset, file, format="table", name="mine", on_records=other)
+    assert dataset.label_names() == [] and dataset.pair_names() == []
+    import_labels(dataset, file, format="table", name="mine")
+    assert dataset.label_names() == ["mine"]
+    forget(dataset)

@@ -36,6 +36,7 @@ OTHER = {
     "height": 32,
     "width": 32,
     "latent_shape": (4, 4, 4),
+    "safety_checker": "c" * 64,
 }
 
 
