@@ -19,6 +19,7 @@ from ppod_data.exclude import exclude
 from ppod_data.export import export
 from ppod_data.generate import build_spec, generate
 from ppod_data.images import decode_image
+from ppod_data.labelling.questions import read_questions
 from ppod_data.manifest import read_manifest
 from ppod_data.overview import overview
 from ppod_data.purge import purge
@@ -178,3 +179,12 @@ def test_a_missing_verdict_or_column_is_found(pipeline: Path, tmp_path: Path) ->
     write_table(part, table.drop_columns(["flagged"]))
     with pytest.raises(DamagedError, match="the column 'flagged' is missing"):
         dataset.samples()
+
+
+def test_people_are_not_asked_about_flagged_images(checked: Dataset) -> None:
+    table = checked.samples(["sample_id", "flagged"])
+    flagged = {
+        name for name, flag in zip(*(table[c].to_pylist() for c in table.column_names), strict=True) if flag
+    }
+    asked = {name for one in read_questions(checked, size=2, count=99, seed=0) for name in one.ids}
+    assert flagged and asked == set(table["sample_id"].to_pylist()) - flagged
