@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ppod_data.cache import read_cached
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.exclude import excluded_samples, read_exclusions
 from ppod_data.files import DataPath, data_path, matching
@@ -230,18 +231,34 @@ class Dataset:
     def read_trajectory(self, row: Mapping[str, Any]) -> Trajectory:
         """The trajectory that a row of `trajectory_index` (or of `samples`) points at; one read of one file.
 
+        Of a data set in a store, from the cache (`ppod_data.cache`) where it is there.
         Raises `DamagedError`, naming the file and the sample, for bytes that are not the committed ones.
         """
+        self.check_place(row)
+        data = read_cached(self.root, row["traj_sha256"], row["traj_nbytes"], lambda: self.read_member(row))
+        return self.decode(row, data)
+
+    def read_member(self, row: Mapping[str, Any]) -> bytearray:
+        """The bytes of a row's trajectory, from its file, checked by their sha256. Raises `DamagedError`."""
+        return read_member(self.root, *(row[name] for name in _MEMBER), sample_id=row["sample_id"])
+
+    def check_place(self, row: Mapping[str, Any]) -> None:
+        """Raise `DamagedError` for a row that cannot be read in bounded memory, or is not of this data set's steps."""
         sample_id = row["sample_id"]
         self._check_row(row)
-        expected = latent_rows(row["step_index"])
-        most = len(expected) * math.prod(self.spec.latent_shape) * 4 + _MAX_HEADER
+        most = len(latent_rows(row["step_index"])) * math.prod(self.spec.latent_shape) * 4 + _MAX_HEADER
         if row["traj_nbytes"] > most:
             raise DamagedError(
                 f"{self.root / 'trajectories' / row['traj_file']}: sample {sample_id} claims "
                 f"{row['traj_nbytes']} bytes, where the spec needs at most {most}: get the shard again"
             )
-        data = read_member(self.root, *(row[name] for name in _MEMBER), sample_id=sample_id)
+
+    def decode(self, row: Mapping[str, Any], data: bytearray) -> Trajectory:
+        """The trajectory of a row from the bytes of its member, which it shares; they are those of its sha256.
+
+        Raises `DamagedError` where they are not the latents that the spec says.
+        """
+        sample_id, expected = row["sample_id"], latent_rows(row["step_index"])
         where = f"{self.root / 'trajectories' / row['traj_file']}: sample {sample_id}"
         index, latents = _decode_latents(data, where)
         shape = (len(expected), *self.spec.latent_shape)

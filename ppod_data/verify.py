@@ -104,18 +104,19 @@ def verify(
     on_shards(len(shards))
     known: dict[str, Known] = {}
     named: set[str] = set()
+    digests: dict[DataPath, str] = {}
     for shard in shards:
         rows = _check_shard(root, spec, shard, excluded, report)
         known |= {row["sample_id"]: Known(row["prompt_id"], row["image_pixels_sha256"]) for row in rows}
         named |= {row["traj_file"] for row in rows if isinstance(row["traj_file"], str)}
         if shard in chosen and rows:
             report.num_shards_read += 1
-            for file, sample_id, problem in read_shard(root, spec, shard, rows):
+            for file, sample_id, problem in read_shard(root, spec, shard, rows, digests):
                 report.add(DAMAGED, file, problem, sample_id)
         on_shard(shard)
     report.num_samples, report.num_shards = len(known), len(shards)
     _check_tables(root, spec, shards, known, excluded, report)
-    _check_seals(root, shards, named, report, read=read_data >= 1)
+    _check_seals(root, shards, named, report, digests if read_data >= 1 else None)
     _check_strays(root, named, report)
     return report
 
@@ -249,25 +250,40 @@ def _caught(root: DataPath, problems: Iterator[tuple[str | None, str]]) -> Itera
         yield None, _plain(root, error)
 
 
-def _check_seals(root: DataPath, shards: Sequence[int], named: set[str], report: Report, read: bool) -> None:
-    """Every seal names the files that are there; with `read`, their bytes are the sealed ones."""
+def _check_seals(
+    root: DataPath,
+    shards: Sequence[int],
+    named: set[str],
+    report: Report,
+    digests: Mapping[DataPath, str] | None,
+) -> None:
+    """Every seal names the files that are there; unless `digests` is None, their bytes are the sealed ones.
+
+    digests: the sha256 of files that were read already.
+    """
     report.sealed = (root / SUMS).exists()
     if (root / PURGING).exists():
         report.add(INCOMPLETE, PURGING, "a purge was stopped: run ppod-data exclude --purge again")
     elif report.sealed:
         parts = [f"samples/{part_name(shard)}" for shard in shards]
         expected = {MANIFEST, *parts, *(f"trajectories/{tar}" for tar in named)}
-        _check_seal(root, root / SUMS, expected, report, read)
+        _check_seal(root, root / SUMS, expected, report, digests)
     for kind in TABLE_FOLDERS:
         for path in matching(root / kind, f"[!.]*/{SUMS}"):
             there = {part.name for part in path.parent.glob("[!.]*.parquet")}
-            _check_seal(root, path, there, report, read)
+            _check_seal(root, path, there, report, digests)
     for path in file_tables(root):
         if file_seal(path).exists():
-            _check_seal(root, file_seal(path), {path.name}, report, read)
+            _check_seal(root, file_seal(path), {path.name}, report, digests)
 
 
-def _check_seal(root: DataPath, path: DataPath, expected: set[str], report: Report, read: bool) -> None:
+def _check_seal(
+    root: DataPath,
+    path: DataPath,
+    expected: set[str],
+    report: Report,
+    digests: Mapping[DataPath, str] | None,
+) -> None:
     name = name_below(root, path)
     try:
         sums = read_sums(path)
@@ -279,10 +295,9 @@ def _check_seal(root: DataPath, path: DataPath, expected: set[str], report: Repo
     for file in sorted(set(sums) - expected):
         what = "is no part of the data set" if (path.parent / file).is_file() else "is not there"
         report.add(DAMAGED, name, f"names {file}, which {what}")
-    if read:
-        for file, problem, whole in read_sealed(
-            path.parent, {f: sums[f] for f in sorted(expected & set(sums))}
-        ):
+    if digests is not None:
+        wanted = {file: sums[file] for file in sorted(expected & set(sums))}
+        for file, problem, whole in read_sealed(path.parent, wanted, digests):
             damaged = path if whole else path.parent / file
             report.add(DAMAGED, name_below(root, damaged), problem)
 

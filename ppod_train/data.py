@@ -20,6 +20,7 @@ from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.files import DataPath, canonical_json
 from ppod_data.merge import check_alike, expand
+from ppod_data.reading import Reader
 from ppod_data.spec import GenerationSpec
 from ppod_train.advantages import Rated
 from ppod_train.objectives import Objective
@@ -74,6 +75,8 @@ class TrainingData:
     """What an optimizer step draws from: numbers of pairs, or rows of trajectories that have a weight."""
     steps: tuple[int, ...]
     """The chain steps that can be trained on: stored and stochastic."""
+    reader: Reader
+    """Of the trajectories by their row."""
     fingerprint: str
     """sha256 over trajectories, targets and the reference's log-probabilities, in order."""
 
@@ -135,6 +138,7 @@ def open_training_data(
     if "margins" in objective.needs and np.isnan(pairs.margins).any():
         raise ConfigError(f"pairs {source.pairs} holds pairs without a reward difference: rank by a reward")
 
+    reader = Reader(lambda number: (datasets[rows[number]["dataset"]], rows[number]))
     prompts = tuple(dict.fromkeys(prompt for dataset in datasets for prompt in dataset.spec.prompts))
     places = {prompt: i for i, prompt in enumerate(prompts)}
     prompt_index = np.array([places[row["prompt"]] for row in rows])
@@ -144,7 +148,7 @@ def open_training_data(
             rewards=np.array(rewards),
             prompt_index=prompt_index,
             num_steps=len(steps),
-            read_latents=_latents_before(datasets, spec, rows, steps),
+            read_latents=_latents_before(reader, spec, steps),
             temperature=temperature,
             best_of=best_of,
         )
@@ -169,6 +173,7 @@ def open_training_data(
         margins=np.array(pairs.margins, dtype=np.float64),
         units=units,
         steps=steps,
+        reader=reader,
         fingerprint=_fingerprint(rows, reference, pairs, advantages),
     )
 
@@ -191,15 +196,9 @@ def _open_datasets(source: DataSource, objective: Objective) -> tuple[tuple[Data
     return datasets, steps
 
 
-def read_latents(
-    datasets: Sequence[Dataset], rows: Sequence[dict[str, Any]], trajectories: NDArray[np.int64]
-) -> torch.Tensor:
+def read_latents(reader: Reader, trajectories: NDArray[np.int64]) -> torch.Tensor:
     """The stored latents of some trajectories, fp32 [R, rows, C, H, W], each checked by its sha256."""
-    found = [
-        datasets[rows[index]["dataset"]].read_trajectory(rows[index]).latents.float()
-        for index in trajectories
-    ]
-    return torch.stack(found, dim=1)
+    return torch.stack([chain.latents.float() for chain in reader.read(trajectories.tolist())], dim=1)
 
 
 class _Pairs:
@@ -235,15 +234,12 @@ def _rated(dataset: Dataset, name: str) -> tuple[list[str], list[float]]:
 
 
 def _latents_before(
-    datasets: Sequence[Dataset],
-    spec: GenerationSpec,
-    rows: Sequence[dict[str, Any]],
-    steps: Sequence[int],
+    reader: Reader, spec: GenerationSpec, steps: Sequence[int]
 ) -> Callable[[NDArray[np.int64]], torch.Tensor]:
     place = {row: i for i, row in enumerate(latent_rows(spec.stored_steps()))}
 
     def read(trajectories: NDArray[np.int64]) -> torch.Tensor:
-        return read_latents(datasets, rows, trajectories)[[place[step] for step in steps]]
+        return read_latents(reader, trajectories)[[place[step] for step in steps]]
 
     return read
 
