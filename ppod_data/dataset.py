@@ -300,8 +300,8 @@ class Dataset:
                 raise DamagedError(f"{path}: its sample_ids are not those of the spec: get this part again")
             parts.append(table)
         found = _concatenate(parts, SAMPLES, columns)
-        row_of = {sample_id: row for row, sample_id in enumerate(found["sample_id"].to_pylist())}
-        return found.take(pa.array([row_of[sample_id] for sample_id in sample_ids], pa.int64()))
+        here = found["sample_id"].combine_chunks()
+        return found.take(pc.index_in(pa.array(sample_ids, pa.string()), value_set=here))
 
     def _by_shard(self, sample_ids: Sequence[str]) -> dict[int, set[str]]:
         committed = set(self.shards())

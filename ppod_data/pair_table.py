@@ -141,9 +141,9 @@ def _pair_ids(chosen: Any, rejected: Any, source: str) -> Any:
     names = [encode_basestring(name) for name in chosen.dictionary.to_pylist()]
     first = [hashlib.sha256(f"[{name},".encode()) for name in names]
     second = [f"{name},{encode_basestring(source)}]".encode() for name in names]
+    rows = zip(chosen.indices.to_numpy().tolist(), rejected.indices.to_numpy().tolist(), strict=True)
 
     def digests() -> Iterator[bytes]:
-        rows = zip(chosen.indices.to_pylist(), rejected.indices.to_pylist(), strict=True)
         for a, b in rows:
             digest = first[a].copy()
             digest.update(second[b])

@@ -215,38 +215,42 @@ def _draw(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Distinct pairs of rows in random order, up to and including the limit-th usable one."""
     total = len(scores) * (len(scores) - 1) // 2
-    drawn = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-    moved: dict[int, int] = {}
-    start = usable = 0
-    while start < total and usable < limit:
-        end = min(total, start + max(_FEWEST_DRAWS, limit - usable))
+    others, usable = np.empty(0, np.int64), 0
+    while True:
+        start = len(others)
+        end = min(total, start + max(_FEWEST_DRAWS, start, limit - usable))
+        places = np.arange(start, end)
+        others = np.concatenate([others, places + generator.integers(total - places)])
         # The pairs (0, 1), (0, 2), (1, 2), (0, 3), … are numbered 0, 1, 2, 3, …; their roots are exact below 2**52.
-        numbers = np.array(_shuffled(start, end, total, moved, generator), np.int64)
+        numbers = _shuffled(others)
         second = (1 + np.sqrt(1 + 8 * numbers).astype(np.int64)) // 2
         first = numbers - second * (second - 1) // 2
         counted = np.cumsum(np.abs(scores[first] - scores[second]) > min_margin)
-        taken = int(np.searchsorted(counted, limit - usable)) + 1
-        drawn.append((first[:taken], second[:taken]))
-        usable += int(counted[-1])
-        start = end
-    first, second = (np.concatenate(rows) for rows in zip(*drawn, strict=True))
-    return first, second
+        usable = int(counted[-1]) if end else 0
+        if end == total or usable >= limit:
+            taken = int(np.searchsorted(counted, limit)) + 1
+            return first[:taken], second[:taken]
 
 
-def _shuffled(
-    start: int, end: int, total: int, moved: dict[int, int], generator: np.random.Generator
-) -> list[int]:
-    """Places start to end - 1 of 0 … total - 1 in random order; `moved` is what the places before them left changed.
+def _shuffled(others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first numbers of 0, 1, 2, … when place i is exchanged with place others[i] >= i, one place after another.
 
-    So memory grows with what is taken and not with `total`. The draws are those of one call each.
+    Memory grows with what is taken. What is at a place was moved there by the last exchange with it before, from the
+    place of that exchange, and so on back to a place that none had touched: all of them are followed at once.
     """
-    places = np.arange(start, end)
-    others = (places + generator.integers(total - places)).tolist()
-    numbers = []
-    for place, other in enumerate(others, start=start):
-        numbers.append(moved.get(other, other))
-        moved[other] = moved.pop(place, place)
-    return numbers
+    places = np.arange(len(others))
+    order = np.argsort(others, kind="stable")
+    ordered = others[order]
+    again = np.flatnonzero(ordered[1:] == ordered[:-1])
+    before = np.full(len(others), -1)
+    before[order[again + 1]] = order[again]  # the exchange with the same place before this one
+    last = np.searchsorted(ordered, places, side="right") - 1
+    moved = np.where(ordered[last] == places, order[last], -1)  # the last exchange with each place
+    moved = np.where(moved == places, before, moved)
+    origin = np.where(moved < 0, places, moved)
+    while not np.array_equal(origin, further := origin[origin]):
+        origin = further
+    return np.where(before < 0, others, origin[before])
 
 
 def check_pair_options(

@@ -9,19 +9,25 @@ Shapes: K scored images of one prompt.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import Any, TypeAlias
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ppod_data.ahead import ahead
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.score import OK
-from ppod_data.tables import part_name
+from ppod_data.tables import SAMPLES, part_name
 
 _SAMPLE = ("image_index", "sample_id", "prompt_id", "image_pixels_sha256")
-_SCORE = ("sample_id", "score", "status", "image_pixels_sha256")
+_PLACE = ("image_index", "sample_id")
+
+_Piece: TypeAlias = tuple[Any, NDArray[np.float64]]
+"""Images of one prompt, `_PLACE`, and their scores."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,11 +60,13 @@ class ScoredImages:
     def __iter__(self) -> Iterator[Group]:
         """Every prompt of which there is an image, in the prompts' order."""
         prompt: str | None = None
-        rows: list[tuple[int, str, float]] = []
+        pieces: list[_Piece] = []
         to_come = iter(self._dataset.spec.prompt_ids)
         for shard, samples, scores in ahead(self._read()):
-            known = self._known(shard, samples, scores)
-            for index, sample_id, prompt_id in _rows(samples, "image_index", "sample_id", "prompt_id"):
+            known, values = self._known(shard, samples, scores)
+            self.num_unscored += int((~known).sum())
+            start = 0
+            for prompt_id, end in _runs(samples["prompt_id"].combine_chunks()):
                 if prompt_id != prompt:
                     if prompt_id not in to_come:  # which passes over the prompts before it
                         raise DamagedError(
@@ -66,14 +74,13 @@ class ScoredImages:
                             "the spec, in its order: get this part again"
                         )
                     if prompt is not None:
-                        yield _group(prompt, rows)
-                    prompt, rows = prompt_id, []
-                if sample_id in known:
-                    rows.append((index, sample_id, known[sample_id]))
-                else:
-                    self.num_unscored += 1
+                        yield _group(prompt, pieces)
+                    prompt, pieces = prompt_id, []
+                rows = start + np.flatnonzero(known[start:end])
+                pieces.append((samples.select(_PLACE).take(rows), values[rows]))
+                start = end
         if prompt is not None:
-            yield _group(prompt, rows)
+            yield _group(prompt, pieces)
         self._check_all_seen()
 
     def _read(self) -> Iterator[tuple[int, Any, list[Any]]]:
@@ -88,40 +95,47 @@ class ScoredImages:
                 ],
             )
 
-    def _known(self, shard: int, samples: Any, scores: list[Any]) -> dict[str, float]:
-        """The weighted sum of the scores of each image of a shard that has them all."""
-        pixels = dict(_rows(samples, "sample_id", "image_pixels_sha256"))
-        columns = [
-            self._usable(name, shard, table, pixels)
-            for name, table in zip(self._weights, scores, strict=True)
-            if table is not None
-        ]
-        if len(columns) < len(scores):
-            return {}
-        shared = set.intersection(*(set(column) for column in columns))
-        parts = list(zip(self._weights.values(), columns, strict=True))
-        return {key: sum(weight * column[key] for weight, column in parts) for key in shared}
+    def _known(
+        self, shard: int, samples: Any, scores: list[Any]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """For each image of a shard whether it has all scores, and then their weighted sum."""
+        known, total = np.ones(len(samples), bool), np.zeros(len(samples))
+        for (name, weight), table in zip(self._weights.items(), scores, strict=True):
+            if table is None:
+                known[:] = False
+                continue
+            usable, values = self._usable(name, shard, table, samples)
+            known &= usable
+            with np.errstate(over="ignore", invalid="ignore"):
+                total += weight * values
+        return known, total
 
-    def _usable(self, name: str, shard: int, table: Any, pixels: Mapping[str, str]) -> dict[str, float]:
-        """The finite scores of a part; `pixels` has the hash of each image that it may be about."""
+    def _usable(
+        self, name: str, shard: int, table: Any, samples: Any
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """For each of the images that a part may be about whether it has a finite score there, and the score."""
         self._identify(name, table)
-        usable: dict[str, float] = {}
-        for sample_id, score, status, judged in _rows(table, *_SCORE):
-            if sample_id not in pixels:
-                raise ConfigError(
-                    f"scores/{name}/{part_name(shard)} holds sample {sample_id}, which is not in this shard here: get "
-                    "the shard, or score again"
-                )
-            if judged != pixels[sample_id]:
-                raise ConfigError(
-                    f"scores/{name} is of other images (sample {sample_id}): remove it and score again"
-                )
-            if status == OK and score is not None and math.isfinite(score):
-                usable[sample_id] = score
-        return usable
+        at = pc.index_in(table["sample_id"], value_set=samples["sample_id"].combine_chunks())
+        if (row := pc.index(at.is_null(), True).as_py()) >= 0:
+            raise ConfigError(
+                f"scores/{name}/{part_name(shard)} holds sample {table['sample_id'][row]}, which is not in this shard "
+                "here: get the shard, or score again"
+            )
+        same = pc.equal(table["image_pixels_sha256"], samples["image_pixels_sha256"].take(at))
+        if (row := pc.index(same.fill_null(False), False).as_py()) >= 0:
+            raise ConfigError(
+                f"scores/{name} is of other images (sample {table['sample_id'][row]}): remove it and score again"
+            )
+        found = table["score"].fill_null(math.nan).to_numpy()
+        good = pc.equal(table["status"], OK).fill_null(False).to_numpy() & np.isfinite(found)
+        rows = at.to_numpy()[good]
+        usable, values = np.zeros(len(samples), bool), np.zeros(len(samples))
+        usable[rows], values[rows] = True, found[good]
+        return usable, values
 
     def _identify(self, name: str, table: Any) -> None:
-        for identity in set(_rows(table, "scorer", "revision")):
+        made_by = [pc.unique(table[column]).to_pylist() for column in ("scorer", "revision")]
+        for identity in product(*made_by):
             if self.identities.setdefault(name, identity) != identity:
                 raise ConfigError(f"scores/{name} mixes scorers or revisions: remove it and score again")
 
@@ -130,19 +144,22 @@ class ScoredImages:
         here = set(self._dataset.shards())
         for name, parts in self._parts.items():
             for shard in sorted(parts - here):
-                self._usable(name, shard, self._dataset.score_part(name, shard), {})
+                self._usable(name, shard, self._dataset.score_part(name, shard), SAMPLES.empty_table())
             if name not in self.identities:
                 raise ConfigError(f"scores/{name} holds no scores: remove it and score again")
 
 
-def _group(prompt: str, rows: list[tuple[int, str, float]]) -> Group:
-    rows.sort()
+def _group(prompt: str, pieces: list[_Piece]) -> Group:
+    images = pa.concat_tables([table for table, _ in pieces])
+    order = np.argsort(images["image_index"].to_numpy(), kind="stable")
     return Group(
         prompt_id=prompt,
-        ids=[sample_id for _, sample_id, _ in rows],
-        scores=np.array([score for _, _, score in rows], np.float64),
+        ids=images["sample_id"].take(order).to_pylist(),
+        scores=np.concatenate([scores for _, scores in pieces])[order],
     )
 
 
-def _rows(table: Any, *columns: str) -> Iterator[tuple[Any, ...]]:
-    return zip(*(table[column].to_pylist() for column in columns), strict=True)
+def _runs(names: Any) -> Iterator[tuple[str, int]]:
+    """Each run of equal values of an Arrow array, and the row after it."""
+    runs = pc.run_end_encode(names)
+    return zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True)

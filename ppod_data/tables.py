@@ -27,6 +27,7 @@ _REPEATING = {
     *("annotator", "dimension", "file", "license"),
 }
 _BATCH_ROWS = 1024
+_FEW_ROWS = 10_000
 _FREE_BYTES = 64 << 20
 _MAX_EXPANSION = 50
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
@@ -205,10 +206,11 @@ def _read_checked(path: DataPath, schema: Any, names: Sequence[str]) -> Any:
     with _naming_the_file(path), open_file(path) as raw, _checked(path, raw, schema, names) as (file, size):
         if not names:
             return file.read(columns=[])
-        empty = pa.schema([file.schema_arrow.field(name) for name in names]).empty_table()
+        found = file.schema_arrow  # made anew each time it is asked for
+        empty = pa.schema([found.field(name) for name in names]).empty_table()
         batches = list(_batches(file, names, size))
         table = pa.Table.from_batches(batches) if batches else empty
-        return table.replace_schema_metadata(file.schema_arrow.metadata)
+        return table.replace_schema_metadata(found.metadata)
 
 
 def iter_table(path: DataPath, schema: Any, columns: Sequence[str]) -> Iterator[Any]:
@@ -284,7 +286,8 @@ def _checked(
 def _batches(file: Any, names: Sequence[str], size: int) -> Iterator[Any]:
     """The columns in pieces; refuses values that the file's size does not explain before they fill the memory."""
     held = 0
-    for batch in file.iter_batches(_BATCH_ROWS, columns=list(names)):
+    many = file.metadata.num_rows > _FEW_ROWS  # threads cost more time than they save on fewer
+    for batch in file.iter_batches(_BATCH_ROWS, columns=list(names), use_threads=many):
         held += batch.nbytes
         if held > _FREE_BYTES + _MAX_EXPANSION * size:
             raise _NotOursError(f"more than {held >> 20} MiB of values in {size} bytes")

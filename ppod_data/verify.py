@@ -9,7 +9,12 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from ppod_data.errors import DamagedError
 from ppod_data.exclude import EXCLUSIONS, excluded_samples, read_exclusions
@@ -20,7 +25,7 @@ from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards, parts_i
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import CHECKED_SAMPLES, SAMPLES, part_name, read_table
 from ppod_data.verify_data import read_sealed, read_shard
-from ppod_data.verify_tables import check_labels, check_pairs, check_part
+from ppod_data.verify_tables import PromptOf, check_labels, check_pairs, check_part
 
 DAMAGED, INCOMPLETE, LEFTOVER = "damaged", "incomplete", "leftover"
 _STRUCTURE = [name for name in SAMPLES.names if name != "image"]
@@ -60,14 +65,6 @@ class Report:
         return [finding for finding in self.findings if finding.kind == kind]
 
 
-@dataclass(frozen=True)
-class Known:
-    """What the samples' tables say of one sample."""
-
-    prompt_id: str
-    image_pixels_sha256: str
-
-
 def verify(
     root: DataPath,
     *,
@@ -102,20 +99,27 @@ def verify(
     shards = _shards(root, spec, report)
     chosen = _choose(shards, read_data, chooser or random.SystemRandom())
     on_shards(len(shards))
-    known: dict[str, Known] = {}
+    here = np.zeros(spec.num_samples, bool)
+    pixels: dict[int, Any] = {}
     named: set[str] = set()
     digests: dict[DataPath, str] = {}
     for shard in shards:
         rows = _check_shard(root, spec, shard, excluded, report)
-        known |= {row["sample_id"]: Known(row["prompt_id"], row["image_pixels_sha256"]) for row in rows}
+        numbers = spec.shard_range(shard)
+        found = {row["sample_id"] for row in rows}
+        here[numbers.start : numbers.stop] = len(found) == len(numbers) or [
+            name in found for name in spec.shard_sample_ids(shard)
+        ]
+        pixels[shard] = pa.array([row["image_pixels_sha256"] for row in rows], pa.string())
         named |= {row["traj_file"] for row in rows if isinstance(row["traj_file"], str)}
         if shard in chosen and rows:
             report.num_shards_read += 1
             for file, sample_id, problem in read_shard(root, spec, shard, rows, digests):
                 report.add(DAMAGED, file, problem, sample_id)
         on_shard(shard)
-    report.num_samples, report.num_shards = len(known), len(shards)
-    _check_tables(root, spec, shards, known, excluded, report)
+    report.num_samples, report.num_shards = int(here.sum()), len(shards)
+    _check_parts(root, spec, pixels, here, excluded, report)
+    _check_files(root, spec, here, report)
     _check_seals(root, shards, named, report, digests if read_data >= 1 else None)
     _check_strays(root, named, report)
     return report
@@ -206,14 +210,16 @@ def _row_problems(spec: GenerationSpec, number: int, row: Mapping[str, Any]) -> 
             yield f"log_probs[{step}] is {value}, and stochastic[{step}] {stochastic}"
 
 
-def _check_tables(
+def _check_parts(
     root: DataPath,
     spec: GenerationSpec,
-    shards: Sequence[int],
-    known: Mapping[str, Known],
+    pixels: Mapping[int, Any],
+    here: NDArray[np.bool_],
     excluded: Mapping[str, str],
     report: Report,
 ) -> None:
+    """pixels: image_pixels_sha256 of the samples of each shard that are `here`, as Arrow arrays."""
+    shards = list(pixels)
     for kind in TABLE_FOLDERS:
         for folder in sorted({path.parent for path in (root / kind).glob("[!.]*/[!.]*.parquet")}):
             name = f"{kind}/{folder.name}"
@@ -225,21 +231,29 @@ def _check_tables(
                 problem = f"{len(shards) - len(there)} of {len(shards)} parts are not there, this one first"
                 report.add(INCOMPLETE, f"{name}/{part_name(first)}", problem)
             for shard in there:
-                ids = [sample_id for sample_id in spec.shard_sample_ids(shard) if sample_id in known]
+                numbers = spec.shard_range(shard)
+                ids = compress(spec.shard_sample_ids(shard), here[numbers.start : numbers.stop])
                 file = f"{name}/{part_name(shard)}"
-                pixels = {sample_id: known[sample_id].image_pixels_sha256 for sample_id in ids}
+                known = dict(zip(ids, pixels[shard].to_pylist(), strict=True))
                 for sample_id, problem in _caught(
-                    root, check_part(root / file, kind, pixels, excluded, spec.num_inference_steps)
+                    root, check_part(root / file, kind, known, excluded, spec.num_inference_steps)
                 ):
                     report.add(DAMAGED, file, problem, sample_id)
-    prompts = {sample_id: one.prompt_id for sample_id, one in known.items()}
+
+
+def _check_files(root: DataPath, spec: GenerationSpec, here: NDArray[np.bool_], report: Report) -> None:
+    """The tables of labels and pairs."""
+    paths = file_tables(root)
+    if not paths:
+        return
+    prompts = PromptOf(spec, here)
     complete = not report.findings
-    for path in file_tables(root):
+    for path in paths:
         file = name_below(root, path)
         report.tables.append(file.removesuffix(".parquet"))
         check = check_labels if path.parent.name == "labels" else check_pairs
         for sample_id, problem in _caught(root, check(path, prompts)):
-            absent = sample_id is not None and sample_id not in prompts and not complete
+            absent = sample_id is not None and not prompts.of([sample_id]) and not complete
             report.add(INCOMPLETE if absent else DAMAGED, file, problem, sample_id)
 
 

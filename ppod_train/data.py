@@ -7,24 +7,30 @@ Shapes: M trajectories, T steps of the chain.
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset, latent_rows
 from ppod_data.diffusion.schedule import build_schedule
-from ppod_data.errors import ConfigError, NothingToLearnError
+from ppod_data.errors import ConfigError, DamagedError, NothingToLearnError
 from ppod_data.files import DataPath, canonical_json
 from ppod_data.merge import check_alike, expand
 from ppod_data.reading import Reader
 from ppod_data.spec import GenerationSpec
 from ppod_train.advantages import Rated
 from ppod_train.objectives import Objective
-from ppod_train.reference import reference_log_probs_of
+from ppod_train.pairs import Pairs, no_pairs, read_pairs
+from ppod_train.reference import log_prob_matrix, reference_log_probs_of
+
+_BLOCK = 1024
+"""Rows that are Python objects at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +60,8 @@ class TrainingData:
     spec: GenerationSpec
     """Of the first data set; what `ppod_data.merge.check_alike` compares holds for all."""
     prompts: tuple[str, ...]
-    rows: list[dict[str, object]]
-    """Where each trajectory is: `Dataset.trajectory_index` rows and the number of their data set."""
+    rows: Any
+    """Where each trajectory is: the Arrow table of `Dataset.trajectory_index`, and `dataset`, the number of theirs."""
     prompt_index: NDArray[np.int64]
     """[M], for each trajectory its row of `prompts`."""
     reference_log_probs: NDArray[np.float64]
@@ -117,31 +123,39 @@ def open_training_data(
     """
     datasets, steps = _open_datasets(source, objective)
     spec = datasets[0].spec
-    rows: list[dict[str, Any]] = []
-    reference: list[list[float | None]] = []
-    pairs = _Pairs()
+    tables: list[Any] = []
+    reference: list[NDArray[np.float64]] = []
+    pairs = no_pairs()
     rewards: list[float] = []
     for number, dataset in enumerate(datasets):
         if objective.on_pairs:
-            ids = pairs.add(dataset.pairs(source.pairs), first_row=len(rows))
+            ids, found = read_pairs(dataset, source.pairs, first_row=sum(map(len, tables)))
+            pairs = pairs.with_others(found)
         else:
-            ids, found = _rated(dataset, source.scores)
-            rewards += found
+            ids, scores = _rated(dataset, source.scores)
+            rewards += scores
         if not ids:
             raise ConfigError(
                 f"{source.target_table(objective)} of {dataset.root} is empty: nothing to train on"
             )
-        index = dataset.trajectory_index(ids).to_pylist()
-        log_probs = reference_log_probs_of(dataset, index, policy_fingerprint, source.reference_log_probs)
-        reference += [log_probs[row["sample_id"]] for row in index]
-        rows += [row | {"dataset": number} for row in index]
+        index = dataset.trajectory_index(ids)
+        reference.append(
+            reference_log_probs_of(dataset, index, policy_fingerprint, source.reference_log_probs)
+        )
+        tables.append(index.append_column("dataset", pa.array(np.full(len(index), number, np.int32))))
     if "margins" in objective.needs and np.isnan(pairs.margins).any():
         raise ConfigError(f"pairs {source.pairs} holds pairs without a reward difference: rank by a reward")
 
-    reader = Reader(lambda number: (datasets[rows[number]["dataset"]], rows[number]))
+    rows = pa.concat_tables(tables).combine_chunks()  # a row of many pieces would be sought in all of them
+    reference_log_probs = np.concatenate(reference)
+
+    def row_of(number: int) -> tuple[Dataset, dict[str, Any]]:
+        (row,) = rows.slice(number, 1).to_pylist()
+        return datasets[row["dataset"]], row
+
+    reader = Reader(row_of)
     prompts = tuple(dict.fromkeys(prompt for dataset in datasets for prompt in dataset.spec.prompts))
-    places = {prompt: i for i, prompt in enumerate(prompts)}
-    prompt_index = np.array([places[row["prompt"]] for row in rows])
+    prompt_index = _prompt_index(rows, prompts, datasets[0])
     advantages = np.zeros((len(rows), spec.num_inference_steps))
     if objective.advantages is not None:
         rated = Rated(
@@ -164,17 +178,17 @@ def open_training_data(
         prompts=prompts,
         rows=rows,
         prompt_index=prompt_index,
-        reference_log_probs=np.array(reference, dtype=np.float64),
-        behaviour_log_probs=np.array([row["log_probs"] for row in rows], dtype=np.float64),
+        reference_log_probs=reference_log_probs,
+        behaviour_log_probs=log_prob_matrix(rows["log_probs"], spec.num_inference_steps, datasets[0].root),
         advantages=advantages,
-        chosen=np.array(pairs.chosen, dtype=np.int64),
-        rejected=np.array(pairs.rejected, dtype=np.int64),
-        labels=np.array(pairs.labels, dtype=np.float32),
-        margins=np.array(pairs.margins, dtype=np.float64),
+        chosen=pairs.chosen,
+        rejected=pairs.rejected,
+        labels=pairs.labels,
+        margins=pairs.margins,
         units=units,
         steps=steps,
         reader=reader,
-        fingerprint=_fingerprint(rows, reference, pairs, advantages),
+        fingerprint=_fingerprint(rows, reference_log_probs, pairs, advantages),
     )
 
 
@@ -201,25 +215,12 @@ def read_latents(reader: Reader, trajectories: NDArray[np.int64]) -> torch.Tenso
     return torch.stack([chain.latents.float() for chain in reader.read(trajectories.tolist())], dim=1)
 
 
-class _Pairs:
-    """The pairs of all data sets, as rows of their trajectories."""
-
-    def __init__(self) -> None:
-        self.chosen: list[int] = []
-        self.rejected: list[int] = []
-        self.labels: list[float] = []
-        self.margins: list[float] = []
-
-    def add(self, table: Any, *, first_row: int) -> list[str]:
-        """Take the pairs of one table; returns the sample ids of its trajectories, each once, in their order."""
-        chosen, rejected = table["chosen_id"].to_pylist(), table["rejected_id"].to_pylist()
-        ids = list(dict.fromkeys(chosen + rejected))
-        place = {sample_id: first_row + i for i, sample_id in enumerate(ids)}
-        self.chosen += [place[sample_id] for sample_id in chosen]
-        self.rejected += [place[sample_id] for sample_id in rejected]
-        self.labels += table["label"].to_pylist()
-        self.margins += [math.nan if margin is None else margin for margin in table["margin"].to_pylist()]
-        return ids
+def _prompt_index(rows: Any, prompts: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
+    found = pc.index_in(rows["prompt"], value_set=pa.array(prompts, pa.string()))
+    if found.null_count:
+        raise DamagedError(f"{dataset.root / 'samples'}: a prompt is not the spec's: run ppod-data verify")
+    index: NDArray[np.int64] = found.to_numpy().astype(np.int64)
+    return index
 
 
 def _rated(dataset: Dataset, name: str) -> tuple[list[str], list[float]]:
@@ -253,19 +254,30 @@ def _check_complete(dataset: Dataset) -> None:
 
 
 def _fingerprint(
-    rows: Sequence[dict[str, Any]],
-    reference: Sequence[Sequence[float | None]],
-    pairs: _Pairs,
-    advantages: NDArray[np.float64],
+    rows: Any, reference: NDArray[np.float64], pairs: Pairs, advantages: NDArray[np.float64]
 ) -> str:
     digest = hashlib.sha256()
-    for row, log_probs in zip(rows, reference, strict=True):
-        digest.update(
-            canonical_json(
-                [row["sample_id"], row["traj_sha256"], list(log_probs), list(row["log_probs"])]
-            ).encode()
-        )
-    margins = [None if math.isnan(margin) else margin for margin in pairs.margins]
-    digest.update(canonical_json([pairs.chosen, pairs.rejected, pairs.labels, margins]).encode())
+    for start in range(0, len(rows), _BLOCK):
+        part = rows.slice(start, _BLOCK).select(["sample_id", "traj_sha256", "log_probs"]).to_pylist()
+        for row, values in zip(part, reference[start : start + _BLOCK].tolist(), strict=True):
+            one = [row["sample_id"], row["traj_sha256"], _or_none(values), row["log_probs"]]
+            digest.update(canonical_json(one).encode())
+    for piece in _json_pieces((pairs.chosen, pairs.rejected, pairs.labels, pairs.margins)):
+        digest.update(piece.encode())
     digest.update(np.ascontiguousarray(advantages, dtype="<f8").tobytes())
     return digest.hexdigest()
+
+
+def _json_pieces(columns: Sequence[NDArray[Any]]) -> Iterator[str]:
+    """The canonical JSON of a list of lists of numbers, NaN as null, without all of it in memory."""
+    for number, values in enumerate(columns):
+        yield ",[" if number else "[["
+        for start in range(0, len(values), _BLOCK):
+            text = canonical_json(_or_none(values[start : start + _BLOCK].tolist()))
+            yield ("," if start else "") + text[1:-1]
+        yield "]"
+    yield "]"
+
+
+def _or_none(values: list[float]) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in values]

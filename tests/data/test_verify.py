@@ -19,7 +19,7 @@ from ppod_data.dataset import encode_latents
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
 from ppod_data.generate import build_spec, generate
-from ppod_data.tables import LOG_PROBS, PAIRS, SAMPLES, SCORES, read_table, write_table
+from ppod_data.tables import LABELS, LOG_PROBS, PAIRS, SAMPLES, SCORES, read_table, write_table
 from ppod_data.verify import Finding, verify
 from ppod_data.verify_model import replay
 from tests.cli.running import call
@@ -291,3 +291,25 @@ def test_latents_of_another_shape_are_found(root: Path) -> None:
             writer.add(sample)
     [finding] = damaged(root, read_data=1)
     assert finding.sample_id == make_spec().shard_sample_ids(0)[2] and "(5, 4, 2, 2)" in finding.problem
+
+
+def test_a_label_is_named_by_its_number_however_many_there_are(root: Path) -> None:
+    """Tables of labels and pairs are read in pieces of 1,024 rows."""
+    spec = Dataset.open(root).spec
+    prompt, other = spec.prompt_ids
+    row = dict.fromkeys(LABELS.names) | {
+        "prompt_id": prompt,
+        "a_id": spec.sample_id(prompt, 0),
+        "b_id": spec.sample_id(prompt, 1),
+        "label": 0.5,
+    }
+    wrong = {
+        7: ({"a_id": row["b_id"]}, "label 8 is a sample with itself"),
+        1500: ({"b_id": spec.sample_id(other, 0)}, "label 1501 is not of two samples of its prompt"),
+        1700: ({"prompt_id": other}, "label 1701 is not of two samples of its prompt"),
+        2050: ({"label": float("nan")}, "label 2051 has the label nan"),
+        2999: ({"a_id": "0" * 32}, "label 3000 names a sample that is not here"),
+    }
+    rows = [row | (wrong[number][0] if number in wrong else {}) for number in range(3000)]
+    write_table(root / "labels" / "people.parquet", pa.Table.from_pylist(rows, schema=LABELS))
+    assert [finding.problem for finding in damaged(root)] == [problem for _, problem in wrong.values()]

@@ -143,7 +143,7 @@ def test_data_sets_of_two_stages_train_together_without_naming_a_table(
     shutil.copytree(stage.data, copy)
     compute_log_probs(Dataset.open(copy), stage.model, name="another")  # sorted before "reference"
     data = opened(recorded, copy, model=fresh_model)
-    first = np.array([row["dataset"] == 0 for row in data.rows])
+    first = np.array([row["dataset"] == 0 for row in data.rows.to_pylist()])
     anchors = data.anchors[:, list(data.steps)]
     assert (anchors[first] == 0.0).all() and (anchors[~first] != 0.0).mean() > 0.9
     settings = replace(ONE_STEP, lora_rank=stage.lora_rank, pairs_per_step=24)

@@ -13,11 +13,13 @@ import pytest
 from ppod_data.dataset import Dataset
 from ppod_data.diffusion.model import DiffusionModel, load_model
 from ppod_data.errors import ConfigError, DamagedError, DriftError
+from ppod_data.files import canonical_json
 from ppod_data.log_probs import compute_log_probs
 from ppod_data.tables import PAIRS, write_table
 from ppod_train.batches import load_batch, timesteps_of_step, units_of_step
-from ppod_train.data import TrainingData, open_training_data
+from ppod_train.data import TrainingData, _json_pieces, open_training_data
 from ppod_train.objectives import OBJECTIVES
+from ppod_train.pairs import read_pairs
 from ppod_train.settings import TrainSettings
 from ppod_train.train import train_offline
 from tests.train.conftest import source_of
@@ -60,7 +62,7 @@ def test_best_of_k_trains_on_the_best_alone(recorded: Path, tiny_model: Diffusio
     """Best of 4: 2 of the 8 images of each prompt, with a weight of 1."""
     data = opened(recorded, tiny_model, "sft-best")
     scores = {row["sample_id"]: row["score"] for row in Dataset.open(recorded).scores("redness").to_pylist()}
-    ids = [str(row["sample_id"]) for row in data.rows]
+    ids = [str(row["sample_id"]) for row in data.rows.to_pylist()]
     expected = [max(ids[i : i + 4], key=scores.__getitem__) for i in range(0, 16, 4)]
     assert [ids[i] for i in data.units] == expected
     assert (data.advantages[data.units][:, list(data.steps)] == 1.0).all()
@@ -212,3 +214,24 @@ def test_drift_is_refused_only_where_a_band_could_not_tell_it_from_training(
             train_offline(source, tmp_path, settings, model=half, reward=None)
     else:
         assert train_offline(source, tmp_path, settings, model=half, reward=None).steps == 1
+
+
+def test_trajectories_are_in_the_order_in_which_pairs_name_them(recorded: Path) -> None:
+    """All chosen ones, then the rejected ones that were not chosen: the order that a run's fingerprint has."""
+    dataset = Dataset.open(recorded)
+    name = source_of(recorded).pairs
+    table = dataset.pairs(name)
+    chosen, rejected = table["chosen_id"].to_pylist(), table["rejected_id"].to_pylist()
+    ids, pairs = read_pairs(dataset, name, first_row=5)
+    assert ids == list(dict.fromkeys(chosen + rejected))
+    assert [ids[row - 5] for row in pairs.chosen] == chosen
+    assert [ids[row - 5] for row in pairs.rejected] == rejected
+    assert pairs.labels.tolist() == table["label"].to_pylist()
+
+
+def test_the_fingerprint_of_many_pairs_is_that_of_their_json() -> None:
+    numbers = np.arange(3000)
+    margins = np.where(numbers % 7 == 0, np.nan, np.sqrt(numbers))
+    columns = (numbers, numbers.astype(np.float32) / 3, margins, np.empty(0))
+    plain = [[None if value != value else value for value in column.tolist()] for column in columns]
+    assert "".join(_json_pieces(columns)) == canonical_json(plain)

@@ -1,0 +1,84 @@
+"""Pairs of a data set as numbers: rows of the trajectories that they are of. No table of pairs is in memory as text.
+
+Shapes: N samples of the spec, M trajectories that are in a pair, P pairs.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppod_data.dataset import Dataset
+from ppod_data.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pairs:
+    """The pairs of one or more data sets."""
+
+    chosen: NDArray[np.int64]
+    """[P], rows of trajectories, and `rejected` too."""
+    rejected: NDArray[np.int64]
+    labels: NDArray[np.float32]
+    """[P], the probability that chosen is preferred."""
+    margins: NDArray[np.float64]
+    """[P], NaN where people judged."""
+
+    def with_others(self, others: "Pairs") -> "Pairs":
+        """These, and then the others."""
+        names = [field.name for field in fields(Pairs)]
+        return Pairs(**{name: np.concatenate([getattr(self, name), getattr(others, name)]) for name in names})
+
+
+def no_pairs() -> Pairs:
+    """None of them."""
+    none = np.empty(0, np.int64)
+    return Pairs(chosen=none, rejected=none, labels=none.astype(np.float32), margins=none.astype(np.float64))
+
+
+def read_pairs(dataset: Dataset, name: str, *, first_row: int) -> tuple[list[str], Pairs]:
+    """The sample ids of the M trajectories of a table of pairs, in the order in which they are first named; its pairs.
+
+    All chosen ones come before all rejected ones in that order. `first_row` is the row of the first trajectory.
+
+    Raises ConfigError for a pair of a sample that is not in the data set.
+    """
+    chosen: list[NDArray[np.int32]] = []
+    rejected: list[NDArray[np.int32]] = []
+    labels, margins = [np.empty(0, np.float32)], [np.empty(0)]
+    for table in dataset.iter_pairs(name, ["chosen_id", "rejected_id", "label", "margin"]):
+        for column, numbers in (("chosen_id", chosen), ("rejected_id", rejected)):
+            found = dataset.numbers.find(table[column])
+            if (found < 0).any():
+                unknown = table[column][int(np.argmin(found))]
+                raise ConfigError(
+                    f"{dataset.root}: no sample {unknown} in this data set: was it made from another?"
+                )
+            numbers.append(found.astype(np.int32))
+        labels.append(table["label"].to_numpy())
+        margins.append(table["margin"].fill_null(np.nan).to_numpy())
+    both = np.concatenate([np.empty(0, np.int32), *chosen, *rejected])
+    ids, rows = _rows_of(dataset, both, first_row)
+    count = len(both) // 2
+    return ids, Pairs(
+        chosen=rows[:count],
+        rejected=rows[count:],
+        labels=np.concatenate(labels),
+        margins=np.concatenate(margins),
+    )
+
+
+def _rows_of(
+    dataset: Dataset, samples: NDArray[np.int32], first_row: int
+) -> tuple[list[str], NDArray[np.int64]]:
+    """The ids of these samples, each once, in the order of their first places; and the row of each place."""
+    spec = dataset.spec
+    first = np.full(spec.num_samples, len(samples))
+    first[samples[::-1]] = np.arange(len(samples))[
+        ::-1
+    ]  # of several places of a sample the last written stays
+    named = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(samples))]
+    row_of = np.empty(spec.num_samples, np.int64)
+    row_of[named] = first_row + np.arange(len(named))
+    places = map(spec.place, named.tolist())
+    return [spec.sample_id(spec.prompt_ids[prompt], k) for prompt, k in places], row_of[samples]
