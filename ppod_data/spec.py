@@ -192,7 +192,10 @@ class GenerationSpec:
     def sample_digests(self) -> bytes:
         """The ids of all samples in order, 16 bytes each."""
         names = (self._sample_name(self.prompt_ids[prompt], k) for prompt, k in self.places())
-        return b"".join([hashlib.sha256(name).digest()[:16] for name in names])
+        digests = bytearray()  # a list of them would take four times their bytes
+        for name in names:
+            digests += hashlib.sha256(name).digest()[:16]
+        return bytes(digests)
 
     def _sample_name(self, prompt_id: str, image_index: int) -> bytes:
         """The canonical JSON of [fingerprint, prompt_id, image_index]; all three are plain."""
