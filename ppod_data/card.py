@@ -15,7 +15,7 @@ from ppod_data.croissant import CROISSANT, croissant_text
 from ppod_data.dataset import Dataset
 from ppod_data.files import DataPath, atomic_write
 from ppod_data.manifest import UNKNOWN_LICENSE
-from ppod_data.overview import ScoreColumn, histogram, read_scores, sparkline
+from ppod_data.overview import ScoreColumn, histogram, num_flagged, read_scores, sparkline
 from ppod_data.prompts import visible
 from ppod_data.spec import GenerationSpec
 from ppod_data.wording import fixed
@@ -45,6 +45,7 @@ def card_text(dataset: Dataset) -> str:
         _front_matter(dataset, num_samples),
         "# Denoising trajectories with scores and preferences",
         _summary(dataset.spec, num_samples, dataset.num_excluded),
+        _safety(dataset, num_samples),
         "## Tables\n\n" + "\n".join(_tables(dataset, num_samples, scores)),
         _histograms(scores),
         _reading(dataset, num_samples),
@@ -94,6 +95,16 @@ def _summary(spec: GenerationSpec, num_samples: int, num_excluded: int) -> str:
             "the encoded image, and the log-probabilities are those of the model below, which made neither."
         )
     return text + (f" {missing:,} images are still to be made." if missing else "")
+
+
+def _safety(dataset: Dataset, num_samples: int) -> str:
+    flagged = num_flagged(dataset)
+    if flagged is None:
+        return ""
+    return (
+        f"**Content.** The model's safety checker flagged {flagged:,} of {num_samples:,} images (column `flagged` of "
+        "`samples`); all images are as they were made. It errs in both directions: look before you show them."
+    )
 
 
 def _tables(dataset: Dataset, num_samples: int, scores: Mapping[str, ScoreColumn]) -> list[str]:
@@ -203,6 +214,7 @@ def settings(dataset: Dataset) -> dict[str, str]:
         "stored steps": spec.store_steps,
         "origin": spec.origin if spec.is_forward else None,
         "seed": f"{spec.seed} (stage {spec.stage}, {spec.purpose}, initial noise {spec.initial_noise})",
+        "safety checker": spec.safety_checker,
         "shards": f"{spec.num_shards} of {spec.images_per_shard} images, batches of {spec.batch_size}",
         "spec fingerprint": spec.fingerprint,
         "licence": dataset.manifest["license"],

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ppod_data.dataset import Dataset
-from ppod_data.tables import PAIRS, SAMPLES, SCORES
+from ppod_data.tables import PAIRS, SCORES
 
 CROISSANT = "croissant.json"
 _VERSION = "http://mlcommons.org/croissant/1.1"
@@ -64,7 +64,7 @@ _CONTEXT = {
 def croissant_text(dataset: Dataset) -> str:
     """The JSON-LD text; the same for the same folder."""
     tables = (
-        [("samples", "samples/*.parquet", SAMPLES)]
+        [("samples", "samples/*.parquet", dataset.sample_schema)]
         if any((dataset.root / "samples").glob("[!.]*.parquet"))
         else []
     )
@@ -116,7 +116,7 @@ def _record_set(name: str, schema: Any, *, has_samples: bool) -> dict[str, Any]:
             "source": {"fileSet": {"@id": f"{name}-files"}, "extract": {"column": column.name}},
         } | _type(column.type)
         target = _IDS.get(column.name, column.name)
-        if schema is not SAMPLES and target == "sample_id" and has_samples:
+        if name != "samples" and target == "sample_id" and has_samples:
             field["references"] = {"field": {"@id": "samples/sample_id"}}
         if pa.types.is_struct(column.type):
             field["source"]["transform"] = {"jsonPath": "bytes"}

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ppod_data.cache import read_cached
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.exclude import excluded_samples, read_exclusions
 from ppod_data.files import DataPath, data_path, matching
@@ -24,6 +25,7 @@ from ppod_data.sample_numbers import SampleNumbers
 from ppod_data.shards import committed_shards, parts_in, read_member
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import (
+    CHECKED_SAMPLES,
     LABELS,
     LOG_PROBS,
     PAIRS,
@@ -117,13 +119,18 @@ class Dataset:
         """Samples of the committed shards that were taken down."""
         return sum(self._num_excluded(shard) for shard in self.shards()) if self.excluded else 0
 
+    @property
+    def sample_schema(self) -> Any:
+        """The columns of `samples`: with `flagged` where a safety checker ran."""
+        return SAMPLES if self.spec.safety_checker is None else CHECKED_SAMPLES
+
     def samples(self, columns: Sequence[str] | None = None) -> Any:
         """An Arrow table with a row a sample, of every committed shard in order; all columns, or `columns`.
 
         Images of a large data set need memory: `iter_samples` gives one shard at a time.
         """
-        names = list(SAMPLES.names if columns is None else columns)
-        return _concatenate(list(self.iter_samples(names)), SAMPLES, names)
+        names = list(self.sample_schema.names if columns is None else columns)
+        return _concatenate(list(self.iter_samples(names)), self.sample_schema, names)
 
     def iter_samples(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
         """The samples' Arrow table of one committed shard after another."""
@@ -224,18 +231,34 @@ class Dataset:
     def read_trajectory(self, row: Mapping[str, Any]) -> Trajectory:
         """The trajectory that a row of `trajectory_index` (or of `samples`) points at; one read of one file.
 
+        Of a data set in a store, from the cache (`ppod_data.cache`) where it is there.
         Raises `DamagedError`, naming the file and the sample, for bytes that are not the committed ones.
         """
+        self.check_place(row)
+        data = read_cached(self.root, row["traj_sha256"], row["traj_nbytes"], lambda: self.read_member(row))
+        return self.decode(row, data)
+
+    def read_member(self, row: Mapping[str, Any]) -> bytearray:
+        """The bytes of a row's trajectory, from its file, checked by their sha256. Raises `DamagedError`."""
+        return read_member(self.root, *(row[name] for name in _MEMBER), sample_id=row["sample_id"])
+
+    def check_place(self, row: Mapping[str, Any]) -> None:
+        """Raise `DamagedError` for a row that cannot be read in bounded memory, or is not of this data set's steps."""
         sample_id = row["sample_id"]
         self._check_row(row)
-        expected = latent_rows(row["step_index"])
-        most = len(expected) * math.prod(self.spec.latent_shape) * 4 + _MAX_HEADER
+        most = len(latent_rows(row["step_index"])) * math.prod(self.spec.latent_shape) * 4 + _MAX_HEADER
         if row["traj_nbytes"] > most:
             raise DamagedError(
                 f"{self.root / 'trajectories' / row['traj_file']}: sample {sample_id} claims "
                 f"{row['traj_nbytes']} bytes, where the spec needs at most {most}: get the shard again"
             )
-        data = read_member(self.root, *(row[name] for name in _MEMBER), sample_id=sample_id)
+
+    def decode(self, row: Mapping[str, Any], data: bytearray) -> Trajectory:
+        """The trajectory of a row from the bytes of its member, which it shares; they are those of its sha256.
+
+        Raises `DamagedError` where they are not the latents that the spec says.
+        """
+        sample_id, expected = row["sample_id"], latent_rows(row["step_index"])
         where = f"{self.root / 'trajectories' / row['traj_file']}: sample {sample_id}"
         index, latents = _decode_latents(data, where)
         shape = (len(expected), *self.spec.latent_shape)
@@ -306,7 +329,9 @@ class Dataset:
         expected = len(self.spec.shard_range(shard))
         excluded = self._num_excluded(shard)
         hidden = excluded and columns is not None and "sample_id" not in columns
-        table = read_table(path, SAMPLES, [*columns, "sample_id"] if hidden and columns else columns)
+        table = read_table(
+            path, self.sample_schema, [*columns, "sample_id"] if hidden and columns else columns
+        )
         if not expected - excluded <= table.num_rows <= expected:
             raise DamagedError(f"{path}: {table.num_rows} rows, not {expected}: get this part again")
         table = self._kept(table, "sample_id") if excluded else table

@@ -1,8 +1,9 @@
 """Images as ordinary PNG files that say in themselves what they are: generated, by which model, from which prompt.
 
 The pixels and their compression are untouched: an XMP packet is put behind the PNG's header. It holds the IPTC digital
-source type of generated media and the fields of the IPTC Photo Metadata Standard 2025.1 for prompt and model. With the
-metadata.jsonl beside them, `datasets` reads the folder as an "imagefolder".
+source type of generated media and the fields of the IPTC Photo Metadata Standard 2025.1 for prompt and model. An image
+that says something of itself already keeps its bytes: content credentials (C2PA) sign the whole file, and would not
+hold any more. With the metadata.jsonl beside them, `datasets` reads the folder as an "imagefolder".
 """
 
 import hashlib
@@ -26,6 +27,9 @@ LAYOUTS = ("prompt", "flat")
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _MARK = ".ppod-export"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_OTHERS = (b"\xff\xd8", b"RIFF")
+"""How JPEG and WebP files start."""
+_XMP = b"XML:com.adobe.xmp\0"
 _HEADER = len(_SIGNATURE) + 25
 """Bytes: the signature and the IHDR chunk, which is always the first."""
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -53,8 +57,9 @@ def export(
 
     Images that were given (`spec.is_forward`) are written byte by byte as they came, whatever they say of themselves.
 
-    metadata.jsonl, written last, has a line an image: file_name, sample_id, prompt, image_index, seed, model, and
-    score_<name> for each score table. Files that are there already are kept, so an interrupted export goes on.
+    metadata.jsonl, written last, has a line an image: file_name, sample_id, prompt, image_index, seed, flagged where a
+    safety checker ran, model, and score_<name> for each score table. Files that are there already are kept, so an
+    interrupted export goes on.
 
     Args:
         on_shard: called with the number of images after each shard.
@@ -72,7 +77,8 @@ def export(
         for table in [dataset.scores(name)]
     }
     lines, skipped = [], 0
-    for table in dataset.iter_samples(_COLUMNS):
+    columns = _COLUMNS if dataset.spec.safety_checker is None else (*_COLUMNS, "flagged")
+    for table in dataset.iter_samples(columns):
         for row in table.to_pylist():
             name = image_name(row["sample_id"], row["image"]["bytes"])
             if layout == "prompt":
@@ -82,7 +88,9 @@ def export(
             else:
                 atomic_write(out / name, _labelled(row, dataset))
             line = {"file_name": name} | {
-                key: row[key] for key in ("sample_id", "prompt", "image_index", "seed")
+                key: row[key]
+                for key in ("sample_id", "prompt", "image_index", "seed", "flagged")
+                if key in row
             }
             line |= {"model": None if dataset.spec.is_forward else dataset.spec.model} | {
                 key: one.get(row["sample_id"]) for key, one in scores.items()
@@ -124,9 +132,22 @@ def with_xmp(png: bytes, packet: str) -> bytes:
     """The PNG file with an XMP packet behind its header; the rest is unchanged. `ValueError` for what is no PNG."""
     if not png.startswith(_SIGNATURE) or png[12:16] != b"IHDR":
         raise ValueError("not a PNG file")
-    body = b"iTXtXML:com.adobe.xmp\0\0\0\0\0" + packet.encode()
+    body = b"iTXt" + _XMP + b"\0\0\0\0" + packet.encode()
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     return png[:_HEADER] + chunk + png[_HEADER:]
+
+
+def says_what_it_is(data: bytes) -> bool:
+    """Whether a PNG has content credentials (chunk caBX) or XMP. True for JPEG and WebP, which are never labelled."""
+    if not data.startswith(_SIGNATURE):
+        return data.startswith(_OTHERS)
+    place = len(_SIGNATURE)
+    while place + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        if kind == b"caBX" or (kind == b"iTXt" and data.startswith(_XMP, place + 8)):
+            return True
+        place += size + 12
+    return False
 
 
 def _labelled(row: Mapping[str, Any], dataset: Dataset) -> bytes:
@@ -134,6 +155,8 @@ def _labelled(row: Mapping[str, Any], dataset: Dataset) -> bytes:
     where = f"{dataset.root}: image of sample {row['sample_id']}"
     if hashlib.sha256(data).hexdigest() != row["image_sha256"]:
         raise DamagedError(f"{where}: not the bytes of its image_sha256: get its part of samples/ again")
+    if says_what_it_is(data):
+        return bytes(data)
     spec = dataset.spec
     if spec.is_forward:
         return bytes(data)

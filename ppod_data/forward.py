@@ -89,4 +89,4 @@ def _records(read_image: ReadImage, spec: GenerationSpec, sampler: Sampler, indi
         latent_dtype=DTYPES[spec.latent_dtype],
     )
     check_finite(chain, indices)
-    return to_samples(spec, sampler, indices, chain, files)
+    return to_samples(spec, sampler, indices, chain, files, [None] * len(files))

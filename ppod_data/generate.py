@@ -137,6 +137,7 @@ def build_spec(
         latent_shape=model.latent_shape,
         origin=origin,
         images=images,
+        safety_checker=model.safety.fingerprint if model.safety else None,
     )
     spec.validate()
     return spec
@@ -316,9 +317,8 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
     chain = sample_batch(spec, sampler, indices, record=True)
     check_finite(chain, indices)
     images = decode_images(sampler.model, chain.latents[-1])
-    return to_samples(
-        spec, sampler, indices, chain, [(encode_png(image), pixels_sha256(image)) for image in images]
-    )
+    files = [(encode_png(image), pixels_sha256(image)) for image in images]
+    return to_samples(spec, sampler, indices, chain, files, _flags(spec, sampler.model, images))
 
 
 def check_finite(chain: Chain, indices: range) -> None:
@@ -336,8 +336,12 @@ def to_samples(
     indices: range,
     chain: Chain,
     images: Sequence[tuple[bytes, str]],
+    flags: Sequence[bool | None],
 ) -> list[Sample]:
-    """Recorded chains with their images, each the bytes of a file and the hash of its pixels, as samples."""
+    """Recorded chains with their images, each the bytes of a file and the hash of its pixels, as samples.
+
+    `flags` are what a safety checker says of each image, None where none ran.
+    """
     step_index = list(spec.stored_steps())
     rows = latent_rows(step_index)
     latents = chain.latents[rows].transpose(0, 1).contiguous().cpu()
@@ -363,9 +367,23 @@ def to_samples(
                 ],
                 step_index=step_index,
                 latents_safetensors=encode_latents(latents[row], rows),
+                flagged=flags[row],
             )
         )
     return samples
+
+
+def _flags(
+    spec: GenerationSpec, model: DiffusionModel, images: Sequence[Image.Image]
+) -> Sequence[bool | None]:
+    """What the spec's safety checker says of each image; None where the spec has none."""
+    if spec.safety_checker is None:
+        return [None] * len(images)
+    if model.safety is None or model.safety.fingerprint != spec.safety_checker:
+        raise ConfigError(
+            "the spec has a safety checker that the model was not loaded with: load_model(…, safety_check=True)"
+        )
+    return model.safety.flags(images)
 
 
 def sample_images(

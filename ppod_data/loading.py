@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
-from ppod_data.dataset import Dataset
+from ppod_data.dataset import Dataset, Trajectory
 from ppod_data.errors import ConfigError
 from ppod_data.noise import generator
+from ppod_data.reading import Reader
 
 
 def positions_of_step(total: int, *, step: int, count: int, seed: int) -> NDArray[np.int64]:
@@ -36,6 +37,8 @@ def positions_of_step(total: int, *, step: int, count: int, seed: int) -> NDArra
 class Trajectories(TorchDataset[dict[str, Any]]):
     """A map-style data set of one item a trajectory; the files are read, and checked by sha256, item by item.
 
+    Of a data set in a store, the items of a batch are got at the same time.
+
     An item: "sample_id", "prompt", "latents" [R, C, H, W] in the storage
     dtype, "latent_index" int64 [R], "timesteps" int64 [T], "log_probs" float64 [T], NaN where a step has no density.
     """
@@ -51,19 +54,28 @@ class Trajectories(TorchDataset[dict[str, Any]]):
         return int(self._rows.num_rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        [row] = self._rows.slice(index, 1).to_pylist()
-        chain = self._dataset.read_trajectory(row)
-        known = [float("nan") if value is None else value for value in chain.log_probs]
-        return {
-            "sample_id": chain.sample_id,
-            "prompt": chain.prompt,
-            "latents": chain.latents,
-            "latent_index": torch.tensor(chain.latent_index),
-            "timesteps": torch.tensor(chain.timesteps),
-            "log_probs": torch.tensor(known, dtype=torch.float64),
-        }
+        [item] = self.__getitems__([index])
+        return item
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The items of a batch: torch's DataLoader asks for them in this way."""
+        for index in indices:
+            if not 0 <= index < len(self):
+                raise IndexError(index)
+        rows = [row for index in indices for row in self._rows.slice(index, 1).to_pylist()]
+        return [_item(chain) for chain in Reader.of(self._dataset, rows).read(range(len(rows)))]
+
+
+def _item(chain: Trajectory) -> dict[str, Any]:
+    known = [float("nan") if value is None else value for value in chain.log_probs]
+    return {
+        "sample_id": chain.sample_id,
+        "prompt": chain.prompt,
+        "latents": chain.latents,
+        "latent_index": torch.tensor(chain.latent_index),
+        "timesteps": torch.tensor(chain.timesteps),
+        "log_probs": torch.tensor(known, dtype=torch.float64),
+    }
 
 
 class Steps(Sampler[list[int]]):

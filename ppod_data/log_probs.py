@@ -20,6 +20,7 @@ from ppod_data.diffusion.replay import replay_log_prob
 from ppod_data.errors import ConfigError, NonFiniteError
 from ppod_data.files import DataPath, canonical_json
 from ppod_data.generate import Sampler, prepare_sampler
+from ppod_data.reading import Reader
 from ppod_data.seal import seal_table
 from ppod_data.shards import committed_shards
 from ppod_data.spec import GenerationSpec
@@ -90,9 +91,11 @@ def compute_log_probs(
             continue
         ids = [name for name in spec.shard_sample_ids(shard) if name not in dataset.excluded]
         index = dataset.trajectory_index(ids).to_pylist()
+        reader = Reader.of(dataset, index)
         rows: list[list[float | None]] = []
         for first in range(0, len(index), size):
-            batch = [dataset.read_trajectory(row) for row in index[first : first + size]]
+            batch = reader.read(range(first, min(first + size, len(index))))
+            reader.expect(range(first + size, min(first + 2 * size, len(index))))
             with one_thread(model.device):
                 values = batch_log_probs(spec, sampler, batch)
             largest = max([largest or 0.0, *_differences(batch, values)])

@@ -42,6 +42,7 @@ def overview(dataset: Dataset) -> dict[str, Any]:
         "fingerprint": dataset.spec.fingerprint,
         "license": dataset.manifest["license"],
         "num_samples": dataset.num_samples,
+        "num_flagged": num_flagged(dataset),
         "num_shards": len(shards),
         "missing_shards": dataset.missing_shards(),
         "bytes": {folder: _size(dataset.root / folder) for folder in _FOLDERS},
@@ -52,6 +53,14 @@ def overview(dataset: Dataset) -> dict[str, Any]:
             {"a": a, "b": b, **agreement(values[a], values[b], prompts)} for a, b in combinations(values, 2)
         ],
     }
+
+
+def num_flagged(dataset: Dataset) -> int | None:
+    """Images that the safety checker flagged; None where none ran."""
+    if dataset.spec.safety_checker is None:
+        return None
+    flags: list[bool] = dataset.samples(["flagged"])["flagged"].to_pylist()
+    return sum(flags)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -73,17 +73,18 @@ def purge(dataset: Dataset, *, on_file: Callable[[str], None] = lambda name: Non
             continue
         if (root / SUMS).exists():
             rename(root / SUMS, root / PURGING)
-        samples += _purge_shard(root, shard, excluded)
+        samples += _purge_shard(dataset, shard)
         on_file(f"samples/{part.name}")
     _seal_again(dataset, sealed)
     return PurgeSummary(num_samples=samples, num_rows=rows, sealed_again=sealed)
 
 
-def _purge_shard(root: DataPath, shard: int, excluded: Mapping[str, str]) -> int:
+def _purge_shard(dataset: Dataset, shard: int) -> int:
     """Commit the shard anew without the excluded samples; how many they were."""
+    root = dataset.root
     part = root / "samples" / part_name(shard)
-    table = read_table(part, SAMPLES)
-    kept = _without(table, excluded, ("sample_id",))
+    table = read_table(part, dataset.sample_schema)
+    kept = _without(table, dataset.excluded, ("sample_id",))
     if kept.num_rows == 0:
         write_table(part, kept)
     else:
@@ -99,7 +100,9 @@ def _sample(root: DataPath, row: dict[str, Any]) -> Sample:
     latents = bytes(read_member(root, *place, sample_id=row["sample_id"]))
     names = Sample.__dataclass_fields__.keys() - {"image_bytes", "latents_safetensors"}
     return Sample(
-        **{name: row[name] for name in names}, image_bytes=row["image"]["bytes"], latents_safetensors=latents
+        **{name: row[name] for name in names & row.keys()},
+        image_bytes=row["image"]["bytes"],
+        latents_safetensors=latents,
     )
 
 

@@ -51,6 +51,7 @@ class GenerateJob:
             adapter=spec.adapter,
             device=device,
             compute_dtype=spec.compute_dtype,
+            safety_check=spec.safety_checker is not None,
         )
         if model.fingerprint != spec.policy_fingerprint:
             raise ConfigError(

@@ -32,7 +32,7 @@ from ppod_data.files import (
 )
 from ppod_data.images import image_name
 from ppod_data.ranges import read_again
-from ppod_data.tables import SAMPLES, encode_table, part_name, read_table
+from ppod_data.tables import CHECKED_SAMPLES, SAMPLES, encode_table, part_name, read_table
 
 SUMS = "SHA256SUMS"
 """The seal of the manifest, samples and trajectories."""
@@ -68,6 +68,8 @@ class Sample:
     step_index: list[int]
     """The steps, 0 to T - 1, whose latents are stored."""
     latents_safetensors: bytes
+    flagged: bool | None = None
+    """What a safety checker said of the image; None where none ran, in all samples of a data set or in none."""
 
 
 class ShardWriter:
@@ -130,7 +132,8 @@ class ShardWriter:
         part = _part(self._root, self._shard)
         tar = self._root / "trajectories" / name
         with temporary_beside(part) as temporary:
-            encode_table(temporary, pa.Table.from_pylist(self._rows, schema=SAMPLES), _ROW_GROUP)
+            schema = CHECKED_SAMPLES if "flagged" in self._rows[0] else SAMPLES
+            encode_table(temporary, pa.Table.from_pylist(self._rows, schema=schema), _ROW_GROUP)
             sync(temporary)
             if self._replace:
                 publish(self._temporary, tar)
@@ -286,12 +289,17 @@ def _member(sample: Sample) -> dict[str, Any]:
 
 
 def _row(sample: Sample) -> dict[str, Any]:
-    return _member(sample) | {
-        "image": {"bytes": sample.image_bytes, "path": image_name(sample.sample_id, sample.image_bytes)},
-        "image_sha256": hashlib.sha256(sample.image_bytes).hexdigest(),
-        "traj_nbytes": len(sample.latents_safetensors),
-        "traj_sha256": hashlib.sha256(sample.latents_safetensors).hexdigest(),
-    }
+    checked = {} if sample.flagged is None else {"flagged": sample.flagged}
+    return (
+        _member(sample)
+        | checked
+        | {
+            "image": {"bytes": sample.image_bytes, "path": image_name(sample.sample_id, sample.image_bytes)},
+            "image_sha256": hashlib.sha256(sample.image_bytes).hexdigest(),
+            "traj_nbytes": len(sample.latents_safetensors),
+            "traj_sha256": hashlib.sha256(sample.latents_safetensors).hexdigest(),
+        }
+    )
 
 
 def _check_offsets(tar: Path, rows: list[dict[str, Any]]) -> None:

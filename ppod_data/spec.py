@@ -19,11 +19,13 @@ from ppod_data.files import canonical_json
 from ppod_data.prompts import normalise, prompt_id, unprintable
 
 POLICY, FORWARD = "policy", "forward-process"
-VERSIONS = {POLICY: 1, FORWARD: 2}
-"""The version of the manifest and its spec, by where the chains come from: readers of version 1 know one origin."""
+VERSIONS = (1, 2, 3)
+"""Of manifest and spec that this ppod reads: 2 where images were given, 3 where a safety checker ran."""
 DTYPE_NAMES = ("fp32", "bf16", "fp16")
 _INFORMATIVE = ("model", "revision", "adapter")
 _FORWARD_ONLY = ("origin", "images")
+_OPTIONAL = ("safety_checker",)
+"""Not written where they are not set, so that what was made without them keeps its fingerprint and bytes."""
 _CHOICES = {
     "origin": (POLICY, FORWARD),
     "guidance_mode": ("batched", "sequential"),
@@ -100,6 +102,8 @@ class GenerationSpec:
     """"policy": the policy denoised these chains. "forward-process": images were given, and noise drawn onto them."""
     images: tuple[tuple[str, ...], ...] = ()
     """For each prompt the sha256 of the image files that were given for it; K is the largest number of them."""
+    safety_checker: str | None = None
+    """sha256 of the safety checker whose verdicts are in the column `flagged`; None: none ran, there is no column."""
 
     def __post_init__(self) -> None:
         """One form for equal values, so that 7 and 7.0, or a list and a tuple, have one fingerprint."""
@@ -124,6 +128,13 @@ class GenerationSpec:
     def prompt_ids(self) -> tuple[str, ...]:
         """The id of each prompt, in the prompts' order."""
         return tuple(prompt_id(prompt) for prompt in self.prompts)
+
+    @property
+    def version(self) -> int:
+        """The oldest format version whose readers understand the data set."""
+        if self.is_forward:
+            return 2
+        return 1 if self.safety_checker is None else 3
 
     @property
     def is_flow_matching(self) -> bool:
@@ -235,11 +246,11 @@ class GenerationSpec:
 def to_json(spec: GenerationSpec) -> dict[str, Any]:
     """The spec as plain JSON values, "version" first, then the fields in their order.
 
-    Chains of a policy have version 1, and no key for what only given images have.
+    Only given images have keys of their own, and optional fields where they are set.
     """
     names = [field.name for field in fields(spec) if spec.is_forward or field.name not in _FORWARD_ONLY]
-    values: dict[str, Any] = {"version": VERSIONS.get(spec.origin)}
-    values |= {name: getattr(spec, name) for name in names}
+    values = {"version": spec.version} | {name: getattr(spec, name) for name in names}
+    values = {name: value for name, value in values.items() if value is not None or name not in _OPTIONAL}
     values["scheduler"] = _sorted(spec.scheduler)
     values["prompts"] = list(spec.prompts)
     values["latent_shape"] = list(spec.latent_shape)
@@ -251,19 +262,22 @@ def to_json(spec: GenerationSpec) -> dict[str, Any]:
 def from_json(values: Mapping[str, Any]) -> GenerationSpec:
     """The valid spec that `to_json` wrote. Raises `ConfigError` for another version, key or type."""
     version = values.get("version")
-    if version not in VERSIONS.values():
+    if version not in VERSIONS:
         raise ConfigError(
-            f"the spec's version is {version!r}, and this ppod reads {max(VERSIONS.values())}: update ppod"
+            f"the spec's version is {version!r}, and this ppod reads {VERSIONS[-1]}: update ppod"
         )
-    given = version == VERSIONS[FORWARD]
+    given = version == 2
     names = [field.name for field in fields(GenerationSpec) if given or field.name not in _FORWARD_ONLY]
     if unknown := sorted(set(values) - set(names) - {"version"}):
         raise ConfigError(f"the spec has the unknown key {unknown[0]!r}: it is not one that ppod wrote")
+    names = [name for name in names if name in values or name not in _OPTIONAL]
     if missing := [name for name in names if name not in values]:
         raise ConfigError(f"the spec lacks the key {missing[0]!r}: it is not one that ppod wrote")
     _check_types(values)
     spec = GenerationSpec(**{name: values[name] for name in names})
     spec.validate()
+    if spec.version != version:
+        raise ConfigError(f"the spec's version is {version}, and its keys are those of {spec.version}")
     return spec
 
 
@@ -274,7 +288,9 @@ def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
             f"origin differs: {existing.origin!r} in the data set, {new.origin!r} in the options: use another folder "
             f"({POLICY} is made by ppod-gen, {FORWARD} by ppod-pair import --model)"
         )
-    old_values, new_values = to_json(existing), to_json(new)
+    old_values, new_values = (
+        to_json(spec) | {"version": None, "safety_checker": spec.safety_checker} for spec in (existing, new)
+    )
     for name, old in old_values.items():
         if name in _INFORMATIVE or old == new_values[name]:
             continue
@@ -292,6 +308,9 @@ def _difference(name: str, old: Any, new: Any, existing: GenerationSpec, new_spe
         )
     if name == "images":
         return f"images differs: the data set has {existing.num_samples:,}, and the file other {new_spec.num_samples:,}"
+    if name == "safety_checker":
+        had, has = ("a safety checker" if one else "none" for one in (old, new))
+        return f"safety_checker differs: {had} ran in the data set, {has if had != has else 'another'} in the options"
     if name == "prompts":
         if len(old) != len(new):
             return f"prompts differs: the data set has {len(old)} prompts, and the options give {len(new)}"
@@ -366,6 +385,8 @@ def _check_origin(spec: GenerationSpec) -> None:
         )
     if not spec.is_forward:
         return
+    if spec.safety_checker is not None:
+        raise ConfigError("a safety checker judges what a policy made, not images that were given")
     if len(spec.images) != len(spec.prompts):
         raise ConfigError(
             f"images has {len(spec.images)} lists for {len(spec.prompts)} prompts: one for each"
@@ -387,6 +408,9 @@ def _check_types(values: Mapping[str, Any]) -> None:
     texts = [name for name in _CHOICES if name in values]
     for name in (*texts, "model", "policy_fingerprint", "negative_prompt", "store_steps"):
         _require(isinstance(values[name], str), name, "text", values)
+    checker = values.get("safety_checker", "0" * 64)
+    known = isinstance(checker, str) and _SHA256.fullmatch(checker) is not None
+    _require(known, "safety_checker", "a sha256 in hexadecimal", values)
     for name in ("revision", "adapter"):
         _require(values[name] is None or isinstance(values[name], str), name, "text or null", values)
     for name in (*_AT_LEAST_ONE, "seed", "stage"):

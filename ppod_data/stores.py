@@ -352,7 +352,9 @@ def _is_transient(error: Exception) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(error, (TimeoutError, ConnectionError)) or _code(error) == "NoSuchUpload":
         return True  # of an upload that was finished, and whose answer was lost
-    if isinstance(error, OSError):
+    if (
+        isinstance(error, OSError) and error.errno is not None
+    ):  # botocore's time-outs are OSErrors without a number
         return error.errno in _TRANSIENT
     return not _TRANSIENT_NAMES.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 

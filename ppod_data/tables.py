@@ -75,6 +75,9 @@ SAMPLES = _schema(
 )
 """A row a sample: samples/000012.parquet."""
 
+CHECKED_SAMPLES = _schema(**{field.name: field.type for field in SAMPLES}, flagged=pa.bool_())
+"""The same where a safety checker looked at the images."""
+
 SCORES = _schema(
     sample_id=pa.string(),
     score=pa.float64(),

@@ -23,7 +23,7 @@ from ppod_data.manifest import MANIFEST, read_manifest
 from ppod_data.seal import BASE_FOLDERS, TABLE_FOLDERS, file_seal, file_tables, read_sums
 from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards, parts_in
 from ppod_data.spec import GenerationSpec
-from ppod_data.tables import SAMPLES, part_name, read_table
+from ppod_data.tables import CHECKED_SAMPLES, SAMPLES, part_name, read_table
 from ppod_data.verify_data import read_sealed, read_shard
 from ppod_data.verify_tables import PromptOf, check_labels, check_pairs, check_part
 
@@ -102,6 +102,7 @@ def verify(
     here = np.zeros(spec.num_samples, bool)
     pixels: dict[int, Any] = {}
     named: set[str] = set()
+    digests: dict[DataPath, str] = {}
     for shard in shards:
         rows = _check_shard(root, spec, shard, excluded, report)
         numbers = spec.shard_range(shard)
@@ -113,13 +114,13 @@ def verify(
         named |= {row["traj_file"] for row in rows if isinstance(row["traj_file"], str)}
         if shard in chosen and rows:
             report.num_shards_read += 1
-            for file, sample_id, problem in read_shard(root, spec, shard, rows):
+            for file, sample_id, problem in read_shard(root, spec, shard, rows, digests):
                 report.add(DAMAGED, file, problem, sample_id)
         on_shard(shard)
     report.num_samples, report.num_shards = int(here.sum()), len(shards)
     _check_parts(root, spec, pixels, here, excluded, report)
     _check_files(root, spec, here, report)
-    _check_seals(root, shards, named, report, read=read_data >= 1)
+    _check_seals(root, shards, named, report, digests if read_data >= 1 else None)
     _check_strays(root, named, report)
     return report
 
@@ -151,7 +152,9 @@ def _check_shard(
     """The rows of a samples part, without images; none where they cannot be read or are not the spec's."""
     file = f"samples/{part_name(shard)}"
     try:
-        rows: list[dict[str, Any]] = read_table(root / file, SAMPLES, _STRUCTURE).to_pylist()
+        checked = spec.safety_checker is not None
+        schema, names = (CHECKED_SAMPLES, [*_STRUCTURE, "flagged"]) if checked else (SAMPLES, _STRUCTURE)
+        rows: list[dict[str, Any]] = read_table(root / file, schema, names).to_pylist()
     except DamagedError as error:
         report.add(DAMAGED, file, _plain(root, error))
         return []
@@ -195,6 +198,8 @@ def _row_problems(spec: GenerationSpec, number: int, row: Mapping[str, Any]) -> 
     for name, value in expected.items():
         if row[name] != value:
             yield f"{name} is {row[name]!r}, and the spec says {value!r}"
+    if spec.safety_checker is not None and row["flagged"] is None:
+        yield "flagged is null, and a safety checker ran"
     steps = spec.num_inference_steps
     columns = [row[name] or [] for name in ("timesteps", "stochastic", "log_probs")]
     if [len(column) for column in columns] != [steps] * 3:
@@ -259,25 +264,40 @@ def _caught(root: DataPath, problems: Iterator[tuple[str | None, str]]) -> Itera
         yield None, _plain(root, error)
 
 
-def _check_seals(root: DataPath, shards: Sequence[int], named: set[str], report: Report, read: bool) -> None:
-    """Every seal names the files that are there; with `read`, their bytes are the sealed ones."""
+def _check_seals(
+    root: DataPath,
+    shards: Sequence[int],
+    named: set[str],
+    report: Report,
+    digests: Mapping[DataPath, str] | None,
+) -> None:
+    """Every seal names the files that are there; unless `digests` is None, their bytes are the sealed ones.
+
+    digests: the sha256 of files that were read already.
+    """
     report.sealed = (root / SUMS).exists()
     if (root / PURGING).exists():
         report.add(INCOMPLETE, PURGING, "a purge was stopped: run ppod-data exclude --purge again")
     elif report.sealed:
         parts = [f"samples/{part_name(shard)}" for shard in shards]
         expected = {MANIFEST, *parts, *(f"trajectories/{tar}" for tar in named)}
-        _check_seal(root, root / SUMS, expected, report, read)
+        _check_seal(root, root / SUMS, expected, report, digests)
     for kind in TABLE_FOLDERS:
         for path in matching(root / kind, f"[!.]*/{SUMS}"):
             there = {part.name for part in path.parent.glob("[!.]*.parquet")}
-            _check_seal(root, path, there, report, read)
+            _check_seal(root, path, there, report, digests)
     for path in file_tables(root):
         if file_seal(path).exists():
-            _check_seal(root, file_seal(path), {path.name}, report, read)
+            _check_seal(root, file_seal(path), {path.name}, report, digests)
 
 
-def _check_seal(root: DataPath, path: DataPath, expected: set[str], report: Report, read: bool) -> None:
+def _check_seal(
+    root: DataPath,
+    path: DataPath,
+    expected: set[str],
+    report: Report,
+    digests: Mapping[DataPath, str] | None,
+) -> None:
     name = name_below(root, path)
     try:
         sums = read_sums(path)
@@ -289,10 +309,9 @@ def _check_seal(root: DataPath, path: DataPath, expected: set[str], report: Repo
     for file in sorted(set(sums) - expected):
         what = "is no part of the data set" if (path.parent / file).is_file() else "is not there"
         report.add(DAMAGED, name, f"names {file}, which {what}")
-    if read:
-        for file, problem, whole in read_sealed(
-            path.parent, {f: sums[f] for f in sorted(expected & set(sums))}
-        ):
+    if digests is not None:
+        wanted = {file: sums[file] for file in sorted(expected & set(sums))}
+        for file, problem, whole in read_sealed(path.parent, wanted, digests):
             damaged = path if whole else path.parent / file
             report.add(DAMAGED, name_below(root, damaged), problem)
 

@@ -4,8 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import DamagedError, PpodError
@@ -41,9 +40,16 @@ class _TarError(Exception):
 
 
 def read_shard(
-    root: DataPath, spec: GenerationSpec, shard: int, rows: Sequence[Mapping[str, Any]]
+    root: DataPath,
+    spec: GenerationSpec,
+    shard: int,
+    rows: Sequence[Mapping[str, Any]],
+    digests: dict[DataPath, str],
 ) -> Iterator[Problem]:
-    """Problems in the bytes of one shard, whose `rows` (without images) passed the checks of structure."""
+    """Problems in the bytes of one shard, whose `rows` (without images) passed the checks of structure.
+
+    Adds the sha256 of every tar without problems to `digests`.
+    """
     part = f"samples/{part_name(shard)}"
     try:
         check_table(root / part)
@@ -57,15 +63,27 @@ def read_shard(
             for row in batch.to_pylist():
                 if problem := _image_problem(spec, row):
                     yield part, row["sample_id"], problem
+    dataset = Dataset(root=root, spec=spec, manifest={})
     for tar in dict.fromkeys(row["traj_file"] for row in rows):
-        yield from _tar_problems(root, spec, tar, [row for row in rows if row["traj_file"] == tar])
+        path, members = root / "trajectories" / tar, [row for row in rows if row["traj_file"] == tar]
+        if not path.is_file():
+            continue  # told with the structure
+        if digest := _digest_of_whole(dataset, path, members):
+            digests[path] = digest
+        else:
+            yield from _tar_problems(dataset, path, members)
 
 
-def read_sealed(folder: DataPath, sums: Mapping[str, str]) -> Iterator[tuple[str, str, bool]]:
-    """(file, problem, whether the file passes its own checks) of each file whose bytes are not the sealed ones."""
+def read_sealed(
+    folder: DataPath, sums: Mapping[str, str], known: Mapping[DataPath, str]
+) -> Iterator[tuple[str, str, bool]]:
+    """(file, problem, whether the file passes its own checks) of each file whose bytes are not the sealed ones.
+
+    known: the sha256 of files that were read before.
+    """
     for name, digest in sums.items():
         try:
-            found = sha256_file(folder / name)
+            found = known.get(folder / name) or sha256_file(folder / name)
         except (OSError, DamagedError) as error:
             yield name, f"cannot be read: {error}", False
             continue
@@ -77,7 +95,7 @@ def read_sealed(folder: DataPath, sums: Mapping[str, str]) -> Iterator[tuple[str
 def _passes_own_checks(path: DataPath, sha256: str) -> bool:
     """Whether the file proves by itself that it is whole, so that the seal must be wrong."""
     if path.suffix == ".tar":
-        return sha256.startswith(path.stem.partition("-")[2])
+        return _is_named_by(path, sha256)
     try:
         return check_table(path) if path.suffix == ".parquet" else "sha256" in read_manifest(path.parent)[1]
     except PpodError:
@@ -102,34 +120,79 @@ def _image_problem(spec: GenerationSpec, row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _tar_problems(
-    root: DataPath, spec: GenerationSpec, tar: str, rows: Sequence[Mapping[str, Any]]
-) -> Iterator[Problem]:
-    path, file = root / "trajectories" / tar, f"trajectories/{tar}"
-    if not path.is_file():
-        return  # told with the structure
-    if not sha256_file(path).startswith(Path(tar).stem.partition("-")[2]):
+def _digest_of_whole(dataset: Dataset, path: DataPath, rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """The sha256 of a tar in which nothing is wrong, which is read once; None for any other."""
+    with open_file(path) as file:
+        stream = _Hashed(file)
+        try:
+            for row in rows:
+                dataset.check_place(row)
+                size = _find_latents(stream, row)
+                data = bytearray(stream.read(size))
+                if hashlib.sha256(data).hexdigest() != row["traj_sha256"]:
+                    return None
+                dataset.decode(row, data)
+                _check_padding(stream, size)
+            _check_end(stream)
+        except (DamagedError, _TarError, ValueError, RecursionError):
+            return None
+    return stream.sha256() if _is_named_by(path, stream.sha256()) else None
+
+
+def _tar_problems(dataset: Dataset, path: DataPath, rows: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+    """What is wrong with a tar: its bytes, its trajectories by the table's places, and its members one by one."""
+    file = f"trajectories/{path.name}"
+    if not _is_named_by(path, sha256_file(path)):
         yield file, None, "its bytes are not those that its name says"
-    dataset = Dataset(root=root, spec=spec, manifest=read_manifest(root)[1])
     for row in rows:
         try:
-            dataset.read_trajectory(row)
+            dataset.check_place(row)
+            dataset.decode(row, dataset.read_member(row))
         except DamagedError as error:
             yield file, row["sample_id"], str(error).removeprefix(f"{path}: ")
     row = rows[0]
     try:
         with open_file(path) as stream:
             for row in rows:
-                _check_members(stream, row)
-            while piece := stream.read(_PIECE):
-                if piece.strip(b"\0"):
-                    raise _TarError("there is more after the last member")
+                size = _find_latents(stream, row)
+                stream.seek(size, 1)
+                _check_padding(stream, size)
+            _check_end(stream)
     except (_TarError, ValueError, RecursionError) as error:
         yield file, row["sample_id"], f"the tar is not as it was written: {error}"
 
 
-def _check_members(stream: BinaryIO, row: Mapping[str, Any]) -> None:
-    """Read the two members of a sample, which must stand next and say what its row says."""
+class _Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+    def tell(self) -> int: ...
+
+
+class _Hashed:
+    """A file that is read from its start to its end, and its sha256."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def read(self, size: int, /) -> bytes:
+        data = self._file.read(size)
+        self._digest.update(data)
+        return data
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _is_named_by(path: DataPath, sha256: str) -> bool:
+    return sha256.startswith(path.stem.partition("-")[2])
+
+
+def _find_latents(stream: _Stream, row: Mapping[str, Any]) -> int:
+    """Go to a sample's latents, past what must stand before them and say what its row says. Returns their size."""
     size = _next_member(stream, f"{row['sample_id']}.json")
     if size > _MAX_JSON:
         raise _TarError(f"a json member of {size} bytes")
@@ -138,12 +201,21 @@ def _check_members(stream: BinaryIO, row: Mapping[str, Any]) -> None:
     size = _next_member(stream, f"{row['sample_id']}.safetensors")
     if (stream.tell(), size) != (row["traj_offset"], row["traj_nbytes"]):
         raise _TarError("the latents are not where the table says")
-    stream.seek(size, 1)
+    return size
+
+
+def _check_padding(stream: _Stream, size: int) -> None:
     if stream.read(-size % _BLOCK).strip(b"\0"):
         raise _TarError("padding that is not empty")
 
 
-def _next_member(stream: BinaryIO, name: str) -> int:
+def _check_end(stream: _Stream) -> None:
+    while piece := stream.read(_PIECE):
+        if piece.strip(b"\0"):
+            raise _TarError("there is more after the last member")
+
+
+def _next_member(stream: _Stream, name: str) -> int:
     """The size of the member whose header is read next. Nothing is extracted: a name is only compared."""
     header = stream.read(_BLOCK)
     if len(header) < _BLOCK:
@@ -158,7 +230,7 @@ def _next_member(stream: BinaryIO, name: str) -> int:
     return int(header[124:136].strip(b"\0 "), 8)
 
 
-def _payload(stream: BinaryIO, size: int) -> bytes:
+def _payload(stream: _Stream, size: int) -> bytes:
     data = stream.read(math.ceil(size / _BLOCK) * _BLOCK)
     if data[size:].strip(b"\0") or len(data) < size:
         raise _TarError("padding that is not empty, or a cut")

@@ -13,6 +13,7 @@ from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
 from ppod_data.generate import prepare_sampler
 from ppod_data.log_probs import batch_log_probs
+from ppod_data.reading import Reader
 from ppod_data.shards import committed_shards
 from ppod_data.threads import one_thread
 
@@ -62,7 +63,7 @@ def replay(dataset: Dataset, model: DiffusionModel, *, num_trajectories: int) ->
     timesteps: list[int] = []
     for place in np.linspace(0, len(groups) - 1, count).astype(int):
         rows = dataset.trajectory_index(groups[place]).to_pylist()
-        batch = [dataset.read_trajectory(row) for row in rows]
+        batch = Reader.of(dataset, rows).read(range(len(rows)))
         with one_thread(model.device):
             values = batch_log_probs(spec, sampler, batch)
         steps = [step for step in batch[0].step_index if batch[0].stochastic[step]]

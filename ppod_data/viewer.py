@@ -50,7 +50,8 @@ def write_viewer(dataset: Dataset, out: Path, *, max_images: int = MAX_IMAGES) -
     Raises:
         DamagedError: a table or an image of the data set is damaged.
     """
-    samples = dataset.samples(["sample_id", "prompt_id", "prompt", "image_index"]).to_pylist()
+    checked = [] if dataset.spec.safety_checker is None else ["flagged"]
+    samples = dataset.samples(["sample_id", "prompt_id", "prompt", "image_index", *checked]).to_pylist()
     numbers = dataset.numbers.find([row["sample_id"] for row in samples])
     scores = {name: read_scores(dataset, name).values[numbers] for name in dataset.score_names()}
     pairs = {name: dataset.pairs(name).to_pylist() for name in dataset.pair_names()}
@@ -99,6 +100,8 @@ def _headline(dataset: Dataset, figures: Mapping[str, Any]) -> str:
         (f"mean {name}", fixed(one["mean"]), f"{fixed(one['p05'])} … {fixed(one['p95'])}")
         for name, one in list(figures["scores"].items())[:1]
     ]
+    if figures["num_flagged"] is not None:
+        shown.append(("flagged", f"{figures['num_flagged']:,}", "by the model's safety checker"))
     if figures["pairs"]:
         num_pairs = sum(one["rows"] for one in figures["pairs"].values())
         shown.append(("pairs", f"{num_pairs:,}", _plural(len(figures["pairs"]), "table")))
@@ -200,6 +203,7 @@ def _samples(
                 "k": samples[row]["image_index"],
                 "scores": [_finite(column[row]) for column in scores.values()],
                 "src": _data_uri(data, f"{dataset.root}: image of sample {sample_id}"),
+                **({"flagged": True} if samples[row].get("flagged") else {}),
             }
         )
     pairs = {
@@ -223,6 +227,10 @@ def _samples(
     note = "All images."
     if len(images) < len(samples):
         note = f"{len(images):,} of {len(samples):,} images, of {_plural(len(prompts), 'prompt')}, best to worst."
+    if flagged := sum("flagged" in image for image in images):
+        note += (
+            f" The model's safety checker flagged {flagged:,} of them: they are blurred until you click them."
+        )
     places = '<div class="controls"></div><div class="shown"></div>'
     return f'<div class="browser"><p class="note">{note}</p>{places}{json}</div>'
 

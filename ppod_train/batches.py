@@ -61,23 +61,30 @@ def timesteps_of_step(
     return [data.steps[i] for i in sorted(subset)]
 
 
+def trajectories_of(
+    data: TrainingData, units: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The trajectories of some units, each once, and where the pairs' chosen and then rejected ones are among them."""
+    if not data.on_pairs:
+        return units, np.array([], np.int64)
+    both = np.concatenate([data.chosen[units], data.rejected[units]])
+    trajectories, positions = np.unique(both, return_inverse=True)
+    return trajectories, positions
+
+
 def load_batch(
     data: TrainingData, units: NDArray[np.int64], steps: Sequence[int], device: str | torch.device
 ) -> TrainingBatch:
     """Read the trajectories of some units, each once and checked by its sha256, onto the device."""
-    if data.on_pairs:
-        both = np.concatenate([data.chosen[units], data.rejected[units]])
-        trajectories, positions = np.unique(both, return_inverse=True)
-    else:
-        trajectories, positions = units, np.array([], np.int64)
-        units = positions
+    trajectories, positions = trajectories_of(data, units)
+    units = units if data.on_pairs else positions
     place = {row: i for i, row in enumerate(latent_rows(data.spec.stored_steps()))}
 
     def of_steps(values: NDArray[np.float64]) -> torch.Tensor:
         return torch.from_numpy(values[trajectories][:, list(steps)]).to(device)
 
     return TrainingBatch(
-        latents=read_latents(data.datasets, data.rows, trajectories).to(device),
+        latents=read_latents(data.reader, trajectories).to(device),
         current=torch.tensor([place[step] for step in steps], device=device),
         following=torch.tensor([place[step + 1] for step in steps], device=device),
         step_index=torch.tensor(list(steps), device=device),

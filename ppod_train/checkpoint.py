@@ -4,7 +4,6 @@ No pickle: tensors are safetensors, everything else is JSON. A checkpoint folder
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import atomic_write, sync
+from ppod_train.folders import new_folder, remove_folder
 from ppod_train.sharding import like, whole
 
 KEPT = 2
@@ -64,18 +63,17 @@ def save_checkpoint(folder: Path, *, step: int, tensors: Tensors, state: Mapping
     """
     from safetensors.torch import save
 
-    target = folder / f"step-{step:06d}"
-    temporary = folder / f".step-{step:06d}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    atomic_write(temporary / _WEIGHTS, save(dict(tensors.weights)))
-    atomic_write(temporary / _OPTIMIZER, save(dict(tensors.optimizer)))
-    atomic_write(temporary / _STATE, json.dumps(dict(state), indent=1).encode())
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    sync(folder)
+    with new_folder(folder / f"step-{step:06d}") as temporary:
+        (temporary / _WEIGHTS).write_bytes(save(dict(tensors.weights)))
+        (temporary / _OPTIMIZER).write_bytes(save(dict(tensors.optimizer)))
+        (temporary / _STATE).write_bytes(json.dumps(dict(state), indent=1).encode())
+    remove_older(folder)
+
+
+def remove_older(folder: Path) -> None:
+    """Remove all checkpoints but the newest two."""
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old)
+        remove_folder(old)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

@@ -22,6 +22,7 @@ from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.errors import ConfigError, DamagedError, NothingToLearnError
 from ppod_data.files import DataPath, canonical_json
 from ppod_data.merge import check_alike, expand
+from ppod_data.reading import Reader
 from ppod_data.spec import GenerationSpec
 from ppod_train.advantages import Rated
 from ppod_train.objectives import Objective
@@ -80,6 +81,8 @@ class TrainingData:
     """What an optimizer step draws from: numbers of pairs, or rows of trajectories that have a weight."""
     steps: tuple[int, ...]
     """The chain steps that can be trained on: stored and stochastic."""
+    reader: Reader
+    """Of the trajectories by their row."""
     fingerprint: str
     """sha256 over trajectories, targets and the reference's log-probabilities, in order."""
 
@@ -145,6 +148,12 @@ def open_training_data(
 
     rows = pa.concat_tables(tables).combine_chunks()  # a row of many pieces would be sought in all of them
     reference_log_probs = np.concatenate(reference)
+
+    def row_of(number: int) -> tuple[Dataset, dict[str, Any]]:
+        (row,) = rows.slice(number, 1).to_pylist()
+        return datasets[row["dataset"]], row
+
+    reader = Reader(row_of)
     prompts = tuple(dict.fromkeys(prompt for dataset in datasets for prompt in dataset.spec.prompts))
     prompt_index = _prompt_index(rows, prompts, datasets[0])
     advantages = np.zeros((len(rows), spec.num_inference_steps))
@@ -153,7 +162,7 @@ def open_training_data(
             rewards=np.array(rewards),
             prompt_index=prompt_index,
             num_steps=len(steps),
-            read_latents=_latents_before(datasets, spec, rows, steps),
+            read_latents=_latents_before(reader, spec, steps),
             temperature=temperature,
             best_of=best_of,
         )
@@ -178,6 +187,7 @@ def open_training_data(
         margins=pairs.margins,
         units=units,
         steps=steps,
+        reader=reader,
         fingerprint=_fingerprint(rows, reference_log_probs, pairs, advantages),
     )
 
@@ -200,13 +210,9 @@ def _open_datasets(source: DataSource, objective: Objective) -> tuple[tuple[Data
     return datasets, steps
 
 
-def read_latents(datasets: Sequence[Dataset], rows: Any, trajectories: NDArray[np.int64]) -> torch.Tensor:
+def read_latents(reader: Reader, trajectories: NDArray[np.int64]) -> torch.Tensor:
     """The stored latents of some trajectories, fp32 [R, rows, C, H, W], each checked by its sha256."""
-    found = [
-        datasets[row["dataset"]].read_trajectory(row).latents.float()
-        for row in rows.take(pa.array(trajectories)).to_pylist()
-    ]
-    return torch.stack(found, dim=1)
+    return torch.stack([chain.latents.float() for chain in reader.read(trajectories.tolist())], dim=1)
 
 
 def _prompt_index(rows: Any, prompts: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
@@ -229,15 +235,12 @@ def _rated(dataset: Dataset, name: str) -> tuple[list[str], list[float]]:
 
 
 def _latents_before(
-    datasets: Sequence[Dataset],
-    spec: GenerationSpec,
-    rows: Any,
-    steps: Sequence[int],
+    reader: Reader, spec: GenerationSpec, steps: Sequence[int]
 ) -> Callable[[NDArray[np.int64]], torch.Tensor]:
     place = {row: i for i, row in enumerate(latent_rows(spec.stored_steps()))}
 
     def read(trajectories: NDArray[np.int64]) -> torch.Tensor:
-        return read_latents(datasets, rows, trajectories)[[place[step] for step in steps]]
+        return read_latents(reader, trajectories)[[place[step] for step in steps]]
 
     return read
 

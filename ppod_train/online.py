@@ -25,6 +25,7 @@ from ppod_data.rewards import RewardModel
 from ppod_data.spec import to_json
 from ppod_train.compare import PolicySource
 from ppod_train.eval_files import read_evaluation
+from ppod_train.folders import new_folder
 from ppod_train.model_card import write_model_card
 from ppod_train.online_settings import (
     BuildSpec,
@@ -161,10 +162,7 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
 
 
 def _write_end(run: OnlineRun, summary: OnlineSummary) -> None:
-    temporary = run.out / ".policy.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(run.policy_folder(summary.best_stage), temporary)
-    shutil.rmtree(run.out / "policy", ignore_errors=True)
-    temporary.rename(run.out / "policy")
+    with new_folder(run.out / "policy") as temporary:
+        shutil.copytree(run.policy_folder(summary.best_stage), temporary, dirs_exist_ok=True)
     write_json(run.out / "summary.json", asdict(summary))
     write_model_card(run.out)

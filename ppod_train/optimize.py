@@ -11,7 +11,13 @@ from ppod_data.diffusion.guidance import Network
 from ppod_data.errors import NonFiniteError
 from ppod_data.generate import Sampler
 from ppod_data.live_bytes import LiveBytes
-from ppod_train.batches import TrainingBatch, load_batch, timesteps_of_step, units_of_step
+from ppod_train.batches import (
+    TrainingBatch,
+    load_batch,
+    timesteps_of_step,
+    trajectories_of,
+    units_of_step,
+)
 from ppod_train.data import TrainingData
 from ppod_train.gradient import Evaluate, Gradient, all_log_probs, one_pass_gradient, two_pass_gradient
 from ppod_train.log_probs import batch_log_probs, denoising_scores, forward_noise
@@ -70,6 +76,11 @@ def train_step(trainee: Trainee, *, step: int, gradient_share: float) -> StepMet
         data, step=step, timesteps_per_update=settings.timesteps_per_update, seed=settings.seed
     )
     batch = load_batch(data, units, steps, trainee.sampler.model.device)
+    if step + 1 < settings.num_train_steps:
+        following = units_of_step(
+            data, step=step + 1, pairs_per_step=settings.pairs_per_step, seed=settings.seed
+        )
+        data.reader.expect(trajectories_of(data, following)[0].tolist())
     options = settings.loss_options(timestep_scale=len(data.steps) / len(steps))
     graph_bytes = batch.reference_log_probs.numel() * trainee.graph_bytes
     one_pass = use_one_pass(settings, graph_bytes=graph_bytes, gradient_share=gradient_share)

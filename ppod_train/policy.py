@@ -5,7 +5,6 @@ ask for it, it is the network without its LoRA, or a copy of the network where a
 """
 
 import copy
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -23,6 +22,7 @@ from ppod_data.diffusion.model import (
     network_of,
 )
 from ppod_data.errors import ConfigError
+from ppod_train.folders import new_folder
 from ppod_train.sharding import whole_network
 
 _WEIGHTS_FILES = "diffusion_pytorch_model*.safetensors"  # several for a large network
@@ -167,11 +167,12 @@ def save_policy(
     Args:
         weights: all of the network's, where those in the model are sharded.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     denoiser = model.denoiser
-    if getattr(denoiser, "peft_config", None):
+    with new_folder(folder) as temporary:
+        if not getattr(denoiser, "peft_config", None):
+            with nullcontext() if weights is None else whole_network(model, weights):
+                model.pipeline.save_pretrained(temporary)
+            return
         from diffusers.utils import convert_state_dict_to_diffusers
         from peft.utils import get_peft_model_state_dict
 
@@ -180,8 +181,3 @@ def save_policy(
         if model.family.denoiser == "unet":
             layers = convert_state_dict_to_diffusers(layers)
         model.pipeline.save_lora_weights(temporary, **{f"{model.family.denoiser}_lora_layers": layers})
-    else:
-        with nullcontext() if weights is None else whole_network(model, weights):
-            model.pipeline.save_pretrained(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)

@@ -11,7 +11,7 @@ summary.json             written at the end
 
 import json
 import math
-import shutil
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,8 +20,10 @@ from typing import Any, TextIO
 
 from ppod_data.environment import environment
 from ppod_data.files import atomic_write
+from ppod_train.checkpoint import remove_older
 from ppod_train.data import DataSource
 from ppod_train.drift import Drift
+from ppod_train.folders import remove_folder, remove_leftovers
 from ppod_train.metrics import StepMetrics
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee
@@ -115,17 +117,25 @@ class MetricsLog:
             self._writer.add_scalar(name, value, global_step=metrics.step)
         self._writer.flush()
 
+    def sync(self) -> None:
+        """Wait until the figures are on the disk: a checkpoint takes them for done."""
+        os.fsync(self._lines.fileno())
+
 
 def forget_after(out: Path, step: int) -> None:
-    """Make the folder, and drop the metrics and evaluations of steps later than `step`: they are made again."""
+    """Make the folder, drop the metrics and evaluations of steps later than `step`, which are made again, and what a
+    kill left.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
+    remove_older(out / "checkpoints")
     metrics = out / "metrics.jsonl"
     if metrics.exists():
         kept = [line for line in metrics.read_text().splitlines() if _line_step(line) <= step]
         atomic_write(metrics, "".join(line + "\n" for line in kept).encode())
     for folder in (out / "evals").glob("step-*"):
         if int(folder.name.removeprefix("step-")) > step:
-            shutil.rmtree(folder)
+            remove_folder(folder)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

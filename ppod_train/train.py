@@ -160,6 +160,8 @@ def _loop(
                 _evaluate_if_due(out, trainee, progress, reward, callbacks)
             if last or progress.step % settings.checkpoint_every == 0 or _stopped_early(settings, progress):
                 _check_same_weights(trainee)
+                if log is not None:
+                    log.sync()
                 _save_checkpoint(out / "checkpoints", trainee, progress)
     if not settings.eval_every:
         progress.best_step = progress.step

@@ -20,6 +20,14 @@ settings.register_profile("ppod", deadline=None)  # shared machines: no test dep
 settings.load_profile("ppod")
 
 
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of what was read from stores: each test has its own."""
+    monkeypatch.setenv("PPOD_CACHE", str(tmp_path / "ppod-cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "ppod-user"))
+    return tmp_path / "ppod-cache"
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> "Iterator[Server]":
     """A real S3 server on the loopback; every test takes a place of its own in its bucket."""
@@ -30,8 +38,11 @@ def s3_server() -> "Iterator[Server]":
 
 
 @pytest.fixture
-def s3(s3_server: "Server") -> "tuple[Server, str]":
-    """The server, and a new place in its bucket, as a URL."""
+def s3(s3_server: "Server", monkeypatch: pytest.MonkeyPatch) -> "tuple[Server, str]":
+    """The server, and a new place in its bucket, as a URL. Who fails there waits less before the next try."""
+    from ppod_data import stores
+
+    monkeypatch.setattr(stores, "_WAITS", (0.01, 20.0))
     return s3_server, f"s3://bucket/{uuid.uuid4().hex}/data"
 
 

@@ -29,8 +29,13 @@ _TEXT = {
 }
 
 
-def save_tiny_pipeline(folder: Path, *, seed: int = 0, **scheduler_options: object) -> Path:
-    """Write a random StableDiffusionPipeline (60k UNet weights): 1.x, or 2.x by its scheduler's options."""
+def save_tiny_pipeline(
+    folder: Path, *, seed: int = 0, safety: bool = False, **scheduler_options: object
+) -> Path:
+    """Write a random StableDiffusionPipeline (60k UNet weights): 1.x, or 2.x by its scheduler's options.
+
+    With `safety` it has a safety checker and its feature extractor; the other weights are the same.
+    """
     from diffusers import DDIMScheduler, StableDiffusionPipeline
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -41,9 +46,9 @@ def save_tiny_pipeline(folder: Path, *, seed: int = 0, **scheduler_options: obje
         text_encoder=CLIPTextModel(CLIPTextConfig(**_TEXT, num_hidden_layers=1)),
         tokenizer=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer"),
         scheduler=DDIMScheduler(**SCHEDULER | scheduler_options),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        safety_checker=_safety_checker() if safety else None,
+        feature_extractor=_feature_extractor() if safety else None,
+        requires_safety_checker=safety,
     )
     pipeline.save_pretrained(folder)
     return folder
@@ -82,6 +87,32 @@ def save_tiny_xl_pipeline(folder: Path, *, seed: int = 0) -> Path:
     pipeline.save_pretrained(folder)
     return folder
 
+
+def _safety_checker() -> Any:
+    """A random StableDiffusionSafetyChecker, whose thresholds flag some images of random pipelines and others not."""
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig
+
+    vision = {
+        **{"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+        **{"image_size": 16, "patch_size": 4},
+    }
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=8))
+    for embeds in (checker.concept_embeds, checker.special_care_embeds):
+        embeds.data = torch.randn(embeds.shape)
+    checker.concept_embeds_weights.data[:] = SAFETY_THRESHOLD
+    checker.special_care_embeds_weights.data[:] = 1.0
+    return checker
+
+
+def _feature_extractor() -> Any:
+    from transformers import CLIPImageProcessor
+
+    return CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+
+
+SAFETY_THRESHOLD = 0.6
+"""The cosine with a concept above which the tiny safety checker flags an image."""
 
 FLOW_SHIFT = 3.0
 

@@ -1,8 +1,8 @@
 """Damage and kills by the thousand: writes the matrices of docs/reliability.md. Run by `make torture`.
 
 Injections on a sealed and on an open data set, the same damage through the readers of webdataset and of datasets beside
-ours, a kill and a full disk at every write, sync and rename of gen, score and pair, and a thousand preemptible workers
-on one data set.
+ours, a kill and a full disk at every write, sync, rename and removal of the commands that write a data set and of
+training, and a thousand preemptible workers on one data set.
 """
 
 import argparse
@@ -29,6 +29,8 @@ from tests.data.durable import STAGES, before, fill_everywhere, kill_everywhere,
 from tests.data.faults import visible
 from tests.data.preemption import Folder, Memory, Weather, simulate, stepwise
 from tests.data.toy import make_dataset, make_spec
+from tests.train.durable import check_run, make_run, make_training
+from tests.train.running import compared
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
 SHAPE = (4, 16, 16)
@@ -115,17 +117,23 @@ def others(root: Path, number: int, seed: int, cache: Path) -> Counts:
 def durability(place: Path, stride: int) -> list[tuple[str, int, int]]:
     """(command, kills, full disks) that all ended in the files of an undisturbed run; raises where one did not."""
     torch.set_num_threads(1)
-    works = make_works(load_model(str(save_tiny_pipeline(place / "tiny"))))
+    pipeline = save_tiny_pipeline(place / "tiny")
+    works = make_works(load_model(str(pipeline)), place)
     (place / "stages").mkdir()
     stages = make_stages(works, place / "stages")
+    train = make_training(pipeline, place / "training")
+    cases = [(stage, works[stage], before(stages, stage), stages[stage], {}) for stage in STAGES]
+    run = make_run(train, place / "run")
+    cases.append(("train", train, stages[""], run, {"check": check_run, "result": compared}))
     rows = []
-    for stage in STAGES:
+    for name, work, start, end, how in cases:
         numbers = []
         for strike in (kill_everywhere, fill_everywhere):
-            folder = place / f"{stage}-{strike.__name__}"
+            folder = place / f"{name}-{strike.__name__}"
             folder.mkdir()
-            numbers.append(strike(works[stage], before(stages, stage), stages[stage], folder, stride))
-        rows.append((stage, *numbers))
+            numbers.append(strike(work, start, end, folder, stride, **how))
+            print(f"{name}: {strike.__name__} at {numbers[-1]} points", flush=True)
+        rows.append((name, *numbers))
     return rows
 
 

@@ -253,6 +253,8 @@ def _say_info(dataset: "Dataset", figures: Mapping[str, Any]) -> list[str]:
         f"  licence        {visible(figures['license'])}",
         f"  fingerprint    {figures['fingerprint']}",
     ]
+    if figures["num_flagged"] is not None:
+        lines.append(f"  flagged        {figures['num_flagged']:,} images by the model's safety checker")
     lines += [f"  {folder:<14} {amount(size)}" for folder, size in figures["bytes"].items() if size]
     for name, one in figures["scores"].items():
         lines += _say_scores(name, one)

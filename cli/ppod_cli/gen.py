@@ -77,6 +77,7 @@ def gen(
     batch_size: options.BatchSize = None,
     images_per_shard: options.ImagesPerShard = None,
     store_steps: options.StoreSteps = "all",
+    safety_check: options.SafetyCheck = False,
     license: options.License = "unknown",
     shards: Shards = None,
     dry_run: DryRun = False,
@@ -110,7 +111,12 @@ def gen(
         loaded: DiffusionModel | None = None
         if not dry_run or has_weights(model):
             loaded = load_model(
-                model, revision=revision, adapter=adapter, device=place, compute_dtype=compute_dtype
+                model,
+                revision=revision,
+                adapter=adapter,
+                device=place,
+                compute_dtype=compute_dtype,
+                safety_check=safety_check,
             )
         spec = build_spec(
             loaded or load_skeleton(model, revision=revision, compute_dtype=compute_dtype),

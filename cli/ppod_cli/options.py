@@ -158,6 +158,14 @@ StoreSteps = Annotated[
         rich_help_panel=_STORAGE,
     ),
 ]
+SafetyCheck = Annotated[
+    bool,
+    typer.Option(
+        "--safety-check/--no-safety-check",
+        help="Note in the column flagged what the pipeline's own safety checker says of an image; no image is changed.",
+        rich_help_panel=_STORAGE,
+    ),
+]
 License = Annotated[
     str,
     typer.Option(

@@ -14,9 +14,21 @@ for (const browser of document.querySelectorAll(".browser")) {
   const controls = browser.querySelector(".controls");
   const shown = browser.querySelector(".shown");
   const STEP = 120; // tiles at a time
+  const seen = new Set(); // flagged images that were asked for
   const state = { view: "samples", prompt: -1, score: 0, low: null, high: null, order: "prompt", pairs: Object.keys(pairs)[0], limit: STEP };
 
-  const picture = (image) => make("img", { src: image.src, alt: prompts[image.prompt], loading: "lazy", style: `aspect-ratio:${aspect}` });
+  const picture = (image) => {
+    const shown = make("img", { src: image.src, alt: prompts[image.prompt], loading: "lazy", style: `aspect-ratio:${aspect}` });
+    if (image.flagged && !seen.has(image.id)) Object.assign(shown, { className: "flagged", alt: "flagged by the safety checker", title: "flagged by the safety checker: click to see it" });
+    return shown;
+  };
+  // The first click on a flagged image shows it everywhere; true where this was that click.
+  const unveiled = (image) => {
+    if (!image.flagged || seen.has(image.id)) return false;
+    seen.add(image.id);
+    show();
+    return true;
+  };
   const scoreOf = (image) => (scores.length ? image.scores[state.score] : null);
 
   // One image, large, with all that is known about it.
@@ -30,11 +42,13 @@ for (const browser of document.querySelectorAll(".browser")) {
   });
   const open = (list, at) => {
     const image = list[at];
-    const rows = [["sample_id", image.id], ["image_index", image.k], ...scores.map((name, i) => [name, number(image.scores[i], 3)])];
+    const rows = [["sample_id", image.id], ["image_index", image.k], ...(image.flagged ? [["flagged", "by the model's safety checker"]] : []), ...scores.map((name, i) => [name, number(image.scores[i], 3)])];
     const table = make("table", {}, make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((text) => make("td", { textContent: text }))))));
     turn = (by) => open(list, (at + by + list.length) % list.length);
+    const large = picture(image);
+    large.onclick = () => { if (unveiled(image)) open(list, at); };
     dialog.replaceChildren(
-      picture(image),
+      large,
       make("h4", { className: "prompt", textContent: prompts[image.prompt] }),
       table,
       make("div", { className: "turn" },
@@ -55,7 +69,7 @@ for (const browser of document.querySelectorAll(".browser")) {
     if (state.order === "best") list.sort((a, b) => key(b) - key(a));
     if (state.order === "worst") list.sort((a, b) => key(a) - key(b));
     const tile = (image, at) => {
-      const button = make("button", { className: "sample", type: "button", title: prompts[image.prompt], onclick: () => open(list, at) });
+      const button = make("button", { className: "sample", type: "button", title: prompts[image.prompt], onclick: () => { if (!unveiled(image)) open(list, at); } });
       const score = make("b", { textContent: scores.length ? number(scoreOf(image)) : "" });
       button.append(picture(image), make("span", {}, score, make("i", { textContent: `k ${image.k}`, style: "font-style:normal" })));
       return button;
@@ -83,7 +97,7 @@ for (const browser of document.querySelectorAll(".browser")) {
     if (state.order !== "prompt") list.sort((a, b) => (state.order === "best" ? 1 : -1) * ((b[3] ?? 0) - (a[3] ?? 0)));
     const half = (pair, side) => {
       const image = images[pair[side]];
-      const button = make("button", { className: side ? "half" : "half chosen", type: "button", onclick: () => open([images[pair[0]], images[pair[1]]], side) });
+      const button = make("button", { className: side ? "half" : "half chosen", type: "button", onclick: () => { if (!unveiled(image)) open([images[pair[0]], images[pair[1]]], side); } });
       button.append(picture(image), make("span", {}, make("b", { textContent: side ? "rejected" : "✓ chosen" }), make("i", { textContent: scores.length ? number(scoreOf(image)) : "", style: "font-style:normal" })));
       return button;
     };

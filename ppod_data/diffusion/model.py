@@ -19,6 +19,7 @@ from PIL import Image
 from ppod_data.diffusion.condition import Condition, Conditioning, expand, stack
 from ppod_data.diffusion.families import FAMILIES, Family
 from ppod_data.diffusion.guidance import Network
+from ppod_data.diffusion.safety import FOLDERS, SafetyChecker, load_safety_checker
 from ppod_data.errors import ConfigError
 from ppod_data.files import sha256_file
 from ppod_data.quiet import quiet_pipelines
@@ -56,6 +57,8 @@ class DiffusionModel:
     """(C, H, W)."""
     device: str
     compute_dtype: str
+    safety: SafetyChecker | None = None
+    """The pipeline's safety checker, where it was asked for."""
 
     @property
     def denoiser(self) -> Any:
@@ -85,6 +88,7 @@ def load_model(
     adapter: str | None = None,
     device: str = "cpu",
     compute_dtype: str = "fp32",
+    safety_check: bool = False,
 ) -> DiffusionModel:
     """Load a pipeline for sampling and training.
 
@@ -94,14 +98,18 @@ def load_model(
         adapter: LoRA weights as `save_lora_weights` writes them (a folder or a file). Never fused.
         compute_dtype: fp32, bf16 or fp16, of the network and the text encoder. The VAE decodes in fp32 where its
             configuration asks for that.
+        safety_check: load its safety checker as well.
 
     Raises:
-        ConfigError: unknown model, a pipeline class or scheduler that is not supported.
+        ConfigError: unknown model, a pipeline class or scheduler that is not supported, no safety checker.
     """
     import diffusers
 
     folder = resolve_model(name, revision)
     index, family = read_index(name, folder)
+    safety = None
+    if safety_check:
+        safety = load_safety_checker(name, folder, fingerprint_components(folder, FOLDERS), device)
     try:
         with quiet_pipelines():
             pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(
@@ -137,6 +145,7 @@ def load_model(
         latent_shape=family.latent_shape(pipeline),
         device=device,
         compute_dtype=compute_dtype,
+        safety=safety,
     )
 
 
@@ -244,11 +253,15 @@ def decode_pixels(model: DiffusionModel, latents: torch.Tensor) -> Iterator[torc
 
 def fingerprint_folder(folder: Path) -> str:
     """sha256 over (relative name, sha256) of every weight file and configuration of a pipeline folder."""
-    digest = hashlib.sha256()
     index = json.loads((folder / "model_index.json").read_text())
     components = sorted(name for name in index if not name.startswith("_") and (folder / name).is_dir())
-    used = [name for name in components if name not in ("safety_checker", "feature_extractor")]
-    paths = [path for name in used for pattern in _PIPELINE_FILES for path in (folder / name).glob(pattern)]
+    return fingerprint_components(folder, [name for name in components if name not in FOLDERS])
+
+
+def fingerprint_components(folder: Path, names: Sequence[str]) -> str:
+    """sha256 over (relative name, sha256) of every weight file and configuration of some components."""
+    digest = hashlib.sha256()
+    paths = [path for name in names for pattern in _PIPELINE_FILES for path in (folder / name).glob(pattern)]
     for path in sorted(paths):
         digest.update(f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n".encode())
     return digest.hexdigest()

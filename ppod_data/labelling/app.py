@@ -198,7 +198,7 @@ def _refused(request: Request, token: str | None) -> Response | None:
     given = request.query_params.get("token")
     if given is not None and _same(given, token):
         answer = RedirectResponse(str(URL(request.url.path or "/")), 303)
-        answer.set_cookie(_COOKIE, token, httponly=True, samesite="strict")
+        answer.set_cookie(_COOKIE, token, httponly=True, samesite="lax")  # strict fails from a link in a mail
         return answer
     if not _same(request.cookies.get(_COOKIE, ""), token):
         return PlainTextResponse("open the whole address that ppod-pair label printed, with its token", 403)

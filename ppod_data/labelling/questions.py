@@ -34,7 +34,9 @@ class Question:
 def read_questions(
     dataset: Dataset, *, size: int, count: int, seed: int, choose: str = "random", rewards: Sequence[str] = ()
 ) -> list[Question]:
-    """`draw_groups` of a data set's samples, without excluded ones; `rewards` are names of score tables.
+    """`draw_groups` of a data set's samples; `rewards` are names of score tables.
+
+    Excluded samples, and those that a safety checker flagged, are in no question.
 
     Raises:
         ConfigError: no such groups, an unknown score table, or another number of rewards than `choose` reads.
@@ -46,11 +48,27 @@ def read_questions(
         raise ConfigError(f"--choose {choose} is of pairs: give --images-per-question 2")
     index = SampleIndex.read(dataset)
     scores = [read_scores(dataset, name, index) for name in rewards]
-    groups = draw_groups(index.prompt_of, size=size, count=count, seed=seed, choose=choose, scores=scores)
+    rows = _shown(dataset)
+    groups = draw_groups(
+        index.prompt_of[rows],
+        size=size,
+        count=count,
+        seed=seed,
+        choose=choose,
+        scores=[score[rows] for score in scores],
+    )
     ids, prompts = index.ids.to_pylist(), index.prompts.to_pylist()
+    prompt_of = index.prompt_of[rows]
     return [
-        Question(prompts[index.prompt_of[group[0]]], tuple(ids[row] for row in group)) for group in groups
+        Question(prompts[prompt_of[group[0]]], tuple(ids[rows[row]] for row in group)) for group in groups
     ]
+
+
+def _shown(dataset: Dataset) -> NDArray[np.int64]:
+    """The samples that may be shown, as rows of the SampleIndex."""
+    if dataset.spec.safety_checker is None:
+        return np.arange(dataset.num_samples)
+    return np.flatnonzero(~np.asarray(dataset.samples(["flagged"])["flagged"]))
 
 
 def draw_groups(

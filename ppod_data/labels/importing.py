@@ -6,6 +6,7 @@ reject with its reason, or counted as skipped.
 
 import contextlib
 import json
+import os
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError
+from ppod_data.errors import ConfigError, PpodError
 from ppod_data.files import atomic_create, sha256_file, temporary_beside
 from ppod_data.labels.answers import TIE, Bad, BadRowError, Comparison, Rating, Record, Skipped, each
 from ppod_data.labels.formats import FORMATS, Format
@@ -197,7 +198,7 @@ def import_labels(
         _refuse(found, path, skip_bad)
         chosen = choose_dimension(sorted(found.by_dimension), dimension)
         summary = _write_pairs(temporary[1], found, chosen, keep_ties, f"labels:{name}", options)
-        atomic_create(dataset.root / "labels" / ".salt", salt.hex().encode())
+        _keep_salt(dataset, salt)
         wanted = [(temporary[0], labels)]
         wanted += [(temporary[1], pairs)] if summary.num_pairs else []
         wanted += [(temporary[2], rejected)] if summary.num_rejected else []
@@ -205,10 +206,30 @@ def import_labels(
     return summary
 
 
+def salt_path(dataset: Dataset) -> Path:
+    """Where the secret of the data set's annotators is: a hidden file, and so no part of the data set.
+
+    Of a data set in a store it is among the user's own data, since all who read a bucket can read every object.
+    """
+    if isinstance(dataset.root, Path):
+        return dataset.root / "labels" / ".salt"
+    home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(home).expanduser() / "ppod" / "annotators" / f"{dataset.spec.fingerprint}.salt"
+
+
 def _salt(dataset: Dataset) -> bytes:
-    """The secret of the data set's annotators, or a new one: a hidden file, and so no part of the data set."""
-    path = dataset.root / "labels" / ".salt"
+    """The secret of the data set's annotators, or a new one."""
+    path = salt_path(dataset)
     return bytes.fromhex(path.read_bytes().decode()) if path.exists() else secrets.token_bytes(32)
+
+
+def _keep_salt(dataset: Dataset, salt: bytes) -> None:
+    """Keep the secret, unless an import that ran at the same time was first: then ours hashed with one of its own."""
+    path = salt_path(dataset)
+    if not isinstance(dataset.root, Path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not atomic_create(path, salt.hex().encode()) and path.read_bytes().decode() != salt.hex():
+        raise PpodError(f"{path}: another import made the secret meanwhile: run the same command again")
 
 
 def _read(file: Path, format: Format, found: _Found, on_records: Callable[[int], None]) -> None:

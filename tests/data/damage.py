@@ -1,7 +1,9 @@
 """A whole toy data set with every kind of file, and damage done to it: flipped bits and cuts."""
 
+import json
 import random
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,14 @@ import pyarrow as pa
 
 from ppod_data.dataset import Dataset
 from ppod_data.exclude import exclude
+from ppod_data.labels.importing import import_labels
 from ppod_data.pairs import rank
 from ppod_data.score import score
 from ppod_data.seal import seal, seal_table
 from ppod_data.tables import LOG_PROBS, part_name, write_table
 from tests.data.toy import make_dataset
 
-FOLDERS = ("samples", "trajectories", "scores", "log_probs", "pairs")
+FOLDERS = ("samples", "trajectories", "scores", "log_probs", "labels", "pairs")
 
 
 class Brightness:
@@ -28,7 +31,7 @@ class Brightness:
 
 
 def make_whole(root: Path, *, sealed: bool, excluded: bool = True, **changes: Any) -> Dataset:
-    """Samples, scores, log-probabilities, pairs and an exclusion, sealed or without any seal."""
+    """Samples, scores, log-probabilities, labels, pairs and an exclusion, sealed or without any seal."""
     dataset = make_dataset(root, **changes)
     score(dataset, Brightness(), name="brightness")
     rank(dataset, reward="brightness", name="brightness", strategy="all")
@@ -41,6 +44,7 @@ def make_whole(root: Path, *, sealed: bool, excluded: bool = True, **changes: An
         metadata = {**LOG_PROBS.metadata, b"ppod": b'{"policy_fingerprint":"f"}'}
         write_table(folder / part_name(shard), table.replace_schema_metadata(metadata))
     seal_table(folder, spec)
+    _label(dataset)
     if excluded:
         last = dataset.samples(["sample_id"])["sample_id"].to_pylist()[-1]
         exclude(root, spec, [last], [], "taken down by its owner")
@@ -50,6 +54,22 @@ def make_whole(root: Path, *, sealed: bool, excluded: bool = True, **changes: An
         for path in [*root.rglob("SHA256SUMS"), *root.rglob("*.sha256")]:
             path.unlink()
     return Dataset.open(root)
+
+
+def _label(dataset: Dataset) -> None:
+    """What three people say of all pairs of a prompt: labels/people and pairs/people."""
+    spec = dataset.spec
+    rows = []
+    for prompt_id, prompt in zip(spec.prompt_ids, spec.prompts, strict=True):
+        ids = [spec.sample_id(prompt_id, k) for k in range(spec.num_images_per_prompt)]
+        rows += [
+            {"prompt": prompt, "a": a, "b": b, "label": label, "annotator": who}
+            for a, b in combinations(ids, 2)
+            for who, label in (("x", "a"), ("y", "b"), ("z", "a"))
+        ]
+    file = dataset.root.parent / f"{dataset.root.name}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    import_labels(dataset, file, format="table", name="people")
 
 
 @dataclass(frozen=True)
@@ -77,6 +97,8 @@ def kinds(root: Path) -> dict[str, list[Path]]:
         top = path.relative_to(root).parts[0]
         if path.name == "SHA256SUMS" or path.suffix == ".sha256":
             found.setdefault("seals", []).append(path)
+        elif path.name == ".salt":
+            continue  # no part of the data set
         elif top in (*FOLDERS, "ppod.json", "exclusions.jsonl"):
             found.setdefault(top, []).append(path)
     return found
@@ -109,7 +131,9 @@ def everything(root: Path) -> dict[str, Any]:
     for name, table in (
         ("scores", dataset.scores("brightness")),
         ("log_probs", dataset.log_probs("again")),
+        ("labels", dataset.labels("people")),
         ("pairs", dataset.pairs("brightness")),
+        ("pairs of people", dataset.pairs("people")),
     ):
         values[name] = (table.to_pylist(), table.schema.metadata)
     return values

@@ -1,31 +1,34 @@
 """A process that dies, or a disk that fills up, at the n-th write, sync or rename: nothing of it reaches the code.
 
-The operations are counted in a forked child: writes to files opened by Python (pyarrow's too, which writes through
-them), `os.fsync`, `os.replace`, `os.link` and `os.unlink`.
+The operations are counted in a forked child, or in a fresh process (`tests/killed.py`): writes to files opened by
+Python (pyarrow's too, which writes through them) and what `OPERATIONS` names, by the main thread: a tracker's own
+thread writes when it likes.
 """
 
 import errno
 import io
 import os
 import signal
+import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ppod_data.files import is_temporary, sha256_file
 
-OPERATIONS = ("fsync", "replace", "link", "unlink")
+OPERATIONS = ("fsync", "replace", "rename", "link", "unlink", "rmdir")
 FULL, OTHER = 7, 8
 
 
 class _File:
     """A file whose writes are counted."""
 
-    def __init__(self, file: Any, before: Callable[[str, Any, bytes], None]) -> None:
+    def __init__(self, file: Any, before: Callable[[str, Any, Any], None]) -> None:
         self._file, self._before = file, before
 
     def write(self, data: Any) -> int:
-        self._before("write", self._file, bytes(data))
+        self._before("write", self._file, data if isinstance(data, str) else bytes(data))
         written: int = self._file.write(data)
         return written
 
@@ -39,11 +42,13 @@ class _File:
         self._file.close()
 
 
-def _install(number: int, act: Callable[[str, Any, bytes], None], *, forever: bool) -> list[str]:
+def install(number: int, act: Callable[[str, Any, Any], None], *, forever: bool) -> list[str]:
     """From here on the `number`-th operation calls `act` before it is done; with `forever` all later ones too."""
     seen: list[str] = []
 
-    def before(name: str, file: Any = None, data: bytes = b"") -> None:
+    def before(name: str, file: Any = None, data: bytes | str = b"") -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
         seen.append(name)
         if len(seen) - 1 == number or (forever and len(seen) - 1 > number):
             act(name, file, data)
@@ -66,7 +71,7 @@ def _install(number: int, act: Callable[[str, Any, bytes], None], *, forever: bo
     return seen
 
 
-def _kill(name: str, file: Any, data: bytes) -> None:
+def kill(name: str, file: Any, data: bytes | str) -> None:
     """Half of the bytes reach the disk."""
     if file is not None:
         file.write(data[: len(data) // 2])
@@ -74,12 +79,12 @@ def _kill(name: str, file: Any, data: bytes) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _refuse(name: str, file: Any, data: bytes) -> None:
+def _refuse(name: str, file: Any, data: bytes | str) -> None:
     if name in ("write", "fsync"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _in_child(work: Callable[[], object]) -> int:
+def in_child(work: Callable[[], object]) -> int:
     """Run `work` in a forked child; its exit code, or minus the signal that ended it."""
     child = os.fork()
     if child == 0:
@@ -89,6 +94,8 @@ def _in_child(work: Callable[[], object]) -> int:
             code = 0
         except OSError as error:
             code = FULL if error.errno == errno.ENOSPC else OTHER
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -99,11 +106,11 @@ def count_operations(work: Callable[[], object], log: Path) -> list[str]:
 
     def counted() -> None:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        seen = _install(-1, _kill, forever=False)
+        seen = install(-1, kill, forever=False)
         work()
         os.write(descriptor, " ".join(seen).encode())
 
-    assert _in_child(counted) == 0
+    assert in_child(counted) == 0
     return log.read_text().split()
 
 
@@ -111,20 +118,20 @@ def killed_at(number: int, work: Callable[[], object]) -> None:
     """Do `work` in a child that SIGKILLs itself at the `number`-th operation."""
 
     def dying() -> None:
-        _install(number, _kill, forever=False)
+        install(number, kill, forever=False)
         work()
 
-    assert _in_child(dying) == -signal.SIGKILL
+    assert in_child(dying) == -signal.SIGKILL
 
 
 def full_from(number: int, work: Callable[[], object]) -> int:
     """Do `work` in a child whose disk is full from the `number`-th operation on; the exit code."""
 
     def choking() -> None:
-        _install(number, _refuse, forever=True)
+        install(number, _refuse, forever=True)
         work()
 
-    return _in_child(choking)
+    return in_child(choking)
 
 
 def visible(root: Path) -> dict[str, str]:

@@ -99,7 +99,7 @@ def edited(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
         ("prompts", ["a\x1b[31mb"], "control character U\\+001B"),
         ("prompts", ["a\x00b"], "control character"),
         ("scheduler", {"x": float("inf")}, "scheduler"),
-        ("version", 3, "update ppod"),
+        ("version", 9, "update ppod"),
         ("version", 2, "lacks the key 'origin'"),
         ("images", [["a" * 64]], "unknown key 'images'"),
     ],
@@ -131,7 +131,7 @@ def test_deep_nesting_is_an_error_and_no_crash(tmp_path: Path, depth: int) -> No
             Dataset.open(root)
 
 
-@pytest.mark.parametrize("version", [0, 3, "1", None, 1.5, [1]])
+@pytest.mark.parametrize("version", [0, 9, "1", None, 1.5, [1]])
 def test_other_format_versions(tmp_path: Path, version: Any) -> None:
     root = make_dataset(tmp_path / "data").root
     edited(root, lambda manifest: manifest.update({"version": version}))

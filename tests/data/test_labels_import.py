@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ppod_data import stores
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError
+from ppod_data.errors import ConfigError, PpodError
+from ppod_data.files import atomic_create
 from ppod_data.labels import pickapic
 from ppod_data.labels.answers import Bad, Comparison, Rating, Record, Skipped, each
 from ppod_data.labels.formats import FORMATS, Format
-from ppod_data.labels.importing import ImportSummary, import_labels
+from ppod_data.labels.importing import ImportSummary, import_labels, salt_path
 from ppod_data.labels.match import SampleIndex
 from ppod_data.labels.votes import Votes, merge
+from ppod_data.transfer import push
 from tests.data.label_cases import prompts, records, sample_ids, write_lines
 from tests.data.toy import files, make_dataset
 
@@ -287,6 +291,33 @@ def test_no_name_of_a_person_is_in_the_data_set(dataset: Dataset, tmp_path: Path
     assert dataset.labels("n")["annotator"].to_pylist()[0] != once
 
 
+def test_the_secret_of_a_data_set_in_a_store_is_not_in_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the user's, for every copy of the data set in a store; another user's hashes are others."""
+    local = make_dataset(tmp_path / "data")
+    a, b = sample_ids(local)[:2]
+    write_lines(tmp_path / "l.jsonl", [{"a": a, "b": b, "label": "a", "annotator": "anna"}])
+    hashed = []
+    for user in ("one", "one", "two"):
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / user))
+        url = f"memory://{uuid.uuid4().hex}/data"
+        push(local, url)
+        dataset = Dataset.open(url)
+        for _ in range(2):
+            import_labels(dataset, tmp_path / "l.jsonl", format="table", name="n")
+        hashed += dataset.labels("n")["annotator"].to_pylist()
+        [secret] = (tmp_path / user / "ppod" / "annotators").iterdir()
+        assert secret == salt_path(dataset) and secret.stem == dataset.spec.fingerprint
+        assert secret.parent.stat().st_mode & 0o077 == 0
+        stored = stores.store_path(url).listing()
+        assert "labels/n.parquet" in stored and not [name for name in stored if "salt" in name]
+    assert hashed[0] == hashed[1] != hashed[2]
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "one"))
+    with pytest.raises(ConfigError, match="was made from other labels"):
+        import_labels(dataset, tmp_path / "l.jsonl", format="table", name="n")
+
+
 def test_several_dimensions_need_a_choice(dataset: Dataset, tmp_path: Path) -> None:
     s = sample_ids(dataset)
     rows = [
@@ -351,3 +382,21 @@ def test_a_person_who_answers_again_is_one_vote(tmp_path: Path) -> None:
     }
     assert found[s[0], s[1]] == (pytest.approx(2 / 3), 3)
     assert found[s[0], s[2]] == (1.0, 2) and found[s[2], s[1]] == (1.0, 1)
+
+
+def test_an_import_whose_secret_another_one_made_meanwhile_writes_nothing(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    """Its annotators are hashed with a secret that nobody keeps: the same person would be another one elsewhere."""
+    forget(dataset)
+    file = write_lines(tmp_path / "labels.jsonl", records(dataset)["table"])
+
+    def other(count: int) -> None:
+        atomic_create(dataset.root / "labels" / ".salt", b"5a" * 32)
+
+    with pytest.raises(PpodError, match="run the same command again"):
+        import_labels(dataset, file, format="table", name="mine", on_records=other)
+    assert dataset.label_names() == [] and dataset.pair_names() == []
+    import_labels(dataset, file, format="table", name="mine")
+    assert dataset.label_names() == ["mine"]
+    forget(dataset)

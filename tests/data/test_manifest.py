@@ -1,5 +1,6 @@
 """ppod.json makes a folder a data set of one spec; another spec, an edited file and a foreign folder are refused."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from ppod_data import Dataset
 from ppod_data.dataset import create
 from ppod_data.errors import ConfigError, DamagedError, SpecMismatchError
+from ppod_data.files import canonical_json
+from ppod_data.manifest import read_manifest
 from tests.data.toy import files, make_dataset, make_spec
 
 
@@ -72,12 +75,41 @@ def test_what_is_no_data_set_is_said_plainly(tmp_path: Path) -> None:
         Dataset.open(tmp_path)
 
 
+def signed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with the checksum of what it says now, as a later version would write it."""
+    values = {key: value for key, value in manifest.items() if key != "sha256"}
+    return values | {"sha256": hashlib.sha256(canonical_json(values).encode()).hexdigest()}
+
+
+def test_a_flipped_bit_anywhere_in_a_manifest_is_damage(dataset: Dataset) -> None:
+    """Not another format, not a later version: that is what a flip in "format" or "version" looked like."""
+    path = dataset.root / "ppod.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole) * 8, 5):
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        path.write_bytes(data)
+        with pytest.raises(DamagedError):
+            read_manifest(dataset.root)
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        (lambda manifest: manifest | {"version": 3}, ConfigError, "format version 3, and this ppod reads 2"),
-        (lambda manifest: manifest | {"version": 2}, DamagedError, "its version is not that of its spec"),
-        (lambda manifest: manifest | {"format": "other"}, ConfigError, "not the manifest of a ppod data set"),
+        (
+            lambda manifest: signed(manifest | {"version": 9}),
+            ConfigError,
+            "format version 9, and this ppod reads 3",
+        ),
+        (
+            lambda manifest: signed(manifest | {"format": "other"}),
+            ConfigError,
+            "not the manifest of a ppod data set",
+        ),
+        (lambda manifest: {"format": "other"}, ConfigError, "not the manifest of a ppod data set"),
+        (lambda manifest: signed(manifest | {"version": 3}), DamagedError, "edited: its version"),
+        (lambda manifest: manifest | {"version": 9}, DamagedError, "edited or damaged"),
+        (lambda manifest: manifest | {"format": "other"}, DamagedError, "edited or damaged"),
         (lambda manifest: [manifest], ConfigError, "not the manifest of a ppod data set"),
         (lambda manifest: manifest | {"fingerprint": "0" * 64}, DamagedError, "edited: its fingerprint"),
         (lambda manifest: manifest | {"license": None}, DamagedError, "edited"),

@@ -18,6 +18,7 @@ def test_every_kind_of_file_is_damaged(tmp_path: Path) -> None:
         "trajectories",
         "scores",
         "log_probs",
+        "labels",
         "pairs",
         "seals",
     }
@@ -52,7 +53,7 @@ def test_readers_find_every_damage_that_reaches_a_value_without_any_seal(tmp_pat
     assert found > 60
 
 
-@pytest.mark.parametrize("kind", ["samples", "scores", "pairs", "log_probs"])
+@pytest.mark.parametrize("kind", ["samples", "scores", "labels", "pairs", "log_probs"])
 def test_every_single_bit_of_a_table_s_footer_counts(tmp_path: Path, kind: str) -> None:
     """Parquet's own checksums leave the footer and the pages' headers out: flips there lost rows without an error."""
     root = make_whole(tmp_path / "data", sealed=False).root

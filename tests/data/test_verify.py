@@ -53,7 +53,8 @@ def test_nothing_is_found_and_nothing_written(root: Path) -> None:
         report = verify(root, read_data=share)
         assert report.findings == [] and report.num_samples == 6 and report.num_shards == 2
         assert report.num_shards_read == {0: 0, 0.01: 1, 1: 2}[share]
-    assert report.tables == ["scores/brightness", "log_probs/again", "pairs/brightness"]
+    tables = ["scores/brightness", "log_probs/again", "labels/people", "pairs/brightness", "pairs/people"]
+    assert report.tables == tables
     assert files(root) == before
 
 

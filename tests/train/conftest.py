@@ -9,6 +9,7 @@ import pytest
 
 from ppod_data.dataset import Dataset
 from ppod_data.diffusion.model import DiffusionModel, load_model
+from ppod_data.files import DataPath
 from ppod_data.generate import build_spec, generate
 from ppod_data.images import decode_image
 from ppod_data.score import score
@@ -62,7 +63,7 @@ def write_scores(dataset: Dataset) -> None:
     score(dataset, Redness(), name="redness")
 
 
-def source_of(*roots: Path, pairs: str = "pairs", reference_log_probs: str | None = None) -> DataSource:
+def source_of(*roots: DataPath, pairs: str = "pairs", reference_log_probs: str | None = None) -> DataSource:
     """Everything of some recorded data sets: their pairs, and their scores by redness."""
     return DataSource(roots=roots, pairs=pairs, scores="redness", reference_log_probs=reference_log_probs)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ppod_data.diffusion.model import load_model
-from ppod_data.files import sha256_file
+from ppod_data.files import DataPath, sha256_file
 from ppod_train.metrics import StepMetrics
 from ppod_train.settings import TrainSettings
 from ppod_train.train import Callbacks, TrainSummary, train_offline
@@ -29,7 +29,7 @@ class Killed(Exception):
 
 
 def run(
-    data: Path | Sequence[Path],
+    data: Path | Sequence[DataPath],
     out: Path,
     pipeline: Path,
     reward: Any,

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from ppod_data.dataset import Dataset
 from ppod_data.diffusion.model import load_model
 from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.files import data_path
 from ppod_data.generate import build_spec, sample_images
+from ppod_data.transfer import push
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy import trainable_parameters
 from ppod_train.settings import TrainSettings
@@ -47,6 +50,23 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         run(recorded, tmp_path / "killed", tiny_pipeline, redness, kill_at=kill_at)
     run(recorded, tmp_path / "killed", tiny_pipeline, redness)
     assert compared(tmp_path / "killed") == compared(tmp_path / "whole")
+
+
+def test_a_killed_run_on_a_store_resumes_to_the_bytes_of_a_run_on_a_folder(
+    recorded: Path, tiny_pipeline: Path, s3: tuple[Any, str], tmp_path: Path
+) -> None:
+    """From trajectories that are read ahead; killed where the next step's are on the way."""
+    push(Dataset.open(recorded), s3[1])
+    settings = replace(SETTINGS, eval_every=0, num_train_steps=4)
+    run(recorded, tmp_path / "whole", tiny_pipeline, None, settings)
+    store = [data_path(s3[1])]
+    with pytest.raises(Killed):
+        run(store, tmp_path / "killed", tiny_pipeline, None, settings, kill_at=3)
+    run(store, tmp_path / "killed", tiny_pipeline, None, settings)
+    ours, other = compared(tmp_path / "killed"), compared(tmp_path / "whole")
+    assert ours["metrics"] == other["metrics"]
+    weights = [name for name in other if name.endswith(".safetensors")]
+    assert weights and all(ours[name] == other[name] for name in weights)
 
 
 # Objectives whose step draws noise, has a second network, or reads latents for its advantages.

@@ -1,0 +1,58 @@
+"""Folders that appear and go as a whole: nobody meets one that is half written or half removed.
+
+While it is written a folder is called .NAME.tmp, while it is removed .NAME.old; a killed process may leave either.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ppod_data.files import is_being_written, is_temporary, sync
+
+_LEFT = re.compile(r"\.(policy|step-\d+)\.(tmp|old)")
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; on a normal exit it replaces `target` on the disk, on an error it is removed."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for path in [*temporary.rglob("*"), temporary]:
+            sync(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    old = _set_aside(target)
+    temporary.rename(target)
+    sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, if it is there: first its name, then what it holds."""
+    shutil.rmtree(_set_aside(folder), ignore_errors=True)
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what a killed process left in the run folder `out`: half folders, and temporary files nobody writes."""
+    evals = sorted((out / "evals").glob("step-*"))
+    folders = [out, out / "policy", out / "checkpoints", out / "evals", *evals]
+    for path in [path for folder in folders for path in folder.glob(".*")]:
+        if _LEFT.fullmatch(path.name):
+            shutil.rmtree(path)
+        elif is_temporary(path) and not is_being_written(path):
+            path.unlink(missing_ok=True)
+
+
+def _set_aside(folder: Path) -> Path:
+    """Give a folder the name that it has while it is removed."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    return old
