@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ppod_data.card import write_card
-from ppod_data.dataset import Dataset, encode_latents
+from ppod_data.dataset import Dataset
 from ppod_data.diffusion.model import load_model
 from ppod_data.export import export
 from ppod_data.generate import Sampler, build_spec, generate
@@ -28,6 +28,7 @@ from ppod_data.score import score
 from ppod_data.seal import seal
 from ppod_data.shards import Sample
 from ppod_data.spec import GenerationSpec
+from ppod_data.trajectory import encode_latents
 from ppod_data.verify import verify
 from ppod_train.data import DataSource, open_training_data
 from ppod_train.objectives import OBJECTIVES

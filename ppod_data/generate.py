@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ppod_data.dataset import create, encode_latents, latent_rows
+from ppod_data.dataset import create
 from ppod_data.diffusion.condition import Conditioning
 from ppod_data.diffusion.guidance import Network
 from ppod_data.diffusion.model import (
@@ -38,6 +38,7 @@ from ppod_data.noise import standard_normal
 from ppod_data.shards import Sample, ShardWriter, look_who_works, refuse_sealed, shard_committed
 from ppod_data.spec import POLICY, GenerationSpec
 from ppod_data.threads import one_thread
+from ppod_data.trajectory import encode_latents, latent_rows
 
 _SHARD_BYTES = 256 * 2**20
 _SHARD_IMAGES = 512

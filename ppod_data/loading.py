@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
-from ppod_data.dataset import Dataset, Trajectory
+from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
 from ppod_data.noise import generator
 from ppod_data.reading import Reader
+from ppod_data.trajectory import Trajectory
 
 
 def positions_of_step(total: int, *, step: int, count: int, seed: int) -> NDArray[np.int64]:

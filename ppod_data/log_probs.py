@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from ppod_data.dataset import Dataset, Trajectory
+from ppod_data.dataset import Dataset
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.diffusion.replay import replay_log_prob
 from ppod_data.errors import ConfigError, NonFiniteError
@@ -26,6 +26,7 @@ from ppod_data.shards import committed_shards
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import LOG_PROBS, check_name, part_name, read_table, write_table
 from ppod_data.threads import device_kind, one_thread
+from ppod_data.trajectory import Trajectory
 
 _METADATA = b"ppod"
 

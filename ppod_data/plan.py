@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ppod_data.dataset import latent_rows
 from ppod_data.diffusion.guidance import guided_prediction
 from ppod_data.diffusion.model import (
     DTYPES,
@@ -30,6 +29,7 @@ from ppod_data.generate import build_spec, prepare_sampler, sample_batch
 from ppod_data.live_bytes import LiveBytes, attention_without_scores
 from ppod_data.spec import GenerationSpec
 from ppod_data.threads import one_thread
+from ppod_data.trajectory import latent_rows
 
 
 @dataclass(frozen=True, kw_only=True)

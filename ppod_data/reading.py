@@ -5,7 +5,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ppod_data.dataset import Dataset, Trajectory
+from ppod_data.dataset import Dataset
+from ppod_data.trajectory import Trajectory
 
 _THREADS = 8
 """Requests at the same time; clients of stores keep about as many connections."""

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppod_data.dataset import latent_rows
 from ppod_data.loading import positions_of_step
 from ppod_data.noise import generator
+from ppod_data.trajectory import latent_rows
 from ppod_train.data import TrainingData, read_latents
 from ppod_train.objectives.targets import Targets
 

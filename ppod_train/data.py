@@ -17,13 +17,14 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from ppod_data.dataset import Dataset, latent_rows
+from ppod_data.dataset import Dataset
 from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.errors import ConfigError, DamagedError, NothingToLearnError
 from ppod_data.files import DataPath, canonical_json
 from ppod_data.merge import check_alike, expand
 from ppod_data.reading import Reader
 from ppod_data.spec import GenerationSpec
+from ppod_data.trajectory import latent_rows
 from ppod_train.advantages import Rated
 from ppod_train.objectives import Objective
 from ppod_train.pairs import Pairs, no_pairs, read_pairs

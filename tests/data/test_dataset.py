@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 import ppod_data.dataset
 from ppod_data import Dataset
-from ppod_data.dataset import create, encode_latents, latent_rows
+from ppod_data.dataset import create
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.shards import ShardWriter
 from ppod_data.tables import LOG_PROBS, PAIRS, SAMPLES, SCORES, write_table
+from ppod_data.trajectory import encode_latents, latent_rows
 from tests.data.toy import TORCH_DTYPES, files, flip, make_dataset, make_sample, make_spec, write_shard
 
 

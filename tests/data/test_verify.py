@@ -15,11 +15,11 @@ from ppod_cli import data as cli
 from ppod_cli.data_integrity import parse_share
 
 from ppod_data import Dataset
-from ppod_data.dataset import encode_latents
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
 from ppod_data.generate import build_spec, generate
 from ppod_data.tables import LABELS, LOG_PROBS, PAIRS, SAMPLES, SCORES, read_table, write_table
+from ppod_data.trajectory import encode_latents
 from ppod_data.verify import Finding, verify
 from ppod_data.verify_model import replay
 from tests.cli.running import call

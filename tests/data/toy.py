@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ppod_data.dataset import Dataset, create, encode_latents, latent_rows
+from ppod_data.dataset import Dataset, create
 from ppod_data.images import encode_png, pixels_sha256
 from ppod_data.shards import Sample, ShardWriter
 from ppod_data.spec import GenerationSpec
+from ppod_data.trajectory import encode_latents, latent_rows
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
