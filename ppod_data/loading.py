@@ -7,6 +7,7 @@ Shapes: T steps of the chain, R stored latents, C H W latent.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,14 @@ def positions_of_step(total: int, *, step: int, count: int, seed: int) -> NDArra
     an epoch, also where a step spans two of them.
     """
     positions = np.arange(step * count, (step + 1) * count)
-    order = {
-        epoch: generator(seed, "epoch", int(epoch)).permutation(total) for epoch in set(positions // total)
-    }
-    return np.array([order[position // total][position % total] for position in positions], np.int64)
+    return np.array([_epoch(total, seed, int(at // total))[at % total] for at in positions], np.int64)
+
+
+@lru_cache(
+    maxsize=2
+)  # a step is of one epoch, or of two neighbours; making it takes a while for ten million items
+def _epoch(total: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return generator(seed, "epoch", epoch).permutation(total)
 
 
 class Trajectories(TorchDataset[dict[str, Any]]):
