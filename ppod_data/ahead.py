@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -11,12 +12,16 @@ _COUNT = 2
 
 def ahead(items: Iterator[_T]) -> Iterator[_T]:
     """The same items, made by another thread up to two in advance: what it does must not need this one."""
-    end = object()
     with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = deque(pool.submit(next, items, end) for _ in range(_COUNT))
+        coming = deque(pool.submit(_some, items) for _ in range(_COUNT))
         try:
-            while (item := coming.popleft().result()) is not end:
-                coming.append(pool.submit(next, items, end))
-                yield item  # type: ignore[misc]
+            while some := coming.popleft().result():
+                coming.append(pool.submit(_some, items))
+                yield from some
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _some(items: Iterator[_T]) -> list[_T]:
+    """The next item, or none at the end."""
+    return list(islice(items, 1))

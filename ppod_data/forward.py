@@ -5,6 +5,7 @@ Shards are pure functions of (spec, i) as in `generate`, whose spec names the im
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from ppod_data.diffusion.ddim import DDIMSchedule
 from ppod_data.diffusion.encode import encode_images, fit_image
@@ -35,7 +36,7 @@ def build_forward_spec(
     prompts: Sequence[str],
     images: Sequence[Sequence[str]],
     guidance_scale: float = 1.0,
-    **options: object,
+    **options: Any,
 ) -> GenerationSpec:
     """The spec of a data set of given images.
 
@@ -56,7 +57,7 @@ def build_forward_spec(
         purpose="forward",
         num_images_per_prompt=max(map(len, images)),
         guidance_scale=guidance_scale,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
 
 

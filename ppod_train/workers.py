@@ -104,7 +104,7 @@ class Workers:
         if float(self.sum(failed)):
             raise NothingToLearnError("there is nothing to learn, as the first process says")
 
-    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+    def sum_gradients(self, parameters: Iterable[torch.Tensor]) -> None:
         """Add up `.grad` over all processes; a gradient that is missing is zero. Sharded ones are summed already."""
         bucket: list[torch.Tensor] = []
         for parameter in parameters:

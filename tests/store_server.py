@@ -148,7 +148,6 @@ def serve() -> Iterator[Server]:
     server = Server()
     app = server.wrap(DomainDispatcherApplication(create_backend_app))
     running = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
-    running.daemon_threads = True  # type: ignore[attr-defined]
     thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     server.port = running.server_port

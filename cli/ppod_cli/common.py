@@ -325,6 +325,14 @@ def usual_reward(model: str) -> str:
     return "scenes" if model == "scenes" else "image-reward"
 
 
+def say_deterministic(steps: Sequence[int]) -> list[str]:
+    """A line on steps that have no noise; none where there are none."""
+    if not steps:
+        return []
+    named = ", ".join(map(str, steps))
+    return [f"steps without noise, which have no log-probability and are left out of the loss: {named}"]
+
+
 def amount(count: float) -> str:
     """A number of bytes, as `12.3 MB` (10^6 bytes)."""
     for unit in ("bytes", "kB", "MB"):

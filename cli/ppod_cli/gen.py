@@ -22,6 +22,7 @@ from ppod_cli.common import (
     rank_and_world_size,
     ray_cluster,
     resolve_device,
+    say_deterministic,
     summary,
     usual_reward,
     workers_of,
@@ -205,11 +206,7 @@ def _say_made(dataset: str, model: str, made: "GenerateSummary") -> list[str]:
         f"{dataset}: {made.num_made:,} images made in {clock(made.seconds)}"
         + (f", {there:,} were there" if there else "")
     ]
-    if made.deterministic_steps:
-        steps = ", ".join(map(str, made.deterministic_steps))
-        lines.append(
-            f"steps without noise, which have no log-probability and are left out of the loss: {steps}"
-        )
+    lines += say_deterministic(made.deterministic_steps)
     return [*lines, f"next: ppod-score {dataset} --reward {usual_reward(model)}"]
 
 

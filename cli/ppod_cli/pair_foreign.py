@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppod_cli.common import resolve_device
+from ppod_cli.common import resolve_device, say_deterministic
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -129,9 +129,5 @@ def say_made(dataset: str, num_prompts: int, made: "GenerateSummary") -> list[st
         f"{dataset}: {made.num_samples:,} images of {num_prompts:,} prompts, each with a chain drawn onto it"
         + (f"; {there:,} were there" if there else "")
     ]
-    if made.deterministic_steps:
-        steps = ", ".join(map(str, made.deterministic_steps))
-        lines.append(
-            f"steps without noise, which have no log-probability and are left out of the loss: {steps}"
-        )
+    lines += say_deterministic(made.deterministic_steps)
     return lines

@@ -11,26 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from ppod_data.dataset import Dataset
+from tests.browser import chromium
 from tests.cli.conftest import Made
 from tests.cli.running import REPOSITORY, run
 
-_QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
-_OFFLINE = ("--disable-background-networking", "--disable-component-update")
 _SERVER = ("--answers-per-question", "2", "--repeat-share", "0.2")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no chromium: make browser installs Debian's")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=[*_QUIET, *_OFFLINE])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 class Server:
@@ -114,8 +108,8 @@ def test_two_people_label_while_the_server_is_killed_and_the_labels_train(
 def test_the_page_works_by_touch_on_a_phone(browser: Browser, made: Made, tmp_path: Path) -> None:
     shutil.copytree(made.data, tmp_path / "data")
     server = Server(tmp_path / "data")
-    size = {"width": 390, "height": 760}
-    page = browser.new_context(viewport=size, has_touch=True, is_mobile=True).new_page()  # type: ignore[arg-type]
+    size: ViewportSize = {"width": 390, "height": 760}
+    page = browser.new_context(viewport=size, has_touch=True, is_mobile=True).new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(server.url)

@@ -1,22 +1,14 @@
 """The page of a data set in a real browser: a flagged image is blurred until it is clicked."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
 
 from ppod_data.dataset import Dataset, create
 from ppod_data.shards import ShardWriter
 from ppod_data.viewer import write_viewer
+from tests.browser import chromium
 from tests.data.tables import add_pairs
 from tests.data.toy import make_sample, make_spec
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--no-first-run"),
-]
 
 
 def make(root: Path) -> Dataset:
@@ -31,13 +23,9 @@ def make(root: Path) -> Dataset:
     return Dataset.open(root)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no browser here")
 def test_a_flagged_image_is_blurred_until_it_is_clicked(tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
     write_viewer(make(tmp_path / "data"), tmp_path / "page.html")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with chromium() as browser:
         page = browser.new_page()
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -73,4 +61,3 @@ def test_a_flagged_image_is_blurred_until_it_is_clicked(tmp_path: Path) -> None:
         halves.nth(1).click()
         assert page.locator(".half img.flagged").count() == 0 and not page.locator("dialog").is_visible()
         assert errors == []
-        browser.close()

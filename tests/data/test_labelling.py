@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,8 +111,8 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path: Path, monkeypatch: p
     assert journal.path.read_bytes() == before and len(journal.answers) == 1
 
 
-def session(folder: Path, **options: object) -> Session:
-    return Session(folder, QUESTIONS, Annotators(b"salt", "people"), **options)  # type: ignore[arg-type]
+def session(folder: Path, **options: Any) -> Session:
+    return Session(folder, QUESTIONS, Annotators(b"salt", "people"), **options)
 
 
 def answer(asked: Session, name: str, said: int | str = 0) -> Turn:

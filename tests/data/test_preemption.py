@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,9 +59,9 @@ def test_the_schedules_meet_every_step_of_a_commit_and_other_bytes(tmp_path: Pat
     assert num_other > 5
 
 
-def in_memory(num_workers: int, num_shards: int, seed: int, **weather: object) -> Outcome:
+def in_memory(num_workers: int, num_shards: int, seed: int, **weather: Any) -> Outcome:
     spec = make_spec(prompts=("a cat",), num_images_per_prompt=4 * num_shards, images_per_shard=4)
-    return simulate(spec, Memory(4), Weather(num_workers=num_workers, **weather), seed)  # type: ignore[arg-type]
+    return simulate(spec, Memory(4), Weather(num_workers=num_workers, **weather), seed)
 
 
 @pytest.mark.parametrize("kill_rate", [0.0, 0.1, 0.5, 1.0])

@@ -50,8 +50,13 @@ def test_no_shards_need_no_worker(device: str, tmp_path: Path) -> None:
 def test_no_more_shards_are_drawn_than_workers_can_take(device: str, tmp_path: Path) -> None:
     """A million shards are never a million tasks."""
     drawn: list[int] = []
-    shards = (drawn.append(shard) or shard for shard in range(1_000_000))  # type: ignore[func-returns-value]
-    done = map_shards(Squares(tmp_path, together=2), shards, device)
+
+    def shards() -> Iterator[int]:
+        for shard in range(1_000_000):
+            drawn.append(shard)
+            yield shard
+
+    done = map_shards(Squares(tmp_path, together=2), shards(), device)
     for num_done in range(1, 6):
         next(done)
         assert len(drawn) <= num_done + 2 * 2 + 1

@@ -54,7 +54,7 @@ def toy_gradients(variants: Sequence[tuple[str, dict[str, Any]]], workers: Worke
                     done = take(
                         evaluate, reference, loss, chunk_size=chunk_size, kl_weight=kl_weight, workers=workers
                     )
-                    workers.sum_gradients([weight])  # type: ignore[list-item]
+                    workers.sum_gradients([weight])
                     assert weight.grad is not None
                     exact = (done.loss, done.log_ratios.tolist(), done.weights.tolist(), done.kl)
                     found.append((exact, done.backward_share, weight.grad.tolist()))
