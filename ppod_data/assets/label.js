@@ -29,7 +29,7 @@ async function act(path, body) {
   busy = true;
   const next = await send(path, body);
   busy = false;
-  if (next) show(next); else if (!turn) ask_name(); else enable(true);
+  if (next || turn) show(next || turn); else ask_name();
 }
 
 function show(next) {
@@ -64,7 +64,12 @@ function show(next) {
     images.classList.remove("waiting");
     enable(true);
     document.body.dataset.ready = String(turn.number);
-  }, () => { if (turn === asked) { trouble("An image did not arrive: it is asked for again."); setTimeout(() => show(asked), RETRY); } });
+  }, () => {
+    if (turn !== asked) return;
+    trouble("An image did not arrive: it is asked for again.");
+    // The whole question: a server that was started again has no image in memory until it asks.
+    setTimeout(() => { if (turn === asked) act("/api/next", {}); }, RETRY);
+  });
 }
 
 function choice(id, place) {

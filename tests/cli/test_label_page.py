@@ -105,6 +105,26 @@ def test_two_people_label_while_the_server_is_killed_and_the_labels_train(
     assert (tmp_path / "run" / "policy").is_dir()
 
 
+def test_a_server_that_is_killed_before_its_images_arrive_costs_no_answer(
+    browser: Browser, made: Made, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(made.data, data)
+    server = Server(data)
+    page = enter(browser, server, "Anna")
+    asked(page, 0)
+    page.route("**/image/*", lambda route: route.abort())
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#trouble")).to_contain_text("An image did not arrive")
+    page.keyboard.press("ArrowLeft")  # nothing is there to be chosen
+    server.end(signal.SIGKILL)
+    server = Server(data, server.port)
+    page.unroute("**/image/*")
+    asked(page, 1)
+    expect(page.locator("#trouble")).to_be_hidden()
+    assert json.loads(server.end(signal.SIGINT))["num_answers"] == 1
+
+
 def test_the_page_works_by_touch_on_a_phone(browser: Browser, made: Made, tmp_path: Path) -> None:
     shutil.copytree(made.data, tmp_path / "data")
     server = Server(tmp_path / "data")
