@@ -100,12 +100,14 @@ def score_all(
 
     Raises:
         ConfigError: a table holds scores of another scorer or revision, or of other images, or a reward could score no
-            image at all; nothing is written of that reward then.
+            image at all; nothing is written of that reward then. A worker that has a share of the shards writes its
+            failures: others may be able to score theirs.
         DamagedError: an image that is not the one its row describes.
         RewardUnavailableError: a reward model that cannot be asked any more; finished shards are kept.
     """
+    is_share = world_size > 1 or shards is not None
     tables = [
-        _Table.open(dataset.root / "scores" / check_name(name, "a score table"), reward)
+        _Table.open(dataset.root / "scores" / check_name(name, "a score table"), reward, is_share)
         for name, reward in rewards.items()
     ]
 
@@ -221,8 +223,9 @@ class _Table:
 
     folder: DataPath
     reward: RewardModel
-    any_score: bool
-    """Whether the table on disk holds a score already, or will."""
+    writes: bool
+    """Whether parts are written, and not held until an image has a score: so is one of several workers', and every
+    part of a table that holds a score."""
     num_scored: int = 0
     num_failed: int = 0
     num_skipped: int = 0
@@ -231,9 +234,9 @@ class _Table:
     """Parts that are written once any image has a score."""
 
     @classmethod
-    def open(cls, folder: DataPath, reward: RewardModel) -> "_Table":
+    def open(cls, folder: DataPath, reward: RewardModel, is_share: bool) -> "_Table":
         """Raises ConfigError for a table of another scorer or revision."""
-        return cls(folder, reward, _check_existing(folder, reward))
+        return cls(folder, reward, _check_existing(folder, reward) or is_share)
 
     def add(self, shard: int, rows: "ShardRows", batch_size: int, device: str) -> None:
         """Count a scored shard, and write its part."""
@@ -246,8 +249,8 @@ class _Table:
         part = self.folder / part_name(shard)
         if outcomes or not part.exists():
             self.held.append((part, _as_table(rows, self.reward, batch_size, device)))
-        self.any_score = self.any_score or self.num_scored > 0
-        while self.any_score and self.held:
+        self.writes = self.writes or self.num_scored > 0
+        while self.writes and self.held:
             open_table(self.folder)
             write_table(*self.held.pop(0))
 

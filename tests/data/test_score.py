@@ -242,6 +242,21 @@ def test_a_reward_that_fails_everywhere_does_not_lose_the_others(dataset: Datase
     assert dataset.score_names() == ["good"]
 
 
+def test_a_worker_that_can_score_none_of_its_images_writes_why(tmp_path: Path) -> None:
+    whole, shared = make_dataset(tmp_path / "one"), make_dataset(tmp_path / "other")
+    others = {"rank": 1, "world_size": 2}
+    blind = frozenset(
+        row["image_pixels_sha256"]
+        for row in shared.samples(["sample_id", "image_pixels_sha256"]).to_pylist()
+        if row["sample_id"] in shared.spec.shard_sample_ids(1)
+    )
+    done = score(shared, Brightness(raises=blind), name="mean", **others)
+    assert (done.num_scored, done.num_failed) == (0, len(blind)) and done.first_failure is not None
+    score(shared, Brightness(raises=blind), name="mean", **(others | {"rank": 0}))
+    score(whole, Brightness(raises=blind), name="mean")
+    assert files(whole.root) == files(shared.root)
+
+
 def test_a_reward_that_is_gone_marks_nothing_and_keeps_finished_shards(dataset: Dataset) -> None:
     class Leaving(Brightness):
         def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
