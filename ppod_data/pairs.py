@@ -10,7 +10,8 @@ Shapes: K scored images of one prompt, P pairs.
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,16 @@ from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.files import DataPath, canonical_json, publish, sha256_file, sync, temporary_beside
 from ppod_data.noise import generator
-from ppod_data.pair_table import PairScratch, write_pairs
+from ppod_data.pair_table import Margins, PromptPairs, write_rows
 from ppod_data.scored import ScoredImages
 from ppod_data.seal import seal_file
-from ppod_data.tables import PAIRS, check_name, read_table
+from ppod_data.tables import PAIRS, check_name, read_table, table_writer
 
 STRATEGIES = ("random", "best-worst", "all")
 _DEFAULT_PAIRS = {"random": 256, "best-worst": 1, "all": None}
 _METADATA = b"ppod"
 _FEWEST_DRAWS = 64
+_COUNTED = ("num_pairs", "num_ties", "num_below_margin", "num_prompts", "num_prompts_without_pairs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,64 +96,70 @@ def rank(
     path = dataset.root / "pairs" / f"{check_name(name, 'a table of pairs')}.parquet"
     weights = None if isinstance(reward, str) else check_weights(reward)
     images = ScoredImages(dataset, {str(reward): 1.0} if weights is None else weights)
-    with tempfile.TemporaryFile() as file:
-        scratch = PairScratch(file)
-        summary = _select(images, scratch, strategy, limit, min_margin, seed)
-        if summary.num_pairs == 0:
-            raise NothingToLearnError(
-                f"no pair in {dataset.root}: {summary.num_ties} ties, {summary.num_below_margin} with a margin of"
-                f" at most {min_margin}, {summary.num_unscored} images without a score: lower --min-margin, or"
-                " make more images of each prompt"
+    source = f"reward:{reward if weights is None else name_sum(weights)}"
+    counts: Counter[str] = Counter()
+    with tempfile.TemporaryFile() as file, temporary_beside(path) as temporary:
+        margins = Margins(file)
+        with table_writer(temporary, PAIRS, store_schema=False) as writer:
+            prompts = _select(images, strategy, limit, min_margin, seed, counts, margins)
+            write_rows(writer, prompts, source, label_temperature)
+            summary = PairSummary(
+                **{name: counts[name] for name in _COUNTED},
+                num_unscored=images.num_unscored,
+                median_margin=margins.median(),
             )
-        options: dict[str, Any] = {
-            **_described(images, weights),
-            "fingerprint": dataset.spec.fingerprint,
-            "strategy": strategy,
-            "num_pairs_per_prompt": limit,
-            "min_margin": min_margin,
-            "seed": seed,
-        }
-        if label_temperature is not None:
-            options["label_temperature"] = label_temperature
-        metadata = canonical_json({**options, "counts": asdict(summary)}).encode()
-        source = f"reward:{reward if weights is None else name_sum(weights)}"
-        with temporary_beside(path) as temporary:
-            write_pairs(temporary, scratch, metadata, source, label_temperature)
-            _publish_once(temporary, path, options)
+            if summary.num_pairs == 0:
+                raise NothingToLearnError(
+                    f"no pair in {dataset.root}: {summary.num_ties} ties, {summary.num_below_margin} with a margin of"
+                    f" at most {min_margin}, {summary.num_unscored} images without a score: lower --min-margin, or"
+                    " make more images of each prompt"
+                )
+            options: dict[str, Any] = {
+                **_described(images, weights),
+                "fingerprint": dataset.spec.fingerprint,
+                "strategy": strategy,
+                "num_pairs_per_prompt": limit,
+                "min_margin": min_margin,
+                "seed": seed,
+            }
+            if label_temperature is not None:
+                options["label_temperature"] = label_temperature
+            metadata = canonical_json({**options, "counts": asdict(summary)})
+            writer.add_key_value_metadata({_METADATA: metadata.encode()})
+        _publish_once(temporary, path, options)
     return summary
 
 
 def _select(
     images: ScoredImages,
-    scratch: PairScratch,
     strategy: str,
     limit: int | None,
     min_margin: float,
     seed: int,
-) -> PairSummary:
-    """Select the pairs of one prompt after another."""
-    ties = below = paired = prompts = 0
+    counts: "Counter[str]",
+    margins: Margins,
+) -> Iterator[PromptPairs]:
+    """The pairs of one prompt after another, counted in `counts` and `margins`."""
     for group in images:
-        found = select_pairs(
-            group.scores, strategy, limit, min_margin, generator("pairs", seed, group.prompt_id)
+        random = generator("pairs", seed, group.prompt_id)
+        found = select_pairs(group.scores, strategy, limit, min_margin, random)
+        some = group.scores[found.chosen] - group.scores[found.rejected]
+        margins.add(some)
+        counts.update(
+            num_pairs=len(some),
+            num_ties=found.num_ties,
+            num_below_margin=found.num_below_margin,
+            num_prompts=len(some) > 0,
+            num_prompts_without_pairs=len(some) == 0,
         )
-        margins = group.scores[found.chosen] - group.scores[found.rejected]
-        if len(margins):
-            scratch.add(group.prompt_id, group.ids, found.chosen, found.rejected, margins)
-        ties += found.num_ties
-        below += found.num_below_margin
-        paired += len(margins) > 0
-        prompts += 1
-    scratch.finish()
-    return PairSummary(
-        num_pairs=scratch.num_pairs,
-        num_ties=ties,
-        num_below_margin=below,
-        num_unscored=images.num_unscored,
-        num_prompts=paired,
-        num_prompts_without_pairs=prompts - paired,
-        median_margin=scratch.median_margin(),
-    )
+        if len(some):
+            yield PromptPairs(
+                prompt_id=group.prompt_id,
+                ids=group.ids,
+                chosen=found.chosen,
+                rejected=found.rejected,
+                margins=some,
+            )
 
 
 def check_weights(rewards: Mapping[str, float]) -> dict[str, float]:

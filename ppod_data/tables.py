@@ -156,10 +156,14 @@ def encode_table(path: Path, table: Any, row_group_size: int) -> None:
 
 
 @contextmanager
-def table_writer(path: Path, schema: Any) -> Iterator[Any]:
+def table_writer(path: Path, schema: Any, *, store_schema: bool = True) -> Iterator[Any]:
     """A `pyarrow.parquet.ParquetWriter` with the settings of `encode_table`, for a table that comes in pieces.
 
     The same rows in the same pieces give the same bytes.
+
+    Args:
+        store_schema: False for a table whose metadata is known at the end: a reader takes the stored Arrow schema's
+            metadata, or else what `add_key_value_metadata` added.
     """
     leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
     plain = [leaf for leaf in leaves if not leaf.startswith("image.")]
@@ -167,6 +171,7 @@ def table_writer(path: Path, schema: Any) -> Iterator[Any]:
         with pq.ParquetWriter(
             file,
             schema,
+            store_schema=store_schema,
             version="2.6",
             compression={leaf: "zstd" if leaf in plain else "none" for leaf in leaves},
             use_dictionary=[leaf for leaf in plain if leaf in _REPEATING],

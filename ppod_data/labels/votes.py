@@ -3,7 +3,6 @@
 Legend: L labels, P pairs, N samples.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ppod_data.labels.answers import TIE
 from ppod_data.labels.match import SampleIndex
+from ppod_data.pair_ids import pair_ids
 from ppod_data.tables import PAIRS
 
 _PIECE = 100_000
@@ -101,20 +101,17 @@ def _any(pair: NDArray[np.int64], flags: NDArray[np.bool_], count: int) -> NDArr
 
 
 def pair_tables(merged: Merged, index: SampleIndex, source: str) -> Iterator[Any]:
-    """The rows of pairs/<name>.parquet as Arrow tables, a piece at a time. `source` has no letter that JSON escapes."""
+    """The rows of pairs/<name>.parquet as Arrow tables, a piece at a time."""
     for first in range(0, len(merged.chosen), _PIECE):
         piece = slice(first, first + _PIECE)
         chosen = index.ids.take(pa.array(merged.chosen[piece]))
         rejected = index.ids.take(pa.array(merged.rejected[piece]))
         count = len(chosen)
         votes = np.minimum(merged.votes[piece], 2**31 - 1)
-        # The canonical JSON of [chosen_id, rejected_id, source], written out: a million of them at once.
-        ids = [
-            hashlib.sha256(f'["{winner}","{loser}","{source}"]'.encode()).hexdigest()[:32]
-            for winner, loser in zip(chosen.to_pylist(), rejected.to_pylist(), strict=True)
-        ]
+        both = np.stack([merged.chosen[piece], merged.rejected[piece]])
+        samples, (won, lost) = np.unique(both, return_inverse=True)
         columns = {
-            "pair_id": ids,
+            "pair_id": pair_ids(index.ids.take(pa.array(samples)), won, lost, source),
             "prompt_id": index.prompt_ids.take(pa.array(index.prompt_of[merged.chosen[piece]])),
             "chosen_id": chosen,
             "rejected_id": rejected,
