@@ -177,7 +177,11 @@ def test_a_driver_that_ends_is_started_again(
     driver = started(root, *words, *on_ray(cluster))
     until(driver, lambda: len(makers(root)) > 0)
     workers = makers(root)
+    for pid in workers:  # so that the work cannot end before the signal is there
+        os.kill(pid, signal.SIGSTOP)
     driver.send_signal(number)
+    for pid in workers:
+        os.kill(pid, signal.SIGCONT)
     _, said = driver.communicate(timeout=60)
     assert driver.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
     if number == signal.SIGINT:
