@@ -3,15 +3,39 @@
 While it is written a folder is called .NAME.tmp, while it is removed .NAME.old; a killed process may leave either.
 """
 
+import fcntl
+import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ppod_data.errors import ConfigError
 from ppod_data.files import is_being_written, is_temporary, sync
 
 _LEFT = re.compile(r"\.(policy|step-\d+)\.(tmp|old)")
+
+
+@contextmanager
+def only_run(out: Path) -> Iterator[None]:
+    """Make the run folder `out`, and keep other runs out of it until the block ends; a killed process lets go of it.
+
+    Raises ConfigError where another run is at work in it. Some network file systems have no locks: there nobody looks.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f"{out}: another ppod-train is at work here: wait for its end, or give another --out"
+                ) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ Every phase of a stage goes on where it was: a run that was killed anywhere, run
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ppod_data.rewards import RewardModel
 from ppod_data.spec import to_json
 from ppod_train.compare import PolicySource
 from ppod_train.eval_files import read_evaluation
-from ppod_train.folders import new_folder
+from ppod_train.folders import new_folder, only_run
 from ppod_train.model_card import write_model_card
 from ppod_train.online_settings import (
     BuildSpec,
@@ -80,21 +81,23 @@ def train_online(
         callbacks=callbacks if callbacks and workers.leads else OnlineCallbacks(),
         workers=workers,
     )
-    _write_record(run)
-    if settings.eval_images_per_prompt:
-        stage_evaluation(run, 0)
-    records: list[StageRecord] = []
-    for stage in range(1, settings.num_stages + 1):
-        records.append(run_stage(run, stage))
-        if records[-1].steps == 0:
-            break
-    return _finish(run, records)
+    with ExitStack() as folder:
+        _write_record(run, folder)
+        if settings.eval_images_per_prompt:
+            stage_evaluation(run, 0)
+        records: list[StageRecord] = []
+        for stage in range(1, settings.num_stages + 1):
+            records.append(run_stage(run, stage))
+            if records[-1].steps == 0:
+                break
+        return _finish(run, records)
 
 
-def _write_record(run: OnlineRun) -> None:
+def _write_record(run: OnlineRun, folder: ExitStack) -> None:
     """Write online.json, or check that the run in the folder is this one; the number of stages may grow.
 
-    A run of which nothing was made yet, such as one whose prompts the reward could not read, may be started otherwise.
+    The folder is this process's alone until `folder` is closed. A run of which nothing was made yet, such as one whose
+    prompts the reward could not read, may be started otherwise.
     """
     spec = run.build_spec(run.load(run.reference), stage=1)
     identity = {
@@ -128,7 +131,7 @@ def _write_record(run: OnlineRun) -> None:
     }
 
     def write() -> None:
-        run.out.mkdir(parents=True, exist_ok=True)
+        folder.enter_context(only_run(run.out))
         write_json(path, record)
 
     run.workers.first(write)

@@ -29,6 +29,7 @@ from ppod_train.drift import Drift
 from ppod_train.eval_files import read_evaluation, write_evaluation
 from ppod_train.evaluate import evaluate
 from ppod_train.figures import EvalResult, EvalSettings
+from ppod_train.folders import only_run
 from ppod_train.metrics import StepMetrics
 from ppod_train.model_card import write_model_card
 from ppod_train.optimize import Trainee, train_step
@@ -124,15 +125,17 @@ def train_offline(
             if checkpoint is None:
                 raise ConfigError(f"{optimizer_of} has no checkpoint, whose optimizer was to go on")
             load_optimizer(checkpoint, parameters=trainee.parameters, optimizer=trainee.optimizer)
-        progress = _resume(out, trainee)
-        _check_same_weights(trainee)
-        if progress.step == 0:
-            workers.first(lambda: write_run_record(out, trainee, source=source, drift=drift))
-        callbacks = callbacks if callbacks and workers.leads else Callbacks()
-        callbacks.on_start(drift, progress.step)
-        _loop(out, trainee, progress, reward, callbacks)
-        summary = _summary(out, settings, progress)
-        workers.first(lambda: _finish(out, summary))
+        with ExitStack() as folder:
+            workers.first(lambda: folder.enter_context(only_run(out)))
+            progress = _resume(out, trainee)
+            _check_same_weights(trainee)
+            if progress.step == 0:
+                workers.first(lambda: write_run_record(out, trainee, source=source, drift=drift))
+            callbacks = callbacks if callbacks and workers.leads else Callbacks()
+            callbacks.on_start(drift, progress.step)
+            _loop(out, trainee, progress, reward, callbacks)
+            summary = _summary(out, settings, progress)
+            workers.first(lambda: _finish(out, summary))
         return summary
 
 

@@ -16,6 +16,7 @@ from ppod_data.generate import build_spec
 from ppod_data.log_probs import policy_of
 from ppod_train.compare import PolicySource
 from ppod_train.data import DataSource
+from ppod_train.folders import only_run
 from ppod_train.online import train_online
 from ppod_train.online_settings import OnlineCallbacks, OnlineSettings, OnlineSummary, StageRecord
 from ppod_train.settings import TrainSettings
@@ -188,6 +189,12 @@ def test_old_stages_are_offline_data_together(
         reward=None,
     )
     assert done.steps == 2
+
+
+def test_two_online_runs_in_one_folder_are_refused(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
+    with only_run(tmp_path), pytest.raises(ConfigError, match="another ppod-train is at work here"):
+        run(tmp_path, tiny_pipeline, redness)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_stages_can_be_added_and_other_options_are_refused(

@@ -15,6 +15,7 @@ from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import data_path
 from ppod_data.generate import build_spec, sample_images
 from ppod_data.transfer import push
+from ppod_train.folders import only_run
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy import trainable_parameters
 from ppod_train.settings import TrainSettings
@@ -136,6 +137,19 @@ def test_a_finished_run_is_left_as_it_is(
     before = compared(tmp_path)
     _, steps = run(recorded, tmp_path, tiny_pipeline, redness)
     assert steps == [] and compared(tmp_path) == before
+
+
+def test_two_runs_in_one_folder_are_refused(
+    recorded: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    """The second would remove the checkpoint that the first is writing."""
+    out = tmp_path / "run"
+    with only_run(out):
+        (out / "checkpoints" / ".step-000002.tmp").mkdir(parents=True)
+        with pytest.raises(ConfigError, match="another ppod-train is at work here"):
+            run(recorded, out, tiny_pipeline, redness)
+        assert (out / "checkpoints" / ".step-000002.tmp").exists()
+    assert run(recorded, out, tiny_pipeline, redness)[0].steps == SETTINGS.num_train_steps
 
 
 def test_other_settings_on_an_existing_run_are_refused(
