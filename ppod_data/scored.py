@@ -9,11 +9,10 @@ Shapes: K scored images of one prompt.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -24,10 +23,9 @@ from ppod_data.score import OK
 from ppod_data.tables import SAMPLES, part_name
 
 _SAMPLE = ("image_index", "sample_id", "prompt_id", "image_pixels_sha256")
-_PLACE = ("image_index", "sample_id")
 
-_Piece: TypeAlias = tuple[Any, NDArray[np.float64]]
-"""Images of one prompt, `_PLACE`, and their scores."""
+_Piece: TypeAlias = tuple[NDArray[np.int64], list[str], NDArray[np.float64]]
+"""Some images of a prompt: image_index, sample_id, score."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,6 +63,7 @@ class ScoredImages:
         for shard, samples, scores in ahead(self._read()):
             known, values = self._known(shard, samples, scores)
             self.num_unscored += int((~known).sum())
+            places, ids = samples["image_index"].to_numpy(), samples["sample_id"].to_pylist()
             start = 0
             for prompt_id, end in _runs(samples["prompt_id"].combine_chunks()):
                 if prompt_id != prompt:
@@ -77,7 +76,7 @@ class ScoredImages:
                         yield _group(prompt, pieces)
                     prompt, pieces = prompt_id, []
                 rows = start + np.flatnonzero(known[start:end])
-                pieces.append((samples.select(_PLACE).take(rows), values[rows]))
+                pieces.append((places[rows], [ids[row] for row in rows.tolist()], values[rows]))
                 start = end
         if prompt is not None:
             yield _group(prompt, pieces)
@@ -150,12 +149,13 @@ class ScoredImages:
 
 
 def _group(prompt: str, pieces: list[_Piece]) -> Group:
-    images = pa.concat_tables([table for table, _ in pieces])
-    order = np.argsort(images["image_index"].to_numpy(), kind="stable")
+    places, ids, scores = zip(*pieces, strict=True)
+    names = list(chain.from_iterable(ids))
+    order = np.argsort(np.concatenate(places), kind="stable")
     return Group(
         prompt_id=prompt,
-        ids=images["sample_id"].take(order).to_pylist(),
-        scores=np.concatenate([scores for _, scores in pieces])[order],
+        ids=[names[row] for row in order.tolist()],
+        scores=np.concatenate(scores)[order],
     )
 
 
