@@ -1,6 +1,7 @@
 """Do 2,000 labels of simulated people teach what the reward itself teaches? And are agreement and calibration right?
 
-    python docs/experiments/annotators.py [--protocol averaged] [--out build/experiments/annotators] [--seeds 0 1 2 …]
+    python docs/experiments/annotators.py [--protocol scores] [--out build/experiments/annotators] [--seeds 0 1 2 …]
+    python docs/experiments/annotators.py [--protocol scores] --collect
 
 Every annotator prefers a to b with probability σ((r(a) − r(b)) / temperature), r the reward `scenes`: Bradley and
 Terry's model with a known temperature. For each seed there is one data set of the paper's four prompts, 256 images
@@ -10,9 +11,12 @@ on the same pairs with the settings of offline ppod in plan.py: `reward` on labe
 A further table, `panel-T`, has several answers a pair, for the agreement between people. What is done is kept.
 
 Settings were fixed before the first run: 250 updates of 8 pairs, so each label is seen once; evaluation on 256 images a
-prompt of the evaluation noise. The share of the reward's gain is the ratio of the mean gains. The protocol `averaged`
-came later, on seeds of its own: the policy is a mean over more updates, chosen on the seeds 7 and 8 that neither
-reports. The results are annotators*.json and annotators.png beside this file, and the tables of docs/experiments.md.
+prompt of the evaluation noise. The share of the reward's gain is the ratio of the mean gains.
+
+The protocol `scores` came later, on seeds of its own: the policy is a mean over more updates, and further policies are
+trained on 2,000 pairs that `ppod-pair rank` draws by the people's own scores, which `ppod-pair agreement --scores` fits
+to the same 2,000 answers, and by the reward. All this was chosen on the seeds 7 and 8, which neither protocol reports.
+The results are annotators*.json and annotators.png beside this file, and the tables of docs/experiments.md.
 """
 
 import argparse
@@ -20,7 +24,8 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,19 +48,40 @@ from ppod_train.settings import TrainSettings
 from ppod_train.train import train_offline
 
 HERE = Path(__file__).parent
-PROTOCOLS: dict[str, dict[str, Any]] = {"first": {}, "averaged": {"ema_decay": 0.98}}
-"""What differs from the settings of offline ppod."""
-SEEDS = {"first": (0, 1, 2, 3, 4, 5, 6), "averaged": (10, 11, 12, 13, 14, 15)}
 TEMPERATURES = (3.0, 1.0)
 """3 is the temperature of offline ppod's own soft labels; 1 are people who mostly agree."""
 LABELS = 2000
 UPDATES = 250
+ANSWERED = ("reward", "people-3", "people-1")
+RANKED_BY = ("reward-scores", "people-3-scores", "people-1-scores")
 PEOPLE = 8
 PANEL_PAIRS, PANEL_ANSWERS = 300, 4
 EVAL_IMAGES = 256
-ARMS = ("reward", *(f"people-{temperature:g}" for temperature in TEMPERATURES))
+RANKED = {"num-pairs-per-prompt": LABELS // len(PAPER_PROMPTS), "min-margin": 0.5}
+"""How pairs are drawn by scores. Of people's the labels are their own probabilities."""
 REDRAWN = 2000
 """How often the simulation is drawn again for the spread of what is measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What is trained, and how often."""
+
+    seeds: tuple[int, ...]
+    arms: dict[str, str]
+    """By name, and the arm of the reward whose gain each is a share of."""
+    settings: dict[str, Any]
+    """Where they are not those of offline ppod."""
+
+
+PROTOCOLS = {
+    "first": Protocol(seeds=(0, 1, 2, 3, 4, 5, 6), arms=dict.fromkeys(ANSWERED, "reward"), settings={}),
+    "scores": Protocol(
+        seeds=(10, 11, 12, 13, 14, 15),
+        arms=dict.fromkeys(RANKED_BY, "reward-scores") | dict.fromkeys(ANSWERED, "reward"),
+        settings={"ema_decay": 0.98},
+    ),
+}
 
 
 def sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -85,8 +111,18 @@ def import_table(root: Path, name: str, rows: Sequence[tuple[str, str, object, o
         writer = csv.writer(file)
         writer.writerow(("a", "b", "label", "annotator"))
         writer.writerows(rows)
-    command = [sys.executable, "-m", "ppod_cli.pair", "import", root, path]
-    subprocess.run([*map(str, command), "--format", "table", "--name", name], check=True)
+    pair("import", root, path, "--format", "table", "--name", name)
+
+
+def rank(root: Path, scores: str, name: str, seed: int, label_temperature: float) -> None:
+    """Draw pairs by a score table."""
+    options = {**RANKED, "label-temperature": label_temperature, "seed": seed}
+    pair("rank", root, "--reward", scores, "--name", name, *(f"--{key}={options[key]}" for key in options))
+
+
+def pair(*words: object) -> None:
+    """`ppod-pair` in a process of its own."""
+    subprocess.run([sys.executable, "-m", "ppod_cli.pair", *map(str, words)], check=True)
 
 
 def probabilities(dataset: Dataset, pairs: Sequence[tuple[str, str]], temperature: float) -> Any:
@@ -100,7 +136,7 @@ def prepare(out: Path, seed: int) -> Dataset:
     """The data set of a seed with the labels of the reward, of the people and of the panels."""
     root = out / f"data-seed-{seed}" / "data"
     dataset = make_data(root, PAPER_PROMPTS, images=QUERIES, seed=seed)
-    if (root / "labels" / f"panel-{TEMPERATURES[-1]:g}.parquet").exists():
+    if (root / "pairs" / "reward-scores.parquet").exists():
         return dataset
     pairs = draw_pairs(dataset, LABELS, seed, "pairs")
     panel = draw_pairs(dataset, PANEL_PAIRS, seed, "panel")
@@ -119,11 +155,15 @@ def prepare(out: Path, seed: int) -> Dataset:
             for who in random.choice(PEOPLE, PANEL_ANSWERS, replace=False)
         ]
         import_table(root, f"panel-{temperature:g}", rows)
+        people = f"people-{temperature:g}"
+        pair("agreement", root, "--labels", people, "--scores", people)
+        rank(root, people, f"{people}-scores", seed, 1.0)
+    rank(root, "scenes", "reward-scores", seed, OFFLINE.pairs["label_temperature"])
     return dataset
 
 
 def train_and_judge(
-    dataset: Dataset, seed: int, arm: str | None, changed: dict[str, Any], folder: Path
+    dataset: Dataset, seed: int, arm: str | None, protocol: Protocol, folder: Path
 ) -> dict[str, Any]:
     """The figures of the policy that an arm trains; those of the pretrained model without an arm."""
     policy = None
@@ -133,7 +173,7 @@ def train_and_judge(
             **{
                 **UPDATE,
                 **OFFLINE.settings,
-                **changed,
+                **protocol.settings,
                 "num_train_steps": UPDATES,
                 "checkpoint_every": UPDATES,
                 "seed": seed,
@@ -223,27 +263,32 @@ def fieller_interval(gains: Sequence[float], of_reward: Sequence[float]) -> list
     return [float((b - root) / a), float((b + root) / a)]
 
 
-def collect(out: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """The gains of the seeds whose runs are all there."""
+def collect(out: Path, arms: Mapping[str, str], seeds: Sequence[int]) -> dict[str, Any]:
+    """The gains of the arms, each over the seeds whose runs of it and of its reward are there."""
     runs: dict[str, Any] = {}
     for seed in seeds:
-        paths = {name: out / f"{name}-seed-{seed}" / "result.json" for name in ("pretrained", *ARMS)}
-        if all(path.exists() for path in paths.values()):
-            runs[str(seed)] = {name: json.loads(path.read_text()) for name, path in paths.items()}
+        paths = {name: out / f"{name}-seed-{seed}" / "result.json" for name in ("pretrained", *arms)}
+        if paths["pretrained"].exists():
+            runs[str(seed)] = {
+                name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()
+            }
     figures: dict[str, Any] = {"runs": runs, "arms": {}}
-    for arm in ARMS:
-        gains = [run[arm]["reward_mean"] - run["pretrained"]["reward_mean"] for run in runs.values()]
-        of_reward = [run["reward"]["reward_mean"] - run["pretrained"]["reward_mean"] for run in runs.values()]
+    for arm, reward in arms.items():
+        of_arm = {seed: run for seed, run in runs.items() if arm in run and reward in run}
+        gains, of_reward = (
+            [run[name]["reward_mean"] - run["pretrained"]["reward_mean"] for run in of_arm.values()]
+            for name in (arm, reward)
+        )
         ratios = [gain / whole for gain, whole in zip(gains, of_reward, strict=True)]
         figures["arms"][arm] = {
             "gain": float(np.mean(gains)),
             "gain_interval": t_interval(gains),
             "ratio": float(np.mean(gains) / np.mean(of_reward)),
             "ratio_interval": fieller_interval(gains, of_reward),
-            "ratios": ratios,
+            "ratios": dict(zip(of_arm, ratios, strict=True)),
             "mean_of_ratios": float(np.mean(ratios)),
             "mean_of_ratios_interval": t_interval(ratios),
-            "correct": float(np.mean([run[arm]["correct"] for run in runs.values()])),
+            "correct": float(np.mean([run[arm]["correct"] for run in of_arm.values()])),
         }
     return figures
 
@@ -265,12 +310,12 @@ def gain_table(figures: dict[str, Any]) -> str:
     for arm, item in figures["arms"].items():
         low, high = item["gain_interval"]
         share = f"{item['ratio']:.0%} ({' … '.join(f'{end:.0%}' for end in item['ratio_interval'] or [])})"
-        cells = [f"{ratio:.0%}" for ratio in item["ratios"]]
+        cells = [f"{item['ratios'][seed]:.0%}" if seed in item["ratios"] else "–" for seed in seeds]
         gain = f"{number(item['gain'])} ({number(low)} … {number(high)})"
-        if arm == "reward":
+        if arm.startswith("reward"):
             share = "100%"
             cells = [
-                number(run["reward"]["reward_mean"] - run["pretrained"]["reward_mean"])
+                number(run[arm]["reward_mean"] - run["pretrained"]["reward_mean"]) if arm in run else "–"
                 for run in figures["runs"].values()
             ]
         lines.append(f"| {arm} | {gain} | {share} | {' | '.join(cells)} | {item['correct']:.0%} |")
@@ -324,25 +369,29 @@ def main() -> None:
     parser.add_argument("--protocol", choices=PROTOCOLS, default="first")
     parser.add_argument("--out", type=Path, default=Path("build/experiments/annotators"))
     parser.add_argument("--seeds", nargs="*", type=int, help="those of the protocol unless given")
+    parser.add_argument("--arms", nargs="*", help="likewise")
     parser.add_argument("--collect", action="store_true", help="only make figures of what is finished")
     arguments = parser.parse_args()
-    protocol, seeds = arguments.protocol, arguments.seeds or SEEDS[arguments.protocol]
+    protocol = PROTOCOLS[arguments.protocol]
     if not arguments.collect:
-        for seed in seeds:
+        for seed in arguments.seeds or protocol.seeds:
             dataset = prepare(arguments.out, seed)
-            for arm in (None, *ARMS):
+            for arm in (None, *(arguments.arms or protocol.arms)):
                 folder = arguments.out / f"{arm or 'pretrained'}-seed-{seed}"
-                record = once(folder, partial(train_and_judge, dataset, seed, arm, PROTOCOLS[protocol]))
+                record = once(folder, partial(train_and_judge, dataset, seed, arm, protocol))
                 if record is not None:
                     print(
                         folder.name, round(record["reward_mean"], 3), round(record["correct"], 3), flush=True
                     )
-    figures = collect(arguments.out, seeds)
-    if protocol == "first":
+        return
+    figures = collect(arguments.out, protocol.arms, protocol.seeds)
+    name = "annotators"
+    if arguments.protocol == "first":
         figures["agreement"] = agreement(arguments.out, list(figures["runs"]))
         plot(figures)
         embed("annotators-agreement", agreement_table(figures))
-    name = "annotators" if protocol == "first" else f"annotators-{protocol}"
+    else:
+        name = f"{name}-{arguments.protocol}"
     (HERE / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
     embed(f"{name}-gain", gain_table(figures))
 
