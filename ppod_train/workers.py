@@ -171,10 +171,13 @@ def start_workers(rank: int, world_size: int, device: str, *, sharded: bool = Fa
     try:
         yield workers
         workers.wait()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except BaseException:
+        # This process ends, and says why first: the launcher, which has noticed as well, kills it if that takes long.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
+    signal.signal(signal.SIGTERM, before)
     dist.destroy_process_group()  # not after an error: it would wait for the others
 
 
 def _on_terminate(number: int, frame: object) -> None:
-    raise WorkersError(f"ended from outside, as when another process of the run has ended: {_AGAIN}")
+    raise WorkersError(f"ended from outside, as when another process of this run ended: {_AGAIN}")

@@ -1,6 +1,8 @@
 """Processes that train together: the gradients of one process, the same weights everywhere, no wait for ever."""
 
 import json
+import os
+import signal
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -349,6 +351,22 @@ def test_other_weights_in_one_process_are_found() -> None:
         workers.check_same([weights], "weights")
 
     with pytest.raises(WorkersError, match="processes 0 and 1 hold different weights"):
+        together(2, work)
+
+
+class TerminatedError(Exception):
+    """Its process is told to end, as by torchrun, while it says what went wrong."""
+
+    def __reduce__(self) -> tuple[type[Exception], tuple[str]]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ValueError, ("said",)
+
+
+def test_a_process_that_is_told_to_end_says_what_went_wrong_first() -> None:
+    def work(workers: Workers) -> None:
+        raise TerminatedError
+
+    with pytest.raises(ValueError, match="said"):
         together(2, work)
 
 
