@@ -2,6 +2,7 @@
 // One question at a time: shown, answered, kept by the server, and only then the next.
 const at = (id) => document.getElementById(id);
 const RETRY = 1000; // milliseconds
+const PATIENCE = 15000; // after which what did not come is asked for again
 let annotator = localStorage.getItem("annotator") || "";
 let turn = null; // what the server asked
 let busy = false;
@@ -11,6 +12,7 @@ async function send(path, body) {
     try {
       const answer = await fetch(path, {
         method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ annotator, ...body }),
+        signal: AbortSignal.timeout(PATIENCE),
       });
       const told = await answer.json().catch(() => ({ error: answer.statusText }));
       if (answer.ok) { trouble(""); return told; }
@@ -58,7 +60,7 @@ function show(next) {
     ? "Keys: ← or 1, → or 2, T no difference, S skip, Z back" : `Keys: 1 to ${count}, T no difference, S skip, Z back`;
   enable(false);
   const asked = turn;
-  const loads = [...images.querySelectorAll("img")].map((image) => image.decode());
+  const loads = [...images.querySelectorAll("img")].map(loaded);
   Promise.all(loads).then(() => {
     if (turn !== asked) return;
     images.classList.remove("waiting");
@@ -69,6 +71,14 @@ function show(next) {
     trouble("An image did not arrive: it is asked for again.");
     // The whole question: a server that was started again has no image in memory until it asks.
     setTimeout(() => { if (turn === asked) act("/api/next", {}); }, RETRY);
+  });
+}
+
+function loaded(image) { // not decode(): it waits for a frame to be drawn, which may never come
+  return new Promise((found, failed) => {
+    image.addEventListener("load", found);
+    image.addEventListener("error", failed);
+    setTimeout(failed, PATIENCE);
   });
 }
 
