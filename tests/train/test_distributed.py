@@ -385,7 +385,7 @@ def test_what_the_first_process_cannot_learn_ends_all() -> None:
 
 
 def online(out: Path, pipeline: Path, workers: Workers) -> dict[str, Any]:
-    options = {
+    options: dict[str, Any] = {
         "prompts": ("a cat", "two dogs"),
         "num_images_per_prompt": 5,
         "num_inference_steps": 4,
@@ -397,7 +397,7 @@ def online(out: Path, pipeline: Path, workers: Workers) -> dict[str, Any]:
         out / str(workers.world_size),
         ONLINE,
         reference=PolicySource(model=str(pipeline)),
-        build_spec=partial(build_spec, **options),  # type: ignore[arg-type]
+        build_spec=partial(build_spec, **options),
         load=load,
         reward=Redness(),
         workers=workers,
