@@ -27,6 +27,13 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
+@pytest.fixture
+def data(made: Made, tmp_path: Path) -> Path:
+    """A data set that a test may write to."""
+    shutil.copytree(made.data, tmp_path / "data")
+    return tmp_path / "data"
+
+
 class Server:
     """`ppod-pair label` in a process of its own."""
 
@@ -66,10 +73,8 @@ def asked(page: Page, number: int) -> None:
 
 
 def test_two_people_label_while_the_server_is_killed_and_the_labels_train(
-    browser: Browser, made: Made, tmp_path: Path
+    browser: Browser, data: Path, tmp_path: Path
 ) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(made.data, data)
     server = Server(data)
     pages = [enter(browser, server, name) for name in ("Anna", "Bert")]
     keys = itertools.cycle(["ArrowLeft", "2", "t", "1", "ArrowRight", "s", "ArrowLeft"])
@@ -106,10 +111,8 @@ def test_two_people_label_while_the_server_is_killed_and_the_labels_train(
 
 
 def test_a_server_that_is_killed_before_its_images_arrive_costs_no_answer(
-    browser: Browser, made: Made, tmp_path: Path
+    browser: Browser, data: Path
 ) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(made.data, data)
     server = Server(data)
     page = enter(browser, server, "Anna")
     asked(page, 0)
@@ -125,9 +128,8 @@ def test_a_server_that_is_killed_before_its_images_arrive_costs_no_answer(
     assert json.loads(server.end(signal.SIGINT))["num_answers"] == 1
 
 
-def test_the_page_works_by_touch_on_a_phone(browser: Browser, made: Made, tmp_path: Path) -> None:
-    shutil.copytree(made.data, tmp_path / "data")
-    server = Server(tmp_path / "data")
+def test_the_page_works_by_touch_on_a_phone(browser: Browser, data: Path) -> None:
+    server = Server(data)
     size: ViewportSize = {"width": 390, "height": 760}
     page = browser.new_context(viewport=size, has_touch=True, is_mobile=True).new_page()
     errors: list[str] = []
