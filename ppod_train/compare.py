@@ -76,7 +76,7 @@ def run_evaluation(
 
     Raises:
         ConfigError: an unknown model or adapter, or impossible settings.
-        NonFiniteError: a score that is NaN or infinite.
+        RewardError: a reward that is wrong whatever the image, or has no score for any.
     """
 
     def evaluated(source: PolicySource, before: EvalResult | None) -> EvalResult:
