@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 
 from ppod_data import stores
 from ppod_data.errors import ConfigError, DamagedError, PpodError
+from ppod_data.real_folders import move, naming, real_folder, remove_file, settled
 from ppod_data.stores import StorePath
 
 DataPath: TypeAlias = Path | StorePath
@@ -40,25 +41,31 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.E
 
 
 def data_path(text: str | DataPath) -> DataPath:
-    """The folder that `text` names, or the place in a store, such as `s3://bucket/data`.
+    """The folder that `text` names, its links resolved, or the place in a store, such as `s3://bucket/data`.
 
     Raises:
         ConfigError: a store that is not known, or whose package is missing.
     """
     if not isinstance(text, str):
-        return text
+        return settled(text) if isinstance(text, Path) else text
     if (url := _URL.match(text)) is None:
-        return Path(text).expanduser()
-    return Path(text[url.end() :]) if url[1].lower() in ("file", "local") else stores.store_path(text)
+        return settled(Path(text).expanduser())
+    if url[1].lower() in ("file", "local"):
+        return settled(Path(text[url.end() :]))
+    return stores.store_path(text)
 
 
 def local_path(text: str | Path) -> Path:
-    """The local path that `text` names, refusing URLs with `ConfigError`, also as `Path` spells them."""
+    """The local path that `text` names, its links resolved.
+
+    Raises:
+        ConfigError: a URL, also as `Path` spells it.
+    """
     if url := _URL_AS_PATH.match(str(text)):
         raise ConfigError(
             f"{text}: what is written here is a local file or folder, and not in {url[1]}://: give a path"
         )
-    return Path(text).expanduser()
+    return settled(Path(text).expanduser())
 
 
 @contextlib.contextmanager
@@ -72,16 +79,18 @@ def temporary_beside(path: DataPath) -> Iterator[Path]:
             (Path(folder) / path.name).touch()
             yield Path(folder) / path.name
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-        os.close(descriptor)
+    name = f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    with real_folder(path.parent, make=True) as folder:
+        with naming(path):
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+        try:
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield path.with_name(name)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+            os.close(descriptor)
 
 
 def is_temporary(path: DataPath) -> bool:
@@ -203,7 +212,7 @@ def publish(temporary: Path, path: DataPath) -> None:
     if not isinstance(path, Path):
         stores.put(temporary, path)
         return
-    os.replace(temporary, path)
+    move(temporary, path)
     sync(path.parent)
 
 
@@ -217,9 +226,11 @@ def publish_new(temporary: Path, path: DataPath) -> bool:
     if not isinstance(path, Path):
         return stores.put_new(temporary, path)
     try:
-        os.link(temporary, path)
+        with real_folder(path.parent) as folder, naming(path):
+            names = (temporary.name, path.name)
+            os.link(*names, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except FileExistsError:
-        return os.path.samefile(temporary, path)  # NFS may report a link that it made as already there
+        return os.path.samestat(os.lstat(temporary), os.lstat(path))  # NFS may report its own link as there
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -234,10 +245,18 @@ def publish_new(temporary: Path, path: DataPath) -> bool:
 def rename(path: DataPath, target: DataPath) -> None:
     """Give a small file another name, durably. In a store it has both names for a moment."""
     if isinstance(path, Path) and isinstance(target, Path):
-        os.replace(path, target)
+        move(path, target)
         sync(target.parent)
     else:
         atomic_write(target, path.read_bytes())
+        remove(path)
+
+
+def remove(path: DataPath) -> None:
+    """Remove a file; a link, and not what it points to. Nothing where there is none."""
+    if isinstance(path, Path):
+        remove_file(path)
+    else:
         path.unlink(missing_ok=True)
 
 
