@@ -23,12 +23,14 @@ from ppod_cli.common import (
     ray_cluster,
     resolve_device,
     say_deterministic,
+    say_notes,
     summary,
     usual_reward,
     workers_of,
 )
 from ppod_cli.plans import say_generation, say_many_files
 from ppod_cli.progress import clock, progress
+from ppod_cli.prompt_notes import prompt_notes
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
@@ -137,9 +139,11 @@ def gen(
             store_steps=store_steps,
         )
         if dry_run:
+            say_notes(prompt_notes(loaded, spec) if loaded else [])
             report(*_plan(spec, loaded))
             return
         assert loaded is not None
+        say_notes(prompt_notes(loaded, spec))
         chosen = select_shards(spec, shard_range, rank, world_size)
         made = _generate(root, spec, loaded, chosen, license, workers)
         figures = {"dataset": str(root), "rank": rank, "world_size": world_size}
