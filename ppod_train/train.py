@@ -59,6 +59,7 @@ class Progress:
     reward_queries: int = 0
     """Images scored for validation so far: they count as queries, like those of the data set."""
     gradient_share: float = 1.0
+    scale_drops: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +153,15 @@ def _loop(
     with ExitStack() as files:
         log = files.enter_context(MetricsLog.open(out, settings)) if workers.leads else None
         while progress.step < settings.num_train_steps and not _stopped_early(settings, progress):
-            metrics = train_step(trainee, step=progress.step, gradient_share=progress.gradient_share)
+            metrics = train_step(
+                trainee,
+                step=progress.step,
+                gradient_share=progress.gradient_share,
+                scale_drops=progress.scale_drops,
+            )
             progress.step = metrics.step
             progress.gradient_share = metrics.gradient_share
+            progress.scale_drops = metrics.scale_drops
             if log is not None:
                 log.add(metrics)
             callbacks.on_step(metrics)
