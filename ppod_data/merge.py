@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError
-from ppod_data.files import DataPath, atomic_write, data_path, read_small
+from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.files import DataPath, atomic_write, data_path, read_small, refuse_pointer_file
 from ppod_data.spec import GenerationSpec
 from ppod_data.stores import SERVED
 
@@ -83,6 +83,8 @@ def check_alike(spec: GenerationSpec, dataset: Dataset) -> None:
 
 
 def _parts(path: DataPath) -> list[DataPath]:
+    if isinstance(path, Path):
+        refuse_pointer_file(path)
     try:
         value = json.loads(read_small(path, _MAX_BYTES))
         if not isinstance(value, dict) or value.get("format") != _FORMAT:
@@ -96,7 +98,7 @@ def _parts(path: DataPath) -> list[DataPath]:
             raise ValueError("no parts")
     except ConfigError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, DamagedError) as error:
         raise ConfigError(
             f"{path}: not a file of ppod-data merge ({error}): give the folder of a data set"
         ) from error
