@@ -14,6 +14,7 @@ from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, HubError
 from ppod_data.files import DataPath, atomic_write, remove
 from ppod_data.manifest import MANIFEST, read_manifest_bytes
+from ppod_data.real_folders import linked, links_below
 from ppod_data.shards import SUMS
 from ppod_data.transfer import (
     TransferSummary,
@@ -151,6 +152,8 @@ def pull_from_hub(
     sizes = {one.rfilename: one.size or 0 for one in info.siblings if is_safe_name(one.rfilename)}
     names = commit_order(set(sizes) - {MANIFEST})
     check_own_folder(root, manifest, {name.split("/")[0] for name in names}, repository)
+    for path in links_below(root):  # huggingface_hub would write through them
+        raise linked(path)
     fresh = not (root / MANIFEST).exists()
     api.snapshot_download(**where, local_dir=root, allow_patterns=names)
     sums = {one.rfilename: one.lfs.sha256 for one in info.siblings if one.lfs} | sealed_sums(root)

@@ -39,6 +39,9 @@ def merge(out: Path, roots: Sequence[DataPath]) -> list[Dataset]:
     """
     if out.is_dir():
         raise ConfigError(f"{out}: a folder is in the way: give the name of a new file, such as {out}.json")
+    for root in roots:
+        if not isinstance(root, Path):
+            _check_served(out, str(root))
     datasets = [Dataset.open(root) for root in roots]
     seen: dict[str, DataPath] = {}
     for dataset in datasets:
@@ -108,9 +111,13 @@ def _parts(path: DataPath) -> list[DataPath]:
 def _part(path: DataPath, text: str) -> DataPath:
     """The data set that a merge file names. Raises ConfigError for a URL that makes ppod ask another kind of server."""
     if "://" not in text and "::" not in text:
-        return data_path(path.parent / text) if isinstance(path, Path) else path.parent / text
-    if "::" in text or text.partition("://")[0].lower() not in SERVED:
-        raise ConfigError(
-            f"{path}: names {text!r}: the parts of a merge are folders, or URLs of {', '.join(sorted(SERVED))}"
-        )
+        return data_path(path.parent / text)
+    _check_served(path, text)
     return data_path(text)
+
+
+def _check_served(path: DataPath, url: str) -> None:
+    if "::" in url or url.partition("://")[0].lower() not in SERVED:
+        raise ConfigError(
+            f"{path}: the parts of a merge are folders, or URLs of {', '.join(sorted(SERVED))}, and not {url!r}"
+        )
