@@ -12,8 +12,8 @@ from typing import Any
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, HubError
-from ppod_data.files import DataPath, atomic_write
-from ppod_data.manifest import MANIFEST
+from ppod_data.files import DataPath, atomic_write, remove
+from ppod_data.manifest import MANIFEST, read_manifest_bytes
 from ppod_data.shards import SUMS
 from ppod_data.transfer import (
     TransferSummary,
@@ -88,7 +88,7 @@ def push_to_hub(
     api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
     try:
         there = Path(api.hf_hub_download(repository, MANIFEST, repo_type="dataset"))
-        if there.read_bytes() != (dataset.root / MANIFEST).read_bytes():
+        if there.read_bytes() != read_manifest_bytes(dataset.root / MANIFEST):
             raise ConfigError(f"{repository}: another data set is there: push to a new repository")
     except RemoteEntryNotFoundError:
         pass
@@ -158,12 +158,12 @@ def pull_from_hub(
         try:
             check_file(root / name, name, sums, f"{repository}/{name}")
         except (DamagedError, FileNotFoundError):
-            (root / name).unlink(missing_ok=True)
+            remove(root / name)
             api.hf_hub_download(filename=name, **where, local_dir=root, force_download=True)
             try:
                 check_file(root / name, name, sums, f"{repository}/{name}")
             except DamagedError:
-                (root / name).unlink()
+                remove(root / name)
                 raise
         on_file(name, sizes[name])
     if fresh:

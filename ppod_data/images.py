@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from ppod_data.errors import DamagedError
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _MAX_PIXELS = 2**26
 _THREADED_PIXELS = 2**16
+_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -60,7 +62,14 @@ def decode_image(
 
 
 def image_name(stem: str, data: bytes) -> str:
-    """The name of an image file, with the suffix of what the bytes are."""
+    """The name of an image file, with the suffix of what the bytes are.
+
+    Raises `DamagedError` for a stem that cannot be a file's name: it may be a stranger's sample_id.
+    """
+    if not _STEM.fullmatch(stem):
+        raise DamagedError(
+            f"{stem[:60]!r} cannot name an image: get the part of samples/ that holds it again"
+        )
     suffix = "jpg" if data.startswith(b"\xff\xd8") else "webp" if data.startswith(b"RIFF") else "png"
     return f"{stem}.{suffix}"
 
