@@ -218,7 +218,7 @@ def _say_made(dataset: str, model: str, made: "GenerateSummary") -> list[str]:
 app = entry_point(
     commands,
     "ppod-gen",
-    out_of_memory="lower --batch-size, or give --guidance-mode sequential or --compute-dtype bf16; "
+    out_of_memory="lower --batch-size, or give --guidance-mode sequential or --compute-dtype fp16; "
     "all three are frozen in a data set, so use a new folder",
 )
 
