@@ -20,6 +20,8 @@ from typing import Any, TextIO
 
 from ppod_data.environment import environment
 from ppod_data.files import atomic_write
+from ppod_data.judge import Judge
+from ppod_data.spec import GenerationSpec
 from ppod_train.checkpoint import remove_older
 from ppod_train.data import DataSource
 from ppod_train.drift import Drift
@@ -52,16 +54,19 @@ def write_run_record(
     *,
     source: DataSource,
     drift: Drift,
+    judge: Judge | None,
 ) -> None:
-    """Write run.json."""
+    """Write run.json. `judge` is the reward that judges the policy, or else the data's; None where unknown."""
     settings, data = trainee.settings, trainee.data
     record = {
         "settings": asdict(settings),
         "identity": identity_of(trainee),
         "datasets": [str(root) for root in source.roots],
         "targets": source.target_table(OBJECTIVES[settings.objective]),
-        "model": data.spec.model,
+        "model": trainee.sampler.model.name,
         "reward": trainee.scorer,
+        "judge": judge.to_json() if judge else None,
+        "generation": {**generation_of(data.spec), "revision": trainee.sampler.model.revision},
         "prompts": list(data.prompts),
         "num_pairs": len(data.chosen),
         "outside_band_at_start": data.outside_band(settings.log_ratio_clip),
@@ -75,6 +80,12 @@ def write_run_record(
         "environment": environment(),
     }
     write_json(out / "run.json", record)
+
+
+def generation_of(spec: GenerationSpec) -> dict[str, Any]:
+    """The sampler of a spec, for the record: with it the policy's images are made as in training."""
+    names = ("revision", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta")
+    return {name: getattr(spec, name) for name in (*names, "compute_dtype", "is_flow_matching")}
 
 
 def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | None:

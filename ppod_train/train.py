@@ -5,13 +5,15 @@ What is written where: `ppod_train.run_folder`.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
+from ppod_data.folder_kinds import OFFLINE, check_out
+from ppod_data.judge import Judge, check_prompts, judge_of_reward, judge_of_tables
 from ppod_data.rewards import RewardModel
 from ppod_data.threads import one_thread
 from ppod_train.batches import trained_prompts
@@ -32,6 +34,7 @@ from ppod_train.figures import EvalResult, EvalSettings
 from ppod_train.folders import only_run
 from ppod_train.metrics import StepMetrics
 from ppod_train.model_card import write_model_card
+from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee, train_step
 from ppod_train.policy import policy_weights, save_policy
 from ppod_train.prepare import prepare
@@ -72,6 +75,9 @@ class TrainSummary:
     """Mean validation reward of the reference; None without evaluations."""
     reward_best: float | None
     reward_queries: int
+    improved: bool | None
+    """False where nothing beat the first evaluation, so that the kept policy is the starting model; None without
+    evaluations."""
     policy: str
     """The folder of the kept policy, relative to the run."""
 
@@ -115,28 +121,44 @@ def train_offline(
         WorkersError: another process ended, or came to other numbers.
     """
     settings.validate()
+    check_out(out, OFFLINE)
     if settings.eval_every and reward is None:
         raise ConfigError("evaluation while training needs a reward: give one, or --eval-every 0")
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
         trainee, drift = prepare(source, model, settings, scorer, start, workers)
+        if reward is not None and settings.eval_every:
+            check_prompts(reward, trained_prompts(trainee.data))
         if optimizer_of is not None:
             checkpoint = latest_checkpoint(optimizer_of / "checkpoints")
             if checkpoint is None:
                 raise ConfigError(f"{optimizer_of} has no checkpoint, whose optimizer was to go on")
             load_optimizer(checkpoint, parameters=trainee.parameters, optimizer=trainee.optimizer)
         with ExitStack() as folder:
-            workers.first(lambda: folder.enter_context(only_run(out)))
+            keep: list[Callable[[], None]] = []
+            workers.first(lambda: keep.append(folder.enter_context(only_run(out))))
             progress = _resume(out, trainee)
             _check_same_weights(trainee)
             if progress.step == 0:
-                workers.first(lambda: write_run_record(out, trainee, source=source, drift=drift))
+                judge = _judge(source, trainee, reward)
+                workers.first(lambda: write_run_record(out, trainee, source=source, drift=drift, judge=judge))
             callbacks = callbacks if callbacks and workers.leads else Callbacks()
             callbacks.on_start(drift, progress.step)
-            _loop(out, trainee, progress, reward, callbacks)
+            _loop(out, trainee, progress, reward, callbacks, keep)
             summary = _summary(out, settings, progress)
             workers.first(lambda: _finish(out, summary))
         return summary
+
+
+def _judge(source: DataSource, trainee: Trainee, reward: RewardModel | None) -> Judge | None:
+    """The reward that judges the policy; without one the reward of the data, where it is known."""
+    if reward is not None:
+        return judge_of_reward(reward)
+    folder, _, table = source.target_table(OBJECTIVES[trainee.settings.objective]).partition("/")
+    try:
+        return judge_of_tables(trainee.data.datasets, folder, table)
+    except ConfigError:
+        return None
 
 
 def _loop(
@@ -145,7 +167,9 @@ def _loop(
     progress: Progress,
     reward: RewardModel | None,
     callbacks: Callbacks,
+    keep: Sequence[Callable[[], None]],
 ) -> None:
+    """keep: called once a step is done, in the process that writes."""
     settings, workers = trainee.settings, trainee.workers
     if progress.step == 0:
         _evaluate_if_due(out, trainee, progress, reward, callbacks)
@@ -154,6 +178,8 @@ def _loop(
         while progress.step < settings.num_train_steps and not _stopped_early(settings, progress):
             metrics = train_step(trainee, step=progress.step, gradient_share=progress.gradient_share)
             progress.step = metrics.step
+            for begun in keep:
+                begun()
             progress.gradient_share = metrics.gradient_share
             if log is not None:
                 log.add(metrics)
@@ -239,7 +265,7 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
     identity = identity_of(trainee)
     checkpoint = latest_checkpoint(out / "checkpoints")
     if checkpoint is None:
-        if (out / "run.json").exists():
+        if (out / "run.json").exists() and _has_steps(out):
             check_same_run(json.loads((out / "run.json").read_text()), identity)
         progress = Progress()
     else:
@@ -256,6 +282,12 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
     return progress
 
 
+def _has_steps(out: Path) -> bool:
+    """Whether any step was done: a run that ended before may be started otherwise."""
+    metrics = out / "metrics.jsonl"
+    return metrics.is_file() and metrics.stat().st_size > 0
+
+
 def _summary(out: Path, settings: TrainSettings, progress: Progress) -> TrainSummary:
     before = None
     if settings.eval_every:
@@ -269,6 +301,7 @@ def _summary(out: Path, settings: TrainSettings, progress: Progress) -> TrainSum
         reward_before=before,
         reward_best=progress.best_reward if settings.eval_every else None,
         reward_queries=progress.reward_queries,
+        improved=progress.best_step > 0 if settings.eval_every else None,
         policy="policy",
     )
 
