@@ -37,6 +37,8 @@ def merge(out: Path, roots: Sequence[DataPath]) -> list[Dataset]:
     """
     if out.is_dir():
         raise ConfigError(f"{out}: a folder is in the way: give the name of a new file, such as {out}.json")
+    if out.is_file():
+        _parts(out)  # a file that merge did not write is not written over
     datasets = [Dataset.open(root) for root in roots]
     seen: dict[str, DataPath] = {}
     for dataset in datasets:
@@ -95,7 +97,5 @@ def _parts(path: DataPath) -> list[DataPath]:
     except ConfigError:
         raise
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path}: not a file of ppod-data merge ({error}): give the folder of a data set"
-        ) from error
+        raise ConfigError(f"{path}: not a file of ppod-data merge ({error}): give another path") from error
     return [data_path(part) if "://" in part else path.parent / part for part in parts]

@@ -41,7 +41,7 @@ def write_model_card(out: Path) -> None:
         f"# {record['model']}, tuned by preference optimization",
         f"Trained by ppod with the objective `{settings['objective']}`, {how}.",
         _no_gain(out),
-        _usage(record, bool(settings["lora_rank"])),
+        usage(record, bool(settings["lora_rank"])),
         _evaluation(before, after, record["reward"]),
         _settings(settings, data),
         _prompts(record["prompts"]),
@@ -80,7 +80,7 @@ def _no_gain(out: Path) -> str:
     return "" if text is None else f"**{text}**"
 
 
-def _usage(record: Mapping[str, Any], lora: bool) -> str:
+def usage(record: Mapping[str, Any], lora: bool) -> str:
     """How plain diffusers makes images with the policy, by the sampler that it was trained for."""
     model, prompt = record["model"], (record["prompts"] or ["a cat and a dog"])[0]
     sampler = record.get("generation") or {}

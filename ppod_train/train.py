@@ -171,11 +171,13 @@ def _loop(
 ) -> None:
     """keep: called once a step is done, in the process that writes."""
     settings, workers = trainee.settings, trainee.workers
-    if progress.step == 0:
-        _evaluate_if_due(out, trainee, progress, reward, callbacks)
     with ExitStack() as files:
-        log = files.enter_context(MetricsLog.open(out, settings)) if workers.leads else None
-        while progress.step < settings.num_train_steps and not _stopped_early(settings, progress):
+        log = None
+        if workers.leads and not _is_finished(settings, progress):
+            log = files.enter_context(MetricsLog.open(out, settings, first_step=progress.step))
+        if progress.step == 0:
+            _evaluate_if_due(out, trainee, progress, reward, callbacks, log)
+        while not _is_finished(settings, progress):
             metrics = train_step(trainee, step=progress.step, gradient_share=progress.gradient_share)
             progress.step = metrics.step
             for begun in keep:
@@ -186,7 +188,7 @@ def _loop(
             callbacks.on_step(metrics)
             last = progress.step == settings.num_train_steps
             if settings.eval_every and (last or progress.step % settings.eval_every == 0):
-                _evaluate_if_due(out, trainee, progress, reward, callbacks)
+                _evaluate_if_due(out, trainee, progress, reward, callbacks, log)
             if last or progress.step % settings.checkpoint_every == 0 or _stopped_early(settings, progress):
                 _check_same_weights(trainee)
                 if log is not None:
@@ -198,7 +200,12 @@ def _loop(
 
 
 def _evaluate_if_due(
-    out: Path, trainee: Trainee, progress: Progress, reward: RewardModel | None, callbacks: Callbacks
+    out: Path,
+    trainee: Trainee,
+    progress: Progress,
+    reward: RewardModel | None,
+    callbacks: Callbacks,
+    log: MetricsLog | None,
 ) -> None:
     """Score images of the current policy on validation noise; keep the policy when none was better."""
     settings, spec, workers = trainee.settings, trainee.data.spec, trainee.workers
@@ -231,6 +238,8 @@ def _evaluate_if_due(
         _save_policy(trainee, out)
     else:
         progress.evals_since_best += 1
+    if log is not None:
+        log.add_evaluation(progress.step, result)
     callbacks.on_eval(progress.step, result)
 
 
@@ -258,6 +267,10 @@ def _check_same_weights(trainee: Trainee) -> None:
 
 def _stopped_early(settings: TrainSettings, progress: Progress) -> bool:
     return bool(settings.patience) and progress.evals_since_best >= settings.patience
+
+
+def _is_finished(settings: TrainSettings, progress: Progress) -> bool:
+    return progress.step >= settings.num_train_steps or _stopped_early(settings, progress)
 
 
 def _resume(out: Path, trainee: Trainee) -> Progress:

@@ -76,9 +76,12 @@ def info(
     """
     from ppod_data.dataset import Dataset
     from ppod_data.files import data_path
+    from ppod_data.folder_kinds import check_html
     from ppod_data.overview import overview
     from ppod_data.spec import to_json
 
+    if html is not None:
+        check_html(html, option="--html")
     with summary(as_json) as report:
         opened = Dataset.open(data_path(dataset))
         figures = overview(opened)
@@ -130,8 +133,10 @@ def export(
     from ppod_data.dataset import Dataset
     from ppod_data.export import export as export_images
     from ppod_data.files import data_path
+    from ppod_data.folder_kinds import check_not_inside
     from ppod_data.shards import committed_shards
 
+    check_not_inside(out, option="--out")
     with summary(as_json) as report:
         opened = Dataset.open(data_path(dataset))
         total = sum(len(opened.spec.shard_range(shard)) for shard in committed_shards(opened.root))

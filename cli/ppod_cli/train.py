@@ -222,10 +222,12 @@ def report_on_runs(
 ) -> None:
     """Write one self-contained HTML file with plots and sample grids of runs, finished or not."""
     with summary(as_json) as report:
+        from ppod_data.folder_kinds import check_html
         from ppod_train.report import write_report
 
         if out is None:
             out = runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
+        check_html(out, option="--out")
         write_report(runs, out)
         report({"report": str(out)}, [f"report: {out}"])
 

@@ -25,7 +25,7 @@ EVAL_EXAMPLES = (
     "ppod-train eval --out result --adapter run/policy",
     "ppod-train eval --out result --adapter run/policy --prompts prompts.txt",
     'ppod-train eval --out result --adapter run/policy --prompt "a cat on the moon"',
-    "ppod-train eval --out result --adapter run-b/policy --baseline-adapter run-a/policy",
+    "ppod-train eval --out result --adapter run-b/policy \\\n    --baseline-adapter run-a/policy",
 )
 _OF_THE_RUN = ("negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta", "compute_dtype")
 

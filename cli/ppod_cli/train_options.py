@@ -173,7 +173,8 @@ BatchSize = Annotated[
 Gradient = Annotated[
     Literal["auto", "one-pass", "two-pass"],
     typer.Option(
-        help="Keep the whole graph, or a chunk at a time; the gradient is the same.",
+        help="auto, one-pass (keep the whole graph) or two-pass (a chunk at a time); the gradient is the same.",
+        metavar="HOW",
         rich_help_panel=_COMPUTE,
     ),
 ]
