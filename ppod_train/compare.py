@@ -2,7 +2,6 @@
 
 import gc
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ppod_data.files import atomic_write
 from ppod_data.folder_kinds import EVALUATION, check_out
 from ppod_data.images import encode_png
 from ppod_data.judge import check_prompts
+from ppod_data.real_folders import refuse_linked_folders, remove_tree
 from ppod_data.rewards import RewardModel
 from ppod_data.wording import between, between_percent, number, percent
 from ppod_train.eval_files import write_evaluation
@@ -119,7 +119,8 @@ def run_evaluation(
 
 
 def _write(found: Comparison, out: Path) -> None:
-    shutil.rmtree(out / "before", ignore_errors=True)  # of an earlier evaluation in this folder
+    refuse_linked_folders(out)
+    remove_tree(out / "before")  # of an earlier evaluation in this folder
     if found.before is not None:
         write_evaluation(out / "before", found.before)
     write_evaluation(out / "after", found.after)

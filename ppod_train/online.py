@@ -22,7 +22,7 @@ import numpy as np
 
 from ppod_data.environment import environment
 from ppod_data.errors import ConfigError
-from ppod_data.files import canonical_json
+from ppod_data.files import canonical_json, read_json
 from ppod_data.folder_kinds import ONLINE, check_out
 from ppod_data.judge import check_prompts, judge_of_reward
 from ppod_data.rewards import RewardModel
@@ -119,7 +119,7 @@ def _write_record(run: OnlineRun, folder: ExitStack) -> list[Callable[[], None]]
     }
     path = run.out / "online.json"
     if path.exists() and ((run.out / "evals").exists() or run.folder(1).exists()):
-        old = json.loads(path.read_text())["identity"]
+        old = read_json(path)["identity"]
         for key, value in json.loads(canonical_json(identity)).items():
             if old.get(key) != value:
                 raise ConfigError(
@@ -183,6 +183,6 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
 
 def _write_end(run: OnlineRun, summary: OnlineSummary) -> None:
     with new_folder(run.out / "policy") as temporary:
-        shutil.copytree(run.policy_folder(summary.best_stage), temporary, dirs_exist_ok=True)
+        shutil.copytree(run.policy_folder(summary.best_stage), temporary, symlinks=True, dirs_exist_ok=True)
     write_json(run.out / "summary.json", asdict(summary))
     write_model_card(run.out)

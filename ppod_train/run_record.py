@@ -1,12 +1,12 @@
 """The run that trained a policy, found beside it: how its images are made and judged."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ppod_data.errors import DamagedError
+from ppod_data.files import read_json
 from ppod_data.judge import Judge, JudgePart
 from ppod_data.rewards import BUILDERS
 
@@ -46,7 +46,7 @@ def run_of(policy: str | None) -> RunRecord | None:
 
 def _read(file: Path, *, whole: bool) -> RunRecord:
     try:
-        record = json.loads(file.read_text("utf-8"))
+        record = read_json(file)
         return RunRecord(
             shown=file.parent,
             model=record["model"],

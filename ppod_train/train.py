@@ -3,7 +3,6 @@
 What is written where: `ppod_train.run_folder`.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
+from ppod_data.files import read_json
 from ppod_data.folder_kinds import OFFLINE, check_out
 from ppod_data.judge import Judge, check_prompts, judge_of_reward, judge_of_tables
 from ppod_data.rewards import RewardModel
@@ -279,7 +279,7 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
     checkpoint = latest_checkpoint(out / "checkpoints")
     if checkpoint is None:
         if (out / "run.json").exists() and _has_steps(out):
-            check_same_run(json.loads((out / "run.json").read_text()), identity)
+            check_same_run(read_json(out / "run.json"), identity)
         progress = Progress()
     else:
         state = load_state(checkpoint)
@@ -304,9 +304,7 @@ def _has_steps(out: Path) -> bool:
 def _summary(out: Path, settings: TrainSettings, progress: Progress) -> TrainSummary:
     before = None
     if settings.eval_every:
-        before = json.loads((out / "evals" / "step-000000" / "eval.json").read_text())["overall"][
-            "reward_mean"
-        ]
+        before = read_json(out / "evals" / "step-000000" / "eval.json")["overall"]["reward_mean"]
     return TrainSummary(
         steps=progress.step,
         stopped_early=progress.step < settings.num_train_steps,

@@ -43,6 +43,8 @@ def evaluate(
     adapter: options.Adapter = None,
     prompt: options.Prompt = None,
     prompts: options.Prompts = None,
+    prompt_column: options.PromptColumn = None,
+    drop_duplicates: options.DropDuplicates = False,
     negative_prompt: options.NegativePrompt = "",
     num_images_per_prompt: options.NumImagesPerPrompt = 64,
     seed: options.Seed = 0,
@@ -74,14 +76,16 @@ def evaluate(
     an HTML report to OUT.
     """
     from ppod_data.folder_kinds import EVALUATION, check_out
-    from ppod_data.prompts import read_prompts
     from ppod_data.rewards import check_reward_name
     from ppod_train.run_record import run_of
 
     check_out(out, EVALUATION)
     run = run_of(adapter) or run_of(model)
     given = {**ctx.params, **_followed(ctx, run)}
-    texts = run.prompts if run and not prompt and prompts is None else read_prompts(prompt or [], prompts)
+    if run is not None and not prompt and prompts is None and prompt_column is None:
+        texts = run.prompts
+    else:
+        texts = options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     if reward is not None:
         check_reward_name(reward)
     elif run is None or run.judge is None:

@@ -96,6 +96,8 @@ def online(
     revision: options.Revision = None,
     prompt: options.Prompt = None,
     prompts: options.Prompts = None,
+    prompt_column: options.PromptColumn = None,
+    drop_duplicates: options.DropDuplicates = False,
     negative_prompt: options.NegativePrompt = "",
     reward: train_options.OnlineReward = None,
     stages: Stages = 4,
@@ -150,7 +152,6 @@ def online(
     ordinary data set and an ordinary run: OUT/stage-01/data and OUT/stage-01/run.
     """
     from ppod_data.folder_kinds import ONLINE, check_out
-    from ppod_data.prompts import read_prompts
     from ppod_data.rewards import check_reward_name, load_reward
     from ppod_train.hub import check_repo_id
 
@@ -158,7 +159,7 @@ def online(
     reward = check_reward_name(reward or usual_reward_of(model, "the images"))
     if push_to_hub is not None:
         check_repo_id(push_to_hub)
-    texts = read_prompts(prompt or [], prompts)
+    texts = options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     with summary(as_json, speaks=leads()) as report:
         from ppod_data.generate import build_spec
         from ppod_train.compare import PolicySource
