@@ -62,6 +62,7 @@ class Progress:
     reward_queries: int = 0
     """Images scored for validation so far: they count as queries, like those of the data set."""
     gradient_share: float = 1.0
+    scale_drops: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,11 +179,17 @@ def _loop(
         if progress.step == 0:
             _evaluate_if_due(out, trainee, progress, reward, callbacks, log)
         while not _is_finished(settings, progress):
-            metrics = train_step(trainee, step=progress.step, gradient_share=progress.gradient_share)
+            metrics = train_step(
+                trainee,
+                step=progress.step,
+                gradient_share=progress.gradient_share,
+                scale_drops=progress.scale_drops,
+            )
             progress.step = metrics.step
             for begun in keep:
                 begun()
             progress.gradient_share = metrics.gradient_share
+            progress.scale_drops = metrics.scale_drops
             if log is not None:
                 log.add(metrics)
             callbacks.on_step(metrics)

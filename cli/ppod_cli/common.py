@@ -209,6 +209,13 @@ def printable(text: str) -> str:
     return "".join("?" if unicodedata.category(character) == "Cc" else character for character in text)
 
 
+def say_notes(notes: Sequence[str]) -> None:
+    """Print notes on stderr, a line each; of processes that work together, the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        for note in notes:
+            print(f"note: {printable(note)}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def summary(
     as_json: bool, *, speaks: bool = True

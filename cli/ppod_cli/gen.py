@@ -24,6 +24,7 @@ from ppod_cli.common import (
     ray_cluster,
     resolve_device,
     say_deterministic,
+    say_notes,
     summary,
     usual_reward,
     workers_of,
@@ -31,6 +32,7 @@ from ppod_cli.common import (
 from ppod_cli.hints import next_line
 from ppod_cli.plans import say_generation, say_many_files
 from ppod_cli.progress import clock, progress
+from ppod_cli.prompt_notes import prompt_notes
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
@@ -142,9 +144,11 @@ def gen(
             store_steps=store_steps,
         )
         if dry_run:
+            say_notes(prompt_notes(loaded, spec) if loaded else [])
             report(*_plan(spec, loaded))
             return
         assert loaded is not None
+        say_notes(prompt_notes(loaded, spec))
         chosen = select_shards(spec, shard_range, rank, world_size)
         made = _generate(root, spec, loaded, chosen, license, workers)
         figures = {"dataset": str(root), "rank": rank, "world_size": world_size}
@@ -219,7 +223,7 @@ def _say_made(dataset: str, model: str, made: "GenerateSummary") -> list[str]:
 app = entry_point(
     commands,
     "ppod-gen",
-    out_of_memory="lower --batch-size, or give --guidance-mode sequential or --compute-dtype bf16; "
+    out_of_memory="lower --batch-size, or give --guidance-mode sequential or --compute-dtype fp16; "
     "all three are frozen in a data set, so use a new folder",
 )
 
