@@ -91,12 +91,22 @@ def correct_each(checker: "FactChecker", prompts: Sequence[str], images: "Sequen
     return [bool(answer) for answer in answers]
 
 
+def numbers_of(
+    reward: "RewardModel", prompts: Sequence[str], images: "Sequence[Image]"
+) -> list[float | None]:
+    """Call a reward model once, with copies: one number for each image, None where it declines.
+
+    Raises what the reward raises, and RewardError where its result is anything else.
+    """
+    values = reward.score(list(prompts), [image.copy() for image in images])
+    return as_numbers(reward.name, values, len(images))
+
+
 def _attempt(
     reward: "RewardModel", prompts: Sequence[str], images: "Sequence[Image]"
 ) -> "list[float | _Failure]":
     try:
-        values = reward.score(list(prompts), [image.copy() for image in images])
-        numbers = as_numbers(reward.name, values, len(images))
+        numbers = numbers_of(reward, prompts, images)
     except Exception as error:
         if is_out_of_memory(error) or isinstance(error, RewardUnavailableError | RewardError):
             raise

@@ -16,6 +16,7 @@ from ppod_data.errors import ConfigError, PpodError, RewardError
 from ppod_data.rewards import check_reward_name, load_reward
 from ppod_data.rewards.each import Trial, score_each
 from ppod_data.rewards.numbers import as_numbers
+from ppod_data.rewards.weighted import WeightedReward
 from ppod_data.score import score, score_all
 from tests.data.toy import make_dataset
 
@@ -125,6 +126,22 @@ def test_scores_do_not_depend_on_the_rewards_beside_them(tmp_path: Path) -> None
     score(dataset, Mine(size, name="size"), name="alone")
     assert dataset.scores("size")["score"].to_pylist() == dataset.scores("alone")["score"].to_pylist()
     assert dataset.scores("size")["score"][0].as_py() > 1
+
+
+def test_the_parts_of_a_weighted_reward_get_copies_each() -> None:
+    def shrink(prompts: list[str], images: list[Image.Image]) -> list[float]:
+        for image in images:
+            image.thumbnail((1, 1))
+        return [1.0] * len(images)
+
+    def size(prompts: list[str], images: list[Image.Image]) -> list[float | None]:
+        return [
+            None if prompt == "b" else float(image.width)
+            for prompt, image in zip(prompts, images, strict=True)
+        ]
+
+    both = WeightedReward("both", ((10.0, Mine(shrink)), (1.0, Mine(size))))
+    assert both.score(["a", "b"], images_of(1, 2)) == [18.0, None]
 
 
 def broken(prompts: list[str], images: list[Image.Image]) -> list[float]:
