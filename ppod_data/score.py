@@ -22,6 +22,7 @@ from ppod_data.images import decode_image, pixels_sha256
 from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.rewards import RewardModel
 from ppod_data.rewards.each import score_each
+from ppod_data.rewards.named import spelling_of
 from ppod_data.seal import open_table, seal_table
 from ppod_data.shards import committed_shards
 from ppod_data.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
@@ -341,7 +342,9 @@ def _as_table(rows: ShardRows, reward: RewardModel, batch_size: int, device: str
         "image_pixels_sha256": rows.samples["image_pixels_sha256"],
         "status": [outcome.status for outcome in outcomes],
     }
-    made_by = canonical_json({"dtype": "fp32", "device": device_kind(device), "batch_size": batch_size})
+    spelling = spelling_of(reward)
+    made = {"dtype": "fp32", "device": device_kind(device), "batch_size": batch_size}
+    made_by = canonical_json(made if spelling == reward.name else {**made, "reward": spelling})
     table = pa.table(columns, schema=SCORES)
     return table.replace_schema_metadata({**table.schema.metadata, b"ppod": made_by.encode()})
 
