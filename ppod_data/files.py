@@ -33,7 +33,11 @@ DataPath: TypeAlias = Path | StorePath
 _CHUNK = 1 << 20
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _URL_AS_PATH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _TEMPORARY = re.compile(r"\..+\.tmp-\d+-[0-9a-f]{8}")
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_POINTER_BYTES = 1024
+"""Git LFS never writes a longer pointer."""
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -63,6 +67,18 @@ def local_path(text: str | Path) -> Path:
             f"{text}: what is written here is a local file or folder, and not in {url[1]}://: give a path"
         )
     return settled(Path(text).expanduser())
+
+
+def below(folder: Path, *names: str) -> Path:
+    """The path of names that come from data, such as a stranger's ids, inside each other below `folder`.
+
+    Raises:
+        DamagedError: a name that is more than one plain name: empty, hidden, with a slash or a control character.
+    """
+    for name in names:
+        if _PLAIN.fullmatch(name) is None:
+            raise DamagedError(f"{name[:60]!r} cannot name a file: get the table that holds it again")
+    return folder.joinpath(*names)
 
 
 @contextlib.contextmanager
@@ -115,15 +131,38 @@ def is_being_written(temporary: DataPath) -> bool:
 def open_file(path: DataPath) -> io.BufferedReader:
     """`path` opened for reading, if it is a regular file: a pipe or a device could give bytes without an end.
 
-    Raises `DamagedError` for anything else, `OSError` as `open` does.
+    Raises `DamagedError` for anything else and for a Git LFS pointer, `OSError` as `open` does.
     """
     if not isinstance(path, Path):
         return stores.open_object(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise DamagedError(f"{path}: no regular file: get it again")
+        if found.st_size <= _POINTER_BYTES:
+            refuse_pointer(path, os.pread(descriptor, len(_POINTER), 0))
+    except BaseException:
         os.close(descriptor)
-        raise DamagedError(f"{path}: no regular file: get it again")
+        raise
     return os.fdopen(descriptor, "rb")
+
+
+def refuse_pointer(path: Path, head: bytes) -> None:
+    """Raise `DamagedError` if `head`, the first bytes of a file, are those of a Git LFS pointer.
+
+    A clone without Git LFS holds such pointers in place of the files.
+    """
+    if head.removeprefix(b"\xef\xbb\xbf").startswith(_POINTER):
+        raise DamagedError(
+            f"{path}: a Git LFS pointer, not the file itself: run git lfs pull in the clone, or download the file"
+        )
+
+
+def refuse_pointer_file(path: Path) -> None:
+    """Raise `DamagedError` if the local file is a Git LFS pointer, for libraries that open files themselves."""
+    with open_file(path):
+        pass
 
 
 def read_range(path: DataPath, offset: int, nbytes: int) -> bytearray:
@@ -148,6 +187,12 @@ def read_small(path: DataPath, limit: int) -> bytes:
     if len(data) > limit:
         raise DamagedError(f"{path}: more than {limit:,} bytes: no file that ppod wrote")
     return data
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a regular file. Raises `DamagedError` for a pipe or a device, `ValueError` for no JSON."""
+    with open_file(path) as file:
+        return json.load(file)
 
 
 @contextlib.contextmanager

@@ -125,6 +125,13 @@ def part_name(shard: int) -> str:
     return f"{shard:06d}.parquet"
 
 
+def shard_of(name: str) -> int | None:
+    """The shard whose part has exactly this file name; None for any other file, such as a copy of a part."""
+    number = name.removesuffix(".parquet")
+    shard = int(number) if number.isascii() and number.isdigit() and len(number) < 16 else -1
+    return shard if shard >= 0 and part_name(shard) == name else None
+
+
 def is_name(name: str) -> bool:
     """Whether `name` can be a file's name anywhere."""
     return _NAME.fullmatch(name) is not None and len(name) <= 100
@@ -138,6 +145,11 @@ def check_name(name: str, what: str) -> str:
             "a letter or digit first"
         )
     return name
+
+
+def is_table(path: DataPath) -> bool:
+    """Whether a file's name is that of a table NAME.parquet; files of other names are skipped everywhere."""
+    return path.suffix == ".parquet" and is_name(path.name.removesuffix(".parquet"))
 
 
 def write_table(path: DataPath, table: Any, row_group_size: int = 10_000) -> None:

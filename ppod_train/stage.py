@@ -1,6 +1,5 @@
 """One stage of online training: generate, score, pair, train, evaluate. Each phase goes on where it was."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ import numpy as np
 from ppod_data.card import write_card
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, NothingToLearnError
+from ppod_data.files import read_json
 from ppod_data.generate import generate, select_shards
 from ppod_data.log_probs import compute_log_probs
 from ppod_data.pairs import rank
@@ -24,7 +24,7 @@ from ppod_train.evaluate import evaluate
 from ppod_train.figures import EvalResult, EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.online_settings import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSettings, StageRecord
-from ppod_train.run_folder import write_json
+from ppod_train.run_folder import log_evaluation, write_json
 from ppod_train.train import Callbacks, train_offline
 from ppod_train.workers import Workers
 
@@ -69,7 +69,7 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     """Do what is missing of a stage. The first one raises NothingToLearnError where there is nothing to learn."""
     done = run.folder(stage) / "stage.json"
     if done.exists():
-        return StageRecord(**json.loads(done.read_text()))
+        return StageRecord(**read_json(done))
     seconds: dict[str, float] = {}
     data = run.folder(stage) / "data"
     with _timed(seconds, "generate"):
@@ -108,7 +108,7 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
 
 
 def _outside_band(run: OnlineRun, stage: int) -> float:
-    record = json.loads((run.folder(stage) / "run" / "run.json").read_text())
+    record = read_json(run.folder(stage) / "run" / "run.json")
     return float(record["outside_band_at_start"])
 
 
@@ -210,9 +210,14 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
         on_batch=run.callbacks.on_units,
         workers=run.workers,
     )
-    run.workers.first(lambda: write_evaluation(folder, result))
+    run.workers.first(lambda: _write_evaluation(run, stage, folder, result))
     run.callbacks.on_eval(stage, result)
     return result
+
+
+def _write_evaluation(run: OnlineRun, stage: int, folder: Path, result: EvalResult) -> None:
+    write_evaluation(folder, result)
+    log_evaluation(run.out, stage, result)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ OVERALL = "overall"
 TIE = 0.5
 _MAX_TEXT = 20_000
 _SHOWN = 60
-_REASON = 200
+_REASON = 400
 
 
 class BadRowError(ValueError):

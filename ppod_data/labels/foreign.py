@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
-from ppod_data.files import DataPath, is_being_written, is_temporary, temporary_beside
+from ppod_data.files import DataPath, is_being_written, is_temporary, remove, temporary_beside
 from ppod_data.forward import build_forward_spec, check_forward, forward_records
 from ppod_data.generate import GenerateSummary, generate
 from ppod_data.labels.answers import Bad, BadRowError, Comparison, Image, Rating, each, shown
@@ -175,7 +175,7 @@ def _remove_abandoned(root: DataPath) -> None:
         return
     for path in root.glob(f".{_SPOOL}.tmp-*"):
         if is_temporary(path) and not is_being_written(path):
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
 def _gather(

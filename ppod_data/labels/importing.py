@@ -35,6 +35,7 @@ from ppod_data.labels.secret import keep_salt, read_salt, secret_of
 from ppod_data.labels.stored import choose_dimension
 from ppod_data.labels.votes import Votes, first_answers, merge, pair_tables
 from ppod_data.labels.writing import described, publish_once, write_pieces
+from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.tables import LABELS, PAIRS, check_name, table_writer
 
 _BATCH = 16_384
@@ -170,6 +171,7 @@ def import_labels(
     if format not in FORMATS:
         raise ConfigError(f"format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
     check_name(name, "a table of labels")
+    refuse_linked_folders(dataset.root)
     files = label_files(path)
     labels = dataset.root / "labels" / f"{name}.parquet"
     pairs = dataset.root / "pairs" / f"{name}.parquet"
