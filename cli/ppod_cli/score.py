@@ -213,6 +213,7 @@ def _score(
 def _serve(name: str, host: str, port: int, max_images: int, device: str, as_json: bool) -> None:
     from ppod_data.rewards import load_reward
     from ppod_data.rewards.serve import reward_app
+    from ppod_data.web import is_loopback
     from ppod_data.web import serve as serve_app
 
     with summary(as_json) as report:
@@ -227,7 +228,8 @@ def _serve(name: str, host: str, port: int, max_images: int, device: str, as_jso
             ]
             report(figures, lines)
 
-        serve_app(reward_app(model, max_images=max_images), host, port, on_ready)
+        app = reward_app(model, max_images=max_images, only_loopback=is_loopback(host))
+        serve_app(app, host, port, on_ready)
 
 
 def _say_scored(dataset: str, done: "list[ScoreSummary]", missing_shards: int) -> list[str]:
