@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppod_data.errors import ConfigError, DamagedError, SpecMismatchError
-from ppod_data.files import DataPath, atomic_create, canonical_json, in_folder, read_small
+from ppod_data.files import DataPath, atomic_create, canonical_json, in_folder
+from ppod_data.json_read import read_json
 from ppod_data.spec import VERSIONS, GenerationSpec, check_same_spec, from_json, to_json
 
 MANIFEST = "ppod.json"
@@ -62,9 +63,9 @@ def read_manifest(root: DataPath) -> tuple[GenerationSpec, dict[str, Any]]:
         what = "not a ppod data set (no ppod.json)" if root.is_dir() else "no such folder"
         raise ConfigError(f"{root}: {what}: make one with ppod-gen, or check the path")
     try:
-        manifest = json.loads(read_small(file, _MAX_BYTES))
-    except (ValueError, OSError, RecursionError) as error:
-        raise DamagedError(f"{file}: not readable as JSON ({error}): get this file again") from error
+        manifest = read_json(file, limit=_MAX_BYTES)
+    except OSError as error:
+        raise DamagedError(f"{file}: cannot be read ({error}): get this file again") from error
     edited = f"{file}: edited or damaged: not what its sha256 says; get this file again"
     ours = (
         isinstance(manifest, dict)
@@ -87,7 +88,7 @@ def read_manifest(root: DataPath) -> tuple[GenerationSpec, dict[str, Any]]:
         )
     try:
         spec = from_json(manifest["spec"])
-    except (ConfigError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{file}: {error}: the manifest was edited or cut; get it again") from error
     if version != spec.version:
         raise DamagedError(f"{file}: edited: its version is not that of its spec; get this file again")

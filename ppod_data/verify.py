@@ -17,15 +17,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppod_data.errors import DamagedError
-from ppod_data.exclude import EXCLUSIONS, excluded_samples, read_exclusions
+from ppod_data.exclude import EXCLUSIONS, excluded_samples, foreign_entries, read_exclusions
 from ppod_data.files import DataPath, in_folder, matching, name_below
 from ppod_data.manifest import MANIFEST, read_manifest
+from ppod_data.pair_checks import PromptOf
 from ppod_data.seal import BASE_FOLDERS, TABLE_FOLDERS, file_seal, file_tables, read_sums
 from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards, parts_in
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import CHECKED_SAMPLES, SAMPLES, part_name, read_table
 from ppod_data.verify_data import read_sealed, read_shard
-from ppod_data.verify_tables import PromptOf, check_labels, check_pairs, check_part
+from ppod_data.verify_tables import check_labels, check_pairs, check_part
 
 DAMAGED, INCOMPLETE, LEFTOVER = "damaged", "incomplete", "leftover"
 _STRUCTURE = [name for name in SAMPLES.names if name != "image"]
@@ -92,7 +93,11 @@ def verify(
         report.add(DAMAGED, MANIFEST, _plain(root, error))
         return report
     try:
-        excluded = excluded_samples(spec, read_exclusions(root))
+        entries = read_exclusions(root)
+        excluded = excluded_samples(spec, entries)
+        if foreign := foreign_entries(spec, entries):
+            problem = f"{len(foreign)} entries are of another data set, {foreign[0].id} first"
+            report.add(DAMAGED, EXCLUSIONS, problem)
     except DamagedError as error:
         report.add(DAMAGED, EXCLUSIONS, _plain(root, error))
         excluded = {}
