@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
-from ppod_data.files import DataPath, atomic_write, data_path
+from ppod_data.files import DataPath, atomic_write, data_path, refuse_pointer_file
 from ppod_data.spec import GenerationSpec
 
 _FORMAT, _VERSION = "ppod-merge", 1
@@ -81,6 +81,8 @@ def check_alike(spec: GenerationSpec, dataset: Dataset) -> None:
 
 
 def _parts(path: DataPath) -> list[DataPath]:
+    if isinstance(path, Path):
+        refuse_pointer_file(path)
     try:
         value = json.loads(path.read_bytes())
         if not isinstance(value, dict) or value.get("format") != _FORMAT:

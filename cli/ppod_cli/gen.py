@@ -65,6 +65,8 @@ def gen(
     adapter: options.Adapter = None,
     prompt: options.Prompt = None,
     prompts: options.Prompts = None,
+    prompt_column: options.PromptColumn = None,
+    drop_duplicates: options.DropDuplicates = False,
     negative_prompt: options.NegativePrompt = "",
     num_images_per_prompt: options.NumImagesPerPrompt = 64,
     seed: options.Seed = 0,
@@ -96,10 +98,9 @@ def gen(
     one.
     """
     from ppod_data.files import data_path
-    from ppod_data.prompts import read_prompts
 
     root = data_path(dataset)
-    texts = read_prompts(prompt or [], prompts)
+    texts = options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
     cluster = ray_cluster(engine, ray_address, device, world_size)

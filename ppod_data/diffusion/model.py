@@ -21,7 +21,7 @@ from ppod_data.diffusion.families import FAMILIES, Family
 from ppod_data.diffusion.guidance import Network
 from ppod_data.diffusion.safety import FOLDERS, SafetyChecker, load_safety_checker
 from ppod_data.errors import ConfigError
-from ppod_data.files import sha256_file
+from ppod_data.files import refuse_pointer_file, sha256_file
 from ppod_data.quiet import quiet_pipelines
 from ppod_data.scenes import PIPELINE_PATH
 
@@ -347,4 +347,5 @@ def adapter_file(adapter: str) -> Path:
     file = path / _LORA_FILE if path.is_dir() else path
     if not file.is_file() or file.suffix != ".safetensors":
         raise ConfigError(f"adapter {adapter} holds no LoRA weights: {_LORA_FILE} is what is looked for")
+    refuse_pointer_file(file)
     return file
