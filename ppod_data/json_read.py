@@ -9,10 +9,11 @@ covers all of it:
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from ppod_data.errors import DamagedError
+from ppod_data.errors import DamagedError, PpodError
 from ppod_data.files import DataPath, read_small
 
 MAX_DEPTH = 64
@@ -27,7 +28,7 @@ MAX_RECORD = 64 << 20
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def parse_json(text: bytes | str) -> Any:
+def parse_json(text: bytes | bytearray | str) -> Any:
     """Return the value of a JSON text, UTF-8 where it is bytes.
 
     Raises:
@@ -91,6 +92,18 @@ def made_by(metadata: Mapping[bytes, bytes] | None, where: DataPath | str) -> di
     if not isinstance(value, dict):
         raise DamagedError(f"{where}: its metadata holds no JSON object: get it again")
     return value
+
+
+@contextmanager
+def record_of(path: DataPath, advice: str = "get this file again") -> Iterator[None]:
+    """Turn errors about a record's keys, types and values into a DamagedError that names its file."""
+    try:
+        yield
+    except PpodError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise DamagedError(f"{path}: not a record that ppod wrote ({reason}): {advice}") from error
 
 
 def _whole_number(digits: str) -> int:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
-from ppod_data.files import DataPath, atomic_write, data_path, refuse_pointer_file
+from ppod_data.files import DataPath, atomic_write, data_path, read_small, refuse_pointer_file
+from ppod_data.json_read import parse_json
 from ppod_data.spec import GenerationSpec
 
+_MAX_BYTES = 16 << 20
 _FORMAT, _VERSION = "ppod-merge", 1
 # What data sets that are trained on together must share: the sampler is part of the policy.
 _SHARED = (
@@ -84,7 +86,7 @@ def _parts(path: DataPath) -> list[DataPath]:
     if isinstance(path, Path):
         refuse_pointer_file(path)
     try:
-        value = json.loads(path.read_bytes())
+        value = parse_json(read_small(path, _MAX_BYTES))
         if not isinstance(value, dict) or value.get("format") != _FORMAT:
             raise ValueError("another format")
         if value.get("version") != _VERSION:

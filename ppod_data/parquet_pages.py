@@ -16,6 +16,8 @@ _PLAIN, _DELTA_BYTE_ARRAY = 0, 7
 _FIRST_READ, _MAX_HEADER = 4096, 1 << 20
 _MAX_NESTING = 8
 _SMALL_DICTIONARY = 64 << 10
+_DESCRIBED = {_DATA: 5, _INDEX: 6, _DICTIONARY: 7, _DATA_V2: 8}
+"""The field of a page header that describes a page of each kind."""
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 
 
@@ -91,7 +93,7 @@ def _read_header(file: BinaryIO, start: int, end: int) -> _Page:
             size *= 16
     stored, expanded = fields.get(3), fields.get(2)
     kind = fields.get(1)
-    described = fields.get({_DATA: 5, _INDEX: 6, _DICTIONARY: 7, _DATA_V2: 8}.get(kind, 0), {})
+    described = fields.get(_DESCRIBED.get(kind or 0, 0), {})
     if not isinstance(described, dict):
         raise PageError("a page header that is none")
     # The field of the encoding is the second of a data or dictionary page, and the fourth of a data page of version 2.

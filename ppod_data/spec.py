@@ -434,7 +434,8 @@ def _check_types(values: Mapping[str, Any]) -> None:
     )
     texts = [name for name in _CHOICES if name in values]
     for name in (*texts, "model", "policy_fingerprint", "negative_prompt", "store_steps"):
-        _require(_is_text(values[name]), name, "text", values)
+        good = isinstance(values[name], str) if name == "negative_prompt" else _is_text(values[name])
+        _require(good, name, "text", values)
     checker = values.get("safety_checker", "0" * 64)
     known = isinstance(checker, str) and _SHA256.fullmatch(checker) is not None
     _require(known, "safety_checker", "a sha256 in hexadecimal", values)

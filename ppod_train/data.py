@@ -149,6 +149,14 @@ def open_training_data(
 
     rows = pa.concat_tables(tables).combine_chunks()  # a row of many pieces would be sought in all of them
     reference_log_probs = np.concatenate(reference)
+    behaviour_log_probs = log_prob_matrix(rows["log_probs"], spec.num_inference_steps, datasets[0].root)
+    for values in (reference_log_probs, behaviour_log_probs):
+        if (lacking := np.isnan(values[:, list(steps)]).any(axis=1)).any():
+            (row,) = rows.slice(int(np.argmax(lacking)), 1).to_pylist()
+            raise DamagedError(
+                f"{datasets[row['dataset']].root}: sample {row['sample_id']} has no log-probability of a step that is "
+                "trained on: run ppod-data verify"
+            )
 
     def row_of(number: int) -> tuple[Dataset, dict[str, Any]]:
         (row,) = rows.slice(number, 1).to_pylist()
@@ -180,7 +188,7 @@ def open_training_data(
         rows=rows,
         prompt_index=prompt_index,
         reference_log_probs=reference_log_probs,
-        behaviour_log_probs=log_prob_matrix(rows["log_probs"], spec.num_inference_steps, datasets[0].root),
+        behaviour_log_probs=behaviour_log_probs,
         advantages=advantages,
         chosen=pairs.chosen,
         rejected=pairs.rejected,

@@ -32,6 +32,7 @@ from PIL import Image
 from ppod_data.errors import DamagedError
 from ppod_data.files import atomic_write
 from ppod_data.images import encode_png
+from ppod_data.json_read import read_object
 from ppod_train.figures import EvalResult, EvalSettings, Figures, PromptMeasurement, Scorer
 
 FORMAT = 1
@@ -75,7 +76,7 @@ def read_evaluation(folder: Path) -> EvalResult:
         DamagedError: the folder holds no readable evaluation.
     """
     try:
-        record = json.loads((folder / EVAL_NAME).read_text(encoding="utf-8"))
+        record = read_object(folder / EVAL_NAME)
         tiles = cut_sheet(Image.open(folder / SHEET_NAME).convert("RGB"), record["sheet"])
         settings = {name: record[name] for name in EvalSettings.__dataclass_fields__ if name != "prompts"}
         return EvalResult(

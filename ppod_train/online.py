@@ -22,6 +22,7 @@ import numpy as np
 from ppod_data.environment import environment
 from ppod_data.errors import ConfigError
 from ppod_data.files import canonical_json
+from ppod_data.json_read import read_object
 from ppod_data.rewards import RewardModel
 from ppod_data.spec import to_json
 from ppod_train.compare import PolicySource
@@ -108,7 +109,7 @@ def _write_record(run: OnlineRun, folder: ExitStack) -> None:
     }
     path = run.out / "online.json"
     if path.exists() and ((run.out / "evals").exists() or run.folder(1).exists()):
-        old = json.loads(path.read_text())["identity"]
+        old = read_object(path)["identity"]
         for key, value in json.loads(canonical_json(identity)).items():
             if old.get(key) != value:
                 raise ConfigError(

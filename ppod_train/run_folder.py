@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from ppod_data.environment import environment
 from ppod_data.files import atomic_write
+from ppod_data.json_read import parse_json
 from ppod_train.checkpoint import remove_older
 from ppod_train.data import DataSource
 from ppod_train.drift import Drift
@@ -131,7 +132,11 @@ def forget_after(out: Path, step: int) -> None:
     remove_older(out / "checkpoints")
     metrics = out / "metrics.jsonl"
     if metrics.exists():
-        kept = [line for line in metrics.read_text().splitlines() if _line_step(line) <= step]
+        kept = [
+            line
+            for line in metrics.read_text("utf-8", errors="replace").splitlines()
+            if _line_step(line) <= step
+        ]
         atomic_write(metrics, "".join(line + "\n" for line in kept).encode())
     for folder in (out / "evals").glob("step-*"):
         if int(folder.name.removeprefix("step-")) > step:
@@ -146,6 +151,6 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def _line_step(line: str) -> float:
     """The step of a metrics line; infinity for one that a kill cut short."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
+        return int(parse_json(line)["step"])
+    except (ValueError, LookupError, TypeError):
         return math.inf

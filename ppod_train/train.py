@@ -3,7 +3,6 @@
 What is written where: `ppod_train.run_folder`.
 """
 
-import json
 import math
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
+from ppod_data.json_read import read_object
 from ppod_data.rewards import RewardModel
 from ppod_data.threads import one_thread
 from ppod_train.batches import trained_prompts
@@ -240,7 +240,7 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
     checkpoint = latest_checkpoint(out / "checkpoints")
     if checkpoint is None:
         if (out / "run.json").exists():
-            check_same_run(json.loads((out / "run.json").read_text()), identity)
+            check_same_run(read_object(out / "run.json"), identity)
         progress = Progress()
     else:
         state = load_state(checkpoint)
@@ -259,9 +259,7 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
 def _summary(out: Path, settings: TrainSettings, progress: Progress) -> TrainSummary:
     before = None
     if settings.eval_every:
-        before = json.loads((out / "evals" / "step-000000" / "eval.json").read_text())["overall"][
-            "reward_mean"
-        ]
+        before = read_object(out / "evals" / "step-000000" / "eval.json")["overall"]["reward_mean"]
     return TrainSummary(
         steps=progress.step,
         stopped_early=progress.step < settings.num_train_steps,
