@@ -15,6 +15,7 @@ Needs no network. On a machine without the packages: `make gpu-bundle` on one th
 
 import argparse
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,17 @@ from PIL import Image
 from ppod_data.dataset import Dataset
 from ppod_data.diffusion.guidance import guided_prediction
 from ppod_data.diffusion.model import DiffusionModel, decode_images
+from ppod_data.diffusion.replay import replay_log_prob
 from ppod_data.diffusion.skeleton import load_skeleton
 from ppod_data.environment import environment
-from ppod_data.generate import build_spec, generate, prepare_sampler, sample_images, sample_records
+from ppod_data.generate import (
+    build_spec,
+    generate,
+    prepare_sampler,
+    sample_batch,
+    sample_images,
+    sample_records,
+)
 from ppod_data.pairs import rank
 from ppod_data.plan import plan_generation
 from ppod_data.score import score
@@ -92,6 +102,7 @@ def check_case(
         "batch": spec.batch_size,
     }
     found["seconds_to_build"] = time.perf_counter() - started
+    found |= _replay(model, spec)
     found |= _sampling(model, spec, folder, dtype, timed=timed)
     data = work / f"{folder.name}-{dtype}"
     generate(data, spec, model, shards=range(spec.num_shards))
@@ -102,6 +113,46 @@ def check_case(
     found |= _training(model, data, settings, folder, dtype, timed=timed)
     found["seconds"] = time.perf_counter() - started
     return found
+
+
+def _replay(model: DiffusionModel, spec: GenerationSpec) -> dict[str, Any]:
+    """Sample a batch twice and replay it in its own shape: is a log-probability reproducible on this device?"""
+    sampler = prepare_sampler(spec, model)
+    batch = range(min(spec.batch_size, spec.num_samples))
+    chain = sample_batch(spec, sampler, batch, record=True)
+    again = sample_batch(spec, sampler, batch, record=True)
+
+    def replayed(rows: torch.Tensor, i: int) -> torch.Tensor:
+        with torch.no_grad():
+            return replay_log_prob(
+                sampler.network,
+                sampler.schedule,
+                latents=chain.latents[i, rows].float(),
+                next_latents=chain.latents[i + 1, rows].float(),
+                step_index=torch.full_like(rows, i),
+                condition=sampler.conditioning.of([0] * len(rows)),
+                negative=sampler.conditioning.negative,
+                guidance_scale=spec.guidance_scale,
+                guidance_mode=spec.guidance_mode,
+            ).cpu()
+
+    rows = torch.arange(len(batch), device=model.device)
+    steps = [i for i, stochastic in enumerate(sampler.schedule.stochastic) if stochastic]
+    orders = {"same_batch": rows, "rows_rolled": rows.roll(1), "half_batch": rows[: len(rows) // 2]}
+    errors = dict.fromkeys(orders, 0.0)
+    for i in steps:
+        for name, order in (
+            ("same_batch", rows),
+            ("rows_rolled", rows.roll(1)),
+            ("half_batch", rows[: len(rows) // 2]),
+        ):
+            difference = replayed(order, i) - chain.log_probs[i, order.cpu()]
+            errors[name] = max(errors[name], float(difference.abs().max()))
+    return {
+        "sampled_twice_equal": bool(torch.equal(chain.latents, again.latents)),
+        **{f"replay_error_{name}": value for name, value in errors.items()},
+        "latent_rms": float(chain.latents[-1].float().square().mean().sqrt()),
+    }
 
 
 def _sampling(
@@ -120,7 +171,7 @@ def _sampling(
     skeleton = load_skeleton(str(folder), compute_dtype=dtype)
     found["sample_estimate_gib"] = plan_generation(skeleton, spec).peak_bytes / 2**30
     if timed:
-        seconds = _measured(ways, model.device, rounds=3)
+        seconds = _measured(ways, model.device, rounds=2)
         found["images_per_second"] = len(batch) / min(seconds["recorded"])
         found["recorded_over_diffusers"] = min(seconds["recorded"]) / min(seconds["diffusers"])
         found["images_over_diffusers"] = min(seconds["images"]) / min(seconds["diffusers"])
@@ -359,30 +410,63 @@ def main() -> None:
     )
     parser.add_argument("--dtypes", nargs="*", help="compute dtypes; each model's own unless given")
     parser.add_argument("--out", type=Path, default=Path("gpu-check.json"))
-    parser.add_argument("--budget", type=float, default=480, help="start no check after so many seconds")
+    parser.add_argument("--budget", type=float, default=420, help="start no check after so many seconds")
     options = parser.parse_args()
     start = time.perf_counter()
-    report: dict[str, Any] = {"environment": environment(), "torch_cuda": torch.version.cuda, "checks": {}}
-    failed = False
+    report: dict[str, Any] = {"checks": {}}
     with tempfile.TemporaryDirectory() as temporary:
+        report["environment"] = _in_child(environment, Path(temporary))
         for title, run in _checks(options, Path(temporary)):
             if time.perf_counter() - start > options.budget:
-                report["checks"][title] = {"skipped": "the time was used up"}
+                found: dict[str, Any] = {"skipped": "the time was used up"}
             else:
-                try:
-                    report["checks"][title] = run()
-                except Exception as error:
-                    failed = True
-                    traceback.print_exc()
-                    report["checks"][title] = {"failed": f"{type(error).__name__}: {error}"[:2000]}
-                _empty_cache(options.device)
-            print(
-                f"[{time.perf_counter() - start:5.0f} s] {title}: {_line(report['checks'][title])}",
-                flush=True,
-            )
+                found = _in_child(run, Path(temporary))
+                if "CUDA" in found.get("failed", ""):
+                    found |= _explained(partial(run, timed=False), Path(temporary))
+            report["checks"][title] = found
             report["seconds"] = time.perf_counter() - start
+            print(f"[{report['seconds']:5.0f} s] {title}: {_line(found)}", flush=True)
             options.out.write_text(json.dumps(report, indent=1))
-    sys.exit(failed)
+    sys.exit(any("failed" in found for found in report["checks"].values()))
+
+
+def _explained(run: Callable[[], dict[str, Any]], work: Path) -> dict[str, Any]:
+    """Run a check that ended in a CUDA fault again: where does it stop, and does another attention kernel help?"""
+
+    def blocking() -> dict[str, Any]:
+        os.environ["CUDA_LAUNCH_BLOCKING"] = "1"
+        return run()
+
+    def without_cudnn_attention() -> dict[str, Any]:
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        return run()
+
+    return {ways.__name__: _in_child(ways, work) for ways in (blocking, without_cudnn_attention)}
+
+
+def _in_child(run: Callable[[], dict[str, Any]], work: Path) -> dict[str, Any]:
+    """Run a check in a forked process: a CUDA fault ends that process alone, and its memory is free afterwards."""
+    result = work / "result.json"
+    result.unlink(missing_ok=True)
+
+    def call() -> None:
+        try:
+            found = run()
+        except BaseException as error:
+            found = {
+                "failed": f"{type(error).__name__}: {error}"[:2000],
+                "traceback": traceback.format_exc()[-4000:],
+            }
+        result.write_text(json.dumps(found))
+        os._exit(0)  # skip the device's own clean-up, which fails after a fault
+
+    process = multiprocessing.get_context("fork").Process(target=call)
+    process.start()
+    process.join()
+    if not result.exists():
+        return {"failed": f"the process ended with {process.exitcode}"}
+    found: dict[str, Any] = json.loads(result.read_text())
+    return found
 
 
 def _checks(options: argparse.Namespace, work: Path) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -396,27 +480,21 @@ def _checks(options: argparse.Namespace, work: Path) -> list[tuple[str, Callable
     for name in (name for name in options.cases if name != "resume"):
         case = CASES[name]
         for number, dtype in enumerate(options.dtypes or case.dtypes):
-
-            def run(
-                case: Case = case, name: str = name, dtype: str = dtype, timed: bool = number == 0
-            ) -> dict[str, Any]:
-                return check_case(case, folders[name], work, dtype=dtype, device=options.device, timed=timed)
-
+            run = partial(
+                check_case, case, folders[name], work, dtype=dtype, device=options.device, timed=number == 0
+            )
             (first if number == 0 else others).append((f"{case.title}, {dtype}", run))
     if "resume" in options.cases:
         (work / "resume").mkdir()
         dtype = "fp32" if options.tiny else "fp16"
-
-        def resume() -> dict[str, Any]:
-            return check_resume(folders["sd15"], work / "resume", device=options.device, dtype=dtype)
-
-        first.append((f"resume after a kill, {CASES['sd15'].title}", resume))
+        run = partial(check_resume, folders["sd15"], work / "resume", device=options.device, dtype=dtype)
+        first.append((f"resume after a kill, {CASES['sd15'].title}", run))
     return first + others
 
 
 def _line(found: dict[str, Any]) -> str:
     """What was found, in one line."""
-    shown = {name: value for name, value in found.items() if name != "drift"}
+    shown = {name: value for name, value in found.items() if name not in ("drift", "traceback")}
     return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
 
 

@@ -10,6 +10,7 @@ import torch
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.diffusion.skeleton import load_skeleton
+from ppod_data.quiet import quiet_pipelines
 from tests import full_size
 from tests.pipelines import (
     save_tiny_flux_pipeline,
@@ -89,7 +90,8 @@ def random_model(folder: Path, *, device: str, compute_dtype: str) -> DiffusionM
         kind = type(part)
         with _created_on(device, dtype):
             made = kind.from_config(part.config) if hasattr(kind, "from_config") else kind(part.config)
-        made = made.to(dtype)  # transformers creates some modules in fp32
+        with quiet_pipelines():
+            made = made.to(dtype)  # transformers creates some modules in fp32
         model.pipeline.register_modules(**{name: made.eval().requires_grad_(False)})
     model.pipeline.set_progress_bar_config(disable=True)
     fingerprint = hashlib.sha256(f"random weights of {folder.name} in {compute_dtype}".encode()).hexdigest()

@@ -33,6 +33,7 @@ DataPath: TypeAlias = Path | StorePath
 _CHUNK = 1 << 20
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _URL_AS_PATH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _TEMPORARY = re.compile(r"\..+\.tmp-\d+-[0-9a-f]{8}")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = 1024
@@ -66,6 +67,18 @@ def local_path(text: str | Path) -> Path:
             f"{text}: what is written here is a local file or folder, and not in {url[1]}://: give a path"
         )
     return settled(Path(text).expanduser())
+
+
+def below(folder: Path, *names: str) -> Path:
+    """The path of names that come from data, such as a stranger's ids, inside each other below `folder`.
+
+    Raises:
+        DamagedError: a name that is more than one plain name: empty, hidden, with a slash or a control character.
+    """
+    for name in names:
+        if _PLAIN.fullmatch(name) is None:
+            raise DamagedError(f"{name[:60]!r} cannot name a file: get the table that holds it again")
+    return folder.joinpath(*names)
 
 
 @contextlib.contextmanager

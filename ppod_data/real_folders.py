@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.stores import StorePath
 
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | getattr(os, "O_PATH", os.O_RDONLY)
 _DEPTH = 3
-"""Folders below that of a data set or a run in which commands write."""
+"""Folders inside each other, below that of a data set or a run, in which commands write."""
 
 
 def settled(path: Path) -> Path:
@@ -108,14 +109,37 @@ def move(path: Path, target: Path) -> None:
         os.replace(path.name, target.name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
-def refuse_linked_folders(root: Path, *, depth: int = _DEPTH) -> None:
+def links_below(root: Path | StorePath, *, depth: int = _DEPTH) -> Iterator[Path]:
+    """The links in the folder `root` and those in it; a snapshot's links to the blobs of the Hub's cache are none."""
+    if not isinstance(root, Path):
+        return
+    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else None
+    yield from _links(root, blobs, depth)
+
+
+def refuse_linked_folders(root: Path | StorePath) -> None:
     """Raise ConfigError for a link to a folder below `root`, before a command that writes there begins its work."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(root) as entries:
+    for path in links_below(root):
+        if path.is_dir():
+            raise linked(path)
+
+
+def linked(path: Path) -> ConfigError:
+    """The error of a link where a file or folder is expected."""
+    return ConfigError(
+        f"{path}: a link to another place, which is not followed: put the file or folder itself there"
+    )
+
+
+def _links(folder: Path, blobs: Path | None, depth: int) -> Iterator[Path]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_symlink() and entry.is_dir():
-                raise _linked(root / entry.name)
-            if depth > 1 and entry.is_dir(follow_symlinks=False):
-                refuse_linked_folders(root / entry.name, depth=depth - 1)
+            path = folder / entry.name
+            if entry.is_symlink():
+                if blobs is None or path.is_dir() or not path.resolve().is_relative_to(blobs.resolve()):
+                    yield path
+            elif depth > 0 and entry.is_dir():
+                yield from _links(path, blobs, depth - 1)
 
 
 def _step(folder: int, path: Path, make: bool) -> int:
@@ -137,11 +161,4 @@ def _step(folder: int, path: Path, make: bool) -> int:
 def _refuse_link(folder: int, path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISLNK(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode):
-            raise _linked(path)
-
-
-def _linked(path: Path) -> ConfigError:
-    return ConfigError(
-        f"{path}: a link to another place, which ppod does not follow when it writes or removes: put the file or "
-        "folder itself there"
-    )
+            raise linked(path)

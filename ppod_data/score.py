@@ -19,8 +19,10 @@ from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import DataPath, canonical_json, matching
 from ppod_data.images import decode_image, pixels_sha256
+from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.rewards import RewardModel
 from ppod_data.rewards.each import score_each
+from ppod_data.rewards.named import spelling_of
 from ppod_data.seal import open_table, seal_table
 from ppod_data.shards import committed_shards
 from ppod_data.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
@@ -105,6 +107,7 @@ def score_all(
         DamagedError: an image that is not the one its row describes.
         RewardUnavailableError: a reward model that cannot be asked any more; finished shards are kept.
     """
+    refuse_linked_folders(dataset.root)
     is_share = world_size > 1 or shards is not None
     tables = [
         _Table.open(dataset.root / "scores" / check_name(name, "a score table"), reward, is_share)
@@ -339,7 +342,9 @@ def _as_table(rows: ShardRows, reward: RewardModel, batch_size: int, device: str
         "image_pixels_sha256": rows.samples["image_pixels_sha256"],
         "status": [outcome.status for outcome in outcomes],
     }
-    made_by = canonical_json({"dtype": "fp32", "device": device_kind(device), "batch_size": batch_size})
+    spelling = spelling_of(reward)
+    made = {"dtype": "fp32", "device": device_kind(device), "batch_size": batch_size}
+    made_by = canonical_json(made if spelling == reward.name else {**made, "reward": spelling})
     table = pa.table(columns, schema=SCORES)
     return table.replace_schema_metadata({**table.schema.metadata, b"ppod": made_by.encode()})
 

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from ppod_data.errors import DamagedError
-from ppod_data.files import atomic_write
+from ppod_data.files import atomic_write, open_file
 from ppod_data.images import encode_png
 from ppod_data.json_read import read_object
 from ppod_train.figures import EvalResult, EvalSettings, Figures, PromptMeasurement, Scorer
@@ -77,7 +77,8 @@ def read_evaluation(folder: Path) -> EvalResult:
     """
     try:
         record = read_object(folder / EVAL_NAME)
-        tiles = cut_sheet(Image.open(folder / SHEET_NAME).convert("RGB"), record["sheet"])
+        with open_file(folder / SHEET_NAME) as file:
+            tiles = cut_sheet(Image.open(file).convert("RGB"), record["sheet"])
         settings = {name: record[name] for name in EvalSettings.__dataclass_fields__ if name != "prompts"}
         return EvalResult(
             model=record["model"],

@@ -1,6 +1,7 @@
 """`ppod-gen`: sample images and record their denoising chains, shard by shard."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,12 +24,15 @@ from ppod_cli.common import (
     ray_cluster,
     resolve_device,
     say_deterministic,
+    say_notes,
     summary,
     usual_reward,
     workers_of,
 )
+from ppod_cli.hints import next_line
 from ppod_cli.plans import say_generation, say_many_files
 from ppod_cli.progress import clock, progress
+from ppod_cli.prompt_notes import prompt_notes
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
@@ -98,8 +102,11 @@ def gen(
     one.
     """
     from ppod_data.files import data_path
+    from ppod_data.folder_kinds import check_not_inside
 
     root = data_path(dataset)
+    if isinstance(root, Path):
+        check_not_inside(root, option="the data set")
     texts = options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
@@ -137,9 +144,11 @@ def gen(
             store_steps=store_steps,
         )
         if dry_run:
+            say_notes(prompt_notes(loaded, spec) if loaded else [])
             report(*_plan(spec, loaded))
             return
         assert loaded is not None
+        say_notes(prompt_notes(loaded, spec))
         chosen = select_shards(spec, shard_range, rank, world_size)
         made = _generate(root, spec, loaded, chosen, license, workers)
         figures = {"dataset": str(root), "rank": rank, "world_size": world_size}
@@ -208,13 +217,13 @@ def _say_made(dataset: str, model: str, made: "GenerateSummary") -> list[str]:
         + (f", {there:,} were there" if there else "")
     ]
     lines += say_deterministic(made.deterministic_steps)
-    return [*lines, f"next: ppod-score {dataset} --reward {usual_reward(model)}"]
+    return [*lines, next_line("ppod-score", dataset, "--reward", usual_reward(model))]
 
 
 app = entry_point(
     commands,
     "ppod-gen",
-    out_of_memory="lower --batch-size, or give --guidance-mode sequential or --compute-dtype bf16; "
+    out_of_memory="lower --batch-size, or give --guidance-mode sequential or --compute-dtype fp16; "
     "all three are frozen in a data set, so use a new folder",
 )
 

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError
+from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import atomic_output, publish, sync
 from ppod_data.labels.answers import TIE
 from ppod_data.labels.export_formats import EXPORTS, FOLDERS, HARD, ROWS, Images, Pair
+from ppod_data.pair_ids import PAIR_ID
+from ppod_data.real_folders import make_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ def export_pairs(
     table = dataset.pairs(name)
     if out.exists():
         raise ConfigError(f"{out}: there already: give another --out, or remove it")
+    _check_ids(table, f"{dataset.root}/pairs/{name}.parquet")
     images = Images(dataset)
     for column in ("chosen_id", "rejected_id"):
         for sample_id in table[column].to_pylist():
@@ -64,6 +68,15 @@ def export_pairs(
     return ExportSummary(num_pairs=table.num_rows, num_images=len(seen), num_hardened=soft)
 
 
+def _check_ids(table: Any, path: str) -> None:
+    """Raise DamagedError for a pair_id that ppod never gives: it becomes a name in a tar."""
+    for pair_id in table["pair_id"].to_pylist():
+        if pair_id is None or not PAIR_ID.fullmatch(pair_id):
+            raise DamagedError(
+                f"{path}: the pair_id {pair_id!r} is none that ppod gives: get this table again"
+            )
+
+
 @contextmanager
 def _output(out: Path, *, folder: bool) -> Iterator[Path]:
     """A temporary file or folder to write to, which becomes `out` at the end."""
@@ -71,6 +84,7 @@ def _output(out: Path, *, folder: bool) -> Iterator[Path]:
         with atomic_output(out) as file:
             yield file
         return
+    make_folder(out.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.tmp-", dir=out.parent))
     try:
         yield temporary

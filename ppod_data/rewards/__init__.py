@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ppod_data.errors import ConfigError
+from ppod_data.rewards.named import NamedReward
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,6 +44,14 @@ class FactChecker(Protocol):
 
     def correct(self, prompts: Sequence[str], images: Sequence[Image]) -> list[bool]:
         """True where every fact of the prompt is read in the image."""
+
+
+@runtime_checkable
+class PromptReader(Protocol):
+    """A reward model that reads the prompt's words and knows some prompts only."""
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raise ConfigError for a prompt that the model cannot read; no image is needed."""
 
 
 Builder = Callable[[str, str | None], RewardModel]
@@ -159,9 +168,10 @@ def load_reward(reward: str, device: str = "cpu") -> RewardModel:
     if _URL.fullmatch(reward):
         from ppod_data.rewards.remote import connect
 
-        return connect(reward)
+        return NamedReward(reward, connect(reward))
     if name in BUILDERS:
-        return BUILDERS[name](device, folder or None)
+        model = BUILDERS[name](device, folder or None)
+        return NamedReward(reward, model) if folder else model
     from ppod_data.rewards.function import load_function
 
-    return load_function(reward)
+    return NamedReward(reward, load_function(reward))
