@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ppod_data.pair_ids import PAIR_ID
 from ppod_data.sample_numbers import SampleNumbers
 from ppod_data.spec import GenerationSpec
 
@@ -63,9 +62,6 @@ class PromptOf:
 
 def pair_problems(table: Any, prompts: PromptOf) -> Iterator[Problem]:
     """Yield what is wrong with single rows of a table of pairs, or of some rows of one, in PAIR_COLUMNS."""
-    named = pc.match_substring_regex(table["pair_id"], f"^{PAIR_ID.pattern}$").fill_null(False)
-    for row in np.flatnonzero(~named.to_numpy()).tolist():
-        yield None, f"the pair_id {table['pair_id'][row].as_py()!r} is none that ppod gives"
     for row in doubtful_rows(table, "chosen_id", "rejected_id", prompts):
         one = table.slice(row, 1).to_pylist()[0]
         yield from two_problems(f"pair {one['pair_id']}", one["chosen_id"], one["rejected_id"], one, prompts)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ppod_data.errors import DamagedError
@@ -23,6 +24,7 @@ from ppod_data.pair_checks import (
     repeated_pair,
     two_problems,
 )
+from ppod_data.pair_ids import PAIR_ID
 from ppod_data.tables import LABELS, LOG_PROBS, PAIRS, SCORES, iter_table, read_table
 
 
@@ -86,6 +88,9 @@ def check_pairs(path: DataPath, prompts: PromptOf) -> Iterator[Problem]:
     """
     keys: list[NDArray[np.int64]] = []
     for table in iter_table(path, PAIRS, PAIR_COLUMNS):
+        named = pc.match_substring_regex(table["pair_id"], f"^{PAIR_ID.pattern}$").fill_null(False)
+        for row in np.flatnonzero(~named.to_numpy()).tolist():
+            yield None, f"the pair_id {table['pair_id'][row].as_py()!r} is none that ppod gives"
         yield from pair_problems(table, prompts)
         keys.append(pair_keys(table, prompts))
     if problem := repeated_pair(keys, prompts):
