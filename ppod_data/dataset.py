@@ -388,8 +388,8 @@ def _check_one_origin(root: DataPath, table: str, parts: Sequence[Any]) -> None:
                 product(*(pc.unique(part[column]).to_pylist() for column in ("scorer", "revision")))
             )
         else:
-            made_by = json.loads((part.schema.metadata or {}).get(b"ppod", b"{}"))
-            origins.add((made_by.get("policy_fingerprint", "an unknown policy"),))
+            made = made_by(part.schema.metadata, root / table)
+            origins.add((str(made.get("policy_fingerprint", "an unknown policy")),))
     if len(origins) > 1:
         some = " and ".join(sorted(" ".join(map(str, origin)) for origin in origins)[:2])
         raise ConfigError(
