@@ -30,6 +30,7 @@ from ppod_train.joined import join
 from ppod_train.objectives import Objective
 from ppod_train.pairs import Pairs
 from ppod_train.reference import log_prob_matrix
+from ppod_train.scorers import check_one_scorer
 
 _BLOCK = 1024
 """Rows that are Python objects at a time."""
@@ -128,6 +129,7 @@ def open_training_data(
             sample, pairs without a reward difference where the objective needs one.
     """
     datasets, steps = _open_datasets(source, objective)
+    check_one_scorer(datasets, *source.target_table(objective).split("/", 1))
     spec = datasets[0].spec
     joined = join(
         datasets,
