@@ -78,7 +78,7 @@ def run_evaluation(
 
     Raises:
         ConfigError: an unknown model or adapter, or impossible settings.
-        NonFiniteError: a score that is NaN or infinite.
+        RewardError: a reward that is wrong whatever the image, or has no score for any.
     """
 
     check_out(out, EVALUATION)

@@ -163,7 +163,7 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
     last = sum(record.steps > 0 for record in records)
     rewards: list[float] = []
     if run.settings.eval_images_per_prompt:
-        rewards = [stage_evaluation(run, stage).overall.reward_mean for stage in range(last + 1)]
+        rewards = [stage_evaluation(run, stage).reward for stage in range(last + 1)]
     best = 1 + int(np.argmax(rewards[1:])) if rewards else last
     before = len(read_evaluation(run.out / "evals" / "stage-00").measurements) if rewards else 0
     summary = OnlineSummary(

@@ -240,8 +240,8 @@ def _evaluate_if_due(
         result = evaluate(model, reward, eval_settings, baseline=baseline, workers=workers)
     workers.first(lambda: write_evaluation(evaluation_folder(out, progress.step), result))
     progress.reward_queries += result.overall.num_images
-    if result.overall.reward_mean > progress.best_reward:
-        progress.best_reward, progress.best_step = result.overall.reward_mean, progress.step
+    if result.reward > progress.best_reward:
+        progress.best_reward, progress.best_step = result.reward, progress.step
         progress.evals_since_best = 0
         _save_policy(trainee, out)
     else:

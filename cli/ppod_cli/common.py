@@ -194,6 +194,8 @@ def _explain_os_error(error: OSError) -> str:
     where = f" at {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left{where}: free space and run the same command again: finished shards are kept"
+    if error.errno == errno.EFBIG:
+        return f"a file may not be this large{where}: raise the limit of ulimit -f, and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission{where} ({error.strerror}): check the permissions, or give another folder"
     return f"{error.strerror or error}{where}"

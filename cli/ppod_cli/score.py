@@ -40,7 +40,7 @@ _EXAMPLES = (
     "ppod-score data --reward scenes --reward scenes-check",
     "ppod-score data --reward scenes --as scenes-again --retry-failed",
     "ppod-score data --reward image-reward --reward clip:/models/clip-vit-b-32",
-    "ppod-score data --reward my_rewards:brightness",
+    "ppod-score data --reward my_rewards.py:brightness",
     "ppod-score data --reward image-reward --engine ray",
     "ppod-score --serve image-reward --port 8000",
     "ppod-score data --reward http://127.0.0.1:8000",
@@ -49,7 +49,7 @@ _SERVING = "Serving"
 _REWARD_HELP = (
     "Reward model. One of scenes, scenes-check, jpeg-compressibility, jpeg-incompressibility; or of image-reward, "
     "clip, pickscore, hpsv2, aesthetic, whose weights are downloaded, or taken from a folder: clip:FOLDER. "
-    "MODULE:FUNCTION is one of yours, http://HOST:PORT one that --serve serves. Repeat the option for more."
+    "FILE.py:FUNCTION is one of yours, http://HOST:PORT one that --serve serves. Repeat the option for more."
 )
 
 

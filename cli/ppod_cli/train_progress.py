@@ -37,8 +37,13 @@ def run_callbacks(out: Path, shown: Progress) -> "Callbacks":
 def eval_words(result: "EvalResult") -> str:
     """An evaluation in a line."""
     figures = result.overall
-    text = f"reward {figures.reward_mean:.4g} [{figures.reward_low:.4g}, {figures.reward_high:.4g}]"
-    return text + (f", {figures.correct:.0%} correct" if figures.correct is not None else "")
+    text = f"reward {result.reward:.4g}"
+    if figures.reward_low is not None:
+        text += f" [{figures.reward_low:.4g}, {figures.reward_high:.4g}]"
+    text += f", {figures.correct:.0%} correct" if figures.correct is not None else ""
+    failed = figures.num_failed
+    reason = f" ({result.first_failure})" if result.first_failure else ""
+    return text + (f"; {failed} of {figures.num_images} images without a score{reason}" if failed else "")
 
 
 def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
@@ -51,6 +56,12 @@ def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
         f"{of_pairs}{run['num_trajectories']:,} trajectories, {run['num_trained_steps']} timesteps, "
         f"{run['num_trained_weights']:,} trained weights"
     ]
+    if run.get("num_repeated"):
+        of_pairs = f" and {run['num_repeated_pairs']:,} pairs" if run["num_pairs"] else ""
+        lines.append(
+            f"{run['num_repeated']:,} trajectories{of_pairs} are the same as in an earlier data set, and left out: "
+            "another --seed makes new images"
+        )
     if "clip_mode" in OBJECTIVES[run["settings"]["objective"]].reads:
         bound = (
             "the clip sets no bound to logits"

@@ -28,7 +28,7 @@ class NamedReward:
         """Identity of weights and preprocessing."""
         return self.model.revision
 
-    def score(self, prompts: Sequence[str], images: "Sequence[Image]") -> list[float]:
+    def score(self, prompts: Sequence[str], images: "Sequence[Image]") -> "Sequence[float | None]":
         """Return the model's scores."""
         return self.model.score(prompts, images)
 

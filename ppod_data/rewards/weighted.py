@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ppod_data.files import canonical_json
 from ppod_data.rewards import PromptReader, RewardModel
+from ppod_data.rewards.each import numbers_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,10 +27,16 @@ class WeightedReward:
         identity = [[weight, model.name, model.revision] for weight, model in self.parts]
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
 
-    def score(self, prompts: Sequence[str], images: "Sequence[Image]") -> list[float]:
-        """Return the weighted sum for each image."""
-        columns = [[weight * value for value in model.score(prompts, images)] for weight, model in self.parts]
-        return [sum(values) for values in zip(*columns, strict=True)]
+    def score(self, prompts: Sequence[str], images: "Sequence[Image]") -> list[float | None]:
+        """Return the weighted sum for each image; None where a model declines the image."""
+        columns = [numbers_of(model, prompts, images) for _, model in self.parts]
+        return [self._sum(values) for values in zip(*columns, strict=True)]
+
+    def _sum(self, values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return None
+        return sum(weight * value for (weight, _), value in zip(self.parts, known, strict=True))
 
     def check_prompt(self, prompt: str) -> None:
         """Raise ConfigError for a prompt that one of the models cannot read."""
