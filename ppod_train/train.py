@@ -307,7 +307,7 @@ def _check_same_table(out: Path, table: str) -> None:
     """Raise ConfigError where the run in `out` trains on another table: settings that differ follow from that."""
     if not (out / "run.json").exists() or not _has_steps(out):
         return
-    before = read_json(out / "run.json").get("targets", table)
+    before = read_object(out / "run.json").get("targets", table)
     if before != table:
         raise ConfigError(f"{out} holds a run on {before}, not {table}: give another --out")
 
