@@ -14,7 +14,7 @@ Every phase of a stage goes on where it was: a run that was killed anywhere, run
 import json
 import shutil
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,12 @@ from ppod_data.environment import environment
 from ppod_data.errors import ConfigError
 from ppod_data.files import canonical_json, read_json
 from ppod_data.rewards import RewardModel
-from ppod_data.spec import to_json
+from ppod_data.spec import GenerationSpec, to_json
 from ppod_train.compare import PolicySource
 from ppod_train.eval_files import read_evaluation
 from ppod_train.folders import new_folder, only_run
 from ppod_train.model_card import write_model_card
+from ppod_train.model_defaults import resolve
 from ppod_train.online_settings import (
     BuildSpec,
     LoadPolicy,
@@ -71,9 +72,10 @@ def train_online(
     settings.validate()
     if reference.adapter is not None:
         raise ConfigError("online training starts from a whole pipeline: leave the adapter out")
+    spec = build_spec(load(reference), stage=1)
     run = OnlineRun(
         out=out,
-        settings=settings,
+        settings=replace(settings, train=resolve(settings.train, spec)),
         reference=reference,
         build_spec=build_spec,
         load=load,
@@ -82,7 +84,7 @@ def train_online(
         workers=workers,
     )
     with ExitStack() as folder:
-        _write_record(run, folder)
+        _write_record(run, spec, folder)
         if settings.eval_images_per_prompt:
             stage_evaluation(run, 0)
         records: list[StageRecord] = []
@@ -93,13 +95,12 @@ def train_online(
         return _finish(run, records)
 
 
-def _write_record(run: OnlineRun, folder: ExitStack) -> None:
+def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> None:
     """Write online.json, or check that the run in the folder is this one; the number of stages may grow.
 
     The folder is this process's alone until `folder` is closed. A run of which nothing was made yet, such as one whose
     prompts the reward could not read, may be started otherwise.
     """
-    spec = run.build_spec(run.load(run.reference), stage=1)
     identity = {
         **{key: value for key, value in asdict(run.settings).items() if key not in ("num_stages", "train")},
         **{f"train.{key}": value for key, value in asdict(run.settings.train).items()},

@@ -83,6 +83,7 @@ def offline(
     log_ratio_clip: train_options.LogRatioClip = None,
     clip_anchor: train_options.ClipAnchor = None,
     clip_mode: train_options.ClipMode = None,
+    step_weight: train_options.StepWeight = None,
     pull_back: train_options.PullBack = None,
     kl_weight: train_options.KlWeight = None,
     reward_temperature: train_options.RewardTemperature = None,
@@ -185,11 +186,13 @@ def _plan(
     spec: "GenerationSpec", settings: "TrainSettings", model: str, revision: str | None, compute_dtype: str
 ) -> tuple[dict[str, Any], list[str]]:
     from ppod_data.diffusion.skeleton import load_skeleton
+    from ppod_train.model_defaults import explain_choices
     from ppod_train.plan import plan_training
 
     skeleton = load_skeleton(model, revision=revision, compute_dtype=compute_dtype)
     plan = plan_training(skeleton, spec, settings)
-    return dataclasses.asdict(plan), ["nothing was done; training would take", *say_training(plan)]
+    chosen = explain_choices(settings, spec)
+    return dataclasses.asdict(plan), ["nothing was done; training would take", *say_training(plan), *chosen]
 
 
 command(commands, examples=ONLINE_EXAMPLES)(online)

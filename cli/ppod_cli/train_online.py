@@ -113,6 +113,7 @@ def online(
     log_ratio_clip: train_options.LogRatioClip = None,
     clip_anchor: train_options.ClipAnchor = None,
     clip_mode: train_options.ClipMode = None,
+    step_weight: train_options.StepWeight = None,
     pull_back: train_options.PullBack = None,
     kl_weight: train_options.KlWeight = None,
     reward_temperature: train_options.RewardTemperature = None,
@@ -208,6 +209,7 @@ def _plan(
 ) -> tuple[dict[str, Any], list[str]]:
     from ppod_data.diffusion.skeleton import load_skeleton
     from ppod_data.generate import build_spec
+    from ppod_train.model_defaults import explain_choices
     from ppod_train.plan import plan_training
 
     skeleton = load_skeleton(model, revision=revision, compute_dtype=compute_dtype)
@@ -223,6 +225,7 @@ def _plan(
         *say_generation(plan.generation),
         "to train:",
         *say_training(plan),
+        *explain_choices(settings.train, spec),
         f"and {log_probs:,} network calls for the reference's log-probabilities in later stages",
     ]
 

@@ -51,6 +51,9 @@ def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
         f"{of_pairs}{run['num_trajectories']:,} trajectories, {run['num_trained_steps']} timesteps, "
         f"{run['num_trained_weights']:,} trained weights"
     ]
+    lines += [run["defaults"]] if run["defaults"] else []
+    if "log_ratio_clip" in OBJECTIVES[run["settings"]["objective"]].reads:
+        lines.append(run["sensitivity"])
     if "clip_mode" in OBJECTIVES[run["settings"]["objective"]].reads:
         bound = (
             "the clip sets no bound to logits"
@@ -63,6 +66,12 @@ def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
     if run["outside_band_at_start"] and run["settings"]["clip_anchor"] == "reference":
         lines.append(
             f"{run['outside_band_at_start']:.0%} of steps are outside the band around the reference before training"
+        )
+    if drift.rounding:
+        largest, clip = max(drift.rounding), run["settings"]["log_ratio_clip"]
+        lines.append(
+            f"rounding: once weights have moved it shifts a log-ratio by at most {largest:.1e}, "
+            f"{largest / clip:.1%} of the clip"
         )
     if drift.share_exact == 1:
         lines.append("drift: none, every replayed log-probability is the stored one to the last bit")
