@@ -11,6 +11,7 @@ from pathlib import Path
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import DataPath, atomic_write, data_path, read_small, refuse_pointer_file
+from ppod_data.same_samples import check_named_once
 from ppod_data.spec import GenerationSpec
 from ppod_data.stores import SERVED
 
@@ -39,17 +40,15 @@ def merge(out: Path, roots: Sequence[DataPath]) -> list[Dataset]:
     """
     if out.is_dir():
         raise ConfigError(f"{out}: a folder is in the way: give the name of a new file, such as {out}.json")
+    if out.is_file():
+        _parts(out)  # a file that merge did not write is not written over
     for root in roots:
         if not isinstance(root, Path):
             _check_served(out, str(root))
     datasets = [Dataset.open(root) for root in roots]
-    seen: dict[str, DataPath] = {}
     for dataset in datasets:
         check_alike(datasets[0].spec, dataset)
-        fingerprint = dataset.spec.fingerprint
-        if fingerprint in seen:
-            raise ConfigError(f"{dataset.root} is the same data set as {seen[fingerprint]}: name it once")
-        seen[fingerprint] = dataset.root
+    check_named_once(datasets)
     folder = out.resolve().parent
     value = {
         "format": _FORMAT,
@@ -102,9 +101,7 @@ def _parts(path: DataPath) -> list[DataPath]:
     except ConfigError:
         raise
     except (ValueError, KeyError, TypeError, DamagedError) as error:
-        raise ConfigError(
-            f"{path}: not a file of ppod-data merge ({error}): give the folder of a data set"
-        ) from error
+        raise ConfigError(f"{path}: not a file of ppod-data merge ({error}): give another path") from error
     return [_part(path, part) for part in parts]
 
 

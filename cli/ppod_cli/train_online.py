@@ -9,15 +9,15 @@ import typer
 
 from ppod_cli import options, train_options
 from ppod_cli.common import Config, Debug, Device, Json, local_only, summary
-from ppod_cli.plans import say_generation, say_training
+from ppod_cli.plans import say_generation, say_time, say_training, seconds_of_data
 from ppod_cli.progress import Progress, clock, progress
-from ppod_cli.train_progress import eval_command, eval_words, with_upload
+from ppod_cli.tables import usual_reward_of
+from ppod_cli.train_progress import eval_words, say_ended, with_upload
 from ppod_cli.train_settings import refuse_unread_tables, train_settings
 from ppod_cli.train_workers import leads, started_workers
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
-    from ppod_data.spec import GenerationSpec
     from ppod_train.compare import PolicySource
     from ppod_train.figures import EvalResult
     from ppod_train.online_settings import OnlineCallbacks, OnlineSettings, OnlineSummary, StageRecord
@@ -99,7 +99,7 @@ def online(
     prompt_column: options.PromptColumn = None,
     drop_duplicates: options.DropDuplicates = False,
     negative_prompt: options.NegativePrompt = "",
-    reward: train_options.EvalReward = "scenes",
+    reward: train_options.OnlineReward = None,
     stages: Stages = 4,
     num_images_per_prompt: ImagesPerStage = 64,
     num_train_steps: StepsPerStage = 50,
@@ -152,15 +152,16 @@ def online(
     Run the same command again to go on after an interruption, or with more stages to go further. Every stage is an
     ordinary data set and an ordinary run: OUT/stage-01/data and OUT/stage-01/run.
     """
+    from ppod_data.folder_kinds import ONLINE, check_out
     from ppod_data.rewards import check_reward_name, load_reward
     from ppod_train.hub import check_repo_id
 
-    check_reward_name(reward)
+    check_out(out, ONLINE)
+    reward = check_reward_name(reward or usual_reward_of(model, "the images"))
     if push_to_hub is not None:
         check_repo_id(push_to_hub)
     texts = options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     with summary(as_json, speaks=leads()) as report:
-        from ppod_data.dataset import Dataset
         from ppod_data.generate import build_spec
         from ppod_train.compare import PolicySource
         from ppod_train.online import train_online
@@ -179,7 +180,7 @@ def online(
         )
         chain = {name: ctx.params[name] for name in _CHAIN}
         if dry_run:
-            report(*_plan(settings, model, revision, compute_dtype, {"prompts": texts, **chain}))
+            report(*_plan(settings, model, revision, compute_dtype, device, {"prompts": texts, **chain}))
             return
         with started_workers(device) as workers:
             with progress(stages, "online", "stages", silent=not workers.leads) as shown:
@@ -195,9 +196,9 @@ def online(
                 )
             if workers.leads:
                 write_report([out], out / "report.html")
-                spec = Dataset.open(out / "stage-01" / "data").spec
-                figures = {"run": str(out), **dataclasses.asdict(done)}
-                report(*with_upload(push_to_hub, out / "policy", figures, _say_done(out, done, spec)))
+                figures = {"run": str(out), **dataclasses.asdict(done), "policy": str(out / done.policy)}
+                figures["report"] = str(out / "report.html")
+                report(*with_upload(push_to_hub, out / "policy", figures, _say_done(out, done)))
 
 
 def _plan(
@@ -205,6 +206,7 @@ def _plan(
     model: str,
     revision: str | None,
     compute_dtype: str,
+    device: str,
     generation: dict[str, Any],
 ) -> tuple[dict[str, Any], list[str]]:
     from ppod_data.diffusion.skeleton import load_skeleton
@@ -218,7 +220,19 @@ def _plan(
     stages, judged = settings.num_stages, settings.eval_images_per_prompt * len(spec.prompts)
     queries = stages * spec.num_samples + (stages + 1) * judged
     log_probs = plan.generation.network_calls * (stages - 1)
-    figures = {"num_stages": stages, "reward_queries": queries, **dataclasses.asdict(plan)}
+    data_seconds = seconds_of_data(spec, model, revision, device, compute_dtype)
+    seconds = None
+    if data_seconds is not None:
+        evaluated = (stages + 1) * judged / spec.num_samples * data_seconds
+        seconds = (
+            stages * (data_seconds + plan.seconds(data_seconds)) + (stages - 1) * data_seconds + evaluated
+        )
+    figures = {
+        "num_stages": stages,
+        "reward_queries": queries,
+        **dataclasses.asdict(plan),
+        "seconds": seconds,
+    }
     return figures, [
         f"nothing was done; {stages} stages would score {queries:,} images, and every stage would take",
         f"to generate {plan.generation.num_samples:,} images:",
@@ -227,6 +241,8 @@ def _plan(
         *say_training(plan),
         *explain_choices(settings.train, spec),
         f"and {log_probs:,} network calls for the reference's log-probabilities in later stages",
+        "of all stages together:",
+        say_time(seconds),
     ]
 
 
@@ -300,16 +316,10 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
     return OnlineCallbacks(on_phase=on_phase, on_units=on_units, on_eval=on_eval, on_stage=on_stage)
 
 
-def _say_done(out: Path, done: "OnlineSummary", spec: "GenerationSpec") -> list[Any]:
+def _say_done(out: Path, done: "OnlineSummary") -> list[Any]:
     lines = [f"{out}: {done.stages} stages, {done.reward_queries:,} images judged"]
     if done.reward_before is not None and done.reward_best is not None:
         lines.append(
             f"validation reward {done.reward_before:.4g} → {done.reward_best:.4g} after stage {done.best_stage}"
         )
-    policy = out / done.policy
-    return [
-        *lines,
-        f"policy: {policy}",
-        f"report: {out / 'report.html'}",
-        f"next: {eval_command(out, policy, spec)}",
-    ]
+    return [*lines, *say_ended(out, out / done.policy, improved=done.improved)]
