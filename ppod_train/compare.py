@@ -29,6 +29,7 @@ class PolicySource:
 
     model: str
     revision: str | None = None
+    variant: str | None = None
     adapter: str | None = None
 
 
@@ -83,6 +84,7 @@ def run_evaluation(
         model = load_model(
             source.model,
             revision=source.revision,
+            variant=source.variant,
             adapter=source.adapter,
             device=device,
             compute_dtype=compute_dtype,

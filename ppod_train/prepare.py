@@ -45,6 +45,7 @@ def prepare(
         model,
         lora_rank=settings.lora_rank,
         seed=settings.seed,
+        start=start,
         gradient_checkpointing=settings.gradient_checkpointing,
     )
 

@@ -88,7 +88,7 @@ def offline(
     reward_temperature: train_options.RewardTemperature = None,
     best_of: train_options.BestOf = None,
     timesteps_per_update: train_options.TimestepsPerUpdate = None,
-    lora_rank: train_options.LoraRank = 8,
+    lora_rank: train_options.LoraRank = None,
     learning_rate: train_options.LearningRate = None,
     weight_decay: train_options.WeightDecay = 0.0,
     ema_decay: train_options.EmaDecay = 0.0,
@@ -108,6 +108,7 @@ def offline(
     checkpoint_every: train_options.CheckpointEvery = 40,
     model: options.PolicyModel = None,
     revision: options.PolicyRevision = None,
+    variant: options.PolicyVariant = None,
     start: Annotated[
         Path | None,
         typer.Option(
@@ -153,14 +154,14 @@ def offline(
         from ppod_train.train import train_offline
 
         refuse_unread_tables(ctx, of_pairs=("pairs",), of_scores=("scores",))
-        settings = train_settings(ctx.params)
+        settings = train_settings(ctx.params | {"lora_rank": _rank(lora_rank, start)})
         spec = Dataset.open(roots[0]).spec
         dtype = compute_dtype or spec.compute_dtype
         if dry_run:
             report(*_plan(spec, settings, model or spec.model, revision or spec.revision, dtype))
             return
         with started_workers(device) as workers:
-            reference = load_policy(spec, model, revision, None, workers.device, dtype)
+            reference = load_policy(spec, model, revision, variant, None, workers.device, dtype)
             judge = load_reward(reward, reference.device) if eval_every else None
             source = DataSource(
                 roots=roots, pairs=pairs, scores=scores, reference_log_probs=reference_log_probs
@@ -179,6 +180,15 @@ def offline(
             if workers.leads:
                 figures = {"run": str(out), **dataclasses.asdict(done), "report": str(_report_on_run(out))}
                 report(*with_upload(push_to_hub, out / "policy", figures, say_trained(out, done, spec)))
+
+
+def _rank(given: int | None, start: Path | None) -> int | None:
+    """LoRA's rank: that of the policy to start from, where none is given."""
+    if given is not None or start is None:
+        return given
+    from ppod_train.policy import policy_rank
+
+    return policy_rank(start)
 
 
 def _plan(
@@ -200,6 +210,7 @@ def evaluate(
     out: Out,
     model: options.Model = "scenes",
     revision: options.Revision = None,
+    variant: options.Variant = None,
     adapter: options.Adapter = None,
     prompt: options.Prompt = None,
     prompts: options.Prompts = None,
@@ -236,7 +247,7 @@ def evaluate(
         from ppod_train.compare import PolicySource
         from ppod_train.figures import EvalSettings
 
-        policy = PolicySource(model=model, revision=revision, adapter=adapter)
+        policy = PolicySource(model=model, revision=revision, variant=variant, adapter=adapter)
         before: PolicySource | None = None
         if baseline is None and adapter is not None:
             before = dataclasses.replace(policy, adapter=None)

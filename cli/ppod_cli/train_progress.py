@@ -98,6 +98,8 @@ def eval_command(out: Path, policy: Path, spec: "GenerationSpec") -> str:
     model = str(policy) if whole else spec.model
     words = [f"--baseline {spec.model}"] if whole else [f"--adapter {policy}"]
     words += [f"--model {model}"] if model != "scenes" else []
+    named = {} if whole else {"revision": spec.revision, "variant": spec.variant}
+    words += [f"--{option} {value}" for option, value in named.items() if value]
     words += [f"--num-inference-steps {spec.num_inference_steps}"] if spec.num_inference_steps != 20 else []
     usual = spec.guidance_scale == (1.0 if model == "scenes" else 5.0) and not spec.is_flow_matching
     words += [] if usual else [f"--guidance-scale {spec.guidance_scale:g}"]
