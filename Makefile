@@ -11,7 +11,7 @@ DEMO_PROMPTS := --prompt "A green colored rabbit" --prompt "Four wolves in the p
                 --prompt "A cat and a dog" --prompt "A dog on the moon"
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow check lint types layers docs format wheel demo scenes sweep experiments bench peers torture browser label-studio clean
+.PHONY: help install test test-slow check lint types layers docs format wheel demo scenes sweep experiments bench peers torture gpu-check gpu-bundle browser label-studio clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,16 @@ experiments: install  ## every experiment of docs/experiments.md, in build/exper
 
 bench: install  ## every benchmark: ratios measured side by side
 	failed=0; for script in benchmarks/bench_*.py; do $(BIN)/python $$script || failed=1; done; exit $$failed
+
+GPU_PYTHON ?= python3
+GPU_OUT    ?= build
+gpu-check:  ## check numbers, speed, memory and resuming on this machine's GPU (8 minutes; no network, no .venv: GPU_PYTHON's torch)
+	mkdir -p build/gpu-site $(GPU_OUT)
+	$(GPU_PYTHON) -c 'import diffusers, pyarrow' 2>/dev/null || tar -xf build/gpu-site.tar.xz -C build/gpu-site
+	PYTHONPATH=.:cli:benchmarks:build/gpu-site $(GPU_PYTHON) benchmarks/gpu_check.py --out $(GPU_OUT)/gpu-check.json $(GPU_OPTIONS)
+
+gpu-bundle: install  ## pack the packages that a bare GPU machine lacks into build/gpu-site.tar.xz, for gpu-check
+	$(BIN)/python benchmarks/gpu_bundle.py
 
 torture: install  ## damage and kills by the thousand, into docs/reliability.md (half an hour)
 	PYTHONPATH=. $(BIN)/python tests/torture.py

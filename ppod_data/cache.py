@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.errors import ConfigError, DamagedError, PpodError
 from ppod_data.files import DataPath, read_range
+from ppod_data.real_folders import make_folder, move, open_in_place, remove_file, settled
 
 _FOLDER, _GIB = "PPOD_CACHE", "PPOD_CACHE_GIB"
 _DEFAULT_GIB = 10.0
@@ -43,7 +44,7 @@ class Cache:
         """The bytes of this sha256: the file's, or else what `fetch` gives, which checks them."""
         if (data := self._read(sha256, nbytes)) is None:
             data = fetch()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, PpodError):
                 self._keep(sha256, data)
         return data
 
@@ -54,8 +55,8 @@ class Cache:
         except (OSError, DamagedError):
             return None
         whole = hashlib.sha256(data).hexdigest() == sha256
-        with contextlib.suppress(OSError):
-            os.utime(path) if whole else path.unlink()  # the time of its last use
+        with contextlib.suppress(OSError, PpodError):
+            os.utime(path, follow_symlinks=False) if whole else remove_file(path)  # the time of its last use
         return data if whole else None
 
     def _keep(self, sha256: str, data: bytearray) -> None:
@@ -65,18 +66,18 @@ class Cache:
         if len(data) > self.limit * _KEPT_SHARE or shutil.disk_usage(self.folder).free < _LEFT_FREE:
             return
         with self._counted(len(data)):
-            path.parent.mkdir(exist_ok=True)
+            make_folder(path.parent)
             temporary = path.with_name(f"{path.name}-{secrets.token_hex(4)}")
             try:
                 temporary.write_bytes(data)
-                os.replace(temporary, path)
+                move(temporary, path)
             finally:
-                temporary.unlink(missing_ok=True)
+                remove_file(temporary)
 
     @contextlib.contextmanager
     def _counted(self, nbytes: int) -> Iterator[None]:
         """Make room for so many bytes and count them; nobody else writes until they are written."""
-        descriptor = os.open(self.folder / "bytes", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = open_in_place(self.folder / "bytes")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             text = os.pread(descriptor, 32, 0)
@@ -109,6 +110,8 @@ class Cache:
     def _files(self) -> Iterator[tuple[float, int, str]]:
         """(time of the last use, bytes, path) of every file, also of those that a killed process did not finish."""
         for folder in self.folder.glob("[0-9a-f][0-9a-f]"):
+            if folder.is_symlink():
+                continue
             with os.scandir(folder) as found:
                 for entry in found:
                     with contextlib.suppress(FileNotFoundError):
@@ -138,7 +141,7 @@ def cache_of(root: DataPath) -> Cache | None:
         return None
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = os.environ.get(_FOLDER) or f"{home}/ppod"
-    return Cache(Path(folder).expanduser() / "trajectories", int(size * 2**30))
+    return Cache(settled(Path(folder).expanduser()) / "trajectories", int(size * 2**30))
 
 
 def read_cached(root: DataPath, sha256: str, nbytes: int, fetch: Callable[[], bytearray]) -> bytearray:

@@ -30,6 +30,7 @@ from ppod_data.tables import (
     SCORES,
     check_name,
     is_name,
+    is_table,
     iter_table,
     part_name,
     read_table,
@@ -160,12 +161,11 @@ class Dataset:
 
     def pair_names(self) -> list[str]:
         """The names of the pair tables, sorted."""
-        names = (path.name.removesuffix(".parquet") for path in (self.root / "pairs").glob("[!.]*.parquet"))
-        return sorted(name for name in names if is_name(name))
+        return _file_names(self.root / "pairs")
 
     def label_names(self) -> list[str]:
         """The names of the tables of people's labels, sorted."""
-        return sorted(path.stem for path in (self.root / "labels").glob("[!.]*.parquet"))
+        return _file_names(self.root / "labels")
 
     def missing_shards(self) -> list[int]:
         """The shards that are still to be made, ascending."""
@@ -340,6 +340,12 @@ def _concatenate(tables: Sequence[Any], schema: Any, columns: Sequence[str]) -> 
     if not tables:
         return pa.schema([schema.field(name) for name in columns]).empty_table()
     return pa.concat_tables(tables)
+
+
+def _file_names(folder: DataPath) -> list[str]:
+    """The names of the tables in `folder` that are one file, sorted; none that ppod would not give."""
+    found = folder.glob("[!.]*.parquet")
+    return sorted(path.name.removesuffix(".parquet") for path in found if is_table(path))
 
 
 def _folders(folder: DataPath) -> list[str]:

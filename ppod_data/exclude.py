@@ -19,6 +19,7 @@ from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import DataPath, atomic_create, canonical_json, open_file, read_small, replace
 from ppod_data.prompts import normalise, prompt_id, unprintable
 from ppod_data.ranges import read_again
+from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.spec import GenerationSpec
 
 EXCLUSIONS = "exclusions.jsonl"
@@ -54,6 +55,7 @@ def exclude(
         raise ConfigError(f"the reason {what}: say in one line why, for who asks later")
     entries = [Exclusion("sample_id", sample_id, reason) for sample_id in sample_ids]
     entries += [Exclusion("prompt_id", prompt_id(text), reason) for text in prompts]
+    refuse_linked_folders(root)
     _check_known(root, spec, entries, [normalise(text) for text in prompts])
     while True:
         with _held(root / EXCLUSIONS) as version:

@@ -19,9 +19,10 @@ from xml.sax.saxutils import escape
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import atomic_create, atomic_write
+from ppod_data.files import atomic_create, atomic_write, below, read_small
 from ppod_data.images import image_name
 from ppod_data.prompts import visible
+from ppod_data.real_folders import refuse_linked_folders
 
 LAYOUTS = ("prompt", "flat")
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -81,13 +82,13 @@ def export(
     for table in dataset.iter_samples(columns):
         for row in table.to_pylist():
             name = image_name(row["sample_id"], row["image"]["bytes"])
-            if layout == "prompt":
-                name = f"{folder_name(row['prompt'], row['prompt_id'])}/{name}"
-            if (out / name).exists():
+            folders = [folder_name(row["prompt"], row["prompt_id"])] if layout == "prompt" else []
+            path = below(out, *folders, name)
+            if path.exists():
                 skipped += 1
             else:
-                atomic_write(out / name, _labelled(row, dataset))
-            line = {"file_name": name} | {
+                atomic_write(path, _labelled(row, dataset))
+            line = {"file_name": path.relative_to(out).as_posix()} | {
                 key: row[key]
                 for key in ("sample_id", "prompt", "image_index", "seed", "flagged")
                 if key in row
@@ -169,9 +170,10 @@ def _labelled(row: Mapping[str, Any], dataset: Dataset) -> bytes:
 
 def _claim(out: Path, mark: str) -> None:
     """Make `out` the folder of this export, or find that it is."""
+    refuse_linked_folders(out)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: a file is in the way: give the path of a new folder")
     if not (out / _MARK).exists() and out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out}: the folder holds other files: give a new or an empty folder")
-    if not atomic_create(out / _MARK, mark.encode()) and (out / _MARK).read_text() != mark:
+    if not atomic_create(out / _MARK, mark.encode()) and read_small(out / _MARK, 1000) != mark.encode():
         raise ConfigError(f"{out}: holds the export of another data set or layout: give a new folder")

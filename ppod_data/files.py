@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 
 from ppod_data import stores
 from ppod_data.errors import ConfigError, DamagedError, PpodError
+from ppod_data.real_folders import move, naming, real_folder, remove_file, settled
 from ppod_data.stores import StorePath
 
 DataPath: TypeAlias = Path | StorePath
@@ -32,30 +33,52 @@ DataPath: TypeAlias = Path | StorePath
 _CHUNK = 1 << 20
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _URL_AS_PATH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _TEMPORARY = re.compile(r"\..+\.tmp-\d+-[0-9a-f]{8}")
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_POINTER_BYTES = 1024
+"""Git LFS never writes a longer pointer."""
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 def data_path(text: str | DataPath) -> DataPath:
-    """The folder that `text` names, or the place in a store, such as `s3://bucket/data`.
+    """The folder that `text` names, its links resolved, or the place in a store, such as `s3://bucket/data`.
 
     Raises:
         ConfigError: a store that is not known, or whose package is missing.
     """
     if not isinstance(text, str):
-        return text
+        return settled(text) if isinstance(text, Path) else text
     if (url := _URL.match(text)) is None:
-        return Path(text).expanduser()
-    return Path(text[url.end() :]) if url[1].lower() in ("file", "local") else stores.store_path(text)
+        return settled(Path(text).expanduser())
+    if url[1].lower() in ("file", "local"):
+        return settled(Path(text[url.end() :]))
+    return stores.store_path(text)
 
 
 def local_path(text: str | Path) -> Path:
-    """The local path that `text` names, refusing URLs with `ConfigError`, also as `Path` spells them."""
+    """The local path that `text` names, its links resolved.
+
+    Raises:
+        ConfigError: a URL, also as `Path` spells it.
+    """
     if url := _URL_AS_PATH.match(str(text)):
         raise ConfigError(
             f"{text}: what is written here is a local file or folder, and not in {url[1]}://: give a path"
         )
-    return Path(text).expanduser()
+    return settled(Path(text).expanduser())
+
+
+def below(folder: Path, *names: str) -> Path:
+    """The path of names that come from data, such as a stranger's ids, inside each other below `folder`.
+
+    Raises:
+        DamagedError: a name that is more than one plain name: empty, hidden, with a slash or a control character.
+    """
+    for name in names:
+        if _PLAIN.fullmatch(name) is None:
+            raise DamagedError(f"{name[:60]!r} cannot name a file: get the table that holds it again")
+    return folder.joinpath(*names)
 
 
 @contextlib.contextmanager
@@ -69,16 +92,18 @@ def temporary_beside(path: DataPath) -> Iterator[Path]:
             (Path(folder) / path.name).touch()
             yield Path(folder) / path.name
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-        os.close(descriptor)
+    name = f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    with real_folder(path.parent, make=True) as folder:
+        with naming(path):
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+        try:
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield path.with_name(name)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+            os.close(descriptor)
 
 
 def is_temporary(path: DataPath) -> bool:
@@ -106,15 +131,38 @@ def is_being_written(temporary: DataPath) -> bool:
 def open_file(path: DataPath) -> io.BufferedReader:
     """`path` opened for reading, if it is a regular file: a pipe or a device could give bytes without an end.
 
-    Raises `DamagedError` for anything else, `OSError` as `open` does.
+    Raises `DamagedError` for anything else and for a Git LFS pointer, `OSError` as `open` does.
     """
     if not isinstance(path, Path):
         return stores.open_object(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise DamagedError(f"{path}: no regular file: get it again")
+        if found.st_size <= _POINTER_BYTES:
+            refuse_pointer(path, os.pread(descriptor, len(_POINTER), 0))
+    except BaseException:
         os.close(descriptor)
-        raise DamagedError(f"{path}: no regular file: get it again")
+        raise
     return os.fdopen(descriptor, "rb")
+
+
+def refuse_pointer(path: Path, head: bytes) -> None:
+    """Raise `DamagedError` if `head`, the first bytes of a file, are those of a Git LFS pointer.
+
+    A clone without Git LFS holds such pointers in place of the files.
+    """
+    if head.removeprefix(b"\xef\xbb\xbf").startswith(_POINTER):
+        raise DamagedError(
+            f"{path}: a Git LFS pointer, not the file itself: run git lfs pull in the clone, or download the file"
+        )
+
+
+def refuse_pointer_file(path: Path) -> None:
+    """Raise `DamagedError` if the local file is a Git LFS pointer, for libraries that open files themselves."""
+    with open_file(path):
+        pass
 
 
 def read_range(path: DataPath, offset: int, nbytes: int) -> bytearray:
@@ -139,6 +187,12 @@ def read_small(path: DataPath, limit: int) -> bytes:
     if len(data) > limit:
         raise DamagedError(f"{path}: more than {limit:,} bytes: no file that ppod wrote")
     return data
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a regular file. Raises `DamagedError` for a pipe or a device, `ValueError` for no JSON."""
+    with open_file(path) as file:
+        return json.load(file)
 
 
 @contextlib.contextmanager
@@ -177,7 +231,7 @@ def publish(temporary: Path, path: DataPath) -> None:
     if not isinstance(path, Path):
         stores.put(temporary, path)
         return
-    os.replace(temporary, path)
+    move(temporary, path)
     sync(path.parent)
 
 
@@ -191,9 +245,11 @@ def publish_new(temporary: Path, path: DataPath) -> bool:
     if not isinstance(path, Path):
         return stores.put_new(temporary, path)
     try:
-        os.link(temporary, path)
+        with real_folder(path.parent) as folder, naming(path):
+            names = (temporary.name, path.name)
+            os.link(*names, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except FileExistsError:
-        return os.path.samefile(temporary, path)  # NFS may report a link that it made as already there
+        return os.path.samestat(os.lstat(temporary), os.lstat(path))  # NFS may report its own link as there
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -208,10 +264,18 @@ def publish_new(temporary: Path, path: DataPath) -> bool:
 def rename(path: DataPath, target: DataPath) -> None:
     """Give a small file another name, durably. In a store it has both names for a moment."""
     if isinstance(path, Path) and isinstance(target, Path):
-        os.replace(path, target)
+        move(path, target)
         sync(target.parent)
     else:
         atomic_write(target, path.read_bytes())
+        remove(path)
+
+
+def remove(path: DataPath) -> None:
+    """Remove a file; a link, and not what it points to. Nothing where there is none."""
+    if isinstance(path, Path):
+        remove_file(path)
+    else:
         path.unlink(missing_ok=True)
 
 

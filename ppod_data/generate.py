@@ -33,7 +33,7 @@ from ppod_data.diffusion.schedule import Schedule, build_schedule, chain_config
 from ppod_data.environment import environment
 from ppod_data.errors import ConfigError, NonFiniteError
 from ppod_data.files import DataPath, atomic_write, canonical_json
-from ppod_data.images import encode_png, pixels_sha256
+from ppod_data.images import encode_pngs
 from ppod_data.noise import standard_normal
 from ppod_data.shards import Sample, ShardWriter, look_who_works, refuse_sealed, shard_committed
 from ppod_data.spec import POLICY, GenerationSpec
@@ -319,8 +319,7 @@ def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> li
     chain = sample_batch(spec, sampler, indices, record=True)
     check_finite(chain, indices)
     images = decode_images(sampler.model, chain.latents[-1])
-    files = [(encode_png(image), pixels_sha256(image)) for image in images]
-    return to_samples(spec, sampler, indices, chain, files, _flags(spec, sampler.model, images))
+    return to_samples(spec, sampler, indices, chain, encode_pngs(images), _flags(spec, sampler.model, images))
 
 
 def check_finite(chain: Chain, indices: range) -> None:

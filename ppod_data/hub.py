@@ -12,8 +12,9 @@ from typing import Any
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, HubError
-from ppod_data.files import DataPath, atomic_write
-from ppod_data.manifest import MANIFEST
+from ppod_data.files import DataPath, atomic_write, remove
+from ppod_data.manifest import MANIFEST, read_manifest_bytes
+from ppod_data.real_folders import linked, links_below
 from ppod_data.shards import SUMS
 from ppod_data.transfer import (
     TransferSummary,
@@ -88,7 +89,7 @@ def push_to_hub(
     api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
     try:
         there = Path(api.hf_hub_download(repository, MANIFEST, repo_type="dataset"))
-        if there.read_bytes() != (dataset.root / MANIFEST).read_bytes():
+        if there.read_bytes() != read_manifest_bytes(dataset.root / MANIFEST):
             raise ConfigError(f"{repository}: another data set is there: push to a new repository")
     except RemoteEntryNotFoundError:
         pass
@@ -151,6 +152,8 @@ def pull_from_hub(
     sizes = {one.rfilename: one.size or 0 for one in info.siblings if is_safe_name(one.rfilename)}
     names = commit_order(set(sizes) - {MANIFEST})
     check_own_folder(root, manifest, {name.split("/")[0] for name in names}, repository)
+    for path in links_below(root):  # huggingface_hub would write through them
+        raise linked(path)
     fresh = not (root / MANIFEST).exists()
     api.snapshot_download(**where, local_dir=root, allow_patterns=names)
     sums = {one.rfilename: one.lfs.sha256 for one in info.siblings if one.lfs} | sealed_sums(root)
@@ -158,12 +161,12 @@ def pull_from_hub(
         try:
             check_file(root / name, name, sums, f"{repository}/{name}")
         except (DamagedError, FileNotFoundError):
-            (root / name).unlink(missing_ok=True)
+            remove(root / name)
             api.hf_hub_download(filename=name, **where, local_dir=root, force_download=True)
             try:
                 check_file(root / name, name, sums, f"{repository}/{name}")
             except DamagedError:
-                (root / name).unlink()
+                remove(root / name)
                 raise
         on_file(name, sizes[name])
     if fresh:

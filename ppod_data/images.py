@@ -2,8 +2,11 @@
 
 import hashlib
 import io
+import os
+import re
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
@@ -11,6 +14,8 @@ from ppod_data.errors import DamagedError
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _MAX_PIXELS = 2**26
+_THREADED_PIXELS = 2**16
+_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -18,6 +23,24 @@ def encode_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def encode_pngs(images: Sequence[Image.Image]) -> list[tuple[bytes, str]]:
+    """Encode images as PNG and hash their pixels; above 256 × 256 pixels in several threads.
+
+    A 512 × 512 image takes 40 ms, in which a GPU would be idle. Smaller images encode faster than a thread starts.
+
+    Returns:
+        (PNG bytes, `pixels_sha256`) of each image.
+    """
+
+    def encode(image: Image.Image) -> tuple[bytes, str]:
+        return encode_png(image), pixels_sha256(image)
+
+    if len(images) < 2 or images[0].width * images[0].height < _THREADED_PIXELS:
+        return [encode(image) for image in images]
+    with ThreadPoolExecutor(min(len(images), os.cpu_count() or 1)) as pool:
+        return list(pool.map(encode, images))
 
 
 def decode_image(
@@ -39,7 +62,14 @@ def decode_image(
 
 
 def image_name(stem: str, data: bytes) -> str:
-    """The name of an image file, with the suffix of what the bytes are."""
+    """The name of an image file, with the suffix of what the bytes are.
+
+    Raises `DamagedError` for a stem that cannot be a file's name: it may be a stranger's sample_id.
+    """
+    if not _STEM.fullmatch(stem):
+        raise DamagedError(
+            f"{stem[:60]!r} cannot name an image: get the part of samples/ that holds it again"
+        )
     suffix = "jpg" if data.startswith(b"\xff\xd8") else "webp" if data.startswith(b"RIFF") else "png"
     return f"{stem}.{suffix}"
 

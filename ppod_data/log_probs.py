@@ -21,6 +21,7 @@ from ppod_data.errors import ConfigError, NonFiniteError
 from ppod_data.files import DataPath, canonical_json
 from ppod_data.generate import Sampler, prepare_sampler
 from ppod_data.reading import Reader
+from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.seal import seal_table
 from ppod_data.shards import committed_shards
 from ppod_data.spec import GenerationSpec
@@ -70,6 +71,7 @@ def compute_log_probs(
         ConfigError: a model of another latent shape, or a table of this name computed by another policy.
         NonFiniteError: the model gives NaN or infinity; the shard is not written.
     """
+    refuse_linked_folders(dataset.root)
     spec, size = dataset.spec, batch_size or dataset.spec.batch_size
     folder = dataset.root / "log_probs" / check_name(name, "a table of log-probabilities")
     if model.latent_shape != spec.latent_shape:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ppod_data.errors import ConfigError, DamagedError, SpecMismatchError
 from ppod_data.files import DataPath, atomic_create, canonical_json, in_folder, read_small
+from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.spec import VERSIONS, GenerationSpec, check_same_spec, from_json, to_json
 
 MANIFEST = "ppod.json"
@@ -31,6 +32,7 @@ def create_manifest(root: DataPath, spec: GenerationSpec, license: str) -> None:
     spec.validate()
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{root}: a file is in the way: give the path of a new folder")
+    refuse_linked_folders(root)
     if root.exists() and not (root / MANIFEST).exists():
         others = [path.name for path in in_folder(root) if not path.name.startswith(".")]
         if others and not (root / MANIFEST).exists():  # another worker may have made it in between
@@ -62,7 +64,7 @@ def read_manifest(root: DataPath) -> tuple[GenerationSpec, dict[str, Any]]:
         what = "not a ppod data set (no ppod.json)" if root.is_dir() else "no such folder"
         raise ConfigError(f"{root}: {what}: make one with ppod-gen, or check the path")
     try:
-        manifest = json.loads(read_small(file, _MAX_BYTES))
+        manifest = json.loads(read_manifest_bytes(file))
     except (ValueError, OSError, RecursionError) as error:
         raise DamagedError(f"{file}: not readable as JSON ({error}): get this file again") from error
     edited = f"{file}: edited or damaged: not what its sha256 says; get this file again"
@@ -96,6 +98,11 @@ def read_manifest(root: DataPath) -> tuple[GenerationSpec, dict[str, Any]]:
     if set(manifest) - _KEYS or ("sha256" in manifest and not _agrees(manifest)):
         raise DamagedError(edited)
     return spec, manifest
+
+
+def read_manifest_bytes(file: DataPath) -> bytes:
+    """The bytes of a manifest file. `DamagedError` for one that is too large, or no regular file."""
+    return read_small(file, _MAX_BYTES)
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError
-from ppod_data.files import DataPath, atomic_write, data_path
+from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.files import DataPath, atomic_write, data_path, read_small, refuse_pointer_file
 from ppod_data.spec import GenerationSpec
+from ppod_data.stores import SERVED
 
 _FORMAT, _VERSION = "ppod-merge", 1
+_MAX_BYTES = 1 << 20
 # What data sets that are trained on together must share: the sampler is part of the policy.
 _SHARED = (
     "scheduler",
@@ -37,6 +39,9 @@ def merge(out: Path, roots: Sequence[DataPath]) -> list[Dataset]:
     """
     if out.is_dir():
         raise ConfigError(f"{out}: a folder is in the way: give the name of a new file, such as {out}.json")
+    for root in roots:
+        if not isinstance(root, Path):
+            _check_served(out, str(root))
     datasets = [Dataset.open(root) for root in roots]
     seen: dict[str, DataPath] = {}
     for dataset in datasets:
@@ -81,8 +86,10 @@ def check_alike(spec: GenerationSpec, dataset: Dataset) -> None:
 
 
 def _parts(path: DataPath) -> list[DataPath]:
+    if isinstance(path, Path):
+        refuse_pointer_file(path)
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_small(path, _MAX_BYTES))
         if not isinstance(value, dict) or value.get("format") != _FORMAT:
             raise ValueError("another format")
         if value.get("version") != _VERSION:
@@ -94,8 +101,23 @@ def _parts(path: DataPath) -> list[DataPath]:
             raise ValueError("no parts")
     except ConfigError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, DamagedError) as error:
         raise ConfigError(
             f"{path}: not a file of ppod-data merge ({error}): give the folder of a data set"
         ) from error
-    return [data_path(part) if "://" in part else path.parent / part for part in parts]
+    return [_part(path, part) for part in parts]
+
+
+def _part(path: DataPath, text: str) -> DataPath:
+    """The data set that a merge file names. Raises ConfigError for a URL that makes ppod ask another kind of server."""
+    if "://" not in text and "::" not in text:
+        return data_path(path.parent / text)
+    _check_served(path, text)
+    return data_path(text)
+
+
+def _check_served(path: DataPath, url: str) -> None:
+    if "::" in url or url.partition("://")[0].lower() not in SERVED:
+        raise ConfigError(
+            f"{path}: the parts of a merge are folders, or URLs of {', '.join(sorted(SERVED))}, and not {url!r}"
+        )

@@ -4,6 +4,7 @@ Shapes: N images, P pairs.
 """
 
 import hashlib
+import re
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from ppod_data.files import canonical_json
 
+PAIR_ID = re.compile(r"[0-9a-f]{32}")
 _BYTES = 16
 """Of an id, which is half a sha256 and has two hexadecimal digits a byte."""
 

@@ -24,6 +24,7 @@ from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.files import DataPath, canonical_json, publish, sha256_file, sync, temporary_beside
 from ppod_data.noise import generator
 from ppod_data.pair_table import Margins, PromptPairs, write_rows
+from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.scored import ScoredImages
 from ppod_data.seal import seal_file
 from ppod_data.tables import PAIRS, check_name, read_table, table_writer
@@ -93,6 +94,7 @@ def rank(
         NothingToLearnError: there is no pair at all.
     """
     limit = check_pair_options(strategy, num_pairs_per_prompt, min_margin, label_temperature)
+    refuse_linked_folders(dataset.root)
     path = dataset.root / "pairs" / f"{check_name(name, 'a table of pairs')}.parquet"
     weights = None if isinstance(reward, str) else check_weights(reward)
     images = ScoredImages(dataset, {str(reward): 1.0} if weights is None else weights)

@@ -3,9 +3,14 @@
 import hashlib
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ppod_data.errors import ConfigError
+from ppod_data.prompt_files import read_prompt_file
+
+_SHOWN_REPEATS = 8
+_SHOWN_LETTERS = 80
 
 _DIRECTION = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 
@@ -45,22 +50,64 @@ def visible(text: str) -> str:
     )
 
 
-def read_prompts(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:
-    """The normalised prompts given one by one and in a file of one prompt a line, in that order.
+@dataclass(frozen=True, kw_only=True)
+class PromptList:
+    """Prompts without repeats, and how many repeats were left out."""
 
-    The file is UTF-8, with or without a byte order mark; blank lines are ignored. Raises `ConfigError`,
-    naming the file and line, for another encoding, control characters, duplicates, an empty file, and when
-    nothing is given.
+    prompts: tuple[str, ...]
+    num_repeats: int
+
+
+def read_prompts(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:
+    """Return the prompts of `read_prompt_list`, without repeats being allowed."""
+    return read_prompt_list(texts, file).prompts
+
+
+def read_prompt_list(
+    texts: Sequence[str], file: Path | None, *, column: str | None = None, drop_duplicates: bool = False
+) -> PromptList:
+    """Read and normalise the prompts given one by one and those of a file, in that order.
+
+    Args:
+        texts: prompts.
+        file: a prompt list in any form that `ppod_data.prompt_files` reads.
+        column: the column or key of the file that holds the prompts; None: found by its name.
+        drop_duplicates: leave repeated prompts out; otherwise they are refused.
+
+    Raises:
+        ConfigError: another form or encoding, control characters, repeats, an empty file, or no prompts at
+            all. The message names the file and line.
     """
     if not texts and file is None:
         raise ConfigError("no prompts: give --prompt TEXT or --prompts FILE")
-    seen: dict[str, str] = {}
-    for place, text in _places(texts, file):
+    if column is not None and file is None:
+        raise ConfigError(f"--prompt-column {column} means nothing without --prompts FILE: add it")
+    first: dict[str, str] = {}
+    repeats: list[tuple[str, str]] = []
+    for place, text in _places(texts, file, column):
         prompt = _checked(place, text)
-        if prompt in seen:
-            raise ConfigError(f"{place}: the same prompt as {seen[prompt]}: {prompt!r}; remove one of them")
-        seen[prompt] = place
-    return tuple(seen)
+        if prompt not in first:
+            first[prompt] = place
+        else:
+            repeats.append((place, prompt))
+    if repeats and not drop_duplicates:
+        place, prompt = repeats[0]
+        raise ConfigError(
+            f"{place}: the same prompt as {first[prompt]}: {_short(prompt)}"
+            f"{_more([place for place, _ in repeats[1:]])}: remove repeats, or give --drop-duplicates"
+        )
+    return PromptList(prompts=tuple(first), num_repeats=len(repeats))
+
+
+def _more(places: Sequence[str]) -> str:
+    if not places:
+        return ""
+    shown = ", ".join(places[:_SHOWN_REPEATS]) + (", …" if len(places) > _SHOWN_REPEATS else "")
+    return f"; {len(places):,} more {'repeat' if len(places) == 1 else 'repeats'} ({shown})"
+
+
+def _short(prompt: str) -> str:
+    return repr(prompt if len(prompt) <= _SHOWN_LETTERS else prompt[: _SHOWN_LETTERS - 1] + "…")
 
 
 def _checked(place: str, text: str) -> str:
@@ -73,26 +120,9 @@ def _checked(place: str, text: str) -> str:
     return prompt
 
 
-def _places(texts: Sequence[str], file: Path | None) -> Iterator[tuple[str, str]]:
-    """Each prompt with the words that tell a user where it came from."""
+def _places(texts: Sequence[str], file: Path | None, column: str | None) -> Iterator[tuple[str, str]]:
+    """Yield each prompt with the words that tell a user where it came from."""
     for number, text in enumerate(texts, start=1):
         yield f"prompt {number}", text
     if file is not None:
-        yield from _file_lines(file)
-
-
-def _file_lines(file: Path) -> Iterator[tuple[str, str]]:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot read the prompts: {error.strerror}") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = data[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{file}:{row}: not UTF-8: save the file in this encoding") from error
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    if not lines:
-        raise ConfigError(f"{file}: no prompts in this file: write one prompt a line")
-    for number, line in lines:
-        yield f"{file}:{number}", line
+        yield from read_prompt_file(file, column)

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ppod_data.dataset import Dataset
-from ppod_data.files import DataPath, matching, name_below, rename
+from ppod_data.files import DataPath, matching, name_below, remove, rename
+from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.seal import (
     FILE_FOLDERS,
-    TABLE_FOLDERS,
     file_seal,
     file_tables,
     open_table,
@@ -24,6 +24,7 @@ from ppod_data.seal import (
     seal,
     seal_file,
     seal_table,
+    table_folders,
 )
 from ppod_data.shards import PURGING, SUMS, Sample, ShardWriter, committed_shards, read_member
 from ppod_data.tables import LABELS, LOG_PROBS, PAIRS, SAMPLES, SCORES, part_name, read_table, write_table
@@ -52,6 +53,7 @@ def purge(dataset: Dataset, *, on_file: Callable[[str], None] = lambda name: Non
         DamagedError: a file that has to be rewritten is damaged.
     """
     root, excluded = dataset.root, dataset.excluded
+    refuse_linked_folders(root)
     sealed = (root / SUMS).exists() or (root / PURGING).exists()
     samples, rows = 0, 0
     for path, schema, columns in _tables(root):  # before the samples: nothing ever names what is not there
@@ -60,7 +62,7 @@ def purge(dataset: Dataset, *, on_file: Callable[[str], None] = lambda name: Non
         if kept.num_rows == table.num_rows:
             continue
         if path.parent.name in FILE_FOLDERS:
-            file_seal(path).unlink(missing_ok=True)
+            remove(file_seal(path))
         else:
             open_table(path.parent)
         write_table(path, kept)
@@ -108,9 +110,9 @@ def _sample(root: DataPath, row: dict[str, Any]) -> Sample:
 
 def _tables(root: DataPath) -> Iterator[tuple[DataPath, Any, tuple[str, ...]]]:
     """Every part of a table, with its schema and the columns that name samples."""
-    for kind, schema in _SCHEMAS.items():
-        for path in matching(root / kind, "[!.]*/[!.]*.parquet"):
-            yield path, schema, ("sample_id",)
+    for folder in table_folders(root):
+        for path in matching(folder, "[!.]*.parquet"):
+            yield path, _SCHEMAS[folder.parent.name], ("sample_id",)
     for path in file_tables(root):
         labels = path.parent.name == "labels"
         yield path, LABELS if labels else PAIRS, ("a_id", "b_id") if labels else ("chosen_id", "rejected_id")
@@ -127,9 +129,8 @@ def _seal_again(dataset: Dataset, sealed: bool) -> None:
     """Remove the old tars, and write the seals that were taken away."""
     root = dataset.root
     list(remove_leftovers(root, at_once=True))  # no other process writes
-    for kind in TABLE_FOLDERS:
-        for folder in matching(root / kind, "[!.]*/"):
-            seal_table(folder, dataset.spec)
+    for folder in table_folders(root):
+        seal_table(folder, dataset.spec)
     for path in file_tables(root):
         seal_file(path)
     if sealed:

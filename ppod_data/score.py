@@ -19,6 +19,7 @@ from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import DataPath, canonical_json, matching
 from ppod_data.images import decode_image, pixels_sha256
+from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.rewards import RewardModel
 from ppod_data.rewards.each import score_each
 from ppod_data.seal import open_table, seal_table
@@ -105,6 +106,7 @@ def score_all(
         DamagedError: an image that is not the one its row describes.
         RewardUnavailableError: a reward model that cannot be asked any more; finished shards are kept.
     """
+    refuse_linked_folders(dataset.root)
     is_share = world_size > 1 or shards is not None
     tables = [
         _Table.open(dataset.root / "scores" / check_name(name, "a score table"), reward, is_share)

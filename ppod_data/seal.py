@@ -21,15 +21,17 @@ from ppod_data.files import (
     matching,
     name_below,
     read_small,
+    remove,
     sha256_file,
     sync,
     version_of,
 )
 from ppod_data.manifest import MANIFEST, read_manifest
 from ppod_data.ranges import read_again
+from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards, is_sealed
 from ppod_data.spec import GenerationSpec
-from ppod_data.tables import SAMPLES, check_table, part_name, read_table
+from ppod_data.tables import SAMPLES, check_table, is_name, is_table, part_name, read_table
 
 BASE_FOLDERS = ("samples", "trajectories")
 TABLE_FOLDERS = ("scores", "log_probs")
@@ -68,11 +70,9 @@ def seal(
         PpodError: another process is making shards.
     """
     spec, _ = read_manifest(root)
+    refuse_linked_folders(root)
     shards = committed_shards(root)
     missing = spec.num_shards - len(shards)
-    for folder in BASE_FOLDERS:
-        if (root / folder).is_symlink():
-            raise ConfigError(f"{root / folder}: a link to another place: seal the folder itself")
     was_sealed = (root / SUMS).exists() and not (root / PURGING).exists()
     if missing and not incomplete and not is_sealed(root):
         raise ConfigError(
@@ -99,7 +99,7 @@ def seal(
             f"{root}: files appeared while it was sealed: wait for ppod-gen to end, then seal again"
         )
     write_sums(root / SUMS, sums)
-    (root / PURGING).unlink(missing_ok=True)
+    remove(root / PURGING)
     return _summary(sums, total, removed, False, missing)
 
 
@@ -116,7 +116,7 @@ def seal_table(folder: DataPath, spec: GenerationSpec) -> bool:
         except DamagedError:
             return False
         path = folder / SUMS
-        if not path.exists() or path.read_bytes() != encode_sums(sums):
+        if not path.exists() or read_small(path, _MAX_BYTES) != encode_sums(sums):
             write_sums(path, sums)
         if before == [version_of(folder / name) for name in names]:
             return True
@@ -135,22 +135,28 @@ def file_seal(path: DataPath) -> DataPath:
 
 def file_tables(root: DataPath) -> list[DataPath]:
     """The tables of labels, then those of pairs."""
-    return [path for kind in FILE_FOLDERS for path in matching(root / kind, "[!.]*.parquet")]
+    found = [path for kind in FILE_FOLDERS for path in matching(root / kind, "[!.]*.parquet")]
+    return [path for path in found if is_table(path)]
+
+
+def table_folders(root: DataPath) -> list[DataPath]:
+    """The folders of tables of scores, then those of log-probabilities."""
+    found = [path for kind in TABLE_FOLDERS for path in matching(root / kind, "[!.]*/")]
+    return [path for path in found if is_name(path.name)]
 
 
 def open_table(folder: DataPath) -> None:
     """Take a table's seal away, before one of its parts is replaced."""
     if (folder / SUMS).exists():
-        (folder / SUMS).unlink()
+        remove(folder / SUMS)
         sync(folder)
 
 
 def seal_tables(root: DataPath, spec: GenerationSpec) -> None:
     """Seal every complete table that has no seal yet."""
-    for kind in TABLE_FOLDERS:
-        for folder in matching(root / kind, "[!.]*/"):
-            if not (folder / SUMS).exists():
-                seal_table(folder, spec)
+    for folder in table_folders(root):
+        if not (folder / SUMS).exists():
+            seal_table(folder, spec)
     for path in file_tables(root):
         if not file_seal(path).exists():
             seal_file(path)
@@ -195,7 +201,7 @@ def remove_leftovers(root: DataPath, *, at_once: bool = False) -> Iterator[str]:
     for path in list(leftovers(root)):
         in_store = not isinstance(path, Path)
         if at_once or not ((in_store or is_temporary(path)) and is_being_written(path)):
-            path.unlink(missing_ok=True)
+            remove(path)
             sync(path.parent)
             yield name_below(root, path)
 

@@ -27,6 +27,7 @@ from ppod_data.files import (
     publish,
     publish_new,
     read_range,
+    remove,
     sync,
     temporary_beside,
 )
@@ -150,7 +151,7 @@ class ShardWriter:
         """Another worker's part is final: a tar that it does not name will never be part of the data set."""
         named = read_table(_part(self._root, self._shard), SAMPLES, ["traj_file"])["traj_file"].to_pylist()
         if tar.name not in named:
-            tar.unlink(missing_ok=True)
+            remove(tar)
 
 
 class _HashingFile:

@@ -30,6 +30,20 @@ LONGEST_WRITE = 24 * 3600.0
 _EXTRAS = {"s3": "ppod[s3]", "s3a": "ppod[s3]", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _WHOLE = {*_EXTRAS, "memory"}
 """Stores whose objects appear whole: in others a file gets a temporary name first."""
+SERVED = {*_WHOLE, "hf", "file", "local"}
+"""Schemes that a file of a stranger may name; the command line may name others that fsspec knows."""
+_COMPUTED = {
+    "reference",
+    "filecache",
+    "simplecache",
+    "blockcache",
+    "cached",
+    "dir",
+    "zip",
+    "tar",
+    "libarchive",
+}
+"""Schemes of fsspec that open another URL, or whose contents a file describes."""
 _SMALL = 64 << 20
 """Bytes: up to here an object is put from memory."""
 _PATIENCE = "PPOD_STORE_PATIENCE"
@@ -196,6 +210,10 @@ def store_path(url: str) -> StorePath:
         ConfigError: a store that is not known, cannot be listed, or whose package is missing.
     """
     path = StorePath(url.rstrip("/"))
+    if "::" in url or path.scheme in _COMPUTED:
+        raise ConfigError(
+            f"{url}: a URL that is made of others is not opened: give the folder, or the URL of the data set itself"
+        )
     if path.scheme in ("http", "https"):
         raise ConfigError(f"{url}: a web server's files cannot be listed: get the data set as a folder")
     if not url.partition("://")[2].strip("/"):

@@ -140,6 +140,11 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+def is_table(path: DataPath) -> bool:
+    """Whether a file's name is that of a table NAME.parquet; files of other names are skipped everywhere."""
+    return path.suffix == ".parquet" and is_name(path.name.removesuffix(".parquet"))
+
+
 def write_table(path: DataPath, table: Any, row_group_size: int = 10_000) -> None:
     """Write an Arrow table to `path`, replacing what is there; it appears whole or not at all."""
     with atomic_output(path) as temporary:

@@ -26,13 +26,15 @@ from ppod_data.files import (
     listing,
     open_file,
     publish,
+    read_small,
     sha256_file,
     sizes_under,
     sync,
     temporary_beside,
 )
-from ppod_data.manifest import MANIFEST, read_manifest
+from ppod_data.manifest import MANIFEST, read_manifest, read_manifest_bytes
 from ppod_data.ranges import read_again
+from ppod_data.real_folders import linked, links_below, refuse_linked_folders
 from ppod_data.seal import encode_sums, named_tars, read_sums
 from ppod_data.shards import SUMS
 from ppod_data.stores import Stat
@@ -40,6 +42,7 @@ from ppod_data.tables import check_table
 
 _STORE_SUMS = ".SHA256SUMS"
 _CHUNK = 1 << 20
+_MAX_SUMS = 64 << 20
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _TAR = re.compile(r"trajectories/\d{6,}-([0-9a-f]{16})\.tar")
 _FOLDERS = ("environment", "trajectories", "samples", "scores", "log_probs", "labels", "pairs")
@@ -125,8 +128,15 @@ def pull(
 
 
 def published_names(dataset: Dataset) -> list[str]:
-    """The files of the data set in the order of their commits, without tars that no part names."""
+    """The files of the data set in the order of their commits, without tars that no part names.
+
+    Raises:
+        ConfigError: a link in the folder: what it points to may be private.
+        DamagedError: a trajectory file is missing.
+    """
     root = dataset.root
+    for path in links_below(root):
+        raise linked(path)
     named = {f"trajectories/{name}" for name in named_tars(root)}
     found = set(sizes_under(root))
     if missing := sorted(named - found):
@@ -201,7 +211,7 @@ def _store_sums(root: DataPath, entries: Mapping[str, os.stat_result | Stat]) ->
 
 def _check_same_data_set(target: DataPath, dataset: Dataset) -> None:
     there = target / MANIFEST
-    if there.exists() and there.read_bytes() != (dataset.root / MANIFEST).read_bytes():
+    if there.exists() and read_manifest_bytes(there) != read_manifest_bytes(dataset.root / MANIFEST):
         raise ConfigError(f"{target}: another data set is there: push to a new place")
 
 
@@ -211,10 +221,11 @@ def check_own_folder(root: DataPath, manifest: bytes, expected: Collection[str],
     Raises:
         ConfigError: it holds something else.
     """
+    refuse_linked_folders(root)
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{root}: a file is in the way: give the path of a new folder")
     if (root / MANIFEST).exists():
-        if (root / MANIFEST).read_bytes() != manifest:
+        if read_manifest_bytes(root / MANIFEST) != manifest:
             raise ConfigError(f"{root}: holds another data set than {url}: give a new folder")
         return
     others = [path.name for path in in_folder(root)]
@@ -227,7 +238,7 @@ def check_own_folder(root: DataPath, manifest: bytes, expected: Collection[str],
 def _read_manifest(source: DataPath, url: str) -> bytes:
     """The manifest's bytes, of a data set that this ppod can open."""
     try:
-        data = (source / MANIFEST).read_bytes()
+        data = read_manifest_bytes(source / MANIFEST)
     except FileNotFoundError as error:
         raise ConfigError(f"{url}: not a ppod data set (no {MANIFEST}): check the URL") from error
     check_manifest(data, url)
@@ -265,7 +276,7 @@ def _is_there(
 
 def _write_sums(path: DataPath, data: bytes) -> None:
     """Left alone where it is the same."""
-    if not path.exists() or path.read_bytes() != data:
+    if not path.exists() or read_small(path, _MAX_SUMS) != data:
         atomic_write(path, data)
 
 

@@ -18,12 +18,21 @@ from numpy.typing import NDArray
 
 from ppod_data.errors import DamagedError
 from ppod_data.exclude import EXCLUSIONS, excluded_samples, read_exclusions
-from ppod_data.files import DataPath, in_folder, matching, name_below
+from ppod_data.files import DataPath, in_folder, name_below
 from ppod_data.manifest import MANIFEST, read_manifest
-from ppod_data.seal import BASE_FOLDERS, TABLE_FOLDERS, file_seal, file_tables, read_sums
+from ppod_data.real_folders import links_below
+from ppod_data.seal import (
+    BASE_FOLDERS,
+    FILE_FOLDERS,
+    TABLE_FOLDERS,
+    file_seal,
+    file_tables,
+    read_sums,
+    table_folders,
+)
 from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards, parts_in
 from ppod_data.spec import GenerationSpec
-from ppod_data.tables import CHECKED_SAMPLES, SAMPLES, part_name, read_table
+from ppod_data.tables import CHECKED_SAMPLES, SAMPLES, is_name, is_table, part_name, read_table
 from ppod_data.verify_data import read_sealed, read_shard
 from ppod_data.verify_tables import PromptOf, check_labels, check_pairs, check_part
 
@@ -220,25 +229,27 @@ def _check_parts(
 ) -> None:
     """pixels: image_pixels_sha256 of the samples of each shard that are `here`, as Arrow arrays."""
     shards = list(pixels)
-    for kind in TABLE_FOLDERS:
-        for folder in sorted({path.parent for path in (root / kind).glob("[!.]*/[!.]*.parquet")}):
-            name = f"{kind}/{folder.name}"
-            report.tables.append(name)
-            parts = set(parts_in(folder))
-            there = [shard for shard in shards if shard in parts]
-            if len(there) < len(shards):
-                first = min(set(shards) - parts)
-                problem = f"{len(shards) - len(there)} of {len(shards)} parts are not there, this one first"
-                report.add(INCOMPLETE, f"{name}/{part_name(first)}", problem)
-            for shard in there:
-                numbers = spec.shard_range(shard)
-                ids = compress(spec.shard_sample_ids(shard), here[numbers.start : numbers.stop])
-                file = f"{name}/{part_name(shard)}"
-                known = dict(zip(ids, pixels[shard].to_pylist(), strict=True))
-                for sample_id, problem in _caught(
-                    root, check_part(root / file, kind, known, excluded, spec.num_inference_steps)
-                ):
-                    report.add(DAMAGED, file, problem, sample_id)
+    for folder in table_folders(root):
+        if not any(folder.glob("[!.]*.parquet")):
+            continue
+        kind = folder.parent.name
+        name = f"{kind}/{folder.name}"
+        report.tables.append(name)
+        parts = set(parts_in(folder))
+        there = [shard for shard in shards if shard in parts]
+        if len(there) < len(shards):
+            first = min(set(shards) - parts)
+            problem = f"{len(shards) - len(there)} of {len(shards)} parts are not there, this one first"
+            report.add(INCOMPLETE, f"{name}/{part_name(first)}", problem)
+        for shard in there:
+            numbers = spec.shard_range(shard)
+            ids = compress(spec.shard_sample_ids(shard), here[numbers.start : numbers.stop])
+            file = f"{name}/{part_name(shard)}"
+            known = dict(zip(ids, pixels[shard].to_pylist(), strict=True))
+            for sample_id, problem in _caught(
+                root, check_part(root / file, kind, known, excluded, spec.num_inference_steps)
+            ):
+                report.add(DAMAGED, file, problem, sample_id)
 
 
 def _check_files(root: DataPath, spec: GenerationSpec, here: NDArray[np.bool_], report: Report) -> None:
@@ -282,10 +293,10 @@ def _check_seals(
         parts = [f"samples/{part_name(shard)}" for shard in shards]
         expected = {MANIFEST, *parts, *(f"trajectories/{tar}" for tar in named)}
         _check_seal(root, root / SUMS, expected, report, digests)
-    for kind in TABLE_FOLDERS:
-        for path in matching(root / kind, f"[!.]*/{SUMS}"):
-            there = {part.name for part in path.parent.glob("[!.]*.parquet")}
-            _check_seal(root, path, there, report, digests)
+    for folder in table_folders(root):
+        if (folder / SUMS).exists():
+            there = {part.name for part in folder.glob("[!.]*.parquet")}
+            _check_seal(root, folder / SUMS, there, report, digests)
     for path in file_tables(root):
         if file_seal(path).exists():
             _check_seal(root, file_seal(path), {path.name}, report, digests)
@@ -329,6 +340,16 @@ def _check_strays(root: DataPath, named: set[str], report: Report) -> None:
             report.add(
                 LEFTOVER, name, "no part of the data set: ppod-data seal removes what ppod left behind"
             )
+    for kind in (*FILE_FOLDERS, *TABLE_FOLDERS):
+        for path in in_folder(root / kind):
+            odd = path.suffix == ".parquet" and not is_table(path)
+            if (odd or (kind in TABLE_FOLDERS and not is_name(path.name))) and not path.name.startswith("."):
+                report.add(
+                    LEFTOVER, f"{kind}/{path.name}", "skipped: no name that ppod gives: rename or remove it"
+                )
+    for path in links_below(root):
+        problem = "a link to another place: nothing is written through it, and it is not published: remove it"
+        report.add(LEFTOVER, name_below(root, path), problem)
 
 
 def _plain(root: DataPath, error: DamagedError) -> str:

@@ -68,10 +68,13 @@ def read_shard(
         path, members = root / "trajectories" / tar, [row for row in rows if row["traj_file"] == tar]
         if not path.is_file():
             continue  # told with the structure
-        if digest := _digest_of_whole(dataset, path, members):
-            digests[path] = digest
-        else:
-            yield from _tar_problems(dataset, path, members)
+        try:
+            if digest := _digest_of_whole(dataset, path, members):
+                digests[path] = digest
+            else:
+                yield from _tar_problems(dataset, path, members)
+        except DamagedError as error:
+            yield f"trajectories/{tar}", None, str(error).removeprefix(f"{path}: ")
 
 
 def read_sealed(

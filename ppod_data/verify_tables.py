@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ppod_data.files import DataPath
+from ppod_data.pair_ids import PAIR_ID
 from ppod_data.sample_numbers import SampleNumbers
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import LABELS, LOG_PROBS, PAIRS, SCORES, iter_table, read_table
@@ -109,6 +110,9 @@ def check_pairs(path: DataPath, prompts: PromptOf) -> Iterator[Problem]:
         DamagedError: a table that cannot be read.
     """
     for table in iter_table(path, PAIRS, ["pair_id", "prompt_id", "chosen_id", "rejected_id", "label"]):
+        for pair_id in table["pair_id"].to_pylist():
+            if pair_id is None or not PAIR_ID.fullmatch(pair_id):
+                yield None, f"the pair_id {pair_id!r} is none that ppod gives"
         for row in _doubtful(table, "chosen_id", "rejected_id", prompts):
             one = table.slice(row, 1).to_pylist()[0]
             yield from _two_problems(

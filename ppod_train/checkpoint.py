@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.files import read_json
 from ppod_train.folders import new_folder, remove_folder
 from ppod_train.sharding import like, whole
 
@@ -84,7 +85,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """The JSON state of a checkpoint. Raises DamagedError where it cannot be read."""
     try:
-        state: dict[str, Any] = json.loads((checkpoint / _STATE).read_text())
+        state: dict[str, Any] = read_json(checkpoint / _STATE)
     except (OSError, ValueError) as error:
         raise DamagedError(
             f"checkpoint {checkpoint} is damaged ({error}): delete it and run again"

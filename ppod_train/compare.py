@@ -2,7 +2,6 @@
 
 import gc
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from rich.table import Table
 from ppod_data.diffusion.model import load_model
 from ppod_data.files import atomic_write
 from ppod_data.images import encode_png
+from ppod_data.real_folders import refuse_linked_folders, remove_tree
 from ppod_data.rewards import RewardModel
 from ppod_data.wording import between, between_percent, number, percent
 from ppod_train.eval_files import write_evaluation
@@ -114,7 +114,8 @@ def run_evaluation(
 
 
 def _write(found: Comparison, out: Path) -> None:
-    shutil.rmtree(out / "before", ignore_errors=True)  # of an earlier evaluation in this folder
+    refuse_linked_folders(out)
+    remove_tree(out / "before")  # of an earlier evaluation in this folder
     if found.before is not None:
         write_evaluation(out / "before", found.before)
     write_evaluation(out / "after", found.after)

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from ppod_data.errors import DamagedError
-from ppod_data.files import atomic_write
+from ppod_data.files import atomic_write, open_file, read_json
 from ppod_data.images import encode_png
 from ppod_train.figures import EvalResult, EvalSettings, Figures, PromptMeasurement, Scorer
 
@@ -75,8 +75,9 @@ def read_evaluation(folder: Path) -> EvalResult:
         DamagedError: the folder holds no readable evaluation.
     """
     try:
-        record = json.loads((folder / EVAL_NAME).read_text(encoding="utf-8"))
-        tiles = cut_sheet(Image.open(folder / SHEET_NAME).convert("RGB"), record["sheet"])
+        record = read_json(folder / EVAL_NAME)
+        with open_file(folder / SHEET_NAME) as file:
+            tiles = cut_sheet(Image.open(file).convert("RGB"), record["sheet"])
         settings = {name: record[name] for name in EvalSettings.__dataclass_fields__ if name != "prompts"}
         return EvalResult(
             model=record["model"],

@@ -6,13 +6,13 @@ While it is written a folder is called .NAME.tmp, while it is removed .NAME.old;
 import fcntl
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ppod_data.errors import ConfigError
 from ppod_data.files import is_being_written, is_temporary, sync
+from ppod_data.real_folders import make_folder, move, refuse_linked_folders, remove_file, remove_tree
 
 _LEFT = re.compile(r"\.(policy|step-\d+)\.(tmp|old)")
 
@@ -21,9 +21,13 @@ _LEFT = re.compile(r"\.(policy|step-\d+)\.(tmp|old)")
 def only_run(out: Path) -> Iterator[None]:
     """Make the run folder `out`, and keep other runs out of it until the block ends; a killed process lets go of it.
 
-    Raises ConfigError where another run is at work in it. Some network file systems have no locks: there nobody looks.
+    Some network file systems have no locks: there nobody looks.
+
+    Raises:
+        ConfigError: another run is at work in it, or a folder in it is a link.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+    refuse_linked_folders(out)
     descriptor = os.open(out, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with suppress(OSError):
@@ -42,24 +46,24 @@ def only_run(out: Path) -> Iterator[None]:
 def new_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; on a normal exit it replaces `target` on the disk, on an error it is removed."""
     temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    remove_tree(temporary)
+    make_folder(temporary)
     try:
         yield temporary
         for path in [*temporary.rglob("*"), temporary]:
             sync(path)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_tree(temporary)
         raise
     old = _set_aside(target)
-    temporary.rename(target)
+    move(temporary, target)
     sync(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove_tree(old)
 
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder, if it is there: first its name, then what it holds."""
-    shutil.rmtree(_set_aside(folder), ignore_errors=True)
+    remove_tree(_set_aside(folder))
 
 
 def remove_leftovers(out: Path) -> None:
@@ -68,15 +72,15 @@ def remove_leftovers(out: Path) -> None:
     folders = [out, out / "policy", out / "checkpoints", out / "evals", *evals]
     for path in [path for folder in folders for path in folder.glob(".*")]:
         if _LEFT.fullmatch(path.name):
-            shutil.rmtree(path)
+            remove_tree(path)
         elif is_temporary(path) and not is_being_written(path):
-            path.unlink(missing_ok=True)
+            remove_file(path)
 
 
 def _set_aside(folder: Path) -> Path:
     """Give a folder the name that it has while it is removed."""
     old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    remove_tree(old)
     if folder.exists():
-        folder.rename(old)
+        move(folder, old)
     return old

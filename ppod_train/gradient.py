@@ -13,11 +13,16 @@ exactly 0 (outside the clip band) it skips the evaluation altogether. The networ
 once a pass, however many pairs the trajectory is in. A KL term is a sum over steps already, and joins pass 2 with its
 constant weight.
 
+In half precision the numbers g_ut·dℓ_ut/dε, a few parts in a billion, are below what fp16 can hold, and gradients would
+round to 0. So the backward pass takes the weights times one power of two, chosen from their largest. A power of two
+is exact: in fp32 and fp64 the gradient has the same bits with it and without.
+
 Several processes share the chunks, whole and with the boundaries that one process gives them; between the passes they
 exchange the U·T numbers, so that each has the same loss and the same g_ut.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,6 +59,8 @@ class Gradient:
     """The mean KL of a step to the fixed policy, where one was asked for."""
     backward_share: float
     """The share of the U·T evaluations that were back-propagated."""
+    scale: float = 1.0
+    """What `.grad` is multiplied by, a power of two: `unscale` takes it out."""
 
 
 def two_pass_gradient(
@@ -62,13 +69,18 @@ def two_pass_gradient(
     loss: Loss,
     *,
     chunk_size: int,
+    backward_size: int | None = None,
     kl_weight: float = 0.0,
+    largest_weight: float | None = None,
     workers: Workers = ALONE,
 ) -> Gradient:
-    """Add d(L + kl_weight·mean KL)/dθ to the parameters' gradients, with the graph of at most `chunk_size` evaluations.
+    """Add scale·d(L + kl_weight·mean KL)/dθ to the parameters' gradients, with the graph of one chunk at a time.
 
     Args:
         reference: log π_ref, fp64 [U, T].
+        chunk_size: evaluations of one network call in pass 1, whose values the loss is computed from.
+        backward_size: the same in pass 2, which keeps a graph; None for `chunk_size`.
+        largest_weight: the size, within a factor of two, that the scale gives the largest g_ut; None for no scale.
         workers: add the part of this process's chunks; the sum over all processes is the gradient.
     """
     everything = _chunks(torch.ones_like(reference, dtype=torch.bool), chunk_size)
@@ -77,14 +89,15 @@ def two_pass_gradient(
         policy, kl = _gathered(own, reference, bool(kl_weight), workers)
     log_ratios = policy - reference
     value, weights = _loss_and_weights(loss, log_ratios)
+    scale = _scale(weights, kl_weight, largest_weight)
     needed = weights != 0 if kl is None else torch.ones_like(weights, dtype=torch.bool)
-    for (rows, columns), counts in workers.turns(_chunks(needed, chunk_size)):
+    for (rows, columns), counts in workers.turns(_chunks(needed, backward_size or chunk_size)):
         values = evaluate(rows, columns)
-        total = torch.sum(weights[rows, columns] * values.log_prob)
+        total = torch.sum(scale * weights[rows, columns] * values.log_prob)
         if values.kl is not None:
-            total = total + kl_weight / reference.numel() * values.kl.sum()
+            total = total + scale * kl_weight / reference.numel() * values.kl.sum()
         torch.autograd.backward(total if counts else 0.0 * total)
-    return _result(value, log_ratios, weights, kl, kl_weight, float(needed.double().mean()))
+    return _result(value, log_ratios, weights, kl, kl_weight, float(needed.double().mean()), scale)
 
 
 def one_pass_gradient(
@@ -94,6 +107,7 @@ def one_pass_gradient(
     *,
     chunk_size: int,
     kl_weight: float = 0.0,
+    largest_weight: float | None = None,
     workers: Workers = ALONE,
 ) -> Gradient:
     """The same gradient from one graph over all evaluations: no second forward pass, where memory allows it."""
@@ -102,11 +116,22 @@ def one_pass_gradient(
     policy, kl = _gathered(own, reference, bool(kl_weight), workers)
     log_ratios = policy - reference
     value, weights = _loss_and_weights(loss, log_ratios)
-    totals = [torch.sum(weights[rows, columns] * values.log_prob) for rows, columns, values in own]
-    totals += [kl_weight / reference.numel() * values.kl.sum() for *_, values in own if values.kl is not None]
+    scale = _scale(weights, kl_weight, largest_weight)
+    totals = [torch.sum(scale * weights[rows, columns] * values.log_prob) for rows, columns, values in own]
+    kl_scale = scale * kl_weight / reference.numel()
+    totals += [kl_scale * values.kl.sum() for *_, values in own if values.kl is not None]
     if totals:
         torch.autograd.backward(torch.stack(totals).sum())
-    return _result(value, log_ratios, weights, kl, kl_weight, 1.0)
+    return _result(value, log_ratios, weights, kl, kl_weight, 1.0, scale)
+
+
+def unscale(parameters: Iterable[torch.nn.Parameter], scale: float) -> None:
+    """Divide the gradients by the power of two that a backward pass multiplied them by."""
+    if scale == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.mul_(1 / scale)
 
 
 def all_log_probs(
@@ -162,6 +187,14 @@ def _loss_and_weights(loss: Loss, log_ratios: torch.Tensor) -> tuple[float, torc
     return float(value.detach()), weights
 
 
+def _scale(weights: torch.Tensor, kl_weight: float, largest_weight: float | None) -> float:
+    """The power of two that brings the largest number of a backward pass to `largest_weight` or a little below."""
+    largest = max(float(weights.abs().max()), kl_weight / weights.numel())
+    if largest_weight is None or not 0 < largest < math.inf:  # a NaN is reported by the caller
+        return 1.0
+    return float(2.0 ** math.floor(math.log2(largest_weight / largest)))
+
+
 def _result(
     value: float,
     log_ratios: torch.Tensor,
@@ -169,6 +202,7 @@ def _result(
     kl: torch.Tensor | None,
     kl_weight: float,
     share: float,
+    scale: float,
 ) -> Gradient:
     mean_kl = None if kl is None else float(kl.detach().mean())
     return Gradient(
@@ -177,4 +211,5 @@ def _result(
         weights=weights,
         kl=mean_kl,
         backward_share=share,
+        scale=scale,
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ppod_data.errors import ConfigError
 from ppod_data.hub import hub_errors
+from ppod_data.real_folders import linked, links_below
 
 
 def check_repo_id(name: str) -> str:
@@ -23,10 +24,13 @@ def push_policy(folder: Path, repository: str) -> str:
     """Upload a policy's folder to a model repository, created private where there is none; returns its address.
 
     Raises:
+        ConfigError: a link in the folder: what it points to may be private.
         HubError: the Hub cannot be reached or refuses; the policy is where it was.
     """
     from huggingface_hub import HfApi
 
+    for path in links_below(folder):
+        raise linked(path)
     api = HfApi()
     with hub_errors(f"the policy in {folder} is trained, but was not uploaded to {repository}"):
         address = api.create_repo(repository, private=True, exist_ok=True)

@@ -53,6 +53,8 @@ class StepMetrics:
     """Share of the network evaluations that were back-propagated."""
     one_pass: bool
     """Whether this step kept the whole graph (one pass) or made two passes."""
+    scale_drops: int
+    """How often in the run so far the scale of the backward pass was lowered, because half precision overflowed."""
     seconds: float
     per_timestep: dict[str, list[float]]
     """For each trained step, noisiest first: log_ratio_mean, log_ratio_max, clipped_right, clipped_wrong; and
@@ -75,6 +77,7 @@ def step_metrics(
     step: int,
     grad_norm: float,
     one_pass: bool,
+    scale_drops: int = 0,
     seconds: float,
 ) -> StepMetrics:
     """Every figure of one training step."""
@@ -101,6 +104,7 @@ def step_metrics(
         gradient_share=float((gradient.weights != 0).double().mean()),
         backward_share=gradient.backward_share,
         one_pass=one_pass,
+        scale_drops=scale_drops,
         seconds=seconds,
         per_timestep={
             "steps": batch.step_index.tolist(),

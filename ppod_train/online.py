@@ -21,7 +21,7 @@ import numpy as np
 
 from ppod_data.environment import environment
 from ppod_data.errors import ConfigError
-from ppod_data.files import canonical_json
+from ppod_data.files import canonical_json, read_json
 from ppod_data.rewards import RewardModel
 from ppod_data.spec import to_json
 from ppod_train.compare import PolicySource
@@ -108,7 +108,7 @@ def _write_record(run: OnlineRun, folder: ExitStack) -> None:
     }
     path = run.out / "online.json"
     if path.exists() and ((run.out / "evals").exists() or run.folder(1).exists()):
-        old = json.loads(path.read_text())["identity"]
+        old = read_json(path)["identity"]
         for key, value in json.loads(canonical_json(identity)).items():
             if old.get(key) != value:
                 raise ConfigError(
@@ -166,6 +166,6 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
 
 def _write_end(run: OnlineRun, summary: OnlineSummary) -> None:
     with new_folder(run.out / "policy") as temporary:
-        shutil.copytree(run.policy_folder(summary.best_stage), temporary, dirs_exist_ok=True)
+        shutil.copytree(run.policy_folder(summary.best_stage), temporary, symlinks=True, dirs_exist_ok=True)
     write_json(run.out / "summary.json", asdict(summary))
     write_model_card(run.out)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -19,7 +20,14 @@ from ppod_train.batches import (
     units_of_step,
 )
 from ppod_train.data import TrainingData
-from ppod_train.gradient import Evaluate, Gradient, all_log_probs, one_pass_gradient, two_pass_gradient
+from ppod_train.gradient import (
+    Evaluate,
+    Gradient,
+    all_log_probs,
+    one_pass_gradient,
+    two_pass_gradient,
+    unscale,
+)
 from ppod_train.log_probs import batch_log_probs, denoising_scores, forward_noise
 from ppod_train.metrics import StepMetrics, step_metrics
 from ppod_train.objectives import OBJECTIVES
@@ -32,6 +40,10 @@ from ppod_train.workers import ALONE, Workers
 # A backward pass costs about twice a forward: below this share of steps with a gradient, a second forward pass over
 # those alone is cheaper than one backward pass over all.
 _ONE_PASS_SHARE = 2 / 3
+# An overflow of the backward pass divides its scale by so much. N dimensions share a weight, so that at the full scale
+# the network's outputs get gradients of 1 to 100, of fp16's 65,504; four drops leave as little as no scale at all.
+_SCALE_DROP = 16
+_MAX_SCALE_DROPS = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,12 +71,13 @@ class Trainee:
     """The processes that share a step; the rest of this is the same in all of them."""
 
 
-def train_step(trainee: Trainee, *, step: int, gradient_share: float) -> StepMetrics:
+def train_step(trainee: Trainee, *, step: int, gradient_share: float, scale_drops: int = 0) -> StepMetrics:
     """Do optimizer step number `step` (from 0).
 
     Args:
         gradient_share: the share of evaluations with a gradient in the step before, 1 at the first; it decides between
             one pass and two.
+        scale_drops: how often the scale of the backward pass was lowered before, because half precision overflowed.
 
     Raises:
         NonFiniteError: the loss or the gradient is NaN or infinite; the weights are left as they were.
@@ -86,16 +99,20 @@ def train_step(trainee: Trainee, *, step: int, gradient_share: float) -> StepMet
     one_pass = use_one_pass(settings, graph_bytes=graph_bytes, gradient_share=gradient_share)
     one_pass = one_pass and not trainee.workers.sharded
 
-    trainee.optimizer.zero_grad(set_to_none=True)
-    gradient = batch_gradient(trainee, batch, options, step=step, one_pass=one_pass)
-    # Where every step was clipped the gradient is missing: zero, as one pass would give.
-    trainee.workers.sum_gradients(trainee.parameters.values())
-    norm = float(whole(torch.nn.utils.clip_grad_norm_(trainee.parameters.values(), settings.max_grad_norm)))
-    if not (math.isfinite(gradient.loss) and math.isfinite(norm)):
-        raise NonFiniteError(
-            f"step {step + 1}: the loss is {gradient.loss} and the gradient's norm {norm}: lower --learning-rate or "
-            "train in fp32; the last checkpoint is whole"
+    while True:
+        trainee.optimizer.zero_grad(set_to_none=True)
+        gradient = batch_gradient(
+            trainee, batch, options, step=step, one_pass=one_pass, scale_drops=scale_drops
         )
+        norm = _summed_norm(trainee, gradient.scale)
+        if math.isfinite(gradient.loss) and math.isfinite(norm):
+            break
+        if not math.isfinite(gradient.loss) or scale_drops == _MAX_SCALE_DROPS:
+            raise NonFiniteError(
+                f"step {step + 1}: the loss is {gradient.loss} and the gradient's norm {norm}: lower --learning-rate "
+                "or train in fp32; the last checkpoint is whole"
+            )
+        scale_drops += 1
     trainee.optimizer.step()
     update_average(trainee.average, trainee.parameters, settings.ema_decay)
     return step_metrics(
@@ -105,14 +122,33 @@ def train_step(trainee: Trainee, *, step: int, gradient_share: float) -> StepMet
         step=step + 1,
         grad_norm=norm,
         one_pass=one_pass,
+        scale_drops=scale_drops,
         seconds=time.perf_counter() - start,
     )
 
 
+def _summed_norm(trainee: Trainee, scale: float) -> float:
+    """Take the scale out, add up the gradients of all processes, and clip their norm; returns the norm before."""
+    parameters = trainee.parameters.values()
+    unscale(parameters, scale)
+    # Where every step was clipped the gradient is missing: zero, as one pass would give.
+    trainee.workers.sum_gradients(parameters)
+    return float(whole(torch.nn.utils.clip_grad_norm_(parameters, trainee.settings.max_grad_norm)))
+
+
 def batch_gradient(
-    trainee: Trainee, batch: TrainingBatch, options: LossOptions, *, step: int, one_pass: bool
+    trainee: Trainee,
+    batch: TrainingBatch,
+    options: LossOptions,
+    *,
+    step: int,
+    one_pass: bool,
+    scale_drops: int = 0,
 ) -> Gradient:
-    """Add this process's part of the objective's gradient over one batch to the parameters' `.grad`."""
+    """Add this process's part of the objective's gradient over one batch, times its scale, to the parameters' `.grad`.
+
+    Pass 2 needs no values, so that its calls may be smaller than the sampler's: they keep to `max_graph_gib`.
+    """
     settings = trainee.settings
     objective = OBJECTIVES[settings.objective]
 
@@ -120,13 +156,17 @@ def batch_gradient(
         return objective.loss(log_ratios, batch.targets, options)
 
     evaluate, reference = _evaluated(trainee, batch, step=step)
-    take = one_pass_gradient if one_pass else two_pass_gradient
+    take = one_pass_gradient
+    if not one_pass:
+        size = backward_rows(settings, trainee.batch_size, trainee.graph_bytes)
+        take = partial(two_pass_gradient, backward_size=size)
     return take(
         evaluate,
         reference,
         loss,
         chunk_size=trainee.batch_size,
         kl_weight=settings.kl_weight,
+        largest_weight=batch.latents[0, 0].numel() / _SCALE_DROP**scale_drops,
         workers=trainee.workers,
     )
 
@@ -146,6 +186,12 @@ def _evaluated(trainee: Trainee, batch: TrainingBatch, *, step: int) -> tuple[Ev
             fixed, batch.reference_log_probs, chunk_size=trainee.batch_size, workers=trainee.workers
         )
     return denoising_scores(sampler, sampler.network, batch, noise=noise), reference
+
+
+def backward_rows(settings: TrainSettings, batch_size: int, graph_bytes: int) -> int:
+    """Evaluations of one network call in pass 2: at most `batch_size`, and as many as `max_graph_gib` holds."""
+    fitting = settings.max_graph_gib * 2**30 / max(graph_bytes, 1)
+    return max(1, math.floor(min(batch_size, fitting)))
 
 
 def use_one_pass(settings: TrainSettings, *, graph_bytes: int, gradient_share: float) -> bool:

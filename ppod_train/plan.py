@@ -3,7 +3,6 @@
 How memory is counted: `ppod_data.plan`.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,7 @@ from ppod_data.plan import GenerationPlan, call_bytes, plan_generation, tensor_b
 from ppod_data.spec import GenerationSpec
 from ppod_train.checkpoint import KEPT
 from ppod_train.objectives import OBJECTIVES
-from ppod_train.optimize import use_one_pass
+from ppod_train.optimize import backward_rows, use_one_pass
 from ppod_train.policy import trainable_parameters
 from ppod_train.settings import TrainSettings
 
@@ -64,11 +63,15 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     steps = sum(build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic)
     evaluations = 2 * settings.pairs_per_step * min(settings.timesteps_per_update or steps, steps)
     rows = min(settings.batch_size or spec.batch_size, evaluations)
-    graph, update_bytes = call_bytes(model, spec, rows, with_graph=True)
-    whole_graph = math.ceil(graph / rows * evaluations)
+    graph, _ = call_bytes(model, spec, 1, with_graph=True)
+    whole_graph = graph * evaluations
     one_pass = use_one_pass(settings, graph_bytes=whole_graph, gradient_share=1.0)
+    chunk = rows if one_pass else backward_rows(settings, rows, graph)
+    graph, update_bytes = call_bytes(model, spec, chunk, with_graph=True)
     if one_pass:
-        update_bytes += whole_graph - graph
+        update_bytes += max(whole_graph - graph, 0)
+    elif chunk < rows:
+        update_bytes = max(update_bytes, call_bytes(model, spec, rows, with_graph=False)[1])
     judging = max(generation.sample_bytes, generation.decode_bytes) if settings.eval_every else 0
     halves = calls_per_prediction(model, spec.guidance_scale)
     images = settings.eval_images_per_prompt * len(spec.prompts)

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ppod_data.environment import environment
-from ppod_data.files import atomic_write
+from ppod_data.files import atomic_write, open_file
+from ppod_data.real_folders import make_folder, open_in_place
 from ppod_train.checkpoint import remove_older
 from ppod_train.data import DataSource
 from ppod_train.drift import Drift
@@ -102,7 +103,7 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter
 
         with (
-            (out / "metrics.jsonl").open("a", encoding="utf-8") as lines,
+            os.fdopen(open_in_place(out / "metrics.jsonl"), "a", encoding="utf-8") as lines,
             SummaryWriter(str(out / "tensorboard")) as writer,
         ):
             known = {name: value for name, value in asdict(settings).items() if value is not None}
@@ -126,12 +127,14 @@ def forget_after(out: Path, step: int) -> None:
     """Make the folder, drop the metrics and evaluations of steps later than `step`, which are made again, and what a
     kill left.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     remove_leftovers(out)
     remove_older(out / "checkpoints")
     metrics = out / "metrics.jsonl"
     if metrics.exists():
-        kept = [line for line in metrics.read_text().splitlines() if _line_step(line) <= step]
+        with open_file(metrics) as file:
+            lines = file.read().decode(errors="replace").splitlines()
+        kept = [line for line in lines if _line_step(line) <= step]
         atomic_write(metrics, "".join(line + "\n" for line in kept).encode())
     for folder in (out / "evals").glob("step-*"):
         if int(folder.name.removeprefix("step-")) > step:

@@ -56,6 +56,8 @@ class TrainSettings:
     """one-pass keeps the whole graph, two-pass one chunk of it; auto takes one-pass where the graph fits into
     max_graph_gib and most steps are inside the band. All give the same gradient."""
     max_graph_gib: float = 4.0
+    """The most that the graph of one pass may hold, and that of a chunk of two passes, which is one evaluation at
+    least."""
     gradient_checkpointing: bool = False
     """Compute the network's inner activations again in the backward pass instead of keeping them: a fraction of the
     memory for a third more time, and the same gradient."""

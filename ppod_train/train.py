@@ -3,7 +3,6 @@
 What is written where: `ppod_train.run_folder`.
 """
 
-import json
 import math
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
+from ppod_data.files import read_json
 from ppod_data.rewards import RewardModel
 from ppod_data.threads import one_thread
 from ppod_train.batches import trained_prompts
@@ -59,6 +59,7 @@ class Progress:
     reward_queries: int = 0
     """Images scored for validation so far: they count as queries, like those of the data set."""
     gradient_share: float = 1.0
+    scale_drops: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +153,15 @@ def _loop(
     with ExitStack() as files:
         log = files.enter_context(MetricsLog.open(out, settings)) if workers.leads else None
         while progress.step < settings.num_train_steps and not _stopped_early(settings, progress):
-            metrics = train_step(trainee, step=progress.step, gradient_share=progress.gradient_share)
+            metrics = train_step(
+                trainee,
+                step=progress.step,
+                gradient_share=progress.gradient_share,
+                scale_drops=progress.scale_drops,
+            )
             progress.step = metrics.step
             progress.gradient_share = metrics.gradient_share
+            progress.scale_drops = metrics.scale_drops
             if log is not None:
                 log.add(metrics)
             callbacks.on_step(metrics)
@@ -240,7 +247,7 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
     checkpoint = latest_checkpoint(out / "checkpoints")
     if checkpoint is None:
         if (out / "run.json").exists():
-            check_same_run(json.loads((out / "run.json").read_text()), identity)
+            check_same_run(read_json(out / "run.json"), identity)
         progress = Progress()
     else:
         state = load_state(checkpoint)
@@ -259,9 +266,7 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
 def _summary(out: Path, settings: TrainSettings, progress: Progress) -> TrainSummary:
     before = None
     if settings.eval_every:
-        before = json.loads((out / "evals" / "step-000000" / "eval.json").read_text())["overall"][
-            "reward_mean"
-        ]
+        before = read_json(out / "evals" / "step-000000" / "eval.json")["overall"]["reward_mean"]
     return TrainSummary(
         steps=progress.step,
         stopped_early=progress.step < settings.num_train_steps,

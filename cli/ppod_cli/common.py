@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 import typer
 
 from ppod_cli.config import load_config
+from ppod_cli.once import OnceCommand
 from ppod_data.errors import ConfigError, PpodError
 from ppod_data.memory import is_out_of_memory
 
@@ -122,7 +123,7 @@ def command(
     def add(function: Callable[..., None]) -> Callable[..., None]:
         paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
         text = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
-        return commands.command(name, help=text, epilog=_epilog(examples))(function)
+        return commands.command(name, cls=OnceCommand, help=text, epilog=_epilog(examples))(function)
 
     return add
 

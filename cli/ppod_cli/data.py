@@ -130,7 +130,7 @@ def _say_computed(dataset: str, done: "LogProbsSummary") -> list[str]:
 
 data_integrity.register(commands)
 
-app = entry_point(commands, "ppod-data", out_of_memory="lower --batch-size, or give --compute-dtype bf16")
+app = entry_point(commands, "ppod-data", out_of_memory="lower --batch-size, or give --compute-dtype fp16")
 
 if __name__ == "__main__":
     app()

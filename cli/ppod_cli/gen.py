@@ -66,6 +66,8 @@ def gen(
     adapter: options.Adapter = None,
     prompt: options.Prompt = None,
     prompts: options.Prompts = None,
+    prompt_column: options.PromptColumn = None,
+    drop_duplicates: options.DropDuplicates = False,
     negative_prompt: options.NegativePrompt = "",
     num_images_per_prompt: options.NumImagesPerPrompt = 64,
     seed: options.Seed = 0,
@@ -97,10 +99,9 @@ def gen(
     one.
     """
     from ppod_data.files import data_path
-    from ppod_data.prompts import read_prompts
 
     root = data_path(dataset)
-    texts = read_prompts(prompt or [], prompts)
+    texts = options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
     cluster = ray_cluster(engine, ray_address, device, world_size)
@@ -216,7 +217,7 @@ def _say_made(dataset: str, model: str, made: "GenerateSummary") -> list[str]:
 app = entry_point(
     commands,
     "ppod-gen",
-    out_of_memory="lower --batch-size, or give --guidance-mode sequential or --compute-dtype bf16; "
+    out_of_memory="lower --batch-size, or give --guidance-mode sequential or --compute-dtype fp16; "
     "all three are frozen in a data set, so use a new folder",
 )
 

@@ -1,9 +1,13 @@
 """The options that say how images are sampled, for every command that samples."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from ppod_cli.common import local_only
 
 _SAMPLE, _CHAIN, _STORAGE, _POLICY = "What to sample", "The chain", "Storage", "The policy"
 
@@ -81,7 +85,25 @@ Prompt = Annotated[
 ]
 Prompts = Annotated[
     Path | None,
-    typer.Option(help="File with one prompt a line, UTF-8.", metavar="FILE", rich_help_panel=_SAMPLE),
+    typer.Option(
+        help="One prompt a line, or the prompt column of a .csv, .tsv, .json, .jsonl or .parquet file; UTF-8.",
+        metavar="FILE",
+        callback=local_only,
+        rich_help_panel=_SAMPLE,
+    ),
+]
+PromptColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column or key of the prompts in the file.",
+        show_default="prompt, or the only one of caption and text",
+        metavar="NAME",
+        rich_help_panel=_SAMPLE,
+    ),
+]
+DropDuplicates = Annotated[
+    bool,
+    typer.Option("--drop-duplicates", help="Leave repeated prompts out.", rich_help_panel=_SAMPLE),
 ]
 NegativePrompt = Annotated[
     str,
@@ -191,3 +213,20 @@ License = Annotated[
         rich_help_panel=_STORAGE,
     ),
 ]
+
+
+def prompts_of(
+    prompt: list[str] | None, prompts: Path | None, column: str | None, drop_duplicates: bool
+) -> tuple[str, ...]:
+    """Return the prompts that the options name; says on stderr how many repeats were left out.
+
+    Raises:
+        ConfigError: as `ppod_data.prompts.read_prompt_list`.
+    """
+    from ppod_data.prompts import read_prompt_list
+
+    found = read_prompt_list(prompt or [], prompts, column=column, drop_duplicates=drop_duplicates)
+    if found.num_repeats and os.environ.get("RANK", "0") == "0":
+        were = "repeated prompt was" if found.num_repeats == 1 else "repeated prompts were"
+        print(f"note: {found.num_repeats:,} {were} left out", file=sys.stderr)
+    return found.prompts

@@ -214,6 +214,8 @@ def evaluate(
     adapter: options.Adapter = None,
     prompt: options.Prompt = None,
     prompts: options.Prompts = None,
+    prompt_column: options.PromptColumn = None,
+    drop_duplicates: options.DropDuplicates = False,
     negative_prompt: options.NegativePrompt = "",
     num_images_per_prompt: options.NumImagesPerPrompt = 64,
     seed: options.Seed = 0,
@@ -236,10 +238,9 @@ def evaluate(
 
     Prints a table, and writes the figures with 95 % intervals, a before/after grid and an HTML report to OUT.
     """
-    from ppod_data.prompts import read_prompts
     from ppod_data.rewards import check_reward_name
 
-    texts = read_prompts(prompt or [], prompts)
+    texts = options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     if check_reward is None:
         check_reward = "scenes-check" if reward == "scenes" else "none"
     judges = [check_reward_name(name) for name in (reward, check_reward) if name != "none"]

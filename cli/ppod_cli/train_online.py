@@ -97,6 +97,8 @@ def online(
     variant: options.Variant = None,
     prompt: options.Prompt = None,
     prompts: options.Prompts = None,
+    prompt_column: options.PromptColumn = None,
+    drop_duplicates: options.DropDuplicates = False,
     negative_prompt: options.NegativePrompt = "",
     reward: train_options.EvalReward = "scenes",
     stages: Stages = 4,
@@ -150,14 +152,13 @@ def online(
     Run the same command again to go on after an interruption, or with more stages to go further. Every stage is an
     ordinary data set and an ordinary run: OUT/stage-01/data and OUT/stage-01/run.
     """
-    from ppod_data.prompts import read_prompts
     from ppod_data.rewards import check_reward_name, load_reward
     from ppod_train.hub import check_repo_id
 
     check_reward_name(reward)
     if push_to_hub is not None:
         check_repo_id(push_to_hub)
-    texts = read_prompts(prompt or [], prompts)
+    texts = options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     with summary(as_json, speaks=leads()) as report:
         from ppod_data.dataset import Dataset
         from ppod_data.generate import build_spec

@@ -181,7 +181,10 @@ Gradient = Annotated[
 MaxGraphGib = Annotated[
     float,
     typer.Option(
-        min=0.0, help="auto keeps a graph of at most this size.", metavar="GIB", rich_help_panel=_COMPUTE
+        min=0.0,
+        help="Memory for a graph: of the whole update in one pass, or of a chunk.",
+        metavar="GIB",
+        rich_help_panel=_COMPUTE,
     ),
 ]
 GradientCheckpointing = Annotated[

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ppod_data.diffusion.adapter_config import CONFIG_FILE, PEFT_FILE
 from ppod_data.errors import ConfigError
-from ppod_data.files import sha256_file
+from ppod_data.files import refuse_pointer_file, sha256_file
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -16,6 +16,7 @@ def adapter_file(adapter: str) -> Path:
     if path.is_dir():
         for name in (LORA_FILE, PEFT_FILE):
             if (path / name).is_file():
+                refuse_pointer_file(path / name)
                 return path / name
         raise ConfigError(_no_weights(path))
     if path.name == "weights.safetensors" and path.with_name("state.json").is_file():
@@ -27,6 +28,7 @@ def adapter_file(adapter: str) -> Path:
         )
     if not path.is_file() or path.suffix != ".safetensors":
         raise ConfigError(f"adapter {adapter} is no .safetensors file: pickled weights are never loaded")
+    refuse_pointer_file(path)
     return path
 
 

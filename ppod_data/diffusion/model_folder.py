@@ -15,7 +15,7 @@ from typing import Any
 from ppod_data.diffusion.families import FAMILIES, Family
 from ppod_data.diffusion.served import check_scheduler
 from ppod_data.errors import ConfigError
-from ppod_data.files import sha256_file
+from ppod_data.files import refuse_pointer_file, sha256_file
 from ppod_data.quiet import quiet_pipelines
 from ppod_data.scenes import PIPELINE_PATH
 
@@ -24,7 +24,6 @@ SAFETY = ("safety_checker", "feature_extractor")
 
 _SKELETON_FILES = ["*.json", "*.txt", "*.model"]
 _MAX_JSON = 64 * 2**20
-_LFS = b"version https://git-lfs.github.com/spec/"
 _NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", SAFETY[0])
 _DIFFUSERS_NAME, _TRANSFORMERS_NAME = "diffusion_pytorch_model", "model"
 _SINGLE_FILE = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
@@ -78,8 +77,8 @@ def open_folder(name: str, path: Path, variant: str | None = None, *, weights: b
         weights: False where only configurations are needed.
 
     Raises:
-        ConfigError: a pipeline, part or configuration that is not supported, or weights that are not there, are
-            pickled, or are Git LFS pointers.
+        ConfigError: a pipeline, part or configuration that is not supported, or weights that are not there or pickled.
+        DamagedError: a Git LFS pointer in place of a file.
     """
     index = read_json(name, path / "model_index.json")
     class_name = index.get("_class_name")
@@ -110,7 +109,7 @@ def read_json(name: str, path: Path) -> dict[str, Any]:
     shown = f"{path.parent.name}/{path.name}" if path.name != "model_index.json" else path.name
     if not path.is_file() or path.stat().st_size > _MAX_JSON:
         raise ConfigError(f"{name} is not a complete pipeline: it has no {shown}")
-    _refuse_pointer(name, path)
+    refuse_pointer_file(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -138,7 +137,7 @@ def weight_files(folder: ModelFolder, component: str) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise ConfigError(_missing(folder.name, place, file))
-        _refuse_pointer(folder.name, file)
+        refuse_pointer_file(file)
     return files
 
 
@@ -286,14 +285,6 @@ def _missing(name: str, place: Path, file: Path) -> str:
             "alone, which are never loaded: save the pipeline anew by diffusers, pipe.save_pretrained(FOLDER)"
         )
     return f"{name} is not a complete pipeline in safetensors format: it has no {place.name}/{file.name}"
-
-
-def _refuse_pointer(name: str, file: Path) -> None:
-    with file.open("rb") as opened:
-        if opened.read(len(_LFS)) == _LFS:
-            raise ConfigError(
-                f"{name}: {file.parent.name}/{file.name} is a Git LFS pointer, not the file: run git lfs pull there"
-            )
 
 
 def _nearby(path: Path) -> str:

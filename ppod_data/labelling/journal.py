@@ -12,6 +12,7 @@ from typing import Any
 
 from ppod_data.errors import DamagedError
 from ppod_data.files import sync
+from ppod_data.real_folders import open_in_place
 
 TIE, SKIP = "tie", "skip"
 
@@ -34,8 +35,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Opens the file, or makes it. Raises DamagedError for one that no journal wrote."""
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = open_in_place(path, 0o600)
         sync(path.parent)
         data = path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]

@@ -19,6 +19,7 @@ from ppod_data.labelling.journal import SKIP, TIE, Answer, Journal
 from ppod_data.labelling.questions import Question
 from ppod_data.labels.rows import Annotators
 from ppod_data.noise import generator
+from ppod_data.real_folders import make_folder
 
 _REPEAT_AFTER = 5
 """A question comes again after at least so many others."""
@@ -82,7 +83,7 @@ class Session:
             ConfigError: another process has these journals open.
             DamagedError: a file in the folder that is no journal.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -233,6 +234,6 @@ class Session:
 
 def open_session(folder: Path, questions: Sequence[Question], **options: Any) -> Session:
     """The session whose journals are in `folder`, with the secret that hashes names; else as `Session`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     atomic_create(folder / _SALT, secrets.token_bytes(32))
     return Session(folder, questions, Annotators((folder / _SALT).read_bytes(), "ppod-label"), **options)

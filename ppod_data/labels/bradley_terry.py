@@ -20,6 +20,7 @@ from ppod_data.files import DataPath, canonical_json, sha256_file
 from ppod_data.labels.match import SampleIndex
 from ppod_data.labels.stored import PEOPLE, read_votes
 from ppod_data.labels.votes import Votes
+from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.score import OK
 from ppod_data.seal import seal_table
 from ppod_data.shards import committed_shards
@@ -100,6 +101,7 @@ def write_scores(dataset: Dataset, labels: str, *, name: str, dimension: str | N
     Raises ConfigError for unknown labels, and for a score table of this name from anything else.
     """
     check_name(name, "a score table")
+    refuse_linked_folders(dataset.root)
     index = SampleIndex.read(dataset)
     votes, _, dimension = read_votes(dataset, labels, index, dimension)
     scores = fit_prompts(votes, index)

@@ -20,6 +20,7 @@ from ppod_data.labels.match import SampleIndex
 from ppod_data.labels.stored import rows_of
 from ppod_data.labels.votes import Merged, pair_tables
 from ppod_data.labels.writing import publish_once, write_pieces
+from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.tables import PAIRS, check_name
 
 
@@ -101,6 +102,7 @@ def combine(
     }
     if validation_share is not None:
         made |= {"validation_share": validation_share, "seed": seed}
+    refuse_linked_folders(dataset.root)
     with ExitStack() as stack:
         wanted = []
         for table, here in parts.items():

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError
+from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import atomic_output, publish, sync
 from ppod_data.labels.answers import TIE
 from ppod_data.labels.export_formats import EXPORTS, FOLDERS, HARD, ROWS, Images, Pair
+from ppod_data.pair_ids import PAIR_ID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ def export_pairs(
     table = dataset.pairs(name)
     if out.exists():
         raise ConfigError(f"{out}: there already: give another --out, or remove it")
+    _check_ids(table, f"{dataset.root}/pairs/{name}.parquet")
     images = Images(dataset)
     for column in ("chosen_id", "rejected_id"):
         for sample_id in table[column].to_pylist():
@@ -62,6 +65,15 @@ def export_pairs(
     soft = sum(label not in (TIE, 1.0) for label in table["label"].to_pylist()) if format in HARD else 0
     seen = {*table["chosen_id"].to_pylist(), *table["rejected_id"].to_pylist()}
     return ExportSummary(num_pairs=table.num_rows, num_images=len(seen), num_hardened=soft)
+
+
+def _check_ids(table: Any, path: str) -> None:
+    """Raise DamagedError for a pair_id that ppod never gives: it becomes a name in a tar."""
+    for pair_id in table["pair_id"].to_pylist():
+        if pair_id is None or not PAIR_ID.fullmatch(pair_id):
+            raise DamagedError(
+                f"{path}: the pair_id {pair_id!r} is none that ppod gives: get this table again"
+            )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
+from ppod_data.files import below
 from ppod_data.images import image_name
 from ppod_data.labels.answers import TIE
 from ppod_data.shards import committed_shards
@@ -172,9 +173,10 @@ def _put_image(out: Path, sample_id: str, images: Images, written: dict[str, str
     """Write an image once; its path relative to `out`."""
     if sample_id not in written:
         data = images(sample_id)
-        written[sample_id] = f"images/{image_name(sample_id, data)}"
-        (out / "images").mkdir(exist_ok=True)
-        (out / written[sample_id]).write_bytes(data)
+        path = below(out, "images", image_name(sample_id, data))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        written[sample_id] = path.relative_to(out).as_posix()
     return written[sample_id]
 
 

@@ -12,12 +12,12 @@ from typing import Any, BinaryIO
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
-from ppod_data.files import DataPath, is_being_written, is_temporary, temporary_beside
+from ppod_data.files import DataPath, is_being_written, is_temporary, read_small, remove, temporary_beside
 from ppod_data.forward import build_forward_spec, check_forward, forward_records
 from ppod_data.generate import GenerateSummary, generate
 from ppod_data.labels.answers import Bad, BadRowError, Comparison, Image, Rating, Record, each, shown
 from ppod_data.labels.formats import FORMATS
-from ppod_data.labels.match import image_file, pixels_of
+from ppod_data.labels.match import MAX_IMAGE_FILE, image_file, pixels_of
 from ppod_data.labels.records import is_parquet, label_files, read_records, read_tables, table_records
 from ppod_data.prompts import normalise, unprintable
 from ppod_data.spec import GenerationSpec
@@ -172,7 +172,7 @@ def _remove_abandoned(root: DataPath) -> None:
         return
     for path in root.glob(f".{_SPOOL}.tmp-*"):
         if is_temporary(path) and not is_being_written(path):
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
 def _gather(
@@ -226,4 +226,4 @@ def _bytes_of(image: Image, folder: Path) -> bytes:
         raise BadRowError(
             f"{shown(image.key)} has no bytes in the file, and there is no such picture beside it"
         )
-    return path.read_bytes()
+    return read_small(path, MAX_IMAGE_FILE)

@@ -29,6 +29,7 @@ from ppod_data.labels.rows import Annotators, Block, Ratings, Row, match_answer,
 from ppod_data.labels.stored import choose_dimension
 from ppod_data.labels.votes import Votes, first_answers, merge, pair_tables
 from ppod_data.labels.writing import described, publish_once, write_pieces
+from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.tables import LABELS, PAIRS, check_name, table_writer
 
 _BATCH = 16_384
@@ -162,6 +163,7 @@ def import_labels(
     if format not in FORMATS:
         raise ConfigError(f"format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
     check_name(name, "a table of labels")
+    refuse_linked_folders(dataset.root)
     files = label_files(path)
     labels = dataset.root / "labels" / f"{name}.parquet"
     pairs = dataset.root / "pairs" / f"{name}.parquet"

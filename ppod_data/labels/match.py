@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
+from ppod_data.files import read_small
 from ppod_data.images import decode_image, pixels_sha256
 from ppod_data.labels.answers import BadRowError, Image, shown
 from ppod_data.labels.d3po import place
@@ -18,7 +19,7 @@ from ppod_data.memory import is_out_of_memory
 from ppod_data.prompts import prompt_id
 
 _CACHED = 100_000
-_MAX_FILE = 256 << 20
+MAX_IMAGE_FILE = 256 << 20
 _AMBIGUOUS = -1
 
 
@@ -111,7 +112,9 @@ class SampleIndex:
         if seen not in self._seen_images:
             if len(self._seen_images) >= _CACHED:
                 self._seen_images.clear()
-            self._seen_images[seen] = pixels_of(path.read_bytes() if path is not None else data or b"")
+            self._seen_images[seen] = pixels_of(
+                read_small(path, MAX_IMAGE_FILE) if path is not None else data or b""
+            )
         return self._seen_images[seen]
 
     def find_prompt(self, prompt: str) -> int | None:
@@ -128,7 +131,7 @@ def image_file(key: str, folder: Path) -> Path | None:
     try:
         path = (folder / key).resolve()
         inside = path.is_relative_to(folder.resolve()) and path.is_file()
-        return path if inside and path.stat().st_size <= _MAX_FILE else None
+        return path if inside and path.stat().st_size <= MAX_IMAGE_FILE else None
     except (OSError, ValueError):  # a key may be no possible path
         return None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.files import refuse_pointer_file
 from ppod_data.labels.answers import Bad, Record
 
 _PARQUET_ROWS = 65_536
@@ -23,6 +24,7 @@ def label_files(path: Path) -> list[Path]:
             raise ConfigError(
                 f"{path}: not a file of labels: its name ends in none of {', '.join(_SUFFIXES)}"
             )
+        refuse_pointer_file(path)
         return [path]
     if not path.is_dir():
         raise ConfigError(f"{path}: no such file or folder")
@@ -34,6 +36,8 @@ def label_files(path: Path) -> list[Path]:
         raise ConfigError(
             f"{path}: files of several kinds ({', '.join(kinds)}): name the one with the labels"
         )
+    for file in found:
+        refuse_pointer_file(file)
     return found
 
 

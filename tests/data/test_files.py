@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,14 +63,16 @@ def test_data_is_synced_before_it_is_named_and_the_folder_after(
     calls: list[str] = []
     for name in ("fsync", "replace", "link"):
         real = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *args, n=name, f=real: (calls.append(n), f(*args))[1])
+        monkeypatch.setattr(
+            os, name, lambda *args, n=name, f=real, **options: (calls.append(n), f(*args, **options))[1]
+        )
     atomic_write(tmp_path / "file", b"data")
     atomic_create(tmp_path / "other", b"data")
     assert calls == ["fsync", "replace", "fsync", "fsync", "link", "fsync"]
 
 
 def test_no_hard_links_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(source: Path, target: Path) -> None:
+    def refuse(source: str, target: str, **options: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "link", refuse)
@@ -83,8 +86,8 @@ def test_a_link_that_was_made_but_reported_as_there_counts_as_made(
 ) -> None:
     link = os.link
 
-    def retransmitted(source: Path, target: Path) -> None:
-        link(source, target)
+    def retransmitted(source: str, target: str, **options: Any) -> None:
+        link(source, target, **options)
         raise FileExistsError
 
     monkeypatch.setattr(os, "link", retransmitted)

@@ -112,10 +112,10 @@ def test_a_writer_that_loses_between_tar_and_table_removes_its_tar(
     other = [make_sample(SPEC, index, salt=1) for index in SPEC.shard_range(0)]
     link = os.link
 
-    def first_the_other(source: Path, target: Path) -> None:
+    def first_the_other(source: str, target: str, **options: Any) -> None:
         monkeypatch.setattr(os, "link", link)
         assert write(tmp_path, other).committed
-        link(source, target)
+        link(source, target, **options)
 
     monkeypatch.setattr(os, "link", first_the_other)
     assert write(tmp_path).committed is False
@@ -145,11 +145,11 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[str], N
     for name in ("fsync", "replace", "link"):
         real = getattr(os, name)
 
-        def call(*args: Any, name: str = name, real: Callable[..., None] = real) -> None:
+        def call(*args: Any, name: str = name, real: Callable[..., None] = real, **options: Any) -> None:
             calls.append(name)
             if len(calls) == number + 1:
                 act(name)
-            real(*args)
+            real(*args, **options)
 
         monkeypatch.setattr(os, name, call)
     return calls
