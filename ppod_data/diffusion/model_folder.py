@@ -181,7 +181,7 @@ def resolve_model(
         if not (path / "model_index.json").is_file():
             raise ConfigError(f"{name} is no pipeline: it has no model_index.json{_nearby(path)}")
         return path
-    if path.suffix in _SINGLE_FILE and (path.exists() or name.count("/") != 1):
+    if path.suffix in _SINGLE_FILE and (path.exists() or name.startswith((".", "/")) or "/" not in name):
         raise ConfigError(_single_file(path))
     unknown = (
         f"unknown model {name}: give scenes, a pipeline folder, or an id on the Hugging Face Hub (owner/name)"
