@@ -32,7 +32,7 @@ def generating(spec: GenerationSpec, model: DiffusionModel, folder: Path) -> Cal
 
 def bare_calls(spec: GenerationSpec, model: DiffusionModel) -> Callable[[], None]:
     """T calls of the UNet and one of the VAE a batch, on tensors that are there already."""
-    embeds = embed_prompts(model, [spec.prompts[0]], "", 1.0).prompts["prompt_embeds"]
+    embeds = embed_prompts(model, [spec.prompts[0]], "", 1.0).of([0])["prompt_embeds"]
     halves = 2 if spec.guidance_scale > 1 else 1
     latents = torch.randn(halves * BATCH, *spec.latent_shape)
     timesteps = torch.full((halves * BATCH,), 500)

@@ -266,14 +266,12 @@ def summarize(
 
 
 def prepare_sampler(spec: GenerationSpec, model: DiffusionModel) -> Sampler:
-    """The schedule and the embedded prompts of a spec, on the model's device."""
-    with one_thread(model.device):
-        conditioning = embed_prompts(model, spec.prompts, spec.negative_prompt, spec.guidance_scale)
+    """Return the model with a spec's schedule and prompts, which are embedded when they are first sampled."""
     return Sampler(
         model=model,
         network=network(model),
         schedule=build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).to(model.device),
-        conditioning=conditioning,
+        conditioning=embed_prompts(model, spec.prompts, spec.negative_prompt, spec.guidance_scale),
     )
 
 

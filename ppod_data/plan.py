@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ppod_data.diffusion.condition import condition_bytes
 from ppod_data.diffusion.guidance import guided_prediction
 from ppod_data.diffusion.model import (
     DTYPES,
@@ -50,7 +51,10 @@ class GenerationPlan:
     """The most that a network call keeps beside them."""
     decode_bytes: int
     """The most that decoding a batch keeps."""
+    embedding_bytes: int
+    """The most text embeddings that are kept, in host memory."""
     peak_bytes: int
+    """Of the device; on a CPU, `embedding_bytes` come on top."""
 
 
 def plan_generation(model: DiffusionModel, spec: GenerationSpec) -> GenerationPlan:
@@ -69,13 +73,16 @@ def plan_generation(model: DiffusionModel, spec: GenerationSpec) -> GenerationPl
         pipeline_bytes=pipeline_bytes,
         sample_bytes=sample_bytes,
         decode_bytes=decoding,
+        embedding_bytes=embedding_bytes(model, spec),
         peak_bytes=pipeline_bytes + max(sample_bytes, decoding),
     )
 
 
 def measure_seconds(spec: GenerationSpec, model: DiffusionModel) -> float:
-    """Seconds of sampling and decoding a spec's images with `model` here in one process: one batch of two steps and
-    the decoder are measured, and multiplied."""
+    """Return the seconds of embedding, sampling and decoding a spec's images with `model` here in one process.
+
+    The embedding of a prompt, one batch of two steps and the decoder are measured, and multiplied.
+    """
     probe_options = {
         field: getattr(spec, field)
         for field in ("negative_prompt", "guidance_scale", "guidance_mode", "ddim_eta", "latent_dtype")
@@ -93,13 +100,23 @@ def measure_seconds(spec: GenerationSpec, model: DiffusionModel) -> float:
     with one_thread(model.device):
         sample_batch(probe, sampler, range(1), record=False)  # warm-up
         start = time.perf_counter()
+        sampler.conditioning.embed(0)
+        embedded = time.perf_counter() - start
+        start = time.perf_counter()
         chain = sample_batch(probe, sampler, range(batch), record=True)
         latents = chain.latents[-1].cpu()  # waits for the device
         sampled = time.perf_counter()
         decode_images(model, latents)
         decoded = time.perf_counter()
     per_image = (sampled - start) / probe.num_inference_steps * spec.num_inference_steps + (decoded - sampled)
-    return per_image / batch * spec.num_samples
+    return per_image / batch * spec.num_samples + embedded * len(spec.prompts)
+
+
+def embedding_bytes(model: DiffusionModel, spec: GenerationSpec) -> int:
+    """Return the most bytes of text embeddings that making a spec's samples keeps in host memory."""
+    conditioning = embed_prompts(model, spec.prompts[:1], spec.negative_prompt, spec.guidance_scale)
+    one = condition_bytes(conditioning.of([0]))
+    return min(len(spec.prompts) * one, max(one, conditioning.max_bytes))
 
 
 def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
@@ -116,6 +133,7 @@ def call_bytes(
         (what is left when it is done: its graph, and the prediction), (the most, its backward pass included).
     """
     conditioning = embed_prompts(model, [spec.prompts[0]], spec.negative_prompt, spec.guidance_scale)
+    conditioning.of([0])  # embedded and kept: what follows takes rows
     latents = torch.empty(rows, *spec.latent_shape, device=model.device)
     index = torch.zeros(rows, dtype=torch.int64, device=model.device)
     with (
@@ -127,7 +145,7 @@ def call_bytes(
             network(model),
             latents,
             index,
-            conditioning.of(index),
+            conditioning.of([0] * rows),
             conditioning.negative,
             guidance_scale=spec.guidance_scale,
             guidance_mode=spec.guidance_mode,

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from ppod_data.diffusion.condition import take
 from ppod_data.diffusion.gaussian import kl_divergence, log_prob
 from ppod_data.diffusion.guidance import Network
 from ppod_data.diffusion.replay import replay_mean
@@ -28,6 +29,7 @@ def batch_log_probs(
     Args:
         kl_to: a fixed network; the function then also returns KL(π ‖ its policy) of each step.
     """
+    conditions = sampler.conditioning.of(batch.prompt_index)
 
     def call(rows: torch.Tensor, columns: torch.Tensor) -> StepValues:
         step_index = batch.step_index[columns]
@@ -36,7 +38,7 @@ def batch_log_probs(
             schedule=sampler.schedule,
             latents=batch.latents[batch.current[columns], rows],
             step_index=step_index,
-            condition=sampler.conditioning.of(batch.prompt_index[rows]),
+            condition=take(conditions, rows),
             negative=sampler.conditioning.negative,
             guidance_scale=spec.guidance_scale,
             guidance_mode=spec.guidance_mode,
@@ -65,6 +67,7 @@ def denoising_scores(
     Args:
         noise: [T, C, H, W]: one draw a timestep, shared by all trajectories, so by both images of every pair.
     """
+    conditions = sampler.conditioning.of(batch.prompt_index)
 
     def call(rows: torch.Tensor, columns: torch.Tensor) -> StepValues:
         step_index = batch.step_index[columns]
@@ -72,7 +75,7 @@ def denoising_scores(
         prediction = network(
             sampler.schedule.noised(step_index, final, drawn),
             sampler.schedule.timesteps[step_index],
-            sampler.conditioning.of(batch.prompt_index[rows]),
+            take(conditions, rows),
         )
         target = sampler.schedule.target(step_index, final, drawn)
         error = prediction.to(torch.promote_types(prediction.dtype, target.dtype)) - target

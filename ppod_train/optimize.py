@@ -210,8 +210,9 @@ def graph_bytes_per_evaluation(sampler: Sampler, data: TrainingData) -> int:
     """
     batch = load_batch(data, data.units[:1], data.steps[:1], sampler.model.device)
     index = torch.zeros(1, dtype=torch.int64, device=sampler.model.device)
+    evaluate = batch_log_probs(data.spec, sampler, batch)
     with LiveBytes(sampler.model.denoiser.parameters()) as live:
-        values = batch_log_probs(data.spec, sampler, batch)(index, index)
+        values = evaluate(index, index)
         kept = int(live.now)
     del values  # its graph is what was counted
     return kept

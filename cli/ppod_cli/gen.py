@@ -1,6 +1,7 @@
 """`ppod-gen`: sample images and record their denoising chains, shard by shard."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,12 +24,15 @@ from ppod_cli.common import (
     ray_cluster,
     resolve_device,
     say_deterministic,
+    say_notes,
     summary,
     usual_reward,
     workers_of,
 )
+from ppod_cli.hints import next_line
 from ppod_cli.plans import say_generation, say_many_files
 from ppod_cli.progress import clock, progress
+from ppod_cli.prompt_notes import prompt_notes
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
@@ -99,8 +103,11 @@ def gen(
     one.
     """
     from ppod_data.files import data_path
+    from ppod_data.folder_kinds import check_not_inside
 
     root = data_path(dataset)
+    if isinstance(root, Path):
+        check_not_inside(root, option="the data set")
     texts = options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
@@ -140,9 +147,11 @@ def gen(
             store_steps=store_steps,
         )
         if dry_run:
+            say_notes(prompt_notes(loaded, spec) if loaded else [])
             report(*_plan(spec, loaded))
             return
         assert loaded is not None
+        say_notes(prompt_notes(loaded, spec))
         chosen = select_shards(spec, shard_range, rank, world_size)
         made = _generate(root, spec, loaded, chosen, license, workers)
         figures = {"dataset": str(root), "rank": rank, "world_size": world_size}
@@ -190,7 +199,9 @@ def _plan(spec: "GenerationSpec", model: "DiffusionModel | None") -> tuple[dict[
     from ppod_data.diffusion.skeleton import load_skeleton
     from ppod_data.plan import measure_seconds, plan_generation
 
-    skeleton = load_skeleton(spec.model, revision=spec.revision, compute_dtype=spec.compute_dtype)
+    skeleton = load_skeleton(
+        spec.model, revision=spec.revision, variant=spec.variant, compute_dtype=spec.compute_dtype
+    )
     plan = plan_generation(skeleton, spec)
     seconds = measure_seconds(spec, model) if model is not None else None
     time = (
@@ -211,7 +222,7 @@ def _say_made(dataset: str, model: str, made: "GenerateSummary") -> list[str]:
         + (f", {there:,} were there" if there else "")
     ]
     lines += say_deterministic(made.deterministic_steps)
-    return [*lines, f"next: ppod-score {dataset} --reward {usual_reward(model)}"]
+    return [*lines, next_line("ppod-score", dataset, "--reward", usual_reward(model))]
 
 
 app = entry_point(

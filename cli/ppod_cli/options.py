@@ -1,13 +1,11 @@
 """The options that say how images are sampled, for every command that samples."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from ppod_cli.common import local_only
+from ppod_cli.common import local_only, say_notes
 
 _SAMPLE, _CHAIN, _STORAGE, _POLICY = "What to sample", "The chain", "Storage", "The policy"
 
@@ -226,7 +224,7 @@ def prompts_of(
     from ppod_data.prompts import read_prompt_list
 
     found = read_prompt_list(prompt or [], prompts, column=column, drop_duplicates=drop_duplicates)
-    if found.num_repeats and os.environ.get("RANK", "0") == "0":
+    if found.num_repeats:
         were = "repeated prompt was" if found.num_repeats == 1 else "repeated prompts were"
-        print(f"note: {found.num_repeats:,} {were} left out", file=sys.stderr)
+        say_notes([f"{found.num_repeats:,} {were} left out"])
     return found.prompts

@@ -20,6 +20,7 @@ def say_generation(plan: "GenerationPlan") -> list[str]:
         f"  disk           {amount(plan.latent_bytes)} of trajectories, at most {amount(plan.image_bytes)} of images",
         f"  memory         {amount(plan.peak_bytes)}: {amount(plan.pipeline_bytes)} of weights, "
         f"{amount(plan.sample_bytes)} to sample a batch, {amount(plan.decode_bytes)} to decode it",
+        f"  host memory    at most {amount(plan.embedding_bytes)} of text embeddings",
     ]
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from ppod_data.diffusion.adapter import add_lora, read_lora, set_lora
 from ppod_data.diffusion.adapter_file import adapter_file, adapter_fingerprint
 from ppod_data.diffusion.components import load_component
-from ppod_data.diffusion.condition import Condition, Conditioning, expand, stack
+from ppod_data.diffusion.condition import Condition, Conditioning
 from ppod_data.diffusion.families import Family
 from ppod_data.diffusion.guidance import Network
 from ppod_data.diffusion.model_folder import (
@@ -32,6 +32,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.memory import is_out_of_memory
 from ppod_data.precision import exact_fp32
 from ppod_data.quiet import quiet_pipelines
+from ppod_data.threads import one_thread
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -206,24 +207,28 @@ def network_of(model: DiffusionModel, denoiser: Any) -> Network:
 def embed_prompts(
     model: DiffusionModel, prompts: Sequence[str], negative_prompt: str, guidance_scale: float
 ) -> Conditioning:
-    """Embed every prompt once, one at a time: an embedding does not depend on what else is embedded.
+    """Return the prompts' conditions, each embedded alone when it is first used: work for all would not be bounded.
 
     Raises:
         ConfigError: a guidance scale or a negative prompt that the model would not read.
     """
     pipeline, family = model.pipeline, model.family
-    with quiet_pipelines():
-        condition = stack([family.embed(pipeline, prompt) for prompt in prompts])
+    guidance: Condition = {}
     if family.embed_guidance is not None:
         guidance = family.embed_guidance(pipeline, guidance_scale)
-        condition = {**condition, **expand(guidance, len(prompts))}
     if family.embed_negative is None and negative_prompt:
         raise ConfigError(f"{model.name} reads no negative prompt: leave it out")
     negative = None
     if family.embed_negative is not None and guidance_scale > 1:
-        with quiet_pipelines():
+        with quiet_pipelines(), one_thread(model.device):
             negative = family.embed_negative(pipeline, negative_prompt)
-    return Conditioning(prompts=condition, negative=negative)
+
+    @torch.no_grad()
+    def embed(number: int) -> Condition:
+        with quiet_pipelines(), one_thread(model.device):
+            return {**family.embed(pipeline, prompts[number]), **guidance}
+
+    return Conditioning(embed=embed, negative=negative, device=model.device)
 
 
 def calls_per_prediction(model: DiffusionModel, guidance_scale: float) -> int:

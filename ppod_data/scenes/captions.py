@@ -28,6 +28,10 @@ PAPER_PROMPTS: tuple[str, ...] = (
     "A dog on the moon",
 )
 
+_EXAMPLES = "write 'a red cat', 'four wolves in the park' or 'a cat and a dog'"
+_PLACES = ", ".join(PLACE_PHRASES.values())
+GRAMMAR = f"{_EXAMPLES}, of {', '.join(ANIMALS)}; {', '.join(COLOURS)}; one to five; {_PLACES}"
+_SHOWN = 40  # a reason of at most 200 letters is kept beside a score
 _PLURALS: dict[str, str] = {a: "wolves" if a == "wolf" else f"{a}s" for a in ANIMALS}
 _SINGULARS: dict[str, str] = {plural: animal for animal, plural in _PLURALS.items()}
 _ALTERNATIVES = "|".join([*_PLURALS.values(), *ANIMALS])
@@ -91,12 +95,21 @@ def parse(prompt: str) -> Facts:
         if plural == (count > 1):
             animal = _SINGULARS.get(match["animal"], match["animal"])
             return Facts((animal,), count, match["colour"], _place(match["place"]))
+    short = prompt if len(prompt) <= _SHOWN else prompt[: _SHOWN - 1] + "…"
     raise ConfigError(
-        f"the scenes scorers cannot read the prompt {prompt!r}: "
-        "write 'a|two|three|four|five [colour] animal(s)' or 'a cat and a dog' (two different animals), "
-        f"then optionally {_listed(list(PLACE_PHRASES.values()))}; "
-        f"animals: {', '.join(ANIMALS)}; colours: {', '.join(COLOURS)}"
+        f"the scenes scorers cannot read the prompt {short!r}: {_EXAMPLES}; docs/prompts.md lists all words"
     )
+
+
+def unreadable(prompts: Sequence[str]) -> list[str]:
+    """Return the prompts that `parse` refuses."""
+    refused = []
+    for prompt in prompts:
+        try:
+            parse(prompt)
+        except ConfigError:
+            refused.append(prompt)
+    return refused
 
 
 def all_prompts(kind: str) -> list[str]:
@@ -119,7 +132,3 @@ def all_prompts(kind: str) -> list[str]:
 
 def _place(phrase: str | None) -> str | None:
     return None if phrase is None else phrase.split()[-1]
-
-
-def _listed(phrases: Sequence[str]) -> str:
-    return " or ".join(f"'{phrase}'" for phrase in phrases)

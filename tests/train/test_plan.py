@@ -69,6 +69,7 @@ def test_a_skeleton_keeps_as_much_as_the_model(
         with torch.device(loaded.device):
             trainable_parameters(loaded, lora_rank=4, seed=0, gradient_checkpointing=gradient_checkpointing)
     conditioning = embed_prompts(model, ["a cat"], "", spec.guidance_scale)
+    conditioning.of([0])  # embedded and kept
     latents, index = torch.randn(4, *model.latent_shape), torch.zeros(4, dtype=torch.int64)
     with LiveBytes([*model.denoiser.parameters(), latents, index]) as live:
         prediction = guided_prediction(
