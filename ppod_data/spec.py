@@ -52,6 +52,9 @@ _AT_MOST = {
 }
 _MAX_SAMPLES = 2**24
 _MAX_LATENT = 2**28
+MAX_TRAIN_TIMESTEPS = 100_000
+"""Of a scheduler: a number a timestep is computed, for cosine schedules in a Python loop."""
+_MAX_DIGITS = 9
 _SHOWN = 60
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -167,10 +170,14 @@ class GenerationSpec:
         prompt = bisect_right(self._ends, sample)
         return prompt, sample - (self._ends[prompt - 1] if prompt else 0)
 
+    def num_images_of(self, prompt: int) -> int:
+        """How many images a prompt has, by its number."""
+        return len(self.images[prompt]) if self.is_forward else self.num_images_per_prompt
+
     def places(self) -> Iterator[tuple[int, int]]:
         """The place of every sample, in their order."""
         for prompt in range(len(self.prompts)):
-            for k in range(len(self.images[prompt]) if self.is_forward else self.num_images_per_prompt):
+            for k in range(self.num_images_of(prompt)):
                 yield prompt, k
 
     @property
@@ -352,8 +359,9 @@ def _stored_steps(store_steps: str, num_steps: int) -> tuple[int, ...]:
     kind, _, count = store_steps.partition(":")
     if store_steps == "all":
         return tuple(range(num_steps))
-    if kind not in ("last", "every") or not (count.isascii() and count.isdigit()):
-        raise ConfigError(f"store_steps is {store_steps!r}: write all, last:N or every:N")
+    known = kind in ("last", "every") and count.isascii() and count.isdigit()
+    if not known or len(count) > _MAX_DIGITS:
+        raise ConfigError(f"store_steps is {_short(store_steps)}: write all, last:N or every:N")
     number = int(count)
     if not 1 <= number <= num_steps:
         raise ConfigError(
@@ -364,6 +372,7 @@ def _stored_steps(store_steps: str, num_steps: int) -> tuple[int, ...]:
 
 def _check_bounds(spec: GenerationSpec) -> None:
     """No reader's memory or time is at the mercy of a stranger's manifest."""
+    check_scheduler(spec.scheduler)
     for name, most in _AT_MOST.items():
         if getattr(spec, name) > most:
             raise ConfigError(f"{name} is {getattr(spec, name)}: it must be at most {most}")
@@ -374,6 +383,24 @@ def _check_bounds(spec: GenerationSpec) -> None:
             f"prompts times num_images_per_prompt is {spec.num_samples:,}: at most {_MAX_SAMPLES:,} images "
             "fit into one data set: make several"
         )
+
+
+def check_scheduler(config: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a scheduler whose schedule would take unbounded memory or time to compute."""
+    steps = config.get("num_train_timesteps", 1)
+    if type(steps) is not int or not 1 <= steps <= MAX_TRAIN_TIMESTEPS:
+        raise ConfigError(
+            f"the scheduler's num_train_timesteps is {_short(steps)}: it must be a whole number from 1 to "
+            f"{MAX_TRAIN_TIMESTEPS:,}"
+        )
+    for name in ("trained_betas", "sigmas"):
+        values = config.get(name) or ()
+        if not isinstance(values, list | tuple) or len(values) > MAX_TRAIN_TIMESTEPS:
+            raise ConfigError(
+                f"the scheduler's {name} must be a list of at most {MAX_TRAIN_TIMESTEPS:,} numbers"
+            )
+        if not all(isinstance(value, int | float) for value in values):
+            raise ConfigError(f"the scheduler's {name} must be a list of numbers")
 
 
 def _check_prompts(prompts: tuple[str, ...]) -> None:
@@ -423,12 +450,13 @@ def _check_types(values: Mapping[str, Any]) -> None:
     )
     texts = [name for name in _CHOICES if name in values]
     for name in (*texts, "model", "policy_fingerprint", "negative_prompt", "store_steps"):
-        _require(isinstance(values[name], str), name, "text", values)
+        good = isinstance(values[name], str) if name == "negative_prompt" else _is_text(values[name])
+        _require(good, name, "text", values)
     checker = values.get("safety_checker", "0" * 64)
     known = isinstance(checker, str) and _SHA256.fullmatch(checker) is not None
     _require(known, "safety_checker", "a sha256 in hexadecimal", values)
     for name in ("revision", "adapter", "variant"):
-        _require(values.get(name) is None or isinstance(values[name], str), name, "text or null", values)
+        _require(values.get(name) is None or _is_text(values[name]), name, "text or null", values)
     for name in (*_AT_LEAST_ONE, "seed", "stage"):
         _require(type(values[name]) is int, name, "a whole number", values)
     for name in ("guidance_scale", "ddim_eta"):
@@ -452,10 +480,17 @@ def _sorted(value: Any) -> Any:
     return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
+def _is_text(value: Any) -> bool:
+    """Whether UTF-8 can hold the value: a lone surrogate, as of a name in another encoding, is no text."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _is_plain(value: Any) -> bool:
     """Whether JSON gives back the same value: no tuples, no numbers of other libraries, no NaN."""
     if isinstance(value, dict):
-        return all(type(key) is str and _is_plain(item) for key, item in value.items())
+        return all(_is_text(key) and _is_plain(item) for key, item in value.items())
     if isinstance(value, list):
         return all(_is_plain(item) for item in value)
-    return value is None or type(value) in (str, bool, int) or (type(value) is float and math.isfinite(value))
+    if type(value) is str:
+        return _is_text(value)
+    return value is None or type(value) in (bool, int) or (type(value) is float and math.isfinite(value))

@@ -9,7 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ppod_data.files import atomic_write, read_json
+from ppod_data.files import atomic_write
+from ppod_data.json_read import read_object
 from ppod_data.wording import UNKNOWN, between, number, percent
 from ppod_train.eval_files import read_evaluation
 from ppod_train.figures import Figures
@@ -24,8 +25,8 @@ _SHOWN_PROMPTS = 20
 def write_model_card(out: Path) -> None:
     """Write OUT/policy/README.md for a finished run, offline or online. The same text for the same run."""
     online = out / "online.json"
-    record = read_json(online if online.exists() else out / "run.json")
-    summary = read_json(out / "summary.json")
+    record = read_object(online if online.exists() else out / "run.json")
+    summary = read_object(out / "summary.json")
     if online.exists():
         settings, data = record["settings"]["train"], _stage_data(out, summary["stages"])
         how = f"online in {summary['stages']} stages; the policy is that of stage {summary['best_stage']}"
@@ -52,7 +53,7 @@ def write_model_card(out: Path) -> None:
 
 def _stage_data(out: Path, stages: int) -> list[str]:
     paths = [out / f"stage-{stage:02d}" / "run" / "run.json" for stage in range(1, stages + 1)]
-    return [read_json(path)["identity"]["data_fingerprint"] for path in paths]
+    return [read_object(path)["identity"]["data_fingerprint"] for path in paths]
 
 
 def _front_matter(model: str, lora: bool) -> str:

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from ppod_data.environment import environment
 from ppod_data.files import atomic_write, open_file
+from ppod_data.json_read import parse_json
 from ppod_data.judge import Judge
 from ppod_data.real_folders import make_folder, open_in_place
 from ppod_data.spec import GenerationSpec
@@ -197,6 +198,6 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def _line_step(line: str) -> float:
     """The step of a metrics line; infinity for one that a kill cut short."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
+        return int(parse_json(line)["step"])
+    except (ValueError, LookupError, TypeError):
         return math.inf

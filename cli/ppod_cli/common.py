@@ -169,7 +169,8 @@ def _write_what_can_be_written() -> None:
 
 
 def explain(error: Exception, name: str, out_of_memory: str) -> tuple[str, int]:
-    """The line that a user reads and the exit code: 2 for options and input, 1 for a failure of the world."""
+    """The line that a user reads and the exit code: 2 for options and input, 1 for a failure of the world,
+    3 for damage."""
     if isinstance(error, PpodError):
         return str(error), error.exit_code
     if isinstance(error, typer.TyperException):
