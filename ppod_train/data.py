@@ -144,6 +144,10 @@ def open_training_data(
     if "margins" in objective.needs and np.isnan(pairs.margins).any():
         raise ConfigError(f"pairs {source.pairs} holds pairs without a reward difference: rank by a reward")
 
+    behaviour_log_probs = log_prob_matrix(rows["log_probs"], spec.num_inference_steps, datasets[0].root)
+    for values in (joined.reference_log_probs, behaviour_log_probs):
+        _check_trained_steps(values[:, list(steps)], rows, datasets)
+
     def row_of(number: int) -> tuple[Dataset, dict[str, Any]]:
         (row,) = rows.slice(number, 1).to_pylist()
         return datasets[row["dataset"]], row
@@ -174,7 +178,7 @@ def open_training_data(
         rows=rows,
         prompt_index=prompt_index,
         reference_log_probs=joined.reference_log_probs,
-        behaviour_log_probs=log_prob_matrix(rows["log_probs"], spec.num_inference_steps, datasets[0].root),
+        behaviour_log_probs=behaviour_log_probs,
         advantages=advantages,
         chosen=pairs.chosen,
         rejected=pairs.rejected,
@@ -229,6 +233,17 @@ def _latents_before(
         return read_latents(reader, trajectories)[[place[step] for step in steps]]
 
     return read
+
+
+def _check_trained_steps(values: NDArray[np.float64], rows: Any, datasets: Sequence[Dataset]) -> None:
+    """Raise DamagedError, naming the sample, where a step that is trained on has no log-probability."""
+    lacking = np.isnan(values).any(axis=1)
+    if lacking.any():
+        (row,) = rows.slice(int(np.argmax(lacking)), 1).to_pylist()
+        raise DamagedError(
+            f"{datasets[row['dataset']].root}: sample {row['sample_id']} has no log-probability of a step that is "
+            "trained on: run ppod-data verify"
+        )
 
 
 def _check_complete(dataset: Dataset) -> None:

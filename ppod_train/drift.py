@@ -21,6 +21,8 @@ _MOVE = 1e-4
 """Enough that bf16 rounds otherwise, too little for a second-order change of the mean."""
 _P99 = 2.33
 """Of a standard normal."""
+_UNUSUAL = 2
+"""Trajectories that are replayed because their recorded numbers are far from the others'."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class Drift:
     """For each step."""
     p99: tuple[float, ...]
     overall_p99: float
+    largest: float = 0.0
+    """Of all that were replayed; the trajectories with the most unusual recorded numbers are among them."""
     share_exact: float
     """The share of replayed steps whose log-probability is the stored one to the last bit."""
     rounding: tuple[float, ...] = ()
@@ -57,7 +61,11 @@ def measure_drift(
             `recorded` that of the policy that made the data.
     """
     count = min(num_trajectories, len(data.units))
-    places = np.linspace(0, len(data.units) - 1, count).astype(int)  # of every data set and of many prompts
+    unusual = _most_unusual(data, min(_UNUSUAL, count // 2), recorded)
+    spread = np.linspace(0, len(data.units) - 1, count - len(unusual)).astype(
+        int
+    )  # of every data set, many prompts
+    places = np.unique(np.concatenate([spread, unusual]))
     batch = load_batch(data, data.units[places], data.steps, sampler.model.device)
     stored = batch.reference_log_probs + (batch.targets.anchors if recorded else 0.0)
     replayed = all_log_probs(
@@ -69,6 +77,7 @@ def measure_drift(
         median=tuple(np.median(error, axis=0).tolist()),
         p99=tuple(np.quantile(error, 0.99, axis=0).tolist()),
         overall_p99=float(np.quantile(error, 0.99)),
+        largest=float(error.max()),
         share_exact=float((error == 0).mean()),
     )
 
@@ -153,7 +162,7 @@ def worst_step(
 
 
 def check_drift(drift: Drift, log_ratio_clip: float, step_weights: NDArray[np.float64]) -> None:
-    """Raise DriftError where the clip band could not tell training from rounding."""
+    """Raise DriftError where the clip band could not tell training from rounding, or one number is plainly wrong."""
     _, largest = worst_step(drift.steps, drift.p99, step_weights)
     if not largest <= log_ratio_clip / 10:  # a NaN is refused as well
         raise DriftError(
@@ -162,3 +171,32 @@ def check_drift(drift: Drift, log_ratio_clip: float, step_weights: NDArray[np.fl
             "`ppod-data log-probs` and name them by --reference-log-probs, train with --compute-dtype fp32, or "
             "widen --log-ratio-clip"
         )
+    if not drift.largest <= log_ratio_clip:
+        raise DriftError(
+            f"a replayed log-probability differs from the stored one by {drift.largest:.1e}, more than the clip "
+            f"{log_ratio_clip:g}, and others do not: some recorded numbers are wrong: find them with ppod-data verify "
+            "--model, and exclude these samples"
+        )
+
+
+def _most_unusual(data: TrainingData, count: int, recorded: bool) -> NDArray[np.int64]:
+    """Return the places in `data.units` of the `count` trajectories whose stored numbers are farthest from the others'.
+
+    A few wrong numbers among many right ones are seldom in a sample, and always at an end of their step's range.
+    """
+    values = data.behaviour_log_probs if recorded else data.reference_log_probs
+    values = values[:, list(data.steps)]
+    distance = np.abs(values - np.median(values, axis=0))
+    scale = np.median(distance, axis=0) + np.finfo(np.float64).tiny
+    with np.errstate(over="ignore"):
+        order = np.argsort(-(distance / scale).max(axis=1), kind="stable")
+    places: list[int] = []
+    for row in order.tolist():
+        if len(places) == count:
+            break
+        if data.on_pairs:
+            here = np.flatnonzero((data.chosen == row) | (data.rejected == row))[:1]
+        else:
+            here = np.flatnonzero(data.units == row)
+        places += here.tolist()
+    return np.array(places, np.int64)

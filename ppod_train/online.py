@@ -22,8 +22,9 @@ import numpy as np
 
 from ppod_data.environment import environment
 from ppod_data.errors import ConfigError
-from ppod_data.files import canonical_json, read_json
+from ppod_data.files import canonical_json
 from ppod_data.folder_kinds import ONLINE, check_out
+from ppod_data.json_read import read_object
 from ppod_data.judge import check_prompts, judge_of_reward
 from ppod_data.rewards import RewardModel
 from ppod_data.spec import GenerationSpec, to_json
@@ -120,7 +121,7 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
     }
     path = run.out / "online.json"
     if path.exists() and ((run.out / "evals").exists() or run.folder(1).exists()):
-        old = read_json(path)["identity"]
+        old = read_object(path)["identity"]
         for key, value in json.loads(canonical_json(identity)).items():
             if old.get(key) != value:
                 raise ConfigError(

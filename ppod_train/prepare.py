@@ -49,6 +49,7 @@ def prepare(
         model,
         lora_rank=settings.lora_rank,
         seed=settings.seed,
+        start=start,
         gradient_checkpointing=settings.gradient_checkpointing,
     )
 

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from ppod_data.environment import environment
 from ppod_data.files import atomic_write, open_file
+from ppod_data.json_read import parse_json
 from ppod_data.judge import Judge
 from ppod_data.real_folders import make_folder, open_in_place
 from ppod_data.spec import GenerationSpec
@@ -71,7 +72,11 @@ def write_run_record(
         "model": trainee.sampler.model.name,
         "reward": trainee.scorer,
         "judge": judge.to_json() if judge else None,
-        "generation": {**generation_of(data.spec), "revision": trainee.sampler.model.revision},
+        "generation": {
+            **generation_of(data.spec),
+            "revision": trainee.sampler.model.revision,
+            "variant": trainee.sampler.model.variant,
+        },
         "prompts": list(data.prompts),
         "num_pairs": len(data.chosen),
         "outside_band_at_start": data.outside_band(settings.clip, trainee.step_weights),
@@ -93,7 +98,7 @@ def write_run_record(
 
 def generation_of(spec: GenerationSpec) -> dict[str, Any]:
     """The sampler of a spec, for the record: with it the policy's images are made as in training."""
-    names = ("revision", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta")
+    names = ("revision", "variant", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta")
     return {name: getattr(spec, name) for name in (*names, "compute_dtype", "is_flow_matching")}
 
 
@@ -196,6 +201,6 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def _line_step(line: str) -> float:
     """The step of a metrics line; infinity for one that a kill cut short."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
+        return int(parse_json(line)["step"])
+    except (ValueError, LookupError, TypeError):
         return math.inf

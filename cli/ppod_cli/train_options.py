@@ -111,10 +111,11 @@ TimestepsPerUpdate = Annotated[
     ),
 ]
 LoraRank = Annotated[
-    int,
+    int | None,
     typer.Option(
         min=0,
         help="Rank of the LoRA on the attention projections; 0 trains all weights.",
+        show_default="8; with --start that of its policy",
         metavar="R",
         rich_help_panel=_OPTIMIZER,
     ),

@@ -1,6 +1,5 @@
 """What a training run says while it works and at its end."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,9 +46,10 @@ def eval_words(result: "EvalResult") -> str:
 
 
 def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
+    from ppod_data.json_read import read_object
     from ppod_train.objectives import OBJECTIVES
 
-    run = json.loads((out / "run.json").read_text("utf-8"))
+    run = read_object(out / "run.json")
     logit = run["largest_possible_logit"]
     of_pairs = f"{run['num_pairs']:,} pairs of " if run["num_pairs"] else ""
     lines = [
