@@ -89,7 +89,8 @@ def usage(record: Mapping[str, Any], lora: bool) -> str:
     imports = []
     if lora and model == "scenes":
         base, imports = "PIPELINE_PATH", ["", "from ppod_data.scenes import PIPELINE_PATH"]
-    revision = f", revision={json.dumps(sampler['revision'])}" if lora and sampler.get("revision") else ""
+    named = {name: sampler.get(name) for name in ("revision", "variant") if lora}
+    source = "".join(f", {name}={json.dumps(value)}" for name, value in named.items() if value)
     options = {name: sampler[name] for name in ("num_inference_steps", "guidance_scale") if name in sampler}
     if sampler.get("negative_prompt"):
         options["negative_prompt"] = sampler["negative_prompt"]
@@ -102,7 +103,7 @@ def usage(record: Mapping[str, Any], lora: bool) -> str:
         f"from diffusers import {'' if is_flow else 'DDIMScheduler, '}DiffusionPipeline",
         *imports,
         "",
-        f"pipe = DiffusionPipeline.from_pretrained({base}{revision})",
+        f"pipe = DiffusionPipeline.from_pretrained({base}{source})",
         *(['pipe.load_lora_weights("THIS_FOLDER")'] if lora else []),
         *([] if is_flow else ["pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"]),
         f"image = pipe({json.dumps(prompt, ensure_ascii=False)}{shown}).images[0]",

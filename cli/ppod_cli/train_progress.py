@@ -62,6 +62,9 @@ def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
             f"{run['num_repeated']:,} trajectories{of_pairs} are the same as in an earlier data set, and left out: "
             "another --seed makes new images"
         )
+    lines += [run["defaults"]] if run.get("defaults") else []
+    if "log_ratio_clip" in OBJECTIVES[run["settings"]["objective"]].reads and "sensitivity" in run:
+        lines.append(run["sensitivity"])
     if "clip_mode" in OBJECTIVES[run["settings"]["objective"]].reads:
         bound = (
             "the clip sets no bound to logits"
@@ -74,6 +77,12 @@ def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
     if run["outside_band_at_start"] and run["settings"]["clip_anchor"] == "reference":
         lines.append(
             f"{run['outside_band_at_start']:.0%} of steps are outside the band around the reference before training"
+        )
+    if drift.rounding:
+        largest, clip = max(drift.rounding), run["settings"]["log_ratio_clip"]
+        lines.append(
+            f"rounding: once weights have moved it shifts a log-ratio by at most {largest:.1e}, "
+            f"{largest / clip:.1%} of the clip"
         )
     if drift.share_exact == 1:
         lines.append("drift: none, every replayed log-probability is the stored one to the last bit")
