@@ -41,6 +41,12 @@ from ppod_data.trajectory import TORCH_NAMES, Trajectory, decode_latents, latent
 
 _TRAJECTORY = ("sample_id", "prompt_id", "prompt", "timesteps", "stochastic", "log_probs", "step_index")
 _MAX_HEADER = 1 << 20
+_MADE_BY = {
+    "pairs": "ppod-pair rank",
+    "scores": "ppod-score",
+    "labels": "ppod-pair import",
+    "log_probs": "ppod-data log-probs",
+}
 _MEMBER = ("traj_file", "traj_offset", "traj_nbytes", "traj_sha256")
 
 
@@ -399,6 +405,5 @@ def _check_one_origin(root: DataPath, table: str, parts: Sequence[Any]) -> None:
 def _check_known(name: str, what: str, known: Sequence[str], root: DataPath) -> None:
     check_name(name, what)
     if name not in known:
-        raise ConfigError(
-            f"{root}: no {what} named {name!r} here: {', '.join(known) or 'there are none yet'}"
-        )
+        there = ", ".join(known) or f"there are none yet: make them with {_MADE_BY[what]}"
+        raise ConfigError(f"{root}: no {what} named {name!r} here: {there}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import DataPath, atomic_write, data_path, read_small, refuse_pointer_file
+from ppod_data.same_samples import check_named_once
 from ppod_data.spec import GenerationSpec
 from ppod_data.stores import SERVED
 
@@ -45,13 +46,9 @@ def merge(out: Path, roots: Sequence[DataPath]) -> list[Dataset]:
         if not isinstance(root, Path):
             _check_served(out, str(root))
     datasets = [Dataset.open(root) for root in roots]
-    seen: dict[str, DataPath] = {}
     for dataset in datasets:
         check_alike(datasets[0].spec, dataset)
-        fingerprint = dataset.spec.fingerprint
-        if fingerprint in seen:
-            raise ConfigError(f"{dataset.root} is the same data set as {seen[fingerprint]}: name it once")
-        seen[fingerprint] = dataset.root
+    check_named_once(datasets)
     folder = out.resolve().parent
     value = {
         "format": _FORMAT,

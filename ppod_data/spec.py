@@ -295,9 +295,22 @@ def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
         if name in _INFORMATIVE or old == new_values[name]:
             continue
         raise SpecMismatchError(
-            f"{_difference(name, old, new_values[name], existing, new)}: "
-            "give the old value again, or generate into another folder"
+            f"{_difference(name, old, new_values[name], existing, new)}: {_way_out(name, existing, new)}"
         )
+
+
+def _way_out(name: str, existing: GenerationSpec, new: GenerationSpec) -> str:
+    """Say what to do about a field that differs; more data of one sampler are data sets of their own."""
+    both = "and train on both, or name both in a file by ppod-data merge"
+    if name == "num_images_per_prompt" and new.num_images_per_prompt > existing.num_images_per_prompt:
+        return (
+            f"give {existing.num_images_per_prompt} again; for more images generate into another folder with "
+            f"--seed {existing.seed + 1}, since the same seed makes the same images, {both}"
+        )
+    if name == "prompts" and set(existing.prompts) < set(new.prompts):
+        added = len(new.prompts) - len(existing.prompts)
+        return f"give the old ones again; generate the {added:,} new ones alone into another folder, {both}"
+    return "give the old value again, or generate into another folder"
 
 
 def _difference(name: str, old: Any, new: Any, existing: GenerationSpec, new_spec: GenerationSpec) -> str:

@@ -3,7 +3,7 @@
 Shapes: N samples of the spec, M trajectories that are in a pair, P pairs.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,22 @@ class Pairs:
         """These, and then the others."""
         names = [field.name for field in fields(Pairs)]
         return Pairs(**{name: np.concatenate([getattr(self, name), getattr(others, name)]) for name in names})
+
+    def of_rows(self, rows: NDArray[np.int64]) -> "Pairs":
+        """Return the same pairs with other numbers of trajectories: `rows` [M] has the new number of each."""
+        return replace(self, chosen=rows[self.chosen], rejected=rows[self.rejected])
+
+    def without(self, earlier: "Pairs") -> "Pairs":
+        """Return the pairs whose two trajectories are no pair of `earlier`, in either order."""
+        new = ~np.isin(_ends(self), _ends(earlier))
+        return Pairs(**{field.name: getattr(self, field.name)[new] for field in fields(Pairs)})
+
+
+def _ends(pairs: Pairs) -> NDArray[np.int64]:
+    """[P], a number for the two trajectories of each pair, whichever is chosen."""
+    low, high = np.minimum(pairs.chosen, pairs.rejected), np.maximum(pairs.chosen, pairs.rejected)
+    ends: NDArray[np.int64] = (high << 32) + low
+    return ends
 
 
 def no_pairs() -> Pairs:

@@ -59,7 +59,10 @@ def log_prob_matrix(column: Any, num_steps: int, where: DataPath) -> NDArray[np.
 
     Raises DamagedError, naming `where`, for a list of another length.
     """
-    if column.null_count or not pc.all(pc.equal(pc.list_value_length(column), num_steps)).as_py():
+    if (
+        column.null_count
+        or not pc.all(pc.equal(pc.list_value_length(column), num_steps), min_count=0).as_py()
+    ):
         raise DamagedError(
             f"{where}: a sample has not {num_steps} log-probabilities, one a step: run ppod-data verify"
         )

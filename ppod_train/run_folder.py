@@ -75,6 +75,8 @@ def write_run_record(
         "num_pairs": len(data.chosen),
         "outside_band_at_start": data.outside_band(settings.log_ratio_clip),
         "num_trajectories": len(data.rows),
+        "num_repeated": data.num_repeated,
+        "num_repeated_pairs": data.num_repeated_pairs,
         "num_trained_steps": len(data.steps),
         "num_trained_weights": sum(parameter.numel() for parameter in trainee.parameters.values()),
         "paper_eta": settings.dpo_beta / math.prod(data.spec.latent_shape),

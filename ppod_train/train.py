@@ -138,6 +138,7 @@ def train_offline(
         with ExitStack() as folder:
             keep: list[Callable[[], None]] = []
             workers.first(lambda: keep.append(folder.enter_context(only_run(out))))
+            _check_same_table(out, source.target_table(OBJECTIVES[settings.objective]))
             progress = _resume(out, trainee)
             _check_same_weights(trainee)
             if progress.step == 0:
@@ -300,6 +301,15 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
         progress = Progress(**state["progress"])
     trainee.workers.first(lambda: forget_after(out, progress.step))
     return progress
+
+
+def _check_same_table(out: Path, table: str) -> None:
+    """Raise ConfigError where the run in `out` trains on another table: settings that differ follow from that."""
+    if not (out / "run.json").exists() or not _has_steps(out):
+        return
+    before = read_json(out / "run.json").get("targets", table)
+    if before != table:
+        raise ConfigError(f"{out} holds a run on {before}, not {table}: give another --out")
 
 
 def _has_steps(out: Path) -> bool:

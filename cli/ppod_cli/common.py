@@ -186,7 +186,8 @@ def _explain_usage(error: typer.TyperException, name: str) -> str:
     """The message, and the help of the command that was misused."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else name
-    return f"{error.format_message().rstrip('.')}: see {command} --help"
+    message = error.format_message().rstrip(".").replace(": Value error, ", ": ")
+    return f"{message}: see {command} --help"
 
 
 def _explain_os_error(error: OSError) -> str:
@@ -360,6 +361,11 @@ def say_deterministic(steps: Sequence[int]) -> list[str]:
         return []
     named = ", ".join(map(str, steps))
     return [f"steps without noise, which have no log-probability and are left out of the loss: {named}"]
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, in the singular where there is one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def amount(count: float) -> str:

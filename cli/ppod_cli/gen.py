@@ -17,6 +17,7 @@ from ppod_cli.common import (
     RayAddress,
     Shards,
     command,
+    counted,
     entry_point,
     new_commands,
     parse_shards,
@@ -203,7 +204,7 @@ def _plan(spec: "GenerationSpec", model: "DiffusionModel | None") -> tuple[dict[
         "unknown: the weights are not here" if seconds is None else f"about {clock(seconds)} in one process"
     )
     return {**dataclasses.asdict(plan), "seconds": seconds}, [
-        f"{plan.num_samples:,} images in {plan.num_shards} shards; nothing was written",
+        f"{plan.num_samples:,} images in {counted(plan.num_shards, 'shard')}; nothing was written",
         *say_generation(plan),
         f"  time           {time}",
         *say_many_files(spec),

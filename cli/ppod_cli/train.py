@@ -19,7 +19,7 @@ from ppod_cli.common import (
     new_commands,
     summary,
 )
-from ppod_cli.plans import say_training
+from ppod_cli.plans import say_time, say_training, seconds_of_data
 from ppod_cli.progress import progress
 from ppod_cli.train_data import data_source, load_judge_of
 from ppod_cli.train_eval import EVAL_EXAMPLES, evaluate
@@ -161,7 +161,7 @@ def offline(
         spec = opened[0].spec
         dtype = compute_dtype or spec.compute_dtype
         if dry_run:
-            report(*_plan(spec, settings, model or spec.model, revision or spec.revision, dtype))
+            report(*_plan(spec, settings, model or spec.model, revision or spec.revision, dtype, device))
             return
         source = data_source(opened, settings.objective, pairs, scores, reference_log_probs)
         with started_workers(device) as workers:
@@ -188,14 +188,22 @@ def offline(
 
 
 def _plan(
-    spec: "GenerationSpec", settings: "TrainSettings", model: str, revision: str | None, compute_dtype: str
+    spec: "GenerationSpec",
+    settings: "TrainSettings",
+    model: str,
+    revision: str | None,
+    compute_dtype: str,
+    device: str,
 ) -> tuple[dict[str, Any], list[str]]:
     from ppod_data.diffusion.skeleton import load_skeleton
     from ppod_train.plan import plan_training
 
     skeleton = load_skeleton(model, revision=revision, compute_dtype=compute_dtype)
     plan = plan_training(skeleton, spec, settings)
-    return dataclasses.asdict(plan), ["nothing was done; training would take", *say_training(plan)]
+    data_seconds = seconds_of_data(spec, model, revision, device, compute_dtype)
+    seconds = None if data_seconds is None else plan.seconds(data_seconds)
+    lines = ["nothing was done; training would take", *say_training(plan), say_time(seconds)]
+    return {**dataclasses.asdict(plan), "seconds": seconds}, lines
 
 
 command(commands, examples=ONLINE_EXAMPLES)(online)

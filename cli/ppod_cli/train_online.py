@@ -9,7 +9,7 @@ import typer
 
 from ppod_cli import options, train_options
 from ppod_cli.common import Config, Debug, Device, Json, local_only, summary
-from ppod_cli.plans import say_generation, say_training
+from ppod_cli.plans import say_generation, say_time, say_training, seconds_of_data
 from ppod_cli.progress import Progress, clock, progress
 from ppod_cli.tables import usual_reward_of
 from ppod_cli.train_progress import eval_words, say_ended, with_upload
@@ -179,7 +179,7 @@ def online(
         )
         chain = {name: ctx.params[name] for name in _CHAIN}
         if dry_run:
-            report(*_plan(settings, model, revision, compute_dtype, {"prompts": texts, **chain}))
+            report(*_plan(settings, model, revision, compute_dtype, device, {"prompts": texts, **chain}))
             return
         with started_workers(device) as workers:
             with progress(stages, "online", "stages", silent=not workers.leads) as shown:
@@ -205,6 +205,7 @@ def _plan(
     model: str,
     revision: str | None,
     compute_dtype: str,
+    device: str,
     generation: dict[str, Any],
 ) -> tuple[dict[str, Any], list[str]]:
     from ppod_data.diffusion.skeleton import load_skeleton
@@ -217,7 +218,19 @@ def _plan(
     stages, judged = settings.num_stages, settings.eval_images_per_prompt * len(spec.prompts)
     queries = stages * spec.num_samples + (stages + 1) * judged
     log_probs = plan.generation.network_calls * (stages - 1)
-    figures = {"num_stages": stages, "reward_queries": queries, **dataclasses.asdict(plan)}
+    data_seconds = seconds_of_data(spec, model, revision, device, compute_dtype)
+    seconds = None
+    if data_seconds is not None:
+        evaluated = (stages + 1) * judged / spec.num_samples * data_seconds
+        seconds = (
+            stages * (data_seconds + plan.seconds(data_seconds)) + (stages - 1) * data_seconds + evaluated
+        )
+    figures = {
+        "num_stages": stages,
+        "reward_queries": queries,
+        **dataclasses.asdict(plan),
+        "seconds": seconds,
+    }
     return figures, [
         f"nothing was done; {stages} stages would score {queries:,} images, and every stage would take",
         f"to generate {plan.generation.num_samples:,} images:",
@@ -225,6 +238,8 @@ def _plan(
         "to train:",
         *say_training(plan),
         f"and {log_probs:,} network calls for the reference's log-probabilities in later stages",
+        "of all stages together:",
+        say_time(seconds),
     ]
 
 

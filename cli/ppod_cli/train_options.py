@@ -207,7 +207,7 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Say what it would take (memory, network calls, disk) and do nothing.",
+        help="Say what it would take (memory, network calls, disk, time) and do nothing.",
         rich_help_panel="Running",
     ),
 ]

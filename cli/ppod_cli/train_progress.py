@@ -56,6 +56,12 @@ def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
         f"{of_pairs}{run['num_trajectories']:,} trajectories, {run['num_trained_steps']} timesteps, "
         f"{run['num_trained_weights']:,} trained weights"
     ]
+    if run.get("num_repeated"):
+        of_pairs = f" and {run['num_repeated_pairs']:,} pairs" if run["num_pairs"] else ""
+        lines.append(
+            f"{run['num_repeated']:,} trajectories{of_pairs} are the same as in an earlier data set, and left out: "
+            "another --seed makes new images"
+        )
     if "clip_mode" in OBJECTIVES[run["settings"]["objective"]].reads:
         bound = (
             "the clip sets no bound to logits"
