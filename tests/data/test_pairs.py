@@ -220,7 +220,14 @@ def test_how_pairs_were_made_is_in_the_metadata(dataset: Dataset) -> None:
         "seed": 0,
     }
     assert set(counts) == {
-        *("num_pairs", "num_ties", "num_below_margin", "num_unscored", "num_prompts", "num_prompts_without_pairs"),
+        *(
+            "num_pairs",
+            "num_ties",
+            "num_below_margin",
+            "num_unscored",
+            "num_prompts",
+            "num_prompts_without_pairs",
+        ),
         "median_margin",
     }
     assert counts["num_pairs"] == summary.num_pairs == 2
@@ -245,7 +252,10 @@ def test_the_same_call_again_changes_nothing_and_another_is_refused(dataset: Dat
     first = rank(dataset, reward="r", name="p")
     before = files(dataset.root)
     assert rank(dataset, reward="r", name="p") == first
-    with pytest.raises(ConfigError, match=r"made with strategy 'random', not 'all': .* give another --name, such as --name p-2"):
+    with pytest.raises(
+        ConfigError,
+        match=r"made with strategy 'random', not 'all': .* give another --name, such as --name p-2",
+    ):
         rank(dataset, reward="r", name="p", strategy="all")
     assert files(dataset.root) == before
     write_scores(dataset, [value and value + 1 for value in reversed(distinct())])
