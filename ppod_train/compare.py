@@ -10,7 +10,7 @@ from ppod_data.files import atomic_write
 from ppod_data.folder_kinds import EVALUATION, check_out
 from ppod_data.images import encode_png
 from ppod_data.judge import check_prompts
-from ppod_data.real_folders import refuse_linked_folders, remove_tree
+from ppod_data.real_folders import refuse_linked_folders, remove_tree, settled
 from ppod_data.rewards import RewardModel
 from ppod_train.eval_files import write_evaluation
 from ppod_train.evaluate import OnBatch, evaluate
@@ -26,6 +26,7 @@ class PolicySource:
 
     model: str
     revision: str | None = None
+    variant: str | None = None
     adapter: str | None = None
 
 
@@ -75,6 +76,7 @@ def run_evaluation(
         ConfigError: an unknown model or adapter, or impossible settings.
         RewardError: a reward that is wrong whatever the image, or has no score for any.
     """
+    out = settled(out)
 
     check_out(out, EVALUATION)
     for model in (reward, check_reward):
@@ -85,6 +87,7 @@ def run_evaluation(
         model = load_model(
             source.model,
             revision=source.revision,
+            variant=source.variant,
             adapter=source.adapter,
             device=device,
             compute_dtype=compute_dtype,
