@@ -61,7 +61,8 @@ from ppod_train.settings import TrainSettings
 from ppod_train.workers import ALONE
 
 PROMPT = "a cat and a dog"
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+_ALL = ["attention", *CASES, "resume"]
 
 
 class Brightness:
@@ -137,7 +138,7 @@ def _replay(model: DiffusionModel, spec: GenerationSpec) -> dict[str, Any]:
             ).cpu()
 
     rows = torch.arange(len(batch), device=model.device)
-    steps = [i for i, stochastic in enumerate(sampler.schedule.stochastic) if stochastic]
+    steps = [i for i, stochastic in enumerate(sampler.schedule.stochastic) if stochastic][:3]
     orders = {"same_batch": rows, "rows_rolled": rows.roll(1), "half_batch": rows[: len(rows) // 2]}
     errors = dict.fromkeys(orders, 0.0)
     for i in steps:
@@ -288,6 +289,49 @@ def _bare(trainee: Trainee, *, backward: bool) -> Callable[[], None]:
     return run
 
 
+def check_attention(device: str) -> dict[str, Any]:
+    """Compare the gradient of every attention kernel with fp32's, at the models' shapes and memory layout.
+
+    cuDNN's backward kernels gave NaN on H100 and H200 (pytorch/pytorch#196678, huggingface/diffusers#9768).
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    shapes = {"sd15": (4096, 8, 40), "sdxl": (4096, 10, 64), "sd35": (4429, 24, 64), "flux": (4608, 24, 128)}
+    found: dict[str, Any] = {"torch": torch.__version__, "cudnn": torch.backends.cudnn.version()}
+    for title, (tokens, heads, width) in shapes.items():
+        torch.manual_seed(0)
+        exact = [torch.randn(2, tokens, heads, width, device=device) for _ in range(4)]
+        with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
+            wanted = _attention_gradient(exact)
+        for dtype in (torch.bfloat16, torch.float16):
+            for backend in (
+                SDPBackend.FLASH_ATTENTION,
+                SDPBackend.EFFICIENT_ATTENTION,
+                SDPBackend.CUDNN_ATTENTION,
+            ):
+                kernel = backend.name.removesuffix("_ATTENTION").lower()
+                name = f"{title}, {str(dtype).removeprefix('torch.')}, {kernel}"
+                try:
+                    with sdpa_kernel(backend):
+                        given = _attention_gradient([tensor.to(dtype) for tensor in exact])
+                    found[name] = float((given - wanted).norm() / wanted.norm())
+                except RuntimeError as error:
+                    found[name] = str(error).splitlines()[0][:80]
+    return found
+
+
+def _attention_gradient(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """d(attention · w)/d(query, key, value) of query, key, value, w [B, L, heads, width], laid out as in diffusers."""
+    *inputs, weight = tensors
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+    query, key, value = (leaf.permute(0, 2, 1, 3) for leaf in leaves)
+    out = (
+        torch.nn.functional.scaled_dot_product_attention(query, key, value).permute(0, 2, 1, 3).flatten(2, 3)
+    )
+    out.backward(weight.flatten(2, 3))
+    return torch.cat([leaf.grad.float().flatten() for leaf in leaves if leaf.grad is not None])
+
+
 def check_resume(folder: Path, work: Path, *, device: str, dtype: str) -> dict[str, Any]:
     """Kill a real `ppod-gen` and a real `ppod-train`, start them again, and compare with undisturbed runs."""
     model = random_model(folder, device=device, compute_dtype=dtype)
@@ -409,6 +453,7 @@ def main() -> None:
         "--cases", nargs="*", default=[*CASES, "resume"], help=f"of {', '.join(CASES)} and resume"
     )
     parser.add_argument("--dtypes", nargs="*", help="compute dtypes; each model's own unless given")
+    parser.add_argument("--untimed", action="store_true", help="measure no speed, and run fewer samples")
     parser.add_argument("--out", type=Path, default=Path("gpu-check.json"))
     parser.add_argument("--budget", type=float, default=420, help="start no check after so many seconds")
     options = parser.parse_args()
@@ -477,11 +522,14 @@ def _checks(options: argparse.Namespace, work: Path) -> list[tuple[str, Callable
         (CASES[name].save_tiny if options.tiny else CASES[name].save)(folders[name])
     first: list[tuple[str, Callable[[], dict[str, Any]]]] = []
     others: list[tuple[str, Callable[[], dict[str, Any]]]] = []
-    for name in (name for name in options.cases if name != "resume"):
+    if "attention" in options.cases and not options.tiny:
+        first.append(("gradients of attention kernels", partial(check_attention, options.device)))
+    for name in (name for name in options.cases if name in CASES):
         case = CASES[name]
         for number, dtype in enumerate(options.dtypes or case.dtypes):
+            timed = number == 0 and not options.untimed
             run = partial(
-                check_case, case, folders[name], work, dtype=dtype, device=options.device, timed=number == 0
+                check_case, case, folders[name], work, dtype=dtype, device=options.device, timed=timed
             )
             (first if number == 0 else others).append((f"{case.title}, {dtype}", run))
     if "resume" in options.cases:
