@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from ppod_data.cache import read_cached
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.exclude import excluded_samples, read_exclusions
-from ppod_data.files import DataPath, data_path, matching
+from ppod_data.files import DataPath, data_path
 from ppod_data.manifest import UNKNOWN_LICENSE, create_manifest, read_manifest
 from ppod_data.sample_numbers import SampleNumbers
 from ppod_data.shards import committed_shards, parts_in, read_member
@@ -34,6 +35,7 @@ from ppod_data.tables import (
     iter_table,
     part_name,
     read_table,
+    shard_of,
 )
 from ppod_data.trajectory import TORCH_NAMES, Trajectory, decode_latents, latent_rows
 
@@ -109,7 +111,7 @@ class Dataset:
     def score_parts(self, name: str) -> list[int]:
         """The shards of which a score table has a part, ascending. Raises ConfigError for an unknown table."""
         _check_known(name, "scores", self.score_names(), self.root)
-        return parts_in(self.root / "scores" / name)
+        return self._parts_of("scores", name)
 
     def score_part(self, name: str, shard: int, columns: Sequence[str] | None = None) -> Any:
         """The part of a score table that is of one shard; all columns, or `columns`, sample_id among them."""
@@ -318,9 +320,14 @@ class Dataset:
 
     def _read_parts(self, folder: str, name: str, known: Sequence[str], schema: Any) -> Any:
         _check_known(name, folder, known, self.root)
-        paths = matching(self.root / folder / name, "[!.]*.parquet")
-        tables = [self._kept(read_table(path, schema), "sample_id") for path in paths]
+        parts = [self.root / folder / name / part_name(shard) for shard in self._parts_of(folder, name)]
+        tables = [self._kept(read_table(path, schema), "sample_id") for path in parts]
+        _check_one_origin(self.root, f"{folder}/{name}", tables)
         return _concatenate(tables, schema, schema.names)
+
+    def _parts_of(self, folder: str, name: str) -> list[int]:
+        """The shards of this data set of which a table has a part."""
+        return parts_in(self.root / folder / name, self.spec.num_shards)
 
 
 def create(path: DataPath | str, spec: GenerationSpec, license: str = UNKNOWN_LICENSE) -> Dataset:
@@ -351,7 +358,7 @@ def _file_names(folder: DataPath) -> list[str]:
 def _folders(folder: DataPath) -> list[str]:
     """The names of the folders in `folder` that hold a Parquet part, sorted; none that ppod would not give."""
     if not isinstance(folder, Path):
-        found = {path.parent.name for path in folder.glob("[!.]*/[!.]*.parquet")}
+        found = {path.parent.name for path in folder.glob("[!.]*/[!.]*.parquet") if _is_part(path.name)}
         return sorted(name for name in found if is_name(name))
     if not folder.is_dir():
         return []
@@ -364,7 +371,29 @@ def _has_parts(folder: os.DirEntry[str]) -> bool:
     if not folder.is_dir():
         return False
     with os.scandir(folder.path) as entries:
-        return any(entry.name.endswith(".parquet") and entry.name[0] != "." for entry in entries)
+        return any(_is_part(entry.name) for entry in entries)
+
+
+def _is_part(name: str) -> bool:
+    return shard_of(name) is not None
+
+
+def _check_one_origin(root: DataPath, table: str, parts: Sequence[Any]) -> None:
+    """Raise ConfigError where the parts of a table come from several reward models, or from several policies."""
+    origins: set[Any] = set()
+    for part in parts:
+        if "scorer" in part.schema.names:
+            origins |= set(
+                product(*(pc.unique(part[column]).to_pylist() for column in ("scorer", "revision")))
+            )
+        else:
+            made_by = json.loads((part.schema.metadata or {}).get(b"ppod", b"{}"))
+            origins.add((made_by.get("policy_fingerprint", "an unknown policy"),))
+    if len(origins) > 1:
+        some = " and ".join(sorted(" ".join(map(str, origin)) for origin in origins)[:2])
+        raise ConfigError(
+            f"{root}/{table} mixes parts from {some}: remove {root}/{table} and make the table again"
+        )
 
 
 def _check_known(name: str, what: str, known: Sequence[str], root: DataPath) -> None:

@@ -37,6 +37,10 @@ class StoreError(PpodError, RuntimeError):
     """A store of data sets cannot be reached, or refuses."""
 
 
+class RewardError(ConfigError):
+    """A reward model that gives no usable scores, whatever the images: what it returns is wrong, or it always fails."""
+
+
 class RewardUnavailableError(PpodError, RuntimeError):
     """A reward model that is served elsewhere does not answer: not the fault of the images in hand."""
 

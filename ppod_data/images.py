@@ -8,12 +8,19 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ppod_data.errors import DamagedError
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _MAX_PIXELS = 2**26
+_MAX_SCANS = 64
+"""Of a JPEG: each goes over the whole image. Progressive files have about ten."""
+_SCAN = b"\xff\xda"
+_ORIENTATION = 0x0112
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
+"""PIL's modes whose values have 8 bits: of others `convert` clips the values."""
+_TRANSPARENT = "an image with transparent pixels, which have no colour of their own: put it on a background"
 _THREADED_PIXELS = 2**16
 _STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -46,19 +53,68 @@ def encode_pngs(images: Sequence[Image.Image]) -> list[tuple[bytes, str]]:
 def decode_image(
     data: bytes, *, formats: Sequence[str] = _FORMATS, max_pixels: int = _MAX_PIXELS
 ) -> Image.Image:
-    """The RGB image in `data`, a PNG, JPEG or WebP file, fully decoded.
+    """Decode `data`, a PNG, JPEG or WebP file, to the RGB image that a browser shows.
 
-    Raises `DamagedError` for what is no such image, and above `max_pixels` before memory is asked for.
+    An EXIF orientation is applied, and an alpha channel without a transparent pixel is dropped. Of an animation the
+    first frame is taken.
+
+    Raises `DamagedError` for what is no such image, for values of more than 8 bits and for transparent pixels, whose
+    colours would be a guess, and above `max_pixels` before memory is asked for.
     """
     try:
+        _check_size(*_webp_size(data), max_pixels)
+        if data.startswith(b"\xff\xd8") and data.count(_SCAN) > _MAX_SCANS:
+            raise DamagedError(f"a JPEG of {data.count(_SCAN):,} scans: more than {_MAX_SCANS}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our bound is below PIL's
+            warnings.simplefilter(
+                "ignore"
+            )  # our bound is below PIL's; a corrupt profile or EXIF changes no pixel
             image = Image.open(io.BytesIO(data), formats=list(formats))
-        if image.width * image.height > max_pixels:
-            raise DamagedError(f"an image of {image.width} x {image.height} pixels: more than {max_pixels:,}")
-        return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DamagedError(f"no image that can be decoded ({' '.join(str(error).split())})") from error
+            _check_size(image.width, image.height, max_pixels)
+            image.load()
+            return _to_rgb(_upright(image))
+    except (DamagedError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:  # its message holds an address in memory
+        raise DamagedError(f"no image that can be decoded (not {', '.join(formats)}, or cut)") from error
+    except Exception as error:  # PIL raises AssertionError, IndexError, struct.error and others on odd files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DamagedError(f"no image that can be decoded ({reason})") from error
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise DamagedError(f"an image of {width} x {height} pixels: more than {max_pixels:,}")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height of an extended WebP, whose canvas is allocated when it is opened; 0, 0 of other files."""
+    if not (data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X" and len(data) >= 30):
+        return 0, 0
+    return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn the image as its EXIF says. EXIF that cannot be read turns nothing, as in browsers."""
+    try:
+        turned = image.getexif().get(_ORIENTATION, 1) != 1
+        return (ImageOps.exif_transpose(image) or image) if turned else image
+    except MemoryError:
+        raise
+    except Exception:
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode not in _MODES:
+        raise DamagedError(
+            f"an image whose values have more than 8 bits (mode {image.mode}): save it as 8-bit RGB"
+        )
+    if image.has_transparency_data:
+        low = image.convert("RGBA").getchannel("A").getextrema()[0]
+        if isinstance(low, tuple) or low < 255:
+            raise DamagedError(_TRANSPARENT)
+    return image.convert("RGB")
 
 
 def image_name(stem: str, data: bytes) -> str:

@@ -39,6 +39,8 @@ def merge(out: Path, roots: Sequence[DataPath]) -> list[Dataset]:
     """
     if out.is_dir():
         raise ConfigError(f"{out}: a folder is in the way: give the name of a new file, such as {out}.json")
+    if out.is_file():
+        _parts(out)  # a file that merge did not write is not written over
     for root in roots:
         if not isinstance(root, Path):
             _check_served(out, str(root))
@@ -102,9 +104,7 @@ def _parts(path: DataPath) -> list[DataPath]:
     except ConfigError:
         raise
     except (ValueError, KeyError, TypeError, DamagedError) as error:
-        raise ConfigError(
-            f"{path}: not a file of ppod-data merge ({error}): give the folder of a data set"
-        ) from error
+        raise ConfigError(f"{path}: not a file of ppod-data merge ({error}): give another path") from error
     return [_part(path, part) for part in parts]
 
 

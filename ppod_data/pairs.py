@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, NothingToLearnError
-from ppod_data.files import DataPath, canonical_json, publish, sha256_file, sync, temporary_beside
+from ppod_data.files import DataPath, canonical_json, publish_new, sha256_file, sync, temporary_beside
 from ppod_data.noise import generator
 from ppod_data.pair_table import Margins, PromptPairs, write_rows
 from ppod_data.real_folders import refuse_linked_folders
@@ -284,10 +284,8 @@ def check_pair_options(
 
 def _publish_once(temporary: Path, path: DataPath, options: dict[str, Any]) -> None:
     """Give the finished table its name, unless the same one has it. Raises ConfigError for another one."""
-    if not path.exists():
-        sync(temporary)
-        publish(temporary, path)
-    elif sha256_file(path) != sha256_file(temporary):
+    sync(temporary)
+    if not publish_new(temporary, path) and sha256_file(path) != sha256_file(temporary):
         _refuse_other(temporary, path, options)
     seal_file(path)
 

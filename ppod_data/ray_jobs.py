@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ppod_data.errors import ConfigError
 from ppod_data.files import DataPath
@@ -84,6 +84,7 @@ class ScoreJob:
         """Raises ConfigError where the worker sees another folder or another reward model than the driver."""
         from ppod_data.dataset import Dataset
         from ppod_data.rewards import load_reward
+        from ppod_data.rewards.each import Trial
         from ppod_data.score import score_shard
 
         _read_shared_spec(self.root, self.fingerprint)
@@ -95,11 +96,12 @@ class ScoreJob:
                     f"(revision {models[table].revision}, not {revision}): copy the same files to every node"
                 )
 
+        trials = [Trial(proven=self.retry_failed) for _ in models]
+
         def work(shard: int) -> "list[ShardRows]":
             dataset = Dataset.open(self.root)  # anew: its list of excluded samples may have grown
-            return score_shard(
-                dataset, models, shard, self.batch_size, retry_failed=self.retry_failed, device=device
-            )
+            options: dict[str, Any] = {"retry_failed": self.retry_failed, "device": device}
+            return score_shard(dataset, models, shard, self.batch_size, trials=trials, **options)
 
         return work
 

@@ -16,14 +16,15 @@ import pyarrow.compute as pc
 from PIL.Image import Image
 
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import DataPath, canonical_json, matching
+from ppod_data.errors import ConfigError, DamagedError, RewardError
+from ppod_data.files import DataPath, canonical_json
 from ppod_data.images import decode_image, pixels_sha256
 from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.rewards import RewardModel
-from ppod_data.rewards.each import score_each
+from ppod_data.rewards.each import Trial, score_each
+from ppod_data.rewards.named import spelling_of
 from ppod_data.seal import open_table, seal_table
-from ppod_data.shards import committed_shards
+from ppod_data.shards import committed_shards, parts_in
 from ppod_data.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
 from ppod_data.threads import device_kind, one_thread
 
@@ -103,15 +104,15 @@ def score_all(
         ConfigError: a table holds scores of another scorer or revision, or of other images, or a reward could score no
             image at all; nothing is written of that reward then. A worker that has a share of the shards writes its
             failures: others may be able to score theirs.
+        RewardError: a reward that is wrong whatever the image: it raises for all of its first images, or does not give
+            one number an image.
         DamagedError: an image that is not the one its row describes.
         RewardUnavailableError: a reward model that cannot be asked any more; finished shards are kept.
     """
     refuse_linked_folders(dataset.root)
     is_share = world_size > 1 or shards is not None
-    tables = [
-        _Table.open(dataset.root / "scores" / check_name(name, "a score table"), reward, is_share)
-        for name, reward in rewards.items()
-    ]
+    tables = [_Table.open(dataset, name, reward, is_share, retry_failed) for name, reward in rewards.items()]
+    trials = [table.trial for table in tables]
 
     def finish(shard: int, parts: list[ShardRows]) -> None:
         for table, rows in zip(tables, parts, strict=True):
@@ -130,7 +131,7 @@ def score_all(
     def here(shards: Iterable[int]) -> Iterator[tuple[int, list[ShardRows]]]:
         options: dict[str, Any] = {"retry_failed": retry_failed, "device": device, "on_batch": on_batch}
         for shard in shards:
-            yield shard, score_shard(dataset, rewards, shard, batch_size, **options)
+            yield shard, score_shard(dataset, rewards, shard, batch_size, trials=trials, **options)
 
     for shard, parts in (engine or here)(lacking()):
         finish(shard, parts)
@@ -149,9 +150,11 @@ def score_shard(
     retry_failed: bool = False,
     device: str = "cpu",
     on_batch: Callable[[int], None] = lambda num_images: None,
+    trials: Sequence[Trial] | None = None,
 ) -> "list[ShardRows]":
     """The rows of one shard with their outcomes, for each reward; nothing is written, and arguments are `score_all`'s.
 
+    `trials` holds what each reward has shown so far, over shards; None where this shard stands alone.
     Images are decoded once, in order, and wait for each reward until its batch is full: so the batches of a reward do
     not depend on which other rewards there are.
     """
@@ -162,7 +165,8 @@ def score_shard(
     def flush(which: int) -> None:
         rows, prompts, images = zip(*waiting[which], strict=True)
         with one_thread(device):
-            outcomes = [_outcome(one) for one in score_each(models[which], prompts, images)]
+            trial = trials[which] if trials is not None else None
+            outcomes = [_outcome(one) for one in score_each(models[which], prompts, images, trial)]
         parts[which].outcomes.update(zip(rows, outcomes, strict=True))
         waiting[which].clear()
         on_batch(len(rows))
@@ -225,9 +229,12 @@ class _Table:
 
     folder: DataPath
     reward: RewardModel
+    num_shards: int
     writes: bool
     """Whether parts are written, and not held until an image has a score: so is one of several workers', and every
     part of a table that holds a score."""
+    trial: Trial = field(default_factory=Trial)
+    """What the reward model has shown so far."""
     num_scored: int = 0
     num_failed: int = 0
     num_skipped: int = 0
@@ -236,9 +243,14 @@ class _Table:
     """Parts that are written once any image has a score."""
 
     @classmethod
-    def open(cls, folder: DataPath, reward: RewardModel, is_share: bool) -> "_Table":
+    def open(
+        cls, dataset: Dataset, name: str, reward: RewardModel, is_share: bool, is_retry: bool
+    ) -> "_Table":
         """Raises ConfigError for a table of another scorer or revision."""
-        return cls(folder, reward, _check_existing(folder, reward) or is_share)
+        folder = dataset.root / "scores" / check_name(name, "a score table")
+        has_scores = _check_existing(folder, reward, dataset.spec.num_shards)
+        trial = Trial(proven=has_scores or is_retry)
+        return cls(folder, reward, dataset.spec.num_shards, has_scores or is_share, trial)
 
     def add(self, shard: int, rows: "ShardRows", batch_size: int, device: str) -> None:
         """Count a scored shard, and write its part."""
@@ -259,6 +271,8 @@ class _Table:
     def refuse_if_nothing_was_scored(self) -> None:
         """Raises ConfigError where no image at all has a score."""
         if self.held:
+            if problem := self.trial.problem(self.reward.name):
+                raise RewardError(f"{problem}; nothing was written")
             raise ConfigError(
                 f"{self.reward.name} could score none of {self.num_failed} images ({self.first_failure}): "
                 f"choose a reward that knows these prompts; nothing was written"
@@ -274,7 +288,7 @@ class _Table:
             num_failed=self.num_failed,
             num_skipped=self.num_skipped,
             first_failure=self.first_failure,
-            **_statistics(self.folder),
+            **_statistics(self.folder, self.num_shards),
         )
 
 
@@ -313,11 +327,11 @@ class ShardRows:
             self.todo.remove(row)
 
 
-def _check_existing(folder: DataPath, reward: RewardModel) -> bool:
+def _check_existing(folder: DataPath, reward: RewardModel, num_shards: int) -> bool:
     """Whether the table holds a score already. Raises ConfigError for those of another scorer or revision."""
     any_score = False
-    for path in matching(folder, "*.parquet"):
-        table = read_table(path, SCORES, ["score", "scorer", "revision"])
+    for shard in parts_in(folder, num_shards):
+        table = read_table(folder / part_name(shard), SCORES, ["score", "scorer", "revision"])
         ours = {"scorer": reward.name, "revision": reward.revision}
         for column, new in ours.items():
             others = [old for old in pc.unique(table[column]).to_pylist() if old != new]
@@ -341,14 +355,18 @@ def _as_table(rows: ShardRows, reward: RewardModel, batch_size: int, device: str
         "image_pixels_sha256": rows.samples["image_pixels_sha256"],
         "status": [outcome.status for outcome in outcomes],
     }
-    made_by = canonical_json({"dtype": "fp32", "device": device_kind(device), "batch_size": batch_size})
+    spelling = spelling_of(reward)
+    made = {"dtype": "fp32", "device": device_kind(device), "batch_size": batch_size}
+    made_by = canonical_json(made if spelling == reward.name else {**made, "reward": spelling})
     table = pa.table(columns, schema=SCORES)
     return table.replace_schema_metadata({**table.schema.metadata, b"ppod": made_by.encode()})
 
 
-def _statistics(folder: DataPath) -> dict[str, Any]:
+def _statistics(folder: DataPath, num_shards: int) -> dict[str, Any]:
     """Over the rows with a score, of all parts."""
-    parts = [read_table(path, SCORES, ["score"]) for path in matching(folder, "*.parquet")]
+    parts = [
+        read_table(folder / part_name(shard), SCORES, ["score"]) for shard in parts_in(folder, num_shards)
+    ]
     scores = pa.concat_tables(parts)["score"].drop_null() if parts else pa.array([], pa.float64())
     low_high = pc.min_max(scores).as_py()
     return {

@@ -33,7 +33,7 @@ from ppod_data.files import (
 )
 from ppod_data.images import image_name
 from ppod_data.ranges import read_again
-from ppod_data.tables import CHECKED_SAMPLES, SAMPLES, encode_table, part_name, read_table
+from ppod_data.tables import CHECKED_SAMPLES, SAMPLES, encode_table, part_name, read_table, shard_of
 
 SUMS = "SHA256SUMS"
 """The seal of the manifest, samples and trajectories."""
@@ -44,7 +44,6 @@ _ROW_GROUP = 64
 TRAJ_FILE = re.compile(r"\d{6,}-[0-9a-f]{16}\.tar")
 """The name of a tar: its shard, and the first digits of its sha256."""
 _BEGUN = re.compile(r"\.(\d{6,})\.tar\.tmp-")
-_PART = re.compile(r"(\d{6,})\.parquet")
 _SAMPLE_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -218,13 +217,18 @@ def committed_shards(root: DataPath) -> list[int]:
     return parts_in(root / "samples")
 
 
-def parts_in(folder: DataPath) -> list[int]:
-    """The shards of which a table's folder has a part, ascending: one listing, and no file is asked for."""
+def parts_in(folder: DataPath, num_shards: int | None = None) -> list[int]:
+    """The shards of which a table's folder has a part, ascending: one listing, and no file is asked for.
+
+    `num_shards` leaves out what is beyond the data set's last shard. Every reader of parts starts here: a file with
+    another name, such as a stray copy, is no part.
+    """
     if isinstance(folder, Path):
         names = os.listdir(folder) if folder.is_dir() else []
     else:
         names = [path.name for path in in_folder(folder)]
-    return sorted(int(match.group(1)) for name in names if (match := _PART.fullmatch(name)))
+    shards = [shard for name in names if (shard := shard_of(name)) is not None]
+    return sorted(shard for shard in shards if num_shards is None or shard < num_shards)
 
 
 def read_member(

@@ -125,6 +125,13 @@ def part_name(shard: int) -> str:
     return f"{shard:06d}.parquet"
 
 
+def shard_of(name: str) -> int | None:
+    """The shard whose part has exactly this file name; None for any other file, such as a copy of a part."""
+    number = name.removesuffix(".parquet")
+    shard = int(number) if number.isascii() and number.isdigit() and len(number) < 16 else -1
+    return shard if shard >= 0 and part_name(shard) == name else None
+
+
 def is_name(name: str) -> bool:
     """Whether `name` can be a file's name anywhere."""
     return _NAME.fullmatch(name) is not None and len(name) <= 100

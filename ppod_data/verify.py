@@ -32,13 +32,12 @@ from ppod_data.seal import (
 )
 from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards, parts_in
 from ppod_data.spec import GenerationSpec
-from ppod_data.tables import CHECKED_SAMPLES, SAMPLES, is_name, is_table, part_name, read_table
+from ppod_data.tables import CHECKED_SAMPLES, SAMPLES, is_name, is_table, part_name, read_table, shard_of
 from ppod_data.verify_data import read_sealed, read_shard
 from ppod_data.verify_tables import PromptOf, check_labels, check_pairs, check_part
 
 DAMAGED, INCOMPLETE, LEFTOVER = "damaged", "incomplete", "leftover"
 _STRUCTURE = [name for name in SAMPLES.names if name != "image"]
-_PART = re.compile(r"\d{6,}\.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +128,7 @@ def verify(
     report.num_samples, report.num_shards = int(here.sum()), len(shards)
     _check_parts(root, spec, pixels, here, excluded, report)
     _check_files(root, spec, here, report)
-    _check_seals(root, shards, named, report, digests if read_data >= 1 else None)
+    _check_seals(root, spec, shards, named, report, digests if read_data >= 1 else None)
     _check_strays(root, named, report)
     return report
 
@@ -236,6 +235,9 @@ def _check_parts(
         name = f"{kind}/{folder.name}"
         report.tables.append(name)
         parts = set(parts_in(folder))
+        for path in folder.glob("[!.]*.parquet"):
+            if shard_of(path.name) not in range(spec.num_shards):
+                report.add(LEFTOVER, f"{name}/{path.name}", "no part of the table, and never read: remove it")
         there = [shard for shard in shards if shard in parts]
         if len(there) < len(shards):
             first = min(set(shards) - parts)
@@ -277,6 +279,7 @@ def _caught(root: DataPath, problems: Iterator[tuple[str | None, str]]) -> Itera
 
 def _check_seals(
     root: DataPath,
+    spec: GenerationSpec,
     shards: Sequence[int],
     named: set[str],
     report: Report,
@@ -295,7 +298,7 @@ def _check_seals(
         _check_seal(root, root / SUMS, expected, report, digests)
     for folder in table_folders(root):
         if (folder / SUMS).exists():
-            there = {part.name for part in folder.glob("[!.]*.parquet")}
+            there = {part_name(shard) for shard in parts_in(folder, spec.num_shards)}
             _check_seal(root, folder / SUMS, there, report, digests)
     for path in file_tables(root):
         if file_seal(path).exists():
@@ -333,7 +336,7 @@ def _check_strays(root: DataPath, named: set[str], report: Report) -> None:
     for folder in BASE_FOLDERS:
         for path in in_folder(root / folder):
             name = f"{folder}/{path.name}"
-            if folder == "samples" and _PART.fullmatch(path.name):
+            if folder == "samples" and shard_of(path.name) is not None:
                 continue
             if folder == "trajectories" and (path.name in named or damaged_parts):
                 continue

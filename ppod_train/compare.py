@@ -11,7 +11,9 @@ from rich.table import Table
 
 from ppod_data.diffusion.model import load_model
 from ppod_data.files import atomic_write
+from ppod_data.folder_kinds import EVALUATION, check_out
 from ppod_data.images import encode_png
+from ppod_data.judge import check_prompts
 from ppod_data.real_folders import refuse_linked_folders, remove_tree
 from ppod_data.rewards import RewardModel
 from ppod_data.wording import between, between_percent, number, percent
@@ -76,8 +78,13 @@ def run_evaluation(
 
     Raises:
         ConfigError: an unknown model or adapter, or impossible settings.
-        NonFiniteError: a score that is NaN or infinite.
+        RewardError: a reward that is wrong whatever the image, or has no score for any.
     """
+
+    check_out(out, EVALUATION)
+    for model in (reward, check_reward):
+        if model is not None:
+            check_prompts(model, settings.prompts)
 
     def evaluated(source: PolicySource, before: EvalResult | None) -> EvalResult:
         model = load_model(

@@ -29,6 +29,7 @@ from ppod_train.advantages import Rated
 from ppod_train.objectives import Objective
 from ppod_train.pairs import Pairs, no_pairs, read_pairs
 from ppod_train.reference import log_prob_matrix, reference_log_probs_of
+from ppod_train.scorers import check_one_scorer
 
 _BLOCK = 1024
 """Rows that are Python objects at a time."""
@@ -123,6 +124,7 @@ def open_training_data(
             sample, pairs without a reward difference where the objective needs one.
     """
     datasets, steps = _open_datasets(source, objective)
+    check_one_scorer(datasets, *source.target_table(objective).split("/", 1))
     spec = datasets[0].spec
     tables: list[Any] = []
     reference: list[NDArray[np.float64]] = []

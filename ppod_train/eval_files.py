@@ -8,12 +8,12 @@ eval.json, format 1:
     validation             how the images were made (`EvalSettings`)
     scorer, check_scorer   {"name", "revision"}; check_scorer is null without one
     overall                the figures over all prompts, explained in `ppod_train.figures.Figures`: num_images,
-                           reward_mean, reward_low, reward_high, correct, correct_low, correct_high,
-                           check_reward_mean, check_correct, diversity, win_rate, win_rate_low, win_rate_high,
-                           gain, gain_low, gain_high; null where not measured
+                           num_failed, num_check_failed, reward_mean, reward_low, reward_high,
+                           correct, correct_low, correct_high, check_reward_mean, check_correct, diversity,
+                           win_rate, win_rate_low, win_rate_high, gain, gain_low, gain_high; null where not measured
     prompts                {prompt: the same figures}, in the order of evaluation
     images                 {prompt: {"rewards": [K], "correct": [K] or null, and by the check scorer
-                           "check_rewards", "check_correct"}}
+                           "check_rewards", "check_correct"}}; a reward is null where an image has no score
     sheet                  {"prompts": the rows of images.png, "columns": images a row,
                            "width", "height": pixels of one image}
 
@@ -124,14 +124,19 @@ def cut_sheet(sheet: Image.Image, layout: Mapping[str, Any]) -> dict[str, tuple[
     }
 
 
-def _values(item: PromptMeasurement) -> dict[str, list[float] | list[bool] | None]:
+def _values(item: PromptMeasurement) -> dict[str, list[Any] | None]:
     arrays = {
         "rewards": item.rewards,
         "correct": item.correct,
         "check_rewards": item.check_rewards,
         "check_correct": item.check_correct,
     }
-    return {name: None if array is None else array.tolist() for name, array in arrays.items()}
+    return {name: None if array is None else _or_null(array.tolist()) for name, array in arrays.items()}
+
+
+def _or_null(values: list[Any]) -> list[Any]:
+    """The values, None for NaN, which JSON does not have."""
+    return [None if value != value else value for value in values]
 
 
 def _measurement(

@@ -7,6 +7,7 @@ image is made from noise that a data set was generated from.
 Shapes: K images of a prompt, D = 192 numbers that describe an image.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from itertools import chain, groupby, islice
@@ -18,9 +19,10 @@ import torch
 from PIL import Image
 
 from ppod_data.diffusion.model import DiffusionModel
-from ppod_data.errors import ConfigError, NonFiniteError
+from ppod_data.errors import ConfigError, RewardError
 from ppod_data.generate import build_spec, sample_images
 from ppod_data.rewards import FactChecker, RewardModel
+from ppod_data.rewards.each import Trial, correct_each, score_each
 from ppod_data.spec import GenerationSpec
 from ppod_train.figures import BoolArray, EvalResult, EvalSettings, PromptMeasurement, Scorer, summarise
 from ppod_train.statistics import FloatArray, mean_pairwise_distance
@@ -52,7 +54,8 @@ def evaluate(
 
     Raises:
         ConfigError: impossible settings, or a baseline evaluated on other images.
-        NonFiniteError: a score that is NaN or infinite.
+        RewardError: a reward that is wrong whatever the image, or has no score for any. An image without a score is
+            left out and counted.
     """
     spec = eval_spec(model, settings)
     filled = replace(
@@ -73,6 +76,11 @@ def evaluate(
     )
     measurements = by_prompt(gathered(scored, spec, places.start, workers))
     overall, prompts = summarise(measurements, baseline.measurements if baseline else None)
+    if overall.reward_mean is None:
+        raise RewardError(
+            f"{reward.name} could score none of {overall.num_images} images ({scored.first_failure}): choose a reward "
+            "that knows these prompts, or correct it"
+        )
     return EvalResult(
         model=model.name,
         adapter=model.adapter,
@@ -83,6 +91,7 @@ def evaluate(
         overall=overall,
         prompts=prompts,
         measurements=measurements,
+        first_failure=scored.first_failure,
     )
 
 
@@ -157,6 +166,8 @@ class Scored(NamedTuple):
     """[N, ...] each: "rewards", "features", and "correct", "check_rewards", "check_correct" where known."""
     kept: dict[int, Image.Image]
     """The first images of each prompt, by their place."""
+    first_failure: str | None = None
+    """Why the first image without a score, by either scorer, has none."""
 
 
 def measure(
@@ -177,10 +188,13 @@ def score_images(
 ) -> Scored:
     """Score a stream of (prompt, image index, image), the images of a prompt in a row, a batch at a time.
 
+    An image that cannot be scored has the reward NaN.
+
     Raises:
-        NonFiniteError: a score that is NaN or infinite.
+        RewardError: a reward that is wrong whatever the image.
     """
     prompts: list[str] = []
+    trials = (Trial(), Trial())
     parts = {name: [column] for name, column in _no_images(reward, check_reward).items()}
     kept: dict[int, Image.Image] = {}
     for prompt, group in groupby(images, key=lambda item: item[0]):
@@ -189,11 +203,12 @@ def score_images(
                 len(prompts) + row: image for row, (_, k, image) in enumerate(batch) if k < num_kept_images
             }
             pictures = [image for _, _, image in batch]
-            for name, values in _measure_batch(prompt, pictures, reward, check_reward).items():
+            for name, values in _measure_batch(prompt, pictures, reward, check_reward, trials).items():
                 parts[name].append(values)
             prompts += [prompt] * len(batch)
             on_batch(len(batch))
-    return Scored(prompts, {name: np.concatenate(values) for name, values in parts.items()}, kept)
+    columns = {name: np.concatenate(values) for name, values in parts.items()}
+    return Scored(prompts, columns, kept, trials[0].first_failure or trials[1].first_failure)
 
 
 def gathered(scored: Scored, spec: GenerationSpec, first: int, workers: Workers) -> Scored:
@@ -212,7 +227,8 @@ def gathered(scored: Scored, spec: GenerationSpec, first: int, workers: Workers)
                 pixels[row] = np.asarray(own[place].convert("RGB"))
         workers.sum(torch.from_numpy(pixels))
         kept |= {place: Image.fromarray(pixels[row]) for row, place in enumerate(places)}
-    return Scored([spec.prompts[place // each] for place in range(total)], columns, kept)
+    prompts = [spec.prompts[place // each] for place in range(total)]
+    return Scored(prompts, columns, kept, scored.first_failure)
 
 
 def by_prompt(scored: Scored) -> dict[str, PromptMeasurement]:
@@ -248,33 +264,41 @@ def _no_images(reward: RewardModel, check_reward: RewardModel | None) -> dict[st
 
 
 def _measure_batch(
-    prompt: str, images: list[Image.Image], reward: RewardModel, check_reward: RewardModel | None
+    prompt: str,
+    images: list[Image.Image],
+    reward: RewardModel,
+    check_reward: RewardModel | None,
+    trials: tuple[Trial, Trial],
 ) -> dict[str, npt.NDArray[Any]]:
+    rewards = _scores(reward, prompt, images, trials[0])
     columns: dict[str, npt.NDArray[Any]] = {
-        "rewards": _scores(reward, prompt, images),
+        "rewards": rewards,
         "features": np.stack([pooled_pixels(image) for image in images]),
     }
     if isinstance(reward, FactChecker):
-        columns["correct"] = _correct(reward, prompt, images)
+        columns["correct"] = _correct(reward, prompt, images, rewards)
     if check_reward is not None:
-        columns["check_rewards"] = _scores(check_reward, prompt, images)
+        rewards = _scores(check_reward, prompt, images, trials[1])
+        columns["check_rewards"] = rewards
         if isinstance(check_reward, FactChecker):
-            columns["check_correct"] = _correct(check_reward, prompt, images)
+            columns["check_correct"] = _correct(check_reward, prompt, images, rewards)
     return columns
 
 
-def _scores(scorer: RewardModel, prompt: str, images: list[Image.Image]) -> FloatArray:
-    scores = np.array(scorer.score([prompt] * len(images), images), dtype=np.float64)
-    if not np.isfinite(scores).all():
-        raise NonFiniteError(
-            f"reward {scorer.name} is NaN or infinite for an image of {prompt!r}: leave that prompt out, "
-            "or evaluate with another reward"
-        )
-    return scores
+def _scores(scorer: RewardModel, prompt: str, images: list[Image.Image], trial: Trial) -> FloatArray:
+    """[K], NaN for an image that has no score."""
+    results = score_each(scorer, [prompt] * len(images), images, trial)
+    return np.array([math.nan if isinstance(one, str) else one for one in results], dtype=np.float64)
 
 
-def _correct(scorer: FactChecker, prompt: str, images: list[Image.Image]) -> BoolArray:
-    return np.array(scorer.correct([prompt] * len(images), images), dtype=np.bool_)
+def _correct(scorer: FactChecker, prompt: str, images: list[Image.Image], rewards: FloatArray) -> BoolArray:
+    """[K], False for an image that has no score, of which nothing is asked."""
+    correct = np.zeros(len(images), np.bool_)
+    known = np.flatnonzero(np.isfinite(rewards))
+    correct[known] = (
+        correct_each(scorer, [prompt] * len(known), [images[row] for row in known]) if len(known) else []
+    )
+    return correct
 
 
 def pooled_pixels(image: Image.Image) -> npt.NDArray[np.float32]:

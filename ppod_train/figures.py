@@ -5,19 +5,16 @@ Shapes: K images of a prompt.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from ppod_data.errors import ConfigError
-from ppod_train.statistics import FloatArray, bootstrap_means, wilson, win_rate
+from ppod_train.statistics import FloatArray, mean_interval, wilson, win_rate
 
 BoolArray = npt.NDArray[np.bool_]
-
-_BOOTSTRAP_SEED = (
-    0  # resamples are part of the definition of an interval: the same scores give the same interval
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,16 +22,22 @@ class PromptMeasurement:
     """What was measured on the K images of one prompt."""
 
     rewards: FloatArray
-    """[K]"""
+    """[K]; NaN for an image without a score, which is left out of every figure of the reward."""
     correct: BoolArray | None = None
-    """[K], whether every fact of the prompt holds; None where the scorer cannot say."""
+    """[K], whether every fact of the prompt holds, False without a score; None where the scorer cannot say."""
     check_rewards: FloatArray | None = None
-    """[K], by the check scorer; None without one."""
+    """[K], by the check scorer, NaN for an image without its score; None without one."""
     check_correct: BoolArray | None = None
     diversity: float | None = None
     """Mean over pairs of images of the root-mean-square difference of their 8x8 averages, RGB in [0, 1]."""
     images: tuple[Image.Image, ...] = ()
     """The first few."""
+
+    @property
+    def scored(self) -> BoolArray:
+        """[K], the images that have a score."""
+        known: BoolArray = np.isfinite(self.rewards)
+        return known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +45,16 @@ class Figures:
     """The figures of one prompt, or of all. Intervals are 95 %; None where something was not measured."""
 
     num_images: int
-    reward_mean: float
-    reward_low: float
-    """The interval is a percentile bootstrap, resampled within each prompt."""
-    reward_high: float
+    """Images made, with and without a score."""
+    reward_mean: float | None
+    """Over the images with a score; None where a prompt has none."""
+    reward_low: float | None
+    """Student's t over the spread within each prompt; None below 5 images with a score."""
+    reward_high: float | None
+    num_failed: int = 0
+    """Images without a score: the reward raised, declined or gave no finite number."""
+    num_check_failed: int = 0
+    """Images without a score by the check scorer."""
     correct: float | None = None
     """Share of images of which every fact of the prompt holds; Wilson interval."""
     correct_low: float | None = None
@@ -60,7 +69,8 @@ class Figures:
     win_rate_low: float | None = None
     win_rate_high: float | None = None
     gain: float | None = None
-    """Mean reward minus the baseline's on the same noise; bootstrap interval of the paired differences."""
+    """Mean reward minus the baseline's on the same noise; Student's t over the paired differences of the images that
+    have a score in both."""
     gain_low: float | None = None
     gain_high: float | None = None
 
@@ -107,6 +117,14 @@ class EvalResult:
     overall: Figures
     prompts: Mapping[str, Figures]
     measurements: Mapping[str, PromptMeasurement]
+    first_failure: str | None = None
+    """Why the first image without a score has none, where this process met it."""
+
+    @property
+    def reward(self) -> float:
+        """The mean reward over all prompts."""
+        assert self.overall.reward_mean is not None, "an evaluation without any score is refused"
+        return self.overall.reward_mean
 
 
 def summarise(
@@ -118,35 +136,40 @@ def summarise(
         ConfigError: the baseline holds other prompts, or another number of images of one.
     """
     measured = list(measurements.values())
-    intervals, overall_interval = bootstrap_means([item.rewards for item in measured], seed=_BOOTSTRAP_SEED)
-    groups = [*([item] for item in measured), measured]
-    figures = [
-        _described(group, Figures(num_images=0, reward_mean=mean, reward_low=low, reward_high=high))
-        for group, (mean, low, high) in zip(groups, [*intervals, overall_interval], strict=True)
-    ]
+    figures = [_described(group) for group in [*([item] for item in measured), measured]]
     if baseline is not None:
         figures = _compared(figures, measured, _matching(measurements, baseline))
     return figures[-1], dict(zip(measurements, figures[:-1], strict=True))
 
 
-def _described(group: Sequence[PromptMeasurement], figures: Figures) -> Figures:
-    """All figures but those of the reward itself, over a group of prompts."""
+def _described(group: Sequence[PromptMeasurement]) -> Figures:
+    """The figures over a group of prompts, but for those that a baseline needs."""
     num_images = sum(len(item.rewards) for item in group)
-    correct = [item.correct for item in group if item.correct is not None]
-    check_rewards = [item.check_rewards for item in group if item.check_rewards is not None]
-    check_correct = [item.check_correct for item in group if item.check_correct is not None]
+    mean, low, high = mean_interval([item.rewards[item.scored] for item in group])
+    correct = _joined([item.correct[item.scored] for item in group if item.correct is not None])
+    checks = [(item.check_rewards, item.check_correct) for item in group if item.check_rewards is not None]
+    check_rewards = _joined([rewards[np.isfinite(rewards)] for rewards, _ in checks])
+    check_correct = _joined([right[np.isfinite(rewards)] for rewards, right in checks if right is not None])
     diversities = [item.diversity for item in group if item.diversity is not None]
-    figures = replace(
-        figures,
+    figures = Figures(
         num_images=num_images,
-        check_reward_mean=float(np.concatenate(check_rewards).mean()) if check_rewards else None,
-        check_correct=float(np.concatenate(check_correct).mean()) if check_correct else None,
+        num_failed=num_images - sum(int(item.scored.sum()) for item in group),
+        num_check_failed=num_images - len(check_rewards) if checks else 0,
+        reward_mean=mean,
+        reward_low=low,
+        reward_high=high,
+        check_reward_mean=float(check_rewards.mean()) if len(check_rewards) else None,
+        check_correct=float(check_correct.mean()) if len(check_correct) else None,
         diversity=float(np.mean(diversities)) if diversities else None,
     )
-    if not correct:
+    if not len(correct):
         return figures
-    share, low, high = wilson(int(np.concatenate(correct).sum()), num_images)
+    share, low, high = wilson(int(correct.sum()), len(correct))
     return replace(figures, correct=share, correct_low=low, correct_high=high)
+
+
+def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.empty(0)
 
 
 def _matching(
@@ -164,11 +187,11 @@ def _compared(
     figures: Sequence[Figures], after: Sequence[PromptMeasurement], before: Sequence[PromptMeasurement]
 ) -> list[Figures]:
     """`figures` (of each prompt, then of all) with win rate and gain over the images of the same seeds."""
-    new = [item.rewards for item in after]
-    old = [item.rewards for item in before]
-    gains, overall_gain = bootstrap_means(
-        [a - b for a, b in zip(new, old, strict=True)], seed=_BOOTSTRAP_SEED
-    )
+    both = [a.scored & b.scored for a, b in zip(after, before, strict=True)]
+    new = [item.rewards[rows] for item, rows in zip(after, both, strict=True)]
+    old = [item.rewards[rows] for item, rows in zip(before, both, strict=True)]
+    differences = [a - b for a, b in zip(new, old, strict=True)]
+    gains = [*(mean_interval([one]) for one in differences), mean_interval(differences)]
     wins = [win_rate(a, b) for a, b in zip(new, old, strict=True)]
     wins.append(win_rate(np.concatenate(new), np.concatenate(old)))
     return [
@@ -181,5 +204,5 @@ def _compared(
             gain_low=gain.low,
             gain_high=gain.high,
         )
-        for figure, win, gain in zip(figures, wins, [*gains, overall_gain], strict=True)
+        for figure, win, gain in zip(figures, wins, gains, strict=True)
     ]

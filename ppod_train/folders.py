@@ -6,7 +6,7 @@ While it is written a folder is called .NAME.tmp, while it is removed .NAME.old;
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,17 +18,26 @@ _LEFT = re.compile(r"\.(policy|step-\d+)\.(tmp|old)")
 
 
 @contextmanager
-def only_run(out: Path) -> Iterator[None]:
+def only_run(out: Path) -> Iterator[Callable[[], None]]:
     """Make the run folder `out`, and keep other runs out of it until the block ends; a killed process lets go of it.
 
-    Some network file systems have no locks: there nobody looks.
+    Yields a function to call once there is work to keep. Where an error ends the block before that, what was written
+    since is removed: a start that is refused leaves nothing behind. Some network file systems have no locks: there
+    nobody looks.
 
     Raises:
         ConfigError: another run is at work in it, or a folder in it is a link.
     """
+    made = not out.exists()
     make_folder(out)
     refuse_linked_folders(out)
     descriptor = os.open(out, os.O_RDONLY | os.O_CLOEXEC)
+    kept = False
+
+    def keep() -> None:
+        nonlocal kept
+        kept = True
+
     try:
         with suppress(OSError):
             try:
@@ -37,9 +46,27 @@ def only_run(out: Path) -> Iterator[None]:
                 raise ConfigError(
                     f"{out}: another ppod-train is at work here: wait for its end, or give another --out"
                 ) from error
-        yield
+        before = {path.name for path in out.iterdir()}
+        try:
+            yield keep
+        except Exception:
+            if not kept:
+                _discard(out, before, whole=made)
+            raise
     finally:
         os.close(descriptor)
+
+
+def _discard(out: Path, before: set[str], *, whole: bool) -> None:
+    """Remove what is in a folder and was not there before; `whole`: the empty folder too."""
+    for path in [path for path in out.iterdir() if path.name not in before]:
+        if path.is_dir() and not path.is_symlink():
+            remove_tree(path)
+        else:
+            remove_file(path)
+    if whole:
+        with suppress(OSError):
+            out.rmdir()
 
 
 @contextmanager

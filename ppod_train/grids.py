@@ -3,13 +3,11 @@
 Sizes are in pixels of the picture. Pillow's own font makes it the same on every machine.
 """
 
-from collections.abc import Sequence
-
 from PIL import Image, ImageDraw, ImageFont
 
 from ppod_data.wording import number, percent
 from ppod_train.eval_files import sheet_prompts
-from ppod_train.figures import BoolArray, EvalResult, Figures
+from ppod_train.figures import EvalResult, Figures, PromptMeasurement
 
 Colour = tuple[int, int, int]
 
@@ -55,7 +53,7 @@ def before_after_grid(before: EvalResult | None, after: EvalResult) -> Image.Ima
             y = top + 46 + row * cell_height
             if before is not None:
                 draw.text((MARGIN, y + FRAME + tile[1] / 2), name, _MUTED, _font(16), anchor="lm")
-            _draw_images(picture, item.images, item.correct, (left, y), tile)
+            _draw_images(picture, item, (left, y), tile)
     return picture
 
 
@@ -120,22 +118,22 @@ def fitted(text: str, room: float, size: int = 18) -> str:
 
 def _draw_images(
     picture: Image.Image,
-    images: Sequence[Image.Image],
-    correct: BoolArray | None,
+    item: PromptMeasurement,
     corner: tuple[int, int],
     tile: tuple[int, int],
 ) -> None:
     draw = ImageDraw.Draw(picture)
-    for k, image in enumerate(images):
+    for k, image in enumerate(item.images):
+        correct = bool(item.correct[k]) if item.correct is not None and item.scored[k] else None
         x, y = corner[0] + k * (tile[0] + 2 * FRAME + GAP), corner[1]
-        colour = _UNKNOWN if correct is None else _CORRECT if correct[k] else _WRONG
+        colour = _UNKNOWN if correct is None else _CORRECT if correct else _WRONG
         box = (x, y, x + tile[0] + 2 * FRAME - 1, y + tile[1] + 2 * FRAME - 1)
         draw.rounded_rectangle(box, radius=5, fill=colour)
         picture.paste(scaled(image, tile), (x + FRAME, y + FRAME))
         if correct is not None:  # a mark as well as a colour: not everyone tells red from green
             centre = (box[2] - 9, box[3] - 9)
             draw.ellipse((centre[0] - 9, centre[1] - 9, centre[0] + 9, centre[1] + 9), fill=colour)
-            _draw_mark(draw, centre, (255, 255, 255), right=bool(correct[k]))
+            _draw_mark(draw, centre, (255, 255, 255), right=correct)
 
 
 def _draw_mark(

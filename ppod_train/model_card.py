@@ -13,6 +13,8 @@ from ppod_data.files import atomic_write, read_json
 from ppod_data.wording import UNKNOWN, between, number, percent
 from ppod_train.eval_files import read_evaluation
 from ppod_train.figures import Figures
+from ppod_train.report.runs import read_run
+from ppod_train.report.verdict import no_gain
 from ppod_train.run_folder import evaluation_folder
 from ppod_train.settings import TrainSettings
 
@@ -31,12 +33,15 @@ def write_model_card(out: Path) -> None:
     else:
         settings, data = record["settings"], [record["identity"]["data_fingerprint"]]
         how = f"offline; the policy is that of step {summary['best_step']}"
+        if summary.get("improved") is False:
+            how = f"offline for {summary['steps']} steps"
         before, after = (evaluation_folder(out, step) for step in (0, summary["best_step"]))
     sections = [
         _front_matter(record["model"], bool(settings["lora_rank"])),
         f"# {record['model']}, tuned by preference optimization",
         f"Trained by ppod with the objective `{settings['objective']}`, {how}.",
-        _usage(record["model"], bool(settings["lora_rank"])),
+        _no_gain(out),
+        usage(record, bool(settings["lora_rank"])),
         _evaluation(before, after, record["reward"]),
         _settings(settings, data),
         _prompts(record["prompts"]),
@@ -70,16 +75,36 @@ def _front_matter(model: str, lora: bool) -> str:
     )
 
 
-def _usage(model: str, lora: bool) -> str:
-    base = "THIS_FOLDER" if not lora else model
+def _no_gain(out: Path) -> str:
+    text = no_gain(read_run(out))
+    return "" if text is None else f"**{text}**"
+
+
+def usage(record: Mapping[str, Any], lora: bool) -> str:
+    """How plain diffusers makes images with the policy, by the sampler that it was trained for."""
+    model, prompt = record["model"], (record["prompts"] or ["a cat and a dog"])[0]
+    sampler = record.get("generation") or {}
+    base = json.dumps(model) if lora else '"THIS_FOLDER"'
+    imports = []
+    if lora and model == "scenes":
+        base, imports = "PIPELINE_PATH", ["", "from ppod_data.scenes import PIPELINE_PATH"]
+    revision = f", revision={json.dumps(sampler['revision'])}" if lora and sampler.get("revision") else ""
+    options = {name: sampler[name] for name in ("num_inference_steps", "guidance_scale") if name in sampler}
+    if sampler.get("negative_prompt"):
+        options["negative_prompt"] = sampler["negative_prompt"]
+    is_flow = bool(sampler.get("is_flow_matching"))
+    if not is_flow:
+        options["eta"] = sampler.get("ddim_eta", 1.0)
+    shown = "".join(f", {name}={json.dumps(value, ensure_ascii=False)}" for name, value in options.items())
     lines = [
         "```python",
-        "from diffusers import DDIMScheduler, DiffusionPipeline",
+        f"from diffusers import {'' if is_flow else 'DDIMScheduler, '}DiffusionPipeline",
+        *imports,
         "",
-        f"pipe = DiffusionPipeline.from_pretrained({json.dumps(base)})",
+        f"pipe = DiffusionPipeline.from_pretrained({base}{revision})",
         *(['pipe.load_lora_weights("THIS_FOLDER")'] if lora else []),
-        "pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)",
-        'image = pipe("a cat and a dog", eta=1.0).images[0]',
+        *([] if is_flow else ["pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"]),
+        f"image = pipe({json.dumps(prompt, ensure_ascii=False)}{shown}).images[0]",
         "```",
     ]
     return "## Use\n\n" + "\n".join(lines)
@@ -89,9 +114,8 @@ def _evaluation(before: Path, after: Path, reward: str) -> str:
     """A table of the validation images, on which the policy was chosen; nothing where none were made."""
     if not (before / "eval.json").exists() or not (after / "eval.json").exists():
         return ""
-    rows = [
-        _row(name, read_evaluation(place).overall) for name, place in (("before", before), ("after", after))
-    ]
+    places = [("before", before), ("after", after)] if after != before else [("before and after", before)]
+    rows = [_row(name, read_evaluation(place).overall) for name, place in places]
     return "\n".join(
         [
             "## Evaluation",
@@ -107,7 +131,7 @@ def _evaluation(before: Path, after: Path, reward: str) -> str:
 
 def _row(name: str, figures: Figures) -> str:
     reward = f"{number(figures.reward_mean)} ({between(figures.reward_low, figures.reward_high)})"
-    better = UNKNOWN if name == "before" else percent(figures.win_rate)
+    better = UNKNOWN if name != "after" else percent(figures.win_rate)
     return f"| {name} | {figures.num_images:,} | {reward} | {percent(figures.correct)} | {better} |"
 
 

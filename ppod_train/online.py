@@ -13,6 +13,7 @@ Every phase of a stage goes on where it was: a run that was killed anywhere, run
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,8 @@ import numpy as np
 from ppod_data.environment import environment
 from ppod_data.errors import ConfigError
 from ppod_data.files import canonical_json, read_json
+from ppod_data.folder_kinds import ONLINE, check_out
+from ppod_data.judge import check_prompts, judge_of_reward
 from ppod_data.rewards import RewardModel
 from ppod_data.spec import to_json
 from ppod_train.compare import PolicySource
@@ -36,7 +39,7 @@ from ppod_train.online_settings import (
     OnlineSummary,
     StageRecord,
 )
-from ppod_train.run_folder import write_json
+from ppod_train.run_folder import generation_of, write_json
 from ppod_train.stage import OnlineRun, run_stage, stage_evaluation
 from ppod_train.workers import ALONE, Workers
 
@@ -69,6 +72,7 @@ def train_online(
         Others as `generate`, `score`, `rank`, `compute_log_probs`, `train_offline` and `evaluate`.
     """
     settings.validate()
+    check_out(out, ONLINE)
     if reference.adapter is not None:
         raise ConfigError("online training starts from a whole pipeline: leave the adapter out")
     run = OnlineRun(
@@ -82,9 +86,11 @@ def train_online(
         workers=workers,
     )
     with ExitStack() as folder:
-        _write_record(run, folder)
+        keep = _write_record(run, folder)
         if settings.eval_images_per_prompt:
             stage_evaluation(run, 0)
+        for begun in keep:
+            begun()
         records: list[StageRecord] = []
         for stage in range(1, settings.num_stages + 1):
             records.append(run_stage(run, stage))
@@ -93,13 +99,18 @@ def train_online(
         return _finish(run, records)
 
 
-def _write_record(run: OnlineRun, folder: ExitStack) -> None:
+def _write_record(run: OnlineRun, folder: ExitStack) -> list[Callable[[], None]]:
     """Write online.json, or check that the run in the folder is this one; the number of stages may grow.
 
     The folder is this process's alone until `folder` is closed. A run of which nothing was made yet, such as one whose
     prompts the reward could not read, may be started otherwise.
+
+    Returns:
+        In the process that writes, the function to call once there is work to keep.
     """
     spec = run.build_spec(run.load(run.reference), stage=1)
+    if run.settings.eval_images_per_prompt:
+        check_prompts(run.reward, spec.prompts)
     identity = {
         **{key: value for key, value in asdict(run.settings).items() if key not in ("num_stages", "train")},
         **{f"train.{key}": value for key, value in asdict(run.settings.train).items()},
@@ -125,16 +136,21 @@ def _write_record(run: OnlineRun, folder: ExitStack) -> None:
         "settings": asdict(run.settings),
         "model": run.reference.model,
         "reward": identity["reward"],
+        "judge": judge_of_reward(run.reward).to_json(),
+        "generation": generation_of(spec),
         "prompts": list(spec.prompts),
         "identity": identity,
         "environment": environment(),
     }
 
+    keep: list[Callable[[], None]] = []
+
     def write() -> None:
-        folder.enter_context(only_run(run.out))
+        keep.append(folder.enter_context(only_run(run.out)))
         write_json(path, record)
 
     run.workers.first(write)
+    return keep
 
 
 def _short(value: object) -> str:
@@ -147,7 +163,7 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
     last = sum(record.steps > 0 for record in records)
     rewards: list[float] = []
     if run.settings.eval_images_per_prompt:
-        rewards = [stage_evaluation(run, stage).overall.reward_mean for stage in range(last + 1)]
+        rewards = [stage_evaluation(run, stage).reward for stage in range(last + 1)]
     best = 1 + int(np.argmax(rewards[1:])) if rewards else last
     before = len(read_evaluation(run.out / "evals" / "stage-00").measurements) if rewards else 0
     summary = OnlineSummary(
@@ -158,6 +174,7 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
         reward_best=rewards[best] if rewards else None,
         reward_queries=sum(record.reward_queries for record in records)
         + before * run.settings.eval_images_per_prompt,
+        improved=rewards[best] > rewards[0] if rewards else None,
         policy="policy",
     )
     run.workers.first(lambda: _write_end(run, summary))

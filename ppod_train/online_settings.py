@@ -82,6 +82,8 @@ class OnlineSummary:
     """Mean validation reward of the reference; None without evaluations."""
     reward_best: float | None
     reward_queries: int
+    improved: bool | None
+    """Whether the kept policy's reward passes the reference's; None without evaluations."""
     policy: str
     """The folder of the kept policy, relative to the run."""
 

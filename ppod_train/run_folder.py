@@ -2,7 +2,7 @@
 
 run.json                 settings, data, identities, drift; written at the start
 metrics.jsonl            one line an optimizer step (`ppod_train.metrics.StepMetrics`)
-tensorboard/             the same figures
+tensorboard/             the same figures, and those of the evaluations as eval/…
 evals/step-000020/       an evaluation on validation noise (`ppod_train.eval_files`); step-000000 is the reference
 checkpoints/step-000020/ the newest two, to resume from
 policy/                  the best policy so far, for plain diffusers
@@ -20,15 +20,20 @@ from typing import Any, TextIO
 
 from ppod_data.environment import environment
 from ppod_data.files import atomic_write, open_file
+from ppod_data.judge import Judge
 from ppod_data.real_folders import make_folder, open_in_place
+from ppod_data.spec import GenerationSpec
 from ppod_train.checkpoint import remove_older
 from ppod_train.data import DataSource
 from ppod_train.drift import Drift
+from ppod_train.figures import EvalResult
 from ppod_train.folders import remove_folder, remove_leftovers
 from ppod_train.metrics import StepMetrics
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee
 from ppod_train.settings import TrainSettings
+
+TENSORBOARD = "tensorboard"
 
 
 def evaluation_folder(out: Path, step: int) -> Path:
@@ -53,16 +58,19 @@ def write_run_record(
     *,
     source: DataSource,
     drift: Drift,
+    judge: Judge | None,
 ) -> None:
-    """Write run.json."""
+    """Write run.json. `judge` is the reward that judges the policy, or else the data's; None where unknown."""
     settings, data = trainee.settings, trainee.data
     record = {
         "settings": asdict(settings),
         "identity": identity_of(trainee),
         "datasets": [str(root) for root in source.roots],
         "targets": source.target_table(OBJECTIVES[settings.objective]),
-        "model": data.spec.model,
+        "model": trainee.sampler.model.name,
         "reward": trainee.scorer,
+        "judge": judge.to_json() if judge else None,
+        "generation": {**generation_of(data.spec), "revision": trainee.sampler.model.revision},
         "prompts": list(data.prompts),
         "num_pairs": len(data.chosen),
         "outside_band_at_start": data.outside_band(settings.log_ratio_clip),
@@ -76,6 +84,12 @@ def write_run_record(
         "environment": environment(),
     }
     write_json(out / "run.json", record)
+
+
+def generation_of(spec: GenerationSpec) -> dict[str, Any]:
+    """The sampler of a spec, for the record: with it the policy's images are made as in training."""
+    names = ("revision", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta")
+    return {name: getattr(spec, name) for name in (*names, "compute_dtype", "is_flow_matching")}
 
 
 def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | None:
@@ -98,16 +112,17 @@ class MetricsLog:
 
     @classmethod
     @contextmanager
-    def open(cls, out: Path, settings: TrainSettings) -> Iterator["MetricsLog"]:
-        """The log of a run, open until the block ends."""
+    def open(cls, out: Path, settings: TrainSettings, *, first_step: int) -> Iterator["MetricsLog"]:
+        """Open the log of a run until the block ends; a run from step 0 writes its settings too."""
         from torch.utils.tensorboard import SummaryWriter
 
         with (
             os.fdopen(open_in_place(out / "metrics.jsonl"), "a", encoding="utf-8") as lines,
-            SummaryWriter(str(out / "tensorboard")) as writer,
+            SummaryWriter(str(out / TENSORBOARD)) as writer,
         ):
-            known = {name: value for name, value in asdict(settings).items() if value is not None}
-            writer.add_hparams(known, metric_dict={})
+            if first_step == 0:
+                known = {name: value for name, value in asdict(settings).items() if value is not None}
+                writer.add_hparams(known, metric_dict={}, run_name=".")
             yield cls(lines, writer)
 
     def add(self, metrics: StepMetrics) -> None:
@@ -118,9 +133,36 @@ class MetricsLog:
             self._writer.add_scalar(name, value, global_step=metrics.step)
         self._writer.flush()
 
+    def add_evaluation(self, step: int, result: EvalResult) -> None:
+        """Write the figures of an evaluation to TensorBoard."""
+        _add_evaluation(self._writer, step, result)
+
     def sync(self) -> None:
         """Wait until the figures are on the disk: a checkpoint takes them for done."""
         os.fsync(self._lines.fileno())
+
+
+def log_evaluation(out: Path, step: int, result: EvalResult) -> None:
+    """Write the figures of one evaluation to OUT/tensorboard, where no metrics log is open."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(out / TENSORBOARD)) as writer:
+        _add_evaluation(writer, step, result)
+
+
+def _add_evaluation(writer: Any, step: int, result: EvalResult) -> None:
+    figures = result.overall
+    scalars = {
+        "reward": figures.reward_mean,
+        "correct": figures.correct,
+        "win_rate": figures.win_rate,
+        "gain": figures.gain,
+        "diversity": figures.diversity,
+    }
+    for name, value in scalars.items():
+        if value is not None:
+            writer.add_scalar(f"eval/{name}", value, global_step=step)
+    writer.flush()
 
 
 def forget_after(out: Path, step: int) -> None:

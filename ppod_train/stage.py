@@ -24,7 +24,7 @@ from ppod_train.evaluate import evaluate
 from ppod_train.figures import EvalResult, EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.online_settings import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSettings, StageRecord
-from ppod_train.run_folder import write_json
+from ppod_train.run_folder import log_evaluation, write_json
 from ppod_train.train import Callbacks, train_offline
 from ppod_train.workers import Workers
 
@@ -210,9 +210,14 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
         on_batch=run.callbacks.on_units,
         workers=run.workers,
     )
-    run.workers.first(lambda: write_evaluation(folder, result))
+    run.workers.first(lambda: _write_evaluation(run, stage, folder, result))
     run.callbacks.on_eval(stage, result)
     return result
+
+
+def _write_evaluation(run: OnlineRun, stage: int, folder: Path, result: EvalResult) -> None:
+    write_evaluation(folder, result)
+    log_evaluation(run.out, stage, result)
 
 
 @contextmanager

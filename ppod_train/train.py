@@ -4,7 +4,7 @@ What is written where: `ppod_train.run_folder`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ from pathlib import Path
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
 from ppod_data.files import read_json
+from ppod_data.folder_kinds import OFFLINE, check_out
+from ppod_data.judge import Judge, check_prompts, judge_of_reward, judge_of_tables
 from ppod_data.rewards import RewardModel
 from ppod_data.threads import one_thread
 from ppod_train.batches import trained_prompts
@@ -32,6 +34,7 @@ from ppod_train.figures import EvalResult, EvalSettings
 from ppod_train.folders import only_run
 from ppod_train.metrics import StepMetrics
 from ppod_train.model_card import write_model_card
+from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee, train_step
 from ppod_train.policy import policy_weights, save_policy
 from ppod_train.prepare import prepare
@@ -73,6 +76,9 @@ class TrainSummary:
     """Mean validation reward of the reference; None without evaluations."""
     reward_best: float | None
     reward_queries: int
+    improved: bool | None
+    """False where nothing beat the first evaluation, so that the kept policy is the starting model; None without
+    evaluations."""
     policy: str
     """The folder of the kept policy, relative to the run."""
 
@@ -116,28 +122,44 @@ def train_offline(
         WorkersError: another process ended, or came to other numbers.
     """
     settings.validate()
+    check_out(out, OFFLINE)
     if settings.eval_every and reward is None:
         raise ConfigError("evaluation while training needs a reward: give one, or --eval-every 0")
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
         trainee, drift = prepare(source, model, settings, scorer, start, workers)
+        if reward is not None and settings.eval_every:
+            check_prompts(reward, trained_prompts(trainee.data))
         if optimizer_of is not None:
             checkpoint = latest_checkpoint(optimizer_of / "checkpoints")
             if checkpoint is None:
                 raise ConfigError(f"{optimizer_of} has no checkpoint, whose optimizer was to go on")
             load_optimizer(checkpoint, parameters=trainee.parameters, optimizer=trainee.optimizer)
         with ExitStack() as folder:
-            workers.first(lambda: folder.enter_context(only_run(out)))
+            keep: list[Callable[[], None]] = []
+            workers.first(lambda: keep.append(folder.enter_context(only_run(out))))
             progress = _resume(out, trainee)
             _check_same_weights(trainee)
             if progress.step == 0:
-                workers.first(lambda: write_run_record(out, trainee, source=source, drift=drift))
+                judge = _judge(source, trainee, reward)
+                workers.first(lambda: write_run_record(out, trainee, source=source, drift=drift, judge=judge))
             callbacks = callbacks if callbacks and workers.leads else Callbacks()
             callbacks.on_start(drift, progress.step)
-            _loop(out, trainee, progress, reward, callbacks)
+            _loop(out, trainee, progress, reward, callbacks, keep)
             summary = _summary(out, settings, progress)
             workers.first(lambda: _finish(out, summary))
         return summary
+
+
+def _judge(source: DataSource, trainee: Trainee, reward: RewardModel | None) -> Judge | None:
+    """The reward that judges the policy; without one the reward of the data, where it is known."""
+    if reward is not None:
+        return judge_of_reward(reward)
+    folder, _, table = source.target_table(OBJECTIVES[trainee.settings.objective]).partition("/")
+    try:
+        return judge_of_tables(trainee.data.datasets, folder, table)
+    except ConfigError:
+        return None
 
 
 def _loop(
@@ -146,13 +168,17 @@ def _loop(
     progress: Progress,
     reward: RewardModel | None,
     callbacks: Callbacks,
+    keep: Sequence[Callable[[], None]],
 ) -> None:
+    """keep: called once a step is done, in the process that writes."""
     settings, workers = trainee.settings, trainee.workers
-    if progress.step == 0:
-        _evaluate_if_due(out, trainee, progress, reward, callbacks)
     with ExitStack() as files:
-        log = files.enter_context(MetricsLog.open(out, settings)) if workers.leads else None
-        while progress.step < settings.num_train_steps and not _stopped_early(settings, progress):
+        log = None
+        if workers.leads and not _is_finished(settings, progress):
+            log = files.enter_context(MetricsLog.open(out, settings, first_step=progress.step))
+        if progress.step == 0:
+            _evaluate_if_due(out, trainee, progress, reward, callbacks, log)
+        while not _is_finished(settings, progress):
             metrics = train_step(
                 trainee,
                 step=progress.step,
@@ -160,6 +186,8 @@ def _loop(
                 scale_drops=progress.scale_drops,
             )
             progress.step = metrics.step
+            for begun in keep:
+                begun()
             progress.gradient_share = metrics.gradient_share
             progress.scale_drops = metrics.scale_drops
             if log is not None:
@@ -167,7 +195,7 @@ def _loop(
             callbacks.on_step(metrics)
             last = progress.step == settings.num_train_steps
             if settings.eval_every and (last or progress.step % settings.eval_every == 0):
-                _evaluate_if_due(out, trainee, progress, reward, callbacks)
+                _evaluate_if_due(out, trainee, progress, reward, callbacks, log)
             if last or progress.step % settings.checkpoint_every == 0 or _stopped_early(settings, progress):
                 _check_same_weights(trainee)
                 if log is not None:
@@ -179,7 +207,12 @@ def _loop(
 
 
 def _evaluate_if_due(
-    out: Path, trainee: Trainee, progress: Progress, reward: RewardModel | None, callbacks: Callbacks
+    out: Path,
+    trainee: Trainee,
+    progress: Progress,
+    reward: RewardModel | None,
+    callbacks: Callbacks,
+    log: MetricsLog | None,
 ) -> None:
     """Score images of the current policy on validation noise; keep the policy when none was better."""
     settings, spec, workers = trainee.settings, trainee.data.spec, trainee.workers
@@ -206,12 +239,14 @@ def _evaluate_if_due(
         result = evaluate(model, reward, eval_settings, baseline=baseline, workers=workers)
     workers.first(lambda: write_evaluation(evaluation_folder(out, progress.step), result))
     progress.reward_queries += result.overall.num_images
-    if result.overall.reward_mean > progress.best_reward:
-        progress.best_reward, progress.best_step = result.overall.reward_mean, progress.step
+    if result.reward > progress.best_reward:
+        progress.best_reward, progress.best_step = result.reward, progress.step
         progress.evals_since_best = 0
         _save_policy(trainee, out)
     else:
         progress.evals_since_best += 1
+    if log is not None:
+        log.add_evaluation(progress.step, result)
     callbacks.on_eval(progress.step, result)
 
 
@@ -241,12 +276,16 @@ def _stopped_early(settings: TrainSettings, progress: Progress) -> bool:
     return bool(settings.patience) and progress.evals_since_best >= settings.patience
 
 
+def _is_finished(settings: TrainSettings, progress: Progress) -> bool:
+    return progress.step >= settings.num_train_steps or _stopped_early(settings, progress)
+
+
 def _resume(out: Path, trainee: Trainee) -> Progress:
     """Go on from the newest checkpoint, or from the start; what came after the checkpoint is made again."""
     identity = identity_of(trainee)
     checkpoint = latest_checkpoint(out / "checkpoints")
     if checkpoint is None:
-        if (out / "run.json").exists():
+        if (out / "run.json").exists() and _has_steps(out):
             check_same_run(read_json(out / "run.json"), identity)
         progress = Progress()
     else:
@@ -263,6 +302,12 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
     return progress
 
 
+def _has_steps(out: Path) -> bool:
+    """Whether any step was done: a run that ended before may be started otherwise."""
+    metrics = out / "metrics.jsonl"
+    return metrics.is_file() and metrics.stat().st_size > 0
+
+
 def _summary(out: Path, settings: TrainSettings, progress: Progress) -> TrainSummary:
     before = None
     if settings.eval_every:
@@ -274,6 +319,7 @@ def _summary(out: Path, settings: TrainSettings, progress: Progress) -> TrainSum
         reward_before=before,
         reward_best=progress.best_reward if settings.eval_every else None,
         reward_queries=progress.reward_queries,
+        improved=progress.best_step > 0 if settings.eval_every else None,
         policy="policy",
     )
 

@@ -2,6 +2,7 @@
 
 import errno
 import inspect
+import io
 import json
 import os
 import re
@@ -60,7 +61,7 @@ Device = Annotated[
 Engine = Annotated[
     Literal["local", "ray"],
     typer.Option(
-        help="Work in this process, or on a running Ray cluster whose nodes share the folder (pip install ppod[ray]).",
+        help="Work in this process, or on a Ray cluster whose nodes share the folder (pip install ppod\\[ray]).",
         rich_help_panel="Running",
     ),
 ]
@@ -142,8 +143,12 @@ def entry_point(commands: typer.Typer, name: str, *, out_of_memory: str) -> Call
 
     def app(args: Sequence[str] | None = None) -> None:
         arguments = sys.argv[1:] if args is None else list(args)
+        _write_what_can_be_written()
+        root = typer.main.get_command(commands)
+        if not arguments and hasattr(root, "commands"):
+            arguments = ["--help"]
         try:
-            code = typer.main.get_command(commands)(arguments, prog_name=name, standalone_mode=False)
+            code = root(arguments, prog_name=name, standalone_mode=False)
         except Exception as error:
             if "--debug" in arguments:
                 traceback.print_exc()
@@ -156,12 +161,19 @@ def entry_point(commands: typer.Typer, name: str, *, out_of_memory: str) -> Call
     return app
 
 
+def _write_what_can_be_written() -> None:
+    """Replace letters that the terminal's or pipe's encoding does not have, instead of ending with an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def explain(error: Exception, name: str, out_of_memory: str) -> tuple[str, int]:
     """The line that a user reads and the exit code: 2 for options and input, 1 for a failure of the world."""
     if isinstance(error, PpodError):
         return str(error), error.exit_code
     if isinstance(error, typer.TyperException):
-        return f"{error.format_message().rstrip('.')}: see {name} --help", 2
+        return _explain_usage(error, name), 2
     if is_out_of_memory(error):
         return f"out of memory: {out_of_memory}", 1
     if isinstance(error, OSError):
@@ -170,10 +182,19 @@ def explain(error: Exception, name: str, out_of_memory: str) -> tuple[str, int]:
     return f"{type(error).__name__}: {detail} (--debug shows where)", 1
 
 
+def _explain_usage(error: typer.TyperException, name: str) -> str:
+    """The message, and the help of the command that was misused."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else name
+    return f"{error.format_message().rstrip('.')}: see {command} --help"
+
+
 def _explain_os_error(error: OSError) -> str:
     where = f" at {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left{where}: free space and run the same command again: finished shards are kept"
+    if error.errno == errno.EFBIG:
+        return f"a file may not be this large{where}: raise the limit of ulimit -f, and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission{where} ({error.strerror}): check the permissions, or give another folder"
     return f"{error.strerror or error}{where}"

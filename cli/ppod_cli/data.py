@@ -20,6 +20,7 @@ from ppod_cli.common import (
     resolve_device,
     summary,
 )
+from ppod_cli.hints import say_train
 from ppod_cli.progress import progress
 
 if TYPE_CHECKING:
@@ -82,7 +83,10 @@ def log_probs(
         dtype = compute_dtype or opened.spec.compute_dtype
         loaded = load_policy(opened.spec, model, revision, adapter, resolve_device(device), dtype)
         done = _compute(opened, loaded, name, batch_size, rank, world_size)
-        report({"dataset": dataset} | dataclasses.asdict(done), _say_computed(dataset, done))
+        lines = _say_computed(dataset, done)
+        if len(pairs := opened.pair_names()) == 1:
+            lines += say_train(dataset, opened, pairs[0])
+        report({"dataset": dataset} | dataclasses.asdict(done), lines)
 
 
 def _compute(

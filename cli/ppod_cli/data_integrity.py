@@ -19,6 +19,7 @@ from ppod_cli.common import (
     resolve_device,
     summary,
 )
+from ppod_cli.hints import next_line
 from ppod_cli.progress import progress
 from ppod_data.errors import ConfigError
 
@@ -206,7 +207,7 @@ def _say_verified(
         f"{len(done.tables)} tables, {sealed}: " + (_counted(done) if done.findings else "all is fine")
     )
     if not done.num_shards_read and not done.findings:
-        lines.append(f"next: ppod-data verify {dataset} --read-data reads every byte")
+        lines.append(next_line("ppod-data", "verify", dataset, "--read-data"))
     return lines
 
 

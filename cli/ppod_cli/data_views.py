@@ -1,13 +1,14 @@
 """`ppod-data info`, `card`, `export`, `merge`, `push`, `pull`: look at a data set, and share it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ppod_cli.common import Config, DatasetFolder, Debug, Json, amount, local_only, summary, usual_reward
+from ppod_cli.hints import next_line, say_train
 from ppod_cli.progress import progress
 
 if TYPE_CHECKING:
@@ -75,9 +76,12 @@ def info(
     """
     from ppod_data.dataset import Dataset
     from ppod_data.files import data_path
+    from ppod_data.folder_kinds import check_html
     from ppod_data.overview import overview
     from ppod_data.spec import to_json
 
+    if html is not None:
+        check_html(html, option="--html")
     with summary(as_json) as report:
         opened = Dataset.open(data_path(dataset))
         figures = overview(opened)
@@ -129,8 +133,10 @@ def export(
     from ppod_data.dataset import Dataset
     from ppod_data.export import export as export_images
     from ppod_data.files import data_path
+    from ppod_data.folder_kinds import check_not_inside
     from ppod_data.shards import committed_shards
 
+    check_not_inside(out, option="--out")
     with summary(as_json) as report:
         opened = Dataset.open(data_path(dataset))
         total = sum(len(opened.spec.shard_range(shard)) for shard in committed_shards(opened.root))
@@ -164,10 +170,14 @@ def merge(
     with summary(as_json) as report:
         parts = merge_datasets(out, [data_path(dataset) for dataset in datasets])
         count = sum(part.spec.num_samples for part in parts)
-        report(
-            {"out": str(out), "datasets": datasets, "num_samples": count},
-            [f"{out}: {len(parts)} data sets, {count:,} images", f"next: ppod-train offline {out} --out run"],
-        )
+        lines = [f"{out}: {len(parts)} data sets, {count:,} images", *_say_train_on(out, parts)]
+        report({"out": str(out), "datasets": datasets, "num_samples": count}, lines)
+
+
+def _say_train_on(out: Path, parts: "Sequence[Dataset]") -> list[str]:
+    """The line that trains on the pairs of all parts; none where they have none in common."""
+    common = [name for name in parts[0].pair_names() if all(name in part.pair_names() for part in parts)]
+    return say_train(str(out), parts[0], common[0]) if common else []
 
 
 def push(
@@ -225,7 +235,7 @@ def pull(
     with summary(as_json) as report:
         hub, root = hub_repository(url), data_path(dataset)
         done = pull_from_hub(hub[0], root, revision=hub[1]) if hub else pull_files(url, root)
-        lines = [_say_transfer(dataset, done), f"next: ppod-data info {dataset}"]
+        lines = [_say_transfer(dataset, done), next_line("ppod-data", "info", dataset)]
         report({"url": url, "dataset": dataset, **dataclasses.asdict(done)}, lines)
 
 
@@ -276,7 +286,7 @@ def _say_info(dataset: "Dataset", figures: Mapping[str, Any]) -> list[str]:
     if missing:
         lines.append(f"{missing} shards are not made yet: run the same ppod-gen command again")
     elif not figures["scores"]:
-        lines.append(f"next: ppod-score {dataset.root} --reward {usual_reward(spec.model)}")
+        lines.append(next_line("ppod-score", dataset.root, "--reward", usual_reward(spec.model)))
     return lines
 
 

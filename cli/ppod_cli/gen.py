@@ -1,6 +1,7 @@
 """`ppod-gen`: sample images and record their denoising chains, shard by shard."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +29,7 @@ from ppod_cli.common import (
     usual_reward,
     workers_of,
 )
+from ppod_cli.hints import next_line
 from ppod_cli.plans import say_generation, say_many_files
 from ppod_cli.progress import clock, progress
 from ppod_cli.prompt_notes import prompt_notes
@@ -100,8 +102,11 @@ def gen(
     one.
     """
     from ppod_data.files import data_path
+    from ppod_data.folder_kinds import check_not_inside
 
     root = data_path(dataset)
+    if isinstance(root, Path):
+        check_not_inside(root, option="the data set")
     texts = options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
@@ -212,7 +217,7 @@ def _say_made(dataset: str, model: str, made: "GenerateSummary") -> list[str]:
         + (f", {there:,} were there" if there else "")
     ]
     lines += say_deterministic(made.deterministic_steps)
-    return [*lines, f"next: ppod-score {dataset} --reward {usual_reward(model)}"]
+    return [*lines, next_line("ppod-score", dataset, "--reward", usual_reward(model))]
 
 
 app = entry_point(

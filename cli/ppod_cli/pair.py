@@ -16,6 +16,8 @@ from ppod_cli.common import (
     new_commands,
     summary,
 )
+from ppod_cli.hints import say_train
+from ppod_cli.tables import only_table
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def rank(
         typer.Option(
             help="Score table to rank by: a name under scores/. Repeat the option with weights, NAME=WEIGHT, to rank "
             "by their weighted sum.",
-            show_default="scenes",
+            show_default="the only one",
             metavar="NAME",
         ),
     ] = None,
@@ -94,12 +96,13 @@ def rank(
     from ppod_data.files import data_path
     from ppod_data.pairs import rank as rank_dataset
 
-    by = _parse_rewards(reward or ["scenes"])
-    if name is None and not isinstance(by, str):
+    asked = _parse_rewards(reward) if reward else None
+    if name is None and isinstance(asked, dict):
         raise ConfigError("a weighted sum has no name of its own: give the pairs one with --name NAME")
-    table = name if name is not None else str(by)
     with summary(as_json) as report:
         opened = Dataset.open(data_path(dataset))
+        by = asked if asked is not None else only_table([opened], "scores", "--reward")
+        table = name if name is not None else str(by)
         done = rank_dataset(
             opened,
             reward=by,
@@ -113,7 +116,7 @@ def rank(
         write_card(opened.root)
         missing = len(opened.missing_shards())
         figures = {"dataset": dataset, "name": table, "missing_shards": missing} | dataclasses.asdict(done)
-        report(figures, _say_paired(dataset, table, done, missing))
+        report(figures, [*_say_paired(dataset, table, done, missing), *say_train(dataset, opened, table)])
 
 
 def _parse_rewards(texts: list[str]) -> str | dict[str, float]:
@@ -150,7 +153,7 @@ def _say_paired(dataset: str, name: str, done: "PairSummary", missing_shards: in
         lines.append(f"left out: {', '.join(counted)}")
     if missing_shards:
         lines.append(f"{missing_shards} shards of the data set are not made yet: their images are in no pair")
-    return [*lines, f"next: ppod-train offline {dataset} --pairs {name} --out run"]
+    return lines
 
 
 pair_label.add_commands(commands)

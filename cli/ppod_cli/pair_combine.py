@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppod_cli.common import Config, DatasetFolder, Debug, Json, command, summary
+from ppod_cli.hints import say_train
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def combine(
             seed=seed,
         )
         write_card(opened.root)
-        report({"dataset": dataset, "name": name} | dataclasses.asdict(done), _say(dataset, done))
+        lines = [*_say(dataset, done), *say_train(dataset, opened, next(iter(done.tables)))]
+        report({"dataset": dataset, "name": name} | dataclasses.asdict(done), lines)
 
 
 def _source(text: str) -> "Source":
@@ -102,4 +104,4 @@ def _say(dataset: str, done: "CombineSummary") -> list[str]:
         lines.append(f"left out: {', '.join(counted)}")
     if done.num_contradictory and not done.num_dropped:
         lines.append(f"{done.num_contradictory:,} pairs are judged either way: their labels are means")
-    return [*lines, f"next: ppod-train offline {dataset} --pairs {next(iter(done.tables))} --out run"]
+    return lines

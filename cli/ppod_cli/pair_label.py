@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ppod_cli.common import Config, DatasetFolder, Debug, Json, command, summary
+from ppod_cli.hints import next_line
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -181,5 +182,7 @@ def _say(dataset: str, name: str, folder: Path, count: "Count") -> list[str]:
             f"asked again: {count.num_repeated:,}, answered alike {count.num_repeated_alike / count.num_repeated:.0%}"
         )
     if count.num_answers:
-        lines.append(f"next: ppod-pair import {dataset} {folder} --format ppod-label --name {name}")
+        lines.append(
+            next_line("ppod-pair", "import", dataset, folder, "--format", "ppod-label", "--name", name)
+        )
     return lines

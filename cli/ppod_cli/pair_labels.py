@@ -17,6 +17,7 @@ from ppod_cli.common import (
     command,
     summary,
 )
+from ppod_cli.hints import next_line, say_train
 from ppod_cli.pair_foreign import (
     CHAIN_OPTIONS,
     ForeignGuidance,
@@ -182,7 +183,9 @@ def import_labels(
         figures = {"dataset": dataset, "name": table, "num_skipped": done.num_skipped}
         figures["made"] = dataclasses.asdict(made) if made else None
         lines = say_made(dataset, len(opened.spec.prompts), made) if made else []
-        report(figures | dataclasses.asdict(done), lines + _say_imported(dataset, table, done))
+        lines += _say_imported(dataset, table, done)
+        lines += say_train(dataset, opened, table) if done.num_pairs else []
+        report(figures | dataclasses.asdict(done), lines)
 
 
 def _say_imported(dataset: str, name: str, done: "ImportSummary") -> list[str]:
@@ -206,11 +209,7 @@ def _say_imported(dataset: str, name: str, done: "ImportSummary") -> list[str]:
     pairs = f"{dataset}/pairs/{name}.parquet: {done.num_pairs:,} pairs on {done.dimension}"
     notes = {"with votes for either image": done.num_contradictory, "with even votes": done.num_undecided}
     counted = [f"{number:,} pairs {what}" for what, number in notes.items() if number]
-    return [
-        *lines,
-        pairs + (f"; {', '.join(counted)}" if counted else ""),
-        f"next: ppod-train offline {dataset} --pairs {name} --out run",
-    ]
+    return [*lines, pairs + (f"; {', '.join(counted)}" if counted else "")]
 
 
 def agreement(
@@ -279,7 +278,7 @@ def agreement(
                 f"{dataset}/scores/{written.name}: {written.num_scored:,} images scored by people, "
                 f"{written.num_unjudged:,} compared by nobody"
             )
-            lines.append(f"next: ppod-pair rank {dataset} --reward {written.name}")
+            lines.append(next_line("ppod-pair", "rank", dataset, "--reward", written.name))
         report(figures, lines)
 
 

@@ -23,7 +23,9 @@ from ppod_cli.common import (
     summary,
     workers_of,
 )
+from ppod_cli.hints import next_line
 from ppod_cli.progress import progress
+from ppod_cli.tables import usual_reward_of
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ _EXAMPLES = (
     "ppod-score data --reward scenes --reward scenes-check",
     "ppod-score data --reward scenes --as scenes-again --retry-failed",
     "ppod-score data --reward image-reward --reward clip:/models/clip-vit-b-32",
-    "ppod-score data --reward my_rewards:brightness",
+    "ppod-score data --reward my_rewards.py:brightness",
     "ppod-score data --reward image-reward --engine ray",
     "ppod-score --serve image-reward --port 8000",
     "ppod-score data --reward http://127.0.0.1:8000",
@@ -47,7 +49,7 @@ _SERVING = "Serving"
 _REWARD_HELP = (
     "Reward model. One of scenes, scenes-check, jpeg-compressibility, jpeg-incompressibility; or of image-reward, "
     "clip, pickscore, hpsv2, aesthetic, whose weights are downloaded, or taken from a folder: clip:FOLDER. "
-    "MODULE:FUNCTION is one of yours, http://HOST:PORT one that --serve serves. Repeat the option for more."
+    "FILE.py:FUNCTION is one of yours, http://HOST:PORT one that --serve serves. Repeat the option for more."
 )
 
 
@@ -60,7 +62,8 @@ def score(
         ),
     ] = None,
     reward: Annotated[
-        list[str] | None, typer.Option(help=_REWARD_HELP, show_default="scenes", metavar="NAME")
+        list[str] | None,
+        typer.Option(help=_REWARD_HELP, show_default="scenes for the model scenes", metavar="NAME"),
     ] = None,
     as_name: Annotated[
         str | None,
@@ -115,15 +118,15 @@ def score(
         _serve(check_reward_name(serve), host, port, batch_size, device, as_json)
         return
     assert dataset is not None
-    reward = reward or ["scenes"]
-    if as_name is not None and len(reward) > 1:
+    if as_name is not None and len(reward or []) > 1:
         raise ConfigError("--as names one table: give one --reward with it")
-    asked = list(dict.fromkeys(check_reward_name(name) for name in reward))
+    asked = list(dict.fromkeys(check_reward_name(name) for name in reward or []))
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
     cluster = ray_cluster(engine, ray_address, device, world_size)
     with summary(as_json) as report, workers_of(cluster) as workers:
         opened = Dataset.open(data_path(dataset))
+        asked = asked or [usual_reward_of(opened.spec.model, "the images")]
         place = "cpu" if workers else resolve_device(device)
         rewards: dict[str, RewardModel] = {}
         for text in asked:
@@ -220,7 +223,7 @@ def _serve(name: str, host: str, port: int, max_images: int, device: str, as_jso
             figures = {"url": url, "name": model.name, "revision": model.revision}
             lines = [
                 f"{model.name} (revision {model.revision}) at {url}, until interrupted",
-                f"next: ppod-score DATASET --reward {url}",
+                f"to score by it: --reward {url}",
             ]
             report(figures, lines)
 
@@ -240,7 +243,7 @@ def _say_scored(dataset: str, done: "list[ScoreSummary]", missing_shards: int) -
             )
     if missing_shards:
         lines.append(f"{missing_shards} shards of the data set are not made yet: score again when they are")
-    return [*lines, f"next: ppod-pair rank {dataset} --reward {done[0].name}"]
+    return [*lines, next_line("ppod-pair", "rank", dataset, "--reward", done[0].name)]
 
 
 app = entry_point(commands, "ppod-score", out_of_memory="lower --batch-size and run the command again")

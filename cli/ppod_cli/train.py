@@ -1,7 +1,6 @@
 """`ppod-train`: train a policy on pairs, evaluate it, report on runs."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,16 +21,15 @@ from ppod_cli.common import (
 )
 from ppod_cli.plans import say_training
 from ppod_cli.progress import progress
+from ppod_cli.train_data import data_source, load_judge_of
+from ppod_cli.train_eval import EVAL_EXAMPLES, evaluate
 from ppod_cli.train_online import ONLINE_EXAMPLES, online
 from ppod_cli.train_progress import run_callbacks, say_trained, with_upload
 from ppod_cli.train_settings import refuse_unread_tables, train_settings
 from ppod_cli.train_workers import leads, started_workers
 
 if TYPE_CHECKING:
-    from ppod_data.rewards import RewardModel
     from ppod_data.spec import GenerationSpec
-    from ppod_train.compare import Comparison, PolicySource
-    from ppod_train.figures import EvalSettings
     from ppod_train.settings import TrainSettings
 
 _OFFLINE_EXAMPLES = (
@@ -40,15 +38,11 @@ _OFFLINE_EXAMPLES = (
     "ppod-train offline data --objective dpok --scores scenes --out run-dpok",
     "torchrun --nproc-per-node 8 -m ppod_cli.train offline data --out run",
 )
-_EVAL_EXAMPLES = (
-    "ppod-train eval --out result --adapter run/policy --prompts prompts.txt",
-    'ppod-train eval --out result --adapter run/policy --prompt "a cat on the moon"',
-)
 _REPORT_EXAMPLES = ("ppod-train report run", "ppod-train report run run-2 --out both.html")
 
 commands = new_commands(
     "Train a policy on pairs of trajectories, evaluate it, and report on runs.",
-    examples=(_OFFLINE_EXAMPLES[0], ONLINE_EXAMPLES[0], _EVAL_EXAMPLES[0], _REPORT_EXAMPLES[0]),
+    examples=(_OFFLINE_EXAMPLES[0], ONLINE_EXAMPLES[0], EVAL_EXAMPLES[0], _REPORT_EXAMPLES[0]),
 )
 
 Out = Annotated[
@@ -70,14 +64,21 @@ def offline(
     ],
     out: Out,
     pairs: Annotated[
-        str, typer.Option(help="Table of pairs, a name under pairs/ of every data set.", metavar="NAME")
-    ] = "scenes",
-    scores: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Table of scores, a name under scores/, for an objective without pairs.", metavar="NAME"
+            help="Table of pairs, a name under pairs/ of every data set.",
+            show_default="the only one",
+            metavar="NAME",
         ),
-    ] = "scenes",
+    ] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            help="Table of scores, a name under scores/, for an objective without pairs.",
+            show_default="the only one",
+            metavar="NAME",
+        ),
+    ] = None,
     objective: train_options.Objective = "ppod",
     dpo_beta: train_options.DpoBeta = None,
     log_ratio_clip: train_options.LogRatioClip = None,
@@ -101,7 +102,7 @@ def offline(
     max_graph_gib: train_options.MaxGraphGib = 4.0,
     gradient_checkpointing: train_options.GradientCheckpointing = False,
     drift_samples: train_options.DriftSamples = 8,
-    reward: train_options.EvalReward = "scenes",
+    reward: train_options.EvalReward = None,
     eval_every: train_options.EvalEvery = 40,
     eval_images_per_prompt: train_options.EvalImagesPerPrompt = 64,
     patience: train_options.Patience = 3,
@@ -140,32 +141,35 @@ def offline(
     """
     from ppod_data.dataset import Dataset
     from ppod_data.files import data_path
+    from ppod_data.folder_kinds import OFFLINE, check_out
     from ppod_data.merge import expand
-    from ppod_data.rewards import check_reward_name, load_reward
+    from ppod_data.rewards import check_reward_name
     from ppod_train.hub import check_repo_id
 
     roots = expand([data_path(dataset) for dataset in datasets])
-    check_reward_name(reward)
+    if reward is not None:
+        check_reward_name(reward)
     if push_to_hub is not None:
         check_repo_id(push_to_hub)
+    check_out(out, OFFLINE)
     with summary(as_json, speaks=leads()) as report:
-        from ppod_train.data import DataSource
         from ppod_train.train import train_offline
 
         refuse_unread_tables(ctx, of_pairs=("pairs",), of_scores=("scores",))
         settings = train_settings(ctx.params)
-        spec = Dataset.open(roots[0]).spec
+        opened = [Dataset.open(root) for root in roots]
+        spec = opened[0].spec
         dtype = compute_dtype or spec.compute_dtype
         if dry_run:
             report(*_plan(spec, settings, model or spec.model, revision or spec.revision, dtype))
             return
+        source = data_source(opened, settings.objective, pairs, scores, reference_log_probs)
         with started_workers(device) as workers:
+            judge = load_judge_of(source, opened, settings, reward, workers.device)
             reference = load_policy(spec, model, revision, None, workers.device, dtype)
-            judge = load_reward(reward, reference.device) if eval_every else None
-            source = DataSource(
-                roots=roots, pairs=pairs, scores=scores, reference_log_probs=reference_log_probs
-            )
             with progress(num_train_steps, "train", "steps", silent=not workers.leads) as shown:
+                if judge is not None:
+                    shown.say(f"train: judged by {judge.name}")
                 done = train_offline(
                     source,
                     out,
@@ -177,8 +181,10 @@ def offline(
                     workers=workers,
                 )
             if workers.leads:
-                figures = {"run": str(out), **dataclasses.asdict(done), "report": str(_report_on_run(out))}
-                report(*with_upload(push_to_hub, out / "policy", figures, say_trained(out, done, spec)))
+                report_path = _report_on_run(out)
+                figures = {"run": str(out), **dataclasses.asdict(done)}
+                figures |= {"policy": str(out / done.policy), "report": str(report_path)}
+                report(*with_upload(push_to_hub, out / "policy", figures, say_trained(out, done)))
 
 
 def _plan(
@@ -195,66 +201,7 @@ def _plan(
 command(commands, examples=ONLINE_EXAMPLES)(online)
 
 
-@command(commands, name="eval", examples=_EVAL_EXAMPLES)
-def evaluate(
-    out: Out,
-    model: options.Model = "scenes",
-    revision: options.Revision = None,
-    adapter: options.Adapter = None,
-    prompt: options.Prompt = None,
-    prompts: options.Prompts = None,
-    prompt_column: options.PromptColumn = None,
-    drop_duplicates: options.DropDuplicates = False,
-    negative_prompt: options.NegativePrompt = "",
-    num_images_per_prompt: options.NumImagesPerPrompt = 64,
-    seed: options.Seed = 0,
-    num_inference_steps: options.NumInferenceSteps = 20,
-    guidance_scale: options.GuidanceScale = None,
-    ddim_eta: options.DdimEta = None,
-    compute_dtype: options.ComputeDtype = "fp32",
-    reward: Annotated[
-        str, typer.Option(help="Reward model that judges the images.", metavar="NAME")
-    ] = "scenes",
-    check_reward: train_options.CheckReward = None,
-    baseline: train_options.Baseline = None,
-    batch_size: train_options.EvalBatchSize = None,
-    device: Device = "auto",
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Evaluate a policy on fixed noise that no data set was made from, beside its baseline on the same seeds.
-
-    Prints a table, and writes the figures with 95 % intervals, a before/after grid and an HTML report to OUT.
-    """
-    from ppod_data.rewards import check_reward_name
-
-    texts = options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
-    if check_reward is None:
-        check_reward = "scenes-check" if reward == "scenes" else "none"
-    judges = [check_reward_name(name) for name in (reward, check_reward) if name != "none"]
-    with summary(as_json, speaks=leads()) as report:
-        from ppod_train.compare import PolicySource
-        from ppod_train.figures import EvalSettings
-
-        policy = PolicySource(model=model, revision=revision, adapter=adapter)
-        before: PolicySource | None = None
-        if baseline is None and adapter is not None:
-            before = dataclasses.replace(policy, adapter=None)
-        elif baseline not in (None, "none"):
-            before = PolicySource(model=str(baseline))
-        settings = EvalSettings(
-            prompts=texts,
-            negative_prompt=negative_prompt,
-            num_images_per_prompt=num_images_per_prompt,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            ddim_eta=ddim_eta,
-            seed=seed,
-            batch_size=batch_size,
-        )
-        done = _evaluate(policy, before, out, settings, judges, device, compute_dtype)
-        report({"out": str(out), **done.summary()}, _say_evaluated(done))
+command(commands, name="eval", examples=EVAL_EXAMPLES)(evaluate)
 
 
 @command(commands, name="report", examples=_REPORT_EXAMPLES)
@@ -275,10 +222,12 @@ def report_on_runs(
 ) -> None:
     """Write one self-contained HTML file with plots and sample grids of runs, finished or not."""
     with summary(as_json) as report:
+        from ppod_data.folder_kinds import check_html
         from ppod_train.report import write_report
 
         if out is None:
             out = runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
+        check_html(out, option="--out")
         write_report(runs, out)
         report({"report": str(out)}, [f"report: {out}"])
 
@@ -288,51 +237,6 @@ def _report_on_run(out: Path) -> Path:
 
     write_report([out], out / "report.html")
     return out / "report.html"
-
-
-def _evaluate(
-    policy: "PolicySource",
-    baseline: "PolicySource | None",
-    out: Path,
-    settings: "EvalSettings",
-    judges: Sequence[str],
-    device: str,
-    compute_dtype: str,
-) -> "Comparison":
-    from ppod_data.rewards import load_reward
-    from ppod_train.compare import run_evaluation
-
-    policies = 1 if baseline is None else 2
-    total = policies * len(settings.prompts) * settings.num_images_per_prompt
-    with started_workers(device) as workers:
-        scorers: list[RewardModel] = [load_reward(name, workers.device) for name in judges]
-        own = -(-total // workers.world_size)
-        with progress(own, "eval", "images", silent=not workers.leads) as shown:
-            done = run_evaluation(
-                policy,
-                out,
-                scorers[0],
-                settings,
-                baseline=baseline,
-                check_reward=scorers[1] if len(scorers) > 1 else None,
-                device=workers.device,
-                compute_dtype=compute_dtype,
-                on_batch=shown.advance,
-                workers=workers,
-            )
-            shown.note("done")
-    return done
-
-
-def _say_evaluated(done: "Comparison") -> list[Any]:
-    from ppod_train.compare import render_table
-
-    return [
-        render_table(done.after, done.before),
-        f"figures: {done.summary_path}",
-        f"picture: {done.grid_path}",
-        f"report: {done.report_path}",
-    ]
 
 
 app = entry_point(

@@ -11,13 +11,13 @@ from ppod_cli import options, train_options
 from ppod_cli.common import Config, Debug, Device, Json, local_only, summary
 from ppod_cli.plans import say_generation, say_training
 from ppod_cli.progress import Progress, clock, progress
-from ppod_cli.train_progress import eval_command, eval_words, with_upload
+from ppod_cli.tables import usual_reward_of
+from ppod_cli.train_progress import eval_words, say_ended, with_upload
 from ppod_cli.train_settings import refuse_unread_tables, train_settings
 from ppod_cli.train_workers import leads, started_workers
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.model import DiffusionModel
-    from ppod_data.spec import GenerationSpec
     from ppod_train.compare import PolicySource
     from ppod_train.figures import EvalResult
     from ppod_train.online_settings import OnlineCallbacks, OnlineSettings, OnlineSummary, StageRecord
@@ -99,7 +99,7 @@ def online(
     prompt_column: options.PromptColumn = None,
     drop_duplicates: options.DropDuplicates = False,
     negative_prompt: options.NegativePrompt = "",
-    reward: train_options.EvalReward = "scenes",
+    reward: train_options.OnlineReward = None,
     stages: Stages = 4,
     num_images_per_prompt: ImagesPerStage = 64,
     num_train_steps: StepsPerStage = 50,
@@ -151,15 +151,16 @@ def online(
     Run the same command again to go on after an interruption, or with more stages to go further. Every stage is an
     ordinary data set and an ordinary run: OUT/stage-01/data and OUT/stage-01/run.
     """
+    from ppod_data.folder_kinds import ONLINE, check_out
     from ppod_data.rewards import check_reward_name, load_reward
     from ppod_train.hub import check_repo_id
 
-    check_reward_name(reward)
+    check_out(out, ONLINE)
+    reward = check_reward_name(reward or usual_reward_of(model, "the images"))
     if push_to_hub is not None:
         check_repo_id(push_to_hub)
     texts = options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     with summary(as_json, speaks=leads()) as report:
-        from ppod_data.dataset import Dataset
         from ppod_data.generate import build_spec
         from ppod_train.compare import PolicySource
         from ppod_train.online import train_online
@@ -194,9 +195,9 @@ def online(
                 )
             if workers.leads:
                 write_report([out], out / "report.html")
-                spec = Dataset.open(out / "stage-01" / "data").spec
-                figures = {"run": str(out), **dataclasses.asdict(done)}
-                report(*with_upload(push_to_hub, out / "policy", figures, _say_done(out, done, spec)))
+                figures = {"run": str(out), **dataclasses.asdict(done), "policy": str(out / done.policy)}
+                figures["report"] = str(out / "report.html")
+                report(*with_upload(push_to_hub, out / "policy", figures, _say_done(out, done)))
 
 
 def _plan(
@@ -297,16 +298,10 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
     return OnlineCallbacks(on_phase=on_phase, on_units=on_units, on_eval=on_eval, on_stage=on_stage)
 
 
-def _say_done(out: Path, done: "OnlineSummary", spec: "GenerationSpec") -> list[Any]:
+def _say_done(out: Path, done: "OnlineSummary") -> list[Any]:
     lines = [f"{out}: {done.stages} stages, {done.reward_queries:,} images judged"]
     if done.reward_before is not None and done.reward_best is not None:
         lines.append(
             f"validation reward {done.reward_before:.4g} → {done.reward_best:.4g} after stage {done.best_stage}"
         )
-    policy = out / done.policy
-    return [
-        *lines,
-        f"policy: {policy}",
-        f"report: {out / 'report.html'}",
-        f"next: {eval_command(out, policy, spec)}",
-    ]
+    return [*lines, *say_ended(out, out / done.policy, improved=done.improved)]

@@ -173,7 +173,8 @@ BatchSize = Annotated[
 Gradient = Annotated[
     Literal["auto", "one-pass", "two-pass"],
     typer.Option(
-        help="Keep the whole graph, or a chunk at a time; the gradient is the same.",
+        help="auto, one-pass (keep the whole graph) or two-pass (a chunk at a time); the gradient is the same.",
+        metavar="HOW",
         rich_help_panel=_COMPUTE,
     ),
 ]
@@ -251,9 +252,19 @@ CheckpointEvery = Annotated[
 ]
 
 EvalReward = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="Reward model that judges, as in ppod-score.",
+        show_default="the one that made the pairs or scores",
+        metavar="NAME",
+        rich_help_panel=_KEEPING,
+    ),
+]
+OnlineReward = Annotated[
+    str | None,
+    typer.Option(
+        help="Reward model that scores and judges, as in ppod-score.",
+        show_default="scenes for the model scenes",
         metavar="NAME",
         rich_help_panel=_KEEPING,
     ),
@@ -272,6 +283,14 @@ Baseline = Annotated[
         help="Model to compare with on the same seeds; none for none.",
         show_default="the model without its adapter",
         metavar="ID",
+    ),
+]
+BaselineAdapter = Annotated[
+    str | None,
+    typer.Option(
+        help="LoRA of the baseline, RUN/policy of another run: two policies on the same seeds.",
+        show_default=False,
+        metavar="DIR",
     ),
 ]
 EvalBatchSize = Annotated[

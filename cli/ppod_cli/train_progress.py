@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ppod_cli.hints import free_name, next_line
 from ppod_cli.progress import Progress
 
 if TYPE_CHECKING:
-    from ppod_data.spec import GenerationSpec
     from ppod_train.drift import Drift
     from ppod_train.figures import EvalResult
     from ppod_train.metrics import StepMetrics
@@ -37,8 +37,13 @@ def run_callbacks(out: Path, shown: Progress) -> "Callbacks":
 def eval_words(result: "EvalResult") -> str:
     """An evaluation in a line."""
     figures = result.overall
-    text = f"reward {figures.reward_mean:.4g} [{figures.reward_low:.4g}, {figures.reward_high:.4g}]"
-    return text + (f", {figures.correct:.0%} correct" if figures.correct is not None else "")
+    text = f"reward {result.reward:.4g}"
+    if figures.reward_low is not None:
+        text += f" [{figures.reward_low:.4g}, {figures.reward_high:.4g}]"
+    text += f", {figures.correct:.0%} correct" if figures.correct is not None else ""
+    failed = figures.num_failed
+    reason = f" ({result.first_failure})" if result.first_failure else ""
+    return text + (f"; {failed} of {figures.num_images} images without a score{reason}" if failed else "")
 
 
 def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
@@ -75,7 +80,7 @@ def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
     return [*lines, f"going on from step {step}"] if step else lines
 
 
-def say_trained(out: Path, done: "TrainSummary", spec: "GenerationSpec") -> list[str]:
+def say_trained(out: Path, done: "TrainSummary") -> list[str]:
     """The last lines of a run, with the command to type next."""
     lines = [f"{out}: {done.steps} steps" + (", stopped early" if done.stopped_early else "")]
     if done.reward_before is not None and done.reward_best is not None:
@@ -83,27 +88,30 @@ def say_trained(out: Path, done: "TrainSummary", spec: "GenerationSpec") -> list
             f"validation reward {done.reward_before:.4g} → {done.reward_best:.4g} at step {done.best_step}, "
             f"{done.reward_queries:,} images judged"
         )
-    policy = out / done.policy
-    return [
-        *lines,
-        f"policy: {policy}",
-        f"report: {out / 'report.html'}",
-        f"next: {eval_command(out, policy, spec)}",
-    ]
+    return [*lines, *say_ended(out, out / done.policy, improved=done.improved)]
 
 
-def eval_command(out: Path, policy: Path, spec: "GenerationSpec") -> str:
-    """What to type to evaluate a policy that was trained on data of `spec`."""
-    whole = (policy / "model_index.json").exists()
-    model = str(policy) if whole else spec.model
-    words = [f"--baseline {spec.model}"] if whole else [f"--adapter {policy}"]
-    words += [f"--model {model}"] if model != "scenes" else []
-    words += [f"--num-inference-steps {spec.num_inference_steps}"] if spec.num_inference_steps != 20 else []
-    usual = spec.guidance_scale == (1.0 if model == "scenes" else 5.0) and not spec.is_flow_matching
-    words += [] if usual else [f"--guidance-scale {spec.guidance_scale:g}"]
-    usual = spec.ddim_eta == 1 and not spec.is_flow_matching
-    words += [] if usual else [f"--ddim-eta {spec.ddim_eta:g}"]
-    return f"ppod-train eval --out {out}-eval {' '.join(words)} --prompts FILE"
+def say_ended(out: Path, policy: Path, *, improved: bool | None) -> list[str]:
+    """Where a run's policy and report are, and what to type next; of one that did not help, why."""
+    from ppod_train.report.runs import read_run
+    from ppod_train.report.verdict import no_gain
+
+    lines = [f"policy: {policy}", f"report: {out / 'report.html'}", *say_eval(out, policy)]
+    return lines if improved is not False else [*lines, no_gain(read_run(out)) or "Nothing beat the start"]
+
+
+def say_eval(out: Path, policy: Path) -> list[str]:
+    """The line that evaluates a run's policy as it was trained; none where nothing says who judges."""
+    from ppod_train.run_record import run_of
+
+    run = run_of(str(policy))
+    if run is None:
+        return []
+    judged = ["--reward", "scenes"] if run.judge is None and run.model == "scenes" else []
+    if run.judge is None and not judged:
+        return []
+    name = "--model" if run.whole else "--adapter"
+    return [next_line("ppod-train", "eval", name, policy, *judged, "--out", free_name(f"{out}-eval"))]
 
 
 def with_upload(

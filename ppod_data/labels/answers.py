@@ -17,6 +17,7 @@ OVERALL = "overall"
 TIE = 0.5
 _MAX_TEXT = 20_000
 _SHOWN = 60
+_REASON = 400
 
 
 class BadRowError(ValueError):
@@ -25,10 +26,22 @@ class BadRowError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """How a record names an image: by a key (an id, a hash of the pixels, a file's path), by its bytes, or both."""
+    """How a record names an image: by a key (an id, a hash of the pixels, a file's path), by its bytes, or both.
+
+    Where a format names images by their position alone, by `place` instead.
+    """
 
     key: str | None
     data: bytes | None = None
+    place: "Place | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Image k, from 0, of the n-th prompt, from 1."""
+
+    prompt: int
+    k: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +99,8 @@ class Record:
     file: str
     number: int
     """From 1: the line of a JSON-lines file, else the number of the record."""
+    columns: str = ""
+    """The header of a CSV file as it was read, for messages."""
 
 
 Parser: TypeAlias = Callable[[Record], Iterator[Answer]]
@@ -95,6 +110,11 @@ def shown(value: object) -> str:
     """A value in a message: short, and printable."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def reason_of(error: BaseException) -> str:
+    """The message of an error on one line."""
+    return " ".join(str(error).split())[:_REASON] or type(error).__name__
 
 
 def fields(record: Record) -> Mapping[str, Any]:
@@ -122,7 +142,7 @@ def text(value: Any, name: str) -> str:
     if len(value) > _MAX_TEXT:
         raise BadRowError(f"{name} has {len(value)} characters, more than {_MAX_TEXT}")
     if any(unicodedata.category(character) == "Cs" or character == "\0" for character in value):
-        raise BadRowError(f"{name} holds what is no Unicode text")
+        raise BadRowError(f"{name} holds what is no Unicode text: save the file as UTF-8")
     return stripped
 
 

@@ -1,18 +1,26 @@
 """D3PO: a list with an entry a prompt, in the order in which they were sampled, each the list of its images' numbers.
 
 The higher number is preferred, equal numbers are ties. The images are named by their place alone, so the file belongs
-to the data set whose n-th prompt its n-th entry is, with as many images a prompt.
+to the data set whose n-th prompt its n-th entry is, with as many images a prompt: the import refuses a file of another
+shape (`check_shape`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
+from typing import Any
 
-from ppod_data.labels.answers import TIE, Answer, BadRowError, Comparison, Image, Record, items, number
-
-
-def place(prompt: int, k: int) -> str:
-    """The key of an image that is named by its place: image k, from 0, of the n-th prompt, from 1."""
-    return f"#{prompt}/{k}"
+from ppod_data.errors import ConfigError
+from ppod_data.labels.answers import (
+    TIE,
+    Answer,
+    BadRowError,
+    Comparison,
+    Image,
+    Place,
+    Record,
+    items,
+    number,
+)
 
 
 def parse(record: Record) -> Iterator[Answer]:
@@ -21,5 +29,34 @@ def parse(record: Record) -> Iterator[Answer]:
         raise BadRowError(f"{len(values)} images of a prompt: nothing to compare")
     for (i, first), (j, second) in combinations(enumerate(values), 2):
         label = TIE if first == second else float(first > second)
-        a, b = Image(place(record.number, i)), Image(place(record.number, j))
+        a, b = (Image(None, place=Place(record.number, k)) for k in (i, j))
         yield Comparison(prompt=None, a=a, b=b, label=label)
+
+
+def check_shape(records: Iterator[Any], num_images: Sequence[int], name: str) -> None:
+    """Count the records of the file `name`: a file of another shape would label the wrong images.
+
+    Args:
+        records: as of `records.all_records`.
+        num_images: of each prompt of the data set.
+
+    Raises ConfigError unless there is a record a prompt, and a number an image in each.
+    """
+    count = 0
+    for count, item in enumerate(records, 1):
+        record = item[0] if isinstance(item, tuple) else item
+        if record.number != count:
+            raise ConfigError(
+                f"{name}: line {count} is empty, so later entries would label other prompts: remove it"
+            )
+        known = num_images[count - 1] if count <= len(num_images) else None
+        if known is not None and isinstance(record.value, list) and len(record.value) != known:
+            raise ConfigError(
+                f"{name}:{count}: {len(record.value)} numbers, and the data set has {known} images of this prompt: "
+                "import the file into the data set that it was made from"
+            )
+    if count != len(num_images):
+        raise ConfigError(
+            f"{name}: entries for {count} prompts, and the data set has {len(num_images)}: import the "
+            "file into the data set that it was made from"
+        )

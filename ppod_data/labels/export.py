@@ -17,6 +17,7 @@ from ppod_data.files import atomic_output, publish, sync
 from ppod_data.labels.answers import TIE
 from ppod_data.labels.export_formats import EXPORTS, FOLDERS, HARD, ROWS, Images, Pair
 from ppod_data.pair_ids import PAIR_ID
+from ppod_data.real_folders import make_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,7 @@ def _output(out: Path, *, folder: bool) -> Iterator[Path]:
         with atomic_output(out) as file:
             yield file
         return
+    make_folder(out.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.tmp-", dir=out.parent))
     try:
         yield temporary

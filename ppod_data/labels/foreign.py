@@ -12,13 +12,13 @@ from typing import Any, BinaryIO
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
-from ppod_data.files import DataPath, is_being_written, is_temporary, read_small, remove, temporary_beside
+from ppod_data.files import DataPath, is_being_written, is_temporary, remove, temporary_beside
 from ppod_data.forward import build_forward_spec, check_forward, forward_records
 from ppod_data.generate import GenerateSummary, generate
-from ppod_data.labels.answers import Bad, BadRowError, Comparison, Image, Rating, Record, each, shown
+from ppod_data.labels.answers import Bad, BadRowError, Comparison, Image, Rating, each, shown
 from ppod_data.labels.formats import FORMATS
-from ppod_data.labels.match import MAX_IMAGE_FILE, image_file, pixels_of
-from ppod_data.labels.records import is_parquet, label_files, read_records, read_tables, table_records
+from ppod_data.labels.match import image_file, pixels_of, read_image
+from ppod_data.labels.records import all_records, label_files
 from ppod_data.prompts import normalise, unprintable
 from ppod_data.spec import GenerationSpec
 
@@ -108,9 +108,12 @@ class ForeignImages:
             raise BadRowError(f"the prompt holds the control character {bad}")
         files = [_bytes_of(image, folder) for image in images]
         hashes = [hashlib.sha256(data).hexdigest() for data in files]
-        for sha256, data in zip(hashes, files, strict=True):
+        for image, sha256, data in zip(images, hashes, files, strict=True):
             if sha256 not in self._pixels:
-                self._pixels[sha256] = pixels_of(data)
+                try:
+                    self._pixels[sha256] = pixels_of(data)
+                except BadRowError as error:
+                    raise BadRowError(f"{shown(image.key)}: {error}" if image.key else str(error)) from error
         pixels = [self._pixels[sha256] for sha256 in hashes]
         if len(set(pixels)) < len(pixels):
             raise BadRowError("an image compared with itself")
@@ -179,7 +182,7 @@ def _gather(
     file: Path, parse: Any, found: ForeignImages, skip_bad: bool, on_records: Callable[[int], None]
 ) -> None:
     pending = 0
-    for item in _records(file):
+    for item in all_records(file):
         record, bad = item if isinstance(item, tuple) else (item, None)
         for answer in [bad] if bad else each(record, parse):
             try:
@@ -187,25 +190,16 @@ def _gather(
             except BadRowError as error:
                 found.num_rejected += 1
                 if not skip_bad:
+                    columns = f" ({record.columns})" if record.columns else ""
                     raise ConfigError(
-                        f"{record.file}:{record.number}: {error}: correct the file, or leave such rows out with "
-                        "--skip-bad"
+                        f"{record.file}:{record.number}: {error}{columns}: correct the file, or leave such rows out "
+                        "with --skip-bad"
                     ) from error
         pending += 1
         if pending == _BATCH:
             on_records(pending)
             pending = 0
     on_records(pending)
-
-
-def _records(file: Path) -> Iterator[Record | tuple[Record, Bad]]:
-    if not is_parquet(file):
-        yield from read_records(file)
-        return
-    first = 1
-    for table in read_tables(file):
-        yield from table_records(table, file.name, first)
-        first += table.num_rows
 
 
 def _take(answer: Any, folder: Path, found: ForeignImages) -> None:
@@ -226,4 +220,4 @@ def _bytes_of(image: Image, folder: Path) -> bytes:
         raise BadRowError(
             f"{shown(image.key)} has no bytes in the file, and there is no such picture beside it"
         )
-    return read_small(path, MAX_IMAGE_FILE)
+    return read_image(path)

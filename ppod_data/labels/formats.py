@@ -26,6 +26,8 @@ class Format:
 
     parse: Parser
     columns: Callable[[Any], Any] | None = None
+    check_shape: Callable[..., None] | None = None
+    """Given where images are named by their position alone: it refuses a file of another shape than the data set."""
 
 
 FORMATS = {
@@ -36,7 +38,7 @@ FORMATS = {
     "open-image-preferences": Format(argilla.parse),
     "rapidata": Format(rapidata.parse),
     "richhf": Format(richhf.parse),
-    "d3po": Format(d3po.parse),
+    "d3po": Format(d3po.parse, check_shape=d3po.check_shape),
     "label-studio": Format(label_studio.parse),
     "argilla": Format(argilla.parse),
     "ppod-label": Format(ppod_label.parse),

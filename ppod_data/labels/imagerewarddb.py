@@ -1,7 +1,8 @@
 """ImageRewardDB: the images of a prompt, ranked by a person; the lower rank is better, equal ranks are ties.
 
-Three shapes: a row an image (`prompt_id`, `prompt`, `rank`, `image_path` or `image`), a row a group (the same, each a
-list), a row a pair (`img_better`, `img_worse`).
+Four shapes: a row an image (`prompt_id`, `prompt`, `rank`, `image_path` or `image`), a row a group (the same, each a
+list), a row a pair (`img_better`, `img_worse`), and the groups of the `test.json` that comes with ImageReward
+(`generations`, and in `ranking` the rank of each).
 """
 
 from collections.abc import Iterator
@@ -29,9 +30,11 @@ def parse(record: Record) -> Iterator[Answer]:
         better, worse = (image(name, row.get(name)) for name in ("img_better", "img_worse"))
         yield Comparison(prompt=prompt, a=better, b=worse, label=1.0)
         return
-    name = "image_path" if row.get("image_path") is not None else "image"
-    if isinstance(row.get("rank"), list | tuple):
-        ranks = [number(one, "rank") for one in row["rank"]]
+    names = ("image_path", "image", "generations")
+    name = next((name for name in names if row.get(name) is not None), "image")
+    ranked = "ranking" if name == "generations" else "rank"
+    if isinstance(row.get(ranked), list | tuple):
+        ranks = [number(one, ranked) for one in row[ranked]]
         images = [image(name, one) for one in items(row.get(name), name, len(ranks))]
         if len(images) < 2:
             raise BadRowError(f"a group of {len(images)} images: nothing to compare")

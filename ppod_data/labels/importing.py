@@ -6,11 +6,9 @@ reject with its reason, or counted as skipped.
 
 import contextlib
 import json
-import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError, PpodError
-from ppod_data.files import atomic_create, sha256_file, temporary_beside
+from ppod_data.errors import ConfigError
+from ppod_data.files import sha256_file, temporary_beside
 from ppod_data.labels.answers import TIE, Bad, BadRowError, Comparison, Rating, Record, Skipped, each
 from ppod_data.labels.formats import FORMATS, Format
 from ppod_data.labels.match import ForeignImageError, SampleIndex
-from ppod_data.labels.records import is_parquet, label_files, read_records, read_tables, table_records
+from ppod_data.labels.records import (
+    all_records,
+    is_parquet,
+    label_files,
+    read_records,
+    read_tables,
+    table_records,
+)
 from ppod_data.labels.rows import Annotators, Block, Ratings, Row, match_answer, match_many
+from ppod_data.labels.secret import keep_salt, read_salt, secret_of
 from ppod_data.labels.stored import choose_dimension
 from ppod_data.labels.votes import Votes, first_answers, merge, pair_tables
 from ppod_data.labels.writing import described, publish_once, write_pieces
@@ -119,6 +125,7 @@ class _Rejects:
     def __init__(self, path: Path) -> None:
         self._out = path.open("w", encoding="utf-8")
         self.first: str | None = None
+        self.columns = ""
         self.count = self.foreign = 0
 
     def add(self, record: Record, reason: str, *, foreign: bool = False) -> None:
@@ -126,6 +133,7 @@ class _Rejects:
         self.foreign += foreign
         if self.first is None:
             self.first = f"{record.file}:{record.number}: {reason}"
+            self.columns = f" ({record.columns})" if record.columns else ""
         line = {"file": record.file, "record": record.number, "reason": reason}
         self._out.write(json.dumps(line) + "\n")  # ASCII: a reason may quote what is no Unicode
 
@@ -168,7 +176,7 @@ def import_labels(
     labels = dataset.root / "labels" / f"{name}.parquet"
     pairs = dataset.root / "pairs" / f"{name}.parquet"
     rejected = dataset.root / "labels" / f"{name}.rejects.jsonl"
-    salt = _salt(dataset)
+    salt = read_salt(dataset)
     options = {
         "format": format,
         "files": {
@@ -190,8 +198,9 @@ def import_labels(
                 table = block.table(index, format, license)
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
 
-            found = _Found(index, Annotators(salt, format), write, rejects)
+            found = _Found(index, Annotators(secret_of(dataset, salt), format), write, rejects)
             for file in files:
+                _check_shape(file, FORMATS[format], dataset)
                 _read(file, FORMATS[format], found, on_records)
             for source, rows in found.ratings.rows().items():
                 for first in range(0, len(rows), _BATCH):
@@ -200,7 +209,7 @@ def import_labels(
         _refuse(found, path, skip_bad)
         chosen = choose_dimension(sorted(found.by_dimension), dimension)
         summary = _write_pairs(temporary[1], found, chosen, keep_ties, f"labels:{name}", options)
-        _keep_salt(dataset, salt)
+        keep_salt(dataset, salt)
         wanted = [(temporary[0], labels)]
         wanted += [(temporary[1], pairs)] if summary.num_pairs else []
         wanted += [(temporary[2], rejected)] if summary.num_rejected else []
@@ -208,30 +217,16 @@ def import_labels(
     return summary
 
 
-def salt_path(dataset: Dataset) -> Path:
-    """Where the secret of the data set's annotators is: a hidden file, and so no part of the data set.
-
-    Of a data set in a store it is among the user's own data, since all who read a bucket can read every object.
-    """
-    if isinstance(dataset.root, Path):
-        return dataset.root / "labels" / ".salt"
-    home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(home).expanduser() / "ppod" / "annotators" / f"{dataset.spec.fingerprint}.salt"
-
-
-def _salt(dataset: Dataset) -> bytes:
-    """The secret of the data set's annotators, or a new one."""
-    path = salt_path(dataset)
-    return bytes.fromhex(path.read_bytes().decode()) if path.exists() else secrets.token_bytes(32)
-
-
-def _keep_salt(dataset: Dataset, salt: bytes) -> None:
-    """Keep the secret, unless an import that ran at the same time was first: then ours hashed with one of its own."""
-    path = salt_path(dataset)
-    if not isinstance(dataset.root, Path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not atomic_create(path, salt.hex().encode()) and path.read_bytes().decode() != salt.hex():
-        raise PpodError(f"{path}: another import made the secret meanwhile: run the same command again")
+def _check_shape(file: Path, format: Format, dataset: Dataset) -> None:
+    if format.check_shape is None:
+        return
+    spec = dataset.spec
+    counts = (
+        [len(images) for images in spec.images]
+        if spec.is_forward
+        else [spec.num_images_per_prompt] * len(spec.prompts)
+    )
+    format.check_shape(all_records(file), counts, file.name)
 
 
 def _read(file: Path, format: Format, found: _Found, on_records: Callable[[int], None]) -> None:
@@ -253,7 +248,7 @@ def _read(file: Path, format: Format, found: _Found, on_records: Callable[[int],
         else:
             numbers, rest = np.arange(first, first + table.num_rows), table
         records = (
-            Record(record.value, record.file, int(number))
+            replace(record, number=int(number))
             for number, record in zip(numbers, table_records(rest, file.name, 1), strict=True)
         )
         if len(numbers):
@@ -264,7 +259,7 @@ def _read(file: Path, format: Format, found: _Found, on_records: Callable[[int],
 
 def _read_records(
     file: Path,
-    records: Iterator[Record | tuple[Record, Bad]],
+    records: Iterator[Record | tuple[Record, Bad | Skipped]],
     folder: Path,
     format: Format,
     found: _Found,
@@ -310,15 +305,17 @@ def _refuse(found: _Found, path: Path, skip_bad: bool) -> None:
     rejects = found.rejects
     used = found.num_labels + found.ratings.num_ratings
     if not used and rejects.foreign and rejects.foreign == rejects.count:
-        raise ConfigError(f"{path}: {rejects.count:,} answers were read, but {_FOREIGN}")
+        raise ConfigError(f"{path}: {rejects.count:,} answers were read, but {_FOREIGN}{rejects.columns}")
     if rejects.count and not skip_bad:
         more = f" (and {rejects.count - 1:,} more)" if rejects.count > 1 else ""
-        raise ConfigError(f"{rejects.first}{more}: correct the file, or leave such rows out with --skip-bad")
+        raise ConfigError(
+            f"{rejects.first}{rejects.columns}{more}: correct the file, or leave such rows out with --skip-bad"
+        )
     if not found.num_labels:
         left = ", ".join(f"{count:,} {reason}" for reason, count in sorted(found.skipped.items()))
         raise ConfigError(
             f"{path}: no labels: {found.num_records:,} records, {rejects.count:,} rejected"
-            + (f" (first {rejects.first})" if rejects.first else "")
+            + (f" (first {rejects.first}{rejects.columns})" if rejects.first else "")
             + (f", {left}" if left else "")
             + ": check that --format is right"
         )

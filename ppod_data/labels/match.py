@@ -1,26 +1,30 @@
 """Which sample of a data set an image in a label file is: by its id, by the hash of its pixels, or by its place."""
 
 import hashlib
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
+from ppod_data.errors import DamagedError
 from ppod_data.files import read_small
 from ppod_data.images import decode_image, pixels_sha256
-from ppod_data.labels.answers import BadRowError, Image, shown
-from ppod_data.labels.d3po import place
-from ppod_data.memory import is_out_of_memory
+from ppod_data.labels.answers import BadRowError, Image, Place, reason_of, shown
 from ppod_data.prompts import prompt_id
 
 _CACHED = 100_000
-MAX_IMAGE_FILE = 256 << 20
+_MAX_FILE = 256 << 20
 _AMBIGUOUS = -1
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio puts before the name of a file that was uploaded."""
 
 
 class ForeignImageError(BadRowError):
@@ -39,7 +43,8 @@ class SampleIndex:
     prompt_of: NDArray[np.int32]
     """The prompt of each sample."""
     _rows: Mapping[str, int]
-    """Sample ids, hashes of pixels and places."""
+    """Sample ids and hashes of pixels."""
+    _places: Mapping[Place, int]
     _prompt_rows: Mapping[str, int]
     """Prompt ids."""
     _seen_prompts: dict[str, int | None] = field(default_factory=dict)
@@ -61,8 +66,11 @@ class SampleIndex:
             if rows[pixels] == _AMBIGUOUS:
                 key = _of_prompt(pixels, prompt)
                 rows[key] = _AMBIGUOUS if key in rows else row
-        for row, (prompt, k) in enumerate(zip(prompt_of, table["image_index"].to_pylist(), strict=True)):
-            rows[place(int(prompt) + 1, k)] = row
+        ks = table["image_index"].to_pylist()
+        places = {
+            Place(prompt + 1, k): row
+            for row, (prompt, k) in enumerate(zip(prompt_of.tolist(), ks, strict=True))
+        }
         rows |= {name: row for row, name in enumerate(ids)}
         return cls(
             ids=pa.array(ids, pa.string()),
@@ -70,6 +78,7 @@ class SampleIndex:
             prompt_ids=pa.array(spec.prompt_ids, pa.string()),
             prompt_of=prompt_of,
             _rows=rows,
+            _places=places,
             _prompt_rows=prompt_rows,
         )
 
@@ -83,6 +92,8 @@ class SampleIndex:
         Raises ForeignImageError where it is none, BadRowError where several samples have these pixels or the
         bytes are no image.
         """
+        if image.place is not None:
+            return self._at(image.place)
         row = self._by_key(image.key)
         if row is None and (pixels := self._pixels_of(image, folder)) is not None:
             row = self._rows.get(pixels)
@@ -94,12 +105,20 @@ class SampleIndex:
             raise BadRowError("several samples have these pixels: name the image by its sample_id")
         return row
 
+    def _at(self, place: Place) -> int:
+        row = self._places.get(place)
+        if row is None:
+            raise ForeignImageError(f"image {place.k + 1} of prompt {place.prompt} is not in the data set")
+        return row
+
     def _by_key(self, key: str | None) -> int | None:
+        """The sample whose id, or hash of pixels, is the key, or the name of the file or address that it is."""
         if key is None:
             return None
-        if (row := self._rows.get(key)) is not None:
-            return row
-        return self._rows.get(PurePosixPath(key.replace("\\", "/")).name.split(".")[0])
+        for name in (key, *_stems(key)):
+            if (row := self._rows.get(name)) is not None:
+                return row
+        return None
 
     def _pixels_of(self, image: Image, folder: Path) -> str | None:
         """The hash of the pixels of an image's bytes, or of the file that its key names; None without either."""
@@ -112,9 +131,7 @@ class SampleIndex:
         if seen not in self._seen_images:
             if len(self._seen_images) >= _CACHED:
                 self._seen_images.clear()
-            self._seen_images[seen] = pixels_of(
-                read_small(path, MAX_IMAGE_FILE) if path is not None else data or b""
-            )
+            self._seen_images[seen] = pixels_of(data or b"") if path is None else _pixels_of_file(path)
         return self._seen_images[seen]
 
     def find_prompt(self, prompt: str) -> int | None:
@@ -126,14 +143,42 @@ class SampleIndex:
         return self._seen_prompts[prompt]
 
 
+def _stems(key: str) -> Iterator[str]:
+    """What may be a sample's id in a file's name or an address, without the prefix that uploads get."""
+    for address in (key, key.partition("?")[0]):
+        stem = PurePosixPath(unquote(address).replace("\\", "/")).name.split(".")[0]
+        yield stem
+        yield _UPLOADED.sub("", stem)
+
+
 def image_file(key: str, folder: Path) -> Path | None:
-    """The file of an image that a key names, inside `folder`; None where there is none."""
+    """The file of an image that a key names, inside `folder`; None where there is none.
+
+    Links in the folder are followed, since large images often lie elsewhere; a key itself cannot lead out of it.
+    """
+    home = os.path.abspath(folder)
     try:
-        path = (folder / key).resolve()
-        inside = path.is_relative_to(folder.resolve()) and path.is_file()
-        return path if inside and path.stat().st_size <= MAX_IMAGE_FILE else None
+        path = Path(os.path.normpath(os.path.join(home, key)))
+        inside = path.is_relative_to(home) and path.is_file()
+        return path if inside and path.stat().st_size <= _MAX_FILE else None
     except (OSError, ValueError):  # a key may be no possible path
         return None
+
+
+def read_image(path: Path) -> bytes:
+    """The bytes of a file that `image_file` gave. Raises BadRowError, with the reason, for one that cannot be read."""
+    try:
+        return read_small(path, _MAX_FILE)
+    except (OSError, DamagedError) as error:
+        raise BadRowError(f"the image {path.name} cannot be read ({reason_of(error)})") from error
+
+
+def _pixels_of_file(path: Path) -> str:
+    data = read_image(path)
+    try:
+        return pixels_of(data)
+    except BadRowError as error:
+        raise BadRowError(f"{path.name}: {error}") from error
 
 
 def _of_prompt(pixels: str, prompt: int) -> str:
@@ -142,10 +187,8 @@ def _of_prompt(pixels: str, prompt: int) -> str:
 
 
 def pixels_of(data: bytes) -> str:
-    """The hash of an image's pixels. Raises BadRowError for bytes that are no image."""
+    """The hash of an image's pixels. Raises BadRowError, with the reason, for bytes that are no image."""
     try:
         return pixels_sha256(decode_image(data))
-    except Exception as error:  # Pillow raises many kinds on bytes that are no image
-        if is_out_of_memory(error):
-            raise
-        raise BadRowError(f"an image that cannot be decoded ({type(error).__name__})") from error
+    except DamagedError as error:
+        raise BadRowError(str(error)) from error

@@ -1,6 +1,5 @@
 """Label files, read record by record in flat memory: Parquet, JSON, JSON lines, CSV, TFRecord."""
 
-import csv
 import json
 import struct
 from collections.abc import Iterator
@@ -9,7 +8,8 @@ from typing import Any
 
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import refuse_pointer_file
-from ppod_data.labels.answers import Bad, Record
+from ppod_data.labels.answers import Bad, Record, Skipped, reason_of
+from ppod_data.labels.spreadsheets import read_csv, text_encoding
 
 _PARQUET_ROWS = 65_536
 _PARQUET_ROWS_WITH_BYTES = 64
@@ -66,7 +66,7 @@ def read_tables(path: Path) -> Iterator[Any]:
     except MemoryError:
         raise
     except (pa.ArrowException, OSError, ValueError, EOFError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise DamagedError(f"{path}: cannot be read as Parquet ({reason}): get the file again") from error
 
 
@@ -101,7 +101,7 @@ def _row(table: Any, i: int) -> dict[str, Any] | str:
         return "a text that is not UTF-8"
 
 
-def read_records(path: Path) -> Iterator[Record | tuple[Record, Bad]]:
+def read_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
     """The records of a file that is not Parquet; a line that cannot be read comes with its reason.
 
     Raises:
@@ -114,10 +114,23 @@ def read_records(path: Path) -> Iterator[Record | tuple[Record, Bad]]:
         return _json(path)
     if kind == ".tfrecord":
         return _tf_records(path)
-    return _csv(path, "\t" if kind == ".tsv" else ",")
+    return read_csv(path, "\t" if kind == ".tsv" else ",")
 
 
-def _json_lines(path: Path) -> Iterator[Record | tuple[Record, Bad]]:
+def all_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
+    """The records of a file of any kind. Raises as `read_records` and `read_tables` do."""
+    if not is_parquet(path):
+        yield from read_records(path)
+        return
+    first = 1
+    for table in read_tables(path):
+        yield from table_records(table, path.name, first)
+        first += table.num_rows
+
+
+def _json_lines(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
+    if (encoding := text_encoding(path)) != "utf-8-sig":
+        raise DamagedError(f"{path}: written as {encoding.upper()}: save it as UTF-8")
     with path.open("rb") as file:
         number = 0
         while line := file.readline(_MAX_RECORD):
@@ -129,16 +142,18 @@ def _json_lines(path: Path) -> Iterator[Record | tuple[Record, Bad]]:
             try:
                 value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except (ValueError, RecursionError) as error:
-                yield Record(None, path.name, number), Bad(f"not JSON: {_first_line(error)}")
+                yield Record(None, path.name, number), Bad(f"not JSON: {reason_of(error)}")
             else:
                 yield Record(value, path.name, number)
 
 
-def _json(path: Path) -> Iterator[Record | tuple[Record, Bad]]:
+def _json(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
     """The entries of the list that the file is."""
     import ijson
 
     with path.open("rb") as file:
+        if (encoding := text_encoding(path)) != "utf-8-sig":
+            raise DamagedError(f"{path}: written as {encoding.upper()}: save it as UTF-8")
         start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
         if start != b"[":
             raise DamagedError(
@@ -154,41 +169,12 @@ def _json(path: Path) -> Iterator[Record | tuple[Record, Bad]]:
                 yield Record(value, path.name, number)
         except (ijson.JSONError, ValueError, RecursionError) as error:
             raise DamagedError(
-                f"{path}: not JSON after record {number} ({_first_line(error)}): get the file again, or save "
+                f"{path}: not JSON after record {number} ({reason_of(error)}): get the file again, or save "
                 f"one record a line as {path.stem}.jsonl"
             ) from error
 
 
-def _csv(path: Path, delimiter: str) -> Iterator[Record | tuple[Record, Bad]]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        header: list[str] | None = None
-        number = 0
-        while True:
-            try:
-                row = next(reader, None)
-                if row is None:
-                    return
-                if not row:
-                    continue
-            except csv.Error as error:
-                number += 1
-                yield Record(None, path.name, number), Bad(f"not CSV: {error}")
-                continue
-            if header is None:
-                header = [name.strip() for name in row]
-                if len(set(header)) != len(header):
-                    raise DamagedError(f"{path}: two columns have the same name: rename one")
-                continue
-            number += 1
-            record = Record(dict(zip(header, row, strict=False)), path.name, number)
-            if len(row) != len(header):
-                yield record, Bad(f"{len(row)} cells, and the header has {len(header)}")
-            else:
-                yield record
-
-
-def _tf_records(path: Path) -> Iterator[Record | tuple[Record, Bad]]:
+def _tf_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
     """tf.train.Example messages: each a length, a checksum of it, the bytes, and a checksum of them."""
     from google.protobuf.message import DecodeError
 
@@ -205,7 +191,7 @@ def _tf_records(path: Path) -> Iterator[Record | tuple[Record, Bad]]:
                 message = example.FromString(body[:-4])
                 value = {entry.key: _feature(entry.value) for entry in message.features.feature}
             except DecodeError as error:
-                yield Record(None, path.name, number), Bad(f"not a tf.train.Example: {_first_line(error)}")
+                yield Record(None, path.name, number), Bad(f"not a tf.train.Example: {reason_of(error)}")
             else:
                 yield Record(value, path.name, number)
 
@@ -251,7 +237,3 @@ def _example_class() -> Any:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("ppod.Example"))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

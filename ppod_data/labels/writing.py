@@ -28,16 +28,23 @@ def write_pieces(path: Path, schema: Any, pieces: Iterator[Any], made: Mapping[s
 def publish_once(wanted: Sequence[tuple[Path, DataPath]]) -> None:
     """Give finished temporary files their names, and tables their seals.
 
-    A file that is there already must hold the same bytes. Raises ConfigError otherwise, before any has its name.
+    A file that is there already must hold the same bytes. Raises ConfigError otherwise, before any has its name. Of
+    commands that write under one name at the same moment, the one whose first file is there first goes on; the other is
+    refused.
     """
     for temporary, path in wanted:
-        if path.exists() and sha256_file(path) != sha256_file(temporary):
-            raise ConfigError(
-                f"{path.parent.name}/{path.name} was made from other labels, or with other options: "
-                "give another --name"
-            )
+        if path.exists():
+            _check_same(temporary, path)
     for temporary, path in wanted:
         sync(temporary)
-        publish_new(temporary, path)
+        if not publish_new(temporary, path):
+            _check_same(temporary, path)
         if path.suffix == ".parquet":
             seal_file(path)
+
+
+def _check_same(temporary: Path, path: DataPath) -> None:
+    if sha256_file(path) != sha256_file(temporary):
+        raise ConfigError(
+            f"{path.parent.name}/{path.name} was made from other labels, or with other options: give another --name"
+        )

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ppod_data.errors import ConfigError
+from ppod_data.rewards.named import NamedReward
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,12 +29,12 @@ class RewardModel(Protocol):
     def revision(self) -> str:
         """Identity of weights and preprocessing: another revision never mixes with this one in a table."""
 
-    def score(self, prompts: Sequence[str], images: Sequence[Image]) -> list[float]:
+    def score(self, prompts: Sequence[str], images: Sequence[Image]) -> Sequence[float | None]:
         """One float per (prompt, RGB image) of the same index; higher is better, computed in fp32.
 
-        Raises an exception when an image or a prompt cannot be scored; `ppod_data.score` then tries the batch
-        one by one and marks the rows that fail. `RewardUnavailableError` says that it is not about these images: it
-        ends the scoring, and marks nothing.
+        Call it through `ppod_data.rewards.each.score_each`: the lists and images are then copies of the caller's. None
+        declines an image. Where it raises, the images of the batch are tried one by one; an image that still fails is
+        marked. `RewardUnavailableError` ends the scoring and marks nothing: it is not about these images.
         """
 
 
@@ -43,6 +44,14 @@ class FactChecker(Protocol):
 
     def correct(self, prompts: Sequence[str], images: Sequence[Image]) -> list[bool]:
         """True where every fact of the prompt is read in the image."""
+
+
+@runtime_checkable
+class PromptReader(Protocol):
+    """A reward model that reads the prompt's words and knows some prompts only."""
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raise ConfigError for a prompt that the model cannot read; no image is needed."""
 
 
 Builder = Callable[[str, str | None], RewardModel]
@@ -119,14 +128,16 @@ WITH_WEIGHTS = ("image-reward", "clip", "pickscore", "hpsv2", "aesthetic")
 """Rewards whose weights are downloaded, or read from the folder in NAME:FOLDER."""
 
 _URL = re.compile(r"https?://\S+")
-_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_FUNCTION = re.compile(r"([^\W\d]\w*(\.[^\W\d]\w*)*|.+\.py):[^\W\d]\w*")
+_CLOSENESS = 0.7
+"""Of a mistyped name to the one that is suggested: 'scene' and 'scenes', but not 'redness' and 'scenes'."""
 
 
 def check_reward_name(reward: str) -> str:
     """`reward` itself when it can name a reward model; nothing is loaded.
 
-    NAME, NAME:FOLDER, MODULE:FUNCTION, or a URL of `ppod-score --serve`. Raises ConfigError for anything else, with the
-    names that are known.
+    NAME, NAME:FOLDER, FILE.py:FUNCTION, MODULE:FUNCTION, or a URL of `ppod-score --serve`. Raises ConfigError for
+    anything else, with the names that are known.
     """
     name, colon, folder = reward.partition(":")
     if _URL.fullmatch(reward):
@@ -139,12 +150,20 @@ def check_reward_name(reward: str) -> str:
         return reward
     if _FUNCTION.fullmatch(reward):
         return reward
-    close = get_close_matches(name, BUILDERS, n=1)
+    close = get_close_matches(name, BUILDERS, n=1, cutoff=_CLOSENESS)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise ConfigError(
         f"unknown reward model {reward!r}: {hint}known ones are {', '.join(sorted(BUILDERS))}; "
-        "MODULE:FUNCTION is one of yours, http://HOST:PORT one that ppod-score --serve serves"
+        f"FILE.py:FUNCTION or MODULE:FUNCTION is one of yours{_function_hint(reward)}, http://HOST:PORT one that "
+        "ppod-score --serve serves"
     )
+
+
+def _function_hint(reward: str) -> str:
+    """How to give a function of one's own whose file or name alone was given."""
+    if reward.endswith(".py"):
+        return f" ({reward}:FUNCTION)"
+    return f" (FILE.py:{reward})" if reward.isidentifier() else ""
 
 
 def load_reward(reward: str, device: str = "cpu") -> RewardModel:
@@ -159,9 +178,10 @@ def load_reward(reward: str, device: str = "cpu") -> RewardModel:
     if _URL.fullmatch(reward):
         from ppod_data.rewards.remote import connect
 
-        return connect(reward)
+        return NamedReward(reward, connect(reward))
     if name in BUILDERS:
-        return BUILDERS[name](device, folder or None)
+        model = BUILDERS[name](device, folder or None)
+        return NamedReward(reward, model) if folder else model
     from ppod_data.rewards.function import load_function
 
-    return load_function(reward)
+    return NamedReward(reward, load_function(reward))

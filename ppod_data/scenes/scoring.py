@@ -46,6 +46,10 @@ class SceneScorer:
             for facts, row in self._read(prompts, images)
         ]
 
+    def check_prompt(self, prompt: str) -> None:
+        """Raise ConfigError for a prompt outside the grammar of `captions`."""
+        parse(prompt)
+
     def correct(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[bool]:
         """Whether every fact of the prompt is the reading's most probable answer."""
         return [is_correct(facts, row) for facts, row in self._read(prompts, images)]

@@ -15,6 +15,9 @@ from ppod_train.report.words import count, two
 _DRAWN = ("drift.steps", "drift.median", "drift.p99")
 """They have a chart of their own."""
 
+_IDENTITIES = ("data_fingerprint", "reference_fingerprint", "start_fingerprint")
+"""Of an offline run: what it trained on, and from where."""
+
 
 def comparison(runs: Sequence[Run], names: Sequence[str]) -> str:
     """Several runs beside each other: figures, curves of their evaluations, settings that differ."""
@@ -30,16 +33,17 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 
 def _cells(run: Run) -> list[str]:
-    before, after = _overall(run.before), _overall(run.after)
+    before = _overall(run.before)
+    after = before if run.kept_is_start else _overall(run.after)
     queries = [item.queries for item in run.evaluations if item.queries]
     return [
-        _kind(run),
+        _kind(run) + (", kept its start" if run.kept_is_start else ""),
         objective(run) or UNKNOWN,
         count(run.metrics[-1]["step"]) if run.metrics else UNKNOWN,
         count(queries[-1] if queries else None),
         two(finite(before.get("reward_mean"))),
         two(finite(after.get("reward_mean"))),
-        number(finite(after.get("gain")), digits=2, sign=True),
+        number(0.0 if run.kept_is_start else finite(after.get("gain")), digits=2, sign=True),
         percent(finite(before.get("correct"))),
         percent(finite(after.get("correct"))),
         percent(finite(after.get("win_rate"))),
@@ -62,10 +66,17 @@ def objective(run: Run) -> str:
 
 
 def _settings(run: Run) -> dict[str, str]:
-    """Names → texts; those of training have the same names offline and online."""
-    generation = part(part(run.record, "identity"), "generation")
-    flat = flattened(run.settings) | flattened(generation, "generation.")
-    return {name.removeprefix("train."): text for name, text in flat.items()}
+    """Names → texts; those of training have the same names offline and online.
+
+    A stage's own eval_images_per_prompt is not read: the online run's counts.
+    """
+    identity = part(run.record, "identity")
+    generation = part(identity, "generation") or part(run.record, "generation")
+    own = flattened({name: value for name, value in run.settings.items() if name != "train"})
+    train = flattened(part(run.settings, "train"))
+    data = {name: run.record[name] for name in ("datasets", "targets", "reward") if name in run.record}
+    data |= {name: identity[name] for name in _IDENTITIES if name in identity}
+    return flattened(data) | train | own | flattened(generation, "generation.")
 
 
 def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:

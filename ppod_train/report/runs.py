@@ -90,10 +90,27 @@ class Run:
         return next(first, None)
 
     @property
+    def later(self) -> tuple[Evaluation, ...]:
+        """The evaluations after the first."""
+        return tuple(item for item in self.evaluations if item is not self.before)
+
+    @property
     def after(self) -> Evaluation | None:
-        """The kept policy's: the one of the highest mean reward after the first; "after" of an evaluation."""
-        later = [item for item in self.evaluations if item is not self.before]
-        return max(later, key=_reward, default=None)
+        """The kept policy's; "after" of an evaluation. None where the kept policy is the starting model.
+
+        Offline that is the first of the highest mean reward, the untouched policy's included; online the best stage's.
+        """
+        if not self.is_training:
+            return next((item for item in self.later if item.label == "after"), None)
+        best = max(self.later, key=_reward, default=None)
+        return None if self.kept_is_start else best
+
+    @property
+    def kept_is_start(self) -> bool:
+        """Whether no evaluation of a training beat the untouched policy's, so that this one was kept."""
+        if self.online or not self.is_training or self.before is None or not self.later:
+            return False
+        return max(_reward(item) for item in self.later) <= _reward(self.before)
 
     @property
     def last_training(self) -> tuple[Record, tuple[Record, ...]]:

@@ -7,6 +7,7 @@ from ppod_train.report.charts import Format, Series, legend
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.rows import Dot, interval_chart
 from ppod_train.report.runs import Evaluation, Run
+from ppod_train.report.verdict import no_gain
 from ppod_train.report.words import count, duration, two
 
 _BEFORE_COLOUR, _AFTER_COLOUR = 7, 0
@@ -28,7 +29,13 @@ def headline(run: Run) -> str:
     if shown is not None:
         tiles += [_tile(name, *_change(run, key, show)) for name, key, show in _HEADLINES]
     tiles += _training_tiles(run)
-    return f'<div class="figures">{"".join(tiles)}</div>{_provenance(run)}'
+    return f'{_banner(run)}<div class="figures">{"".join(tiles)}</div>{_provenance(run)}'
+
+
+def _banner(run: Run) -> str:
+    """A sentence above the figures where training did not help."""
+    text = no_gain(run)
+    return "" if text is None else f'<p class="banner" role="status">{escape(text)}</p>'
 
 
 def _training_tiles(run: Run) -> list[str]:
@@ -86,7 +93,7 @@ def _provenance(run: Run) -> str:
 
 def _chosen_on(run: Run) -> str:
     """How the evaluation was chosen, and what that does to its figures."""
-    later = [item for item in run.evaluations if item is not run.before]
+    later = run.later
     among = "stages" if run.online else "evaluations while training"
     if len(later) == 1:
         return " <code>ppod-train eval</code> measures on other seeds."

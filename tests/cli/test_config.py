@@ -129,3 +129,7 @@ def test_a_command_reads_its_own_table_of_a_recipe(tmp_path: Path) -> None:
     assert "'lora_rank' is no option of ppod-gen" in call(gen.app, "d", "--config", recipe).one_error()
     recipe.write_text("[gen.chain]\nseed = 2\n")
     assert "[gen.chain] is a table: write options only" in call(gen.app, "d", "--config", recipe).one_error()
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(app: Callable[..., None], tmp_path: Path) -> None:
+    assert json.loads(given(app, tmp_path, b"\xef\xbb\xbfnum_steps = 7\n", "d").stdout)[1] == 7

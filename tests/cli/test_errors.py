@@ -298,3 +298,8 @@ def test_a_traceback_needs_debug(failing: Callable[..., Callable[..., None]]) ->
     assert shown.code == 2
     assert "Traceback" in shown.stderr
     assert shown.stderr.endswith("error: why\n")
+
+
+def test_letters_that_stdout_cannot_hold_are_replaced(made: Made) -> None:
+    done = run("data", "info", made.data, cwd=made.folder, PYTHONIOENCODING="ascii")
+    assert done.code == 0 and "?" in done.stdout

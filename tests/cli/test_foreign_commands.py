@@ -61,7 +61,7 @@ def test_what_people_read_says_what_to_do_next(votes: Path, tiny_pipeline: Path,
         "data: 9 images of 3 prompts, each with a chain drawn onto it",
         "data/labels/pickapic.parquet: 6 labels from 6 records, 1 of them ties",
         "data/pairs/pickapic.parquet: 5 pairs on overall",
-        "next: ppod-train offline data --pairs pickapic --out run",
+        "next: ppod-train offline data --pairs pickapic --eval-every 0 --out run",
     ]
     assert "shard 0 of 1 made (9 of 9 images" in done.stderr
 

@@ -198,3 +198,27 @@ def test_every_objective_and_clip_mode_can_be_chosen() -> None:
     assert choices(train_options.Objective) == tuple(OBJECTIVES)
     assert choices(train_options.ClipMode) == CLIP_MODES
     assert choices(train_options.ClipAnchor) == CLIP_ANCHORS
+
+
+@pytest.mark.parametrize("command", LEAVES)
+def test_no_option_name_is_cut_on_a_narrow_terminal(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name, *sub = command.split()
+    text = call(APPS[name].app, *sub, "--help").stdout
+    options = [param.opts[0] for param in LEAVES[command].params if param.opts[0].startswith("--")]
+    assert [option for option in options if option not in text] == []
+
+
+def test_brackets_in_help_are_shown() -> None:
+    assert "ppod[ray]" in "".join(call(gen.app, "--help").stdout.replace("│", "").split())
+
+
+def test_a_group_alone_prints_its_help() -> None:
+    for name in ("ppod-pair", "ppod-train", "ppod-data"):
+        done = call(APPS[name].app)
+        assert (done.code, done.stderr) == (0, "") and f"Usage: {name}" in done.stdout
+
+
+def test_an_unknown_option_names_the_help_that_lists_the_options() -> None:
+    failed = call(train.app, "offline", "d", "--out", "r", "--patiens", 3)
+    assert failed.one_error().endswith("see ppod-train offline --help")

@@ -65,7 +65,7 @@ def test_what_people_read_says_what_to_do_next(labelled: Path) -> None:
     assert done.stdout.splitlines() == [
         "fresh/labels/table.parquet: 60 labels from 60 records, 0 of them ties",
         "fresh/pairs/table.parquet: 30 pairs on overall",
-        "next: ppod-train offline fresh --pairs table --out run",
+        "next: ppod-train offline fresh --pairs table --reward scenes --out run",
     ]
 
 

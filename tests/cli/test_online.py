@@ -46,9 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_makes_what_it_says(finished: Path) -> None:
     said = (finished.parent / "stdout").read_text().splitlines()
     assert said[0].startswith("run: 2 stages, 24 images judged")
-    assert said[-1].startswith(
-        "next: ppod-train eval --out run-eval --adapter run/policy --num-inference-steps 4"
-    )
+    assert "next: ppod-train eval --adapter run/policy --out run-eval" in said
     for name in (POLICY, "report.html", "summary.json", "online.json", "stage-02/data/ppod.json"):
         assert (finished / name).is_file(), name
     told = (finished.parent / "stderr").read_text()
@@ -140,7 +138,17 @@ def test_a_run_that_made_nothing_may_be_started_otherwise(tmp_path: Path) -> Non
 
 
 def test_an_adapter_is_no_model(finished: Path, tmp_path: Path) -> None:
-    failed = call(train.app, "online", "--out", tmp_path / "run", "--model", finished / "policy", *TINY)
+    failed = call(
+        train.app,
+        "online",
+        "--out",
+        tmp_path / "run",
+        "--model",
+        finished / "policy",
+        "--reward",
+        "scenes",
+        *TINY,
+    )
     assert "is no pipeline: it has no model_index.json" in failed.one_error()
     assert not (tmp_path / "run").exists()
 

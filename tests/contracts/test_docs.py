@@ -105,7 +105,7 @@ def test_the_readme_shows_the_whole_pipeline() -> None:
 def test_command_lines_parse(name: str, line: list[str]) -> None:
     """With the commands' own parsers: names, types, ranges and choices of options, required arguments."""
     context = parse(line)
-    rewards = context.params.get("reward", [])
+    rewards = context.params.get("reward") or []
     if line[0] in ("ppod-score", "ppod-train"):
         for reward in [rewards] if isinstance(rewards, str) else rewards:
             check_reward_name(reward)

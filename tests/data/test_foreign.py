@@ -174,7 +174,7 @@ def test_killed_anywhere_and_run_again(
     tiny_model: DiffusionModel, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The secret of the annotators, which is random, is held fixed."""
-    monkeypatch.setattr("ppod_data.labels.importing._salt", lambda dataset: bytes(32))
+    monkeypatch.setattr("ppod_data.labels.importing.read_salt", lambda dataset: bytes(32))
 
     def work(root: Path) -> None:
         make(root, file, tiny_model, num_inference_steps=2)
@@ -224,7 +224,7 @@ def test_images_with_the_same_pixels_are_one_for_a_prompt_and_told_apart_by_the_
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no-bytes": (row("a cat", None, picture(1)), "has no bytes in the file, and there is no such picture"),
-    "no-image": (row("a cat", b"no image", picture(1)), "an image that cannot be decoded"),
+    "no-image": (row("a cat", b"no image", picture(1)), "no image that can be decoded"),
     "itself": (row("a cat", picture(1), picture(1)), "an image compared with itself"),
     "control": (row("a\x07cat", picture(1), picture(2)), "the prompt holds the control character"),
 }

@@ -46,7 +46,7 @@ def test_a_function_is_a_reward_and_its_file_the_revision(
 @pytest.mark.parametrize(
     ("reward", "reason"),
     [
-        ("no_such_module:f", "cannot import no_such_module .*run the command in the folder"),
+        ("no_such_module:f", "cannot import no_such_module .*give the path of its file, FILE.py:f"),
         ("math:nothing", "math has no function nothing"),
         ("math:pi", "math has no function pi"),
         ("math:sqrt", "math has no source file"),

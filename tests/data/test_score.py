@@ -186,7 +186,7 @@ def test_a_scorer_that_forgets_an_image_is_an_error(dataset: Dataset) -> None:
         def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
             return [1.0]
 
-    with pytest.raises(PpodError, match="1 scores for 4 images"):
+    with pytest.raises(PpodError, match="brightness returned 1 values for 4 images"):
         score(dataset, Forgetful(), name="mean")
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from ppod_data.diffusion.model import DiffusionModel
-from ppod_data.errors import ConfigError, DamagedError, NonFiniteError
+from ppod_data.errors import ConfigError, DamagedError, RewardError
 from ppod_train.compare import PolicySource, render_table, run_evaluation
 from ppod_train.eval_files import read_evaluation, write_evaluation
 from ppod_train.evaluate import eval_spec, evaluate, measure, pooled_pixels
@@ -65,7 +65,7 @@ def test_measures_of_known_images() -> None:
     assert (overall.num_images, overall.correct, overall.check_correct) == (5, 2 / 5, None)
     assert overall.reward_mean == pytest.approx(612 / 5)
     assert overall.diversity == pytest.approx(1 / 3)
-    assert prompts["b"].reward_low == prompts["b"].reward_high == 51
+    assert (prompts["b"].reward_mean, prompts["b"].reward_low) == (51, None)
     assert prompts["b"].win_rate is None and prompts["b"].gain is None
 
 
@@ -88,8 +88,7 @@ def test_baseline_of_the_same_seeds() -> None:
     overall, prompts = summarise(after, before)
     assert overall.win_rate == pytest.approx(2.5 / 3)
     assert overall.gain == pytest.approx(4 / 3)
-    assert prompts["a"].gain_low is not None and prompts["a"].gain_high is not None
-    assert 0 <= prompts["a"].gain_low <= 4 / 3 <= prompts["a"].gain_high <= 3
+    assert prompts["a"].gain_low is None  # of three images
 
 
 def test_baseline_of_other_images_is_refused() -> None:
@@ -98,13 +97,78 @@ def test_baseline_of_other_images_is_refused() -> None:
         summarise(measured, {"a": PromptMeasurement(rewards=np.zeros(2))})
 
 
-def test_score_that_is_not_a_number_is_refused() -> None:
-    class Broken(Brightness):
-        def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
-            return [float("nan")] * len(images)
+class Darkless(Checker):
+    """Raises for black images, and gives white ones NaN."""
 
-    with pytest.raises(NonFiniteError, match=r"brightness is NaN or infinite for an image of 'a'"):
-        measure(stream({"a": [1]}), Broken())
+    name = "darkless"
+
+    def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
+        values = super().score(prompts, images)
+        if 0 in values:
+            raise ValueError("too dark")
+        return [float("nan") if value == 255 else value for value in values]
+
+
+def test_an_image_without_a_score_is_left_out_and_counted() -> None:
+    images = stream({"a": [0, 10, 20, 255, 30, 40, 50, 120], "b": [0, 255]})
+    measured = measure(images, Darkless(), check_reward=Brightness(), batch_size=4)
+    assert np.isnan(measured["a"].rewards).tolist() == [True, False, False, True] + [False] * 4
+    overall, prompts = summarise(measured)
+    assert (overall.num_images, overall.num_failed, overall.num_check_failed) == (10, 4, 0)
+    assert overall.reward_mean == prompts["a"].reward_mean == 45
+    assert overall.correct == 1 / 6
+    assert (
+        prompts["b"].reward_mean is None and prompts["b"].reward_low is None and prompts["b"].correct is None
+    )
+    assert overall.check_reward_mean == pytest.approx((270 + 255 + 255) / 10)
+
+
+def test_gains_compare_the_images_that_have_a_score_in_both() -> None:
+    before = {"a": PromptMeasurement(rewards=np.array([np.nan, 1.0, 2.0, 7.0]))}
+    after = {"a": PromptMeasurement(rewards=np.array([1.0, 2.0, np.nan, 9.0]))}
+    overall, _ = summarise(after, before)
+    assert (overall.gain, overall.win_rate) == (1.5, 1.0)
+
+
+def test_a_reward_that_scores_nothing_ends_the_evaluation_by_name(tiny_model: DiffusionModel) -> None:
+    class Broken(Brightness):
+        name = "broken"
+
+        def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
+            super().score(prompts, images)
+            raise KeyError("model")
+
+    broken = Broken()
+    with pytest.raises(
+        RewardError, match=r"broken could score none of the first \d+ images \(KeyError: 'model'\)"
+    ):
+        evaluate(tiny_model, broken, SETTINGS)
+    few = dataclasses.replace(SETTINGS, num_images_per_prompt=2)
+    with pytest.raises(RewardError, match=r"broken could score none of 4 images \(KeyError: 'model'\)"):
+        evaluate(tiny_model, Broken(), few)
+
+
+def test_a_scorer_that_changes_its_images_changes_nothing_else() -> None:
+    class Shrinking(Brightness):
+        name = "shrinking"
+
+        def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
+            values = super().score(prompts, images)
+            for image in images:
+                image.paste((0, 0, 0), (0, 0, 16, 16))
+                image.thumbnail((4, 4))
+            assert isinstance(prompts, list) and isinstance(images, list)
+            prompts.clear()
+            images.clear()
+            return values
+
+    images = {"a": [10, 200, 90]}
+    clean = measure(stream(images), Brightness(), check_reward=Brightness())["a"]
+    other = measure(stream(images), Shrinking(), check_reward=Brightness())["a"]
+    assert clean.check_rewards is not None and other.check_rewards is not None
+    assert clean.check_rewards.tolist() == other.check_rewards.tolist()
+    assert clean.diversity == other.diversity
+    assert [image.tobytes() for image in clean.images] == [image.tobytes() for image in other.images]
 
 
 def test_pooled_pixels_are_box_averages() -> None:
@@ -155,6 +219,26 @@ def test_evaluation_survives_its_folder(tiny_model: DiffusionModel, tmp_path: Pa
         assert all(one.tobytes() == other.convert("RGB").tobytes() for one, other in kept)
     again = evaluate(tiny_model, Checker(), SETTINGS, baseline=read)
     assert again.overall.gain == 0
+
+
+def test_an_evaluation_with_failed_images_survives_its_folder(
+    tiny_model: DiffusionModel, tmp_path: Path
+) -> None:
+    class Picky(Checker):
+        def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
+            values = super().score(prompts, images)
+            return [float("inf"), *values[1:]]
+
+    result = evaluate(tiny_model, Picky(), SETTINGS)
+    assert result.overall.num_failed == 4
+    write_evaluation(tmp_path, result)
+    json.loads((tmp_path / "eval.json").read_text(), parse_constant=pytest.fail)
+    read = read_evaluation(tmp_path)
+    assert read.overall == result.overall
+    assert np.array_equal(
+        read.measurements["a cat"].rewards, result.measurements["a cat"].rewards, equal_nan=True
+    )
+    assert evaluate(tiny_model, Picky(), SETTINGS, baseline=read).overall.gain == 0
 
 
 def test_half_an_evaluation_is_named(tmp_path: Path) -> None:

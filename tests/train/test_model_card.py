@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 
 from ppod_data.errors import ConfigError, HubError
 from ppod_train.hub import check_repo_id, push_policy
+from ppod_train.model_card import usage
 from tests.train.running import SETTINGS, run
 
 
@@ -39,6 +40,40 @@ def test_the_card_says_how_the_policy_was_made(trained: Path) -> None:
     assert "pipe.load_lora_weights" in text and "- a cat\n- two dogs" in text
     judged = json.loads((trained / "evals" / f"step-{best:06d}" / "eval.json").read_text())["overall"]
     assert f"| after | {judged['num_images']} | {judged['reward_mean']:.3f} (" in text
+
+
+def test_the_code_of_the_card_makes_an_image(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, by the sampler of training: the folder's name is all that is filled in."""
+    code = (trained / "policy" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert "num_inference_steps=4, guidance_scale=1.0, eta=1.0" in code
+    names: dict[str, Any] = {}
+    exec(code.replace("THIS_FOLDER", str(trained / "policy")), names)
+    assert names["image"].size == (16, 16)
+
+
+def test_the_card_of_a_scenes_policy_loads_the_embedded_model() -> None:
+    record = {"model": "scenes", "prompts": ["a cat"], "generation": {"num_inference_steps": 2}}
+    code = usage(record, lora=True).split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(code.replace('pipe.load_lora_weights("THIS_FOLDER")\n', ""), names)
+    assert names["image"].size == (32, 32)
+
+
+def test_the_card_of_a_flow_matching_policy_keeps_its_scheduler() -> None:
+    record = {"model": "a/b", "prompts": ["a cat"], "generation": {"is_flow_matching": True, "revision": "r"}}
+    code = usage(record, lora=True)
+    assert "DDIM" not in code and "eta=" not in code and 'from_pretrained("a/b", revision="r")' in code
+
+
+def test_the_card_of_a_run_that_nothing_beat_says_so(
+    recorded: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    settings = replace(SETTINGS, num_train_steps=3, learning_rate=1e-30)
+    summary, _ = run(recorded, out, tiny_pipeline, redness, settings)
+    assert summary.improved is False
+    text = (out / "policy" / "README.md").read_text()
+    assert "the kept policy IS the starting model" in text and "| before and after |" in text
 
 
 @pytest.fixture

@@ -90,6 +90,39 @@ def test_kept_evaluation_is_the_one_with_the_highest_reward(tmp_path: Path) -> N
     assert after is not None and after.step == 40
 
 
+def test_a_run_that_nothing_beat_reports_the_start_that_it_kept(tmp_path: Path) -> None:
+    """The figures are those of the policy on the disk, with what to try above them."""
+    out = make_run(tmp_path / "run", evaluated=())
+    for step, reward in ((0, -1.0), (20, -2.0), (40, -3.0)):
+        write_evaluation(out / "evals" / f"step-{step:06d}", evaluation("a dog", [reward, reward - 0.1]))
+    run = read_run(out)
+    assert run.kept_is_start and run.after is None
+    write_report([out], tmp_path / "report.html")
+    text = parsed(tmp_path / "report.html").text.replace("−", "-")
+    assert "Nothing beat the starting model: the kept policy IS the starting model." in text
+    assert "Mean reward-1.05" in text and "Mean reward-3.05" not in text
+    other = make_run(tmp_path / "other")
+    write_report([out, other], tmp_path / "both.html")
+    assert "kept its start" in parsed(tmp_path / "both.html").text
+
+
+def test_settings_that_differ_name_data_and_pairs_and_the_value_that_counts(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name) for name in ("one", "two")]
+    for run, pairs in zip(runs, ("scenes", "people"), strict=True):
+        record = json.loads((run / "run.json").read_text())
+        record |= {"targets": f"pairs/{pairs}", "datasets": [f"data-{pairs}"]}
+        (run / "run.json").write_text(json.dumps(record))
+    write_report(runs, tmp_path / "report.html")
+    text = parsed(tmp_path / "report.html").text
+    assert "targetspairs/scenespairs/people" in text and "datasetsdata-scenesdata-people" in text
+
+    for run, images in zip(runs, (8, 16), strict=True):
+        settings = {"eval_images_per_prompt": images, "train": {"eval_images_per_prompt": 64}}
+        (run / "online.json").write_text(json.dumps({"settings": settings}))
+    write_report(runs, tmp_path / "report.html")
+    assert "eval_images_per_prompt816" in parsed(tmp_path / "report.html").text
+
+
 def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / parent / "run") for parent in ("first", "second")]
     write_report(runs, tmp_path / "report.html")

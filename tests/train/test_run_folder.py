@@ -1,12 +1,16 @@
 """What a run says of itself at its start."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ppod_train.run_folder import largest_possible_logit
 from ppod_train.settings import TrainSettings
+from tests.train.running import SETTINGS, run
 
 
 def test_the_largest_possible_logit_is_twice_beta_times_steps_times_clip() -> None:
@@ -27,3 +31,19 @@ def test_the_largest_possible_logit_is_twice_beta_times_steps_times_clip() -> No
 )
 def test_there_is_none_where_the_clip_sets_no_bound(objective: str, changed: dict[str, Any]) -> None:
     assert largest_possible_logit(TrainSettings.of(objective, **changed), num_steps=10) is None
+
+
+def test_tensorboard_has_the_evaluations_and_a_finished_run_adds_nothing(
+    recorded: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, num_train_steps=2, eval_every=2)
+    run(recorded, tmp_path / "run", tiny_pipeline, redness, settings)
+    board = tmp_path / "run" / "tensorboard"
+    files = sorted(board.rglob("*"))
+    assert all(path.is_file() for path in files)
+    events = EventAccumulator(str(board))
+    events.Reload()
+    assert [event.step for event in events.Scalars("eval/reward")] == [0, 2]
+    assert {"eval/win_rate", "eval/diversity", "loss"} <= set(events.Tags()["scalars"])
+    run(recorded, tmp_path / "run", tiny_pipeline, redness, settings)
+    assert sorted(board.rglob("*")) == files

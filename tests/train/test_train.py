@@ -145,6 +145,7 @@ def test_two_runs_in_one_folder_are_refused(
     """The second would remove the checkpoint that the first is writing."""
     out = tmp_path / "run"
     with only_run(out):
+        (out / "run.json").write_text("{}")
         (out / "checkpoints" / ".step-000002.tmp").mkdir(parents=True)
         with pytest.raises(ConfigError, match="another ppod-train is at work here"):
             run(recorded, out, tiny_pipeline, redness)

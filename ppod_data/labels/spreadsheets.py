@@ -1,0 +1,188 @@
+"""CSV files as spreadsheets and people write them; every line of a file is in a row, or has its reason.
+
+Read are commas, semicolons and tabs between cells, UTF-8 and UTF-16, and headers in any case. A quotation mark that
+stands alone swallows the lines up to the next one: where a row of several lines looks like several rows, each line is
+read by itself, and those with a stray mark are rejected.
+"""
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppod_data.errors import DamagedError
+from ppod_data.labels.answers import Bad, Record, Skipped
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_EXCEL_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+EMPTY = "empty rows"
+_SHOWN = 160
+_STRAY = (
+    'a quotation mark (") that does not end in its line: correct it, or double it where it is part of a text'
+)
+
+
+@dataclass(frozen=True)
+class _Header:
+    names: tuple[str, ...]
+    separator: str
+    text: str
+    """For messages: what was read as the header."""
+
+
+def text_encoding(path: Path) -> str:
+    """The encoding of a text file, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if start[1:2] == b"\0":
+        return "utf-16-le"
+    if start[:1] == b"\0" and len(start) > 1:
+        return "utf-16-be"
+    return "utf-8-sig"
+
+
+def read_csv(path: Path, separator: str) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
+    """The rows of a file below its header, whose cells `separator` parts unless the header shows another one.
+
+    Raises DamagedError for a header that cannot be read, and for bytes of no encoding that is known.
+    """
+    encoding = text_encoding(path)
+    errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
+    try:
+        with path.open(encoding=encoding, errors=errors, newline="") as file:
+            lines = _Lines(file)
+            header = _read_header(path, lines, separator, encoding)
+            if header is None:
+                return
+            for number, (row, reason) in enumerate(_rows(lines, header), 1):
+                record = Record(
+                    dict(zip(header.names, row, strict=False)) if row else None,
+                    path.name,
+                    number,
+                    header.text,
+                )
+                if row and not any(cell.strip() for cell in row):
+                    yield record, Skipped(EMPTY)
+                else:
+                    yield record if reason is None else (record, Bad(reason))
+    except UnicodeError as error:
+        raise DamagedError(
+            f"{path}: written as {encoding.upper()}, and cut or mixed: save it as UTF-8"
+        ) from error
+
+
+class _Lines:
+    """The lines of a file, and those of them that were taken since the last `forget`."""
+
+    def __init__(self, file: Iterator[str]) -> None:
+        self._file = file
+        self.taken: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._file)
+        self.taken.append(line)
+        return line
+
+    def forget(self) -> None:
+        self.taken = []
+
+
+def _read_header(path: Path, lines: _Lines, separator: str, encoding: str) -> _Header | None:
+    """The first line with anything in it. None in an empty file."""
+    line = next((line for line in lines if line.strip()), None)
+    if line is not None and (named := _EXCEL_LINE.fullmatch(line)):
+        separator = named[1]
+        line = next((line for line in lines if line.strip()), None)
+    lines.forget()
+    if line is None:
+        return None
+    row = _single(line, separator)
+    if row is not None and len(row) == 1:
+        other = [_single(line, one) for one in _SEPARATORS]
+        best = max(zip(other, _SEPARATORS, strict=True), key=lambda found: len(found[0] or ()))
+        row, separator = best if best[0] and len(best[0]) > 1 else (row, separator)
+    if row is None:
+        raise DamagedError(f"{path}: the header holds {_STRAY}")
+    names = tuple(name.strip().lower() for name in row)
+    while names and not names[-1]:  # a separator at the end of every line
+        names = names[:-1]
+    told = ", ".join(names)
+    text = f"columns: {told if len(told) <= _SHOWN else told[:_SHOWN] + '…'}"
+    if separator != ",":
+        text += f"; separated by {_SEPARATORS.get(separator, repr(separator))}"
+    if encoding != "utf-8-sig":
+        text += f"; encoding {encoding.upper()}"
+    if len(set(names)) != len(names):
+        raise DamagedError(f"{path}: two columns have the same name: rename one ({text})")
+    return _Header(names, separator, text)
+
+
+def _rows(lines: _Lines, header: _Header) -> Iterator[tuple[list[str], str | None]]:
+    """Rows, each with the reason why it is none where it cannot be read."""
+    reader = csv.reader(lines, delimiter=header.separator, strict=True)
+    width = len(header.names)
+    while True:
+        lines.forget()
+        try:
+            row = next(reader, None)
+            sound = True
+        except csv.Error:
+            row, sound = [], False
+        if row is None:
+            return
+        if sound and (len(lines.taken) == 1 or _is_one_row(row, width, header.separator)):
+            if row:
+                yield _fit(row, width)
+            continue
+        for line in lines.taken:
+            if line.strip():
+                yield _alone(line, width, header.separator)
+
+
+def _alone(line: str, width: int, separator: str) -> tuple[list[str], str | None]:
+    """One line as a row of its own."""
+    try:
+        row = next(csv.reader([line], delimiter=separator, strict=True), [])
+    except csv.Error as error:
+        return [], _STRAY if line.count('"') % 2 else f"not CSV: {error}"
+    if line.count('"') % 2:
+        return [], _STRAY
+    return _fit(row, width)
+
+
+def _fit(row: list[str], width: int) -> tuple[list[str], str | None]:
+    while len(row) > width and not row[-1].strip():  # a separator at the end of every line
+        row = row[:-1]
+    if len(row) != width:
+        return row, f"{len(row)} cells, and the header has {width}"
+    return row, None
+
+
+def _is_one_row(row: list[str], width: int, separator: str) -> bool:
+    """Whether a row of several lines is meant: its lines, each by itself, do not look like rows."""
+    if len(row) != width:
+        return False
+    for index, cell in enumerate(row):
+        first, *more = re.split(r"\r\n|\r|\n", cell)
+        if not more:
+            continue
+        *inner, last = (one.count(separator) for one in more)
+        if any(count + 1 == width for count in inner):
+            return False
+        if index + first.count(separator) + 1 == width and last + width - index == width:
+            return False
+    return True
+
+
+def _single(line: str, separator: str) -> list[str] | None:
+    """The cells of one line; None where a quotation mark does not end."""
+    try:
+        return next(csv.reader([line], delimiter=separator, strict=True), [])
+    except csv.Error:
+        return None

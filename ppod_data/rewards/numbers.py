@@ -1,0 +1,63 @@
+"""What a reward function returns, read as one number for each image.
+
+Lists, tuples, generators, NumPy arrays and tensors of any device are taken, of one number an image or of rows with one
+number each. Everything else is refused by what it is, and never guessed at.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+from ppod_data.errors import RewardError
+
+
+def as_numbers(name: str, values: Any, count: int) -> list[float | None]:
+    """`count` numbers from what the reward `name` returned; None for an image that it declines to score.
+
+    Raises:
+        RewardError: it is not one number for each image.
+    """
+    plain = _plain(values)
+    if count == 1 and _is_number(plain):
+        return [_number(name, plain)]  # of a batch of one, where the function squeezes the axis away
+    if isinstance(plain, str | bytes | Mapping | Set) or not isinstance(plain, Iterable):
+        raise _wrong(name, f"a {type(values).__name__}", count)
+    items = [_plain(item) for item in plain]
+    items = [_plain(item[0]) if isinstance(item, list) and len(item) == 1 else item for item in items]
+    odd = [item for item in items if not (item is None or _is_number(item))]
+    if odd and isinstance(values, tuple):
+        raise _wrong(name, f"a tuple of {' and '.join(type(item).__name__ for item in items[:3])}", count)
+    if len(items) != count:
+        raise _wrong(name, f"{len(items)} values", count)
+    if odd:
+        raise _wrong(name, f"{str(odd[0])[:40]!r} (a {type(odd[0]).__name__}) among its values", count)
+    return [None if item is None else _number(name, item) for item in items]
+
+
+def _plain(value: Any) -> Any:
+    """Tensors and arrays as Python's numbers and lists of them; anything else as it is."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, str | bytes | complex) and hasattr(value, "__float__")
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError) as error:
+        raise RewardError(
+            f"{name} returned a {type(value).__name__}, which is no number ({error})"
+        ) from error
+
+
+def _wrong(name: str, what: str, count: int) -> RewardError:
+    images = f"{count} images" if count > 1 else "1 image"
+    return RewardError(
+        f"{name} returned {what} for {images}: it must return one number for each image, and nothing else"
+    )

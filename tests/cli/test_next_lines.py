@@ -1,0 +1,162 @@
+"""A newcomer's way by the printed `next:` lines alone, on a model, a reward and prompts of their own."""
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ppod_cli import data, gen, pair, score, train
+
+from ppod_data.dataset import Dataset
+from tests.cli.running import Result, call
+from tests.pipelines import save_tiny_pipeline
+
+_APPS: dict[str, Callable[..., None]] = {
+    "ppod-gen": gen.app,
+    "ppod-score": score.app,
+    "ppod-pair": pair.app,
+    "ppod-train": train.app,
+    "ppod-data": data.app,
+}
+SMALL = ("--num-images-per-prompt", 4, "--num-inference-steps", 4, "--batch-size", 4)
+TRAIN = ("--num-train-steps", 2, "--pairs-per-step", 2, "--eval-images-per-prompt", 2)
+REDNESS = """def redness(prompts, images):
+    return [sum(image.convert("RGB").resize((1, 1)).getpixel((0, 0))[:1]) / 255 for image in images]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a space in its name, a model, a reward function and prompts, in which the commands run."""
+    here = tmp_path / "my wörk"
+    here.mkdir()
+    save_tiny_pipeline(here / "tiny sd")
+    (here / "reds.py").write_text(REDNESS)
+    (here / "prompts.txt").write_text("a red car\na blue bus\n")
+    monkeypatch.chdir(here)
+    return here
+
+
+def ran(line: str, *more: object) -> Result:
+    """Run a command as a shell would, with more options, which must succeed."""
+    name, *words = shlex.split(line)
+    done = call(_APPS[name], *words, *more)
+    assert done.code == 0, f"{line}: {done.stderr}"
+    return done
+
+
+def following(done: Result) -> str:
+    """The command that was printed to be run next."""
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("next: ")]
+    return line.removeprefix("next: ")
+
+
+def test_the_next_lines_lead_from_prompts_to_an_evaluation_by_ones_own_reward(folder: Path) -> None:
+    made = ran("ppod-gen 'a data set' --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    assert following(made) == "ppod-score 'a data set' --reward image-reward"
+    scored = ran(following(made).replace("image-reward", "reds:redness"))
+    ranked = ran(following(scored))
+    trained = ran(following(ranked), *TRAIN)
+    record = json.loads((folder / "run" / "run.json").read_text())
+    assert record["reward"].startswith("redness ")
+    assert record["judge"]["parts"][0]["reward"] == "reds:redness"
+    evaluated = ran(following(trained), "--num-images-per-prompt", 2)
+    result = json.loads((folder / "run-eval" / "after" / "eval.json").read_text())
+    assert (result["scorer"]["name"], list(result["prompts"])) == ("redness", ["a red car", "a blue bus"])
+    assert (result["model"], result["num_inference_steps"]) == ("tiny sd", 4)
+    ran(following(evaluated))
+    assert (folder / "run-eval-and-run.html").is_file()
+    # A second table leads to a run of its own.
+    again = ran("ppod-pair rank 'a data set' --reward redness --strategy best-worst --name extremes")
+    assert following(again).endswith("--out run-extremes")
+    ran(following(again), *TRAIN)
+
+
+def test_peoples_labels_lead_on_with_a_reward_that_scored_or_without_one(folder: Path) -> None:
+    ran("ppod-gen d --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    ids = Dataset.open(folder / "d").samples(["sample_id"])["sample_id"].to_pylist()
+    rows = [f"{ids[i]},{ids[i + 1]},a" for i in (0, 2, 4, 6)]
+    (folder / "votes.csv").write_text("\n".join(["a,b,label", *rows]))
+    imported = ran("ppod-pair import d votes.csv --format table --name people")
+    assert following(imported) == "ppod-train offline d --pairs people --eval-every 0 --out run"
+    ran(following(imported), *TRAIN[:4])
+    refused = call(train.app, "offline", "d", "--out", "run-2")
+    assert "judgement of people" in refused.one_error() and "--eval-every 0" in refused.one_error()
+    assert not (folder / "run-2").exists()
+
+    ran("ppod-score d --reward reds:redness")
+    both = ran("ppod-pair combine d --pairs people --label-smoothing 0.1 --name smooth")
+    assert following(both) == "ppod-train offline d --pairs smooth --reward reds:redness --out run-smooth"
+    trained = ran(following(both), *TRAIN)
+    ran(following(trained), "--num-images-per-prompt", 2)
+    people = ran("ppod-pair agreement d --labels people --scores by-people")
+    ranked = ran(following(people))
+    assert "--reward reds:redness" in following(ranked)
+    assert following(ran("ppod-data verify d")) == "ppod-data verify d --read-data"
+
+
+def test_a_merge_and_a_pulled_copy_lead_on(folder: Path) -> None:
+    for name, seed in (("one", 0), ("two", 1)):
+        ran(f"ppod-gen {name} --prompts prompts.txt --model 'tiny sd' --seed {seed}", *SMALL)
+        ran(f"ppod-score {name} --reward reds:redness")
+        ran(f"ppod-pair rank {name}")
+    merged = ran("ppod-data merge 'both of them.json' one two")
+    ran(following(merged), *TRAIN)
+    ran("ppod-data push one 'a store'")
+    ran(following(ran("ppod-data pull 'a store' copy")))
+
+
+def test_the_data_sets_own_reward_is_followed_and_never_a_strangers_code(folder: Path) -> None:
+    ran("ppod-gen d --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    ran("ppod-score d --reward reds:redness --reward jpeg-compressibility")
+    ran("ppod-pair rank d --reward redness=0.7 --reward jpeg-compressibility=0.3 --name mixed")
+    ran("ppod-train offline d --out run", *TRAIN)
+    record = json.loads((folder / "run" / "run.json").read_text())
+    assert record["reward"].startswith("0.3*jpeg-compressibility+0.7*redness ")
+    ran("ppod-train offline d --objective dpok --scores redness --out run-scores", *TRAIN)
+
+    (folder / "reds.py").write_text(REDNESS + "# edited\n")
+    changed = call(train.app, "offline", "d", "--out", "run-2", *TRAIN)
+    assert "reds.py has changed since: give --reward reds:redness" in changed.one_error()
+    (folder / "d" / "reds.py").write_text(REDNESS)
+    (folder / "reds.py").unlink()
+    gone = call(train.app, "offline", "d", "--out", "run-2", *TRAIN)
+    assert "not in this folder" in gone.one_error()
+    assert not (folder / "run-2").exists()
+
+
+def test_no_reward_is_assumed_for_another_model_than_scenes(folder: Path) -> None:
+    ran("ppod-gen d --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    for refused in (
+        call(score.app, "d"),
+        call(train.app, "online", "--model", "tiny sd", "--prompt", "a cat", "--out", "o"),
+        call(train.app, "eval", "--model", "tiny sd", "--prompt", "a cat", "--out", "e"),
+    ):
+        assert refused.code == 2
+        assert "give --reward NAME: aesthetic, " in refused.one_error()
+    ran("ppod-score d --reward reds:redness --reward jpeg-compressibility")
+    assert "jpeg-compressibility, redness: choose with --reward" in call(pair.app, "rank", "d").one_error()
+    for name in ("redness", "jpeg-compressibility"):
+        ran(f"ppod-pair rank d --reward {name}")
+    assert "choose with --pairs" in call(train.app, "offline", "d", "--out", "run").one_error()
+    assert not any((folder / name).exists() for name in ("o", "e", "run"))
+
+
+def test_a_start_that_is_refused_leaves_nothing_behind(folder: Path) -> None:
+    ran("ppod-gen d --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    ran("ppod-score d --reward reds:redness")
+    ran("ppod-pair rank d")
+    (folder / "bad.py").write_text("def bad(prompts, images):\n    return [float('nan')] * len(images)\n")
+    refusals = {
+        "scenes": "cannot read the prompt",
+        "bad:bad": "NaN",
+    }
+    for reward, reason in refusals.items():
+        refused = call(train.app, "offline", "d", "--reward", reward, "--out", "run", *TRAIN)
+        assert reason in refused.one_error()
+        assert not (folder / "run").exists()
+        online = ("online", "--model", "tiny sd", "--prompts", "prompts.txt", "--out", "o", *SMALL)
+        assert reason in call(train.app, *online, "--reward", reward).one_error()
+        assert not (folder / "o").exists()
+    ran("ppod-train offline d --out run", *TRAIN)
