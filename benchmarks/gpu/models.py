@@ -19,6 +19,8 @@ from tests.pipelines import (
     save_tiny_xl_pipeline,
 )
 
+PROMPT = "a cat and a dog"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
