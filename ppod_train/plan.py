@@ -17,6 +17,9 @@ from ppod_train.optimize import backward_rows, use_one_pass
 from ppod_train.policy import trainable_parameters
 from ppod_train.settings import TrainSettings
 
+_BACKWARD = 2
+"""Network calls that take as long as a backward pass."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
@@ -37,10 +40,23 @@ class TrainingPlan:
     num_train_steps: int
     network_calls_per_step: int
     """Evaluations of one latent in one optimizer step, at most; those with a backward pass are counted once."""
+    backward_calls_per_step: int
+    """Of those, the calls with a backward pass."""
     eval_calls: int
     """Evaluations of one latent in all evaluations on validation noise."""
     disk_bytes: int
     """Checkpoints and policy; the images of evaluations come on top."""
+
+    def seconds(self, data_seconds: float) -> float:
+        """Estimate the seconds of training in one process, without the reward's own.
+
+        Args:
+            data_seconds: of making the data set here, `ppod_data.plan.measure_seconds`: a network call takes its share,
+                and a backward pass two calls.
+        """
+        update = self.network_calls_per_step + _BACKWARD * self.backward_calls_per_step
+        calls = self.num_train_steps * update + self.eval_calls
+        return data_seconds / self.generation.network_calls * calls
 
 
 def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSettings) -> TrainingPlan:
@@ -85,6 +101,7 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
         one_pass=one_pass,
         num_train_steps=settings.num_train_steps,
         network_calls_per_step=evaluations * halves * (2 - one_pass + needs_reference),
+        backward_calls_per_step=evaluations * halves,
         eval_calls=num_evals * images * spec.num_inference_steps * halves,
         disk_bytes=KEPT * weights * (3 + averaged) + (weights if lora else generation.pipeline_bytes),
     )

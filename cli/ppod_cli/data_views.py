@@ -166,12 +166,18 @@ def merge(
     """
     from ppod_data.files import data_path
     from ppod_data.merge import merge as merge_datasets
+    from ppod_data.same_samples import count_repeats
 
     with summary(as_json) as report:
         parts = merge_datasets(out, [data_path(dataset) for dataset in datasets])
         count = sum(part.spec.num_samples for part in parts)
-        lines = [f"{out}: {len(parts)} data sets, {count:,} images", *_say_train_on(out, parts)]
-        report({"out": str(out), "datasets": datasets, "num_samples": count}, lines)
+        repeats = sum(count_repeats([part.spec for part in parts]))
+        same = (
+            f", {repeats:,} of them the same image as another: training leaves these out" if repeats else ""
+        )
+        lines = [f"{out}: {len(parts)} data sets, {count:,} images{same}", *_say_train_on(out, parts)]
+        figures = {"out": str(out), "datasets": datasets, "num_samples": count, "num_repeated": repeats}
+        report(figures, lines)
 
 
 def _say_train_on(out: Path, parts: "Sequence[Dataset]") -> list[str]:

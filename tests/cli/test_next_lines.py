@@ -10,6 +10,7 @@ from ppod_cli import data, gen, pair, score, train
 
 from ppod_data.dataset import Dataset
 from tests.cli.running import Result, call
+from tests.data.toy import files
 from tests.pipelines import save_tiny_pipeline
 
 _APPS: dict[str, Callable[..., None]] = {
@@ -33,7 +34,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     here.mkdir()
     save_tiny_pipeline(here / "tiny sd")
     (here / "reds.py").write_text(REDNESS)
-    (here / "prompts.txt").write_text("a red car\na blue bus\n")
+    rows = [{"prompt": "a red car", "id": 1}, {"prompt": "a blue bus", "id": 2}]
+    (here / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(here)
     return here
 
@@ -53,7 +55,7 @@ def following(done: Result) -> str:
 
 
 def test_the_next_lines_lead_from_prompts_to_an_evaluation_by_ones_own_reward(folder: Path) -> None:
-    made = ran("ppod-gen 'a data set' --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    made = ran("ppod-gen 'a data set' --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
     assert following(made) == "ppod-score 'a data set' --reward image-reward"
     scored = ran(following(made).replace("image-reward", "reds:redness"))
     ranked = ran(following(scored))
@@ -74,7 +76,7 @@ def test_the_next_lines_lead_from_prompts_to_an_evaluation_by_ones_own_reward(fo
 
 
 def test_peoples_labels_lead_on_with_a_reward_that_scored_or_without_one(folder: Path) -> None:
-    ran("ppod-gen d --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
     ids = Dataset.open(folder / "d").samples(["sample_id"])["sample_id"].to_pylist()
     rows = [f"{ids[i]},{ids[i + 1]},a" for i in (0, 2, 4, 6)]
     (folder / "votes.csv").write_text("\n".join(["a,b,label", *rows]))
@@ -98,7 +100,7 @@ def test_peoples_labels_lead_on_with_a_reward_that_scored_or_without_one(folder:
 
 def test_a_merge_and_a_pulled_copy_lead_on(folder: Path) -> None:
     for name, seed in (("one", 0), ("two", 1)):
-        ran(f"ppod-gen {name} --prompts prompts.txt --model 'tiny sd' --seed {seed}", *SMALL)
+        ran(f"ppod-gen {name} --prompts prompts.jsonl --model 'tiny sd' --seed {seed}", *SMALL)
         ran(f"ppod-score {name} --reward reds:redness")
         ran(f"ppod-pair rank {name}")
     merged = ran("ppod-data merge 'both of them.json' one two")
@@ -108,7 +110,7 @@ def test_a_merge_and_a_pulled_copy_lead_on(folder: Path) -> None:
 
 
 def test_the_data_sets_own_reward_is_followed_and_never_a_strangers_code(folder: Path) -> None:
-    ran("ppod-gen d --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
     ran("ppod-score d --reward reds:redness --reward jpeg-compressibility")
     ran("ppod-pair rank d --reward redness=0.7 --reward jpeg-compressibility=0.3 --name mixed")
     ran("ppod-train offline d --out run", *TRAIN)
@@ -127,7 +129,7 @@ def test_the_data_sets_own_reward_is_followed_and_never_a_strangers_code(folder:
 
 
 def test_no_reward_is_assumed_for_another_model_than_scenes(folder: Path) -> None:
-    ran("ppod-gen d --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
     for refused in (
         call(score.app, "d"),
         call(train.app, "online", "--model", "tiny sd", "--prompt", "a cat", "--out", "o"),
@@ -144,7 +146,7 @@ def test_no_reward_is_assumed_for_another_model_than_scenes(folder: Path) -> Non
 
 
 def test_a_start_that_is_refused_leaves_nothing_behind(folder: Path) -> None:
-    ran("ppod-gen d --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
     ran("ppod-score d --reward reds:redness")
     ran("ppod-pair rank d")
     (folder / "bad.py").write_text("def bad(prompts, images):\n    return [float('nan')] * len(images)\n")
@@ -156,7 +158,66 @@ def test_a_start_that_is_refused_leaves_nothing_behind(folder: Path) -> None:
         refused = call(train.app, "offline", "d", "--reward", reward, "--out", "run", *TRAIN)
         assert reason in refused.one_error()
         assert not (folder / "run").exists()
-        online = ("online", "--model", "tiny sd", "--prompts", "prompts.txt", "--out", "o", *SMALL)
+        online = ("online", "--model", "tiny sd", "--prompts", "prompts.jsonl", "--out", "o", *SMALL)
         assert reason in call(train.app, *online, "--reward", reward).one_error()
         assert not (folder / "o").exists()
     ran("ppod-train offline d --out run", *TRAIN)
+
+
+def test_no_command_writes_over_the_work_of_another(folder: Path) -> None:
+    """A run, an evaluation and a data set stay, byte for byte."""
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
+    ran("ppod-score d --reward reds:redness")
+    trained = ran(following(ran("ppod-pair rank d")), *TRAIN)
+    ran(following(trained), "--num-images-per-prompt", 2)
+    ran("ppod-data export d --out images")
+    before = files(folder)
+    online = (
+        "online",
+        "--model",
+        "tiny sd",
+        "--prompts",
+        "prompts.jsonl",
+        "--reward",
+        "reds:redness",
+        *SMALL,
+    )
+    evaluation = ("eval", "--adapter", "run/policy", "--num-images-per-prompt", 2)
+    for place in (
+        "d",
+        "run",
+        "run-eval",
+        "images",
+        "tiny sd",
+        "run/policy",
+        "d/samples",
+        "run/evals",
+        "reds.py",
+    ):
+        for words in (("offline", "d"), online, evaluation):
+            own = {"run": "offline", "run-eval": "eval"}
+            if own.get(place) != words[0]:
+                refused = call(train.app, *words, "--out", place)
+                assert (refused.code, refused.stdout) == (2, ""), f"{words} --out {place}"
+        if place not in ("d", "reds.py"):
+            assert call(gen.app, place, "--prompts", "prompts.jsonl", "--model", "tiny sd", *SMALL).code == 2
+    for file in ("run/run.json", "d/ppod.json", "reds.py", "run"):
+        assert call(train.app, "report", "run", "--out", file).code == 2
+        assert call(data.app, "info", "d", "--html", file).code == 2
+        assert call(data.app, "merge", file, "d").code == 2
+    assert files(folder) == before
+
+
+def test_two_policies_are_compared_on_the_same_seeds(folder: Path) -> None:
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
+    ran("ppod-score d --reward reds:redness")
+    ran("ppod-pair rank d")
+    for name, rate in (("a", 0.01), ("b", 0.03)):
+        ran(f"ppod-train offline d --out {name} --learning-rate {rate} --eval-every 0", *TRAIN[:4])
+    wrong = call(train.app, "eval", "--adapter", "a/policy", "--baseline", "b/policy", "--out", "ab")
+    assert "give it as --baseline-adapter b/policy" in wrong.one_error()
+    words = ("--adapter", "a/policy", "--baseline-adapter", "b/policy", "--num-images-per-prompt", 2)
+    ran("ppod-train eval --out ab", *words)
+    sides = [json.loads((folder / "ab" / side / "eval.json").read_text()) for side in ("before", "after")]
+    assert [side["adapter"] for side in sides] == ["b/policy", "a/policy"]
+    assert sides[1]["overall"]["win_rate"] is not None
