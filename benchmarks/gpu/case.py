@@ -31,6 +31,7 @@ from ppod_data.score import score
 from ppod_data.spec import GenerationSpec
 from ppod_train.batches import load_batch, timesteps_of_step, units_of_step
 from ppod_train.data import DataSource
+from ppod_train.model_defaults import resolve
 from ppod_train.optimize import Trainee, train_step
 from ppod_train.plan import plan_training
 from ppod_train.prepare import prepare
@@ -65,9 +66,8 @@ def check_case(
         "ppod",
         pairs_per_step=2,
         timesteps_per_update=3,
-        learning_rate=1e-4,
         eval_every=0,
-        log_ratio_clip=0.01,
+        log_ratio_clip=10.0,  # measure what a narrower clip would refuse
         gradient_checkpointing=case.checkpointing,
     )
     found: dict[str, Any] = {
@@ -195,6 +195,8 @@ def _training(
         "drift_p99": drift.overall_p99,
         "drift_worst_step_p99": max(drift.p99),
         "drift_exact": drift.share_exact,
+        "rounding_largest": max(drift.rounding, default=None),
+        "default_clip": resolve(TrainSettings(), trainee.data.spec).log_ratio_clip,
         "drift": asdict(drift),
     }
     reset_peak(model.device)

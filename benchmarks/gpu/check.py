@@ -60,7 +60,7 @@ def main() -> None:
                 found: dict[str, Any] = {"skipped": "the time was used up"}
             else:
                 found = _in_child(run, Path(temporary))
-                if "CUDA" in found.get("failed", ""):
+                if "CUDA" in found.get("failed", "") or "NonFinite" in found.get("failed", ""):
                     found |= _explained(partial(run, timed=False), Path(temporary))
             report["checks"][title] = found
             report["seconds"] = time.perf_counter() - start
@@ -76,11 +76,12 @@ def _explained(run: Callable[[], dict[str, Any]], work: Path) -> dict[str, Any]:
         os.environ["CUDA_LAUNCH_BLOCKING"] = "1"
         return run()
 
-    def without_cudnn_attention() -> dict[str, Any]:
-        torch.backends.cuda.enable_cudnn_sdp(False)
+    def math_attention() -> dict[str, Any]:
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
         return run()
 
-    return {ways.__name__: _in_child(ways, work) for ways in (blocking, without_cudnn_attention)}
+    return {ways.__name__: _in_child(ways, work) for ways in (blocking, math_attention)}
 
 
 def _in_child(run: Callable[[], dict[str, Any]], work: Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def check_resume(folder: Path, work: Path, *, device: str, dtype: str) -> dict[s
     sampling += ["--batch-size", 2, "--images-per-shard", 2, "--device", device, "--compute-dtype", dtype]
     training = ["--num-train-steps", 6, "--checkpoint-every", 1, "--eval-every", 0, "--pairs-per-step", 2]
     training += ["--timesteps-per-update", 2, "--learning-rate", 1e-4, "--pairs", "jpeg-compressibility"]
-    training += ["--device", device, "--log-ratio-clip", 0.01]
+    training += ["--device", device, "--log-ratio-clip", 10]
     _command("gen", work / "whole", *sampling)
     _command(
         "gen", work / "data", *sampling, kill_when=lambda: (work / "data/samples/000000.parquet").exists()
