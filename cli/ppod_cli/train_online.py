@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ppod_cli import options, train_options
-from ppod_cli.common import Config, Debug, Device, Json, local_only, summary
+from ppod_cli.common import Config, Debug, Device, Json, local_only, say_notes, summary
 from ppod_cli.plans import say_generation, say_time, say_training, seconds_of_data
 from ppod_cli.progress import Progress, clock, progress
+from ppod_cli.prompt_notes import cut_notes, skeleton_of
 from ppod_cli.tables import usual_reward_of
 from ppod_cli.train_progress import eval_words, say_ended, with_upload
 from ppod_cli.train_settings import refuse_unread_tables, train_settings
@@ -185,6 +186,7 @@ def online(
                 *_plan(settings, model, revision, variant, compute_dtype, device, {"prompts": texts, **chain})
             )
             return
+        say_notes(cut_notes(skeleton_of(model, revision), texts, negative_prompt))
         with started_workers(device) as workers:
             with progress(stages, "online", "stages", silent=not workers.leads) as shown:
                 done = train_online(
