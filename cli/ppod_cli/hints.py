@@ -32,7 +32,7 @@ def say_train(dataset: str, opened: "Dataset", pairs: str) -> list[str]:
     reference's log-probabilities first. An incomplete data set is not trained on.
     """
     from ppod_data.errors import ConfigError
-    from ppod_data.judge import judge_of_tables
+    from ppod_data.judge import judge_of_tables, must_be_named
 
     spec = opened.spec
     if opened.missing_shards():
@@ -42,7 +42,8 @@ def say_train(dataset: str, opened: "Dataset", pairs: str) -> list[str]:
         return [next_line("ppod-data", "log-probs", dataset, "--name", "base", *model)]
     words: list[str] = ["ppod-train", "offline", dataset, "--pairs", pairs]
     try:
-        judge_of_tables([opened], "pairs", pairs)
+        judge = judge_of_tables([opened], "pairs", pairs)
+        words += ["--reward", judge.parts[0].reward] if must_be_named(judge, [opened.root]) else []
     except ConfigError:
         words += _judge_of_people(opened)
     words += model if spec.adapter is not None else []

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = [{"prompt": "a red car", "id": 1}, {"prompt": "a blue bus", "id": 2}]
     (here / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("reds", "bad"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return here
 
 
@@ -128,6 +132,21 @@ def test_the_data_sets_own_reward_is_followed_and_never_a_strangers_code(folder:
     assert not (folder / "run-2").exists()
 
 
+def test_a_reward_in_another_folder_is_named_in_the_next_lines(folder: Path) -> None:
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "reds.py").write_text(REDNESS)
+    (folder / "here").mkdir()
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder / "here")
+        ran("ppod-score ../d --reward ../elsewhere/reds.py:redness")
+        ranked = ran("ppod-pair rank ../d")
+        assert "--reward ../elsewhere/reds.py:redness" in following(ranked)
+        words = shlex.split(following(ranked))
+        plain = [word for word in words if "redness" not in word and word not in ("--reward", "--pairs")]
+        assert "not in this folder" in call(train.app, *plain[1:], *TRAIN).one_error()
+
+
 def test_no_reward_is_assumed_for_another_model_than_scenes(folder: Path) -> None:
     ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
     for refused in (
@@ -152,7 +171,7 @@ def test_a_start_that_is_refused_leaves_nothing_behind(folder: Path) -> None:
     (folder / "bad.py").write_text("def bad(prompts, images):\n    return [float('nan')] * len(images)\n")
     refusals = {
         "scenes": "cannot read the prompt",
-        "bad:bad": "NaN",
+        "bad:bad": "the score is nan",
     }
     for reward, reason in refusals.items():
         refused = call(train.app, "offline", "d", "--reward", reward, "--out", "run", *TRAIN)
