@@ -204,6 +204,7 @@ def settings(dataset: Dataset) -> dict[str, str]:
     values = {
         "model": spec.model,
         "revision": spec.revision,
+        "variant": spec.variant,
         "adapter": spec.adapter,
         "policy fingerprint": spec.policy_fingerprint,
         "scheduler": f"{chain}, {spec.num_inference_steps} steps, ddim_eta {spec.ddim_eta}",

@@ -1,6 +1,5 @@
 """A data set folder, read: its spec, its tables, and one trajectory at a time."""
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from ppod_data.cache import read_cached
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.exclude import excluded_samples, read_exclusions
 from ppod_data.files import DataPath, data_path
+from ppod_data.json_read import made_by
 from ppod_data.manifest import UNKNOWN_LICENSE, create_manifest, read_manifest
 from ppod_data.sample_numbers import SampleNumbers
 from ppod_data.shards import committed_shards, parts_in, read_member
@@ -139,9 +139,8 @@ class Dataset:
     def pairs_made(self, name: str) -> Mapping[str, Any]:
         """How a table of pairs was made, as its metadata says; nothing where it does not."""
         _check_known(name, "pairs", self.pair_names(), self.root)
-        metadata = read_table(self.root / "pairs" / f"{name}.parquet", PAIRS, []).schema.metadata or {}
-        made: dict[str, Any] = json.loads(metadata.get(b"ppod", b"{}"))
-        return made
+        path = self.root / "pairs" / f"{name}.parquet"
+        return made_by(read_table(path, PAIRS, []).schema.metadata, path)
 
     def iter_pairs(self, name: str, columns: Sequence[str]) -> Iterator[Any]:
         """Some columns of a table of pairs, as Arrow tables of some rows each: for what needs no more at a time."""
@@ -236,6 +235,8 @@ class Dataset:
                 f"{where} holds {latents.dtype} latents {tuple(latents.shape)} of rows {index}, and the spec "
                 f"says {dtype} {shape} of rows {expected}: get the shard again"
             )
+        if not bool(latents.isfinite().all()):
+            raise DamagedError(f"{where} holds latents that are NaN or infinite: get the shard again")
         return Trajectory(**{name: row[name] for name in _TRAJECTORY}, latent_index=index, latents=latents)
 
     def _check_row(self, row: Mapping[str, Any]) -> None:
@@ -393,8 +394,8 @@ def _check_one_origin(root: DataPath, table: str, parts: Sequence[Any]) -> None:
                 product(*(pc.unique(part[column]).to_pylist() for column in ("scorer", "revision")))
             )
         else:
-            made_by = json.loads((part.schema.metadata or {}).get(b"ppod", b"{}"))
-            origins.add((made_by.get("policy_fingerprint", "an unknown policy"),))
+            made = made_by(part.schema.metadata, root / table)
+            origins.add((str(made.get("policy_fingerprint", "an unknown policy")),))
     if len(origins) > 1:
         some = " and ".join(sorted(" ".join(map(str, origin)) for origin in origins)[:2])
         raise ConfigError(

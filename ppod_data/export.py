@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import atomic_create, atomic_write, below, read_small
+from ppod_data.files import atomic_create, atomic_write, below, is_temporary, read_small
 from ppod_data.images import image_name
 from ppod_data.prompts import visible
 from ppod_data.real_folders import refuse_linked_folders
@@ -173,7 +173,7 @@ def _claim(out: Path, mark: str) -> None:
     refuse_linked_folders(out)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: a file is in the way: give the path of a new folder")
-    if not (out / _MARK).exists() and out.exists() and any(out.iterdir()):
+    if not (out / _MARK).exists() and out.exists() and not all(map(is_temporary, out.iterdir())):
         raise ConfigError(f"{out}: the folder holds other files: give a new or an empty folder")
     if not atomic_create(out / _MARK, mark.encode()) and read_small(out / _MARK, 1000) != mark.encode():
         raise ConfigError(f"{out}: holds the export of another data set or layout: give a new folder")

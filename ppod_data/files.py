@@ -189,12 +189,6 @@ def read_small(path: DataPath, limit: int) -> bytes:
     return data
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value in a regular file. Raises `DamagedError` for a pipe or a device, `ValueError` for no JSON."""
-    with open_file(path) as file:
-        return json.load(file)
-
-
 @contextlib.contextmanager
 def atomic_output(path: DataPath) -> Iterator[Path]:
     """Yield a temporary path to write to; on a normal exit it replaces `path`, on an error it is removed."""

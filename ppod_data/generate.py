@@ -112,6 +112,7 @@ def build_spec(
     spec = GenerationSpec(
         model=model.name,
         revision=model.revision,
+        variant=model.variant,
         adapter=model.adapter,
         policy_fingerprint=model.fingerprint,
         scheduler=chain_config(model.scheduler_config, num_inference_steps),

@@ -7,7 +7,6 @@ only from the current folder, from a file that has not changed since; a server i
 
 import importlib.util
 import ipaddress
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError
 from ppod_data.files import DataPath, sha256_file
+from ppod_data.json_read import made_by
 from ppod_data.labels.stored import PEOPLE
 from ppod_data.pairs import name_sum
 from ppod_data.rewards import BUILDERS, PromptReader, RewardModel, check_reward_name, load_reward
@@ -181,9 +181,8 @@ def _spelled(dataset: Dataset, table: str) -> str | None:
     if table not in dataset.score_names():
         return None
     for shard in dataset.score_parts(table)[:1]:
-        schema = read_table(dataset.root / "scores" / table / part_name(shard), SCORES, []).schema
-        made = json.loads((schema.metadata or {}).get(b"ppod", b"{}"))
-        value = made.get("reward") if isinstance(made, dict) else None
+        path = dataset.root / "scores" / table / part_name(shard)
+        value = made_by(read_table(path, SCORES, []).schema.metadata, path).get("reward")
         return value if isinstance(value, str) else None
     return None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import DataPath, atomic_write, data_path, read_small, refuse_pointer_file
+from ppod_data.json_read import parse_json
 from ppod_data.same_samples import check_named_once
 from ppod_data.spec import GenerationSpec
 from ppod_data.stores import SERVED
@@ -88,7 +89,7 @@ def _parts(path: DataPath) -> list[DataPath]:
     if isinstance(path, Path):
         refuse_pointer_file(path)
     try:
-        value = json.loads(read_small(path, _MAX_BYTES))
+        value = parse_json(read_small(path, _MAX_BYTES))
         if not isinstance(value, dict) or value.get("format") != _FORMAT:
             raise ValueError("another format")
         if value.get("version") != _VERSION:

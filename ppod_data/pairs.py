@@ -7,7 +7,6 @@ rows in a part of the score table does not matter. Memory is bounded by the larg
 Shapes: K scored images of one prompt, P pairs.
 """
 
-import json
 import math
 import tempfile
 from collections import Counter
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.files import DataPath, canonical_json, publish_new, sha256_file, sync, temporary_beside
+from ppod_data.json_read import made_by
 from ppod_data.noise import generator
 from ppod_data.pair_table import Margins, PromptPairs, write_rows
 from ppod_data.real_folders import refuse_linked_folders
@@ -293,7 +293,7 @@ def _publish_once(temporary: Path, path: DataPath, options: dict[str, Any]) -> N
 def _refuse_other(temporary: Path, path: DataPath, options: dict[str, Any]) -> None:
     """Raise ConfigError unless the tables differ in nothing but how another version of Parquet's writer stores them."""
     new, old = (read_table(one, PAIRS, []).schema.metadata or {} for one in (temporary, path))
-    made = json.loads(old.get(_METADATA, b"{}"))
+    made = made_by(old, path)
     for key in [key for key in {**options, **made} if key != "counts"]:
         if made.get(key) != options.get(key):
             raise ConfigError(

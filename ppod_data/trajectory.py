@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.json_read import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -74,13 +75,14 @@ def decode_latents(data: bytearray, where: str) -> tuple[list[int], "torch.Tenso
 
     try:
         start = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:start])
+        header = parse_json(data[8:start])
         entry = header["latents"]
         dtype = getattr(torch, TORCH_NAMES[_SAFETENSORS_NAMES[entry["dtype"]]])
         first, end = entry["data_offsets"]
         latents = torch.frombuffer(memoryview(data)[start + first : start + end], dtype=dtype)
-        return json.loads(header["__metadata__"]["latent_index"]), latents.view(entry["shape"])
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        index: list[int] = parse_json(header["__metadata__"]["latent_index"])
+        return index, latents.view(entry["shape"])
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise DamagedError(
             f"{where} holds no latents that ppod wrote ({error}): get the shard again"
         ) from error

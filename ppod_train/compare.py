@@ -31,6 +31,7 @@ class PolicySource:
 
     model: str
     revision: str | None = None
+    variant: str | None = None
     adapter: str | None = None
 
 
@@ -90,6 +91,7 @@ def run_evaluation(
         model = load_model(
             source.model,
             revision=source.revision,
+            variant=source.variant,
             adapter=source.adapter,
             device=device,
             compute_dtype=compute_dtype,

@@ -102,12 +102,14 @@ class TrainingData:
         """log π_stage − log π_ref, [M, T]; exactly 0 where the reference made the data."""
         return self.behaviour_log_probs - self.reference_log_probs
 
-    def outside_band(self, log_ratio_clip: float) -> float:
-        """The share of trainable steps that the policy which made the data already has outside ± log_ratio_clip.
+    def outside_band(self, log_ratio_clip: float, step_weights: NDArray[np.float64]) -> float:
+        """The share of trainable steps that the policy which made the data already has outside ± log_ratio_clip, with
+        log-ratios times `step_weights` [T].
 
         With the clip anchored at the reference these have no gradient when training starts from that policy.
         """
-        return float((np.abs(self.anchors[:, list(self.steps)]) > log_ratio_clip).mean())
+        shifts = (self.anchors * step_weights)[:, list(self.steps)]
+        return float((np.abs(shifts) > log_ratio_clip).mean())
 
 
 def open_training_data(
@@ -142,6 +144,10 @@ def open_training_data(
     if "margins" in objective.needs and np.isnan(pairs.margins).any():
         raise ConfigError(f"pairs {source.pairs} holds pairs without a reward difference: rank by a reward")
 
+    behaviour_log_probs = log_prob_matrix(rows["log_probs"], spec.num_inference_steps, datasets[0].root)
+    for values in (joined.reference_log_probs, behaviour_log_probs):
+        _check_trained_steps(values[:, list(steps)], rows, datasets)
+
     def row_of(number: int) -> tuple[Dataset, dict[str, Any]]:
         (row,) = rows.slice(number, 1).to_pylist()
         return datasets[row["dataset"]], row
@@ -172,7 +178,7 @@ def open_training_data(
         rows=rows,
         prompt_index=prompt_index,
         reference_log_probs=joined.reference_log_probs,
-        behaviour_log_probs=log_prob_matrix(rows["log_probs"], spec.num_inference_steps, datasets[0].root),
+        behaviour_log_probs=behaviour_log_probs,
         advantages=advantages,
         chosen=pairs.chosen,
         rejected=pairs.rejected,
@@ -227,6 +233,17 @@ def _latents_before(
         return read_latents(reader, trajectories)[[place[step] for step in steps]]
 
     return read
+
+
+def _check_trained_steps(values: NDArray[np.float64], rows: Any, datasets: Sequence[Dataset]) -> None:
+    """Raise DamagedError, naming the sample, where a step that is trained on has no log-probability."""
+    lacking = np.isnan(values).any(axis=1)
+    if lacking.any():
+        (row,) = rows.slice(int(np.argmax(lacking)), 1).to_pylist()
+        raise DamagedError(
+            f"{datasets[row['dataset']].root}: sample {row['sample_id']} has no log-probability of a step that is "
+            "trained on: run ppod-data verify"
+        )
 
 
 def _check_complete(dataset: Dataset) -> None:

@@ -30,8 +30,9 @@ import numpy as np
 from PIL import Image
 
 from ppod_data.errors import DamagedError
-from ppod_data.files import atomic_write, open_file, read_json
+from ppod_data.files import atomic_write, open_file
 from ppod_data.images import encode_png
+from ppod_data.json_read import read_object
 from ppod_train.figures import EvalResult, EvalSettings, Figures, PromptMeasurement, Scorer
 
 FORMAT = 1
@@ -75,7 +76,7 @@ def read_evaluation(folder: Path) -> EvalResult:
         DamagedError: the folder holds no readable evaluation.
     """
     try:
-        record = read_json(folder / EVAL_NAME)
+        record = read_object(folder / EVAL_NAME)
         with open_file(folder / SHEET_NAME) as file:
             tiles = cut_sheet(Image.open(file).convert("RGB"), record["sheet"])
         settings = {name: record[name] for name in EvalSettings.__dataclass_fields__ if name != "prompts"}

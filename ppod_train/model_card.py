@@ -9,7 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ppod_data.files import atomic_write, read_json
+from ppod_data.files import atomic_write
+from ppod_data.json_read import read_object
 from ppod_data.wording import UNKNOWN, between, number, percent
 from ppod_train.eval_files import read_evaluation
 from ppod_train.figures import Figures
@@ -24,8 +25,8 @@ _SHOWN_PROMPTS = 20
 def write_model_card(out: Path) -> None:
     """Write OUT/policy/README.md for a finished run, offline or online. The same text for the same run."""
     online = out / "online.json"
-    record = read_json(online if online.exists() else out / "run.json")
-    summary = read_json(out / "summary.json")
+    record = read_object(online if online.exists() else out / "run.json")
+    summary = read_object(out / "summary.json")
     if online.exists():
         settings, data = record["settings"]["train"], _stage_data(out, summary["stages"])
         how = f"online in {summary['stages']} stages; the policy is that of stage {summary['best_stage']}"
@@ -52,7 +53,7 @@ def write_model_card(out: Path) -> None:
 
 def _stage_data(out: Path, stages: int) -> list[str]:
     paths = [out / f"stage-{stage:02d}" / "run" / "run.json" for stage in range(1, stages + 1)]
-    return [read_json(path)["identity"]["data_fingerprint"] for path in paths]
+    return [read_object(path)["identity"]["data_fingerprint"] for path in paths]
 
 
 def _front_matter(model: str, lora: bool) -> str:
@@ -88,7 +89,8 @@ def usage(record: Mapping[str, Any], lora: bool) -> str:
     imports = []
     if lora and model == "scenes":
         base, imports = "PIPELINE_PATH", ["", "from ppod_data.scenes import PIPELINE_PATH"]
-    revision = f", revision={json.dumps(sampler['revision'])}" if lora and sampler.get("revision") else ""
+    named = {name: sampler.get(name) for name in ("revision", "variant") if lora}
+    source = "".join(f", {name}={json.dumps(value)}" for name, value in named.items() if value)
     options = {name: sampler[name] for name in ("num_inference_steps", "guidance_scale") if name in sampler}
     if sampler.get("negative_prompt"):
         options["negative_prompt"] = sampler["negative_prompt"]
@@ -101,7 +103,7 @@ def usage(record: Mapping[str, Any], lora: bool) -> str:
         f"from diffusers import {'' if is_flow else 'DDIMScheduler, '}DiffusionPipeline",
         *imports,
         "",
-        f"pipe = DiffusionPipeline.from_pretrained({base}{revision})",
+        f"pipe = DiffusionPipeline.from_pretrained({base}{source})",
         *(['pipe.load_lora_weights("THIS_FOLDER")'] if lora else []),
         *([] if is_flow else ["pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"]),
         f"image = pipe({json.dumps(prompt, ensure_ascii=False)}{shown}).images[0]",

@@ -57,7 +57,7 @@ def reference_log_probs_of(
 def log_prob_matrix(column: Any, num_steps: int, where: DataPath) -> NDArray[np.float64]:
     """[M, T] of an Arrow column of M lists of T numbers; NaN where there is none.
 
-    Raises DamagedError, naming `where`, for a list of another length.
+    Raises DamagedError, naming `where`, for a list of another length, and for NaN or infinity.
     """
     if (
         column.null_count
@@ -66,5 +66,8 @@ def log_prob_matrix(column: Any, num_steps: int, where: DataPath) -> NDArray[np.
         raise DamagedError(
             f"{where}: a sample has not {num_steps} log-probabilities, one a step: run ppod-data verify"
         )
-    values: NDArray[np.float64] = pc.list_flatten(column).fill_null(math.nan).to_numpy()
+    flat = pc.list_flatten(column)
+    if not pc.all(pc.is_finite(flat)).as_py():
+        raise DamagedError(f"{where}: a log-probability is NaN or infinite: run ppod-data verify")
+    values: NDArray[np.float64] = flat.fill_null(math.nan).to_numpy()
     return values.reshape(-1, num_steps)

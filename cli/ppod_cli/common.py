@@ -53,7 +53,7 @@ Debug = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.",
+        help="auto (a GPU where there is one), cpu, cuda, cuda:1.",
         metavar="D",
         rich_help_panel="Running",
     ),
@@ -169,7 +169,8 @@ def _write_what_can_be_written() -> None:
 
 
 def explain(error: Exception, name: str, out_of_memory: str) -> tuple[str, int]:
-    """The line that a user reads and the exit code: 2 for options and input, 1 for a failure of the world."""
+    """The line that a user reads and the exit code: 2 for options and input, 1 for a failure of the world,
+    3 for damage."""
     if isinstance(error, PpodError):
         return str(error), error.exit_code
     if isinstance(error, typer.TyperException):
@@ -323,7 +324,11 @@ def resolve_device(text: str) -> str:
     if text == "auto":
         if torch.cuda.is_available():
             return f"cuda:{int(local_rank) % torch.cuda.device_count()}"
-        return "cpu"  # not mps, which has no fp64 for the log-probabilities
+        return "cpu"
+    if text.partition(":")[0] == "mps":
+        raise ConfigError(
+            f"device {text} has no fp64, which log-probabilities are summed in: give --device cpu"
+        )
     if text == "cuda" and "LOCAL_RANK" in os.environ:
         text = f"cuda:{local_rank}"
     try:
@@ -338,6 +343,7 @@ def load_policy(
     spec: "GenerationSpec",
     model: str | None,
     revision: str | None,
+    variant: str | None,
     adapter: str | None,
     device: str,
     compute_dtype: str,
@@ -347,7 +353,15 @@ def load_policy(
 
     if model is None:
         model, revision, adapter = spec.model, revision or spec.revision, adapter or spec.adapter
-    return load_model(model, revision=revision, adapter=adapter, device=device, compute_dtype=compute_dtype)
+        variant = variant or spec.variant
+    return load_model(
+        model,
+        revision=revision,
+        variant=variant,
+        adapter=adapter,
+        device=device,
+        compute_dtype=compute_dtype,
+    )
 
 
 def usual_reward(model: str) -> str:

@@ -58,12 +58,19 @@ def seconds_of_data(
 ) -> float | None:
     """Measure how long making a data set takes here; None where the model's weights are not here."""
     from ppod_cli.common import resolve_device
-    from ppod_data.diffusion.model import has_weights, load_model
+    from ppod_data.diffusion.model import load_model
+    from ppod_data.diffusion.model_folder import has_weights
     from ppod_data.plan import measure_seconds
 
     if not has_weights(model):
         return None
-    loaded = load_model(model, revision=revision, device=resolve_device(device), compute_dtype=compute_dtype)
+    loaded = load_model(
+        model,
+        revision=revision,
+        variant=spec.variant,
+        device=resolve_device(device),
+        compute_dtype=compute_dtype,
+    )
     return measure_seconds(spec, loaded)
 
 

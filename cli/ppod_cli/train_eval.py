@@ -40,6 +40,7 @@ def evaluate(
     ],
     model: options.Model = "scenes",
     revision: options.Revision = None,
+    variant: options.Variant = None,
     adapter: options.Adapter = None,
     prompt: options.Prompt = None,
     prompts: options.Prompts = None,
@@ -98,7 +99,8 @@ def evaluate(
         from ppod_train.compare import PolicySource
         from ppod_train.figures import EvalSettings
 
-        policy = PolicySource(model=str(given["model"]), revision=given["revision"], adapter=adapter)
+        named = {"revision": given["revision"], "variant": given["variant"]}
+        policy = PolicySource(model=str(given["model"]), adapter=adapter, **named)
         before = _baseline(policy, run, baseline, baseline_adapter)
         settings = EvalSettings(
             prompts=texts,
@@ -120,7 +122,7 @@ def _followed(ctx: typer.Context, run: "RunRecord | None") -> Mapping[str, Any]:
         return {}
     values = {name: run.generation[name] for name in _OF_THE_RUN if name in run.generation}
     if not run.whole:
-        values |= {"model": run.model, "revision": run.generation.get("revision")}
+        values |= {"model": run.model, **{name: run.generation.get(name) for name in ("revision", "variant")}}
     if run.generation.get("is_flow_matching"):
         values.pop("ddim_eta", None)
     not_given = {
@@ -129,7 +131,7 @@ def _followed(ctx: typer.Context, run: "RunRecord | None") -> Mapping[str, Any]:
         if (source := ctx.get_parameter_source(name)) is None or source.name == "DEFAULT"
     }
     if "model" in values and "model" not in not_given:
-        not_given.discard("revision")
+        not_given -= {"revision", "variant"}
     return {name: values[name] for name in not_given}
 
 
@@ -160,7 +162,8 @@ def _baseline(
     if policy.adapter is not None:
         return dataclasses.replace(policy, adapter=None)
     if run is not None and run.whole:
-        return PolicySource(model=run.model, revision=run.generation.get("revision"))
+        named = {name: run.generation.get(name) for name in ("revision", "variant")}
+        return PolicySource(model=run.model, **named)
     return None
 
 

@@ -94,6 +94,7 @@ def online(
     ],
     model: options.Model = "scenes",
     revision: options.Revision = None,
+    variant: options.Variant = None,
     prompt: options.Prompt = None,
     prompts: options.Prompts = None,
     prompt_column: options.PromptColumn = None,
@@ -113,12 +114,13 @@ def online(
     log_ratio_clip: train_options.LogRatioClip = None,
     clip_anchor: train_options.ClipAnchor = None,
     clip_mode: train_options.ClipMode = None,
+    step_weight: train_options.StepWeight = None,
     pull_back: train_options.PullBack = None,
     kl_weight: train_options.KlWeight = None,
     reward_temperature: train_options.RewardTemperature = None,
     best_of: train_options.BestOf = None,
     timesteps_per_update: train_options.TimestepsPerUpdate = None,
-    lora_rank: train_options.LoraRank = 8,
+    lora_rank: train_options.LoraRank = None,
     learning_rate: train_options.LearningRate = None,
     weight_decay: train_options.WeightDecay = 0.0,
     ema_decay: train_options.EmaDecay = 0.0,
@@ -179,14 +181,16 @@ def online(
         )
         chain = {name: ctx.params[name] for name in _CHAIN}
         if dry_run:
-            report(*_plan(settings, model, revision, compute_dtype, device, {"prompts": texts, **chain}))
+            report(
+                *_plan(settings, model, revision, variant, compute_dtype, device, {"prompts": texts, **chain})
+            )
             return
         with started_workers(device) as workers:
             with progress(stages, "online", "stages", silent=not workers.leads) as shown:
                 done = train_online(
                     out,
                     settings,
-                    reference=PolicySource(model=model, revision=revision),
+                    reference=PolicySource(model=model, revision=revision, variant=variant),
                     build_spec=partial(build_spec, prompts=texts, **chain),
                     load=partial(_load, device=workers.device, compute_dtype=compute_dtype),
                     reward=load_reward(reward, workers.device),
@@ -204,15 +208,17 @@ def _plan(
     settings: "OnlineSettings",
     model: str,
     revision: str | None,
+    variant: str | None,
     compute_dtype: str,
     device: str,
     generation: dict[str, Any],
 ) -> tuple[dict[str, Any], list[str]]:
     from ppod_data.diffusion.skeleton import load_skeleton
     from ppod_data.generate import build_spec
+    from ppod_train.model_defaults import explain_choices
     from ppod_train.plan import plan_training
 
-    skeleton = load_skeleton(model, revision=revision, compute_dtype=compute_dtype)
+    skeleton = load_skeleton(model, revision=revision, variant=variant, compute_dtype=compute_dtype)
     spec = build_spec(skeleton, **generation)
     plan = plan_training(skeleton, spec, settings.train)
     stages, judged = settings.num_stages, settings.eval_images_per_prompt * len(spec.prompts)
@@ -237,6 +243,7 @@ def _plan(
         *say_generation(plan.generation),
         "to train:",
         *say_training(plan),
+        *explain_choices(settings.train, spec),
         f"and {log_probs:,} network calls for the reference's log-probabilities in later stages",
         "of all stages together:",
         say_time(seconds),
@@ -270,6 +277,7 @@ def _load(source: "PolicySource", *, device: str, compute_dtype: str) -> "Diffus
     return load_model(
         source.model,
         revision=source.revision,
+        variant=source.variant,
         adapter=source.adapter,
         device=device,
         compute_dtype=compute_dtype,

@@ -1,6 +1,5 @@
 """What a training run says while it works and at its end."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,9 +46,10 @@ def eval_words(result: "EvalResult") -> str:
 
 
 def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
+    from ppod_data.json_read import read_object
     from ppod_train.objectives import OBJECTIVES
 
-    run = json.loads((out / "run.json").read_text("utf-8"))
+    run = read_object(out / "run.json")
     logit = run["largest_possible_logit"]
     of_pairs = f"{run['num_pairs']:,} pairs of " if run["num_pairs"] else ""
     lines = [
@@ -62,6 +62,9 @@ def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
             f"{run['num_repeated']:,} trajectories{of_pairs} are the same as in an earlier data set, and left out: "
             "another --seed makes new images"
         )
+    lines += [run["defaults"]] if run.get("defaults") else []
+    if "log_ratio_clip" in OBJECTIVES[run["settings"]["objective"]].reads and "sensitivity" in run:
+        lines.append(run["sensitivity"])
     if "clip_mode" in OBJECTIVES[run["settings"]["objective"]].reads:
         bound = (
             "the clip sets no bound to logits"
@@ -74,6 +77,12 @@ def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
     if run["outside_band_at_start"] and run["settings"]["clip_anchor"] == "reference":
         lines.append(
             f"{run['outside_band_at_start']:.0%} of steps are outside the band around the reference before training"
+        )
+    if drift.rounding:
+        largest, clip = max(drift.rounding), run["settings"]["log_ratio_clip"]
+        lines.append(
+            f"rounding: once weights have moved it shifts a log-ratio by at most {largest:.1e}, "
+            f"{largest / clip:.1%} of the clip"
         )
     if drift.share_exact == 1:
         lines.append("drift: none, every replayed log-probability is the stored one to the last bit")

@@ -8,14 +8,19 @@ import torch
 
 from ppod_data.diffusion import flow, flux, stable_diffusion, stable_diffusion_3, stable_diffusion_xl, unet
 from ppod_data.diffusion.condition import Condition
+from ppod_data.diffusion.served import Check, check_flux, check_sd3, check_unet, check_xl
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """How a class of pipelines is loaded, conditioned and called."""
 
+    components: Mapping[str, tuple[str, ...]]
+    """The parts that are loaded, by name -> the classes that are served; () is any of diffusers' schedulers."""
+    check: Check
+    """(name, configurations): refuse a network that is called otherwise than `predict` calls it, or is of another."""
     load_options: Mapping[str, Any]
-    """For `from_pretrained`."""
+    """For the pipeline's constructor: parts that are left out, and switches."""
     denoiser: str
     """Name of the component that denoises; its LoRA weights have this prefix."""
     text_encoders: tuple[str, ...]
@@ -43,8 +48,25 @@ class Family:
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _JOINT_ATTENTION = (*_ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
+_CLIP_TOKENIZER = ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
+_T5_TOKENIZER = ("T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
+_UNET_PARTS: Mapping[str, tuple[str, ...]] = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "scheduler": (),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": _CLIP_TOKENIZER,
+}
+
 _STABLE_DIFFUSION = Family(
-    load_options={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+    components=_UNET_PARTS,
+    check=check_unet,
+    load_options={
+        "safety_checker": None,
+        "feature_extractor": None,
+        "image_encoder": None,
+        "requires_safety_checker": False,
+    },
     denoiser="unet",
     text_encoders=("text_encoder",),
     embed=stable_diffusion.embed,
@@ -58,6 +80,18 @@ _STABLE_DIFFUSION = Family(
     lora_targets=_ATTENTION,
 )
 _STABLE_DIFFUSION_3 = Family(
+    components={
+        "transformer": ("SD3Transformer2DModel",),
+        "vae": ("AutoencoderKL",),
+        "scheduler": (),
+        "text_encoder": ("CLIPTextModelWithProjection",),
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "text_encoder_3": ("T5EncoderModel",),
+        "tokenizer": _CLIP_TOKENIZER,
+        "tokenizer_2": _CLIP_TOKENIZER,
+        "tokenizer_3": _T5_TOKENIZER,
+    },
+    check=check_sd3,
     load_options={"image_encoder": None, "feature_extractor": None},
     denoiser="transformer",
     text_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
@@ -76,7 +110,13 @@ FAMILIES: Mapping[str, Family] = {
     "StableDiffusionPipeline": _STABLE_DIFFUSION,
     "StableDiffusionXLPipeline": replace(
         _STABLE_DIFFUSION,
-        load_options={"add_watermarker": False},
+        components={
+            **_UNET_PARTS,
+            "text_encoder_2": ("CLIPTextModelWithProjection",),
+            "tokenizer_2": _CLIP_TOKENIZER,
+        },
+        check=check_xl,
+        load_options={"image_encoder": None, "feature_extractor": None, "add_watermarker": False},
         text_encoders=("text_encoder", "text_encoder_2"),
         embed=stable_diffusion_xl.embed,
         embed_negative=stable_diffusion_xl.embed_negative,
@@ -85,6 +125,16 @@ FAMILIES: Mapping[str, Family] = {
     "StableDiffusion3Pipeline": _STABLE_DIFFUSION_3,
     "FluxPipeline": replace(
         _STABLE_DIFFUSION_3,
+        components={
+            "transformer": ("FluxTransformer2DModel",),
+            "vae": ("AutoencoderKL",),
+            "scheduler": (),
+            "text_encoder": ("CLIPTextModel",),
+            "text_encoder_2": ("T5EncoderModel",),
+            "tokenizer": _CLIP_TOKENIZER,
+            "tokenizer_2": _T5_TOKENIZER,
+        },
+        check=check_flux,
         text_encoders=("text_encoder", "text_encoder_2"),
         embed=flux.embed,
         embed_negative=None,
