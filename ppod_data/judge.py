@@ -223,8 +223,8 @@ def _check_own(part: JudgePart, source: str, folders: Sequence[Path]) -> None:
         if not _is_here(part.reward):
             raise ConfigError(f"{named}, a server elsewhere: give --reward {part.reward} to ask it")
         return
-    module, colon, _ = part.reward.partition(":")
-    if module in BUILDERS or not colon:
+    module, colon, _ = part.reward.rpartition(":")
+    if part.reward.partition(":")[0] in BUILDERS or not colon:
         return
     file = _source_file(module)
     if file is None or any(file.is_relative_to(folder.resolve()) for folder in folders):

@@ -17,10 +17,12 @@ from ppod_cli.common import (
     load_policy,
     local_only,
     new_commands,
+    say_notes,
     summary,
 )
 from ppod_cli.plans import say_time, say_training, seconds_of_data
 from ppod_cli.progress import progress
+from ppod_cli.prompt_notes import cut_notes
 from ppod_cli.train_data import data_source, load_judge_of
 from ppod_cli.train_eval import EVAL_EXAMPLES, evaluate
 from ppod_cli.train_online import ONLINE_EXAMPLES, online
@@ -84,6 +86,7 @@ def offline(
     log_ratio_clip: train_options.LogRatioClip = None,
     clip_anchor: train_options.ClipAnchor = None,
     clip_mode: train_options.ClipMode = None,
+    step_weight: train_options.StepWeight = None,
     pull_back: train_options.PullBack = None,
     kl_weight: train_options.KlWeight = None,
     reward_temperature: train_options.RewardTemperature = None,
@@ -168,6 +171,8 @@ def offline(
         with started_workers(device) as workers:
             judge = load_judge_of(source, opened, settings, reward, workers.device)
             reference = load_policy(spec, model, revision, variant, None, workers.device, dtype)
+            prompts = list(dict.fromkeys(text for dataset in opened for text in dataset.spec.prompts))
+            say_notes(cut_notes(reference, prompts, spec.negative_prompt))
             with progress(num_train_steps, "train", "steps", silent=not workers.leads) as shown:
                 if judge is not None:
                     shown.say(f"train: judged by {judge.name}")
@@ -206,13 +211,15 @@ def _plan(
     device: str,
 ) -> tuple[dict[str, Any], list[str]]:
     from ppod_data.diffusion.skeleton import load_skeleton
+    from ppod_train.model_defaults import explain_choices
     from ppod_train.plan import plan_training
 
     skeleton = load_skeleton(model, revision=revision, compute_dtype=compute_dtype)
     plan = plan_training(skeleton, spec, settings)
+    chosen = explain_choices(settings, spec)
     data_seconds = seconds_of_data(spec, model, revision, device, compute_dtype)
     seconds = None if data_seconds is None else plan.seconds(data_seconds)
-    lines = ["nothing was done; training would take", *say_training(plan), say_time(seconds)]
+    lines = ["nothing was done; training would take", *say_training(plan), say_time(seconds), *chosen]
     return {**dataclasses.asdict(plan), "seconds": seconds}, lines
 
 

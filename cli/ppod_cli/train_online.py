@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ppod_cli import options, train_options
-from ppod_cli.common import Config, Debug, Device, Json, local_only, summary
+from ppod_cli.common import Config, Debug, Device, Json, local_only, say_notes, summary
 from ppod_cli.plans import say_generation, say_time, say_training, seconds_of_data
 from ppod_cli.progress import Progress, clock, progress
+from ppod_cli.prompt_notes import cut_notes, skeleton_of
 from ppod_cli.tables import usual_reward_of
 from ppod_cli.train_progress import eval_words, say_ended, with_upload
 from ppod_cli.train_settings import refuse_unread_tables, train_settings
@@ -114,6 +115,7 @@ def online(
     log_ratio_clip: train_options.LogRatioClip = None,
     clip_anchor: train_options.ClipAnchor = None,
     clip_mode: train_options.ClipMode = None,
+    step_weight: train_options.StepWeight = None,
     pull_back: train_options.PullBack = None,
     kl_weight: train_options.KlWeight = None,
     reward_temperature: train_options.RewardTemperature = None,
@@ -184,6 +186,7 @@ def online(
                 *_plan(settings, model, revision, variant, compute_dtype, device, {"prompts": texts, **chain})
             )
             return
+        say_notes(cut_notes(skeleton_of(model, revision), texts, negative_prompt))
         with started_workers(device) as workers:
             with progress(stages, "online", "stages", silent=not workers.leads) as shown:
                 done = train_online(
@@ -214,6 +217,7 @@ def _plan(
 ) -> tuple[dict[str, Any], list[str]]:
     from ppod_data.diffusion.skeleton import load_skeleton
     from ppod_data.generate import build_spec
+    from ppod_train.model_defaults import explain_choices
     from ppod_train.plan import plan_training
 
     skeleton = load_skeleton(model, revision=revision, variant=variant, compute_dtype=compute_dtype)
@@ -241,6 +245,7 @@ def _plan(
         *say_generation(plan.generation),
         "to train:",
         *say_training(plan),
+        *explain_choices(settings.train, spec),
         f"and {log_probs:,} network calls for the reference's log-probabilities in later stages",
         "of all stages together:",
         say_time(seconds),
@@ -300,6 +305,8 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
         shown.say(f"online: {f'after stage {stage}' if stage else 'before'}: {eval_words(result)}")
 
     def on_stage(record: "StageRecord") -> None:
+        from ppod_data.wording import number
+
         times = ", ".join(
             f"{name.replace('_', '-')} {clock(s)}" for name, s in record.seconds.items() if s >= 0.5
         )
@@ -311,7 +318,7 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
             )
             return
         shown.say(
-            f"online: stage {record.stage} of {stages}: its data's mean reward {record.data_reward_mean:.4g}, "
+            f"online: stage {record.stage} of {stages}: its data's mean reward {number(record.data_reward_mean)}, "
             f"{record.outside_band_at_start:.0%} of steps outside the band at the start; {times}"
         )
 
@@ -319,9 +326,12 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
 
 
 def _say_done(out: Path, done: "OnlineSummary") -> list[Any]:
+    from ppod_data.wording import precision
+
     lines = [f"{out}: {done.stages} stages, {done.reward_queries:,} images judged"]
     if done.reward_before is not None and done.reward_best is not None:
+        shown = precision([done.reward_before, done.reward_best]).number
         lines.append(
-            f"validation reward {done.reward_before:.4g} → {done.reward_best:.4g} after stage {done.best_stage}"
+            f"validation reward {shown(done.reward_before)} → {shown(done.reward_best)} after stage {done.best_stage}"
         )
     return [*lines, *say_ended(out, out / done.policy, improved=done.improved)]
