@@ -17,10 +17,12 @@ from ppod_cli.common import (
     load_policy,
     local_only,
     new_commands,
+    say_notes,
     summary,
 )
 from ppod_cli.plans import say_time, say_training, seconds_of_data
 from ppod_cli.progress import progress
+from ppod_cli.prompt_notes import cut_notes
 from ppod_cli.train_data import data_source, load_judge_of
 from ppod_cli.train_eval import EVAL_EXAMPLES, evaluate
 from ppod_cli.train_online import ONLINE_EXAMPLES, online
@@ -169,6 +171,8 @@ def offline(
         with started_workers(device) as workers:
             judge = load_judge_of(source, opened, settings, reward, workers.device)
             reference = load_policy(spec, model, revision, variant, None, workers.device, dtype)
+            prompts = list(dict.fromkeys(text for dataset in opened for text in dataset.spec.prompts))
+            say_notes(cut_notes(reference, prompts, spec.negative_prompt))
             with progress(num_train_steps, "train", "steps", silent=not workers.leads) as shown:
                 if judge is not None:
                     shown.say(f"train: judged by {judge.name}")

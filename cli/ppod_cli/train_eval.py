@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppod_cli import options, train_options
-from ppod_cli.common import Config, Debug, Device, Json, local_only, summary
+from ppod_cli.common import Config, Debug, Device, Json, local_only, say_notes, summary
 from ppod_cli.hints import free_name, next_line
 from ppod_cli.progress import progress
+from ppod_cli.prompt_notes import cut_notes, skeleton_of
 from ppod_cli.tables import usual_reward_of
 from ppod_cli.train_workers import leads, started_workers
 from ppod_data.errors import ConfigError
@@ -102,6 +103,8 @@ def evaluate(
         named = {"revision": given["revision"], "variant": given["variant"]}
         policy = PolicySource(model=str(given["model"]), adapter=adapter, **named)
         before = _baseline(policy, run, baseline, baseline_adapter)
+        skeleton = skeleton_of(policy.model, policy.revision)
+        say_notes(cut_notes(skeleton, texts, given["negative_prompt"]))
         settings = EvalSettings(
             prompts=texts,
             negative_prompt=given["negative_prompt"],
@@ -215,10 +218,10 @@ def _evaluate(
 
 
 def _say_evaluated(done: "Comparison", out: Path, run: "RunRecord | None") -> list[Any]:
-    from ppod_train.compare import render_table
+    from ppod_train.eval_table import EvalTable
 
     lines = [
-        render_table(done.after, done.before),
+        EvalTable.of(done.after, done.before),
         f"figures: {done.summary_path}",
         f"picture: {done.grid_path}",
         f"report: {done.report_path}",
