@@ -18,7 +18,7 @@ from ppod_data.manifest import UNKNOWN_LICENSE
 from ppod_data.overview import ScoreColumn, histogram, num_flagged, read_scores, sparkline
 from ppod_data.prompts import visible
 from ppod_data.spec import GenerationSpec
-from ppod_data.wording import fixed
+from ppod_data.wording import spread
 
 _SHOWN_PROMPTS = 10
 _SIZES = (
@@ -143,10 +143,11 @@ def _histograms(scores: Mapping[str, ScoreColumn]) -> str:
         if len(known):
             shape = histogram(known)
             edges = shape["edges"]
-            quartiles = ", ".join(fixed(float(value)) for value in np.quantile(known, [0.25, 0.5, 0.75]))
+            shown = spread(edges[0], edges[-1]).number
+            quartiles = ", ".join(shown(float(value)) for value in np.quantile(known, [0.25, 0.5, 0.75]))
             blocks.append(
-                f"{name}: mean {fixed(float(known.mean()))}, quartiles {quartiles}\n"
-                f"{fixed(edges[0]):>9} |{sparkline(shape['counts'])}| {fixed(edges[-1])}"
+                f"{name}: mean {shown(float(known.mean()))}, quartiles {quartiles}\n"
+                f"{shown(edges[0]):>9} |{sparkline(shape['counts'])}| {shown(edges[-1])}"
             )
     return "## Scores\n\n```text\n" + "\n\n".join(blocks) + "\n```" if blocks else ""
 

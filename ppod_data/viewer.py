@@ -7,7 +7,7 @@ load nothing. The number of images in it is bounded, so its size is too.
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ppod_data.prompts import visible
 from ppod_data.real_folders import settled
 from ppod_data.sample_images import read_images
 from ppod_data.selection import Selection, select
-from ppod_data.wording import UNKNOWN, fixed, percent
+from ppod_data.wording import UNKNOWN, fixed, percent, spread
 
 MAX_IMAGES = 200
 """Images in a page unless told otherwise: at most 10 MB in all, which only images of pure noise need."""
@@ -99,7 +99,11 @@ def _headline(dataset: Dataset, figures: Mapping[str, Any]) -> str:
         ),
     ]
     shown += [
-        (f"mean {name}", fixed(one["mean"]), f"{fixed(one['p05'])} … {fixed(one['p95'])}")
+        (
+            f"mean {name}",
+            _score_format(one)(one["mean"]),
+            f"{_score_format(one)(one['p05'])} … {_score_format(one)(one['p95'])}",
+        )
         for name, one in list(figures["scores"].items())[:1]
     ]
     if figures["num_flagged"] is not None:
@@ -121,8 +125,8 @@ def _scores(figures: Mapping[str, Any]) -> str:
         histogram_chart(
             one["histogram"],
             title=name,
-            note=f"{one['scorer']} {one['revision']}: mean {fixed(one['mean'])}, median "
-            f"{fixed(one['median'])}" + (f", {one['failed']:,} failed" if one["failed"] else ""),
+            note=f"{one['scorer']} {one['revision']}: mean {_score_format(one)(one['mean'])}, median "
+            f"{_score_format(one)(one['median'])}" + (f", {one['failed']:,} failed" if one["failed"] else ""),
             x_label="score",
             colour=i % 8,
         )
@@ -255,8 +259,15 @@ def _mean_and_range(values: NDArray[np.float64]) -> str:
     known = values[np.isfinite(values)]
     if not len(known):
         return UNKNOWN
-    low, high = (fixed(float(end)) for end in (known.min(), known.max()))
-    return f"{fixed(float(known.mean()))} ({low} … {high})"
+    low, high = float(known.min()), float(known.max())
+    shown = spread(low, high).number
+    return f"{shown(float(known.mean()))} ({shown(low)} … {shown(high)})"
+
+
+def _score_format(scores: Mapping[str, Any]) -> Callable[[float | None], str]:
+    """How the scores of a table are written."""
+    edges = scores["histogram"]["edges"]
+    return spread(edges[0], edges[-1]).number if edges else fixed
 
 
 def _data_uri(data: bytes, where: str) -> str:

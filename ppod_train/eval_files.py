@@ -98,7 +98,7 @@ def read_evaluation(folder: Path) -> EvalResult:
                 for prompt, values in record["images"].items()
             },
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, DamagedError) as error:
         raise DamagedError(f"{folder} holds no readable evaluation ({error}): evaluate again") from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ppod_data.files import atomic_write
 from ppod_data.json_read import read_object
-from ppod_data.wording import UNKNOWN, between, number, percent
+from ppod_data.wording import UNKNOWN, Precision, percent, precision
 from ppod_train.eval_files import read_evaluation
 from ppod_train.figures import Figures
 from ppod_train.report.runs import read_run
@@ -117,7 +117,11 @@ def _evaluation(before: Path, after: Path, reward: str) -> str:
     if not (before / "eval.json").exists() or not (after / "eval.json").exists():
         return ""
     places = [("before", before), ("after", after)] if after != before else [("before and after", before)]
-    rows = [_row(name, read_evaluation(place).overall) for name, place in places]
+    figures = [read_evaluation(place).overall for _, place in places]
+    form = precision(
+        [one.reward_mean for one in figures], [(one.reward_low, one.reward_high) for one in figures]
+    )
+    rows = [_row(name, one, form) for (name, _), one in zip(places, figures, strict=True)]
     return "\n".join(
         [
             "## Evaluation",
@@ -131,8 +135,8 @@ def _evaluation(before: Path, after: Path, reward: str) -> str:
     )
 
 
-def _row(name: str, figures: Figures) -> str:
-    reward = f"{number(figures.reward_mean)} ({between(figures.reward_low, figures.reward_high)})"
+def _row(name: str, figures: Figures, form: Precision) -> str:
+    reward = form.with_interval(figures.reward_mean, figures.reward_low, figures.reward_high)
     better = UNKNOWN if name != "after" else percent(figures.win_rate)
     return f"| {name} | {figures.num_images:,} | {reward} | {percent(figures.correct)} | {better} |"
 

@@ -225,10 +225,10 @@ def _evaluate(
 
 
 def _say_evaluated(done: "Comparison", out: Path, run: "RunRecord | None") -> list[Any]:
-    from ppod_train.compare import render_table
+    from ppod_train.eval_table import EvalTable
 
     lines = [
-        render_table(done.after, done.before),
+        EvalTable.of(done.after, done.before),
         f"figures: {done.summary_path}",
         f"picture: {done.grid_path}",
         f"report: {done.report_path}",

@@ -309,6 +309,8 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
         shown.say(f"online: {f'after stage {stage}' if stage else 'before'}: {eval_words(result)}")
 
     def on_stage(record: "StageRecord") -> None:
+        from ppod_data.wording import number
+
         times = ", ".join(
             f"{name.replace('_', '-')} {clock(s)}" for name, s in record.seconds.items() if s >= 0.5
         )
@@ -320,7 +322,7 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
             )
             return
         shown.say(
-            f"online: stage {record.stage} of {stages}: its data's mean reward {record.data_reward_mean:.4g}, "
+            f"online: stage {record.stage} of {stages}: its data's mean reward {number(record.data_reward_mean)}, "
             f"{record.outside_band_at_start:.0%} of steps outside the band at the start; {times}"
         )
 
@@ -328,9 +330,12 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
 
 
 def _say_done(out: Path, done: "OnlineSummary") -> list[Any]:
+    from ppod_data.wording import precision
+
     lines = [f"{out}: {done.stages} stages, {done.reward_queries:,} images judged"]
     if done.reward_before is not None and done.reward_best is not None:
+        shown = precision([done.reward_before, done.reward_best]).number
         lines.append(
-            f"validation reward {done.reward_before:.4g} → {done.reward_best:.4g} after stage {done.best_stage}"
+            f"validation reward {shown(done.reward_before)} → {shown(done.reward_best)} after stage {done.best_stage}"
         )
     return [*lines, *say_ended(out, out / done.policy, improved=done.improved)]

@@ -30,7 +30,7 @@ from ppod_data.diffusion.model_folder import (
 from ppod_data.diffusion.safety import SafetyChecker, load_safety_checker
 from ppod_data.errors import ConfigError
 from ppod_data.memory import is_out_of_memory
-from ppod_data.precision import exact_fp32
+from ppod_data.precision import set_gpu_numerics
 from ppod_data.quiet import quiet_pipelines
 from ppod_data.threads import one_thread
 
@@ -112,7 +112,7 @@ def load_model(
         ConfigError: unknown model, a pipeline, network or scheduler that is not supported, an adapter that is not
             taken whole, no safety checker.
     """
-    exact_fp32()
+    set_gpu_numerics()
     folder = open_folder(name, resolve_model(name, revision, variant=variant), variant)
     family = folder.family
     safety = load_safety_checker(folder, device) if safety_check else None
