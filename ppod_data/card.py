@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 
 from ppod_data.croissant import CROISSANT, croissant_text
 from ppod_data.dataset import Dataset
-from ppod_data.files import DataPath, atomic_write
+from ppod_data.files import DataPath, atomic_update, data_path
 from ppod_data.manifest import UNKNOWN_LICENSE
 from ppod_data.markdown import code, plain
 from ppod_data.overview import ScoreColumn, histogram, num_flagged, read_scores, sparkline
 from ppod_data.prompts import visible
 from ppod_data.spec import GenerationSpec
-from ppod_data.wording import fixed
+from ppod_data.wording import spread
 
 _SHOWN_PROMPTS = 10
 _SIZES = (
@@ -32,10 +32,11 @@ _SIZES = (
 
 
 def write_card(root: DataPath) -> None:
-    """Write README.md and croissant.json anew from what the data set folder holds now."""
+    """Write README.md and croissant.json from what the data set folder holds now, if they do not say so already."""
+    root = data_path(root)
     dataset = Dataset.open(root)
-    atomic_write(root / CROISSANT, croissant_text(dataset).encode())
-    atomic_write(root / "README.md", card_text(dataset).encode())
+    atomic_update(root / CROISSANT, croissant_text(dataset).encode())
+    atomic_update(root / "README.md", card_text(dataset).encode())
 
 
 def card_text(dataset: Dataset) -> str:
@@ -143,10 +144,11 @@ def _histograms(scores: Mapping[str, ScoreColumn]) -> str:
         if len(known):
             shape = histogram(known)
             edges = shape["edges"]
-            quartiles = ", ".join(fixed(float(value)) for value in np.quantile(known, [0.25, 0.5, 0.75]))
+            shown = spread(edges[0], edges[-1]).number
+            quartiles = ", ".join(shown(float(value)) for value in np.quantile(known, [0.25, 0.5, 0.75]))
             blocks.append(
-                f"{name}: mean {fixed(float(known.mean()))}, quartiles {quartiles}\n"
-                f"{fixed(edges[0]):>9} |{sparkline(shape['counts'])}| {fixed(edges[-1])}"
+                f"{name}: mean {shown(float(known.mean()))}, quartiles {quartiles}\n"
+                f"{shown(edges[0]):>9} |{sparkline(shape['counts'])}| {shown(edges[-1])}"
             )
     return "## Scores\n\n```text\n" + "\n\n".join(blocks) + "\n```" if blocks else ""
 
@@ -205,6 +207,7 @@ def settings(dataset: Dataset) -> dict[str, str]:
     values = {
         "model": spec.model,
         "revision": spec.revision,
+        "variant": spec.variant,
         "adapter": spec.adapter,
         "policy fingerprint": spec.policy_fingerprint,
         "scheduler": f"{chain}, {spec.num_inference_steps} steps, ddim_eta {spec.ddim_eta}",

@@ -22,9 +22,9 @@ POLICY, FORWARD = "policy", "forward-process"
 VERSIONS = (1, 2, 3)
 """Of manifest and spec that this ppod reads: 2 where images were given, 3 where a safety checker ran."""
 DTYPE_NAMES = ("fp32", "bf16", "fp16")
-_INFORMATIVE = ("model", "revision", "adapter")
+_INFORMATIVE = ("model", "revision", "variant", "adapter")
 _FORWARD_ONLY = ("origin", "images")
-_OPTIONAL = ("safety_checker",)
+_OPTIONAL = ("safety_checker", "variant")
 """Not written where they are not set, so that what was made without them keeps its fingerprint and bytes."""
 _CHOICES = {
     "origin": (POLICY, FORWARD),
@@ -68,7 +68,7 @@ class GenerationSpec:
     """
 
     model: str
-    """How the policy was named: a folder, a Hub id or "scenes". Not in the fingerprint, nor the next two."""
+    """How the policy was named: a folder, a Hub id or "scenes". Not in the fingerprint, like what goes with it."""
     revision: str | None
     adapter: str | None
     policy_fingerprint: str
@@ -105,6 +105,8 @@ class GenerationSpec:
     """"policy": the policy denoised these chains. "forward-process": images were given, and noise drawn onto them."""
     images: tuple[tuple[str, ...], ...] = ()
     """For each prompt the sha256 of the image files that were given for it; K is the largest number of them."""
+    variant: str | None = None
+    """Which of the model's weight files were loaded, such as fp16; None: those without a variant in their names."""
     safety_checker: str | None = None
     """sha256 of the safety checker whose verdicts are in the column `flagged`; None: none ran, there is no column."""
 
@@ -123,7 +125,7 @@ class GenerationSpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 of the canonical JSON of every field but model, revision and adapter; 64 hex digits."""
+        """The sha256 of the canonical JSON of every field but what names the model; 64 hex digits."""
         identity = {key: value for key, value in to_json(self).items() if key not in _INFORMATIVE}
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
 
@@ -296,7 +298,8 @@ def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
             f"({POLICY} is made by ppod-gen, {FORWARD} by ppod-pair import --model)"
         )
     old_values, new_values = (
-        to_json(spec) | {"version": None, "safety_checker": spec.safety_checker} for spec in (existing, new)
+        to_json(spec) | {"version": None, "safety_checker": spec.safety_checker, "variant": None}
+        for spec in (existing, new)
     )
     for name, old in old_values.items():
         if name in _INFORMATIVE or old == new_values[name]:
@@ -343,7 +346,7 @@ def _difference(name: str, old: Any, new: Any, existing: GenerationSpec, new_spe
 
 
 def _policy(spec: GenerationSpec) -> str:
-    named = {"revision": spec.revision, "adapter": spec.adapter}
+    named = {"revision": spec.revision, "variant": spec.variant, "adapter": spec.adapter}
     return spec.model + "".join(f", {key} {value}" for key, value in named.items() if value)
 
 
@@ -452,8 +455,8 @@ def _check_types(values: Mapping[str, Any]) -> None:
     checker = values.get("safety_checker", "0" * 64)
     known = isinstance(checker, str) and _SHA256.fullmatch(checker) is not None
     _require(known, "safety_checker", "a sha256 in hexadecimal", values)
-    for name in ("revision", "adapter"):
-        _require(values[name] is None or _is_text(values[name]), name, "text or null", values)
+    for name in ("revision", "adapter", "variant"):
+        _require(values.get(name) is None or _is_text(values[name]), name, "text or null", values)
     for name in (*_AT_LEAST_ONE, "seed", "stage"):
         _require(type(values[name]) is int, name, "a whole number", values)
     for name in ("guidance_scale", "ddim_eta"):

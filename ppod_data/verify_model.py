@@ -47,11 +47,12 @@ def replay(dataset: Dataset, model: DiffusionModel, *, num_trajectories: int) ->
     """
     spec = dataset.spec
     if model.fingerprint != spec.policy_fingerprint:
+        named = {"revision": spec.revision, "variant": spec.variant, "adapter": spec.adapter}
         raise ConfigError(
             f"{model.name} is not the policy that made {dataset.root}: fingerprint {model.fingerprint[:16]}…, and the "
             f"data set says {spec.policy_fingerprint[:16]}… ({spec.model}"
-            + (f", adapter {spec.adapter}" if spec.adapter else "")
-            + "): give that --model, --revision and --adapter"
+            + "".join(f", {key} {value}" for key, value in named.items() if value)
+            + "): give that --model, --revision, --variant and --adapter"
         )
     groups: list[list[str]] = []
     for shard in committed_shards(dataset.root):

@@ -102,12 +102,14 @@ class TrainingData:
         """log π_stage − log π_ref, [M, T]; exactly 0 where the reference made the data."""
         return self.behaviour_log_probs - self.reference_log_probs
 
-    def outside_band(self, log_ratio_clip: float) -> float:
-        """The share of trainable steps that the policy which made the data already has outside ± log_ratio_clip.
+    def outside_band(self, log_ratio_clip: float, step_weights: NDArray[np.float64]) -> float:
+        """The share of trainable steps that the policy which made the data already has outside ± log_ratio_clip, with
+        log-ratios times `step_weights` [T].
 
         With the clip anchored at the reference these have no gradient when training starts from that policy.
         """
-        return float((np.abs(self.anchors[:, list(self.steps)]) > log_ratio_clip).mean())
+        shifts = (self.anchors * step_weights)[:, list(self.steps)]
+        return float((np.abs(shifts) > log_ratio_clip).mean())
 
 
 def open_training_data(

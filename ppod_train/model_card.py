@@ -13,7 +13,7 @@ from ppod_data.files import atomic_write
 from ppod_data.json_read import read_object
 from ppod_data.markdown import code, plain
 from ppod_data.prompts import visible
-from ppod_data.wording import UNKNOWN, between, number, percent
+from ppod_data.wording import UNKNOWN, Precision, percent, precision
 from ppod_train.eval_files import read_evaluation
 from ppod_train.figures import Figures
 from ppod_train.report.runs import read_run
@@ -91,7 +91,8 @@ def usage(record: Mapping[str, Any], lora: bool) -> str:
     imports = []
     if lora and model == "scenes":
         base, imports = "PIPELINE_PATH", ["", "from ppod_data.scenes import PIPELINE_PATH"]
-    revision = f", revision={json.dumps(sampler['revision'])}" if lora and sampler.get("revision") else ""
+    named = {name: sampler.get(name) for name in ("revision", "variant") if lora}
+    source = "".join(f", {name}={json.dumps(value)}" for name, value in named.items() if value)
     options = {name: sampler[name] for name in ("num_inference_steps", "guidance_scale") if name in sampler}
     if sampler.get("negative_prompt"):
         options["negative_prompt"] = sampler["negative_prompt"]
@@ -104,7 +105,7 @@ def usage(record: Mapping[str, Any], lora: bool) -> str:
         f"from diffusers import {'' if is_flow else 'DDIMScheduler, '}DiffusionPipeline",
         *imports,
         "",
-        f"pipe = DiffusionPipeline.from_pretrained({base}{revision})",
+        f"pipe = DiffusionPipeline.from_pretrained({base}{source})",
         *(['pipe.load_lora_weights("THIS_FOLDER")'] if lora else []),
         *([] if is_flow else ["pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"]),
         f"image = pipe({json.dumps(visible(prompt), ensure_ascii=False)}{shown}).images[0]",
@@ -118,7 +119,11 @@ def _evaluation(before: Path, after: Path, reward: str) -> str:
     if not (before / "eval.json").exists() or not (after / "eval.json").exists():
         return ""
     places = [("before", before), ("after", after)] if after != before else [("before and after", before)]
-    rows = [_row(name, read_evaluation(place).overall) for name, place in places]
+    figures = [read_evaluation(place).overall for _, place in places]
+    form = precision(
+        [one.reward_mean for one in figures], [(one.reward_low, one.reward_high) for one in figures]
+    )
+    rows = [_row(name, one, form) for (name, _), one in zip(places, figures, strict=True)]
     return "\n".join(
         [
             "## Evaluation",
@@ -133,8 +138,8 @@ def _evaluation(before: Path, after: Path, reward: str) -> str:
     )
 
 
-def _row(name: str, figures: Figures) -> str:
-    reward = f"{number(figures.reward_mean)} ({between(figures.reward_low, figures.reward_high)})"
+def _row(name: str, figures: Figures, form: Precision) -> str:
+    reward = form.with_interval(figures.reward_mean, figures.reward_low, figures.reward_high)
     better = UNKNOWN if name != "after" else percent(figures.win_rate)
     return f"| {name} | {figures.num_images:,} | {reward} | {percent(figures.correct)} | {better} |"
 

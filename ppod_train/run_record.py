@@ -26,7 +26,7 @@ class RunRecord:
     whole: bool
     """Whether the policy is a whole pipeline, not a LoRA."""
     generation: Mapping[str, Any] = field(default_factory=dict)
-    """revision, negative_prompt, num_inference_steps, guidance_scale, ddim_eta, compute_dtype; empty in old runs."""
+    """How images are made: revision, variant, negative_prompt, guidance_scale, compute_dtype …; {} in old runs."""
 
 
 def run_of(policy: str | None) -> RunRecord | None:

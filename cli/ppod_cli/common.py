@@ -54,7 +54,7 @@ Debug = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.",
+        help="auto (a GPU where there is one), cpu, cuda, cuda:1.",
         metavar="D",
         rich_help_panel="Running",
     ),
@@ -331,7 +331,11 @@ def resolve_device(text: str) -> str:
     if text == "auto":
         if torch.cuda.is_available():
             return f"cuda:{int(local_rank) % torch.cuda.device_count()}"
-        return "cpu"  # not mps, which has no fp64 for the log-probabilities
+        return "cpu"
+    if text.partition(":")[0] == "mps":
+        raise ConfigError(
+            f"device {text} has no fp64, which log-probabilities are summed in: give --device cpu"
+        )
     if text == "cuda" and "LOCAL_RANK" in os.environ:
         text = f"cuda:{local_rank}"
     try:
@@ -346,6 +350,7 @@ def load_policy(
     spec: "GenerationSpec",
     model: str | None,
     revision: str | None,
+    variant: str | None,
     adapter: str | None,
     device: str,
     compute_dtype: str,
@@ -355,7 +360,15 @@ def load_policy(
 
     if model is None:
         model, revision, adapter = spec.model, revision or spec.revision, adapter or spec.adapter
-    return load_model(model, revision=revision, adapter=adapter, device=device, compute_dtype=compute_dtype)
+        variant = variant or spec.variant
+    return load_model(
+        model,
+        revision=revision,
+        variant=variant,
+        adapter=adapter,
+        device=device,
+        compute_dtype=compute_dtype,
+    )
 
 
 def usual_reward(model: str) -> str:

@@ -50,6 +50,7 @@ def say_training(plan: "TrainingPlan") -> list[str]:
         f"  network calls  at most {calls:,} in {plan.num_train_steps:,} updates{judged}",
         f"  disk           {amount(plan.disk_bytes)} of checkpoints and policy",
         f"  memory         {amount(plan.peak_bytes)}: {', '.join(parts)}",
+        f"  host memory    at most {amount(generation.embedding_bytes)} of text embeddings",
     ]
 
 
@@ -58,12 +59,19 @@ def seconds_of_data(
 ) -> float | None:
     """Measure how long making a data set takes here; None where the model's weights are not here."""
     from ppod_cli.common import resolve_device
-    from ppod_data.diffusion.model import has_weights, load_model
+    from ppod_data.diffusion.model import load_model
+    from ppod_data.diffusion.model_folder import has_weights
     from ppod_data.plan import measure_seconds
 
     if not has_weights(model):
         return None
-    loaded = load_model(model, revision=revision, device=resolve_device(device), compute_dtype=compute_dtype)
+    loaded = load_model(
+        model,
+        revision=revision,
+        variant=spec.variant,
+        device=resolve_device(device),
+        compute_dtype=compute_dtype,
+    )
     return measure_seconds(spec, loaded)
 
 

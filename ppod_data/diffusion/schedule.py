@@ -51,6 +51,20 @@ class Schedule(Protocol):
         """The same schedule with its tensors on `device`."""
 
 
+def sensitivity(schedule: Schedule) -> tuple[float, ...]:
+    """k_t = |dμ/dε| / σ_t of each step: a change d (rms) of the guided prediction makes log π smaller by (k_t·d)²/2.
+
+    It follows from the schedule alone, clamping of x_0 left aside. 0 where a step is deterministic.
+    """
+    steps = torch.arange(schedule.num_inference_steps)
+    nothing = torch.zeros(len(steps), 1, 1, 1, dtype=torch.float64)
+    little = 2.0**-10  # no predicted x_0 is clamped
+    change = schedule.mean(steps, nothing + little, nothing) - schedule.mean(steps, nothing, nothing)
+    std = schedule.std.double()
+    found = change.flatten().abs() / little / std.clamp(min=1e-30)
+    return tuple(torch.where(std > 0, found, 0.0).tolist())
+
+
 def chain_config(scheduler_config: Mapping[str, Any], num_inference_steps: int) -> Mapping[str, Any]:
     """What a spec holds of a model's scheduler for chains of T steps: a DDIM configuration as it is, the sigmas of a
     flow-matching model."""
