@@ -57,13 +57,14 @@ def write_viewer(dataset: Dataset, out: Path, *, max_images: int = MAX_IMAGES) -
     numbers = dataset.numbers.find([row["sample_id"] for row in samples])
     scores = {name: read_scores(dataset, name).values[numbers] for name in dataset.score_names()}
     pairs = {name: dataset.pairs(name).to_pylist() for name in dataset.pair_names()}
+    num_pairs = {name: len(rows) for name, rows in pairs.items()}
     chosen = select(samples, scores, pairs, max_images)
     figures = overview(dataset)
     body = [
         _headline(dataset, figures),
         _titled("Scores", _scores(figures)),
         _titled("People", label_section(figures["labels"])),
-        _titled("Samples", _samples(dataset, samples, scores, chosen)),
+        _titled("Samples", _samples(dataset, samples, scores, chosen, num_pairs)),
         _titled("Prompts", _prompts(samples, scores)),
         _titled("Settings", table(["option", "value"], [list(item) for item in settings(dataset).items()])),
     ]
@@ -192,7 +193,9 @@ def _samples(
     samples: Sequence[Mapping[str, Any]],
     scores: Mapping[str, NDArray[np.float64]],
     chosen: Selection,
+    num_pairs: Mapping[str, int],
 ) -> str:
+    """The browser of some images and pairs; `num_pairs` is how many there are in each table."""
     if not chosen.rows:
         return ""
     place = {samples[row]["sample_id"]: row for row in chosen.rows}
@@ -233,6 +236,9 @@ def _samples(
     note = "All images."
     if len(images) < len(samples):
         note = f"{len(images):,} of {len(samples):,} images, of {_plural(len(prompts), 'prompt')}, best to worst."
+    for name, rows in pairs.items():
+        if len(rows) < num_pairs[name]:
+            note += f" {len(rows):,} of {num_pairs[name]:,} pairs of {visible(name)}."
     if flagged := sum("flagged" in image for image in images):
         note += (
             f" The model's safety checker flagged {flagged:,} of them: they are blurred until you click them."

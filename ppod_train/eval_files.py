@@ -4,6 +4,7 @@ eval.json, format 1:
     format                 1
     model, adapter         what was evaluated, as the user named it (adapter: null without one)
     policy_fingerprint     sha256 over the weights and configurations that were loaded
+    height, width          of the images, in pixels; null or absent: the model's own size
     seed, num_images_per_prompt, num_inference_steps, guidance_scale, ddim_eta, negative_prompt, batch_size,
     validation             how the images were made (`EvalSettings`)
     scorer, check_scorer   {"name", "revision"}; check_scorer is null without one
@@ -22,7 +23,7 @@ images.png has no labels and no gaps: row r, column k is image k of the sheet's 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ FORMAT = 1
 EVAL_NAME = "eval.json"
 SHEET_NAME = "images.png"
 MAX_SHEET_PROMPTS = 12
+
+_SIZE = ("height", "width")
 
 
 def write_evaluation(folder: Path, result: EvalResult) -> None:
@@ -79,7 +82,8 @@ def read_evaluation(folder: Path) -> EvalResult:
         record = read_object(folder / EVAL_NAME)
         with open_file(folder / SHEET_NAME) as file:
             tiles = cut_sheet(Image.open(file).convert("RGB"), record["sheet"])
-        settings = {name: record[name] for name in EvalSettings.__dataclass_fields__ if name != "prompts"}
+        names = [field.name for field in fields(EvalSettings) if field.name not in ("prompts", *_SIZE)]
+        settings = {name: record[name] for name in names} | {name: record.get(name) for name in _SIZE}
         return EvalResult(
             model=record["model"],
             adapter=record["adapter"],

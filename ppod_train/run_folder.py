@@ -98,7 +98,16 @@ def write_run_record(
 
 def generation_of(spec: GenerationSpec) -> dict[str, Any]:
     """The sampler of a spec, for the record: with it the policy's images are made as in training."""
-    names = ("revision", "variant", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta")
+    names = (
+        "revision",
+        "variant",
+        "negative_prompt",
+        "num_inference_steps",
+        "guidance_scale",
+        "ddim_eta",
+        "height",
+        "width",
+    )
     return {name: getattr(spec, name) for name in (*names, "compute_dtype", "is_flow_matching")}
 
 

@@ -28,7 +28,10 @@ EVAL_EXAMPLES = (
     'ppod-train eval --out result --adapter run/policy --prompt "a cat on the moon"',
     "ppod-train eval --out result --adapter run-b/policy \\\n    --baseline-adapter run-a/policy",
 )
-_OF_THE_RUN = ("negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta", "compute_dtype")
+_OF_THE_RUN = (
+    *("height", "width", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta"),
+    "compute_dtype",
+)
 
 
 def evaluate(
@@ -47,6 +50,8 @@ def evaluate(
     prompts: options.Prompts = None,
     prompt_column: options.PromptColumn = None,
     drop_duplicates: options.DropDuplicates = False,
+    height: options.Height = None,
+    width: options.Width = None,
     negative_prompt: options.NegativePrompt = "",
     num_images_per_prompt: options.NumImagesPerPrompt = 64,
     seed: options.Seed = 0,
@@ -107,6 +112,8 @@ def evaluate(
         say_notes(cut_notes(skeleton, texts, given["negative_prompt"]))
         settings = EvalSettings(
             prompts=texts,
+            height=given["height"],
+            width=given["width"],
             negative_prompt=given["negative_prompt"],
             num_images_per_prompt=num_images_per_prompt,
             num_inference_steps=given["num_inference_steps"],

@@ -100,6 +100,8 @@ def online(
     prompts: options.Prompts = None,
     prompt_column: options.PromptColumn = None,
     drop_duplicates: options.DropDuplicates = False,
+    height: options.Height = None,
+    width: options.Width = None,
     negative_prompt: options.NegativePrompt = "",
     reward: train_options.OnlineReward = None,
     stages: Stages = 4,
@@ -253,6 +255,8 @@ def _plan(
 
 
 _CHAIN = (
+    "height",
+    "width",
     "negative_prompt",
     "num_images_per_prompt",
     "num_inference_steps",

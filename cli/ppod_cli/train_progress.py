@@ -135,12 +135,15 @@ def say_ended(out: Path, policy: Path, *, improved: bool | None) -> list[str]:
 
 def say_eval(out: Path, policy: Path) -> list[str]:
     """The line that evaluates a run's policy as it was trained; none where nothing says who judges."""
+    from ppod_data.judge import must_be_named
     from ppod_train.run_record import run_of
 
     run = run_of(str(policy))
     if run is None:
         return []
     judged = ["--reward", "scenes"] if run.judge is None and run.model == "scenes" else []
+    if run.judge is not None and must_be_named(run.judge):
+        judged = ["--reward", run.judge.parts[0].reward]
     if run.judge is None and not judged:
         return []
     name = "--model" if run.whole else "--adapter"

@@ -158,3 +158,12 @@ def test_a_damaged_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ):
         write_viewer(dataset, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_the_page_says_how_many_pairs_it_shows(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data", prompts=["a"], num_images_per_prompt=30)
+    add_pairs(dataset, "many", [(a, b) for a in range(30) for b in range(30) if a > b])
+    add_pairs(dataset, "few", [(1, 0)])
+    text, page = page_of(dataset.root)
+    assert len(page.data()["pairs"]["many"]) == 300
+    assert "300 of 435 pairs of many." in text and "pairs of few" not in text
