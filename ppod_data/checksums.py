@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
+from ppod_data.parquet_pages import expansion
+
 KEY = b"ppod_checksums"
 _MARKER = b"ppod-checksums-1:"
 _VALUE = re.compile(_MARKER + rb"([0-9a-f]{64}):((?:[0-9a-f]{64})+)")
@@ -87,6 +89,28 @@ def column_ranges(metadata: Any, names: Sequence[str]) -> list[tuple[int, int]]:
     return [piece for column in columns for piece in _chunks(metadata, column)]
 
 
+def column_expansion(
+    file: BinaryIO, metadata: Any, names: Sequence[str], groups: Sequence[int], limit: int
+) -> tuple[int, int]:
+    """Return (bytes that the columns become, bytes of the longest value of each column added up), decoding none.
+
+    Both are upper bounds of some row groups; the second leaves out values that are stored as often as they are given.
+    Raises `PageError` where page headers are not readable.
+    """
+    nbytes = longest = 0
+    for column in range(metadata.num_columns):
+        if metadata.schema.column(column).path.partition(".")[0] not in names:
+            continue
+        widest = 0
+        chunks = list(_chunks(metadata, column))
+        for group in groups:
+            start, end = chunks[group]
+            found = expansion(file, metadata.row_group(group).column(column), start, end, limit)
+            nbytes, widest = nbytes + found.nbytes, max(widest, found.longest)
+        longest += widest
+    return nbytes, longest
+
+
 def _column_digest(file: BinaryIO, metadata: Any, column: int) -> str:
     """The sha256 of the column's chunks, page headers included, of one row group after another."""
     digest = hashlib.sha256()
@@ -105,6 +129,8 @@ def _chunks(metadata: Any, column: int) -> Iterator[tuple[int, int]]:
         chunk = metadata.row_group(group).column(column)
         has_dictionary = chunk.has_dictionary_page and chunk.dictionary_page_offset is not None
         start = chunk.dictionary_page_offset if has_dictionary else chunk.data_page_offset
+        if chunk.num_values and start > chunk.data_page_offset:  # Arrow begins at the lower one
+            raise ChecksumError("a dictionary that is behind its data")
         yield start, start + chunk.total_compressed_size
 
 

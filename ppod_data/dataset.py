@@ -1,6 +1,5 @@
 """A data set folder, read: its spec, its tables, and one trajectory at a time."""
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ from ppod_data.cache import read_cached
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.exclude import excluded_samples, read_exclusions
 from ppod_data.files import DataPath, data_path
+from ppod_data.json_read import made_by
 from ppod_data.manifest import UNKNOWN_LICENSE, create_manifest, read_manifest
 from ppod_data.sample_numbers import SampleNumbers
 from ppod_data.shards import committed_shards, parts_in, read_member
@@ -39,8 +39,17 @@ from ppod_data.tables import (
 )
 from ppod_data.trajectory import TORCH_NAMES, Trajectory, decode_latents, latent_rows
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 _TRAJECTORY = ("sample_id", "prompt_id", "prompt", "timesteps", "stochastic", "log_probs", "step_index")
 _MAX_HEADER = 1 << 20
+_MADE_BY = {
+    "pairs": "ppod-pair rank",
+    "scores": "ppod-score",
+    "labels": "ppod-pair import",
+    "log_probs": "ppod-data log-probs",
+}
 _MEMBER = ("traj_file", "traj_offset", "traj_nbytes", "traj_sha256")
 
 
@@ -71,6 +80,41 @@ class Dataset:
     def excluded(self) -> Mapping[str, str]:
         """The reason for each sample_id that was taken down, as the list was when this was first asked for."""
         return excluded_samples(self.spec, read_exclusions(self.root))
+
+    def __repr__(self) -> str:
+        """One line, for a notebook."""
+        spec, shards = self.spec, len(self.shards())
+        done = f"{shards} of {spec.num_shards} shards" if shards < spec.num_shards else f"{shards} shards"
+        return f"Dataset({str(self.root)!r}: {len(self):,} samples of {len(spec.prompts):,} prompts, {done})"
+
+    def __len__(self) -> int:
+        """The samples that are here."""
+        return self.num_samples
+
+    def __bool__(self) -> bool:
+        """True for an empty data set too: it is one."""
+        return True
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The row of `samples` of one sample, with its image decoded. Raises IndexError beyond the last."""
+        left = index + len(self) if index < 0 else index
+        for shard in self.shards() if left >= 0 else ():
+            size = len(self.spec.shard_range(shard)) - self._num_excluded(shard)
+            if left < size:
+                columns = [name for name in self.sample_schema.names if name != "image"]
+                row: dict[str, Any] = self.sample_part(shard, columns).slice(left, 1).to_pylist()[0]
+                return row | {"image": self.image(row["sample_id"])}
+            left -= size
+        raise IndexError(f"{self.root} has {len(self):,} samples: there is none at {index}")
+
+    def image(self, sample_id: str) -> "Image":
+        """The image of one sample, checked against its sha256. Raises ConfigError for a sample that is not here."""
+        from ppod_data.images import decode_image
+        from ppod_data.sample_images import read_images
+
+        for _, data in () if sample_id in self.excluded else read_images(self, [sample_id]):
+            return decode_image(data)
+        raise ConfigError(f'{self.root}: no sample {sample_id!r} here: `samples(["sample_id"])` lists them')
 
     @property
     def num_samples(self) -> int:
@@ -133,9 +177,8 @@ class Dataset:
     def pairs_made(self, name: str) -> Mapping[str, Any]:
         """How a table of pairs was made, as its metadata says; nothing where it does not."""
         _check_known(name, "pairs", self.pair_names(), self.root)
-        metadata = read_table(self.root / "pairs" / f"{name}.parquet", PAIRS, []).schema.metadata or {}
-        made: dict[str, Any] = json.loads(metadata.get(b"ppod", b"{}"))
-        return made
+        path = self.root / "pairs" / f"{name}.parquet"
+        return made_by(read_table(path, PAIRS, []).schema.metadata, path)
 
     def iter_pairs(self, name: str, columns: Sequence[str]) -> Iterator[Any]:
         """Some columns of a table of pairs, as Arrow tables of some rows each: for what needs no more at a time."""
@@ -230,6 +273,8 @@ class Dataset:
                 f"{where} holds {latents.dtype} latents {tuple(latents.shape)} of rows {index}, and the spec "
                 f"says {dtype} {shape} of rows {expected}: get the shard again"
             )
+        if not bool(latents.isfinite().all()):
+            raise DamagedError(f"{where} holds latents that are NaN or infinite: get the shard again")
         return Trajectory(**{name: row[name] for name in _TRAJECTORY}, latent_index=index, latents=latents)
 
     def _check_row(self, row: Mapping[str, Any]) -> None:
@@ -387,8 +432,8 @@ def _check_one_origin(root: DataPath, table: str, parts: Sequence[Any]) -> None:
                 product(*(pc.unique(part[column]).to_pylist() for column in ("scorer", "revision")))
             )
         else:
-            made_by = json.loads((part.schema.metadata or {}).get(b"ppod", b"{}"))
-            origins.add((made_by.get("policy_fingerprint", "an unknown policy"),))
+            made = made_by(part.schema.metadata, root / table)
+            origins.add((str(made.get("policy_fingerprint", "an unknown policy")),))
     if len(origins) > 1:
         some = " and ".join(sorted(" ".join(map(str, origin)) for origin in origins)[:2])
         raise ConfigError(
@@ -399,6 +444,5 @@ def _check_one_origin(root: DataPath, table: str, parts: Sequence[Any]) -> None:
 def _check_known(name: str, what: str, known: Sequence[str], root: DataPath) -> None:
     check_name(name, what)
     if name not in known:
-        raise ConfigError(
-            f"{root}: no {what} named {name!r} here: {', '.join(known) or 'there are none yet'}"
-        )
+        there = ", ".join(known) or f"there are none yet: make them with {_MADE_BY[what]}"
+        raise ConfigError(f"{root}: no {what} named {name!r} here: {there}")

@@ -4,6 +4,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ppod_data.precision import tf32
+
 _PACKAGES = (
     "ppod",
     "torch",
@@ -31,6 +33,7 @@ def environment() -> dict[str, str]:
             "cpu": _cpu_model(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "gpu": gpu,
+            "tf32": tf32(),
         }
     )
 

@@ -1,7 +1,8 @@
 """The errors that users see: one clear line each that says what to do next.
 
 Every error carries the exit code of the command line: 2 for bad options or input that contradicts itself,
-1 for a failure of the world. Each also inherits the standard error it specialises, so library users can catch either.
+1 for a failure of the world, 3 for damage. Each also inherits the standard error it specialises, so library users can
+catch either.
 """
 
 
@@ -26,7 +27,9 @@ class NothingToLearnError(ConfigError):
 
 
 class DamagedError(PpodError, RuntimeError):
-    """A stored file does not hold the bytes that were committed."""
+    """A stored file does not hold the bytes that were committed, or none that ppod wrote."""
+
+    exit_code = 3
 
 
 class HubError(PpodError, RuntimeError):

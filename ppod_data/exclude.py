@@ -8,18 +8,22 @@ added, never removed. The list lies outside the seal: a sealed data set can stil
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import DataPath, atomic_create, canonical_json, open_file, read_small, replace
+from ppod_data.files import DataPath, atomic_create, canonical_json, data_path, open_file, read_small, replace
+from ppod_data.json_read import parse_json
 from ppod_data.prompts import normalise, prompt_id, unprintable
 from ppod_data.ranges import read_again
 from ppod_data.real_folders import refuse_linked_folders
+from ppod_data.sample_numbers import SampleNumbers
 from ppod_data.spec import GenerationSpec
 
 EXCLUSIONS = "exclusions.jsonl"
@@ -49,6 +53,7 @@ def exclude(
         ConfigError: a sample or prompt that is not of this data set, or a reason that cannot be a line.
         DamagedError: the list is damaged.
     """
+    root = data_path(root)
     reason = reason.strip()
     if not reason or (bad := unprintable(reason)):
         what = f"holds the control character {bad}" if reason else "is empty"
@@ -89,7 +94,7 @@ def _read(path: DataPath) -> list[Exclusion]:
     try:
         body, last = data[: data.rindex(b"\n", 0, -1) + 1], data[data.rindex(b"\n", 0, -1) + 1 :]
         entries = [_entry(line) for line in body.split(b"\n")[:-1]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path) from error
     if last != _last_line(entries, body):
         raise _damaged(path)
@@ -97,15 +102,26 @@ def _read(path: DataPath) -> list[Exclusion]:
 
 
 def excluded_samples(spec: GenerationSpec, entries: Sequence[Exclusion]) -> dict[str, str]:
-    """The reason for each excluded sample_id of the spec."""
+    """The reason for each excluded sample_id of the spec; an entry about another data set's prompt names none."""
     reasons: dict[str, str] = {}
+    numbers = dict(zip(spec.prompt_ids, range(len(spec.prompts)), strict=True)) if entries else {}
     for entry in entries:
         if entry.kind == "sample_id":
             reasons.setdefault(entry.id, entry.reason)
-            continue
-        for k in range(spec.num_images_per_prompt):
-            reasons.setdefault(spec.sample_id(entry.id, k), entry.reason)
+        elif (prompt := numbers.pop(entry.id, None)) is not None:
+            for k in range(spec.num_images_of(prompt)):
+                reasons.setdefault(spec.sample_id(entry.id, k), entry.reason)
     return reasons
+
+
+def foreign_entries(spec: GenerationSpec, entries: Sequence[Exclusion]) -> list[Exclusion]:
+    """The entries that name no sample and no prompt of the spec: `exclude` never writes one."""
+    if not entries:
+        return []
+    samples = pa.array([entry.id for entry in entries if entry.kind == "sample_id"], pa.string())
+    missing = {samples[int(row)].as_py() for row in np.flatnonzero(SampleNumbers.of(spec).find(samples) < 0)}
+    missing |= {entry.id for entry in entries if entry.kind == "prompt_id"} - set(spec.prompt_ids)
+    return [entry for entry in entries if entry.id in missing]
 
 
 def encode_exclusions(entries: Sequence[Exclusion]) -> bytes:
@@ -121,7 +137,7 @@ def _last_line(entries: Sequence[Exclusion], body: bytes) -> bytes:
 
 
 def _entry(line: bytes) -> Exclusion:
-    values = json.loads(line)
+    values = parse_json(line)
     [kind] = [kind for kind in _KINDS if kind in values]
     entry = Exclusion(kind, values.pop(kind), values.pop("reason"))
     if values or not _ID.fullmatch(entry.id) or unprintable(entry.reason):

@@ -19,10 +19,10 @@ from xml.sax.saxutils import escape
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import atomic_create, atomic_write, below, read_small
+from ppod_data.files import atomic_create, atomic_write, below, is_temporary, read_small
 from ppod_data.images import image_name
 from ppod_data.prompts import visible
-from ppod_data.real_folders import refuse_linked_folders
+from ppod_data.real_folders import refuse_linked_folders, settled
 
 LAYOUTS = ("prompt", "flat")
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -69,6 +69,7 @@ def export(
         ConfigError: `out` holds other files than an export of this data set.
         DamagedError: an image is not the one that was committed.
     """
+    out = settled(out)
     if layout not in LAYOUTS:
         raise ConfigError(f"layout is {layout!r}: choose one of {', '.join(LAYOUTS)}")
     _claim(out, f"{dataset.spec.fingerprint} {layout}\n")
@@ -173,7 +174,7 @@ def _claim(out: Path, mark: str) -> None:
     refuse_linked_folders(out)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: a file is in the way: give the path of a new folder")
-    if not (out / _MARK).exists() and out.exists() and any(out.iterdir()):
+    if not (out / _MARK).exists() and out.exists() and not all(map(is_temporary, out.iterdir())):
         raise ConfigError(f"{out}: the folder holds other files: give a new or an empty folder")
     if not atomic_create(out / _MARK, mark.encode()) and read_small(out / _MARK, 1000) != mark.encode():
         raise ConfigError(f"{out}: holds the export of another data set or layout: give a new folder")

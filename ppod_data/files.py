@@ -189,12 +189,6 @@ def read_small(path: DataPath, limit: int) -> bytes:
     return data
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value in a regular file. Raises `DamagedError` for a pipe or a device, `ValueError` for no JSON."""
-    with open_file(path) as file:
-        return json.load(file)
-
-
 @contextlib.contextmanager
 def atomic_output(path: DataPath) -> Iterator[Path]:
     """Yield a temporary path to write to; on a normal exit it replaces `path`, on an error it is removed."""
@@ -208,6 +202,17 @@ def atomic_write(path: DataPath, data: bytes) -> None:
     """Write `data` to `path`, replacing what is there. Readers see the old bytes or the new ones."""
     with atomic_output(path) as temporary:
         temporary.write_bytes(data)
+
+
+def atomic_update(path: DataPath, data: bytes) -> bool:
+    """Write `data` to `path` unless the file holds these bytes. True: written."""
+    try:
+        if read_small(path, len(data)) == data:
+            return False
+    except (OSError, DamagedError):
+        pass
+    atomic_write(path, data)
+    return True
 
 
 def atomic_create(path: DataPath, data: bytes) -> bool:

@@ -6,7 +6,6 @@ training needs no second network. A shard's table is a pure function of the shar
 Shapes: B trajectories, R stored latents, T steps, C H W latent.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +14,12 @@ import pyarrow as pa
 import torch
 
 from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import DiffusionModel
+from ppod_data.diffusion.model import DiffusionModel, resized
 from ppod_data.diffusion.replay import replay_log_prob
 from ppod_data.errors import ConfigError, NonFiniteError
 from ppod_data.files import DataPath, canonical_json
 from ppod_data.generate import Sampler, prepare_sampler
+from ppod_data.json_read import made_by
 from ppod_data.reading import Reader
 from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.seal import seal_table
@@ -74,18 +74,19 @@ def compute_log_probs(
     refuse_linked_folders(dataset.root)
     spec, size = dataset.spec, batch_size or dataset.spec.batch_size
     folder = dataset.root / "log_probs" / check_name(name, "a table of log-probabilities")
+    model = resized(model, spec.height, spec.width)
     if model.latent_shape != spec.latent_shape:
         raise ConfigError(
             f"{model.name} has latents {model.latent_shape}, and the data set {spec.latent_shape}: "
             "give a model of the same shape"
         )
-    made_by = {
+    made = {
         "policy_fingerprint": model.fingerprint,
         "compute_dtype": model.compute_dtype,
         "batch_size": size,
     }
     shards = [shard for shard in committed_shards(dataset.root) if shard % world_size == rank]
-    missing = [shard for shard in shards if not _is_made(folder / part_name(shard), made_by)]
+    missing = [shard for shard in shards if not _is_made(folder / part_name(shard), made)]
     sampler = prepare_sampler(spec, model) if missing else None
     largest: float | None = None
     for shard in shards:
@@ -104,7 +105,7 @@ def compute_log_probs(
             largest = max([largest or 0.0, *_differences(batch, values)])
             rows += values
             on_batch(len(batch))
-        _write(folder / part_name(shard), ids, rows, made_by | {"device": device_kind(model.device)})
+        _write(folder / part_name(shard), ids, rows, made | {"device": device_kind(model.device)})
         on_shard(shard, len(ids))
     seal_table(folder, spec)
     computed = sum(len(spec.shard_range(shard)) for shard in missing)
@@ -167,16 +168,15 @@ def _differences(batch: Sequence[Trajectory], values: Sequence[Sequence[float | 
 
 def policy_of(table: Any) -> str:
     """The fingerprint of the policy whose log-probabilities a `Dataset.log_probs` table holds; "" if unsaid."""
-    made_by = json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
-    return str(made_by.get("policy_fingerprint", ""))
+    return str(made_by(table.schema.metadata, "log_probs").get("policy_fingerprint", ""))
 
 
-def _is_made(path: DataPath, made_by: dict[str, Any]) -> bool:
+def _is_made(path: DataPath, made: dict[str, Any]) -> bool:
     """Whether the part is there. Raises ConfigError when it was computed otherwise."""
     if not path.exists():
         return False
-    old = json.loads((read_table(path, LOG_PROBS, []).schema.metadata or {}).get(_METADATA, b"{}"))
-    for key, value in made_by.items():
+    old = made_by(read_table(path, LOG_PROBS, []).schema.metadata, path)
+    for key, value in made.items():
         if old.get(key) != value:
             raise ConfigError(
                 f"log_probs/{path.parent.name} was computed with {key} {old.get(key)!r}, not {value!r}: "
@@ -185,7 +185,7 @@ def _is_made(path: DataPath, made_by: dict[str, Any]) -> bool:
     return True
 
 
-def _write(path: DataPath, ids: list[str], rows: list[list[float | None]], made_by: dict[str, Any]) -> None:
+def _write(path: DataPath, ids: list[str], rows: list[list[float | None]], made: dict[str, Any]) -> None:
     table = pa.table({"sample_id": ids, "log_probs": rows}, schema=LOG_PROBS)
-    metadata = {_METADATA: canonical_json(made_by).encode()}
+    metadata = {_METADATA: canonical_json(made).encode()}
     write_table(path, table.replace_schema_metadata({**table.schema.metadata, **metadata}))

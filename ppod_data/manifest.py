@@ -7,6 +7,7 @@ from typing import Any
 
 from ppod_data.errors import ConfigError, DamagedError, SpecMismatchError
 from ppod_data.files import DataPath, atomic_create, canonical_json, in_folder, read_small
+from ppod_data.json_read import parse_json
 from ppod_data.real_folders import refuse_linked_folders
 from ppod_data.spec import VERSIONS, GenerationSpec, check_same_spec, from_json, to_json
 
@@ -49,7 +50,7 @@ def create_manifest(root: DataPath, spec: GenerationSpec, license: str) -> None:
     }
     manifest["sha256"] = _checksum(manifest)
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    if not atomic_create(root / MANIFEST, text.encode()):
+    if (root / MANIFEST).exists() or not atomic_create(root / MANIFEST, text.encode()):
         _check_same(root, spec, license)
 
 
@@ -64,8 +65,8 @@ def read_manifest(root: DataPath) -> tuple[GenerationSpec, dict[str, Any]]:
         what = "not a ppod data set (no ppod.json)" if root.is_dir() else "no such folder"
         raise ConfigError(f"{root}: {what}: make one with ppod-gen, or check the path")
     try:
-        manifest = json.loads(read_manifest_bytes(file))
-    except (ValueError, OSError, RecursionError) as error:
+        manifest = parse_json(read_manifest_bytes(file))
+    except (ValueError, OSError) as error:
         raise DamagedError(f"{file}: not readable as JSON ({error}): get this file again") from error
     edited = f"{file}: edited or damaged: not what its sha256 says; get this file again"
     ours = (
@@ -89,7 +90,7 @@ def read_manifest(root: DataPath) -> tuple[GenerationSpec, dict[str, Any]]:
         )
     try:
         spec = from_json(manifest["spec"])
-    except (ConfigError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{file}: {error}: the manifest was edited or cut; get it again") from error
     if version != spec.version:
         raise DamagedError(f"{file}: edited: its version is not that of its spec; get this file again")

@@ -11,6 +11,9 @@ from pathlib import Path
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import DataPath, atomic_write, data_path, read_small, refuse_pointer_file
+from ppod_data.json_read import parse_json
+from ppod_data.real_folders import settled
+from ppod_data.same_samples import check_named_once
 from ppod_data.spec import GenerationSpec
 from ppod_data.stores import SERVED
 
@@ -37,6 +40,7 @@ def merge(out: Path, roots: Sequence[DataPath]) -> list[Dataset]:
     Raises:
         ConfigError: a part that is no data set, twice the same one, or parts of different samplers.
     """
+    out = settled(out)
     if out.is_dir():
         raise ConfigError(f"{out}: a folder is in the way: give the name of a new file, such as {out}.json")
     if out.is_file():
@@ -45,13 +49,9 @@ def merge(out: Path, roots: Sequence[DataPath]) -> list[Dataset]:
         if not isinstance(root, Path):
             _check_served(out, str(root))
     datasets = [Dataset.open(root) for root in roots]
-    seen: dict[str, DataPath] = {}
     for dataset in datasets:
         check_alike(datasets[0].spec, dataset)
-        fingerprint = dataset.spec.fingerprint
-        if fingerprint in seen:
-            raise ConfigError(f"{dataset.root} is the same data set as {seen[fingerprint]}: name it once")
-        seen[fingerprint] = dataset.root
+    check_named_once(datasets)
     folder = out.resolve().parent
     value = {
         "format": _FORMAT,
@@ -91,7 +91,7 @@ def _parts(path: DataPath) -> list[DataPath]:
     if isinstance(path, Path):
         refuse_pointer_file(path)
     try:
-        value = json.loads(read_small(path, _MAX_BYTES))
+        value = parse_json(read_small(path, _MAX_BYTES))
         if not isinstance(value, dict) or value.get("format") != _FORMAT:
             raise ValueError("another format")
         if value.get("version") != _VERSION:

@@ -1,5 +1,6 @@
-"""Libraries that load models without their own bars and notes: a second or two, and errors still come out."""
+"""Silence the progress bars, log messages and warnings of libraries that load models; errors still show."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,7 +30,9 @@ def _quiet(logging: Any) -> Iterator[None]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if shown:

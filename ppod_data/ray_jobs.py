@@ -48,6 +48,7 @@ class GenerateJob:
         model = load_model(
             spec.model,
             revision=spec.revision,
+            variant=spec.variant,
             adapter=spec.adapter,
             device=device,
             compute_dtype=spec.compute_dtype,

@@ -1,53 +1,33 @@
 """The images of some samples, read without those of all the others."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from ppod_data.checksums import column_ranges
 from ppod_data.dataset import Dataset
 from ppod_data.errors import DamagedError
-from ppod_data.files import DataPath, open_file
-from ppod_data.ranges import fetch
-from ppod_data.tables import part_name
+from ppod_data.tables import SAMPLES, iter_rows, part_name
+
+_COLUMNS = ("sample_id", "image", "image_sha256")
 
 
 def read_images(dataset: Dataset, sample_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """The id and the image file (PNG) of each sample, in the data set's order; page checksums are verified.
+    """Yield the id and the image file of each sample, in the data set's order; each is the one of its image_sha256.
 
     Only row groups that hold a wanted sample are read, one at a time. Samples that are not there are left out.
 
     Raises:
-        DamagedError: a part is cut, or fails a checksum.
+        DamagedError: a part is cut, fails a checksum, or holds another image than it says.
     """
     wanted = set(sample_ids)
     spec = dataset.spec
     for shard in range(spec.num_shards):
         path = dataset.root / "samples" / part_name(shard)
-        if not wanted.isdisjoint(spec.shard_sample_ids(shard)) and path.exists():
-            yield from _read_rows(path, wanted)
-
-
-def _read_rows(path: DataPath, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
-    try:
-        with (
-            open_file(path) as raw,
-            pq.ParquetFile(path if isinstance(path, Path) else raw, page_checksum_verification=True) as file,
-        ):
-            if not isinstance(path, Path):
-                fetch(raw, column_ranges(file.metadata, ["sample_id"]))
-            names = pa.array(sorted(wanted), pa.string())
-            for group in range(file.num_row_groups):  # a purge moves samples to other groups: their ids tell
-                here = pc.is_in(file.read_row_group(group, columns=["sample_id"])["sample_id"], names)
-                if pc.any(here).as_py():
-                    table = file.read_row_group(group, columns=["sample_id", "image"])
-                    for row in table.filter(here).to_pylist():
-                        yield row["sample_id"], row["image"]["bytes"]
-    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DamagedError(
-            f"{path}: damaged, {reason}: remove the file and make or get this part again"
-        ) from error
+        if wanted.isdisjoint(spec.shard_sample_ids(shard)) or not path.exists():
+            continue
+        for row in iter_rows(path, SAMPLES, _COLUMNS, "sample_id", wanted):
+            data = (row["image"] or {}).get("bytes") or b""
+            if hashlib.sha256(data).hexdigest() != row["image_sha256"]:
+                raise DamagedError(
+                    f"{path}: the image of sample {row['sample_id']} is not the one of its sha256: get this part again"
+                )
+            yield row["sample_id"], data

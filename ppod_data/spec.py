@@ -22,9 +22,9 @@ POLICY, FORWARD = "policy", "forward-process"
 VERSIONS = (1, 2, 3)
 """Of manifest and spec that this ppod reads: 2 where images were given, 3 where a safety checker ran."""
 DTYPE_NAMES = ("fp32", "bf16", "fp16")
-_INFORMATIVE = ("model", "revision", "adapter")
+_INFORMATIVE = ("model", "revision", "variant", "adapter")
 _FORWARD_ONLY = ("origin", "images")
-_OPTIONAL = ("safety_checker",)
+_OPTIONAL = ("safety_checker", "variant")
 """Not written where they are not set, so that what was made without them keeps its fingerprint and bytes."""
 _CHOICES = {
     "origin": (POLICY, FORWARD),
@@ -52,6 +52,9 @@ _AT_MOST = {
 }
 _MAX_SAMPLES = 2**24
 _MAX_LATENT = 2**28
+MAX_TRAIN_TIMESTEPS = 100_000
+"""Of a scheduler: a number a timestep is computed, for cosine schedules in a Python loop."""
+_MAX_DIGITS = 9
 _SHOWN = 60
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -65,7 +68,7 @@ class GenerationSpec:
     """
 
     model: str
-    """How the policy was named: a folder, a Hub id or "scenes". Not in the fingerprint, nor the next two."""
+    """How the policy was named: a folder, a Hub id or "scenes". Not in the fingerprint, like what goes with it."""
     revision: str | None
     adapter: str | None
     policy_fingerprint: str
@@ -102,6 +105,8 @@ class GenerationSpec:
     """"policy": the policy denoised these chains. "forward-process": images were given, and noise drawn onto them."""
     images: tuple[tuple[str, ...], ...] = ()
     """For each prompt the sha256 of the image files that were given for it; K is the largest number of them."""
+    variant: str | None = None
+    """Which of the model's weight files were loaded, such as fp16; None: those without a variant in their names."""
     safety_checker: str | None = None
     """sha256 of the safety checker whose verdicts are in the column `flagged`; None: none ran, there is no column."""
 
@@ -120,7 +125,7 @@ class GenerationSpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 of the canonical JSON of every field but model, revision and adapter; 64 hex digits."""
+        """The sha256 of the canonical JSON of every field but what names the model; 64 hex digits."""
         identity = {key: value for key, value in to_json(self).items() if key not in _INFORMATIVE}
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
 
@@ -165,10 +170,14 @@ class GenerationSpec:
         prompt = bisect_right(self._ends, sample)
         return prompt, sample - (self._ends[prompt - 1] if prompt else 0)
 
+    def num_images_of(self, prompt: int) -> int:
+        """How many images a prompt has, by its number."""
+        return len(self.images[prompt]) if self.is_forward else self.num_images_per_prompt
+
     def places(self) -> Iterator[tuple[int, int]]:
         """The place of every sample, in their order."""
         for prompt in range(len(self.prompts)):
-            for k in range(len(self.images[prompt]) if self.is_forward else self.num_images_per_prompt):
+            for k in range(self.num_images_of(prompt)):
                 yield prompt, k
 
     @property
@@ -289,15 +298,29 @@ def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
             f"({POLICY} is made by ppod-gen, {FORWARD} by ppod-pair import --model)"
         )
     old_values, new_values = (
-        to_json(spec) | {"version": None, "safety_checker": spec.safety_checker} for spec in (existing, new)
+        to_json(spec) | {"version": None, "safety_checker": spec.safety_checker, "variant": None}
+        for spec in (existing, new)
     )
     for name, old in old_values.items():
         if name in _INFORMATIVE or old == new_values[name]:
             continue
         raise SpecMismatchError(
-            f"{_difference(name, old, new_values[name], existing, new)}: "
-            "give the old value again, or generate into another folder"
+            f"{_difference(name, old, new_values[name], existing, new)}: {_way_out(name, existing, new)}"
         )
+
+
+def _way_out(name: str, existing: GenerationSpec, new: GenerationSpec) -> str:
+    """Say what to do about a field that differs; more data of one sampler are data sets of their own."""
+    both = "and train on both, or name both in a file by ppod-data merge"
+    if name == "num_images_per_prompt" and new.num_images_per_prompt > existing.num_images_per_prompt:
+        return (
+            f"give {existing.num_images_per_prompt} again; for more images generate into another folder with "
+            f"--seed {existing.seed + 1}, since the same seed makes the same images, {both}"
+        )
+    if name == "prompts" and set(existing.prompts) < set(new.prompts):
+        added = len(new.prompts) - len(existing.prompts)
+        return f"give the old ones again; generate the {added:,} new ones alone into another folder, {both}"
+    return "give the old value again, or generate into another folder"
 
 
 def _difference(name: str, old: Any, new: Any, existing: GenerationSpec, new_spec: GenerationSpec) -> str:
@@ -323,7 +346,7 @@ def _difference(name: str, old: Any, new: Any, existing: GenerationSpec, new_spe
 
 
 def _policy(spec: GenerationSpec) -> str:
-    named = {"revision": spec.revision, "adapter": spec.adapter}
+    named = {"revision": spec.revision, "variant": spec.variant, "adapter": spec.adapter}
     return spec.model + "".join(f", {key} {value}" for key, value in named.items() if value)
 
 
@@ -336,8 +359,9 @@ def _stored_steps(store_steps: str, num_steps: int) -> tuple[int, ...]:
     kind, _, count = store_steps.partition(":")
     if store_steps == "all":
         return tuple(range(num_steps))
-    if kind not in ("last", "every") or not (count.isascii() and count.isdigit()):
-        raise ConfigError(f"store_steps is {store_steps!r}: write all, last:N or every:N")
+    known = kind in ("last", "every") and count.isascii() and count.isdigit()
+    if not known or len(count) > _MAX_DIGITS:
+        raise ConfigError(f"store_steps is {_short(store_steps)}: write all, last:N or every:N")
     number = int(count)
     if not 1 <= number <= num_steps:
         raise ConfigError(
@@ -348,6 +372,7 @@ def _stored_steps(store_steps: str, num_steps: int) -> tuple[int, ...]:
 
 def _check_bounds(spec: GenerationSpec) -> None:
     """No reader's memory or time is at the mercy of a stranger's manifest."""
+    check_scheduler(spec.scheduler)
     for name, most in _AT_MOST.items():
         if getattr(spec, name) > most:
             raise ConfigError(f"{name} is {getattr(spec, name)}: it must be at most {most}")
@@ -358,6 +383,24 @@ def _check_bounds(spec: GenerationSpec) -> None:
             f"prompts times num_images_per_prompt is {spec.num_samples:,}: at most {_MAX_SAMPLES:,} images "
             "fit into one data set: make several"
         )
+
+
+def check_scheduler(config: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a scheduler whose schedule would take unbounded memory or time to compute."""
+    steps = config.get("num_train_timesteps", 1)
+    if type(steps) is not int or not 1 <= steps <= MAX_TRAIN_TIMESTEPS:
+        raise ConfigError(
+            f"the scheduler's num_train_timesteps is {_short(steps)}: it must be a whole number from 1 to "
+            f"{MAX_TRAIN_TIMESTEPS:,}"
+        )
+    for name in ("trained_betas", "sigmas"):
+        values = config.get(name) or ()
+        if not isinstance(values, list | tuple) or len(values) > MAX_TRAIN_TIMESTEPS:
+            raise ConfigError(
+                f"the scheduler's {name} must be a list of at most {MAX_TRAIN_TIMESTEPS:,} numbers"
+            )
+        if not all(isinstance(value, int | float) for value in values):
+            raise ConfigError(f"the scheduler's {name} must be a list of numbers")
 
 
 def _check_prompts(prompts: tuple[str, ...]) -> None:
@@ -407,12 +450,13 @@ def _check_types(values: Mapping[str, Any]) -> None:
     )
     texts = [name for name in _CHOICES if name in values]
     for name in (*texts, "model", "policy_fingerprint", "negative_prompt", "store_steps"):
-        _require(isinstance(values[name], str), name, "text", values)
+        good = isinstance(values[name], str) if name == "negative_prompt" else _is_text(values[name])
+        _require(good, name, "text", values)
     checker = values.get("safety_checker", "0" * 64)
     known = isinstance(checker, str) and _SHA256.fullmatch(checker) is not None
     _require(known, "safety_checker", "a sha256 in hexadecimal", values)
-    for name in ("revision", "adapter"):
-        _require(values[name] is None or isinstance(values[name], str), name, "text or null", values)
+    for name in ("revision", "adapter", "variant"):
+        _require(values.get(name) is None or _is_text(values[name]), name, "text or null", values)
     for name in (*_AT_LEAST_ONE, "seed", "stage"):
         _require(type(values[name]) is int, name, "a whole number", values)
     for name in ("guidance_scale", "ddim_eta"):
@@ -436,10 +480,17 @@ def _sorted(value: Any) -> Any:
     return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
+def _is_text(value: Any) -> bool:
+    """Whether UTF-8 can hold the value: a lone surrogate, as of a name in another encoding, is no text."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _is_plain(value: Any) -> bool:
     """Whether JSON gives back the same value: no tuples, no numbers of other libraries, no NaN."""
     if isinstance(value, dict):
-        return all(type(key) is str and _is_plain(item) for key, item in value.items())
+        return all(_is_text(key) and _is_plain(item) for key, item in value.items())
     if isinstance(value, list):
         return all(_is_plain(item) for item in value)
-    return value is None or type(value) in (str, bool, int) or (type(value) is float and math.isfinite(value))
+    if type(value) is str:
+        return _is_text(value)
+    return value is None or type(value) in (bool, int) or (type(value) is float and math.isfinite(value))

@@ -7,17 +7,19 @@ and so do the footer and every column: what is read is verified first. docs/form
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ppod_data import checksums
 from ppod_data.errors import ConfigError, DamagedError, PpodError
 from ppod_data.files import DataPath, atomic_output, open_file
+from ppod_data.parquet_pages import PageError
 from ppod_data.ranges import fetch, read_again
 
 _HUGGINGFACE = b"huggingface"
@@ -30,6 +32,7 @@ _BATCH_ROWS = 1024
 _FEW_ROWS = 10_000
 _FREE_BYTES = 64 << 20
 _MAX_EXPANSION = 50
+"""A table may take _FREE_BYTES, and _MAX_EXPANSION times the bytes of its file."""
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
 
@@ -220,12 +223,12 @@ def read_table(path: DataPath, schema: Any, columns: Sequence[str] | None = None
 
 
 def _read_checked(path: DataPath, schema: Any, names: Sequence[str]) -> Any:
-    with _naming_the_file(path), open_file(path) as raw, _checked(path, raw, schema, names) as (file, size):
+    with _naming_the_file(path), open_file(path) as raw, _checked(path, raw, schema, names) as file:
         if not names:
             return file.read(columns=[])
         found = file.schema_arrow  # made anew each time it is asked for
         empty = pa.schema([found.field(name) for name in names]).empty_table()
-        batches = list(_batches(file, names, size))
+        batches = list(_batches(raw, file, names))
         table = pa.Table.from_batches(batches) if batches else empty
         return table.replace_schema_metadata(found.metadata)
 
@@ -235,9 +238,29 @@ def iter_table(path: DataPath, schema: Any, columns: Sequence[str]) -> Iterator[
 
     Errors as of `read_table`.
     """
-    with _naming_the_file(path), open_file(path) as raw, _checked(path, raw, schema, columns) as (file, size):
-        for batch in _batches(file, columns, size):
+    with _naming_the_file(path), open_file(path) as raw, _checked(path, raw, schema, columns) as file:
+        for batch in _batches(raw, file, columns):
             yield pa.Table.from_batches([batch])
+
+
+def iter_rows(
+    path: DataPath, schema: Any, columns: Sequence[str], key: str, wanted: Set[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table whose text in column `key` is one of `wanted`, without reading the others' row groups.
+
+    Only the bytes of `key` are compared with their checksum: the caller checks what else it uses. Errors as of
+    `read_table`.
+    """
+    with _naming_the_file(path), open_file(path) as raw, _checked(path, raw, schema, [key]) as file:
+        _check_columns(schema, columns, file.schema_arrow)
+        names = pa.array(sorted(wanted), pa.string())
+        for group in range(file.num_row_groups):  # a purge moves samples to other groups: their keys tell
+            here = [pc.is_in(batch[key], names) for batch in _batches(raw, file, [key], [group])]
+            if not any(pc.any(some).as_py() for some in here):
+                continue
+            for batch in _batches(raw, file, list(dict.fromkeys([key, *columns])), [group]):
+                for row in pc.filter(batch, pc.is_in(batch[key], names)).to_pylist():
+                    yield {name: row[name] for name in columns}
 
 
 @contextmanager
@@ -283,10 +306,8 @@ class _NotOursError(Exception):
 
 
 @contextmanager
-def _checked(
-    path: DataPath, raw: io.BufferedReader, schema: Any, names: Sequence[str]
-) -> Iterator[tuple[Any, int]]:
-    """The Parquet file, its bytes of these columns checked, and its size."""
+def _checked(path: DataPath, raw: io.BufferedReader, schema: Any, names: Sequence[str]) -> Iterator[Any]:
+    """The Parquet file, its bytes of these columns checked."""
     digests = checksums.check_footer(raw)
     size = raw.seek(0, 2)
     with pq.ParquetFile(path if isinstance(path, Path) else raw, page_checksum_verification=True) as file:
@@ -297,18 +318,43 @@ def _checked(
             fetch(raw, checksums.column_ranges(file.metadata, names))
         if digests is not None:
             checksums.check_columns(raw, file.metadata, digests, names)
-        yield file, size
+        yield file
 
 
-def _batches(file: Any, names: Sequence[str], size: int) -> Iterator[Any]:
+def _most_bytes(size: int) -> int:
+    """Return how many bytes of values a file of `size` bytes explains."""
+    return _FREE_BYTES + _MAX_EXPANSION * size
+
+
+def _batch_rows(raw: io.BufferedReader, file: Any, names: Sequence[str], groups: Sequence[int]) -> int:
+    """Return how many rows may be decoded at once, by the headers of the pages: nothing is decoded before this."""
+    size = raw.seek(0, 2)
+    try:
+        nbytes, longest = checksums.column_expansion(raw, file.metadata, names, groups, _most_bytes(size))
+    except PageError as error:
+        raise ValueError(str(error)) from error
+    if nbytes > _most_bytes(size):
+        raise _NotOursError(f"{nbytes >> 20} MiB of values in {size} bytes")
+    return max(1, min(_BATCH_ROWS, _FREE_BYTES // max(longest, 1)))
+
+
+def _batches(
+    raw: io.BufferedReader, file: Any, names: Sequence[str], groups: Sequence[int] | None = None
+) -> Iterator[Any]:
     """The columns in pieces; refuses values that the file's size does not explain before they fill the memory."""
-    held = 0
+    groups = range(file.num_row_groups) if groups is None else groups
+    rows, most, held = _batch_rows(raw, file, names, groups), _most_bytes(raw.seek(0, 2)), 0
+    missing = sum(file.metadata.row_group(group).num_rows for group in groups)
     many = file.metadata.num_rows > _FEW_ROWS  # threads cost more time than they save on fewer
-    for batch in file.iter_batches(_BATCH_ROWS, columns=list(names), use_threads=many):
+    for batch in file.iter_batches(rows, row_groups=groups, columns=list(names), use_threads=many):
         held += batch.nbytes
-        if held > _FREE_BYTES + _MAX_EXPANSION * size:
-            raise _NotOursError(f"more than {held >> 20} MiB of values in {size} bytes")
+        if held > most:
+            raise _NotOursError(f"more than {held >> 20} MiB of values in {raw.seek(0, 2)} bytes")
+        batch.validate(full=True)  # texts that are not UTF-8
+        missing -= batch.num_rows
         yield batch
+    if missing:  # a damaged page header can end a column without an error
+        raise ValueError(f"{missing} rows are not there")
 
 
 def _check_columns(schema: Any, names: Sequence[str], found: Any) -> None:

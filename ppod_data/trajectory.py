@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.json_read import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,11 @@ class Trajectory:
     """Which latent each row of `latents` is: 0 is x_T, T is x_0."""
     latents: "torch.Tensor"
     """[R, C, H, W] in the storage dtype, on the CPU."""
+
+    def __repr__(self) -> str:
+        """One line, for a notebook."""
+        latents = f"{len(self.latent_index)} latents {tuple(self.latents.shape[1:])} {self.latents.dtype}"
+        return f"Trajectory({self.sample_id}, {self.prompt[:60]!r}: {len(self.timesteps)} steps, {latents})"
 
     def step(self, i: int) -> tuple["torch.Tensor", "torch.Tensor"]:
         """The latents [C, H, W] before and after step i of the chain: x_t and x_{t-1}.
@@ -74,13 +80,14 @@ def decode_latents(data: bytearray, where: str) -> tuple[list[int], "torch.Tenso
 
     try:
         start = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:start])
+        header = parse_json(data[8:start])
         entry = header["latents"]
         dtype = getattr(torch, TORCH_NAMES[_SAFETENSORS_NAMES[entry["dtype"]]])
         first, end = entry["data_offsets"]
         latents = torch.frombuffer(memoryview(data)[start + first : start + end], dtype=dtype)
-        return json.loads(header["__metadata__"]["latent_index"]), latents.view(entry["shape"])
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        index: list[int] = parse_json(header["__metadata__"]["latent_index"])
+        return index, latents.view(entry["shape"])
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise DamagedError(
             f"{where} holds no latents that ppod wrote ({error}): get the shard again"
         ) from error

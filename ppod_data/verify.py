@@ -17,9 +17,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppod_data.errors import DamagedError
-from ppod_data.exclude import EXCLUSIONS, excluded_samples, read_exclusions
+from ppod_data.exclude import EXCLUSIONS, excluded_samples, foreign_entries, read_exclusions
 from ppod_data.files import DataPath, in_folder, name_below
 from ppod_data.manifest import MANIFEST, read_manifest
+from ppod_data.pair_checks import PromptOf
 from ppod_data.real_folders import links_below
 from ppod_data.seal import (
     BASE_FOLDERS,
@@ -34,7 +35,7 @@ from ppod_data.shards import PURGING, SUMS, TRAJ_FILE, committed_shards, parts_i
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import CHECKED_SAMPLES, SAMPLES, is_name, is_table, part_name, read_table, shard_of
 from ppod_data.verify_data import read_sealed, read_shard
-from ppod_data.verify_tables import PromptOf, check_labels, check_pairs, check_part
+from ppod_data.verify_tables import check_labels, check_pairs, check_part
 
 DAMAGED, INCOMPLETE, LEFTOVER = "damaged", "incomplete", "leftover"
 _STRUCTURE = [name for name in SAMPLES.names if name != "image"]
@@ -100,7 +101,11 @@ def verify(
         report.add(DAMAGED, MANIFEST, _plain(root, error))
         return report
     try:
-        excluded = excluded_samples(spec, read_exclusions(root))
+        entries = read_exclusions(root)
+        excluded = excluded_samples(spec, entries)
+        if foreign := foreign_entries(spec, entries):
+            problem = f"{len(foreign)} entries are of another data set, {foreign[0].id} first"
+            report.add(DAMAGED, EXCLUSIONS, problem)
     except DamagedError as error:
         report.add(DAMAGED, EXCLUSIONS, _plain(root, error))
         excluded = {}

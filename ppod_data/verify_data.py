@@ -1,7 +1,6 @@
 """Checks that read every byte: images, tars from their first block to their last, and sealed files."""
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol
@@ -10,6 +9,7 @@ from ppod_data.dataset import Dataset
 from ppod_data.errors import DamagedError, PpodError
 from ppod_data.files import DataPath, open_file, sha256_file
 from ppod_data.images import decode_image, image_name, pixels_sha256
+from ppod_data.json_read import parse_json
 from ppod_data.manifest import read_manifest
 from ppod_data.spec import GenerationSpec
 from ppod_data.tables import SAMPLES, check_table, part_name, read_table
@@ -199,7 +199,7 @@ def _find_latents(stream: _Stream, row: Mapping[str, Any]) -> int:
     size = _next_member(stream, f"{row['sample_id']}.json")
     if size > _MAX_JSON:
         raise _TarError(f"a json member of {size} bytes")
-    if json.loads(_payload(stream, size)) != {name: row[name] for name in _MEMBER}:
+    if parse_json(_payload(stream, size)) != {name: row[name] for name in _MEMBER}:
         raise _TarError("the json member says otherwise than the table")
     size = _next_member(stream, f"{row['sample_id']}.safetensors")
     if (stream.tell(), size) != (row["traj_offset"], row["traj_nbytes"]):

@@ -4,7 +4,7 @@ Shapes: U trajectories, P pairs among them, R stored latents a trajectory, T tra
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ class TrainingBatch:
     reference_log_probs: torch.Tensor
     """fp64 [U, T]."""
     targets: Targets
+    step_weights: torch.Tensor = field(default_factory=lambda: torch.ones(()))
+    """fp64 [T], what the loss multiplies log-ratios by before the clip (`ppod_train.step_weight`); the targets' anchors
+    are multiplied already."""
 
 
 def units_of_step(data: TrainingData, *, step: int, pairs_per_step: int, seed: int) -> NDArray[np.int64]:

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import read_json
+from ppod_data.json_read import read_object
 from ppod_train.folders import new_folder, remove_folder
 from ppod_train.sharding import like, whole
 
 KEPT = 2
 """Checkpoints that stay: the newest."""
+_ADVICE = "delete the checkpoint and run again"
 _AVERAGE = "average/"
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 
@@ -85,12 +86,9 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """The JSON state of a checkpoint. Raises DamagedError where it cannot be read."""
     try:
-        state: dict[str, Any] = read_json(checkpoint / _STATE)
-    except (OSError, ValueError) as error:
-        raise DamagedError(
-            f"checkpoint {checkpoint} is damaged ({error}): delete it and run again"
-        ) from error
-    return state
+        return read_object(checkpoint / _STATE, advice=_ADVICE)
+    except OSError as error:
+        raise DamagedError(f"checkpoint {checkpoint} is damaged ({error}): {_ADVICE}") from error
 
 
 def load_checkpoint(

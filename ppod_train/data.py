@@ -26,9 +26,10 @@ from ppod_data.reading import Reader
 from ppod_data.spec import GenerationSpec
 from ppod_data.trajectory import latent_rows
 from ppod_train.advantages import Rated
+from ppod_train.joined import join
 from ppod_train.objectives import Objective
-from ppod_train.pairs import Pairs, no_pairs, read_pairs
-from ppod_train.reference import log_prob_matrix, reference_log_probs_of
+from ppod_train.pairs import Pairs
+from ppod_train.reference import log_prob_matrix
 from ppod_train.scorers import check_one_scorer
 
 _BLOCK = 1024
@@ -87,6 +88,10 @@ class TrainingData:
     """Of the trajectories by their row."""
     fingerprint: str
     """sha256 over trajectories, targets and the reference's log-probabilities, in order."""
+    num_repeated: int
+    """Trajectories that were left out, since an earlier data set has the same sample."""
+    num_repeated_pairs: int
+    """Pairs that were left out, since an earlier data set has a pair of the same samples."""
 
     @property
     def on_pairs(self) -> bool:
@@ -97,12 +102,14 @@ class TrainingData:
         """log π_stage − log π_ref, [M, T]; exactly 0 where the reference made the data."""
         return self.behaviour_log_probs - self.reference_log_probs
 
-    def outside_band(self, log_ratio_clip: float) -> float:
-        """The share of trainable steps that the policy which made the data already has outside ± log_ratio_clip.
+    def outside_band(self, log_ratio_clip: float, step_weights: NDArray[np.float64]) -> float:
+        """The share of trainable steps that the policy which made the data already has outside ± log_ratio_clip, with
+        log-ratios times `step_weights` [T].
 
         With the clip anchored at the reference these have no gradient when training starts from that policy.
         """
-        return float((np.abs(self.anchors[:, list(self.steps)]) > log_ratio_clip).mean())
+        shifts = (self.anchors * step_weights)[:, list(self.steps)]
+        return float((np.abs(shifts) > log_ratio_clip).mean())
 
 
 def open_training_data(
@@ -126,31 +133,20 @@ def open_training_data(
     datasets, steps = _open_datasets(source, objective)
     check_one_scorer(datasets, *source.target_table(objective).split("/", 1))
     spec = datasets[0].spec
-    tables: list[Any] = []
-    reference: list[NDArray[np.float64]] = []
-    pairs = no_pairs()
-    rewards: list[float] = []
-    for number, dataset in enumerate(datasets):
-        if objective.on_pairs:
-            ids, found = read_pairs(dataset, source.pairs, first_row=sum(map(len, tables)))
-            pairs = pairs.with_others(found)
-        else:
-            ids, scores = _rated(dataset, source.scores)
-            rewards += scores
-        if not ids:
-            raise ConfigError(
-                f"{source.target_table(objective)} of {dataset.root} is empty: nothing to train on"
-            )
-        index = dataset.trajectory_index(ids)
-        reference.append(
-            reference_log_probs_of(dataset, index, policy_fingerprint, source.reference_log_probs)
-        )
-        tables.append(index.append_column("dataset", pa.array(np.full(len(index), number, np.int32))))
+    joined = join(
+        datasets,
+        pairs_name=source.pairs if objective.on_pairs else None,
+        scores_name=None if objective.on_pairs else source.scores,
+        policy_fingerprint=policy_fingerprint,
+        reference_name=source.reference_log_probs,
+    )
+    rows, pairs = joined.rows, joined.pairs
     if "margins" in objective.needs and np.isnan(pairs.margins).any():
         raise ConfigError(f"pairs {source.pairs} holds pairs without a reward difference: rank by a reward")
 
-    rows = pa.concat_tables(tables).combine_chunks()  # a row of many pieces would be sought in all of them
-    reference_log_probs = np.concatenate(reference)
+    behaviour_log_probs = log_prob_matrix(rows["log_probs"], spec.num_inference_steps, datasets[0].root)
+    for values in (joined.reference_log_probs, behaviour_log_probs):
+        _check_trained_steps(values[:, list(steps)], rows, datasets)
 
     def row_of(number: int) -> tuple[Dataset, dict[str, Any]]:
         (row,) = rows.slice(number, 1).to_pylist()
@@ -162,7 +158,7 @@ def open_training_data(
     advantages = np.zeros((len(rows), spec.num_inference_steps))
     if objective.advantages is not None:
         rated = Rated(
-            rewards=np.array(rewards),
+            rewards=np.array(joined.rewards),
             prompt_index=prompt_index,
             num_steps=len(steps),
             read_latents=_latents_before(reader, spec, steps),
@@ -181,8 +177,8 @@ def open_training_data(
         prompts=prompts,
         rows=rows,
         prompt_index=prompt_index,
-        reference_log_probs=reference_log_probs,
-        behaviour_log_probs=log_prob_matrix(rows["log_probs"], spec.num_inference_steps, datasets[0].root),
+        reference_log_probs=joined.reference_log_probs,
+        behaviour_log_probs=behaviour_log_probs,
         advantages=advantages,
         chosen=pairs.chosen,
         rejected=pairs.rejected,
@@ -191,7 +187,9 @@ def open_training_data(
         units=units,
         steps=steps,
         reader=reader,
-        fingerprint=_fingerprint(rows, reference_log_probs, pairs, advantages),
+        fingerprint=_fingerprint(rows, joined.reference_log_probs, pairs, advantages),
+        num_repeated=joined.num_repeated,
+        num_repeated_pairs=joined.num_repeated_pairs,
     )
 
 
@@ -226,17 +224,6 @@ def _prompt_index(rows: Any, prompts: Sequence[str], dataset: Dataset) -> NDArra
     return index
 
 
-def _rated(dataset: Dataset, name: str) -> tuple[list[str], list[float]]:
-    """The samples that have a score, and their scores."""
-    table = dataset.scores(name)
-    known = [
-        (sample_id, score)
-        for sample_id, score in zip(table["sample_id"].to_pylist(), table["score"].to_pylist(), strict=True)
-        if score is not None and math.isfinite(score)
-    ]
-    return [sample_id for sample_id, _ in known], [score for _, score in known]
-
-
 def _latents_before(
     reader: Reader, spec: GenerationSpec, steps: Sequence[int]
 ) -> Callable[[NDArray[np.int64]], torch.Tensor]:
@@ -246,6 +233,17 @@ def _latents_before(
         return read_latents(reader, trajectories)[[place[step] for step in steps]]
 
     return read
+
+
+def _check_trained_steps(values: NDArray[np.float64], rows: Any, datasets: Sequence[Dataset]) -> None:
+    """Raise DamagedError, naming the sample, where a step that is trained on has no log-probability."""
+    lacking = np.isnan(values).any(axis=1)
+    if lacking.any():
+        (row,) = rows.slice(int(np.argmax(lacking)), 1).to_pylist()
+        raise DamagedError(
+            f"{datasets[row['dataset']].root}: sample {row['sample_id']} has no log-probability of a step that is "
+            "trained on: run ppod-data verify"
+        )
 
 
 def _check_complete(dataset: Dataset) -> None:

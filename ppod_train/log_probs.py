@@ -3,7 +3,7 @@
 Shapes: E evaluations, U trajectories, T trained steps, C H W latent.
 """
 
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from ppod_data.spec import GenerationSpec
 from ppod_train.batches import TrainingBatch
 from ppod_train.gradient import Evaluate, StepValues
 
+# (network, rows [E], columns [E]) -> means [E, C, H, W]
+Means = Callable[[Network, torch.Tensor, torch.Tensor], torch.Tensor]
+
 
 def batch_log_probs(
     spec: GenerationSpec, sampler: Sampler, batch: TrainingBatch, *, kl_to: Network | None = None
@@ -29,29 +32,39 @@ def batch_log_probs(
     Args:
         kl_to: a fixed network; the function then also returns KL(π ‖ its policy) of each step.
     """
-    conditions = sampler.conditioning.of(batch.prompt_index)
+    mean_of = batch_means(spec, sampler, batch)
 
     def call(rows: torch.Tensor, columns: torch.Tensor) -> StepValues:
         step_index = batch.step_index[columns]
-        mean_under = partial(
-            replay_mean,
-            schedule=sampler.schedule,
-            latents=batch.latents[batch.current[columns], rows],
-            step_index=step_index,
-            condition=take(conditions, rows),
-            negative=sampler.conditioning.negative,
-            guidance_scale=spec.guidance_scale,
-            guidance_mode=spec.guidance_mode,
-        )
         fixed = None
         if kl_to is not None:
             with torch.no_grad():
-                fixed = mean_under(kl_to)
-        mean = mean_under(sampler.network)
+                fixed = mean_of(kl_to, rows, columns)
+        mean = mean_of(sampler.network, rows, columns)
         next_latents = batch.latents[batch.following[columns], rows]
         return StepValues(
             log_prob(sampler.schedule, step_index, mean, next_latents),
             None if fixed is None else kl_divergence(sampler.schedule, step_index, mean, fixed),
+        )
+
+    return call
+
+
+def batch_means(spec: GenerationSpec, sampler: Sampler, batch: TrainingBatch) -> Means:
+    """The mean of x_{t-1} at (trajectory, trained step) places of a batch under a network, [E, C, H, W]."""
+
+    conditions = sampler.conditioning.of(batch.prompt_index)
+
+    def call(network: Network, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        return replay_mean(
+            network,
+            sampler.schedule,
+            latents=batch.latents[batch.current[columns], rows],
+            step_index=batch.step_index[columns],
+            condition=take(conditions, rows),
+            negative=sampler.conditioning.negative,
+            guidance_scale=spec.guidance_scale,
+            guidance_mode=spec.guidance_mode,
         )
 
     return call

@@ -16,8 +16,8 @@ from ppod_train.objectives.targets import LossOptions, Targets
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
-    """One line of metrics.jsonl. Log-ratios are log π − log π_ref, averaged over latent dimensions; for diffusion-dpo
-    they are the differences of its scores, and the band means nothing."""
+    """One line of metrics.jsonl. Log-ratios are log π − log π_ref, averaged over latent dimensions, times the step's
+    weight; for diffusion-dpo they are the differences of its scores, and the band means nothing."""
 
     step: int
     """Optimizer steps done, this one included."""
@@ -81,7 +81,8 @@ def step_metrics(
     seconds: float,
 ) -> StepMetrics:
     """Every figure of one training step."""
-    log_ratios, targets, clip = gradient.log_ratios, batch.targets, options.log_ratio_clip
+    log_ratios = gradient.log_ratios * batch.step_weights
+    targets, clip = batch.targets, options.log_ratio_clip
     centre = band_centre(targets, options)
     accuracy, largest = _of_pairs(log_ratios, targets, options)
     towards = _towards(log_ratios - centre, targets)
@@ -97,7 +98,7 @@ def step_metrics(
         clipped_wrong=float(wrong.mean()),
         kl=gradient.kl,
         kl_estimate=float(
-            -batch.latents[0, 0].numel() * options.timestep_scale * log_ratios.sum(dim=1).mean()
+            -batch.latents[0, 0].numel() * options.timestep_scale * gradient.log_ratios.sum(dim=1).mean()
         ),
         largest_logit=largest,
         grad_norm=grad_norm,

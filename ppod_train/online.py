@@ -15,22 +15,25 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from ppod_data.environment import environment
 from ppod_data.errors import ConfigError
-from ppod_data.files import canonical_json, read_json
+from ppod_data.files import canonical_json
 from ppod_data.folder_kinds import ONLINE, check_out
+from ppod_data.json_read import read_object
 from ppod_data.judge import check_prompts, judge_of_reward
+from ppod_data.real_folders import settled
 from ppod_data.rewards import RewardModel
-from ppod_data.spec import to_json
+from ppod_data.spec import GenerationSpec, to_json
 from ppod_train.compare import PolicySource
 from ppod_train.eval_files import read_evaluation
 from ppod_train.folders import new_folder, only_run
 from ppod_train.model_card import write_model_card
+from ppod_train.model_defaults import resolve
 from ppod_train.online_settings import (
     BuildSpec,
     LoadPolicy,
@@ -71,13 +74,15 @@ def train_online(
         NothingToLearnError: the rewards tell no two images of the reference apart.
         Others as `generate`, `score`, `rank`, `compute_log_probs`, `train_offline` and `evaluate`.
     """
+    out = settled(out)
     settings.validate()
     check_out(out, ONLINE)
     if reference.adapter is not None:
         raise ConfigError("online training starts from a whole pipeline: leave the adapter out")
+    spec = build_spec(load(reference), stage=1)
     run = OnlineRun(
         out=out,
-        settings=settings,
+        settings=replace(settings, train=resolve(settings.train, spec)),
         reference=reference,
         build_spec=build_spec,
         load=load,
@@ -86,7 +91,7 @@ def train_online(
         workers=workers,
     )
     with ExitStack() as folder:
-        keep = _write_record(run, folder)
+        keep = _write_record(run, spec, folder)
         if settings.eval_images_per_prompt:
             stage_evaluation(run, 0)
         for begun in keep:
@@ -99,7 +104,7 @@ def train_online(
         return _finish(run, records)
 
 
-def _write_record(run: OnlineRun, folder: ExitStack) -> list[Callable[[], None]]:
+def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> list[Callable[[], None]]:
     """Write online.json, or check that the run in the folder is this one; the number of stages may grow.
 
     The folder is this process's alone until `folder` is closed. A run of which nothing was made yet, such as one whose
@@ -108,7 +113,6 @@ def _write_record(run: OnlineRun, folder: ExitStack) -> list[Callable[[], None]]
     Returns:
         In the process that writes, the function to call once there is work to keep.
     """
-    spec = run.build_spec(run.load(run.reference), stage=1)
     if run.settings.eval_images_per_prompt:
         check_prompts(run.reward, spec.prompts)
     identity = {
@@ -119,7 +123,7 @@ def _write_record(run: OnlineRun, folder: ExitStack) -> list[Callable[[], None]]
     }
     path = run.out / "online.json"
     if path.exists() and ((run.out / "evals").exists() or run.folder(1).exists()):
-        old = read_json(path)["identity"]
+        old = read_object(path)["identity"]
         for key, value in json.loads(canonical_json(identity)).items():
             if old.get(key) != value:
                 raise ConfigError(

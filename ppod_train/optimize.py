@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ppod_data.diffusion.guidance import Network
 from ppod_data.errors import NonFiniteError
@@ -35,6 +37,7 @@ from ppod_train.objectives.targets import LossOptions
 from ppod_train.policy import update_average
 from ppod_train.settings import TrainSettings
 from ppod_train.sharding import whole
+from ppod_train.step_weight import weighted
 from ppod_train.workers import ALONE, Workers
 
 # A backward pass costs about twice a forward: below this share of steps with a gradient, a second forward pass over
@@ -59,6 +62,8 @@ class Trainee:
     """The moving average of the trained weights by the same names; empty where the policy is the weights themselves."""
     optimizer: torch.optim.Optimizer
     settings: TrainSettings
+    step_weights: NDArray[np.float64]
+    """[steps of the chain], what the loss multiplies log-ratios by."""
     batch_size: int
     """Evaluations in one network call."""
     graph_bytes: int
@@ -67,6 +72,8 @@ class Trainee:
     """Name and revision of the reward that chooses the policy; "" without one."""
     start_fingerprint: str
     """Of the policy that training started from; the reference's own where it was the reference."""
+    defaults: str = ""
+    """What was taken for options that were not given, and why, in one line."""
     workers: Workers = ALONE
     """The processes that share a step; the rest of this is the same in all of them."""
 
@@ -88,7 +95,7 @@ def train_step(trainee: Trainee, *, step: int, gradient_share: float, scale_drop
     steps = timesteps_of_step(
         data, step=step, timesteps_per_update=settings.timesteps_per_update, seed=settings.seed
     )
-    batch = load_batch(data, units, steps, trainee.sampler.model.device)
+    batch = weighted(load_batch(data, units, steps, trainee.sampler.model.device), trainee.step_weights)
     if step + 1 < settings.num_train_steps:
         following = units_of_step(
             data, step=step + 1, pairs_per_step=settings.pairs_per_step, seed=settings.seed
@@ -153,7 +160,7 @@ def batch_gradient(
     objective = OBJECTIVES[settings.objective]
 
     def loss(log_ratios: torch.Tensor) -> torch.Tensor:
-        return objective.loss(log_ratios, batch.targets, options)
+        return objective.loss(log_ratios * batch.step_weights, batch.targets, options)
 
     evaluate, reference = _evaluated(trainee, batch, step=step)
     take = one_pass_gradient

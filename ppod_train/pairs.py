@@ -3,13 +3,14 @@
 Shapes: N samples of the spec, M trajectories that are in a pair, P pairs.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppod_data.dataset import Dataset
-from ppod_data.errors import ConfigError
+from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.pair_checks import PAIR_COLUMNS, Problem, PromptOf, pair_keys, pair_problems, repeated_pair
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +30,22 @@ class Pairs:
         names = [field.name for field in fields(Pairs)]
         return Pairs(**{name: np.concatenate([getattr(self, name), getattr(others, name)]) for name in names})
 
+    def of_rows(self, rows: NDArray[np.int64]) -> "Pairs":
+        """Return the same pairs with other numbers of trajectories: `rows` [M] has the new number of each."""
+        return replace(self, chosen=rows[self.chosen], rejected=rows[self.rejected])
+
+    def without(self, earlier: "Pairs") -> "Pairs":
+        """Return the pairs whose two trajectories are no pair of `earlier`, in either order."""
+        new = ~np.isin(_ends(self), _ends(earlier))
+        return Pairs(**{field.name: getattr(self, field.name)[new] for field in fields(Pairs)})
+
+
+def _ends(pairs: Pairs) -> NDArray[np.int64]:
+    """[P], a number for the two trajectories of each pair, whichever is chosen."""
+    low, high = np.minimum(pairs.chosen, pairs.rejected), np.maximum(pairs.chosen, pairs.rejected)
+    ends: NDArray[np.int64] = (high << 32) + low
+    return ends
+
 
 def no_pairs() -> Pairs:
     """None of them."""
@@ -41,12 +58,17 @@ def read_pairs(dataset: Dataset, name: str, *, first_row: int) -> tuple[list[str
 
     All chosen ones come before all rejected ones in that order. `first_row` is the row of the first trajectory.
 
-    Raises ConfigError for a pair of a sample that is not in the data set.
+    Raises:
+        ConfigError: a pair of a sample that is not in the data set.
+        DamagedError: pairs that `ppod-data verify` calls damaged: of two prompts, of a sample with itself, with a label
+            that is no probability or a margin that is no number, or two pairs of the same two samples.
     """
+    prompts = PromptOf(dataset.spec, np.ones(dataset.spec.num_samples, bool), dataset.numbers)
+    keys: list[NDArray[np.int64]] = []
     chosen: list[NDArray[np.int32]] = []
     rejected: list[NDArray[np.int32]] = []
     labels, margins = [np.empty(0, np.float32)], [np.empty(0)]
-    for table in dataset.iter_pairs(name, ["chosen_id", "rejected_id", "label", "margin"]):
+    for table in dataset.iter_pairs(name, PAIR_COLUMNS):
         for column, numbers in (("chosen_id", chosen), ("rejected_id", rejected)):
             found = dataset.numbers.find(table[column])
             if (found < 0).any():
@@ -55,8 +77,12 @@ def read_pairs(dataset: Dataset, name: str, *, first_row: int) -> tuple[list[str
                     f"{dataset.root}: no sample {unknown} in this data set: was it made from another?"
                 )
             numbers.append(found.astype(np.int32))
+        _refuse(dataset, name, next(pair_problems(table, prompts), None))
+        keys.append(pair_keys(table, prompts))
         labels.append(table["label"].to_numpy())
         margins.append(table["margin"].fill_null(np.nan).to_numpy())
+    _refuse(dataset, name, repeated_pair(keys, prompts))
+    del keys
     both = np.concatenate([np.empty(0, np.int32), *chosen, *rejected])
     ids, rows = _rows_of(dataset, both, first_row)
     count = len(both) // 2
@@ -66,6 +92,14 @@ def read_pairs(dataset: Dataset, name: str, *, first_row: int) -> tuple[list[str
         labels=np.concatenate(labels),
         margins=np.concatenate(margins),
     )
+
+
+def _refuse(dataset: Dataset, name: str, problem: Problem | None) -> None:
+    if problem is not None:
+        raise DamagedError(
+            f"{dataset.root / 'pairs' / f'{name}.parquet'}: {problem[1]}: get the table again, or make another one "
+            "(ppod-data verify names every such pair)"
+        )
 
 
 def _rows_of(

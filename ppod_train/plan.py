@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ppod_data.diffusion.model import DiffusionModel, calls_per_prediction
+from ppod_data.diffusion.model import DiffusionModel, calls_per_prediction, resized
 from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.plan import GenerationPlan, call_bytes, plan_generation, tensor_bytes
 from ppod_data.spec import GenerationSpec
@@ -16,6 +16,9 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import backward_rows, use_one_pass
 from ppod_train.policy import trainable_parameters
 from ppod_train.settings import TrainSettings
+
+_BACKWARD = 2
+"""Network calls that take as long as a backward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +40,28 @@ class TrainingPlan:
     num_train_steps: int
     network_calls_per_step: int
     """Evaluations of one latent in one optimizer step, at most; those with a backward pass are counted once."""
+    backward_calls_per_step: int
+    """Of those, the calls with a backward pass."""
     eval_calls: int
     """Evaluations of one latent in all evaluations on validation noise."""
     disk_bytes: int
     """Checkpoints and policy; the images of evaluations come on top."""
 
+    def seconds(self, data_seconds: float) -> float:
+        """Estimate the seconds of training in one process, without the reward's own.
+
+        Args:
+            data_seconds: of making the data set here, `ppod_data.plan.measure_seconds`: a network call takes its share,
+                and a backward pass two calls.
+        """
+        update = self.network_calls_per_step + _BACKWARD * self.backward_calls_per_step
+        calls = self.num_train_steps * update + self.eval_calls
+        return data_seconds / self.generation.network_calls * calls
+
 
 def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSettings) -> TrainingPlan:
     """The estimate for training `model`, a skeleton, which is made trainable in place, on data of a spec."""
+    model = resized(model, spec.height, spec.width)
     generation = plan_generation(model, spec)
     network_bytes = tensor_bytes(model.denoiser.parameters())
     with torch.device(model.device):
@@ -85,6 +102,7 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
         one_pass=one_pass,
         num_train_steps=settings.num_train_steps,
         network_calls_per_step=evaluations * halves * (2 - one_pass + needs_reference),
+        backward_calls_per_step=evaluations * halves,
         eval_calls=num_evals * images * spec.num_inference_steps * halves,
         disk_bytes=KEPT * weights * (3 + averaged) + (weights if lora else generation.pipeline_bytes),
     )

@@ -5,31 +5,56 @@ ask for it, it is the network without its LoRA, or a copy of the network where a
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 
+from ppod_data.diffusion.adapter import LoraLayer, add_lora, read_lora, set_lora
+from ppod_data.diffusion.adapter_file import adapter_file, adapter_fingerprint
 from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.guidance import Network
-from ppod_data.diffusion.model import (
-    DiffusionModel,
-    adapter_file,
-    adapter_fingerprint,
-    fingerprint_folder,
-    lora_name,
-    network_of,
-)
+from ppod_data.diffusion.model import DiffusionModel, network_of
+from ppod_data.diffusion.model_folder import fingerprint, open_folder, reason, weight_files
 from ppod_data.errors import ConfigError
 from ppod_train.folders import new_folder
 from ppod_train.sharding import whole_network
 
-_WEIGHTS_FILES = "diffusion_pytorch_model*.safetensors"  # several for a large network
+
+def policy_rank(start: Path) -> int:
+    """The LoRA rank of a saved policy: 0 for a whole pipeline; of layers with different ranks the usual one.
+
+    Raises:
+        ConfigError: no policy.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if (start / "model_index.json").is_file():
+        return 0
+    file = adapter_file(str(start))
+    try:
+        with safe_open(file, framework="pt") as opened:
+            keys = [key for key in list(opened.keys()) if re.search(r"([._]A|[._]down)\.weight$", key)]
+            ranks = Counter(opened.get_slice(key).get_shape()[0] for key in keys)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"the policy {start} cannot be read: {reason(error)}") from error
+    if not ranks:
+        raise ConfigError(
+            f"the policy {start} holds no LoRA weights: give the folder that a run wrote, RUN/policy"
+        )
+    return int(ranks.most_common(1)[0][0])
 
 
 def trainable_parameters(
-    model: DiffusionModel, *, lora_rank: int, seed: int, gradient_checkpointing: bool = False
+    model: DiffusionModel,
+    *,
+    lora_rank: int,
+    seed: int,
+    start: Path | None = None,
+    gradient_checkpointing: bool = False,
 ) -> dict[str, torch.nn.Parameter]:
     """Make the network trainable in place and return its trained weights by name, in fp32.
 
@@ -38,10 +63,11 @@ def trainable_parameters(
     Args:
         lora_rank: 0 trains all weights.
         seed: of LoRA's first factors.
+        start: the policy that `start_from` will put in: LoRA goes on the layers that it has, at their ranks.
         gradient_checkpointing: keep the inputs of the network's blocks alone for the backward pass.
 
     Raises:
-        ConfigError: a model that has an adapter already; all weights in half precision.
+        ConfigError: a model that has an adapter already; all weights in half precision; a start that cannot be trained.
     """
     denoiser = model.denoiser
     if getattr(denoiser, "peft_config", None):
@@ -49,6 +75,8 @@ def trainable_parameters(
             f"{model.name} has the adapter {model.adapter}: training starts from a whole pipeline; give the model "
             "without an adapter, and its log-probabilities by `ppod-data log-probs`"
         )
+    if start is not None:
+        _refuse_other_rank(start, lora_rank)
     if lora_rank == 0:
         if model.compute_dtype != "fp32":
             raise ConfigError(
@@ -56,17 +84,11 @@ def trainable_parameters(
             )
         denoiser.requires_grad_(True)
     else:
-        from peft import LoraConfig
-
-        config = LoraConfig(
-            r=lora_rank,
-            lora_alpha=lora_rank,
-            lora_dropout=0.0,
-            target_modules=list(model.family.lora_targets),
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            denoiser.add_adapter(config)
+        if start is None:
+            layers = new_layers(denoiser, model.family.lora_targets, lora_rank)
+        else:
+            layers = start_layers(model, start)
+        add_lora(denoiser, layers, seed=seed)
         for parameter in denoiser.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -75,44 +97,101 @@ def trainable_parameters(
     return {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
 
 
+def start_layers(model: DiffusionModel, start: Path) -> Mapping[str, LoraLayer]:
+    """The LoRA layers of the policy in `start`, by the names of the network's modules.
+
+    Raises:
+        ConfigError: a policy of another network, or with parts that training does not continue.
+    """
+    try:
+        components = read_lora(adapter_file(str(start)), model.pipeline, model.family)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"the policy {start} does not fit {model.name}: {reason(error)}") from error
+    layers = components.get(model.family.denoiser, {})
+    if others := sorted(components.keys() - {model.family.denoiser}):
+        raise ConfigError(
+            f"the policy {start} changes the {others[0]} too, which training does not continue: start from one that "
+            f"changes the {model.family.denoiser} alone"
+        )
+    if any(layer.magnitude is not None or layer.up_bias is not None for layer in layers.values()):
+        raise ConfigError(
+            f"the policy {start} has DoRA's magnitudes or biases, which training does not continue: start from a "
+            "plain LoRA"
+        )
+    return layers
+
+
 def start_from(model: DiffusionModel, start: Path) -> str:
-    """Give a network made trainable the weights of the policy in the folder `start`, as `save_policy` wrote them.
+    """Give a network made trainable the weights of the policy in the folder `start`: what `load_model` makes of it.
 
     Returns:
         The fingerprint of that policy, as data sets that it makes have it.
 
     Raises:
-        ConfigError: a policy of another rank or another network.
+        ConfigError: a policy of other layers, another rank or another network.
     """
+    denoiser = model.denoiser
+    if getattr(denoiser, "peft_config", None):
+        layers = start_layers(model, start)
+        trained = [
+            name.removesuffix(".lora_A.default")
+            for name, _ in denoiser.named_modules()
+            if name.endswith(".lora_A.default")
+        ]
+        if other := sorted(layers.keys() ^ set(trained)):
+            raise ConfigError(
+                f"the policy {start} does not fit: of it and what is trained one alone has {other[0]}"
+            )
+        try:
+            set_lora(denoiser, layers)
+        except ValueError as error:
+            raise ConfigError(
+                f"the policy {start} does not fit: {error}; leave out --lora-rank, which is the policy's"
+            ) from error
+        return adapter_fingerprint(model.fingerprint, adapter_file(str(start)))
     from safetensors.torch import load_file
 
-    denoiser = model.denoiser
-    lora = bool(getattr(denoiser, "peft_config", None))
-    files = (
-        [adapter_file(str(start))] if lora else sorted((start / model.family.denoiser).glob(_WEIGHTS_FILES))
-    )
-    if not files:
-        raise ConfigError(f"{start} holds no policy of this kind: {_WEIGHTS_FILES} is what is looked for")
-    weights = {name: value for file in files for name, value in load_file(file).items()}
-    if lora:
-        weights = {f"{lora_name(key)}.default.weight": value for key, value in weights.items()}
+    folder = open_folder(str(start), start)
+    files = weight_files(folder, model.family.denoiser)
+    weights = {
+        name: value
+        for file in files
+        if file.suffix == ".safetensors"
+        for name, value in load_file(file).items()
+    }
     parameters = {name: value for name, value in denoiser.named_parameters() if value.requires_grad}
-    if lora and (others := weights.keys() - parameters.keys()):
-        raise ConfigError(
-            f"the policy {start} does not fit: it has {min(others)}, which is not trained here; start from a policy "
-            "that ppod-train wrote"
-        )
     for name, parameter in parameters.items():
         if name not in weights or weights[name].shape != parameter.shape:
             raise ConfigError(
-                f"the policy {start} does not fit: it has no {name} of shape {tuple(parameter.shape)}; "
-                "give the --lora-rank that it was trained with"
+                f"the policy {start} does not fit: it has no {name} of shape {tuple(parameter.shape)}, so it "
+                "is of another network"
             )
         with torch.no_grad():
             parameter.copy_(weights[name])
-    if lora:
-        return adapter_fingerprint(model.fingerprint, files[0])
-    return fingerprint_folder(start)
+    return fingerprint(folder, folder.components)
+
+
+def new_layers(denoiser: torch.nn.Module, targets: Sequence[str], rank: int) -> Mapping[str, LoraLayer]:
+    """The shapes of new LoRA layers on the modules whose names end in one of `targets`."""
+    return {
+        name: LoraLayer(
+            down=torch.empty(rank, module.in_features, device="meta"),
+            up=torch.empty(module.out_features, rank, device="meta"),
+        )
+        for name, module in denoiser.named_modules()
+        if isinstance(module, torch.nn.Linear) and any(f".{name}".endswith(f".{end}") for end in targets)
+    }
+
+
+def _refuse_other_rank(start: Path, lora_rank: int) -> None:
+    rank = policy_rank(start)
+    if rank != lora_rank:
+        has = f"has LoRA rank {rank}" if rank else "is a whole pipeline, of rank 0"
+        raise ConfigError(
+            f"the policy {start} {has}, not {lora_rank}: leave out --lora-rank, which is the policy's"
+        )
 
 
 def reference_network(model: DiffusionModel, *, lora_rank: int) -> Network:
@@ -179,5 +258,6 @@ def save_policy(
         layers = get_peft_model_state_dict(denoiser)
         # The old names have none for joint attention: of a mixed file diffusers loads a part, without a word.
         if model.family.denoiser == "unet":
-            layers = convert_state_dict_to_diffusers(layers)
+            renamed = convert_state_dict_to_diffusers(layers)
+            layers = layers if any(".lora_A." in name for name in renamed) else renamed
         model.pipeline.save_lora_weights(temporary, **{f"{model.family.denoiser}_lora_layers": layers})

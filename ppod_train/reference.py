@@ -57,11 +57,17 @@ def reference_log_probs_of(
 def log_prob_matrix(column: Any, num_steps: int, where: DataPath) -> NDArray[np.float64]:
     """[M, T] of an Arrow column of M lists of T numbers; NaN where there is none.
 
-    Raises DamagedError, naming `where`, for a list of another length.
+    Raises DamagedError, naming `where`, for a list of another length, and for NaN or infinity.
     """
-    if column.null_count or not pc.all(pc.equal(pc.list_value_length(column), num_steps)).as_py():
+    if (
+        column.null_count
+        or not pc.all(pc.equal(pc.list_value_length(column), num_steps), min_count=0).as_py()
+    ):
         raise DamagedError(
             f"{where}: a sample has not {num_steps} log-probabilities, one a step: run ppod-data verify"
         )
-    values: NDArray[np.float64] = pc.list_flatten(column).fill_null(math.nan).to_numpy()
+    flat = pc.list_flatten(column)
+    if not pc.all(pc.is_finite(flat), min_count=0).as_py():
+        raise DamagedError(f"{where}: a log-probability is NaN or infinite: run ppod-data verify")
+    values: NDArray[np.float64] = flat.fill_null(math.nan).to_numpy()
     return values.reshape(-1, num_steps)

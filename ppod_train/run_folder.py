@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from ppod_data.environment import environment
 from ppod_data.files import atomic_write, open_file
+from ppod_data.json_read import parse_json
 from ppod_data.judge import Judge
 from ppod_data.real_folders import make_folder, open_in_place
 from ppod_data.spec import GenerationSpec
@@ -29,6 +30,7 @@ from ppod_train.drift import Drift
 from ppod_train.figures import EvalResult
 from ppod_train.folders import remove_folder, remove_leftovers
 from ppod_train.metrics import StepMetrics
+from ppod_train.model_defaults import explain_sensitivity
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee
 from ppod_train.settings import TrainSettings
@@ -70,16 +72,24 @@ def write_run_record(
         "model": trainee.sampler.model.name,
         "reward": trainee.scorer,
         "judge": judge.to_json() if judge else None,
-        "generation": {**generation_of(data.spec), "revision": trainee.sampler.model.revision},
+        "generation": {
+            **generation_of(data.spec),
+            "revision": trainee.sampler.model.revision,
+            "variant": trainee.sampler.model.variant,
+        },
         "prompts": list(data.prompts),
         "num_pairs": len(data.chosen),
-        "outside_band_at_start": data.outside_band(settings.log_ratio_clip),
+        "outside_band_at_start": data.outside_band(settings.clip, trainee.step_weights),
         "num_trajectories": len(data.rows),
+        "num_repeated": data.num_repeated,
+        "num_repeated_pairs": data.num_repeated_pairs,
         "num_trained_steps": len(data.steps),
         "num_trained_weights": sum(parameter.numel() for parameter in trainee.parameters.values()),
         "paper_eta": settings.dpo_beta / math.prod(data.spec.latent_shape),
         "largest_possible_logit": largest_possible_logit(settings, len(data.steps)),
         "graph_bytes_per_evaluation": trainee.graph_bytes,
+        "defaults": trainee.defaults,
+        "sensitivity": explain_sensitivity(settings, data.spec),
         "drift": asdict(drift),
         "environment": environment(),
     }
@@ -88,7 +98,16 @@ def write_run_record(
 
 def generation_of(spec: GenerationSpec) -> dict[str, Any]:
     """The sampler of a spec, for the record: with it the policy's images are made as in training."""
-    names = ("revision", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta")
+    names = (
+        "revision",
+        "variant",
+        "negative_prompt",
+        "num_inference_steps",
+        "guidance_scale",
+        "ddim_eta",
+        "height",
+        "width",
+    )
     return {name: getattr(spec, name) for name in (*names, "compute_dtype", "is_flow_matching")}
 
 
@@ -100,7 +119,7 @@ def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | N
     of_the_sum = "clip_mode" in OBJECTIVES[settings.objective].reads
     if not of_the_sum or (settings.clip_mode, settings.clip_anchor) != ("paper", "reference"):
         return None
-    logit = 2 * settings.dpo_beta * num_steps * settings.log_ratio_clip
+    logit = 2 * settings.dpo_beta * num_steps * settings.clip
     return logit if math.isfinite(logit) else None
 
 
@@ -191,6 +210,6 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def _line_step(line: str) -> float:
     """The step of a metrics line; infinity for one that a kill cut short."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
+        return int(parse_json(line)["step"])
+    except (ValueError, LookupError, TypeError):
         return math.inf

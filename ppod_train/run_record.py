@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ppod_data.errors import DamagedError
-from ppod_data.files import read_json
+from ppod_data.json_read import read_object
 from ppod_data.judge import Judge, JudgePart
 from ppod_data.rewards import BUILDERS
 
@@ -26,7 +26,7 @@ class RunRecord:
     whole: bool
     """Whether the policy is a whole pipeline, not a LoRA."""
     generation: Mapping[str, Any] = field(default_factory=dict)
-    """revision, negative_prompt, num_inference_steps, guidance_scale, ddim_eta, compute_dtype; empty in old runs."""
+    """How images are made: revision, variant, negative_prompt, guidance_scale, compute_dtype …; {} in old runs."""
 
 
 def run_of(policy: str | None) -> RunRecord | None:
@@ -46,7 +46,7 @@ def run_of(policy: str | None) -> RunRecord | None:
 
 def _read(file: Path, *, whole: bool) -> RunRecord:
     try:
-        record = read_json(file)
+        record = read_object(file)
         return RunRecord(
             shown=file.parent,
             model=record["model"],

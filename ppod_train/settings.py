@@ -6,7 +6,7 @@ from typing import Any
 
 from ppod_data.errors import ConfigError
 from ppod_train.objectives import OBJECTIVES
-from ppod_train.objectives.targets import CLIP_ANCHORS, CLIP_MODES, LossOptions
+from ppod_train.objectives.targets import CLIP_ANCHORS, CLIP_MODES, STEP_WEIGHTS, LossOptions
 
 GRADIENTS = ("auto", "one-pass", "two-pass")
 
@@ -19,12 +19,16 @@ class TrainSettings:
     """A name of `ppod_train.objectives.OBJECTIVES`; what it does not read is refused."""
     dpo_beta: float = 10.0
     """The paper's η times the N latent dimensions; with the clip it bounds the logit by 2·dpo_beta·T·clip."""
-    log_ratio_clip: float = 0.01
-    """The paper's ε, on the log-ratio averaged over latent dimensions; `inf` turns the clip off."""
+    log_ratio_clip: float | None = None
+    """The paper's ε, on the log-ratio averaged over latent dimensions; `inf` turns the clip off. None: what suits the
+    model and its chain (`ppod_train.model_defaults`)."""
     clip_anchor: str = "reference"
     """The band is around the reference (Eq. 10), or around the policy that made the data (`stage`)."""
     clip_mode: str = "paper"
     """What happens outside the band: `ppod_train.objectives.clip`."""
+    step_weight: str | None = None
+    """What a step's log-ratio is multiplied by before the clip: nothing (Eq. 10), k_med/k_t or its square, which gives
+    the band's edge the same meaning at every step (`ppod_train.step_weight`). None: what suits the model."""
     pull_back: float = 0.0
     """Force that leads steps outside the band back to it, in units of a pair's own; 0 is Eq. 10."""
     kl_weight: float = 0.0
@@ -36,8 +40,8 @@ class TrainSettings:
     """sft-best trains on the best of every so many images."""
     lora_rank: int = 8
     """Rank of the LoRA on the attention projections; 0 trains all weights of the network."""
-    learning_rate: float = 3e-3
-    """AdamW's. For full fine-tuning (lora_rank 0) take about a hundredth."""
+    learning_rate: float | None = None
+    """AdamW's. None: what suits the model, and for its full weights (lora_rank 0) a hundredth of it."""
     weight_decay: float = 0.0
     ema_decay: float = 0.0
     """The policy is the exponential moving average of the trained weights: an update keeps this share of it. 0 is the
@@ -83,16 +87,23 @@ class TrainSettings:
             raise ConfigError(f"objective {objective} is unknown: {', '.join(OBJECTIVES)} are known")
         return cls(**{"objective": objective, **OBJECTIVES[objective].defaults, **given})
 
+    @property
+    def clip(self) -> float:
+        """log_ratio_clip, where it was given or chosen for the model."""
+        assert self.log_ratio_clip is not None
+        return self.log_ratio_clip
+
     def loss_options(self, timestep_scale: float = 1.0) -> LossOptions:
         """What the loss function reads."""
         names = [field.name for field in fields(LossOptions) if field.name != "timestep_scale"]
-        options = LossOptions(timestep_scale=timestep_scale, **{name: getattr(self, name) for name in names})
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        options = LossOptions(timestep_scale=timestep_scale, **given)
         return replace(options, clip_anchor="stage") if OBJECTIVES[self.objective].clips_at_stage else options
 
     def _refuse_unread(self) -> None:
         """Raise ConfigError for an option that the objective does not read and that was changed."""
         plain, reads = type(self)(), OBJECTIVES[self.objective].reads
-        for name in (*(field.name for field in fields(LossOptions)), "best_of"):
+        for name in (*(field.name for field in fields(LossOptions)), "best_of", "step_weight"):
             if name != "timestep_scale" and name not in reads and getattr(self, name) != getattr(plain, name):
                 raise ConfigError(
                     f"objective {self.objective} does not read {name}: leave it out; it reads "
@@ -107,12 +118,17 @@ class TrainSettings:
         """Raise ConfigError, naming the option, for a value outside its range."""
         if self.objective not in OBJECTIVES:
             raise ConfigError(f"objective {self.objective} is unknown: {', '.join(OBJECTIVES)} are known")
-        choices = {"gradient": GRADIENTS, "clip_anchor": CLIP_ANCHORS, "clip_mode": CLIP_MODES}
+        choices = {
+            "gradient": GRADIENTS,
+            "clip_anchor": CLIP_ANCHORS,
+            "clip_mode": CLIP_MODES,
+            "step_weight": STEP_WEIGHTS,
+        }
         for name, known in choices.items():
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in (*known, *([None] if name == "step_weight" else [])):
                 raise ConfigError(f"{name} {getattr(self, name)} is unknown: {', '.join(known)} are known")
         self._refuse_unread()
-        if self.pull_back and not math.isfinite(self.log_ratio_clip):
+        if self.pull_back and self.log_ratio_clip is not None and not math.isfinite(self.log_ratio_clip):
             raise ConfigError("pull_back leads back to a band: give a finite log_ratio_clip")
         positive = (
             "dpo_beta",
@@ -123,6 +139,8 @@ class TrainSettings:
             "max_graph_gib",
         )
         for name in positive:
+            if getattr(self, name) is None:
+                continue
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
             if name != "log_ratio_clip" and not math.isfinite(getattr(self, name)):

@@ -10,9 +10,10 @@ import numpy as np
 
 from ppod_data.card import write_card
 from ppod_data.dataset import Dataset
+from ppod_data.diffusion.model import resized
 from ppod_data.errors import ConfigError, NothingToLearnError
-from ppod_data.files import read_json
 from ppod_data.generate import generate, select_shards
+from ppod_data.json_read import read_object
 from ppod_data.log_probs import compute_log_probs
 from ppod_data.pairs import rank
 from ppod_data.rewards import RewardModel
@@ -69,7 +70,7 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     """Do what is missing of a stage. The first one raises NothingToLearnError where there is nothing to learn."""
     done = run.folder(stage) / "stage.json"
     if done.exists():
-        return StageRecord(**read_json(done))
+        return StageRecord(**read_object(done))
     seconds: dict[str, float] = {}
     data = run.folder(stage) / "data"
     with _timed(seconds, "generate"):
@@ -108,7 +109,7 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
 
 
 def _outside_band(run: OnlineRun, stage: int) -> float:
-    record = read_json(run.folder(stage) / "run" / "run.json")
+    record = read_object(run.folder(stage) / "run" / "run.json")
     return float(record["outside_band_at_start"])
 
 
@@ -193,7 +194,7 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
     num_images = len(spec.prompts) * run.settings.eval_images_per_prompt
     run.callbacks.on_phase(stage, "evaluate", run.own_share(num_images))
     result = evaluate(
-        policy,
+        resized(policy, spec.height, spec.width),
         run.reward,
         EvalSettings(
             prompts=spec.prompts,

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError
-from ppod_data.files import read_json
 from ppod_data.folder_kinds import OFFLINE, check_out
+from ppod_data.json_read import read_object
 from ppod_data.judge import Judge, check_prompts, judge_of_reward, judge_of_tables
+from ppod_data.real_folders import settled
 from ppod_data.rewards import RewardModel
 from ppod_data.threads import one_thread
 from ppod_train.batches import trained_prompts
@@ -121,6 +122,7 @@ def train_offline(
         NonFiniteError: the loss or gradient is NaN or infinite.
         WorkersError: another process ended, or came to other numbers.
     """
+    out = settled(out)
     settings.validate()
     check_out(out, OFFLINE)
     if settings.eval_every and reward is None:
@@ -138,6 +140,7 @@ def train_offline(
         with ExitStack() as folder:
             keep: list[Callable[[], None]] = []
             workers.first(lambda: keep.append(folder.enter_context(only_run(out))))
+            _check_same_table(out, source.target_table(OBJECTIVES[settings.objective]))
             progress = _resume(out, trainee)
             _check_same_weights(trainee)
             if progress.step == 0:
@@ -286,7 +289,7 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
     checkpoint = latest_checkpoint(out / "checkpoints")
     if checkpoint is None:
         if (out / "run.json").exists() and _has_steps(out):
-            check_same_run(read_json(out / "run.json"), identity)
+            check_same_run(read_object(out / "run.json"), identity)
         progress = Progress()
     else:
         state = load_state(checkpoint)
@@ -302,6 +305,15 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
     return progress
 
 
+def _check_same_table(out: Path, table: str) -> None:
+    """Raise ConfigError where the run in `out` trains on another table: settings that differ follow from that."""
+    if not (out / "run.json").exists() or not _has_steps(out):
+        return
+    before = read_object(out / "run.json").get("targets", table)
+    if before != table:
+        raise ConfigError(f"{out} holds a run on {before}, not {table}: give another --out")
+
+
 def _has_steps(out: Path) -> bool:
     """Whether any step was done: a run that ended before may be started otherwise."""
     metrics = out / "metrics.jsonl"
@@ -311,7 +323,7 @@ def _has_steps(out: Path) -> bool:
 def _summary(out: Path, settings: TrainSettings, progress: Progress) -> TrainSummary:
     before = None
     if settings.eval_every:
-        before = read_json(out / "evals" / "step-000000" / "eval.json")["overall"]["reward_mean"]
+        before = read_object(out / "evals" / "step-000000" / "eval.json")["overall"]["reward_mean"]
     return TrainSummary(
         steps=progress.step,
         stopped_early=progress.step < settings.num_train_steps,

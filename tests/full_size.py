@@ -170,5 +170,6 @@ def _write(
         if name.startswith("text_encoder"):
             tokenizer = name.replace("text_encoder", "tokenizer")
             byte_tokenizer(folder / f"raw-{tokenizer}", length=77).save_pretrained(folder / tokenizer)
-            index[tokenizer] = ["transformers", "CLIPTokenizer"]
+            is_t5 = config["_class_name"] == "T5EncoderModel"
+            index[tokenizer] = ["transformers", "PreTrainedTokenizerFast" if is_t5 else "CLIPTokenizer"]
     (folder / "model_index.json").write_text(json.dumps(index))

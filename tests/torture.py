@@ -1,8 +1,8 @@
 """Damage and kills by the thousand: writes the matrices of docs/reliability.md. Run by `make torture`.
 
 Injections on a sealed and on an open data set, the same damage through the readers of webdataset and of datasets beside
-ours, a kill and a full disk at every write, sync, rename and removal of the commands that write a data set and of
-training, and a thousand preemptible workers on one data set.
+ours, links, stray parts, odd names and pipes under every command, a kill and a full disk at every write, sync, rename
+and removal of the commands that write a data set and of training, and a thousand preemptible workers on one data set.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,19 @@ from ppod_data.errors import PpodError
 from ppod_data.verify import verify
 from tests.conftest import save_tiny_pipeline
 from tests.data.damage import Injection, everything, inject, make_whole
-from tests.data.durable import STAGES, before, fill_everywhere, kill_everywhere, make_stages, make_works
+from tests.data.durable import (
+    STAGES,
+    Work,
+    before,
+    fill_everywhere,
+    finished,
+    kill_everywhere,
+    make_others,
+    make_stages,
+    make_works,
+)
 from tests.data.faults import visible
+from tests.data.intrusions import INTRUSIONS, outcome
 from tests.data.preemption import Folder, Memory, Weather, simulate, stepwise
 from tests.data.toy import make_dataset, make_spec
 from tests.train.durable import check_run, make_run, make_training
@@ -114,15 +125,50 @@ def others(root: Path, number: int, seed: int, cache: Path) -> Counts:
     return counts
 
 
-def durability(place: Path, stride: int) -> list[tuple[str, int, int]]:
-    """(command, kills, full disks) that all ended in the files of an undisturbed run; raises where one did not."""
+def intruded(
+    works: Mapping[str, Work], starts: Mapping[str, Path], place: Path, number: int, seed: int
+) -> Counts:
+    """What a random command does to a data set in which a stranger left something; `INTRUSIONS` has what."""
+    chooser, counts = random.Random(seed), Counts()
+    for one in range(number):
+        kind, command = chooser.choice(sorted(INTRUSIONS)), chooser.choice(sorted(works))
+        told = outcome(kind, works[command], starts[command], place / f"{one}", chooser, everything)
+        if told != "harmless":
+            print(f"{kind}, {command}: {told}", flush=True)
+        counts[kind, told] += 1
+    return counts
+
+
+def durability(
+    place: Path, stride: int, intrusions: int, seed: int
+) -> tuple[list[tuple[str, int, int]], Counts]:
+    """(command, kills, full disks) that all ended in the files of an undisturbed run; raises where one did not.
+
+    And what `intruded` counts of the same commands.
+    """
     torch.set_num_threads(1)
     pipeline = save_tiny_pipeline(place / "tiny")
-    works = make_works(load_model(str(pipeline)), place)
+    model = load_model(str(pipeline))
+    works = make_works(model, place)
     (place / "stages").mkdir()
     stages = make_stages(works, place / "stages")
+    (place / "other").mkdir()
+    others = make_others(model, stages, place / "other")
+    whole = {name: case for name, case in others.items() if case.start == stages["combine"]}
+    counts = intruded(
+        {name: works[name] for name in STAGES if name != "gen"}
+        | {name: case.work for name, case in whole.items()},
+        dict.fromkeys([*STAGES, *whole], whole["log-probs"].end),
+        place / "intruded",
+        intrusions,
+        seed,
+    )
     train = make_training(pipeline, place / "training")
     cases = [(stage, works[stage], before(stages, stage), stages[stage], {}) for stage in STAGES]
+    cases += [
+        (name, one.work, one.start, one.end, {"check": one.check, "result": finished})
+        for name, one in others.items()
+    ]
     run = make_run(train, place / "run")
     cases.append(("train", train, stages[""], run, {"check": check_run, "result": compared}))
     rows = []
@@ -134,7 +180,7 @@ def durability(place: Path, stride: int) -> list[tuple[str, int, int]]:
             numbers.append(strike(work, start, end, folder, stride, **how))
             print(f"{name}: {strike.__name__} at {numbers[-1]} points", flush=True)
         rows.append((name, *numbers))
-    return rows
+    return rows, counts
 
 
 def preempted(place: Path, num_workers: int) -> str:
@@ -190,6 +236,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--injections", type=int, default=1000)
     parser.add_argument("--others", type=int, default=100)
+    parser.add_argument("--intrusions", type=int, default=300)
     parser.add_argument("--stride", type=int, default=1, help="of the writes that are struck")
     parser.add_argument("--workers", type=int, default=1000, help="that are preempted")
     parser.add_argument("--seed", type=int, default=0)
@@ -203,7 +250,7 @@ def main() -> int:
         of_sealed = sealed(one, options.injections, options.seed)
         of_open = opened(two, options.injections, options.seed + 1)
         of_others = others(three, options.others, options.seed + 2, place)
-        struck = durability(place, options.stride)
+        struck, of_intruded = durability(place, options.stride, options.intrusions, options.seed + 3)
         (place / "preempted").mkdir()
         of_workers = preempted(place / "preempted", options.workers)
     texts = {
@@ -212,6 +259,7 @@ def main() -> int:
         "others": table(of_others, ("detected", "same values", "undetected"), "reader"),
         "durability": "| command | kills | full disks | lost or half-written |\n|---|---|---|---|\n"
         + "\n".join(f"| {stage} | {kills} | {full} | 0 |" for stage, kills, full in struck),
+        "intruded": table(of_intruded, ("harmless", "undetected", "outside"), "intrusion"),
         "preemption": of_workers,
     }
     page = PAGE.read_text(encoding="utf-8")
@@ -225,7 +273,11 @@ def main() -> int:
         print(f"{key}\n{text}\n")
     PAGE.write_text(page, encoding="utf-8")
     print(f"{time.monotonic() - start:.0f} seconds; written to {PAGE}")
-    missed = sum(count for (_, outcome), count in (of_sealed + of_open).items() if outcome == "undetected")
+    missed = sum(
+        count
+        for (_, outcome), count in (of_sealed + of_open + of_intruded).items()
+        if outcome in ("undetected", "outside")
+    )
     return 1 if missed else 0
 
 

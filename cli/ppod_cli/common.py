@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ppod_data.ray_engine import RayCluster
     from ppod_data.spec import GenerationSpec
 
+_TURNING = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
 _INTERRUPTED = 130
 _LOG_WIDTH = 110
 
@@ -53,7 +54,7 @@ Debug = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.",
+        help="auto (a GPU where there is one), cpu, cuda, cuda:1.",
         metavar="D",
         rich_help_panel="Running",
     ),
@@ -169,7 +170,8 @@ def _write_what_can_be_written() -> None:
 
 
 def explain(error: Exception, name: str, out_of_memory: str) -> tuple[str, int]:
-    """The line that a user reads and the exit code: 2 for options and input, 1 for a failure of the world."""
+    """The line that a user reads and the exit code: 2 for options and input, 1 for a failure of the world,
+    3 for damage."""
     if isinstance(error, PpodError):
         return str(error), error.exit_code
     if isinstance(error, typer.TyperException):
@@ -186,7 +188,8 @@ def _explain_usage(error: typer.TyperException, name: str) -> str:
     """The message, and the help of the command that was misused."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else name
-    return f"{error.format_message().rstrip('.')}: see {command} --help"
+    message = error.format_message().rstrip(".").replace(": Value error, ", ": ")
+    return f"{message}: see {command} --help"
 
 
 def _explain_os_error(error: OSError) -> str:
@@ -207,8 +210,14 @@ def _print_error(message: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text without control characters: names and prompts of a stranger's data set reach the terminal."""
-    return "".join("?" if unicodedata.category(character) == "Cc" else character for character in text)
+    """The text without control characters, lone surrogates, and marks that turn the direction of what follows: names
+    and prompts of a stranger's data set reach the terminal."""
+    return "".join("?" if _is_unsafe(character) else character for character in text)
+
+
+def _is_unsafe(character: str) -> bool:
+    turning = unicodedata.bidirectional(character) in _TURNING
+    return turning or unicodedata.category(character) in ("Cc", "Cs")
 
 
 def say_notes(notes: Sequence[str]) -> None:
@@ -322,7 +331,11 @@ def resolve_device(text: str) -> str:
     if text == "auto":
         if torch.cuda.is_available():
             return f"cuda:{int(local_rank) % torch.cuda.device_count()}"
-        return "cpu"  # not mps, which has no fp64 for the log-probabilities
+        return "cpu"
+    if text.partition(":")[0] == "mps":
+        raise ConfigError(
+            f"device {text} has no fp64, which log-probabilities are summed in: give --device cpu"
+        )
     if text == "cuda" and "LOCAL_RANK" in os.environ:
         text = f"cuda:{local_rank}"
     try:
@@ -337,6 +350,7 @@ def load_policy(
     spec: "GenerationSpec",
     model: str | None,
     revision: str | None,
+    variant: str | None,
     adapter: str | None,
     device: str,
     compute_dtype: str,
@@ -346,7 +360,15 @@ def load_policy(
 
     if model is None:
         model, revision, adapter = spec.model, revision or spec.revision, adapter or spec.adapter
-    return load_model(model, revision=revision, adapter=adapter, device=device, compute_dtype=compute_dtype)
+        variant = variant or spec.variant
+    return load_model(
+        model,
+        revision=revision,
+        variant=variant,
+        adapter=adapter,
+        device=device,
+        compute_dtype=compute_dtype,
+    )
 
 
 def usual_reward(model: str) -> str:
@@ -360,6 +382,11 @@ def say_deterministic(steps: Sequence[int]) -> list[str]:
         return []
     named = ", ".join(map(str, steps))
     return [f"steps without noise, which have no log-probability and are left out of the loss: {named}"]
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, in the singular where there is one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def amount(count: float) -> str:

@@ -53,6 +53,7 @@ def log_probs(
     name: Annotated[str, typer.Option(help="Name of the table: log_probs/NAME.", metavar="NAME")],
     model: options.PolicyModel = None,
     revision: options.PolicyRevision = None,
+    variant: options.PolicyVariant = None,
     adapter: options.PolicyAdapter = None,
     compute_dtype: options.PolicyComputeDtype = None,
     batch_size: Annotated[
@@ -81,7 +82,8 @@ def log_probs(
     rank, world_size = rank_and_world_size()
     with summary(as_json) as report:
         dtype = compute_dtype or opened.spec.compute_dtype
-        loaded = load_policy(opened.spec, model, revision, adapter, resolve_device(device), dtype)
+        place = resolve_device(device)
+        loaded = load_policy(opened.spec, model, revision, variant, adapter, place, dtype)
         done = _compute(opened, loaded, name, batch_size, rank, world_size)
         lines = _say_computed(dataset, done)
         if len(pairs := opened.pair_names()) == 1:

@@ -110,6 +110,7 @@ def verify(
         ),
     ] = None,
     revision: options.PolicyRevision = None,
+    variant: options.PolicyVariant = None,
     adapter: options.PolicyAdapter = None,
     num_trajectories: Annotated[
         int, typer.Option(min=1, help="Trajectories to replay, in whole batches.", metavar="N")
@@ -150,8 +151,14 @@ def verify(
         code = _code(done)
         replayed = None
         if model is not None and code != DAMAGED:
-            replayed = _replay(root, model, revision, adapter, device, num_trajectories)
-            if not max(replayed.largest) <= max_drift:
+            replayed = _replay(root, model, revision, variant, adapter, device, num_trajectories)
+            for sample_id in replayed.other_images:
+                done.add(
+                    "damaged", "samples", "the image is not the one that its trajectory ends in", sample_id
+                )
+            if replayed.other_images:
+                code = DAMAGED
+            elif not max(replayed.largest) <= max_drift:
                 code = DRIFT
         figures: dict[str, Any] = {"dataset": dataset, "exit_code": code} | dataclasses.asdict(done)
         figures |= {"replay": dataclasses.asdict(replayed) if replayed else None}
@@ -170,14 +177,20 @@ def parse_share(text: str | None) -> float:
 
 
 def _replay(
-    root: "DataPath", model: str, revision: str | None, adapter: str | None, device: str, count: int
+    root: "DataPath",
+    model: str,
+    revision: str | None,
+    variant: str | None,
+    adapter: str | None,
+    device: str,
+    count: int,
 ) -> "Replay":
     from ppod_data.dataset import Dataset
     from ppod_data.verify_model import replay
 
     opened = Dataset.open(root)
     place = resolve_device(device)
-    loaded = load_policy(opened.spec, model, revision, adapter, place, opened.spec.compute_dtype)
+    loaded = load_policy(opened.spec, model, revision, variant, adapter, place, opened.spec.compute_dtype)
     return replay(opened, loaded, num_trajectories=count)
 
 

@@ -166,12 +166,18 @@ def merge(
     """
     from ppod_data.files import data_path
     from ppod_data.merge import merge as merge_datasets
+    from ppod_data.same_samples import count_repeats
 
     with summary(as_json) as report:
         parts = merge_datasets(out, [data_path(dataset) for dataset in datasets])
         count = sum(part.spec.num_samples for part in parts)
-        lines = [f"{out}: {len(parts)} data sets, {count:,} images", *_say_train_on(out, parts)]
-        report({"out": str(out), "datasets": datasets, "num_samples": count}, lines)
+        repeats = sum(count_repeats([part.spec for part in parts]))
+        same = (
+            f", {repeats:,} of them the same image as another: training leaves these out" if repeats else ""
+        )
+        lines = [f"{out}: {len(parts)} data sets, {count:,} images{same}", *_say_train_on(out, parts)]
+        figures = {"out": str(out), "datasets": datasets, "num_samples": count, "num_repeated": repeats}
+        report(figures, lines)
 
 
 def _say_train_on(out: Path, parts: "Sequence[Dataset]") -> list[str]:
@@ -293,7 +299,7 @@ def _say_info(dataset: "Dataset", figures: Mapping[str, Any]) -> list[str]:
 def _say_scores(name: str, one: Mapping[str, Any]) -> list[str]:
     from ppod_data.overview import sparkline
     from ppod_data.prompts import visible
-    from ppod_data.wording import fixed
+    from ppod_data.wording import spread
 
     failed = f", {one['failed']:,} failed" if one["failed"] else ""
     lines = [
@@ -301,10 +307,10 @@ def _say_scores(name: str, one: Mapping[str, Any]) -> list[str]:
     ]
     if one["mean"] is not None:
         shape = one["histogram"]
-        lines.append(f"    mean {fixed(one['mean'])}, median {fixed(one['median'])}")
-        lines.append(
-            f"    {fixed(shape['edges'][0])} |{sparkline(shape['counts'])}| {fixed(shape['edges'][-1])}"
-        )
+        low, high = shape["edges"][0], shape["edges"][-1]
+        shown = spread(low, high).number
+        lines.append(f"    mean {shown(one['mean'])}, median {shown(one['median'])}")
+        lines.append(f"    {shown(low)} |{sparkline(shape['counts'])}| {shown(high)}")
     return lines
 
 

@@ -17,6 +17,7 @@ from ppod_cli.common import (
     RayAddress,
     Shards,
     command,
+    counted,
     entry_point,
     new_commands,
     parse_shards,
@@ -66,11 +67,14 @@ def gen(
     dataset: DatasetFolder,
     model: options.Model = "scenes",
     revision: options.Revision = None,
+    variant: options.Variant = None,
     adapter: options.Adapter = None,
     prompt: options.Prompt = None,
     prompts: options.Prompts = None,
     prompt_column: options.PromptColumn = None,
     drop_duplicates: options.DropDuplicates = False,
+    height: options.Height = None,
+    width: options.Width = None,
     negative_prompt: options.NegativePrompt = "",
     num_images_per_prompt: options.NumImagesPerPrompt = 64,
     seed: options.Seed = 0,
@@ -112,7 +116,8 @@ def gen(
     rank, world_size = rank_and_world_size()
     cluster = ray_cluster(engine, ray_address, device, world_size)
     with summary(as_json) as report, workers_of(None if dry_run else cluster) as workers:
-        from ppod_data.diffusion.model import has_weights, load_model
+        from ppod_data.diffusion.model import load_model
+        from ppod_data.diffusion.model_folder import has_weights
         from ppod_data.diffusion.skeleton import load_skeleton
         from ppod_data.generate import build_spec, select_shards
 
@@ -122,14 +127,17 @@ def gen(
             loaded = load_model(
                 model,
                 revision=revision,
+                variant=variant,
                 adapter=adapter,
                 device=place,
                 compute_dtype=compute_dtype,
                 safety_check=safety_check,
             )
         spec = build_spec(
-            loaded or load_skeleton(model, revision=revision, compute_dtype=compute_dtype),
+            loaded or load_skeleton(model, revision=revision, variant=variant, compute_dtype=compute_dtype),
             prompts=texts,
+            height=height,
+            width=width,
             negative_prompt=negative_prompt,
             num_images_per_prompt=num_images_per_prompt,
             num_inference_steps=num_inference_steps,
@@ -196,14 +204,16 @@ def _plan(spec: "GenerationSpec", model: "DiffusionModel | None") -> tuple[dict[
     from ppod_data.diffusion.skeleton import load_skeleton
     from ppod_data.plan import measure_seconds, plan_generation
 
-    skeleton = load_skeleton(spec.model, revision=spec.revision, compute_dtype=spec.compute_dtype)
+    skeleton = load_skeleton(
+        spec.model, revision=spec.revision, variant=spec.variant, compute_dtype=spec.compute_dtype
+    )
     plan = plan_generation(skeleton, spec)
     seconds = measure_seconds(spec, model) if model is not None else None
     time = (
         "unknown: the weights are not here" if seconds is None else f"about {clock(seconds)} in one process"
     )
     return {**dataclasses.asdict(plan), "seconds": seconds}, [
-        f"{plan.num_samples:,} images in {plan.num_shards} shards; nothing was written",
+        f"{plan.num_samples:,} images in {counted(plan.num_shards, 'shard')}; nothing was written",
         *say_generation(plan),
         f"  time           {time}",
         *say_many_files(spec),

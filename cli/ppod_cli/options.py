@@ -30,6 +30,14 @@ Revision = Annotated[
     str | None,
     typer.Option(help="Commit, tag or branch of a Hub model.", metavar="R", rich_help_panel=_SAMPLE),
 ]
+Variant = Annotated[
+    str | None,
+    typer.Option(
+        help="Load the weight files with this word in their names, such as fp16, where the model has them.",
+        metavar="WORD",
+        rich_help_panel=_SAMPLE,
+    ),
+]
 Adapter = Annotated[
     str | None,
     typer.Option(
@@ -50,6 +58,15 @@ PolicyModel = Annotated[
 PolicyRevision = Annotated[
     str | None,
     typer.Option(help="Commit, tag or branch of a Hub model.", metavar="R", rich_help_panel=_POLICY),
+]
+PolicyVariant = Annotated[
+    str | None,
+    typer.Option(
+        help="Load the weight files with this word in their names, such as fp16, where the model has them.",
+        show_default="as it made the data, where --model is not given",
+        metavar="WORD",
+        rich_help_panel=_POLICY,
+    ),
 ]
 PolicyAdapter = Annotated[
     str | None,
@@ -91,6 +108,26 @@ NegativePrompt = Annotated[
     typer.Option(
         help="What guidance steers away from; no effect at guidance scale 1.",
         metavar="TEXT",
+        rich_help_panel=_SAMPLE,
+    ),
+]
+Height = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Of the images, in pixels.",
+        show_default="the model's own",
+        metavar="H",
+        rich_help_panel=_SAMPLE,
+    ),
+]
+Width = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Of the images, in pixels.",
+        show_default="the model's own",
+        metavar="W",
         rich_help_panel=_SAMPLE,
     ),
 ]

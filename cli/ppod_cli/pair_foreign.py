@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CHAIN_OPTIONS = (
     "revision",
+    "variant",
     "adapter",
     "seed",
     "num_inference_steps",
@@ -78,6 +79,7 @@ def make_dataset(
     loaded = load_model(
         model,
         revision=chain.pop("revision"),
+        variant=chain.pop("variant"),
         adapter=chain.pop("adapter"),
         device=resolve_device(chain.pop("device")),
         compute_dtype=chain.pop("compute_dtype"),

@@ -114,6 +114,7 @@ def import_labels(
     ] = False,
     model: ForeignModel = None,
     revision: options.Revision = None,
+    variant: options.Variant = None,
     adapter: options.Adapter = None,
     seed: options.Seed = 0,
     num_inference_steps: options.NumInferenceSteps = 20,

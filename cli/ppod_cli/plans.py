@@ -50,4 +50,35 @@ def say_training(plan: "TrainingPlan") -> list[str]:
         f"  network calls  at most {calls:,} in {plan.num_train_steps:,} updates{judged}",
         f"  disk           {amount(plan.disk_bytes)} of checkpoints and policy",
         f"  memory         {amount(plan.peak_bytes)}: {', '.join(parts)}",
+        f"  host memory    at most {amount(generation.embedding_bytes)} of text embeddings",
     ]
+
+
+def seconds_of_data(
+    spec: "GenerationSpec", model: str, revision: str | None, device: str, compute_dtype: str
+) -> float | None:
+    """Measure how long making a data set takes here; None where the model's weights are not here."""
+    from ppod_cli.common import resolve_device
+    from ppod_data.diffusion.model import load_model
+    from ppod_data.diffusion.model_folder import has_weights
+    from ppod_data.plan import measure_seconds
+
+    if not has_weights(model):
+        return None
+    loaded = load_model(
+        model,
+        revision=revision,
+        variant=spec.variant,
+        device=resolve_device(device),
+        compute_dtype=compute_dtype,
+    )
+    return measure_seconds(spec, loaded)
+
+
+def say_time(seconds: float | None) -> str:
+    """A line on the time that something takes in one process; rewards take theirs on top."""
+    from ppod_cli.progress import clock
+
+    if seconds is None:
+        return "  time           unknown: the weights are not here"
+    return f"  time           about {clock(seconds)} in one process, without the reward's own"

@@ -17,10 +17,12 @@ from ppod_cli.common import (
     load_policy,
     local_only,
     new_commands,
+    say_notes,
     summary,
 )
-from ppod_cli.plans import say_training
+from ppod_cli.plans import say_time, say_training, seconds_of_data
 from ppod_cli.progress import progress
+from ppod_cli.prompt_notes import cut_notes
 from ppod_cli.train_data import data_source, load_judge_of
 from ppod_cli.train_eval import EVAL_EXAMPLES, evaluate
 from ppod_cli.train_online import ONLINE_EXAMPLES, online
@@ -84,12 +86,13 @@ def offline(
     log_ratio_clip: train_options.LogRatioClip = None,
     clip_anchor: train_options.ClipAnchor = None,
     clip_mode: train_options.ClipMode = None,
+    step_weight: train_options.StepWeight = None,
     pull_back: train_options.PullBack = None,
     kl_weight: train_options.KlWeight = None,
     reward_temperature: train_options.RewardTemperature = None,
     best_of: train_options.BestOf = None,
     timesteps_per_update: train_options.TimestepsPerUpdate = None,
-    lora_rank: train_options.LoraRank = 8,
+    lora_rank: train_options.LoraRank = None,
     learning_rate: train_options.LearningRate = None,
     weight_decay: train_options.WeightDecay = 0.0,
     ema_decay: train_options.EmaDecay = 0.0,
@@ -109,6 +112,7 @@ def offline(
     checkpoint_every: train_options.CheckpointEvery = 40,
     model: options.PolicyModel = None,
     revision: options.PolicyRevision = None,
+    variant: options.PolicyVariant = None,
     start: Annotated[
         Path | None,
         typer.Option(
@@ -156,17 +160,19 @@ def offline(
         from ppod_train.train import train_offline
 
         refuse_unread_tables(ctx, of_pairs=("pairs",), of_scores=("scores",))
-        settings = train_settings(ctx.params)
+        settings = train_settings(ctx.params | {"lora_rank": _rank(lora_rank, start)})
         opened = [Dataset.open(root) for root in roots]
         spec = opened[0].spec
         dtype = compute_dtype or spec.compute_dtype
         if dry_run:
-            report(*_plan(spec, settings, model or spec.model, revision or spec.revision, dtype))
+            report(*_plan(spec, settings, model or spec.model, revision or spec.revision, dtype, device))
             return
         source = data_source(opened, settings.objective, pairs, scores, reference_log_probs)
         with started_workers(device) as workers:
             judge = load_judge_of(source, opened, settings, reward, workers.device)
-            reference = load_policy(spec, model, revision, None, workers.device, dtype)
+            reference = load_policy(spec, model, revision, variant, None, workers.device, dtype)
+            prompts = list(dict.fromkeys(text for dataset in opened for text in dataset.spec.prompts))
+            say_notes(cut_notes(reference, prompts, spec.negative_prompt))
             with progress(num_train_steps, "train", "steps", silent=not workers.leads) as shown:
                 if judge is not None:
                     shown.say(f"train: judged by {judge.name}")
@@ -187,15 +193,34 @@ def offline(
                 report(*with_upload(push_to_hub, out / "policy", figures, say_trained(out, done)))
 
 
+def _rank(given: int | None, start: Path | None) -> int | None:
+    """LoRA's rank: that of the policy to start from, where none is given."""
+    if given is not None or start is None:
+        return given
+    from ppod_train.policy import policy_rank
+
+    return policy_rank(start)
+
+
 def _plan(
-    spec: "GenerationSpec", settings: "TrainSettings", model: str, revision: str | None, compute_dtype: str
+    spec: "GenerationSpec",
+    settings: "TrainSettings",
+    model: str,
+    revision: str | None,
+    compute_dtype: str,
+    device: str,
 ) -> tuple[dict[str, Any], list[str]]:
     from ppod_data.diffusion.skeleton import load_skeleton
+    from ppod_train.model_defaults import explain_choices
     from ppod_train.plan import plan_training
 
     skeleton = load_skeleton(model, revision=revision, compute_dtype=compute_dtype)
     plan = plan_training(skeleton, spec, settings)
-    return dataclasses.asdict(plan), ["nothing was done; training would take", *say_training(plan)]
+    chosen = explain_choices(settings, spec)
+    data_seconds = seconds_of_data(spec, model, revision, device, compute_dtype)
+    seconds = None if data_seconds is None else plan.seconds(data_seconds)
+    lines = ["nothing was done; training would take", *say_training(plan), say_time(seconds), *chosen]
+    return {**dataclasses.asdict(plan), "seconds": seconds}, lines
 
 
 command(commands, examples=ONLINE_EXAMPLES)(online)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppod_cli import options, train_options
-from ppod_cli.common import Config, Debug, Device, Json, local_only, summary
+from ppod_cli.common import Config, Debug, Device, Json, local_only, say_notes, summary
 from ppod_cli.hints import free_name, next_line
 from ppod_cli.progress import progress
+from ppod_cli.prompt_notes import cut_notes, skeleton_of
 from ppod_cli.tables import usual_reward_of
 from ppod_cli.train_workers import leads, started_workers
 from ppod_data.errors import ConfigError
@@ -27,7 +28,10 @@ EVAL_EXAMPLES = (
     'ppod-train eval --out result --adapter run/policy --prompt "a cat on the moon"',
     "ppod-train eval --out result --adapter run-b/policy \\\n    --baseline-adapter run-a/policy",
 )
-_OF_THE_RUN = ("negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta", "compute_dtype")
+_OF_THE_RUN = (
+    *("height", "width", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta"),
+    "compute_dtype",
+)
 
 
 def evaluate(
@@ -40,11 +44,14 @@ def evaluate(
     ],
     model: options.Model = "scenes",
     revision: options.Revision = None,
+    variant: options.Variant = None,
     adapter: options.Adapter = None,
     prompt: options.Prompt = None,
     prompts: options.Prompts = None,
     prompt_column: options.PromptColumn = None,
     drop_duplicates: options.DropDuplicates = False,
+    height: options.Height = None,
+    width: options.Width = None,
     negative_prompt: options.NegativePrompt = "",
     num_images_per_prompt: options.NumImagesPerPrompt = 64,
     seed: options.Seed = 0,
@@ -98,10 +105,15 @@ def evaluate(
         from ppod_train.compare import PolicySource
         from ppod_train.figures import EvalSettings
 
-        policy = PolicySource(model=str(given["model"]), revision=given["revision"], adapter=adapter)
+        named = {"revision": given["revision"], "variant": given["variant"]}
+        policy = PolicySource(model=str(given["model"]), adapter=adapter, **named)
         before = _baseline(policy, run, baseline, baseline_adapter)
+        skeleton = skeleton_of(policy.model, policy.revision)
+        say_notes(cut_notes(skeleton, texts, given["negative_prompt"]))
         settings = EvalSettings(
             prompts=texts,
+            height=given["height"],
+            width=given["width"],
             negative_prompt=given["negative_prompt"],
             num_images_per_prompt=num_images_per_prompt,
             num_inference_steps=given["num_inference_steps"],
@@ -120,7 +132,7 @@ def _followed(ctx: typer.Context, run: "RunRecord | None") -> Mapping[str, Any]:
         return {}
     values = {name: run.generation[name] for name in _OF_THE_RUN if name in run.generation}
     if not run.whole:
-        values |= {"model": run.model, "revision": run.generation.get("revision")}
+        values |= {"model": run.model, **{name: run.generation.get(name) for name in ("revision", "variant")}}
     if run.generation.get("is_flow_matching"):
         values.pop("ddim_eta", None)
     not_given = {
@@ -129,7 +141,7 @@ def _followed(ctx: typer.Context, run: "RunRecord | None") -> Mapping[str, Any]:
         if (source := ctx.get_parameter_source(name)) is None or source.name == "DEFAULT"
     }
     if "model" in values and "model" not in not_given:
-        not_given.discard("revision")
+        not_given -= {"revision", "variant"}
     return {name: values[name] for name in not_given}
 
 
@@ -160,7 +172,8 @@ def _baseline(
     if policy.adapter is not None:
         return dataclasses.replace(policy, adapter=None)
     if run is not None and run.whole:
-        return PolicySource(model=run.model, revision=run.generation.get("revision"))
+        named = {name: run.generation.get(name) for name in ("revision", "variant")}
+        return PolicySource(model=run.model, **named)
     return None
 
 
@@ -212,10 +225,10 @@ def _evaluate(
 
 
 def _say_evaluated(done: "Comparison", out: Path, run: "RunRecord | None") -> list[Any]:
-    from ppod_train.compare import render_table
+    from ppod_train.eval_table import EvalTable
 
     lines = [
-        render_table(done.after, done.before),
+        EvalTable.of(done.after, done.before),
         f"figures: {done.summary_path}",
         f"picture: {done.grid_path}",
         f"report: {done.report_path}",

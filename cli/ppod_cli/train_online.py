@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ppod_cli import options, train_options
-from ppod_cli.common import Config, Debug, Device, Json, local_only, summary
-from ppod_cli.plans import say_generation, say_training
+from ppod_cli.common import Config, Debug, Device, Json, local_only, say_notes, summary
+from ppod_cli.plans import say_generation, say_time, say_training, seconds_of_data
 from ppod_cli.progress import Progress, clock, progress
+from ppod_cli.prompt_notes import cut_notes, skeleton_of
 from ppod_cli.tables import usual_reward_of
 from ppod_cli.train_progress import eval_words, say_ended, with_upload
 from ppod_cli.train_settings import refuse_unread_tables, train_settings
@@ -94,10 +95,13 @@ def online(
     ],
     model: options.Model = "scenes",
     revision: options.Revision = None,
+    variant: options.Variant = None,
     prompt: options.Prompt = None,
     prompts: options.Prompts = None,
     prompt_column: options.PromptColumn = None,
     drop_duplicates: options.DropDuplicates = False,
+    height: options.Height = None,
+    width: options.Width = None,
     negative_prompt: options.NegativePrompt = "",
     reward: train_options.OnlineReward = None,
     stages: Stages = 4,
@@ -113,12 +117,13 @@ def online(
     log_ratio_clip: train_options.LogRatioClip = None,
     clip_anchor: train_options.ClipAnchor = None,
     clip_mode: train_options.ClipMode = None,
+    step_weight: train_options.StepWeight = None,
     pull_back: train_options.PullBack = None,
     kl_weight: train_options.KlWeight = None,
     reward_temperature: train_options.RewardTemperature = None,
     best_of: train_options.BestOf = None,
     timesteps_per_update: train_options.TimestepsPerUpdate = None,
-    lora_rank: train_options.LoraRank = 8,
+    lora_rank: train_options.LoraRank = None,
     learning_rate: train_options.LearningRate = None,
     weight_decay: train_options.WeightDecay = 0.0,
     ema_decay: train_options.EmaDecay = 0.0,
@@ -179,14 +184,17 @@ def online(
         )
         chain = {name: ctx.params[name] for name in _CHAIN}
         if dry_run:
-            report(*_plan(settings, model, revision, compute_dtype, {"prompts": texts, **chain}))
+            report(
+                *_plan(settings, model, revision, variant, compute_dtype, device, {"prompts": texts, **chain})
+            )
             return
+        say_notes(cut_notes(skeleton_of(model, revision), texts, negative_prompt))
         with started_workers(device) as workers:
             with progress(stages, "online", "stages", silent=not workers.leads) as shown:
                 done = train_online(
                     out,
                     settings,
-                    reference=PolicySource(model=model, revision=revision),
+                    reference=PolicySource(model=model, revision=revision, variant=variant),
                     build_spec=partial(build_spec, prompts=texts, **chain),
                     load=partial(_load, device=workers.device, compute_dtype=compute_dtype),
                     reward=load_reward(reward, workers.device),
@@ -204,31 +212,51 @@ def _plan(
     settings: "OnlineSettings",
     model: str,
     revision: str | None,
+    variant: str | None,
     compute_dtype: str,
+    device: str,
     generation: dict[str, Any],
 ) -> tuple[dict[str, Any], list[str]]:
     from ppod_data.diffusion.skeleton import load_skeleton
     from ppod_data.generate import build_spec
+    from ppod_train.model_defaults import explain_choices
     from ppod_train.plan import plan_training
 
-    skeleton = load_skeleton(model, revision=revision, compute_dtype=compute_dtype)
+    skeleton = load_skeleton(model, revision=revision, variant=variant, compute_dtype=compute_dtype)
     spec = build_spec(skeleton, **generation)
     plan = plan_training(skeleton, spec, settings.train)
     stages, judged = settings.num_stages, settings.eval_images_per_prompt * len(spec.prompts)
     queries = stages * spec.num_samples + (stages + 1) * judged
     log_probs = plan.generation.network_calls * (stages - 1)
-    figures = {"num_stages": stages, "reward_queries": queries, **dataclasses.asdict(plan)}
+    data_seconds = seconds_of_data(spec, model, revision, device, compute_dtype)
+    seconds = None
+    if data_seconds is not None:
+        evaluated = (stages + 1) * judged / spec.num_samples * data_seconds
+        seconds = (
+            stages * (data_seconds + plan.seconds(data_seconds)) + (stages - 1) * data_seconds + evaluated
+        )
+    figures = {
+        "num_stages": stages,
+        "reward_queries": queries,
+        **dataclasses.asdict(plan),
+        "seconds": seconds,
+    }
     return figures, [
         f"nothing was done; {stages} stages would score {queries:,} images, and every stage would take",
         f"to generate {plan.generation.num_samples:,} images:",
         *say_generation(plan.generation),
         "to train:",
         *say_training(plan),
+        *explain_choices(settings.train, spec),
         f"and {log_probs:,} network calls for the reference's log-probabilities in later stages",
+        "of all stages together:",
+        say_time(seconds),
     ]
 
 
 _CHAIN = (
+    "height",
+    "width",
     "negative_prompt",
     "num_images_per_prompt",
     "num_inference_steps",
@@ -255,6 +283,7 @@ def _load(source: "PolicySource", *, device: str, compute_dtype: str) -> "Diffus
     return load_model(
         source.model,
         revision=source.revision,
+        variant=source.variant,
         adapter=source.adapter,
         device=device,
         compute_dtype=compute_dtype,
@@ -280,6 +309,8 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
         shown.say(f"online: {f'after stage {stage}' if stage else 'before'}: {eval_words(result)}")
 
     def on_stage(record: "StageRecord") -> None:
+        from ppod_data.wording import number
+
         times = ", ".join(
             f"{name.replace('_', '-')} {clock(s)}" for name, s in record.seconds.items() if s >= 0.5
         )
@@ -291,7 +322,7 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
             )
             return
         shown.say(
-            f"online: stage {record.stage} of {stages}: its data's mean reward {record.data_reward_mean:.4g}, "
+            f"online: stage {record.stage} of {stages}: its data's mean reward {number(record.data_reward_mean)}, "
             f"{record.outside_band_at_start:.0%} of steps outside the band at the start; {times}"
         )
 
@@ -299,9 +330,12 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
 
 
 def _say_done(out: Path, done: "OnlineSummary") -> list[Any]:
+    from ppod_data.wording import precision
+
     lines = [f"{out}: {done.stages} stages, {done.reward_queries:,} images judged"]
     if done.reward_before is not None and done.reward_best is not None:
+        shown = precision([done.reward_before, done.reward_best]).number
         lines.append(
-            f"validation reward {done.reward_before:.4g} → {done.reward_best:.4g} after stage {done.best_stage}"
+            f"validation reward {shown(done.reward_before)} → {shown(done.reward_best)} after stage {done.best_stage}"
         )
     return [*lines, *say_ended(out, out / done.policy, improved=done.improved)]

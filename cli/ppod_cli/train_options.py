@@ -29,7 +29,7 @@ LogRatioClip = Annotated[
     typer.Option(
         min=0.0,
         help="The paper's ε, on the log-ratio averaged over latent dimensions; inf for no clip.",
-        show_default="0.01 for ppod",
+        show_default="0.01 for scenes; otherwise by the chain",
         metavar="X",
         rich_help_panel=_LOSS,
     ),
@@ -47,6 +47,15 @@ ClipMode = Annotated[
     typer.Option(
         help="Outside the band: no gradient (Eq. 10); or one where the step, or the pair, is on the wrong side.",
         show_default="paper for ppod",
+        rich_help_panel=_LOSS,
+    ),
+]
+StepWeight = Annotated[
+    Literal["none", "k", "k2"] | None,
+    typer.Option(
+        help="Factor of a step's log-ratio before the clip: none (Eq. 10), or less for steps that move more with the "
+        "prediction (k, or k2: the same change of it at every step).",
+        show_default="none for scenes; otherwise k2",
         rich_help_panel=_LOSS,
     ),
 ]
@@ -102,10 +111,11 @@ TimestepsPerUpdate = Annotated[
     ),
 ]
 LoraRank = Annotated[
-    int,
+    int | None,
     typer.Option(
         min=0,
         help="Rank of the LoRA on the attention projections; 0 trains all weights.",
+        show_default="8; with --start that of its policy",
         metavar="R",
         rich_help_panel=_OPTIMIZER,
     ),
@@ -114,8 +124,8 @@ LearningRate = Annotated[
     float | None,
     typer.Option(
         min=0.0,
-        help="AdamW's; for --lora-rank 0 take about a hundredth.",
-        show_default="0.003 for ppod",
+        help="AdamW's.",
+        show_default="0.003 for scenes; otherwise 1e-4 or 2e-4, by the model",
         metavar="X",
         rich_help_panel=_OPTIMIZER,
     ),
@@ -207,7 +217,7 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Say what it would take (memory, network calls, disk) and do nothing.",
+        help="Say what it would take (memory, network calls, disk, time) and do nothing.",
         rich_help_panel="Running",
     ),
 ]

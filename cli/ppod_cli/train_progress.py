@@ -1,6 +1,5 @@
 """What a training run says while it works and at its end."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,10 @@ if TYPE_CHECKING:
     from ppod_train.figures import EvalResult
     from ppod_train.metrics import StepMetrics
     from ppod_train.train import Callbacks, TrainSummary
+
+
+_HARMLESS = 0.1
+"""Of the limit: drift below this share of it needs no rows."""
 
 
 def run_callbacks(out: Path, shown: Progress) -> "Callbacks":
@@ -36,10 +39,11 @@ def run_callbacks(out: Path, shown: Progress) -> "Callbacks":
 
 def eval_words(result: "EvalResult") -> str:
     """An evaluation in a line."""
+    from ppod_data.wording import precision
+
     figures = result.overall
-    text = f"reward {result.reward:.4g}"
-    if figures.reward_low is not None:
-        text += f" [{figures.reward_low:.4g}, {figures.reward_high:.4g}]"
+    interval = figures.reward_low, figures.reward_high
+    text = f"reward {precision([result.reward], [interval]).with_interval(result.reward, *interval)}"
     text += f", {figures.correct:.0%} correct" if figures.correct is not None else ""
     failed = figures.num_failed
     reason = f" ({result.first_failure})" if result.first_failure else ""
@@ -47,15 +51,25 @@ def eval_words(result: "EvalResult") -> str:
 
 
 def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
+    from ppod_data.json_read import read_object
     from ppod_train.objectives import OBJECTIVES
 
-    run = json.loads((out / "run.json").read_text("utf-8"))
+    run = read_object(out / "run.json")
     logit = run["largest_possible_logit"]
     of_pairs = f"{run['num_pairs']:,} pairs of " if run["num_pairs"] else ""
     lines = [
         f"{of_pairs}{run['num_trajectories']:,} trajectories, {run['num_trained_steps']} timesteps, "
         f"{run['num_trained_weights']:,} trained weights"
     ]
+    if run.get("num_repeated"):
+        of_pairs = f" and {run['num_repeated_pairs']:,} pairs" if run["num_pairs"] else ""
+        lines.append(
+            f"{run['num_repeated']:,} trajectories{of_pairs} are the same as in an earlier data set, and left out: "
+            "another --seed makes new images"
+        )
+    lines += [run["defaults"]] if run.get("defaults") else []
+    if "log_ratio_clip" in OBJECTIVES[run["settings"]["objective"]].reads and "sensitivity" in run:
+        lines.append(run["sensitivity"])
     if "clip_mode" in OBJECTIVES[run["settings"]["objective"]].reads:
         bound = (
             "the clip sets no bound to logits"
@@ -69,23 +83,42 @@ def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
         lines.append(
             f"{run['outside_band_at_start']:.0%} of steps are outside the band around the reference before training"
         )
-    if drift.share_exact == 1:
-        lines.append("drift: none, every replayed log-probability is the stored one to the last bit")
-    else:
+    if drift.rounding:
+        largest, clip = max(drift.rounding), run["settings"]["log_ratio_clip"]
         lines.append(
-            f"drift: p99 {drift.overall_p99:.1e}, {drift.share_exact:.0%} exact; by step, median and p99:"
+            f"rounding: once weights have moved it shifts a log-ratio by at most {largest:.1e}, "
+            f"{largest / clip:.1%} of the clip"
         )
-        rows = zip(drift.steps, drift.median, drift.p99, strict=True)
-        lines += [f"  {number:3d}  {median:.1e}  {p99:.1e}" for number, median, p99 in rows]
+    banded = "log_ratio_clip" in OBJECTIVES[run["settings"]["objective"]].reads
+    lines += _say_drift(drift, run["settings"]["log_ratio_clip"] / 10 if banded else None)
     return [*lines, f"going on from step {step}"] if step else lines
+
+
+def _say_drift(drift: "Drift", limit: float | None) -> list[str]:
+    """Say in a line that replayed log-probabilities are right; by step where they come near to the limit."""
+    if drift.share_exact == 1:
+        return ["drift: none, every replayed log-probability is the stored one to the last bit"]
+    p99, exact = f"p99 {drift.overall_p99:.1e}", f"{drift.share_exact:.0%} exact"
+    if limit is None:
+        return [f"drift: {p99}, {exact}; this objective has no clip that it could disturb"]
+    if drift.overall_p99 <= _HARMLESS * limit:
+        return [f"drift: none that matters ({p99}, {exact}; refused above {limit:.1e})"]
+    rows = zip(drift.steps, drift.median, drift.p99, strict=True)
+    return [
+        f"drift: {p99}, {exact}; refused above {limit:.1e}; by step, median and p99:",
+        *(f"  {number:3d}  {median:.1e}  {p99:.1e}" for number, median, p99 in rows),
+    ]
 
 
 def say_trained(out: Path, done: "TrainSummary") -> list[str]:
     """The last lines of a run, with the command to type next."""
+    from ppod_data.wording import precision
+
     lines = [f"{out}: {done.steps} steps" + (", stopped early" if done.stopped_early else "")]
     if done.reward_before is not None and done.reward_best is not None:
+        shown = precision([done.reward_before, done.reward_best]).number
         lines.append(
-            f"validation reward {done.reward_before:.4g} → {done.reward_best:.4g} at step {done.best_step}, "
+            f"validation reward {shown(done.reward_before)} → {shown(done.reward_best)} at step {done.best_step}, "
             f"{done.reward_queries:,} images judged"
         )
     return [*lines, *say_ended(out, out / done.policy, improved=done.improved)]
@@ -102,12 +135,15 @@ def say_ended(out: Path, policy: Path, *, improved: bool | None) -> list[str]:
 
 def say_eval(out: Path, policy: Path) -> list[str]:
     """The line that evaluates a run's policy as it was trained; none where nothing says who judges."""
+    from ppod_data.judge import must_be_named
     from ppod_train.run_record import run_of
 
     run = run_of(str(policy))
     if run is None:
         return []
     judged = ["--reward", "scenes"] if run.judge is None and run.model == "scenes" else []
+    if run.judge is not None and must_be_named(run.judge):
+        judged = ["--reward", run.judge.parts[0].reward]
     if run.judge is None and not judged:
         return []
     name = "--model" if run.whole else "--adapter"

@@ -5,33 +5,36 @@ What differs between the classes of pipelines is in `families`.
 Shapes: P prompts, B rows, C H W latent.
 """
 
-import hashlib
-import json
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
+from ppod_data.diffusion.adapter import add_lora, read_lora, set_lora
+from ppod_data.diffusion.adapter_file import adapter_file, adapter_fingerprint
+from ppod_data.diffusion.components import load_component
 from ppod_data.diffusion.condition import Condition, Conditioning
-from ppod_data.diffusion.families import FAMILIES, Family
+from ppod_data.diffusion.families import Family
 from ppod_data.diffusion.guidance import Network
-from ppod_data.diffusion.safety import FOLDERS, SafetyChecker, load_safety_checker
+from ppod_data.diffusion.model_folder import (
+    ModelFolder,
+    fingerprint,
+    open_folder,
+    read_json,
+    reason,
+    resolve_model,
+)
+from ppod_data.diffusion.safety import SafetyChecker, load_safety_checker
 from ppod_data.errors import ConfigError
-from ppod_data.files import refuse_pointer_file, sha256_file
+from ppod_data.memory import is_out_of_memory
+from ppod_data.precision import set_gpu_numerics
 from ppod_data.quiet import quiet_pipelines
-from ppod_data.scenes import PIPELINE_PATH
 from ppod_data.threads import one_thread
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-# The files that make a pipeline what it is: weights, configurations, tokenizer. Pickled weights are never loaded.
-_PIPELINE_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
-_SKELETON_FILES = ["*.json", "*.txt", "*.model"]
-_LORA_FILE = "pytorch_lora_weights.safetensors"
 
 # Latents are decoded in slices of at most this many pixels, so that memory is bounded whatever the batch size.
 _DECODE_PIXELS = 2 * 512 * 512
@@ -44,6 +47,8 @@ class DiffusionModel:
     name: str
     """As the user gave it: `scenes`, a folder, or an id on the Hugging Face Hub."""
     revision: str | None
+    variant: str | None
+    """Which of the weight files were loaded, such as fp16; None: those without one in their names."""
     adapter: str | None
     """A folder or file of LoRA weights on top of the pipeline."""
     fingerprint: str
@@ -86,6 +91,7 @@ def load_model(
     name: str,
     *,
     revision: str | None = None,
+    variant: str | None = None,
     adapter: str | None = None,
     device: str = "cpu",
     compute_dtype: str = "fp32",
@@ -96,67 +102,101 @@ def load_model(
     Args:
         name: `scenes` (shipped with the package), a folder in diffusers format, or an id on the Hub.
         revision: of the Hub repository; a commit hash makes it exact.
-        adapter: LoRA weights as `save_lora_weights` writes them (a folder or a file). Never fused.
+        variant: load the weights with this word in their names (`fp16`), where a part has them.
+        adapter: LoRA weights, a folder or a file: as diffusers, peft or kohya's tools write them. Never fused.
         compute_dtype: fp32, bf16 or fp16, of the network and the text encoder. The VAE decodes in fp32 where its
-            configuration asks for that.
+            configuration asks for that. fp32 is never TF32.
         safety_check: load its safety checker as well.
 
     Raises:
-        ConfigError: unknown model, a pipeline class or scheduler that is not supported, no safety checker.
+        ConfigError: unknown model, a pipeline, network or scheduler that is not supported, an adapter that is not
+            taken whole, no safety checker.
     """
-    import diffusers
-
-    folder = resolve_model(name, revision)
-    index, family = read_index(name, folder)
-    safety = None
-    if safety_check:
-        safety = load_safety_checker(name, folder, fingerprint_components(folder, FOLDERS), device)
-    try:
-        with quiet_pipelines():
-            pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(
-                folder,
-                dtype={"default": DTYPES[compute_dtype], "vae": vae_dtype(folder, compute_dtype)},
-                use_safetensors=True,
-                **absent_parts(index, family) | dict(family.load_options),
-            )
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{name} is not a complete pipeline in safetensors format: {error}") from error
-    fingerprint = fingerprint_folder(folder)
+    set_gpu_numerics()
+    folder = open_folder(name, resolve_model(name, revision, variant=variant), variant)
+    family = folder.family
+    safety = load_safety_checker(folder, device) if safety_check else None
+    dtype = DTYPES[compute_dtype]
+    dtypes = {"vae": vae_dtype(name, folder.path, compute_dtype)}
+    loaded = {part: load_component(folder, part, dtypes.get(part, dtype)) for part in folder.components}
+    pipeline = build_pipeline(folder, loaded)
+    identity = fingerprint(folder, folder.components)
     if adapter is not None:
-        weights = adapter_file(adapter)
-        try:
-            with quiet_pipelines():
-                pipeline.load_lora_weights(weights.parent, weight_name=weights.name)
-            keep_lora_exact(getattr(pipeline, family.denoiser), weights)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0][:200]
-            raise ConfigError(f"adapter {adapter} does not fit {name}: {reason}") from error
-        fingerprint = adapter_fingerprint(fingerprint, weights)
+        identity = add_adapter(pipeline, family, name, adapter, identity)
     for part in parts_of(pipeline, family):
         part.to(device).eval().requires_grad_(False)
     pipeline.set_progress_bar_config(disable=True)
+    latent_shape = family.latent_shape(pipeline)
     return DiffusionModel(
         name=name,
         revision=revision,
+        variant=variant,
         adapter=adapter,
-        fingerprint=fingerprint,
+        fingerprint=identity,
         pipeline=pipeline,
         family=family,
-        scheduler_config=family.scheduler_config(pipeline),
-        latent_shape=family.latent_shape(pipeline),
+        scheduler_config=family.scheduler_config(pipeline, latent_shape),
+        latent_shape=latent_shape,
         device=device,
         compute_dtype=compute_dtype,
         safety=safety,
     )
 
 
-def read_index(name: str, folder: Path) -> tuple[dict[str, Any], Family]:
-    """The model_index.json of a pipeline folder, and the family of its class. Raises ConfigError for another class."""
-    index: dict[str, Any] = json.loads((folder / "model_index.json").read_text())
-    family = FAMILIES.get(index["_class_name"])
-    if family is None:
-        raise ConfigError(f"{name} is a {index['_class_name']}: supported are {', '.join(FAMILIES)}")
-    return index, family
+def resized(model: DiffusionModel, height: int | None, width: int | None) -> DiffusionModel:
+    """Return the model for images of another size in pixels; None: as the model has it.
+
+    Raises:
+        ConfigError: a size that the VAE and the network's patches do not divide, or beyond the network's positions.
+    """
+    wanted = (height or model.height, width or model.width)
+    if wanted == (model.height, model.width):
+        return model
+    scale = int(model.pipeline.vae_scale_factor)
+    side, most = model.family.patches(model.pipeline)
+    for name, pixels in zip(("height", "width"), wanted, strict=True):
+        unit = scale * side
+        if pixels < unit or pixels % unit:
+            near = max(1, round(pixels / unit)) * unit
+            raise ConfigError(
+                f"{name} is {pixels}: {model.name} makes multiples of {unit} pixels: give {near}"
+            )
+        if most is not None and pixels > most * unit:
+            raise ConfigError(f"{name} is {pixels}: {model.name} makes at most {most * unit} pixels a side")
+    shape = (model.latent_shape[0], wanted[0] // scale, wanted[1] // scale)
+    config = model.family.scheduler_config(model.pipeline, shape)
+    return replace(model, latent_shape=shape, scheduler_config=config)
+
+
+def build_pipeline(folder: ModelFolder, loaded: Mapping[str, Any]) -> Any:
+    """diffusers' pipeline of its loaded parts. Raises ConfigError where its class does not take them."""
+    import diffusers
+
+    kind = getattr(diffusers, folder.index["_class_name"])
+    try:
+        with quiet_pipelines():
+            return kind(**{**folder.options(), **loaded})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{folder.name} is not a pipeline that diffusers takes: {reason(error)}") from error
+
+
+def add_adapter(pipeline: Any, family: Family, name: str, adapter: str, identity: str) -> str:
+    """Put an adapter into the pipeline `name` of the fingerprint `identity`; returns that of both.
+
+    Raises:
+        ConfigError: an adapter that is not there, or is not taken whole, and why.
+    """
+    file = adapter_file(adapter)
+    try:
+        for component, layers in read_lora(file, pipeline, family).items():
+            network = getattr(pipeline, component)
+            add_lora(network, layers)
+            set_lora(network, layers)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ConfigError(f"adapter {adapter} does not fit {name}: {reason(error)}") from error
+    return adapter_fingerprint(identity, file)
 
 
 def parts_of(pipeline: Any, family: Family) -> list[torch.nn.Module]:
@@ -165,20 +205,9 @@ def parts_of(pipeline: Any, family: Family) -> list[torch.nn.Module]:
     return [part for part in (getattr(pipeline, name) for name in names) if part is not None]
 
 
-def absent_parts(index: dict[str, Any], family: Family) -> dict[str, None]:
-    """name -> None for the text encoders that a pipeline was saved without, and their tokenizers: `from_pretrained`
-    wants to be told (Stable Diffusion 3 without T5)."""
-    names = [
-        name
-        for encoder in family.text_encoders
-        for name in (encoder, encoder.replace("text_encoder", "tokenizer"))
-    ]
-    return {name: None for name in names if index.get(name) == [None, None]}
-
-
-def vae_dtype(folder: Path, compute_dtype: str) -> torch.dtype:
+def vae_dtype(name: str, folder: Path, compute_dtype: str) -> torch.dtype:
     """What the VAE of a pipeline folder decodes in: fp32 where its configuration asks for that."""
-    upcast = json.loads((folder / "vae" / "config.json").read_text()).get("force_upcast", True)
+    upcast = read_json(name, folder / "vae" / "config.json").get("force_upcast", True)
     return torch.float32 if upcast else DTYPES[compute_dtype]
 
 
@@ -213,17 +242,20 @@ def embed_prompts(
     guidance: Condition = {}
     if family.embed_guidance is not None:
         guidance = family.embed_guidance(pipeline, guidance_scale)
+    size: Condition = {}
+    if family.embed_size is not None:
+        size = family.embed_size(pipeline, model.height, model.width)
     if family.embed_negative is None and negative_prompt:
         raise ConfigError(f"{model.name} reads no negative prompt: leave it out")
     negative = None
     if family.embed_negative is not None and guidance_scale > 1:
         with quiet_pipelines(), one_thread(model.device):
-            negative = family.embed_negative(pipeline, negative_prompt)
+            negative = {**family.embed_negative(pipeline, negative_prompt), **size}
 
     @torch.no_grad()
     def embed(number: int) -> Condition:
         with quiet_pipelines(), one_thread(model.device):
-            return {**family.embed(pipeline, prompts[number]), **guidance}
+            return {**family.embed(pipeline, prompts[number]), **guidance, **size}
 
     return Conditioning(embed=embed, negative=negative, device=model.device)
 
@@ -256,103 +288,3 @@ def decode_pixels(model: DiffusionModel, latents: torch.Tensor) -> Iterator[torc
         scaled = latents * std / vae.config.scaling_factor + mean
     for part in scaled.split(max(1, _DECODE_PIXELS // (model.height * model.width))):
         yield vae.decode(part, return_dict=False)[0]
-
-
-def fingerprint_folder(folder: Path) -> str:
-    """sha256 over (relative name, sha256) of every weight file and configuration of a pipeline folder."""
-    index = json.loads((folder / "model_index.json").read_text())
-    components = sorted(name for name in index if not name.startswith("_") and (folder / name).is_dir())
-    return fingerprint_components(folder, [name for name in components if name not in FOLDERS])
-
-
-def fingerprint_components(folder: Path, names: Sequence[str]) -> str:
-    """sha256 over (relative name, sha256) of every weight file and configuration of some components."""
-    digest = hashlib.sha256()
-    paths = [path for name in names for pattern in _PIPELINE_FILES for path in (folder / name).glob(pattern)]
-    for path in sorted(paths):
-        digest.update(f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def keep_lora_exact(denoiser: Any, file: Path) -> None:
-    """Give loaded LoRA weights the file's values in fp32 again: diffusers rounds them to the pipeline's precision.
-
-    Training keeps LoRA in fp32 over half-precision weights; sampling with rounded ones would be another policy.
-
-    Raises:
-        ValueError: the file has weights that were not loaded, which diffusers may pass over in silence.
-    """
-    from safetensors.torch import load_file
-
-    exact = {lora_name(key): value for key, value in load_file(file).items()}
-    left = {
-        name
-        for name in exact
-        if name.endswith((".lora_A", ".lora_B")) and not name.startswith("text_encoder")
-    }
-    for name, parameter in denoiser.named_parameters():
-        place = re.sub(r"(lora_[AB])\.\w+\.weight$", r"\1", name)
-        value = exact.get(place)
-        left.discard(place)
-        if value is not None and value.shape == parameter.shape:
-            parameter.data = value.to(parameter.device, torch.float32)
-    if left:
-        raise ValueError(f"diffusers did not load {min(left)}")
-
-
-def lora_name(key: str) -> str:
-    """From a key of a LoRA file to the place in the denoiser: down_blocks.….to_q.lora_A."""
-    inner = re.sub(r"^(unet|transformer)\.", "", key).removesuffix(".weight")
-    return inner.replace(".lora.down", ".lora_A").replace(".lora.up", ".lora_B")
-
-
-def adapter_fingerprint(fingerprint: str, weights: Path) -> str:
-    """The fingerprint of a pipeline (its own: `fingerprint`) with the LoRA weights of a file on top."""
-    return hashlib.sha256(f"{fingerprint}+{sha256_file(weights)}".encode()).hexdigest()
-
-
-def resolve_model(name: str, revision: str | None, *, weights: bool = True) -> Path:
-    """The local folder of a pipeline, downloaded from the Hub when it is not one already.
-
-    weights: False for configurations and tokenizers alone.
-    """
-    if name == "scenes":
-        return PIPELINE_PATH
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            raise ConfigError(f"{name} is no pipeline: it has no model_index.json")
-        return folder
-    unknown = (
-        f"unknown model {name}: give scenes, a pipeline folder, or an id on the Hugging Face Hub (owner/name)"
-    )
-    if name.count("/") != 1 or name.startswith((".", "/")):
-        raise ConfigError(unknown)
-    from diffusers import DiffusionPipeline
-    from huggingface_hub import snapshot_download
-
-    try:
-        with quiet_pipelines():
-            if not weights:
-                return Path(snapshot_download(name, revision=revision, allow_patterns=_SKELETON_FILES))
-            return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True))
-    except Exception as error:
-        reason = str(error).splitlines()[0][:200]
-        raise ConfigError(f"{unknown}; asked the Hub, which gave {type(error).__name__}: {reason}") from error
-
-
-def has_weights(name: str) -> bool:
-    """Whether `name` is a pipeline folder with its weights here; the Hub is not asked."""
-    return name == "scenes" or any(
-        any(Path(name).glob(f"{family.denoiser}/*.safetensors")) for family in FAMILIES.values()
-    )
-
-
-def adapter_file(adapter: str) -> Path:
-    """The weights file of an adapter, a folder or a file. Raises ConfigError where there is none."""
-    path = Path(adapter)
-    file = path / _LORA_FILE if path.is_dir() else path
-    if not file.is_file() or file.suffix != ".safetensors":
-        raise ConfigError(f"adapter {adapter} holds no LoRA weights: {_LORA_FILE} is what is looked for")
-    refuse_pointer_file(file)
-    return file

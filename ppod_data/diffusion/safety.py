@@ -3,21 +3,18 @@
 diffusers' own call blackens what it flags. A data set keeps every image as it was made, and the verdict beside it.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from ppod_data.diffusion.model_folder import SAFETY, ModelFolder, fingerprint, reason
 from ppod_data.errors import ConfigError
+from ppod_data.memory import is_out_of_memory
 from ppod_data.quiet import quiet_pipelines
-
-FOLDERS = ("safety_checker", "feature_extractor")
-"""Of a pipeline: the network, and how images are made ready for it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,8 +40,8 @@ class SafetyChecker:
         return bool(flagged[0])
 
 
-def load_safety_checker(name: str, folder: Path, fingerprint: str, device: str) -> SafetyChecker:
-    """The safety checker of the pipeline folder `folder`; `name` is what an error calls the pipeline.
+def load_safety_checker(folder: ModelFolder, device: str) -> SafetyChecker:
+    """Load the safety checker of a pipeline folder.
 
     Raises:
         ConfigError: the pipeline has none, or one that cannot be loaded.
@@ -52,26 +49,31 @@ def load_safety_checker(name: str, folder: Path, fingerprint: str, device: str) 
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPImageProcessor
 
-    refuse_without_checker(name, folder)
+    refuse_without_checker(folder)
+    checker, extractor = (folder.path / part for part in SAFETY)
     try:
+        identity = fingerprint(folder, SAFETY)
         with quiet_pipelines():
-            network = StableDiffusionSafetyChecker.from_pretrained(folder / FOLDERS[0], use_safetensors=True)
-            feature_extractor = CLIPImageProcessor.from_pretrained(folder / FOLDERS[1])
-    except (OSError, ValueError) as error:
+            network = StableDiffusionSafetyChecker.from_pretrained(
+                checker, variant=folder.variant_of(SAFETY[0]), use_safetensors=True, local_files_only=True
+            )
+            feature_extractor = CLIPImageProcessor.from_pretrained(extractor, local_files_only=True)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise ConfigError(
-            f"{name}: its safety checker cannot be loaded: {error}: leave out --safety-check"
+            f"{folder.name}: its safety checker cannot be loaded: {reason(error)}: leave out --safety-check"
         ) from error
     return SafetyChecker(
-        fingerprint=fingerprint,
+        fingerprint=identity,
         network=network.to(device).eval().requires_grad_(False),
         feature_extractor=feature_extractor,
         device=device,
     )
 
 
-def refuse_without_checker(name: str, folder: Path) -> None:
+def refuse_without_checker(folder: ModelFolder) -> None:
     """Raise ConfigError unless the pipeline's own index names a safety checker and its feature extractor."""
-    index = json.loads((folder / "model_index.json").read_text())
-    there = [index.get(part) not in (None, [None, None]) for part in FOLDERS]
-    if not all(there) or index[FOLDERS[0]][1] != "StableDiffusionSafetyChecker":
-        raise ConfigError(f"{name} has no safety checker: leave out --safety-check")
+    there = [folder.index.get(part) not in (None, [None, None]) for part in SAFETY]
+    if not all(there) or folder.class_name(SAFETY[0]) != "StableDiffusionSafetyChecker":
+        raise ConfigError(f"{folder.name} has no safety checker: leave out --safety-check")

@@ -10,6 +10,11 @@ import torch
 
 from ppod_data.diffusion.ddim import build_ddim_schedule
 from ppod_data.diffusion.flow import build_flow_schedule, flow_chain
+from ppod_data.errors import ConfigError, PpodError
+from ppod_data.spec import check_scheduler
+
+_UNUSABLE = (TypeError, ValueError, KeyError, IndexError, ArithmeticError, RuntimeError, AssertionError)
+"""What diffusers and torch raise for a configuration of other keys, types or sizes."""
 
 
 class Schedule(Protocol):
@@ -46,6 +51,20 @@ class Schedule(Protocol):
         """The same schedule with its tensors on `device`."""
 
 
+def sensitivity(schedule: Schedule) -> tuple[float, ...]:
+    """k_t = |dμ/dε| / σ_t of each step: a change d (rms) of the guided prediction makes log π smaller by (k_t·d)²/2.
+
+    It follows from the schedule alone, clamping of x_0 left aside. 0 where a step is deterministic.
+    """
+    steps = torch.arange(schedule.num_inference_steps)
+    nothing = torch.zeros(len(steps), 1, 1, 1, dtype=torch.float64)
+    little = 2.0**-10  # no predicted x_0 is clamped
+    change = schedule.mean(steps, nothing + little, nothing) - schedule.mean(steps, nothing, nothing)
+    std = schedule.std.double()
+    found = change.flatten().abs() / little / std.clamp(min=1e-30)
+    return tuple(torch.where(std > 0, found, 0.0).tolist())
+
+
 def chain_config(scheduler_config: Mapping[str, Any], num_inference_steps: int) -> Mapping[str, Any]:
     """What a spec holds of a model's scheduler for chains of T steps: a DDIM configuration as it is, the sigmas of a
     flow-matching model."""
@@ -58,8 +77,23 @@ def build_schedule(config: Mapping[str, Any], num_inference_steps: int, noise_le
     """The chain that a spec's scheduler describes; `noise_level` is the spec's `ddim_eta`, in (0, 1].
 
     Raises:
-        ConfigError: an option that a recorded chain cannot have, by name.
+        ConfigError: an option that a recorded chain cannot have, by name; a configuration that is no chain.
     """
-    if "sigmas" in config:
-        return build_flow_schedule(config, num_inference_steps, noise_level)
-    return build_ddim_schedule(config, num_inference_steps, noise_level)
+    check_scheduler(config)
+    try:
+        if "sigmas" in config:
+            schedule: Schedule = build_flow_schedule(config, num_inference_steps, noise_level)
+        else:
+            schedule = build_ddim_schedule(config, num_inference_steps, noise_level)
+    except PpodError:
+        raise
+    except _UNUSABLE as error:
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise ConfigError(
+            f"the scheduler's configuration is no chain ({type(error).__name__}: {reason}): it is not one that ppod "
+            "wrote"
+        ) from error
+    values = [value for value in vars(schedule).values() if isinstance(value, torch.Tensor)]
+    if not all(bool(torch.isfinite(value).all()) for value in values):
+        raise ConfigError("the scheduler's configuration gives coefficients that are NaN or infinite")
+    return schedule

@@ -43,7 +43,9 @@ class Objective:
         return self.advantages is None
 
 
-_SUM_OF_STEPS = frozenset({"dpo_beta", "log_ratio_clip", "clip_anchor", "clip_mode", "pull_back"})
+_SUM_OF_STEPS = frozenset(
+    {"dpo_beta", "log_ratio_clip", "clip_anchor", "clip_mode", "pull_back", "step_weight"}
+)
 
 OBJECTIVES: Mapping[str, Objective] = {
     "ppod": Objective(loss=ppod_loss, reads=_SUM_OF_STEPS),
@@ -54,7 +56,7 @@ OBJECTIVES: Mapping[str, Objective] = {
         needs=frozenset({"margins"}),
         defaults={"clip_anchor": "stage", "clip_mode": "pessimistic-pair"},
     ),
-    "d3po": Objective(loss=d3po_loss, reads=frozenset({"dpo_beta", "log_ratio_clip"})),
+    "d3po": Objective(loss=d3po_loss, reads=frozenset({"dpo_beta", "log_ratio_clip", "step_weight"})),
     "diffusion-dpo": Objective(
         loss=diffusion_dpo_loss,
         reads=frozenset({"dpo_beta"}),

@@ -9,6 +9,7 @@ import torch
 
 CLIP_ANCHORS = ("reference", "stage")
 CLIP_MODES = ("paper", "pessimistic-step", "pessimistic-pair")
+STEP_WEIGHTS = ("none", "k", "k2")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

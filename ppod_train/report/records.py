@@ -1,24 +1,29 @@
 """JSON that may be half written or lack a part: what is not whole is left out."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ppod_data.files import read_small
+from ppod_data.json_read import MAX_RECORD, parse_json
+
+_MAX_METRICS = 1 << 30
+"""Bytes: those of some million steps."""
 
 Record = Mapping[str, Any]
 
 
 def read_json(path: Path) -> Record | None:
     """The JSON object in a file, or None where there is no whole one."""
-    return _parsed(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
+    return _parsed(_text(path, MAX_RECORD)) if path.is_file() else None
 
 
 def read_metrics(path: Path) -> tuple[Record, ...]:
     """The lines of a metrics.jsonl in order of their steps; of a step done again after a resume, the later line."""
     steps: dict[int, Record] = {}
     if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in _text(path, _MAX_METRICS).splitlines():
             record = _parsed(line)
             if record is not None and isinstance(record.get("step"), int):
                 steps[record["step"]] = record
@@ -38,9 +43,13 @@ def finite(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def _text(path: Path, limit: int) -> str:
+    return read_small(path, limit).decode("utf-8", errors="replace")
+
+
 def _parsed(text: str) -> Record | None:
     try:
-        record = json.loads(text)
+        record = parse_json(text)
     except ValueError:
         return None
     return record if isinstance(record, dict) else None

@@ -182,7 +182,7 @@ def test_a_damaged_table(copy: Path) -> None:
     flip(part, part.read_bytes().index(b"PNG") + 50)  # in the first image
     shutil.rmtree(copy / "scores")
     failed = call(score.app, copy)
-    assert failed.code == 1
+    assert failed.code == 3
     assert f"{part}: damaged" in failed.one_error()
 
 
@@ -190,7 +190,7 @@ def test_a_damaged_trajectory(copy: Path, tmp_path: Path) -> None:
     for tar in (copy / "trajectories").glob("*.tar"):
         flip(tar, 2000)  # inside the first member that holds latents
     failed = call(data.app, "log-probs", copy, "--name", "again")
-    assert failed.code == 1
+    assert failed.code == 3
     assert f"{copy / 'trajectories'}" in failed.one_error()
     assert "get it again, or remove samples/000000.parquet and run ppod-gen" in failed.one_error()
     assert not list((copy / "log_probs").rglob("*.parquet"))

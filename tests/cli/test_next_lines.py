@@ -2,14 +2,19 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from diffusers import StableDiffusionPipeline
 from ppod_cli import data, gen, pair, score, train
 
 from ppod_data.dataset import Dataset
 from tests.cli.running import Result, call
+from tests.data.toy import files
+from tests.loras import RANK, factors, header, named
+from tests.loras import folder as saved_adapter
 from tests.pipelines import save_tiny_pipeline
 
 _APPS: dict[str, Callable[..., None]] = {
@@ -21,6 +26,7 @@ _APPS: dict[str, Callable[..., None]] = {
 }
 SMALL = ("--num-images-per-prompt", 4, "--num-inference-steps", 4, "--batch-size", 4)
 TRAIN = ("--num-train-steps", 2, "--pairs-per-step", 2, "--eval-images-per-prompt", 2)
+NAMES = ("unet.{}.lora_A.weight", "unet.{}.lora_B.weight")
 REDNESS = """def redness(prompts, images):
     return [sum(image.convert("RGB").resize((1, 1)).getpixel((0, 0))[:1]) / 255 for image in images]
 """
@@ -33,8 +39,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     here.mkdir()
     save_tiny_pipeline(here / "tiny sd")
     (here / "reds.py").write_text(REDNESS)
-    (here / "prompts.txt").write_text("a red car\na blue bus\n")
+    rows = [{"prompt": "a red car", "id": 1}, {"prompt": "a blue bus", "id": 2}]
+    (here / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("reds", "bad"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return here
 
 
@@ -53,7 +63,7 @@ def following(done: Result) -> str:
 
 
 def test_the_next_lines_lead_from_prompts_to_an_evaluation_by_ones_own_reward(folder: Path) -> None:
-    made = ran("ppod-gen 'a data set' --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    made = ran("ppod-gen 'a data set' --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
     assert following(made) == "ppod-score 'a data set' --reward image-reward"
     scored = ran(following(made).replace("image-reward", "reds:redness"))
     ranked = ran(following(scored))
@@ -73,8 +83,27 @@ def test_the_next_lines_lead_from_prompts_to_an_evaluation_by_ones_own_reward(fo
     ran(following(again), *TRAIN)
 
 
+def test_the_next_lines_lead_on_from_an_adapter_at_its_scale(folder: Path) -> None:
+    """A PEFT adapter with alpha = 2r: the data's policy is where training starts."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder / "tiny sd")
+    saved_adapter(folder / "my lora", named(factors(pipeline.unet), *NAMES), header(alpha=2 * RANK))
+    made = ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd' --adapter 'my lora'", *SMALL)
+    ranked = ran(following(ran(following(made).replace("image-reward", "reds:redness"))))
+    assert following(ranked) == "ppod-data log-probs d --name base --model 'tiny sd'"
+    known = ran(following(ranked))
+    assert "--start 'my lora' --clip-anchor stage" in following(known)
+    trained = ran(following(known), *TRAIN)
+    before = json.loads((folder / "run" / "evals" / "step-000000" / "eval.json").read_text())["overall"]
+    ran(following(trained), "--num-images-per-prompt", 2)
+    result = json.loads((folder / "run-eval" / "after" / "eval.json").read_text())
+    assert result["adapter"] == "run/policy"
+    own = Dataset.open(folder / "d").spec.policy_fingerprint
+    assert json.loads((folder / "run" / "run.json").read_text())["identity"]["start_fingerprint"] == own
+    assert before["num_images"] == 4
+
+
 def test_peoples_labels_lead_on_with_a_reward_that_scored_or_without_one(folder: Path) -> None:
-    ran("ppod-gen d --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
     ids = Dataset.open(folder / "d").samples(["sample_id"])["sample_id"].to_pylist()
     rows = [f"{ids[i]},{ids[i + 1]},a" for i in (0, 2, 4, 6)]
     (folder / "votes.csv").write_text("\n".join(["a,b,label", *rows]))
@@ -98,7 +127,7 @@ def test_peoples_labels_lead_on_with_a_reward_that_scored_or_without_one(folder:
 
 def test_a_merge_and_a_pulled_copy_lead_on(folder: Path) -> None:
     for name, seed in (("one", 0), ("two", 1)):
-        ran(f"ppod-gen {name} --prompts prompts.txt --model 'tiny sd' --seed {seed}", *SMALL)
+        ran(f"ppod-gen {name} --prompts prompts.jsonl --model 'tiny sd' --seed {seed}", *SMALL)
         ran(f"ppod-score {name} --reward reds:redness")
         ran(f"ppod-pair rank {name}")
     merged = ran("ppod-data merge 'both of them.json' one two")
@@ -108,7 +137,7 @@ def test_a_merge_and_a_pulled_copy_lead_on(folder: Path) -> None:
 
 
 def test_the_data_sets_own_reward_is_followed_and_never_a_strangers_code(folder: Path) -> None:
-    ran("ppod-gen d --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
     ran("ppod-score d --reward reds:redness --reward jpeg-compressibility")
     ran("ppod-pair rank d --reward redness=0.7 --reward jpeg-compressibility=0.3 --name mixed")
     ran("ppod-train offline d --out run", *TRAIN)
@@ -126,8 +155,23 @@ def test_the_data_sets_own_reward_is_followed_and_never_a_strangers_code(folder:
     assert not (folder / "run-2").exists()
 
 
+def test_a_reward_in_another_folder_is_named_in_the_next_lines(folder: Path) -> None:
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "reds.py").write_text(REDNESS)
+    (folder / "here").mkdir()
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder / "here")
+        ran("ppod-score ../d --reward ../elsewhere/reds.py:redness")
+        ranked = ran("ppod-pair rank ../d")
+        assert "--reward ../elsewhere/reds.py:redness" in following(ranked)
+        words = shlex.split(following(ranked))
+        plain = [word for word in words if "redness" not in word and word not in ("--reward", "--pairs")]
+        assert "not in this folder" in call(train.app, *plain[1:], *TRAIN).one_error()
+
+
 def test_no_reward_is_assumed_for_another_model_than_scenes(folder: Path) -> None:
-    ran("ppod-gen d --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
     for refused in (
         call(score.app, "d"),
         call(train.app, "online", "--model", "tiny sd", "--prompt", "a cat", "--out", "o"),
@@ -144,19 +188,78 @@ def test_no_reward_is_assumed_for_another_model_than_scenes(folder: Path) -> Non
 
 
 def test_a_start_that_is_refused_leaves_nothing_behind(folder: Path) -> None:
-    ran("ppod-gen d --prompts prompts.txt --model 'tiny sd'", *SMALL)
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
     ran("ppod-score d --reward reds:redness")
     ran("ppod-pair rank d")
     (folder / "bad.py").write_text("def bad(prompts, images):\n    return [float('nan')] * len(images)\n")
     refusals = {
         "scenes": "cannot read the prompt",
-        "bad:bad": "NaN",
+        "bad:bad": "the score is nan",
     }
     for reward, reason in refusals.items():
         refused = call(train.app, "offline", "d", "--reward", reward, "--out", "run", *TRAIN)
         assert reason in refused.one_error()
         assert not (folder / "run").exists()
-        online = ("online", "--model", "tiny sd", "--prompts", "prompts.txt", "--out", "o", *SMALL)
+        online = ("online", "--model", "tiny sd", "--prompts", "prompts.jsonl", "--out", "o", *SMALL)
         assert reason in call(train.app, *online, "--reward", reward).one_error()
         assert not (folder / "o").exists()
     ran("ppod-train offline d --out run", *TRAIN)
+
+
+def test_no_command_writes_over_the_work_of_another(folder: Path) -> None:
+    """A run, an evaluation and a data set stay, byte for byte."""
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
+    ran("ppod-score d --reward reds:redness")
+    trained = ran(following(ran("ppod-pair rank d")), *TRAIN)
+    ran(following(trained), "--num-images-per-prompt", 2)
+    ran("ppod-data export d --out images")
+    before = files(folder)
+    online = (
+        "online",
+        "--model",
+        "tiny sd",
+        "--prompts",
+        "prompts.jsonl",
+        "--reward",
+        "reds:redness",
+        *SMALL,
+    )
+    evaluation = ("eval", "--adapter", "run/policy", "--num-images-per-prompt", 2)
+    for place in (
+        "d",
+        "run",
+        "run-eval",
+        "images",
+        "tiny sd",
+        "run/policy",
+        "d/samples",
+        "run/evals",
+        "reds.py",
+    ):
+        for words in (("offline", "d"), online, evaluation):
+            own = {"run": "offline", "run-eval": "eval"}
+            if own.get(place) != words[0]:
+                refused = call(train.app, *words, "--out", place)
+                assert (refused.code, refused.stdout) == (2, ""), f"{words} --out {place}"
+        if place not in ("d", "reds.py"):
+            assert call(gen.app, place, "--prompts", "prompts.jsonl", "--model", "tiny sd", *SMALL).code == 2
+    for file in ("run/run.json", "d/ppod.json", "reds.py", "run"):
+        assert call(train.app, "report", "run", "--out", file).code == 2
+        assert call(data.app, "info", "d", "--html", file).code == 2
+        assert call(data.app, "merge", file, "d").code == 2
+    assert files(folder) == before
+
+
+def test_two_policies_are_compared_on_the_same_seeds(folder: Path) -> None:
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
+    ran("ppod-score d --reward reds:redness")
+    ran("ppod-pair rank d")
+    for name, rate in (("a", 0.01), ("b", 0.03)):
+        ran(f"ppod-train offline d --out {name} --learning-rate {rate} --eval-every 0", *TRAIN[:4])
+    wrong = call(train.app, "eval", "--adapter", "a/policy", "--baseline", "b/policy", "--out", "ab")
+    assert "give it as --baseline-adapter b/policy" in wrong.one_error()
+    words = ("--adapter", "a/policy", "--baseline-adapter", "b/policy", "--num-images-per-prompt", 2)
+    ran("ppod-train eval --out ab", *words)
+    sides = [json.loads((folder / "ab" / side / "eval.json").read_text()) for side in ("before", "after")]
+    assert [side["adapter"] for side in sides] == ["b/policy", "a/policy"]
+    assert sides[1]["overall"]["win_rate"] is not None

@@ -15,10 +15,13 @@ from ppod_data.diffusion.model import DiffusionModel
 from tests.data.durable import (
     SHARED,
     STAGES,
+    Case,
     Work,
     before,
     fill_everywhere,
+    finished,
     kill_everywhere,
+    make_others,
     make_stages,
     make_works,
 )
@@ -52,6 +55,27 @@ def test_a_full_disk_anywhere_and_run_again(
     works: dict[str, Work], stages: dict[str, Path], tmp_path: Path, stage: str
 ) -> None:
     assert fill_everywhere(works[stage], before(stages, stage), stages[stage], tmp_path, STRIDE) > 1
+
+
+@pytest.fixture(scope="module")
+def others(
+    tiny_model: DiffusionModel,
+    stages: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Case]:
+    """The commands beside the way of one data set."""
+    return make_others(tiny_model, stages, tmp_path_factory.mktemp("others"))
+
+
+@pytest.mark.parametrize(
+    "name", ["log-probs", "agreement", "exclude", "label", "push", "pull", "export", "pair export", "merge"]
+)
+def test_the_other_commands_killed_anywhere_and_run_again(
+    others: dict[str, Case], tmp_path: Path, name: str
+) -> None:
+    case = others[name]
+    how = {"check": case.check, "result": finished}
+    assert kill_everywhere(case.work, case.start, case.end, tmp_path, STRIDE, **how) > 0
 
 
 def test_a_full_disk_is_said_in_words() -> None:

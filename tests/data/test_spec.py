@@ -13,7 +13,7 @@ from ppod_data.prompts import normalise, prompt_id, unprintable
 from ppod_data.spec import GenerationSpec, check_same_spec, from_json, to_json
 from tests.data.toy import make_spec
 
-INFORMATIVE = {"model", "revision", "adapter"}
+INFORMATIVE = {"model", "revision", "variant", "adapter"}
 OTHER = {
     "policy_fingerprint": "e" * 64,
     "scheduler": {"_class_name": "DDIMScheduler", "beta_end": 0.02, "set_alpha_to_one": False},
@@ -115,6 +115,15 @@ def test_every_identity_field_changes_fingerprint_and_sample_ids(name: str) -> N
 def test_how_the_model_was_named_changes_nothing(name: str) -> None:
     assert make_spec(**{name: "./another"}).fingerprint == make_spec().fingerprint
     check_same_spec(make_spec(**{name: "./another"}), make_spec())
+    check_same_spec(make_spec(), make_spec(**{name: "./another"}))
+
+
+def test_a_variant_is_written_only_where_it_was_given() -> None:
+    plain, fp16 = make_spec(), make_spec(variant="fp16")
+    assert "variant" not in to_json(plain) and to_json(fp16)["variant"] == "fp16"
+    assert from_json(to_json(fp16)) == fp16 and from_json(to_json(plain)).variant is None
+    with pytest.raises(ConfigError, match="variant must be text or null"):
+        from_json({**to_json(plain), "variant": 16})
 
 
 def test_the_fingerprint_is_pinned() -> None:

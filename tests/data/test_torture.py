@@ -1,13 +1,21 @@
 """Damage anywhere is found: every flipped bit and every cut, in every kind of file. `make torture` does more of it."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ppod_data.card import write_card
+from ppod_data.dataset import Dataset
 from ppod_data.errors import PpodError
+from ppod_data.pairs import rank
+from ppod_data.purge import purge
+from ppod_data.score import score
+from ppod_data.seal import seal
 from ppod_data.verify import verify
-from tests.data.damage import everything, inject, kinds, make_whole
+from tests.data.damage import Brightness, everything, inject, kinds, make_whole
+from tests.data.intrusions import INTRUSIONS, outcome
 
 
 def test_every_kind_of_file_is_damaged(tmp_path: Path) -> None:
@@ -51,6 +59,26 @@ def test_readers_find_every_damage_that_reaches_a_value_without_any_seal(tmp_pat
                 assert damage.path.name in str(error)
                 found += 1
     assert found > 60
+
+
+@pytest.mark.parametrize("kind", INTRUSIONS)
+def test_what_a_stranger_left_changes_nothing_outside_and_no_value(tmp_path: Path, kind: str) -> None:
+    start = make_whole(tmp_path / "start", sealed=True).root
+    assert isinstance(start, Path)
+    works: dict[str, Callable[[Path], object]] = {
+        "score": lambda root: score(Dataset.open(root), Brightness(), name="other"),
+        "rank": lambda root: rank(Dataset.open(root), reward="brightness", name="other"),
+        "purge": lambda root: purge(Dataset.open(root)),
+        "seal": seal,
+        "card": write_card,
+    }
+    chooser = random.Random(kind)
+    for number in range(12):
+        work = works[chooser.choice(sorted(works))]
+        told = outcome(
+            kind, lambda root, work=work: work(root), start, tmp_path / f"{number}", chooser, everything
+        )
+        assert told == "harmless", number
 
 
 @pytest.mark.parametrize("kind", ["samples", "scores", "labels", "pairs", "log_probs"])

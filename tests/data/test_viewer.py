@@ -157,3 +157,12 @@ def test_a_damaged_image_is_shown_as_damaged_beside_the_others(tmp_path: Path) -
     images = {one["id"]: one for one in told["images"]}
     assert images[name]["damaged"].startswith("no image that can be decoded")
     assert all(one["src"].startswith("data:image/png") for key, one in images.items() if key != name)
+
+
+def test_the_page_says_how_many_pairs_it_shows(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data", prompts=["a"], num_images_per_prompt=30)
+    add_pairs(dataset, "many", [(a, b) for a in range(30) for b in range(30) if a > b])
+    add_pairs(dataset, "few", [(1, 0)])
+    text, page = page_of(dataset.root)
+    assert len(page.data()["pairs"]["many"]) == 300
+    assert "300 of 435 pairs of many." in text and "pairs of few" not in text

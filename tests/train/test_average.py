@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ppod_data.diffusion.model import load_model, lora_name
+from ppod_data.diffusion.model import load_model
 from ppod_train.data import DataSource
 from ppod_train.metrics import StepMetrics
 from ppod_train.policy import policy_weights, update_average
@@ -45,7 +45,7 @@ def run(data: Path, out: Path, pipeline: Path, settings: TrainSettings = SETTING
 
 
 def policy(out: Path) -> dict[str, torch.Tensor]:
-    return {lora_name(key): value for key, value in load_file(out / "policy" / POLICY_FILE).items()}
+    return dict(load_file(out / "policy" / POLICY_FILE))
 
 
 POLICY_FILE = "pytorch_lora_weights.safetensors"

@@ -182,22 +182,6 @@ def without_t5(pipeline: Path) -> dict[str, None]:
     return {"text_encoder_3": None, "tokenizer_3": None} if pipeline.name == "sd-3" else {}
 
 
-def test_an_adapter_that_is_loaded_in_part_is_refused(tmp_path: Path) -> None:
-    """A file with old and new names, as diffusers' own conversion makes it: it would load a half, and say nothing."""
-    from diffusers.utils import convert_state_dict_to_diffusers
-    from safetensors.torch import load_file, save_file
-
-    folder = save_tiny_sd3_pipeline(tmp_path / "sd-3")
-    model = load_model(str(folder))
-    trainable_parameters(model, lora_rank=4, seed=0)
-    save_policy(model, tmp_path / "policy")
-    load_model(str(folder), adapter=str(tmp_path / "policy"))
-    file = tmp_path / "policy" / "pytorch_lora_weights.safetensors"
-    save_file(convert_state_dict_to_diffusers(load_file(file)), tmp_path / "mixed.safetensors")
-    with pytest.raises(ConfigError, match=r"does not fit .*sd-3: diffusers did not load .*to_k"):
-        load_model(str(folder), adapter=str(tmp_path / "mixed.safetensors"))
-
-
 def some_inputs(model: DiffusionModel) -> tuple[torch.Tensor, torch.Tensor, Condition]:
     """What a network is called with."""
     latents = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,8 @@ import torch
 
 from ppod_data.dataset import Dataset
 from ppod_data.diffusion.guidance import guided_prediction
-from ppod_data.diffusion.model import embed_prompts, has_weights, load_model, network
+from ppod_data.diffusion.model import embed_prompts, load_model, network
+from ppod_data.diffusion.model_folder import has_weights
 from ppod_data.diffusion.skeleton import load_skeleton
 from ppod_data.files import sha256_file
 from ppod_data.generate import build_spec

@@ -172,8 +172,7 @@ def test_without_the_reference_s_table_the_way_out_is_named(
 def test_a_policy_of_another_rank_is_refused(stage: Stage, tiny_pipeline: Path, tmp_path: Path) -> None:
     for lora_rank in {0, 4, 8} - {stage.lora_rank}:
         settings = replace(ONE_STEP, lora_rank=lora_rank)
-        of_a_kind = bool(lora_rank) == bool(stage.lora_rank)
-        with pytest.raises(ConfigError, match="--lora-rank" if of_a_kind else "holds no"):
+        with pytest.raises(ConfigError, match=r"has LoRA rank|is a whole pipeline"):
             run(stage.data, tmp_path, tiny_pipeline, None, settings, start=stage.policy)
     assert list(tmp_path.iterdir()) == []
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy import trainable_parameters
 from ppod_train.settings import TrainSettings
 from ppod_train.train import train_offline
-from tests.train.conftest import source_of
+from tests.train.conftest import source_of, write_pairs
 from tests.train.running import SETTINGS, Killed, compared, run
 
 
@@ -137,6 +138,18 @@ def test_a_finished_run_is_left_as_it_is(
     before = compared(tmp_path)
     _, steps = run(recorded, tmp_path, tiny_pipeline, redness)
     assert steps == [] and compared(tmp_path) == before
+
+
+def test_a_run_on_another_table_of_pairs_is_named_as_that(
+    recorded: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, num_train_steps=1, eval_every=0)
+    data = Path(shutil.copytree(recorded, tmp_path / "data"))
+    write_pairs(Dataset.open(data), name="others")
+    run(data, tmp_path / "run", tiny_pipeline, redness, settings)
+    more = replace(settings, num_train_steps=2)
+    with pytest.raises(ConfigError, match="holds a run on pairs/pairs, not pairs/others: give another --out"):
+        run(data, tmp_path / "run", tiny_pipeline, redness, more, pairs="others")
 
 
 def test_two_runs_in_one_folder_are_refused(

@@ -1,6 +1,7 @@
 """What a run is trained on: which pairs and rewards in which step, and what is refused before a step is done."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,9 +16,10 @@ from ppod_data.diffusion.model import DiffusionModel, load_model
 from ppod_data.errors import ConfigError, DamagedError, DriftError
 from ppod_data.files import canonical_json
 from ppod_data.log_probs import compute_log_probs
-from ppod_data.tables import PAIRS, write_table
+from ppod_data.tables import PAIRS, SAMPLES, read_table, write_table
 from ppod_train.batches import load_batch, timesteps_of_step, units_of_step
 from ppod_train.data import TrainingData, _json_pieces, open_training_data
+from ppod_train.drift import Drift, check_drift
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.pairs import read_pairs
 from ppod_train.settings import TrainSettings
@@ -235,3 +237,45 @@ def test_the_fingerprint_of_many_pairs_is_that_of_their_json() -> None:
     columns = (numbers, numbers.astype(np.float32) / 3, margins, np.empty(0))
     plain = [[None if value != value else value for value in column.tolist()] for column in columns]
     assert "".join(_json_pieces(columns)) == canonical_json(plain)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
+def test_a_recorded_log_probability_that_is_no_number_is_damage_wherever_it_stands(
+    value: float | None, copied: Path, tiny_model: DiffusionModel
+) -> None:
+    record_value(copied, value)
+    with pytest.raises(DamagedError, match="log-probability"):
+        opened(copied, tiny_model)
+
+
+@pytest.mark.parametrize("value", [-1e300, 3.0])
+def test_one_recorded_log_probability_that_is_far_off_is_found_without_replaying_all(
+    value: float, copied: Path, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    """The drift check replays two of twelve pairs here, the one with the wrong number among them."""
+    record_value(copied, value)
+    with pytest.raises(DriftError):
+        run(copied, tmp_path / "run", tiny_pipeline, None, replace(SETTINGS, drift_samples=2, eval_every=0))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("p99", [(math.nan, 0.0, 0.0), (0.0, math.nan, 0.0), (0.0, 0.0, math.nan)])
+def test_a_drift_that_is_no_number_is_refused_at_every_step(p99: tuple[float, ...]) -> None:
+    drift = Drift(
+        steps=(0, 1, 2), median=(0.0, 0.0, 0.0), p99=p99, overall_p99=0.0, largest=0.0, share_exact=1.0
+    )
+    with pytest.raises(DriftError):
+        check_drift(drift, 0.01)
+    check_drift(replace(drift, p99=(0.0, 0.0, 0.0)), 0.01)
+
+
+def record_value(root: Path, value: float | None) -> None:
+    """Write another log-probability of the second step of one sample, which is in a pair."""
+    wanted = Dataset.open(root).pairs("pairs")["chosen_id"][5].as_py()
+    for part in sorted((root / "samples").glob("*.parquet")):
+        table = read_table(part, SAMPLES)
+        rows = table.to_pylist()
+        for row in rows:
+            if row["sample_id"] == wanted:
+                row["log_probs"][1] = value
+        write_table(part, pa.Table.from_pylist(rows, schema=table.schema), 64)
