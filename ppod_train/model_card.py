@@ -11,6 +11,8 @@ from typing import Any
 
 from ppod_data.files import atomic_write
 from ppod_data.json_read import read_object
+from ppod_data.markdown import code, plain
+from ppod_data.prompts import visible
 from ppod_data.wording import UNKNOWN, Precision, percent, precision
 from ppod_train.eval_files import read_evaluation
 from ppod_train.figures import Figures
@@ -39,8 +41,8 @@ def write_model_card(out: Path) -> None:
         before, after = (evaluation_folder(out, step) for step in (0, summary["best_step"]))
     sections = [
         _front_matter(record["model"], bool(settings["lora_rank"])),
-        f"# {record['model']}, tuned by preference optimization",
-        f"Trained by ppod with the objective `{settings['objective']}`, {how}.",
+        f"# {plain(record['model'])}, tuned by preference optimization",
+        f"Trained by ppod with the objective {code(settings['objective'])}, {how}.",
         _no_gain(out),
         usage(record, bool(settings["lora_rank"])),
         _evaluation(before, after, record["reward"]),
@@ -106,7 +108,7 @@ def usage(record: Mapping[str, Any], lora: bool) -> str:
         f"pipe = DiffusionPipeline.from_pretrained({base}{source})",
         *(['pipe.load_lora_weights("THIS_FOLDER")'] if lora else []),
         *([] if is_flow else ["pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"]),
-        f"image = pipe({json.dumps(prompt, ensure_ascii=False)}{shown}).images[0]",
+        f"image = pipe({json.dumps(visible(prompt), ensure_ascii=False)}{shown}).images[0]",
         "```",
     ]
     return "## Use\n\n" + "\n".join(lines)
@@ -126,7 +128,8 @@ def _evaluation(before: Path, after: Path, reward: str) -> str:
         [
             "## Evaluation",
             "",
-            f"By the reward `{reward}` on validation noise, on which the policy was chosen; mean and 95 % interval.",
+            f"By the reward {code(reward)} on validation noise, on which the policy was chosen; mean and 95 % "
+            "interval.",
             "",
             "| | images | reward | correct | better than before |",
             "|---|---|---|---|---|",
@@ -151,13 +154,13 @@ def _settings(settings: Mapping[str, Any], data: list[str]) -> str:
     }
     kept = ("dpo_beta", "log_ratio_clip", "learning_rate", "lora_rank", "num_train_steps", "pairs_per_step")
     shown = {"objective": settings["objective"], **{name: settings[name] for name in kept}, **changed}
-    lines = [f"- {name}: `{value}`" for name, value in shown.items()]
-    lines += [f"- data, sha256: `{fingerprint}`" for fingerprint in data]
+    lines = [f"- {name}: {code(str(value))}" for name, value in shown.items()]
+    lines += [f"- data, sha256: {code(fingerprint)}" for fingerprint in data]
     return "## Training\n\n" + "\n".join(lines)
 
 
 def _prompts(prompts: list[str]) -> str:
-    lines = [f"- {prompt}" for prompt in prompts[:_SHOWN_PROMPTS]]
+    lines = [f"- {plain(prompt)}" for prompt in prompts[:_SHOWN_PROMPTS]]
     if len(prompts) > _SHOWN_PROMPTS:
         lines.append(f"- and {len(prompts) - _SHOWN_PROMPTS:,} more")
     return "## Prompts\n\n" + "\n".join(lines)

@@ -12,6 +12,9 @@ from ppod_train.report.curves import BAND_KEYS, WITHOUT_BAND, grid
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.words import precise_percent
 
+_MAX_STEPS = 10_000
+"""Of a chain: those that a spec may have."""
+
 
 @dataclass(frozen=True)
 class _Metric:
@@ -134,6 +137,8 @@ def _timestep_means(records: Sequence[Record], key: str) -> list[float | None]:
         steps = record["per_timestep"].get("steps") or range(len(row))
         for t, item in zip(steps, row, strict=False):
             value = finite(item)
+            if not 0 <= int(t) < _MAX_STEPS:
+                raise ValueError(f"step {t} of a chain")
             if value is not None:
                 values.setdefault(int(t), []).append(value)
     if not values:
