@@ -40,6 +40,10 @@ _OFFLINE_EXAMPLES = (
     "ppod-train offline data --objective dpok --scores scenes --out run-dpok",
     "torchrun --nproc-per-node 8 -m ppod_cli.train offline data --out run",
 )
+_EXPORT_EXAMPLES = (
+    "ppod-train export run --out policy",
+    "ppod-train export run/checkpoints/step-000040 --out policy-40",
+)
 _REPORT_EXAMPLES = ("ppod-train report run", "ppod-train report run run-2 --out both.html")
 
 commands = new_commands(
@@ -227,6 +231,35 @@ command(commands, examples=ONLINE_EXAMPLES)(online)
 
 
 command(commands, name="eval", examples=EVAL_EXAMPLES)(evaluate)
+
+
+@command(commands, examples=_EXPORT_EXAMPLES)
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="RUN/checkpoints/step-NNNNNN, or RUN for its newest.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write the policy of a checkpoint for plain diffusers, and for --adapter or --start.
+
+    A run keeps its newest two checkpoints.
+    """
+    with summary(as_json) as report:
+        from ppod_train.export import export_policy
+
+        done = export_policy(checkpoint, out)
+        lines = [f"policy: {done.policy}, after {done.step} steps"]
+        if not done.whole:
+            lines.append(f"a LoRA of {done.model}")
+        report({**dataclasses.asdict(done), "policy": str(done.policy)}, lines)
 
 
 @command(commands, name="report", examples=_REPORT_EXAMPLES)
