@@ -71,6 +71,8 @@ class TrainSettings:
     """Steps between evaluations on validation noise; the best policy by mean reward is kept. 0: never, and the
     last policy is kept."""
     eval_images_per_prompt: int = 64
+    eval_prompts: tuple[str, ...] | None = None
+    """Prompts of the evaluations. None: those that are trained on."""
     patience: int = 3
     """Stop after this many evaluations without a better one. 0: never stop early."""
     checkpoint_every: int = 40
