@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ppod_data.croissant import CROISSANT, croissant_text
 from ppod_data.dataset import Dataset
-from ppod_data.files import DataPath, atomic_write
+from ppod_data.files import DataPath, atomic_write, data_path
 from ppod_data.manifest import UNKNOWN_LICENSE
 from ppod_data.overview import ScoreColumn, histogram, num_flagged, read_scores, sparkline
 from ppod_data.prompts import visible
@@ -32,6 +32,7 @@ _SIZES = (
 
 def write_card(root: DataPath) -> None:
     """Write README.md and croissant.json anew from what the data set folder holds now."""
+    root = data_path(root)
     dataset = Dataset.open(root)
     atomic_write(root / CROISSANT, croissant_text(dataset).encode())
     atomic_write(root / "README.md", card_text(dataset).encode())

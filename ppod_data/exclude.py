@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.files import DataPath, atomic_create, canonical_json, open_file, read_small, replace
+from ppod_data.files import DataPath, atomic_create, canonical_json, data_path, open_file, read_small, replace
 from ppod_data.json_read import parse_json
 from ppod_data.prompts import normalise, prompt_id, unprintable
 from ppod_data.ranges import read_again
@@ -53,6 +53,7 @@ def exclude(
         ConfigError: a sample or prompt that is not of this data set, or a reason that cannot be a line.
         DamagedError: the list is damaged.
     """
+    root = data_path(root)
     reason = reason.strip()
     if not reason or (bad := unprintable(reason)):
         what = f"holds the control character {bad}" if reason else "is empty"

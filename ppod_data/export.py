@@ -22,7 +22,7 @@ from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import atomic_create, atomic_write, below, is_temporary, read_small
 from ppod_data.images import image_name
 from ppod_data.prompts import visible
-from ppod_data.real_folders import refuse_linked_folders
+from ppod_data.real_folders import refuse_linked_folders, settled
 
 LAYOUTS = ("prompt", "flat")
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -69,6 +69,7 @@ def export(
         ConfigError: `out` holds other files than an export of this data set.
         DamagedError: an image is not the one that was committed.
     """
+    out = settled(out)
     if layout not in LAYOUTS:
         raise ConfigError(f"layout is {layout!r}: choose one of {', '.join(LAYOUTS)}")
     _claim(out, f"{dataset.spec.fingerprint} {layout}\n")

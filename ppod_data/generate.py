@@ -32,7 +32,7 @@ from ppod_data.diffusion.sampling import Chain, sample_chain
 from ppod_data.diffusion.schedule import Schedule, build_schedule, chain_config
 from ppod_data.environment import environment
 from ppod_data.errors import ConfigError, NonFiniteError
-from ppod_data.files import DataPath, atomic_write, canonical_json
+from ppod_data.files import DataPath, atomic_write, canonical_json, data_path
 from ppod_data.images import encode_pngs
 from ppod_data.noise import standard_normal
 from ppod_data.shards import Sample, ShardWriter, look_who_works, refuse_sealed, shard_committed
@@ -184,6 +184,7 @@ def generate(
         ConfigError: the data set is sealed, and shards are missing.
         NonFiniteError: the model gave NaN or infinite latents; the shard is not written.
     """
+    root = data_path(root)
     create(root, spec, license)
     sampler: Sampler | None = None
     start = time.monotonic()

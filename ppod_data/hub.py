@@ -12,7 +12,7 @@ from typing import Any
 
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, HubError
-from ppod_data.files import DataPath, atomic_write, remove
+from ppod_data.files import DataPath, atomic_write, data_path, remove
 from ppod_data.manifest import MANIFEST, read_manifest_bytes
 from ppod_data.real_folders import linked, links_below
 from ppod_data.shards import SUMS
@@ -136,6 +136,7 @@ def pull_from_hub(
         ConfigError: no data set in the repository, or another one in `root`.
         DamagedError: a file is damaged on the Hub.
     """
+    root = data_path(root)
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RemoteEntryNotFoundError
 

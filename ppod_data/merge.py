@@ -12,6 +12,7 @@ from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import DataPath, atomic_write, data_path, read_small, refuse_pointer_file
 from ppod_data.json_read import parse_json
+from ppod_data.real_folders import settled
 from ppod_data.same_samples import check_named_once
 from ppod_data.spec import GenerationSpec
 from ppod_data.stores import SERVED
@@ -39,6 +40,7 @@ def merge(out: Path, roots: Sequence[DataPath]) -> list[Dataset]:
     Raises:
         ConfigError: a part that is no data set, twice the same one, or parts of different samplers.
     """
+    out = settled(out)
     if out.is_dir():
         raise ConfigError(f"{out}: a folder is in the way: give the name of a new file, such as {out}.json")
     if out.is_file():

@@ -15,6 +15,7 @@ from ppod_data.errors import ConfigError, DamagedError, PpodError
 from ppod_data.files import (
     DataPath,
     atomic_write,
+    data_path,
     in_folder,
     is_being_written,
     is_temporary,
@@ -69,6 +70,7 @@ def seal(
         DamagedError: a file is damaged or missing; nothing is sealed then.
         PpodError: another process is making shards.
     """
+    root = data_path(root)
     spec, _ = read_manifest(root)
     refuse_linked_folders(root)
     shards = committed_shards(root)

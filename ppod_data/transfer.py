@@ -107,6 +107,7 @@ def pull(
         DamagedError: a file is damaged in the store.
         StoreError: the store cannot be reached, or refuses.
     """
+    root = data_path(root)
     source = data_path(url)
     manifest = _read_manifest(source, url)
     entries = listing(source)

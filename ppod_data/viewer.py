@@ -26,6 +26,7 @@ from ppod_data.label_views import label_section
 from ppod_data.overview import overview, read_scores
 from ppod_data.page import document, embedded, table
 from ppod_data.prompts import visible
+from ppod_data.real_folders import settled
 from ppod_data.sample_images import read_images
 from ppod_data.selection import Selection, select
 from ppod_data.wording import UNKNOWN, fixed, percent
@@ -50,6 +51,7 @@ def write_viewer(dataset: Dataset, out: Path, *, max_images: int = MAX_IMAGES) -
     Raises:
         DamagedError: a table or an image of the data set is damaged.
     """
+    out = settled(out)
     checked = [] if dataset.spec.safety_checker is None else ["flagged"]
     samples = dataset.samples(["sample_id", "prompt_id", "prompt", "image_index", *checked]).to_pylist()
     numbers = dataset.numbers.find([row["sample_id"] for row in samples])

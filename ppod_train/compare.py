@@ -14,7 +14,7 @@ from ppod_data.files import atomic_write
 from ppod_data.folder_kinds import EVALUATION, check_out
 from ppod_data.images import encode_png
 from ppod_data.judge import check_prompts
-from ppod_data.real_folders import refuse_linked_folders, remove_tree
+from ppod_data.real_folders import refuse_linked_folders, remove_tree, settled
 from ppod_data.rewards import RewardModel
 from ppod_data.wording import between, between_percent, number, percent
 from ppod_train.eval_files import write_evaluation
@@ -81,6 +81,7 @@ def run_evaluation(
         ConfigError: an unknown model or adapter, or impossible settings.
         RewardError: a reward that is wrong whatever the image, or has no score for any.
     """
+    out = settled(out)
 
     check_out(out, EVALUATION)
     for model in (reward, check_reward):

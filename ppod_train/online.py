@@ -26,6 +26,7 @@ from ppod_data.files import canonical_json
 from ppod_data.folder_kinds import ONLINE, check_out
 from ppod_data.json_read import read_object
 from ppod_data.judge import check_prompts, judge_of_reward
+from ppod_data.real_folders import settled
 from ppod_data.rewards import RewardModel
 from ppod_data.spec import GenerationSpec, to_json
 from ppod_train.compare import PolicySource
@@ -73,6 +74,7 @@ def train_online(
         NothingToLearnError: the rewards tell no two images of the reference apart.
         Others as `generate`, `score`, `rank`, `compute_log_probs`, `train_offline` and `evaluate`.
     """
+    out = settled(out)
     settings.validate()
     check_out(out, ONLINE)
     if reference.adapter is not None:

@@ -14,6 +14,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.folder_kinds import OFFLINE, check_out
 from ppod_data.json_read import read_object
 from ppod_data.judge import Judge, check_prompts, judge_of_reward, judge_of_tables
+from ppod_data.real_folders import settled
 from ppod_data.rewards import RewardModel
 from ppod_data.threads import one_thread
 from ppod_train.batches import trained_prompts
@@ -121,6 +122,7 @@ def train_offline(
         NonFiniteError: the loss or gradient is NaN or infinite.
         WorkersError: another process ended, or came to other numbers.
     """
+    out = settled(out)
     settings.validate()
     check_out(out, OFFLINE)
     if settings.eval_every and reward is None:

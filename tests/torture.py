@@ -152,8 +152,8 @@ def durability(
     works = make_works(model, place)
     (place / "stages").mkdir()
     stages = make_stages(works, place / "stages")
-    (place / "others").mkdir()
-    others = make_others(model, stages, place / "others")
+    (place / "other").mkdir()
+    others = make_others(model, stages, place / "other")
     whole = {name: case for name, case in others.items() if case.start == stages["combine"]}
     counts = intruded(
         {name: works[name] for name in STAGES if name != "gen"}

@@ -17,7 +17,7 @@ from ppod_data.files import atomic_output, publish, sync
 from ppod_data.labels.answers import TIE
 from ppod_data.labels.export_formats import EXPORTS, FOLDERS, HARD, ROWS, Images, Pair
 from ppod_data.pair_ids import PAIR_ID
-from ppod_data.real_folders import make_folder
+from ppod_data.real_folders import make_folder, settled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,7 @@ def export_pairs(
 
     Raises ConfigError for an unknown format or table, something at `out`, and images that are not here.
     """
+    out = settled(out)
     if format not in EXPORTS:
         raise ConfigError(f"format {format!r} is unknown: choose one of {', '.join(EXPORTS)}")
     table = dataset.pairs(name)

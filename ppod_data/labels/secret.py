@@ -13,6 +13,7 @@ from pathlib import Path
 from ppod_data.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, PpodError
 from ppod_data.files import atomic_create, read_small
+from ppod_data.real_folders import settled
 
 _HEX = re.compile(rb"[0-9a-f]{64}")
 _OWN = "own.key"
@@ -71,7 +72,7 @@ def _read(path: Path) -> bytes:
 
 def _home() -> Path:
     home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(home).expanduser() / "ppod" / "annotators"
+    return settled(Path(home).expanduser()) / "ppod" / "annotators"
 
 
 def _make_home() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ppod_data.files import atomic_write
 from ppod_data.page import document
+from ppod_data.real_folders import settled
 from ppod_train.report.comparison import comparison, objective, settings_table
 from ppod_train.report.curves import learning_curves, over_training
 from ppod_train.report.runs import Run, read_run
@@ -30,6 +31,7 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
     Raises:
         ConfigError: a folder is no run.
     """
+    out = settled(out)
     read = [read_run(folder) for folder in runs]
     names = _distinct_names(read, runs)
     title = names[0] if len(names) == 1 else f"{len(names)} runs"

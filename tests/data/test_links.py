@@ -22,6 +22,7 @@ from ppod_data.purge import purge
 from ppod_data.transfer import pull, push
 from ppod_data.verify import verify
 from tests.data.durable import STAGES, Work, before, make_stages, make_works
+from tests.data.faults import visible
 from tests.data.toy import files
 
 FOLDERS = (
@@ -203,3 +204,18 @@ def test_exports_write_through_no_link(stages: dict[str, Path], tmp_path: Path, 
     with pytest.raises(ConfigError, match=r"a link to another place|there already"):
         work()
     assert files(victim) == {}
+
+
+@pytest.mark.parametrize(
+    "command", sorted({*COMMANDS} - {"import", "label"})
+)  # these write by themselves first
+def test_a_root_that_the_user_names_by_a_link_is_the_folder_it_points_to(
+    works: dict[str, Work], stages: dict[str, Path], tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "disk").mkdir()
+    for name in ("data", "disk/data"):
+        shutil.copytree(start_of(stages, command), tmp_path / name)
+    (tmp_path / "home").symlink_to("disk")
+    works[command](tmp_path / "data")
+    works[command](tmp_path / "home" / "data")
+    assert visible(tmp_path / "disk" / "data") == visible(tmp_path / "data")
