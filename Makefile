@@ -82,10 +82,10 @@ GPU_OUT    ?= build
 gpu-check:  ## check numbers, speed, memory and resuming on this machine's GPU (8 minutes; no network, no .venv: GPU_PYTHON's torch)
 	mkdir -p build/gpu-site $(GPU_OUT)
 	$(GPU_PYTHON) -c 'import diffusers, pyarrow' 2>/dev/null || tar -xf build/gpu-site.tar.xz -C build/gpu-site
-	PYTHONPATH=.:cli:benchmarks:build/gpu-site $(GPU_PYTHON) benchmarks/gpu_check.py --out $(GPU_OUT)/gpu-check.json $(GPU_OPTIONS)
+	PYTHONPATH=.:cli:build/gpu-site $(GPU_PYTHON) benchmarks/gpu/check.py --out $(GPU_OUT)/gpu-check.json $(GPU_OPTIONS)
 
 gpu-bundle: install  ## pack the packages that a bare GPU machine lacks into build/gpu-site.tar.xz, for gpu-check
-	$(BIN)/python benchmarks/gpu_bundle.py
+	$(BIN)/python benchmarks/gpu/bundle.py
 
 torture: install  ## damage and kills by the thousand, into docs/reliability.md (half an hour)
 	PYTHONPATH=. $(BIN)/python tests/torture.py

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,9 @@ from ppod_data.tables import (
     shard_of,
 )
 from ppod_data.trajectory import TORCH_NAMES, Trajectory, decode_latents, latent_rows
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _TRAJECTORY = ("sample_id", "prompt_id", "prompt", "timesteps", "stochastic", "log_probs", "step_index")
 _MAX_HEADER = 1 << 20
@@ -77,6 +80,41 @@ class Dataset:
     def excluded(self) -> Mapping[str, str]:
         """The reason for each sample_id that was taken down, as the list was when this was first asked for."""
         return excluded_samples(self.spec, read_exclusions(self.root))
+
+    def __repr__(self) -> str:
+        """One line, for a notebook."""
+        spec, shards = self.spec, len(self.shards())
+        done = f"{shards} of {spec.num_shards} shards" if shards < spec.num_shards else f"{shards} shards"
+        return f"Dataset({str(self.root)!r}: {len(self):,} samples of {len(spec.prompts):,} prompts, {done})"
+
+    def __len__(self) -> int:
+        """The samples that are here."""
+        return self.num_samples
+
+    def __bool__(self) -> bool:
+        """True for an empty data set too: it is one."""
+        return True
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The row of `samples` of one sample, with its image decoded. Raises IndexError beyond the last."""
+        left = index + len(self) if index < 0 else index
+        for shard in self.shards() if left >= 0 else ():
+            size = len(self.spec.shard_range(shard)) - self._num_excluded(shard)
+            if left < size:
+                columns = [name for name in self.sample_schema.names if name != "image"]
+                row: dict[str, Any] = self.sample_part(shard, columns).slice(left, 1).to_pylist()[0]
+                return row | {"image": self.image(row["sample_id"])}
+            left -= size
+        raise IndexError(f"{self.root} has {len(self):,} samples: there is none at {index}")
+
+    def image(self, sample_id: str) -> "Image":
+        """The image of one sample, checked against its sha256. Raises ConfigError for a sample that is not here."""
+        from ppod_data.images import decode_image
+        from ppod_data.sample_images import read_images
+
+        for _, data in () if sample_id in self.excluded else read_images(self, [sample_id]):
+            return decode_image(data)
+        raise ConfigError(f'{self.root}: no sample {sample_id!r} here: `samples(["sample_id"])` lists them')
 
     @property
     def num_samples(self) -> int:

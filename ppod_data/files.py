@@ -204,6 +204,17 @@ def atomic_write(path: DataPath, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def atomic_update(path: DataPath, data: bytes) -> bool:
+    """Write `data` to `path` unless the file holds these bytes. True: written."""
+    try:
+        if read_small(path, len(data)) == data:
+            return False
+    except (OSError, DamagedError):
+        pass
+    atomic_write(path, data)
+    return True
+
+
 def atomic_create(path: DataPath, data: bytes) -> bool:
     """Write `data` to `path` unless it exists. True: written; False: another file was first."""
     with temporary_beside(path) as temporary:

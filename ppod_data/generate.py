@@ -27,6 +27,7 @@ from ppod_data.diffusion.model import (
     decode_images,
     embed_prompts,
     network,
+    resized,
 )
 from ppod_data.diffusion.sampling import Chain, sample_chain
 from ppod_data.diffusion.schedule import Schedule, build_schedule, chain_config
@@ -75,6 +76,8 @@ def build_spec(
     model: DiffusionModel,
     *,
     prompts: Sequence[str],
+    height: int | None = None,
+    width: int | None = None,
     negative_prompt: str = "",
     num_images_per_prompt: int = 64,
     num_inference_steps: int = 20,
@@ -94,13 +97,15 @@ def build_spec(
 ) -> GenerationSpec:
     """The generation spec of a data set made by `model`, with what the user left open filled in.
 
+    height, width: of the images, in pixels; the model's own size.
     guidance_scale: 1 for `scenes`, 5 for Stable Diffusion, 4.5 for its version 3, 3.5 for FLUX.1-dev.
     ddim_eta: 1, or 0.7 for flow-matching models. batch_size: 64 for images up to 64 pixels, else 8.
     images_per_shard: whole batches that make about 256 MiB of latents, at most 512 images.
 
     Raises:
-        ConfigError: an option out of its range, by name.
+        ConfigError: an option out of its range, by name, or a size that the model does not make.
     """
+    model = resized(model, height, width)
     small = max(model.height, model.width) <= 64
     batch_size = batch_size if batch_size is not None else (64 if small else 8)
     if images_per_shard is None:
@@ -267,7 +272,8 @@ def summarize(
 
 
 def prepare_sampler(spec: GenerationSpec, model: DiffusionModel) -> Sampler:
-    """Return the model with a spec's schedule and prompts, which are embedded when they are first sampled."""
+    """Return the model with a spec's image size, schedule and prompts, which are embedded when first sampled."""
+    model = resized(model, spec.height, spec.width)
     return Sampler(
         model=model,
         network=network(model),
@@ -401,6 +407,6 @@ def sample_images(
         indices = range(first, min(first + spec.batch_size, spec.num_samples))
         with one_thread(model.device):
             chain = sample_batch(spec, sampler, indices, record=False)
-            images = decode_images(model, chain.latents[-1])
+            images = decode_images(sampler.model, chain.latents[-1])
         pairs = [spec.place(index) for index in indices]
         yield [(spec.prompts[prompt], k, image) for (prompt, k), image in zip(pairs, images, strict=True)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ppod_data.wording import fixed
+from ppod_data.wording import spread
 
 _WIDTH, _HEIGHT = 360.0, 150.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 10.0, 10.0, 32.0
@@ -22,12 +22,14 @@ def histogram_chart(
     if not counts:
         return f'<figure class="chart">{heading}<p class="empty">no values</p></figure>'
     top = max(counts)
+    shown = spread(edges[0], edges[-1]).number
+    bounds = spread(edges[0], edges[1]).number
     width = (_WIDTH - _LEFT - _RIGHT) / len(counts)
     floor = _HEIGHT - _BOTTOM
     bars = []
     for i, count in enumerate(counts):
         height = (floor - _TOP) * count / top
-        told = f"{fixed(edges[i])} … {fixed(edges[i + 1])}: {count:,}"
+        told = f"{bounds(edges[i])} … {bounds(edges[i + 1])}: {count:,}"
         bars.append(
             f'<g class="c{colour}"><title>{escape(told)}</title>'
             f'<rect class="bar" x="{_LEFT + i * width + 0.75:.1f}" width="{width - 1.5:.1f}" '
@@ -38,7 +40,7 @@ def histogram_chart(
     ends = [(edges[0], _LEFT, "start"), (edges[-1], _WIDTH - _RIGHT, "end")]
     if edges[0] < edges[-1]:
         ends.append(((edges[0] + edges[-1]) / 2, (_LEFT + _WIDTH - _RIGHT) / 2, "middle"))
-    texts = [_text(x, floor + 14, fixed(value), anchor) for value, x, anchor in ends]
+    texts = [_text(x, floor + 14, shown(value), anchor) for value, x, anchor in ends]
     texts += [_text(_LEFT - 6, _TOP + 4, f"{top:,}", "end"), _text(_LEFT - 6, floor + 1, "0", "end")]
     texts.append(_text(_WIDTH - _RIGHT, _HEIGHT - 3, x_label, "end"))
     axis = f'<line class="grid" x1="{_LEFT:g}" x2="{_WIDTH - _RIGHT:g}" y1="{floor:g}" y2="{floor:g}"/>'

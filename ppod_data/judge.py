@@ -5,7 +5,9 @@ the data set, which may be a stranger's. So it never runs code that the user did
 only from the current folder, from a file that has not changed since; a server is asked only on this machine.
 """
 
+import importlib.util
 import ipaddress
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -216,6 +218,20 @@ def check_prompts(reward: RewardModel, prompts: Iterable[str]) -> None:
             reward.check_prompt(prompt)
 
 
+def must_be_named(judge: Judge, roots: Iterable[DataPath] = ()) -> bool:
+    """Whether `load_judge` leaves it to the user to name this reward, which is here."""
+    if len(judge.parts) != 1 or judge.is_sum:
+        return False
+    part = judge.parts[0]
+    folders = [root for root in roots if isinstance(root, Path)]
+    try:
+        _check_own(part, judge.source, folders)
+    except ConfigError:
+        file = _named_file(part.reward.rpartition(":")[0])
+        return "://" in part.reward or (file is not None and _is_unchanged(file, part, folders))
+    return False
+
+
 def _check_own(part: JudgePart, source: str, folders: Sequence[Path]) -> None:
     """Raise ConfigError for a reward that only the user may choose to ask or run."""
     named = f"{source} are by the reward {part.reward}"
@@ -223,8 +239,8 @@ def _check_own(part: JudgePart, source: str, folders: Sequence[Path]) -> None:
         if not _is_here(part.reward):
             raise ConfigError(f"{named}, a server elsewhere: give --reward {part.reward} to ask it")
         return
-    module, colon, _ = part.reward.partition(":")
-    if module in BUILDERS or not colon:
+    module, colon, _ = part.reward.rpartition(":")
+    if not colon or part.reward.partition(":")[0] in BUILDERS:
         return
     file = _source_file(module)
     if file is None or any(file.is_relative_to(folder.resolve()) for folder in folders):
@@ -232,21 +248,53 @@ def _check_own(part: JudgePart, source: str, folders: Sequence[Path]) -> None:
             f"{named}, which is not in this folder: run the command in the folder of its file, or give "
             f"--reward {part.reward}"
         )
-    if sha256_file(file)[:16] != part.revision:
+    if not _is_unchanged(file, part, folders):
         raise ConfigError(
             f"{named}, and {file.name} has changed since: give --reward {part.reward} to judge by it as it is now, "
             "or score again"
         )
 
 
+def _is_unchanged(file: Path, part: JudgePart, folders: Sequence[Path]) -> bool:
+    """Whether a file outside the data sets is the one that made the scores."""
+    inside = any(file.is_relative_to(folder.resolve()) for folder in folders)
+    return not inside and sha256_file(file)[:16] == part.revision
+
+
 def _source_file(module: str) -> Path | None:
-    """Return the file of a module in the current folder; None where there is none."""
+    """Return the file of a module or FILE.py in the current folder; None where there is none."""
     here = Path.cwd()
-    stem = here / (module.removesuffix(".py") if module.endswith(".py") else module.replace(".", "/"))
+    file = _in_folder(here, module)
+    return file if file is not None and file.is_relative_to(here.resolve()) else None
+
+
+def _in_folder(folder: Path, module: str) -> Path | None:
+    stem = folder / (
+        Path(module).expanduser().with_suffix("") if module.endswith(".py") else module.replace(".", "/")
+    )
     for file in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
-        if file.is_file() and file.resolve().is_relative_to(here.resolve()):
+        if file.is_file():
             return file.resolve()
     return None
+
+
+def _named_file(module: str) -> Path | None:
+    """Return the file of FILE.py anywhere, or of an installed module, which is not imported."""
+    if module.endswith(".py"):
+        return _in_folder(Path.cwd(), module)
+    top = module.partition(".")[0]
+    if not top or top in sys.stdlib_module_names:
+        return None
+    try:
+        found = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if found is None or found.origin is None:
+        return None
+    return _in_folder(
+        Path(found.origin).parent.parent if found.submodule_search_locations else Path(found.origin).parent,
+        module,
+    )
 
 
 def _is_here(url: str) -> bool:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import DiffusionModel
+from ppod_data.diffusion.model import DiffusionModel, resized
 from ppod_data.diffusion.replay import replay_log_prob
 from ppod_data.errors import ConfigError, NonFiniteError
 from ppod_data.files import DataPath, canonical_json
@@ -74,6 +74,7 @@ def compute_log_probs(
     refuse_linked_folders(dataset.root)
     spec, size = dataset.spec, batch_size or dataset.spec.batch_size
     folder = dataset.root / "log_probs" / check_name(name, "a table of log-probabilities")
+    model = resized(model, spec.height, spec.width)
     if model.latent_shape != spec.latent_shape:
         raise ConfigError(
             f"{model.name} has latents {model.latent_shape}, and the data set {spec.latent_shape}: "

@@ -50,7 +50,7 @@ def create_manifest(root: DataPath, spec: GenerationSpec, license: str) -> None:
     }
     manifest["sha256"] = _checksum(manifest)
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    if not atomic_create(root / MANIFEST, text.encode()):
+    if (root / MANIFEST).exists() or not atomic_create(root / MANIFEST, text.encode()):
         _check_same(root, spec, license)
 
 

@@ -53,6 +53,10 @@ class Margins:
             return 0.0
         return float(np.mean([_kth_smallest(self._blocks, k) for k in {(count - 1) // 2, count // 2}]))
 
+    def below(self, limit: float) -> int:
+        """How many are less than `limit`."""
+        return sum(int((block < limit).sum()) for block in self._blocks())
+
     def _blocks(self) -> Iterator[NDArray[np.float64]]:
         self._file.seek(0)
         while data := self._file.read(8 * _BLOCK):

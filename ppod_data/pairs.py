@@ -10,8 +10,8 @@ Shapes: K scored images of one prompt, P pairs.
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ppod_data.json_read import made_by
 from ppod_data.noise import generator
 from ppod_data.pair_table import Margins, PromptPairs, write_rows
 from ppod_data.real_folders import refuse_linked_folders
-from ppod_data.scored import ScoredImages
+from ppod_data.scored import Group, ScoredImages
 from ppod_data.seal import seal_file
 from ppod_data.tables import PAIRS, check_name, read_table, table_writer
 
@@ -34,6 +34,10 @@ _DEFAULT_PAIRS = {"random": 256, "best-worst": 1, "all": None}
 _METADATA = b"ppod"
 _FEWEST_DRAWS = 64
 _COUNTED = ("num_pairs", "num_ties", "num_below_margin", "num_prompts", "num_prompts_without_pairs")
+_RECORDED = (*_COUNTED, "num_unscored", "median_margin")
+"""What the table's metadata holds of the summary: it stays the same, so that tables made before do."""
+_NEAR = 0.1
+"""Of the scores' standard deviation within prompts: a smaller margin is close to a tie."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,11 @@ class PairSummary:
     """Prompts with at least one pair."""
     num_prompts_without_pairs: int
     median_margin: float
+    near_tie: float | None
+    """A tenth of the standard deviation of scores within prompts, as a round number; None where all are equal. By
+    Bradley and Terry's model with that deviation as its unit, the chosen image of such a pair wins 52 times in 100."""
+    num_near_ties: int
+    """Pairs of the table whose scores differ by less than `near_tie`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +109,18 @@ def rank(
     images = ScoredImages(dataset, {str(reward): 1.0} if weights is None else weights)
     source = f"reward:{reward if weights is None else name_sum(weights)}"
     counts: Counter[str] = Counter()
+    spread = _Spread()
     with tempfile.TemporaryFile() as file, temporary_beside(path) as temporary:
         margins = Margins(file)
         with table_writer(temporary, PAIRS, store_schema=False) as writer:
-            prompts = _select(images, strategy, limit, min_margin, seed, counts, margins)
+            prompts = _select(spread.seen(images), strategy, limit, min_margin, seed, counts, margins)
             write_rows(writer, prompts, source, label_temperature)
             summary = PairSummary(
                 **{name: counts[name] for name in _COUNTED},
                 num_unscored=images.num_unscored,
                 median_margin=margins.median(),
+                near_tie=spread.near_tie(),
+                num_near_ties=margins.below(spread.near_tie() or 0.0),
             )
             if summary.num_pairs == 0:
                 raise NothingToLearnError(
@@ -126,14 +138,42 @@ def rank(
             }
             if label_temperature is not None:
                 options["label_temperature"] = label_temperature
-            metadata = canonical_json({**options, "counts": asdict(summary)})
+            metadata = canonical_json(
+                {**options, "counts": {key: getattr(summary, key) for key in _RECORDED}}
+            )
             writer.add_key_value_metadata({_METADATA: metadata.encode()})
         _publish_once(temporary, path, options)
     return summary
 
 
+@dataclass
+class _Spread:
+    """The variance of scores within prompts, as the prompts go by."""
+
+    squares: float = 0.0
+    freedom: int = 0
+
+    def seen(self, groups: Iterable[Group]) -> Iterator[Group]:
+        """The same groups, each counted on its way."""
+        for group in groups:
+            if len(group.scores) > 1:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    self.squares += float(((group.scores - group.scores.mean()) ** 2).sum())
+                self.freedom += len(group.scores) - 1
+            yield group
+
+    def near_tie(self) -> float | None:
+        """A tenth of the standard deviation, as 1, 2 or 5 times a power of ten; None without one."""
+        if not (self.freedom and math.isfinite(self.squares) and self.squares > 0):
+            return None
+        size = math.log10(_NEAR * math.sqrt(self.squares / self.freedom))
+        power = math.floor(size)
+        factor = min((1, 2, 5, 10), key=lambda factor: abs(size - power - math.log10(factor)))
+        return float(f"{factor}e{power}")
+
+
 def _select(
-    images: ScoredImages,
+    images: Iterable[Group],
     strategy: str,
     limit: int | None,
     min_margin: float,
@@ -298,12 +338,22 @@ def _refuse_other(temporary: Path, path: DataPath, options: dict[str, Any]) -> N
         if made.get(key) != options.get(key):
             raise ConfigError(
                 f"pairs/{path.name} was made with {key} {made.get(key)!r}, not {options.get(key)!r}: "
-                "give another --name"
+                f"a table that was made stays, give another --name, such as --name {_free_name(path)}"
             )
     alike = new == old and all(
         read_table(temporary, PAIRS, [name]).equals(read_table(path, PAIRS, [name])) for name in PAIRS.names
     )
     if not alike:
         raise ConfigError(
-            f"pairs/{path.name} was made from other scores or fewer images: give another --name"
+            f"pairs/{path.name} was made from other scores or fewer images: a table that was made stays, give another "
+            f"--name, such as --name {_free_name(path)}"
         )
+
+
+def _free_name(path: DataPath) -> str:
+    """A name for a table beside the one at `path`."""
+    stem = path.name.removesuffix(".parquet")
+    number = 2
+    while path.with_name(f"{stem}-{number}.parquet").exists():
+        number += 1
+    return f"{stem}-{number}"

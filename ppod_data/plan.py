@@ -25,6 +25,7 @@ from ppod_data.diffusion.model import (
     decode_pixels,
     embed_prompts,
     network,
+    resized,
 )
 from ppod_data.generate import build_spec, prepare_sampler, sample_batch
 from ppod_data.live_bytes import LiveBytes, attention_without_scores
@@ -59,6 +60,7 @@ class GenerationPlan:
 
 def plan_generation(model: DiffusionModel, spec: GenerationSpec) -> GenerationPlan:
     """The estimate for making a spec's data set with `model`, a skeleton."""
+    model = resized(model, spec.height, spec.width)
     pipeline_bytes = tensor_bytes(parameter for part in model.parts for parameter in part.parameters())
     _, sample_bytes = call_bytes(model, spec, min(spec.batch_size, spec.num_samples), with_graph=False)
     decoding = decode_bytes(model, spec)
@@ -85,7 +87,15 @@ def measure_seconds(spec: GenerationSpec, model: DiffusionModel) -> float:
     """
     probe_options = {
         field: getattr(spec, field)
-        for field in ("negative_prompt", "guidance_scale", "guidance_mode", "ddim_eta", "latent_dtype")
+        for field in (
+            "height",
+            "width",
+            "negative_prompt",
+            "guidance_scale",
+            "guidance_mode",
+            "ddim_eta",
+            "latent_dtype",
+        )
     }
     batch = min(spec.batch_size, spec.num_samples)
     probe = build_spec(
@@ -106,7 +116,7 @@ def measure_seconds(spec: GenerationSpec, model: DiffusionModel) -> float:
         chain = sample_batch(probe, sampler, range(batch), record=True)
         latents = chain.latents[-1].cpu()  # waits for the device
         sampled = time.perf_counter()
-        decode_images(model, latents)
+        decode_images(sampler.model, latents)
         decoded = time.perf_counter()
     per_image = (sampled - start) / probe.num_inference_steps * spec.num_inference_steps + (decoded - sampled)
     return per_image / batch * spec.num_samples + embedded * len(spec.prompts)

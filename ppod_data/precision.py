@@ -1,16 +1,19 @@
-"""fp32 that is fp32: NVIDIA GPUs compute convolutions with the ten bits of TF32 unless told otherwise."""
+"""Numerics of NVIDIA GPUs that are the same in every process: fp32 that is fp32, attention whose gradient is finite."""
 
 
-def exact_fp32() -> None:
-    """Turn TF32 off for this process: fp32 products and convolutions on a GPU are computed in fp32.
+def set_gpu_numerics() -> None:
+    """Turn off TF32 and cuDNN's attention for this process.
 
-    Half precision is not affected. Every function that loads a model calls this, so that no score or log-probability
-    depends on what the process loaded before.
+    With TF32, convolutions in fp32 keep ten bits. The backward pass of cuDNN's attention gave NaN gradients and illegal
+    memory accesses for FLUX.1 on an H200 (pytorch/pytorch#196678 has a cause of such NaNs); torch's other fused kernels
+    take its place. Half precision is not affected otherwise. Every function that loads a model calls this, so that no
+    score or log-probability depends on what the process loaded before.
     """
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def tf32() -> str:

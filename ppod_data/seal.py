@@ -14,7 +14,7 @@ from pathlib import Path
 from ppod_data.errors import ConfigError, DamagedError, PpodError
 from ppod_data.files import (
     DataPath,
-    atomic_write,
+    atomic_update,
     data_path,
     in_folder,
     is_being_written,
@@ -229,8 +229,8 @@ def decode_sums(data: bytes, path: str) -> dict[str, str]:
 
 
 def write_sums(path: DataPath, sums: Mapping[str, str]) -> None:
-    """Write a seal; it appears whole or not at all."""
-    atomic_write(path, encode_sums(sums))
+    """Write a seal, unless it is there; it appears whole or not at all."""
+    atomic_update(path, encode_sums(sums))
 
 
 def encode_sums(sums: Mapping[str, str]) -> bytes:

@@ -39,6 +39,11 @@ class Trajectory:
     latents: "torch.Tensor"
     """[R, C, H, W] in the storage dtype, on the CPU."""
 
+    def __repr__(self) -> str:
+        """One line, for a notebook."""
+        latents = f"{len(self.latent_index)} latents {tuple(self.latents.shape[1:])} {self.latents.dtype}"
+        return f"Trajectory({self.sample_id}, {self.prompt[:60]!r}: {len(self.timesteps)} steps, {latents})"
+
     def step(self, i: int) -> tuple["torch.Tensor", "torch.Tensor"]:
         """The latents [C, H, W] before and after step i of the chain: x_t and x_{t-1}.
 

@@ -1,6 +1,7 @@
 """Replay stored steps with the model that made a data set: are its log-probabilities those that were recorded?
 
-Finds what no checksum can: another revision, scheduler or precision than the manifest says.
+Finds what no checksum can: another revision, scheduler or precision than the manifest says, and images that are not
+those of their trajectories.
 """
 
 import math
@@ -14,8 +15,10 @@ from ppod_data.errors import ConfigError
 from ppod_data.generate import prepare_sampler
 from ppod_data.log_probs import batch_log_probs
 from ppod_data.reading import Reader
+from ppod_data.sample_images import read_images
 from ppod_data.shards import committed_shards
 from ppod_data.threads import one_thread
+from ppod_data.verify_images import other_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,8 @@ class Replay:
     largest: tuple[float, ...]
     share_exact: float
     """The share of steps that gave the recorded number to the last bit."""
+    other_images: tuple[str, ...] = ()
+    """The samples whose image is not the one that their trajectory ends in (`ppod_data.verify_images`)."""
 
 
 def replay(dataset: Dataset, model: DiffusionModel, *, num_trajectories: int) -> Replay:
@@ -60,6 +65,7 @@ def replay(dataset: Dataset, model: DiffusionModel, *, num_trajectories: int) ->
     count = min(len(groups), math.ceil(num_trajectories / spec.batch_size))
     sampler = prepare_sampler(spec, model)
     errors: list[list[float]] = []
+    wrong: list[str] = []
     steps: list[int] = []
     timesteps: list[int] = []
     for place in np.linspace(0, len(groups) - 1, count).astype(int):
@@ -67,11 +73,14 @@ def replay(dataset: Dataset, model: DiffusionModel, *, num_trajectories: int) ->
         batch = Reader.of(dataset, rows).read(range(len(rows)))
         with one_thread(model.device):
             values = batch_log_probs(spec, sampler, batch)
+        wrong += other_images(model, spec, batch, dict(read_images(dataset, groups[place])))
         steps = [step for step in batch[0].step_index if batch[0].stochastic[step]]
         timesteps = [batch[0].timesteps[step] for step in steps]
         for chain, replayed in zip(batch, values, strict=True):
             pairs = [(replayed[step], chain.log_probs[step]) for step in steps]
             errors.append([abs(new - old) for new, old in pairs if new is not None and old is not None])
+    if not steps:
+        raise ConfigError(f"{dataset.root}: no stored step has noise, so there is nothing to replay")
     difference = np.array(errors)
     return Replay(
         num_trajectories=len(errors),
@@ -80,4 +89,5 @@ def replay(dataset: Dataset, model: DiffusionModel, *, num_trajectories: int) ->
         median=tuple(np.median(difference, axis=0).tolist()),
         largest=tuple(difference.max(axis=0).tolist()),
         share_exact=float((difference == 0).mean()),
+        other_images=tuple(wrong),
     )

@@ -7,7 +7,7 @@ load nothing. The number of images in it is bounded, so its size is too.
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ppod_data.prompts import visible
 from ppod_data.real_folders import settled
 from ppod_data.sample_images import read_images
 from ppod_data.selection import Selection, select
-from ppod_data.wording import UNKNOWN, fixed, percent
+from ppod_data.wording import UNKNOWN, fixed, percent, spread
 
 MAX_IMAGES = 200
 """Images in a page unless told otherwise: at most 10 MB in all, which only images of pure noise need."""
@@ -49,7 +49,7 @@ def write_viewer(dataset: Dataset, out: Path, *, max_images: int = MAX_IMAGES) -
         max_images: at most this many are embedded: of evenly chosen prompts, from their best to their worst.
 
     Raises:
-        DamagedError: a table or an image of the data set is damaged.
+        DamagedError: a table of the data set is damaged.
     """
     out = settled(out)
     checked = [] if dataset.spec.safety_checker is None else ["flagged"]
@@ -57,13 +57,14 @@ def write_viewer(dataset: Dataset, out: Path, *, max_images: int = MAX_IMAGES) -
     numbers = dataset.numbers.find([row["sample_id"] for row in samples])
     scores = {name: read_scores(dataset, name).values[numbers] for name in dataset.score_names()}
     pairs = {name: dataset.pairs(name).to_pylist() for name in dataset.pair_names()}
+    num_pairs = {name: len(rows) for name, rows in pairs.items()}
     chosen = select(samples, scores, pairs, max_images)
     figures = overview(dataset)
     body = [
         _headline(dataset, figures),
         _titled("Scores", _scores(figures)),
         _titled("People", label_section(figures["labels"])),
-        _titled("Samples", _samples(dataset, samples, scores, chosen)),
+        _titled("Samples", _samples(dataset, samples, scores, chosen, num_pairs)),
         _titled("Prompts", _prompts(samples, scores)),
         _titled("Settings", table(["option", "value"], [list(item) for item in settings(dataset).items()])),
     ]
@@ -99,7 +100,11 @@ def _headline(dataset: Dataset, figures: Mapping[str, Any]) -> str:
         ),
     ]
     shown += [
-        (f"mean {name}", fixed(one["mean"]), f"{fixed(one['p05'])} … {fixed(one['p95'])}")
+        (
+            f"mean {name}",
+            _score_format(one)(one["mean"]),
+            f"{_score_format(one)(one['p05'])} … {_score_format(one)(one['p95'])}",
+        )
         for name, one in list(figures["scores"].items())[:1]
     ]
     if figures["num_flagged"] is not None:
@@ -121,8 +126,8 @@ def _scores(figures: Mapping[str, Any]) -> str:
         histogram_chart(
             one["histogram"],
             title=name,
-            note=f"{one['scorer']} {one['revision']}: mean {fixed(one['mean'])}, median "
-            f"{fixed(one['median'])}" + (f", {one['failed']:,} failed" if one["failed"] else ""),
+            note=f"{one['scorer']} {one['revision']}: mean {_score_format(one)(one['mean'])}, median "
+            f"{_score_format(one)(one['median'])}" + (f", {one['failed']:,} failed" if one["failed"] else ""),
             x_label="score",
             colour=i % 8,
         )
@@ -188,7 +193,9 @@ def _samples(
     samples: Sequence[Mapping[str, Any]],
     scores: Mapping[str, NDArray[np.float64]],
     chosen: Selection,
+    num_pairs: Mapping[str, int],
 ) -> str:
+    """The browser of some images and pairs; `num_pairs` is how many there are in each table."""
     if not chosen.rows:
         return ""
     place = {samples[row]["sample_id"]: row for row in chosen.rows}
@@ -204,7 +211,7 @@ def _samples(
                 "prompt": prompts.setdefault(visible(samples[row]["prompt"]), len(prompts)),
                 "k": samples[row]["image_index"],
                 "scores": [_finite(column[row]) for column in scores.values()],
-                "src": _data_uri(data, f"{dataset.root}: image of sample {sample_id}"),
+                **_source(data),
                 **({"flagged": True} if samples[row].get("flagged") else {}),
             }
         )
@@ -229,6 +236,11 @@ def _samples(
     note = "All images."
     if len(images) < len(samples):
         note = f"{len(images):,} of {len(samples):,} images, of {_plural(len(prompts), 'prompt')}, best to worst."
+    if damaged := sum("damaged" in image for image in images):
+        note += f" {_plural(damaged, 'image')} cannot be decoded: ppod-data verify names the files."
+    for name, rows in pairs.items():
+        if len(rows) < num_pairs[name]:
+            note += f" {len(rows):,} of {num_pairs[name]:,} pairs of {visible(name)}."
     if flagged := sum("flagged" in image for image in images):
         note += (
             f" The model's safety checker flagged {flagged:,} of them: they are blurred until you click them."
@@ -255,16 +267,31 @@ def _mean_and_range(values: NDArray[np.float64]) -> str:
     known = values[np.isfinite(values)]
     if not len(known):
         return UNKNOWN
-    low, high = (fixed(float(end)) for end in (known.min(), known.max()))
-    return f"{fixed(float(known.mean()))} ({low} … {high})"
+    low, high = float(known.min()), float(known.max())
+    shown = spread(low, high).number
+    return f"{shown(float(known.mean()))} ({shown(low)} … {shown(high)})"
 
 
-def _data_uri(data: bytes, where: str) -> str:
-    """The image as a data URI, from its decoded pixels: nothing else in the file gets into the page."""
+def _score_format(scores: Mapping[str, Any]) -> Callable[[float | None], str]:
+    """How the scores of a table are written."""
+    edges = scores["histogram"]["edges"]
+    return spread(edges[0], edges[-1]).number if edges else fixed
+
+
+def _source(data: bytes) -> dict[str, Any]:
+    """What the page shows of an image file: its picture, or that it has none and why."""
     try:
-        image = decode_image(data)
+        return {"src": _data_uri(data)}
     except DamagedError as error:
-        raise DamagedError(f"{where}: {error}: get its part again") from error
+        return {"src": "", "damaged": visible(str(error))}
+
+
+def _data_uri(data: bytes) -> str:
+    """The image as a data URI, from its decoded pixels: nothing else in the file gets into the page.
+
+    Raises DamagedError for what is no image.
+    """
+    image = decode_image(data)
     buffer = io.BytesIO()
     if max(image.size) <= _KEPT_SIDE:
         image.save(buffer, format="PNG")

@@ -1,11 +1,13 @@
-"""What the project's small web servers share: serving until interrupted, and bodies that are bounded."""
+"""What the project's small web servers share: serving until interrupted, bounded bodies, and who asks."""
 
+import ipaddress
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-MAX_WAITING = 32
+MAX_WAITING = 1_024
 """Requests at once; more are told to come again."""
 
 
@@ -41,9 +43,41 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise too_large
-    body = bytearray()
+    chunks: list[bytes] = []
+    size = 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > max_bytes:
             raise too_large
-    return bytes(body)
+    return b"".join(chunks)
+
+
+def requested_host(request: Request) -> str:
+    """The host that a request names; empty for one that cannot be read."""
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its address, and no name that another site could point here."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_same_origin(request: Request) -> bool:
+    """Whether a request comes from a page of this server, or from no page at all."""
+    origin = request.headers.get("origin")
+    try:
+        return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    except ValueError:
+        return False
+
+
+def is_json(request: Request) -> bool:
+    """Whether the body is announced as JSON: a page of another site cannot send that without being asked for."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"

@@ -5,10 +5,6 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.box import SIMPLE
-from rich.markup import escape
-from rich.table import Table
-
 from ppod_data.diffusion.model import load_model
 from ppod_data.files import atomic_write
 from ppod_data.folder_kinds import EVALUATION, check_out
@@ -16,10 +12,9 @@ from ppod_data.images import encode_png
 from ppod_data.judge import check_prompts
 from ppod_data.real_folders import refuse_linked_folders, remove_tree, settled
 from ppod_data.rewards import RewardModel
-from ppod_data.wording import between, between_percent, number, percent
 from ppod_train.eval_files import write_evaluation
 from ppod_train.evaluate import OnBatch, evaluate
-from ppod_train.figures import EvalResult, EvalSettings, Figures
+from ppod_train.figures import EvalResult, EvalSettings
 from ppod_train.grids import before_after_grid
 from ppod_train.report import write_report
 from ppod_train.workers import ALONE, Workers
@@ -139,49 +134,3 @@ def _figures(result: EvalResult) -> dict[str, object]:
         **asdict(result.overall),
         "prompts": {prompt: asdict(figures) for prompt, figures in result.prompts.items()},
     }
-
-
-def render_table(after: EvalResult, before: EvalResult | None = None) -> Table:
-    """A block a prompt and one for all of them: before, after and gain, with 95 % intervals; fits 80 columns."""
-    title = f"reward {after.scorer.name}, {after.overall.num_images} images, 95 % intervals"
-    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
-    table.add_column("prompt", min_width=11)
-    if before is not None:
-        table.add_column("")
-    for heading in ("reward", "correct", "check", "diversity"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    blocks = [
-        (escape(prompt), before.prompts[prompt] if before else None, figures)
-        for prompt, figures in after.prompts.items()
-    ]
-    blocks.append(("[bold]all prompts[/bold]", before.overall if before else None, after.overall))
-    for name, old, new in blocks:
-        table.add_row(name, *(_cells(new) if old is None else _block(old, new)))
-        table.add_section()
-    return table
-
-
-def _block(before: Figures, after: Figures) -> list[str]:
-    """The cells of before, after and gain, below each other."""
-    gain = _with_interval(number(after.gain, digits=2, sign=True), between(after.gain_low, after.gain_high))
-    lines = [
-        ("before", *_cells(before)),
-        tuple(f"[bold]{cell}[/bold]" for cell in ("after", *_cells(after))),
-        ("gain", gain, f"wins {percent(after.win_rate)}", "", ""),
-    ]
-    return ["\n".join(column) for column in zip(*lines, strict=True)]
-
-
-def _cells(figures: Figures) -> tuple[str, str, str, str]:
-    return (
-        _with_interval(
-            number(figures.reward_mean, digits=2), between(figures.reward_low, figures.reward_high)
-        ),
-        _with_interval(percent(figures.correct), between_percent(figures.correct_low, figures.correct_high)),
-        number(figures.check_reward_mean, digits=2),
-        number(figures.diversity),
-    )
-
-
-def _with_interval(value: str, interval: str) -> str:
-    return f"{value} ({interval})" if interval else value

@@ -4,6 +4,7 @@ eval.json, format 1:
     format                 1
     model, adapter         what was evaluated, as the user named it (adapter: null without one)
     policy_fingerprint     sha256 over the weights and configurations that were loaded
+    height, width          of the images, in pixels; null or absent: the model's own size
     seed, num_images_per_prompt, num_inference_steps, guidance_scale, ddim_eta, negative_prompt, batch_size,
     validation             how the images were made (`EvalSettings`)
     scorer, check_scorer   {"name", "revision"}; check_scorer is null without one
@@ -22,7 +23,7 @@ images.png has no labels and no gaps: row r, column k is image k of the sheet's 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ import numpy as np
 from PIL import Image
 
 from ppod_data.errors import DamagedError
-from ppod_data.files import atomic_write, open_file
-from ppod_data.images import encode_png
+from ppod_data.files import atomic_write, read_small
+from ppod_data.images import decode_image, encode_png
 from ppod_data.json_read import read_object
 from ppod_train.figures import EvalResult, EvalSettings, Figures, PromptMeasurement, Scorer
 
@@ -39,6 +40,9 @@ FORMAT = 1
 EVAL_NAME = "eval.json"
 SHEET_NAME = "images.png"
 MAX_SHEET_PROMPTS = 12
+_MAX_SHEET, _MAX_SHEET_PIXELS = 1 << 29, 1 << 27
+
+_SIZE = ("height", "width")
 
 
 def write_evaluation(folder: Path, result: EvalResult) -> None:
@@ -77,9 +81,9 @@ def read_evaluation(folder: Path) -> EvalResult:
     """
     try:
         record = read_object(folder / EVAL_NAME)
-        with open_file(folder / SHEET_NAME) as file:
-            tiles = cut_sheet(Image.open(file).convert("RGB"), record["sheet"])
-        settings = {name: record[name] for name in EvalSettings.__dataclass_fields__ if name != "prompts"}
+        tiles = cut_sheet(read_sheet(folder / SHEET_NAME, record["sheet"])[1], record["sheet"])
+        names = [field.name for field in fields(EvalSettings) if field.name not in ("prompts", *_SIZE)]
+        settings = {name: record[name] for name in names} | {name: record.get(name) for name in _SIZE}
         return EvalResult(
             model=record["model"],
             adapter=record["adapter"],
@@ -94,8 +98,34 @@ def read_evaluation(folder: Path) -> EvalResult:
                 for prompt, values in record["images"].items()
             },
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        DamagedError,
+    ) as error:
         raise DamagedError(f"{folder} holds no readable evaluation ({error}): evaluate again") from error
+
+
+def read_sheet(path: Path, layout: Mapping[str, Any]) -> tuple[bytes, Image.Image]:
+    """Return the PNG file of a contact sheet and its pixels; `layout` as eval.json's "sheet", which must fit it.
+
+    Raises:
+        DamagedError: no PNG file, or one beyond its bounds.
+        ValueError: another layout.
+    """
+    data = read_small(path, _MAX_SHEET)
+    sheet = decode_image(data, formats=("PNG",), max_pixels=_MAX_SHEET_PIXELS)
+    columns, width, height = (layout[name] for name in ("columns", "width", "height"))
+    rows = len(layout["prompts"])
+    if not (
+        min(columns, width, height) > 0 and columns * width <= sheet.width and rows * height <= sheet.height
+    ):
+        raise ValueError(f"no sheet of {rows} rows of {columns} images of {width} x {height} pixels")
+    return data, sheet
 
 
 def sheet_prompts(result: EvalResult) -> list[str]:

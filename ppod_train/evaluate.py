@@ -100,6 +100,8 @@ def eval_spec(model: DiffusionModel, settings: EvalSettings) -> GenerationSpec:
     return build_spec(
         model,
         prompts=settings.prompts,
+        height=settings.height,
+        width=settings.width,
         negative_prompt=settings.negative_prompt,
         num_images_per_prompt=settings.num_images_per_prompt,
         num_inference_steps=settings.num_inference_steps,

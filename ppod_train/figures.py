@@ -83,6 +83,9 @@ class EvalSettings:
     """
 
     prompts: tuple[str, ...]
+    height: int | None = None
+    """Pixels, as `width`; None: the model's own size."""
+    width: int | None = None
     negative_prompt: str = ""
     num_images_per_prompt: int = 64
     num_inference_steps: int = 20

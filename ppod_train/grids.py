@@ -5,7 +5,7 @@ Sizes are in pixels of the picture. Pillow's own font makes it the same on every
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ppod_data.wording import number, percent
+from ppod_data.wording import percent, precision
 from ppod_train.eval_files import sheet_prompts
 from ppod_train.figures import EvalResult, Figures, PromptMeasurement
 
@@ -86,23 +86,38 @@ def _draw_header(draw: ImageDraw.ImageDraw, width: int, before: EvalResult | Non
 
 
 def _summary(before: Figures | None, after: Figures) -> str:
-    """The prompt's figures in the letters that Pillow's font has: no arrow, no minus sign."""
+    """The prompt's figures, without arrows: Pillow's font has none."""
+    known = [figures for figures in (before, after) if figures is not None]
+    ends = [(figures.reward_low, figures.reward_high) for figures in known]
+    reward = precision([figures.reward_mean for figures in known], ends).number
     texts = []
-    for name, key, show in (("reward", "reward_mean", _two), ("correct", "correct", percent)):
+    for name, key, show in (("reward", "reward_mean", reward), ("correct", "correct", percent)):
         values = [getattr(figures, key) for figures in (before, after) if figures is not None]
         if None not in values:
             texts.append(f"{name} {' to '.join(map(show, values))}")
-    return "     ".join(texts).replace("\N{MINUS SIGN}", "-")
+    return "     ".join(texts)
 
 
-def _two(value: float | None) -> str:
-    return number(value, digits=2)
+def _draw_numbers(draw: ImageDraw.ImageDraw, right: float, middle: float, text: str, size: int) -> float:
+    """Draw a text that ends at `right`, and return its width. Pillow's font has no minus sign: it is a line."""
+    font = _font(size)
+    minus = font.getlength("+")
+    parts = text.split("\N{MINUS SIGN}")
+    width = sum(map(font.getlength, parts)) + minus * (len(parts) - 1)
+    x = right - width
+    for place, part in enumerate(parts):
+        if place:
+            draw.line((x + 1, middle, x + minus - 2, middle), _MUTED, max(1, size // 12))
+            x += minus
+        draw.text((x, middle), part, _MUTED, font, anchor="lm")
+        x += font.getlength(part)
+    return width
 
 
 def _draw_prompt(draw: ImageDraw.ImageDraw, prompt: str, summary: str, top: int, width: int) -> None:
     draw.line((MARGIN, top, width - MARGIN, top), _UNKNOWN, 1)
-    draw.text((width - MARGIN, top + 24), summary, _MUTED, _font(15), anchor="rm")
-    room = width - 2 * MARGIN - _font(15).getlength(summary) - 24
+    taken = _draw_numbers(draw, width - MARGIN, top + 24, summary, 15)
+    room = width - 2 * MARGIN - taken - 24
     draw.text((MARGIN, top + 24), fitted(prompt, room), _INK, _font(18), anchor="lm")
 
 

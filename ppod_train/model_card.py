@@ -11,7 +11,9 @@ from typing import Any
 
 from ppod_data.files import atomic_write
 from ppod_data.json_read import read_object
-from ppod_data.wording import UNKNOWN, between, number, percent
+from ppod_data.markdown import code, plain
+from ppod_data.prompts import visible
+from ppod_data.wording import UNKNOWN, Precision, percent, precision
 from ppod_train.eval_files import read_evaluation
 from ppod_train.figures import Figures
 from ppod_train.report.runs import read_run
@@ -39,8 +41,8 @@ def write_model_card(out: Path) -> None:
         before, after = (evaluation_folder(out, step) for step in (0, summary["best_step"]))
     sections = [
         _front_matter(record["model"], bool(settings["lora_rank"])),
-        f"# {record['model']}, tuned by preference optimization",
-        f"Trained by ppod with the objective `{settings['objective']}`, {how}.",
+        f"# {plain(record['model'])}, tuned by preference optimization",
+        f"Trained by ppod with the objective {code(settings['objective'])}, {how}.",
         _no_gain(out),
         usage(record, bool(settings["lora_rank"])),
         _evaluation(before, after, record["reward"]),
@@ -106,7 +108,7 @@ def usage(record: Mapping[str, Any], lora: bool) -> str:
         f"pipe = DiffusionPipeline.from_pretrained({base}{source})",
         *(['pipe.load_lora_weights("THIS_FOLDER")'] if lora else []),
         *([] if is_flow else ["pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"]),
-        f"image = pipe({json.dumps(prompt, ensure_ascii=False)}{shown}).images[0]",
+        f"image = pipe({json.dumps(visible(prompt), ensure_ascii=False)}{shown}).images[0]",
         "```",
     ]
     return "## Use\n\n" + "\n".join(lines)
@@ -117,12 +119,17 @@ def _evaluation(before: Path, after: Path, reward: str) -> str:
     if not (before / "eval.json").exists() or not (after / "eval.json").exists():
         return ""
     places = [("before", before), ("after", after)] if after != before else [("before and after", before)]
-    rows = [_row(name, read_evaluation(place).overall) for name, place in places]
+    figures = [read_evaluation(place).overall for _, place in places]
+    form = precision(
+        [one.reward_mean for one in figures], [(one.reward_low, one.reward_high) for one in figures]
+    )
+    rows = [_row(name, one, form) for (name, _), one in zip(places, figures, strict=True)]
     return "\n".join(
         [
             "## Evaluation",
             "",
-            f"By the reward `{reward}` on validation noise, on which the policy was chosen; mean and 95 % interval.",
+            f"By the reward {code(reward)} on validation noise, on which the policy was chosen; mean and 95 % "
+            "interval.",
             "",
             "| | images | reward | correct | better than before |",
             "|---|---|---|---|---|",
@@ -131,8 +138,8 @@ def _evaluation(before: Path, after: Path, reward: str) -> str:
     )
 
 
-def _row(name: str, figures: Figures) -> str:
-    reward = f"{number(figures.reward_mean)} ({between(figures.reward_low, figures.reward_high)})"
+def _row(name: str, figures: Figures, form: Precision) -> str:
+    reward = form.with_interval(figures.reward_mean, figures.reward_low, figures.reward_high)
     better = UNKNOWN if name != "after" else percent(figures.win_rate)
     return f"| {name} | {figures.num_images:,} | {reward} | {percent(figures.correct)} | {better} |"
 
@@ -147,13 +154,13 @@ def _settings(settings: Mapping[str, Any], data: list[str]) -> str:
     }
     kept = ("dpo_beta", "log_ratio_clip", "learning_rate", "lora_rank", "num_train_steps", "pairs_per_step")
     shown = {"objective": settings["objective"], **{name: settings[name] for name in kept}, **changed}
-    lines = [f"- {name}: `{value}`" for name, value in shown.items()]
-    lines += [f"- data, sha256: `{fingerprint}`" for fingerprint in data]
+    lines = [f"- {name}: {code(str(value))}" for name, value in shown.items()]
+    lines += [f"- data, sha256: {code(fingerprint)}" for fingerprint in data]
     return "## Training\n\n" + "\n".join(lines)
 
 
 def _prompts(prompts: list[str]) -> str:
-    lines = [f"- {prompt}" for prompt in prompts[:_SHOWN_PROMPTS]]
+    lines = [f"- {plain(prompt)}" for prompt in prompts[:_SHOWN_PROMPTS]]
     if len(prompts) > _SHOWN_PROMPTS:
         lines.append(f"- and {len(prompts) - _SHOWN_PROMPTS:,} more")
     return "## Prompts\n\n" + "\n".join(lines)

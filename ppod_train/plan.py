@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ppod_data.diffusion.model import DiffusionModel, calls_per_prediction
+from ppod_data.diffusion.model import DiffusionModel, calls_per_prediction, resized
 from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.plan import GenerationPlan, call_bytes, plan_generation, tensor_bytes
 from ppod_data.spec import GenerationSpec
@@ -61,6 +61,7 @@ class TrainingPlan:
 
 def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSettings) -> TrainingPlan:
     """The estimate for training `model`, a skeleton, which is made trainable in place, on data of a spec."""
+    model = resized(model, spec.height, spec.width)
     generation = plan_generation(model, spec)
     network_bytes = tensor_bytes(model.denoiser.parameters())
     with torch.device(model.device):

@@ -67,7 +67,7 @@ def log_prob_matrix(column: Any, num_steps: int, where: DataPath) -> NDArray[np.
             f"{where}: a sample has not {num_steps} log-probabilities, one a step: run ppod-data verify"
         )
     flat = pc.list_flatten(column)
-    if not pc.all(pc.is_finite(flat)).as_py():
+    if not pc.all(pc.is_finite(flat), min_count=0).as_py():
         raise DamagedError(f"{where}: a log-probability is NaN or infinite: run ppod-data verify")
     values: NDArray[np.float64] = flat.fill_null(math.nan).to_numpy()
     return values.reshape(-1, num_steps)

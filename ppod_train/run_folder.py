@@ -20,9 +20,9 @@ from typing import Any, TextIO
 
 from ppod_data.environment import environment
 from ppod_data.files import atomic_write, open_file
-from ppod_data.json_read import parse_json
+from ppod_data.json_read import parse_json, read_object
 from ppod_data.judge import Judge
-from ppod_data.real_folders import make_folder, open_in_place
+from ppod_data.real_folders import make_folder, open_in_place, remove_file
 from ppod_data.spec import GenerationSpec
 from ppod_train.checkpoint import remove_older
 from ppod_train.data import DataSource
@@ -61,8 +61,14 @@ def write_run_record(
     source: DataSource,
     drift: Drift,
     judge: Judge | None,
+    start: Path | None = None,
 ) -> None:
-    """Write run.json. `judge` is the reward that judges the policy, or else the data's; None where unknown."""
+    """Write run.json.
+
+    Args:
+        judge: the reward that judges the policy, or else the data's; None where unknown.
+        start: the policy that training started from; None for the reference.
+    """
     settings, data = trainee.settings, trainee.data
     record = {
         "settings": asdict(settings),
@@ -70,6 +76,7 @@ def write_run_record(
         "datasets": [str(root) for root in source.roots],
         "targets": source.target_table(OBJECTIVES[settings.objective]),
         "model": trainee.sampler.model.name,
+        "start": None if start is None else str(start.resolve()),
         "reward": trainee.scorer,
         "judge": judge.to_json() if judge else None,
         "generation": {
@@ -96,9 +103,27 @@ def write_run_record(
     write_json(out / "run.json", record)
 
 
+def extend_run_record(out: Path, trainee: Trainee) -> None:
+    """Record the settings of a resumed run, which may have more steps, and drop the summary of its earlier end."""
+    record = read_object(out / "run.json")
+    changed = {"settings": asdict(trainee.settings), "identity": identity_of(trainee)}
+    if any(record.get(name) != value for name, value in changed.items()):
+        write_json(out / "run.json", record | changed)
+    remove_file(out / "summary.json")
+
+
 def generation_of(spec: GenerationSpec) -> dict[str, Any]:
     """The sampler of a spec, for the record: with it the policy's images are made as in training."""
-    names = ("revision", "variant", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta")
+    names = (
+        "revision",
+        "variant",
+        "negative_prompt",
+        "num_inference_steps",
+        "guidance_scale",
+        "ddim_eta",
+        "height",
+        "width",
+    )
     return {name: getattr(spec, name) for name in (*names, "compute_dtype", "is_flow_matching")}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ppod_data.card import write_card
 from ppod_data.dataset import Dataset
+from ppod_data.diffusion.model import resized
 from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.generate import generate, select_shards
 from ppod_data.json_read import read_object
@@ -193,7 +194,7 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
     num_images = len(spec.prompts) * run.settings.eval_images_per_prompt
     run.callbacks.on_phase(stage, "evaluate", run.own_share(num_images))
     result = evaluate(
-        policy,
+        resized(policy, spec.height, spec.width),
         run.reward,
         EvalSettings(
             prompts=spec.prompts,

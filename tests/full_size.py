@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.pipelines import SCHEDULER, byte_tokenizer, letter_tokenizer
+from tests.pipelines import SCHEDULER, byte_tokenizer
 
 _VAE = {
     "_class_name": "AutoencoderKL",
@@ -169,8 +169,7 @@ def _write(
         (folder / name / file).write_text(json.dumps(config))
         if name.startswith("text_encoder"):
             tokenizer = name.replace("text_encoder", "tokenizer")
-            of_t5 = config["_class_name"].startswith("T5")
-            made = letter_tokenizer() if of_t5 else byte_tokenizer(folder / f"raw-{tokenizer}", length=77)
-            made.save_pretrained(folder / tokenizer)
-            index[tokenizer] = ["transformers", "PreTrainedTokenizerFast" if of_t5 else "CLIPTokenizer"]
+            byte_tokenizer(folder / f"raw-{tokenizer}", length=77).save_pretrained(folder / tokenizer)
+            is_t5 = config["_class_name"] == "T5EncoderModel"
+            index[tokenizer] = ["transformers", "PreTrainedTokenizerFast" if is_t5 else "CLIPTokenizer"]
     (folder / "model_index.json").write_text(json.dumps(index))

@@ -150,7 +150,7 @@ def save_tiny_sd3_pipeline(folder: Path, *, seed: int = 0, t5: bool = False, **o
         text_encoder_3=_t5(width=32) if t5 else None,
         tokenizer=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer"),
         tokenizer_2=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer-2"),
-        tokenizer_3=letter_tokenizer() if t5 else None,
+        tokenizer_3=_letter_tokenizer() if t5 else None,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT),
     )
     pipeline.save_pretrained(folder)
@@ -180,7 +180,7 @@ def save_tiny_flux_pipeline(folder: Path, *, seed: int = 0, guidance_embeds: boo
         text_encoder=CLIPTextModel(CLIPTextConfig(**_TEXT, num_hidden_layers=1)),
         text_encoder_2=_t5(width=16),
         tokenizer=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer"),
-        tokenizer_2=letter_tokenizer(),
+        tokenizer_2=_letter_tokenizer(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT, use_dynamic_shifting=guidance_embeds),
     )
     pipeline.save_pretrained(folder)
@@ -194,7 +194,7 @@ def _t5(width: int) -> Any:
     return T5EncoderModel(config)
 
 
-def letter_tokenizer() -> Any:
+def _letter_tokenizer() -> Any:
     """A tokenizer in T5's manner, `</s>` at the end, of single Latin letters."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

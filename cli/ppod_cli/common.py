@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ppod_data.ray_engine import RayCluster
     from ppod_data.spec import GenerationSpec
 
+_TURNING = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
 _INTERRUPTED = 130
 _LOG_WIDTH = 110
 
@@ -209,8 +210,14 @@ def _print_error(message: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text without control characters: names and prompts of a stranger's data set reach the terminal."""
-    return "".join("?" if unicodedata.category(character) == "Cc" else character for character in text)
+    """The text without control characters, lone surrogates, and marks that turn the direction of what follows: names
+    and prompts of a stranger's data set reach the terminal."""
+    return "".join("?" if _is_unsafe(character) else character for character in text)
+
+
+def _is_unsafe(character: str) -> bool:
+    turning = unicodedata.bidirectional(character) in _TURNING
+    return turning or unicodedata.category(character) in ("Cc", "Cs")
 
 
 def say_notes(notes: Sequence[str]) -> None:

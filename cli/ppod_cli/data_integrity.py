@@ -152,7 +152,13 @@ def verify(
         replayed = None
         if model is not None and code != DAMAGED:
             replayed = _replay(root, model, revision, variant, adapter, device, num_trajectories)
-            if not max(replayed.largest) <= max_drift:
+            for sample_id in replayed.other_images:
+                done.add(
+                    "damaged", "samples", "the image is not the one that its trajectory ends in", sample_id
+                )
+            if replayed.other_images:
+                code = DAMAGED
+            elif not max(replayed.largest) <= max_drift:
                 code = DRIFT
         figures: dict[str, Any] = {"dataset": dataset, "exit_code": code} | dataclasses.asdict(done)
         figures |= {"replay": dataclasses.asdict(replayed) if replayed else None}

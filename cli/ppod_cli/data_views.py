@@ -299,7 +299,7 @@ def _say_info(dataset: "Dataset", figures: Mapping[str, Any]) -> list[str]:
 def _say_scores(name: str, one: Mapping[str, Any]) -> list[str]:
     from ppod_data.overview import sparkline
     from ppod_data.prompts import visible
-    from ppod_data.wording import fixed
+    from ppod_data.wording import spread
 
     failed = f", {one['failed']:,} failed" if one["failed"] else ""
     lines = [
@@ -307,10 +307,10 @@ def _say_scores(name: str, one: Mapping[str, Any]) -> list[str]:
     ]
     if one["mean"] is not None:
         shape = one["histogram"]
-        lines.append(f"    mean {fixed(one['mean'])}, median {fixed(one['median'])}")
-        lines.append(
-            f"    {fixed(shape['edges'][0])} |{sparkline(shape['counts'])}| {fixed(shape['edges'][-1])}"
-        )
+        low, high = shape["edges"][0], shape["edges"][-1]
+        shown = spread(low, high).number
+        lines.append(f"    mean {shown(one['mean'])}, median {shown(one['median'])}")
+        lines.append(f"    {shown(low)} |{sparkline(shape['counts'])}| {shown(high)}")
     return lines
 
 

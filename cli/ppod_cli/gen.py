@@ -73,6 +73,8 @@ def gen(
     prompts: options.Prompts = None,
     prompt_column: options.PromptColumn = None,
     drop_duplicates: options.DropDuplicates = False,
+    height: options.Height = None,
+    width: options.Width = None,
     negative_prompt: options.NegativePrompt = "",
     num_images_per_prompt: options.NumImagesPerPrompt = 64,
     seed: options.Seed = 0,
@@ -134,6 +136,8 @@ def gen(
         spec = build_spec(
             loaded or load_skeleton(model, revision=revision, variant=variant, compute_dtype=compute_dtype),
             prompts=texts,
+            height=height,
+            width=width,
             negative_prompt=negative_prompt,
             num_images_per_prompt=num_images_per_prompt,
             num_inference_steps=num_inference_steps,

@@ -28,11 +28,12 @@ def free_name(*names: str) -> str:
 def say_train(dataset: str, opened: "Dataset", pairs: str) -> list[str]:
     """Return the line that trains on a table of pairs, judged by the reward that made them.
 
-    Pairs of people name no reward: then one that scored the data set judges, or none. An adapter's data need the
-    reference's log-probabilities first. An incomplete data set is not trained on.
+    Pairs of people name no reward: then one that scored the data set judges, or none. Training on an adapter's data
+    starts from that adapter, and needs the reference's log-probabilities first. An incomplete data set is not trained
+    on.
     """
     from ppod_data.errors import ConfigError
-    from ppod_data.judge import judge_of_tables
+    from ppod_data.judge import judge_of_tables, must_be_named
 
     spec = opened.spec
     if opened.missing_shards():
@@ -42,10 +43,12 @@ def say_train(dataset: str, opened: "Dataset", pairs: str) -> list[str]:
         return [next_line("ppod-data", "log-probs", dataset, "--name", "base", *model)]
     words: list[str] = ["ppod-train", "offline", dataset, "--pairs", pairs]
     try:
-        judge_of_tables([opened], "pairs", pairs)
+        judge = judge_of_tables([opened], "pairs", pairs)
+        words += ["--reward", judge.parts[0].reward] if must_be_named(judge, [opened.root]) else []
     except ConfigError:
         words += _judge_of_people(opened)
-    words += model if spec.adapter is not None else []
+    if spec.adapter is not None:  # the policy that made the data, the band of the clip around it
+        words += [*model, "--start", spec.adapter, "--clip-anchor", "stage"]
     return [next_line(*words, "--out", free_name("run", f"run-{pairs}"))]
 
 

@@ -111,6 +111,26 @@ NegativePrompt = Annotated[
         rich_help_panel=_SAMPLE,
     ),
 ]
+Height = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Of the images, in pixels.",
+        show_default="the model's own",
+        metavar="H",
+        rich_help_panel=_SAMPLE,
+    ),
+]
+Width = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Of the images, in pixels.",
+        show_default="the model's own",
+        metavar="W",
+        rich_help_panel=_SAMPLE,
+    ),
+]
 NumImagesPerPrompt = Annotated[
     int,
     typer.Option(min=1, help="K: images sampled for each prompt.", metavar="K", rich_help_panel=_SAMPLE),

@@ -116,7 +116,13 @@ def rank(
         write_card(opened.root)
         missing = len(opened.missing_shards())
         figures = {"dataset": dataset, "name": table, "missing_shards": missing} | dataclasses.asdict(done)
-        report(figures, [*_say_paired(dataset, table, done, missing), *say_train(dataset, opened, table)])
+        report(
+            figures,
+            [
+                *_say_paired(dataset, table, done, missing, soft=label_temperature is not None),
+                *say_train(dataset, opened, table),
+            ],
+        )
 
 
 def _parse_rewards(texts: list[str]) -> str | dict[str, float]:
@@ -137,7 +143,9 @@ def _parse_rewards(texts: list[str]) -> str | dict[str, float]:
     return weights
 
 
-def _say_paired(dataset: str, name: str, done: "PairSummary", missing_shards: int) -> list[str]:
+def _say_paired(
+    dataset: str, name: str, done: "PairSummary", missing_shards: int, *, soft: bool
+) -> list[str]:
     left_out = {
         "ties": done.num_ties,
         "pairs with too small a margin": done.num_below_margin,
@@ -151,6 +159,12 @@ def _say_paired(dataset: str, name: str, done: "PairSummary", missing_shards: in
     ]
     if counted:
         lines.append(f"left out: {', '.join(counted)}")
+    if done.num_near_ties and not soft:
+        margin = f"{done.near_tie:g}"
+        lines.append(
+            f"{done.num_near_ties:,} of {done.num_pairs:,} pairs differ by less than {margin}, a tenth of the scores' "
+            f"spread; --min-margin {margin} --name {name}-{margin} leaves them out"
+        )
     if missing_shards:
         lines.append(f"{missing_shards} shards of the data set are not made yet: their images are in no pair")
     return lines

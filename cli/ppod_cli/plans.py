@@ -50,6 +50,7 @@ def say_training(plan: "TrainingPlan") -> list[str]:
         f"  network calls  at most {calls:,} in {plan.num_train_steps:,} updates{judged}",
         f"  disk           {amount(plan.disk_bytes)} of checkpoints and policy",
         f"  memory         {amount(plan.peak_bytes)}: {', '.join(parts)}",
+        f"  host memory    at most {amount(generation.embedding_bytes)} of text embeddings",
     ]
 
 

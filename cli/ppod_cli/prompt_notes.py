@@ -23,6 +23,13 @@ def cut_notes(model: "DiffusionModel", prompts: "Sequence[str]", negative_prompt
     return [] if note is None else [note]
 
 
+def skeleton_of(model: str, revision: str | None) -> "DiffusionModel":
+    """Return a model's tokenizers and configurations, without weights: enough for `cut_notes`."""
+    from ppod_data.diffusion.skeleton import load_skeleton
+
+    return load_skeleton(model, revision=revision)
+
+
 def _unreadable(prompts: "Sequence[str]") -> list[str]:
     from ppod_data.scenes.captions import GRAMMAR, unreadable
 

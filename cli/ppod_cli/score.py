@@ -213,6 +213,7 @@ def _score(
 def _serve(name: str, host: str, port: int, max_images: int, device: str, as_json: bool) -> None:
     from ppod_data.rewards import load_reward
     from ppod_data.rewards.serve import reward_app
+    from ppod_data.web import is_loopback
     from ppod_data.web import serve as serve_app
 
     with summary(as_json) as report:
@@ -227,10 +228,13 @@ def _serve(name: str, host: str, port: int, max_images: int, device: str, as_jso
             ]
             report(figures, lines)
 
-        serve_app(reward_app(model, max_images=max_images), host, port, on_ready)
+        app = reward_app(model, max_images=max_images, only_loopback=is_loopback(host))
+        serve_app(app, host, port, on_ready)
 
 
 def _say_scored(dataset: str, done: "list[ScoreSummary]", missing_shards: int) -> list[str]:
+    from ppod_data.wording import precision
+
     lines = []
     for one in done:
         line = f"{dataset}/scores/{one.name}: {one.num_scored:,} images scored now"
@@ -238,8 +242,9 @@ def _say_scored(dataset: str, done: "list[ScoreSummary]", missing_shards: int) -
         line += f", {one.num_failed:,} failed ({one.first_failure})" if one.num_failed else ""
         lines.append(line)
         if one.mean is not None:
+            shown = precision([one.mean, one.low, one.high]).number
             lines.append(
-                f"  {one.num_scores:,} scores: mean {one.mean:.4g}, from {one.low:.4g} to {one.high:.4g}"
+                f"  {one.num_scores:,} scores: mean {shown(one.mean)}, from {shown(one.low)} to {shown(one.high)}"
             )
     if missing_shards:
         lines.append(f"{missing_shards} shards of the data set are not made yet: score again when they are")

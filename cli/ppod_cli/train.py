@@ -17,10 +17,12 @@ from ppod_cli.common import (
     load_policy,
     local_only,
     new_commands,
+    say_notes,
     summary,
 )
 from ppod_cli.plans import say_time, say_training, seconds_of_data
 from ppod_cli.progress import progress
+from ppod_cli.prompt_notes import cut_notes
 from ppod_cli.train_data import data_source, load_judge_of
 from ppod_cli.train_eval import EVAL_EXAMPLES, evaluate
 from ppod_cli.train_online import ONLINE_EXAMPLES, online
@@ -37,6 +39,10 @@ _OFFLINE_EXAMPLES = (
     "ppod-train offline data more-data --out run-2 --num-train-steps 200",
     "ppod-train offline data --objective dpok --scores scenes --out run-dpok",
     "torchrun --nproc-per-node 8 -m ppod_cli.train offline data --out run",
+)
+_EXPORT_EXAMPLES = (
+    "ppod-train export run --out policy",
+    "ppod-train export run/checkpoints/step-000040 --out policy-40",
 )
 _REPORT_EXAMPLES = ("ppod-train report run", "ppod-train report run run-2 --out both.html")
 
@@ -169,6 +175,8 @@ def offline(
         with started_workers(device) as workers:
             judge = load_judge_of(source, opened, settings, reward, workers.device)
             reference = load_policy(spec, model, revision, variant, None, workers.device, dtype)
+            prompts = list(dict.fromkeys(text for dataset in opened for text in dataset.spec.prompts))
+            say_notes(cut_notes(reference, prompts, spec.negative_prompt))
             with progress(num_train_steps, "train", "steps", silent=not workers.leads) as shown:
                 if judge is not None:
                     shown.say(f"train: judged by {judge.name}")
@@ -223,6 +231,35 @@ command(commands, examples=ONLINE_EXAMPLES)(online)
 
 
 command(commands, name="eval", examples=EVAL_EXAMPLES)(evaluate)
+
+
+@command(commands, examples=_EXPORT_EXAMPLES)
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="RUN/checkpoints/step-NNNNNN, or RUN for its newest.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write the policy of a checkpoint for plain diffusers, and for --adapter or --start.
+
+    A run keeps its newest two checkpoints.
+    """
+    with summary(as_json) as report:
+        from ppod_train.export import export_policy
+
+        done = export_policy(checkpoint, out)
+        lines = [f"policy: {done.policy}, after {done.step} steps"]
+        if not done.whole:
+            lines.append(f"a LoRA of {done.model}")
+        report({**dataclasses.asdict(done), "policy": str(done.policy)}, lines)
 
 
 @command(commands, name="report", examples=_REPORT_EXAMPLES)

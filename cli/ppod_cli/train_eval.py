@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppod_cli import options, train_options
-from ppod_cli.common import Config, Debug, Device, Json, local_only, summary
+from ppod_cli.common import Config, Debug, Device, Json, local_only, say_notes, summary
 from ppod_cli.hints import free_name, next_line
 from ppod_cli.progress import progress
+from ppod_cli.prompt_notes import cut_notes, skeleton_of
 from ppod_cli.tables import usual_reward_of
 from ppod_cli.train_workers import leads, started_workers
 from ppod_data.errors import ConfigError
@@ -27,7 +28,10 @@ EVAL_EXAMPLES = (
     'ppod-train eval --out result --adapter run/policy --prompt "a cat on the moon"',
     "ppod-train eval --out result --adapter run-b/policy \\\n    --baseline-adapter run-a/policy",
 )
-_OF_THE_RUN = ("negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta", "compute_dtype")
+_OF_THE_RUN = (
+    *("height", "width", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta"),
+    "compute_dtype",
+)
 
 
 def evaluate(
@@ -46,6 +50,8 @@ def evaluate(
     prompts: options.Prompts = None,
     prompt_column: options.PromptColumn = None,
     drop_duplicates: options.DropDuplicates = False,
+    height: options.Height = None,
+    width: options.Width = None,
     negative_prompt: options.NegativePrompt = "",
     num_images_per_prompt: options.NumImagesPerPrompt = 64,
     seed: options.Seed = 0,
@@ -102,8 +108,12 @@ def evaluate(
         named = {"revision": given["revision"], "variant": given["variant"]}
         policy = PolicySource(model=str(given["model"]), adapter=adapter, **named)
         before = _baseline(policy, run, baseline, baseline_adapter)
+        skeleton = skeleton_of(policy.model, policy.revision)
+        say_notes(cut_notes(skeleton, texts, given["negative_prompt"]))
         settings = EvalSettings(
             prompts=texts,
+            height=given["height"],
+            width=given["width"],
             negative_prompt=given["negative_prompt"],
             num_images_per_prompt=num_images_per_prompt,
             num_inference_steps=given["num_inference_steps"],
@@ -215,10 +225,10 @@ def _evaluate(
 
 
 def _say_evaluated(done: "Comparison", out: Path, run: "RunRecord | None") -> list[Any]:
-    from ppod_train.compare import render_table
+    from ppod_train.eval_table import EvalTable
 
     lines = [
-        render_table(done.after, done.before),
+        EvalTable.of(done.after, done.before),
         f"figures: {done.summary_path}",
         f"picture: {done.grid_path}",
         f"report: {done.report_path}",

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ppod_cli import options, train_options
-from ppod_cli.common import Config, Debug, Device, Json, local_only, summary
+from ppod_cli.common import Config, Debug, Device, Json, local_only, say_notes, summary
 from ppod_cli.plans import say_generation, say_time, say_training, seconds_of_data
 from ppod_cli.progress import Progress, clock, progress
+from ppod_cli.prompt_notes import cut_notes, skeleton_of
 from ppod_cli.tables import usual_reward_of
 from ppod_cli.train_progress import eval_words, say_ended, with_upload
 from ppod_cli.train_settings import refuse_unread_tables, train_settings
@@ -99,6 +100,8 @@ def online(
     prompts: options.Prompts = None,
     prompt_column: options.PromptColumn = None,
     drop_duplicates: options.DropDuplicates = False,
+    height: options.Height = None,
+    width: options.Width = None,
     negative_prompt: options.NegativePrompt = "",
     reward: train_options.OnlineReward = None,
     stages: Stages = 4,
@@ -185,6 +188,7 @@ def online(
                 *_plan(settings, model, revision, variant, compute_dtype, device, {"prompts": texts, **chain})
             )
             return
+        say_notes(cut_notes(skeleton_of(model, revision), texts, negative_prompt))
         with started_workers(device) as workers:
             with progress(stages, "online", "stages", silent=not workers.leads) as shown:
                 done = train_online(
@@ -251,6 +255,8 @@ def _plan(
 
 
 _CHAIN = (
+    "height",
+    "width",
     "negative_prompt",
     "num_images_per_prompt",
     "num_inference_steps",
@@ -303,6 +309,8 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
         shown.say(f"online: {f'after stage {stage}' if stage else 'before'}: {eval_words(result)}")
 
     def on_stage(record: "StageRecord") -> None:
+        from ppod_data.wording import number
+
         times = ", ".join(
             f"{name.replace('_', '-')} {clock(s)}" for name, s in record.seconds.items() if s >= 0.5
         )
@@ -314,7 +322,7 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
             )
             return
         shown.say(
-            f"online: stage {record.stage} of {stages}: its data's mean reward {record.data_reward_mean:.4g}, "
+            f"online: stage {record.stage} of {stages}: its data's mean reward {number(record.data_reward_mean)}, "
             f"{record.outside_band_at_start:.0%} of steps outside the band at the start; {times}"
         )
 
@@ -322,9 +330,12 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
 
 
 def _say_done(out: Path, done: "OnlineSummary") -> list[Any]:
+    from ppod_data.wording import precision
+
     lines = [f"{out}: {done.stages} stages, {done.reward_queries:,} images judged"]
     if done.reward_before is not None and done.reward_best is not None:
+        shown = precision([done.reward_before, done.reward_best]).number
         lines.append(
-            f"validation reward {done.reward_before:.4g} → {done.reward_best:.4g} after stage {done.best_stage}"
+            f"validation reward {shown(done.reward_before)} → {shown(done.reward_best)} after stage {done.best_stage}"
         )
     return [*lines, *say_ended(out, out / done.policy, improved=done.improved)]

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ppod_train.train import Callbacks, TrainSummary
 
 
+_HARMLESS = 0.1
+"""Of the limit: drift below this share of it needs no rows."""
+
+
 def run_callbacks(out: Path, shown: Progress) -> "Callbacks":
     """Callbacks that tell `shown` what happens in the run folder `out`."""
     from ppod_train.train import Callbacks
@@ -35,10 +39,11 @@ def run_callbacks(out: Path, shown: Progress) -> "Callbacks":
 
 def eval_words(result: "EvalResult") -> str:
     """An evaluation in a line."""
+    from ppod_data.wording import precision
+
     figures = result.overall
-    text = f"reward {result.reward:.4g}"
-    if figures.reward_low is not None:
-        text += f" [{figures.reward_low:.4g}, {figures.reward_high:.4g}]"
+    interval = figures.reward_low, figures.reward_high
+    text = f"reward {precision([result.reward], [interval]).with_interval(result.reward, *interval)}"
     text += f", {figures.correct:.0%} correct" if figures.correct is not None else ""
     failed = figures.num_failed
     reason = f" ({result.first_failure})" if result.first_failure else ""
@@ -89,23 +94,36 @@ def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
             f"rounding: once weights have moved it shifts a log-ratio by at most {largest:.1e}, "
             f"{largest / clip:.1%} of the clip"
         )
-    if drift.share_exact == 1:
-        lines.append("drift: none, every replayed log-probability is the stored one to the last bit")
-    else:
-        lines.append(
-            f"drift: p99 {drift.overall_p99:.1e}, {drift.share_exact:.0%} exact; by step, median and p99:"
-        )
-        rows = zip(drift.steps, drift.median, drift.p99, strict=True)
-        lines += [f"  {number:3d}  {median:.1e}  {p99:.1e}" for number, median, p99 in rows]
+    banded = "log_ratio_clip" in OBJECTIVES[run["settings"]["objective"]].reads
+    lines += _say_drift(drift, run["settings"]["log_ratio_clip"] / 10 if banded else None)
     return [*lines, f"going on from step {step}"] if step else lines
+
+
+def _say_drift(drift: "Drift", limit: float | None) -> list[str]:
+    """Say in a line that replayed log-probabilities are right; by step where they come near to the limit."""
+    if drift.share_exact == 1:
+        return ["drift: none, every replayed log-probability is the stored one to the last bit"]
+    p99, exact = f"p99 {drift.overall_p99:.1e}", f"{drift.share_exact:.0%} exact"
+    if limit is None:
+        return [f"drift: {p99}, {exact}; this objective has no clip that it could disturb"]
+    if drift.overall_p99 <= _HARMLESS * limit:
+        return [f"drift: none that matters ({p99}, {exact}; refused above {limit:.1e})"]
+    rows = zip(drift.steps, drift.median, drift.p99, strict=True)
+    return [
+        f"drift: {p99}, {exact}; refused above {limit:.1e}; by step, median and p99:",
+        *(f"  {number:3d}  {median:.1e}  {p99:.1e}" for number, median, p99 in rows),
+    ]
 
 
 def say_trained(out: Path, done: "TrainSummary") -> list[str]:
     """The last lines of a run, with the command to type next."""
+    from ppod_data.wording import precision
+
     lines = [f"{out}: {done.steps} steps" + (", stopped early" if done.stopped_early else "")]
     if done.reward_before is not None and done.reward_best is not None:
+        shown = precision([done.reward_before, done.reward_best]).number
         lines.append(
-            f"validation reward {done.reward_before:.4g} → {done.reward_best:.4g} at step {done.best_step}, "
+            f"validation reward {shown(done.reward_before)} → {shown(done.reward_best)} at step {done.best_step}, "
             f"{done.reward_queries:,} images judged"
         )
     return [*lines, *say_ended(out, out / done.policy, improved=done.improved)]
@@ -122,12 +140,15 @@ def say_ended(out: Path, policy: Path, *, improved: bool | None) -> list[str]:
 
 def say_eval(out: Path, policy: Path) -> list[str]:
     """The line that evaluates a run's policy as it was trained; none where nothing says who judges."""
+    from ppod_data.judge import must_be_named
     from ppod_train.run_record import run_of
 
     run = run_of(str(policy))
     if run is None:
         return []
     judged = ["--reward", "scenes"] if run.judge is None and run.model == "scenes" else []
+    if run.judge is not None and must_be_named(run.judge):
+        judged = ["--reward", run.judge.parts[0].reward]
     if run.judge is None and not judged:
         return []
     name = "--model" if run.whole else "--adapter"

@@ -31,12 +31,16 @@ class Family:
     """The same for what classifier-free guidance steers away from; "" is none. None: there is no such guidance."""
     embed_guidance: Callable[[Any, float], Condition] | None
     """(pipeline, guidance scale) -> the scale as a condition, one row, of a network that was distilled to obey it."""
+    embed_size: Callable[[Any, int, int], Condition] | None
+    """(pipeline, height, width) -> the image's size as a condition, one row, of a network that reads it."""
     predict: Callable[[Any, torch.Tensor, torch.Tensor, Condition], torch.Tensor]
     """(denoiser, latents, timesteps, condition) -> its prediction."""
     latent_shape: Callable[[Any], tuple[int, int, int]]
-    """pipeline -> (C, H, W)."""
-    scheduler_config: Callable[[Any], dict[str, Any]]
-    """pipeline -> what `schedule.chain_config` makes a spec's scheduler of."""
+    """pipeline -> (C, H, W) of an image of its own size."""
+    patches: Callable[[Any], tuple[int, int | None]]
+    """pipeline -> (latents on a side of a patch, the most patches on a side; None: no bound)."""
+    scheduler_config: Callable[[Any, tuple[int, int, int]], dict[str, Any]]
+    """(pipeline, latent shape) -> what `schedule.chain_config` makes a spec's scheduler of."""
     guidance_scale: Callable[[Any], float]
     """pipeline -> the default."""
     noise_level: float
@@ -72,8 +76,10 @@ _STABLE_DIFFUSION = Family(
     embed=stable_diffusion.embed,
     embed_negative=stable_diffusion.embed_negative,
     embed_guidance=None,
+    embed_size=None,
     predict=stable_diffusion.predict,
     latent_shape=unet.latent_shape,
+    patches=unet.patches,
     scheduler_config=unet.scheduler_config,
     guidance_scale=unet.guidance_scale,
     noise_level=unet.NOISE_LEVEL,
@@ -98,8 +104,10 @@ _STABLE_DIFFUSION_3 = Family(
     embed=stable_diffusion_3.embed,
     embed_negative=stable_diffusion_3.embed,
     embed_guidance=None,
+    embed_size=None,
     predict=stable_diffusion_3.predict,
     latent_shape=stable_diffusion_3.latent_shape,
+    patches=stable_diffusion_3.patches,
     scheduler_config=stable_diffusion_3.scheduler_config,
     guidance_scale=stable_diffusion_3.guidance_scale,
     noise_level=flow.NOISE_LEVEL,
@@ -120,6 +128,7 @@ FAMILIES: Mapping[str, Family] = {
         text_encoders=("text_encoder", "text_encoder_2"),
         embed=stable_diffusion_xl.embed,
         embed_negative=stable_diffusion_xl.embed_negative,
+        embed_size=stable_diffusion_xl.embed_size,
         predict=stable_diffusion_xl.predict,
     ),
     "StableDiffusion3Pipeline": _STABLE_DIFFUSION_3,
@@ -141,6 +150,7 @@ FAMILIES: Mapping[str, Family] = {
         embed_guidance=flux.embed_guidance,
         predict=flux.predict,
         latent_shape=flux.latent_shape,
+        patches=flux.patches,
         scheduler_config=flux.scheduler_config,
         guidance_scale=flux.guidance_scale,
     ),

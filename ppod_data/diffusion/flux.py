@@ -77,8 +77,13 @@ def latent_shape(pipeline: Any) -> tuple[int, int, int]:
     return pipeline.transformer.config.in_channels // 4, size, size
 
 
-def scheduler_config(pipeline: Any) -> dict[str, Any]:
+def patches(pipeline: Any) -> tuple[int, int | None]:
+    """Return the latents on a side of a patch, and the most patches on a side of an image: no bound."""
+    return 2, None
+
+
+def scheduler_config(pipeline: Any, latent_shape: tuple[int, int, int]) -> dict[str, Any]:
     """What the chain's sigmas are made of: `flow.flow_config`."""
-    _, height, width = latent_shape(pipeline)
+    _, height, width = latent_shape
     tokens = (height // 2) * (width // 2)
     return flow_config(pipeline.scheduler, image_seq_len=tokens, sigmas_from_one=True)

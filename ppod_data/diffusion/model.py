@@ -6,7 +6,7 @@ Shapes: P prompts, B rows, C H W latent.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ppod_data.diffusion.model_folder import (
 from ppod_data.diffusion.safety import SafetyChecker, load_safety_checker
 from ppod_data.errors import ConfigError
 from ppod_data.memory import is_out_of_memory
-from ppod_data.precision import exact_fp32
+from ppod_data.precision import set_gpu_numerics
 from ppod_data.quiet import quiet_pipelines
 from ppod_data.threads import one_thread
 
@@ -112,7 +112,7 @@ def load_model(
         ConfigError: unknown model, a pipeline, network or scheduler that is not supported, an adapter that is not
             taken whole, no safety checker.
     """
-    exact_fp32()
+    set_gpu_numerics()
     folder = open_folder(name, resolve_model(name, revision, variant=variant), variant)
     family = folder.family
     safety = load_safety_checker(folder, device) if safety_check else None
@@ -126,6 +126,7 @@ def load_model(
     for part in parts_of(pipeline, family):
         part.to(device).eval().requires_grad_(False)
     pipeline.set_progress_bar_config(disable=True)
+    latent_shape = family.latent_shape(pipeline)
     return DiffusionModel(
         name=name,
         revision=revision,
@@ -134,12 +135,37 @@ def load_model(
         fingerprint=identity,
         pipeline=pipeline,
         family=family,
-        scheduler_config=family.scheduler_config(pipeline),
-        latent_shape=family.latent_shape(pipeline),
+        scheduler_config=family.scheduler_config(pipeline, latent_shape),
+        latent_shape=latent_shape,
         device=device,
         compute_dtype=compute_dtype,
         safety=safety,
     )
+
+
+def resized(model: DiffusionModel, height: int | None, width: int | None) -> DiffusionModel:
+    """Return the model for images of another size in pixels; None: as the model has it.
+
+    Raises:
+        ConfigError: a size that the VAE and the network's patches do not divide, or beyond the network's positions.
+    """
+    wanted = (height or model.height, width or model.width)
+    if wanted == (model.height, model.width):
+        return model
+    scale = int(model.pipeline.vae_scale_factor)
+    side, most = model.family.patches(model.pipeline)
+    for name, pixels in zip(("height", "width"), wanted, strict=True):
+        unit = scale * side
+        if pixels < unit or pixels % unit:
+            near = max(1, round(pixels / unit)) * unit
+            raise ConfigError(
+                f"{name} is {pixels}: {model.name} makes multiples of {unit} pixels: give {near}"
+            )
+        if most is not None and pixels > most * unit:
+            raise ConfigError(f"{name} is {pixels}: {model.name} makes at most {most * unit} pixels a side")
+    shape = (model.latent_shape[0], wanted[0] // scale, wanted[1] // scale)
+    config = model.family.scheduler_config(model.pipeline, shape)
+    return replace(model, latent_shape=shape, scheduler_config=config)
 
 
 def build_pipeline(folder: ModelFolder, loaded: Mapping[str, Any]) -> Any:
@@ -216,17 +242,20 @@ def embed_prompts(
     guidance: Condition = {}
     if family.embed_guidance is not None:
         guidance = family.embed_guidance(pipeline, guidance_scale)
+    size: Condition = {}
+    if family.embed_size is not None:
+        size = family.embed_size(pipeline, model.height, model.width)
     if family.embed_negative is None and negative_prompt:
         raise ConfigError(f"{model.name} reads no negative prompt: leave it out")
     negative = None
     if family.embed_negative is not None and guidance_scale > 1:
         with quiet_pipelines(), one_thread(model.device):
-            negative = family.embed_negative(pipeline, negative_prompt)
+            negative = {**family.embed_negative(pipeline, negative_prompt), **size}
 
     @torch.no_grad()
     def embed(number: int) -> Condition:
         with quiet_pipelines(), one_thread(model.device):
-            return {**family.embed(pipeline, prompts[number]), **guidance}
+            return {**family.embed(pipeline, prompts[number]), **guidance, **size}
 
     return Conditioning(embed=embed, negative=negative, device=model.device)
 

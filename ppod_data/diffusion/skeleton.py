@@ -29,6 +29,7 @@ def load_skeleton(
         part: _component(folder, part, dtypes.get(part, DTYPES[compute_dtype])) for part in folder.components
     }
     pipeline = build_pipeline(folder, parts)
+    latent_shape = family.latent_shape(pipeline)
     return DiffusionModel(
         name=name,
         revision=revision,
@@ -37,8 +38,8 @@ def load_skeleton(
         fingerprint="0" * 64,
         pipeline=pipeline,
         family=family,
-        scheduler_config=family.scheduler_config(pipeline),
-        latent_shape=family.latent_shape(pipeline),
+        scheduler_config=family.scheduler_config(pipeline, latent_shape),
+        latent_shape=latent_shape,
         device="meta",
         compute_dtype=compute_dtype,
     )

@@ -39,10 +39,16 @@ def latent_shape(pipeline: Any) -> tuple[int, int, int]:
     return config.in_channels, config.sample_size, config.sample_size
 
 
-def scheduler_config(pipeline: Any) -> dict[str, Any]:
-    """What the chain's sigmas are made of: `flow.flow_config`."""
+def patches(pipeline: Any) -> tuple[int, int | None]:
+    """Return the latents on a side of a patch, and the most patches on a side that have a position."""
     config = pipeline.transformer.config
-    tokens = (config.sample_size // config.patch_size) ** 2
+    return config.patch_size, config.pos_embed_max_size
+
+
+def scheduler_config(pipeline: Any, latent_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """What the chain's sigmas are made of: `flow.flow_config`."""
+    side = pipeline.transformer.config.patch_size
+    tokens = (latent_shape[1] // side) * (latent_shape[2] // side)
     return flow_config(pipeline.scheduler, image_seq_len=tokens, sigmas_from_one=False)
 
 

@@ -11,18 +11,20 @@ from ppod_data.diffusion.condition import Condition
 
 
 def embed(pipeline: Any, prompt: str) -> Condition:
-    """prompt_embeds [1, L, D], pooled_embeds [1, W], and time_ids [1, 6]: original size, crop, target size in pixels,
-    (height, width, 0, 0, height, width) for an uncropped image of the pipeline's own size, as diffusers has it."""
+    """prompt_embeds [1, L, D] and pooled_embeds [1, W]."""
     prompt_embeds, _, pooled_embeds, _ = pipeline.encode_prompt(
         prompt, device=pipeline.unet.device, do_classifier_free_guidance=False
     )
-    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-    time_ids = torch.tensor([[side, side, 0, 0, side, side]], dtype=prompt_embeds.dtype)
-    return {
-        "prompt_embeds": prompt_embeds,
-        "pooled_embeds": pooled_embeds,
-        "time_ids": time_ids.to(prompt_embeds.device),
-    }
+    return {"prompt_embeds": prompt_embeds, "pooled_embeds": pooled_embeds}
+
+
+def embed_size(pipeline: Any, height: int, width: int) -> Condition:
+    """Return time_ids [1, 6] as diffusers has them for an uncropped image: original size, crop, target size.
+
+    In pixels.
+    """
+    time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=pipeline.text_encoder_2.dtype)
+    return {"time_ids": time_ids.to(pipeline.unet.device)}
 
 
 def embed_negative(pipeline: Any, prompt: str) -> Condition:

@@ -15,7 +15,12 @@ def latent_shape(pipeline: Any) -> tuple[int, int, int]:
     return pipeline.unet.config.in_channels, height, width
 
 
-def scheduler_config(pipeline: Any) -> dict[str, Any]:
+def patches(pipeline: Any) -> tuple[int, int | None]:
+    """Return the latents on a side of a patch, 1, and the most patches on a side of an image: no bound."""
+    return 1, None
+
+
+def scheduler_config(pipeline: Any, latent_shape: tuple[int, int, int]) -> dict[str, Any]:
     """The complete DDIM configuration of the pipeline's scheduler."""
     return ddim_config(type(pipeline.scheduler).__name__, pipeline.scheduler.config)
 

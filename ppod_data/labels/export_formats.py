@@ -16,6 +16,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.files import below
 from ppod_data.images import image_name
 from ppod_data.labels.answers import TIE
+from ppod_data.labels.spreadsheet_text import guarded
 from ppod_data.shards import committed_shards
 from ppod_data.tables import SAMPLES, part_name, read_table
 
@@ -217,17 +218,9 @@ def _csv(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Path) -> 
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         for pair in pairs:
-            writer.writerow(
-                {
-                    **{"pair_id": pair.pair_id, "prompt": pair.prompt, "a": pair.chosen_id},
-                    **{
-                        "b": pair.rejected_id,
-                        "label": pair.label,
-                        "votes": pair.votes,
-                        "source": pair.source,
-                    },
-                }
-            )
+            prompt, source = guarded(pair.prompt), guarded(pair.source)
+            values = (pair.pair_id, prompt, pair.chosen_id, pair.rejected_id, pair.label, pair.votes, source)
+            writer.writerow(dict(zip(names, values, strict=True)))
 
 
 LABEL_STUDIO_CONFIG = """<View>

@@ -25,6 +25,7 @@ from ppod_data.labels.answers import (
     whole,
 )
 from ppod_data.labels.rapidata import NO_VOTES
+from ppod_data.labels.spreadsheet_text import unguarded
 
 _WORDS = {"a": 1.0, "b": 0.0, "tie": TIE}
 
@@ -41,7 +42,7 @@ def parse(record: Record) -> Iterator[Answer]:
         label = _label(need(row, "label"))
         votes = whole(row["votes"], "votes", 1) if _given(row, "votes") else 1
     yield Comparison(
-        prompt=text(row["prompt"], "prompt") if _given(row, "prompt") else None,
+        prompt=unguarded(text(row["prompt"], "prompt")) if _given(row, "prompt") else None,
         a=image("a", row.get("a")),
         b=image("b", row.get("b")),
         label=label,

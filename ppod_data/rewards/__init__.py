@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ppod_data.errors import ConfigError
-from ppod_data.precision import exact_fp32
+from ppod_data.precision import set_gpu_numerics
 from ppod_data.rewards.named import NamedReward
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def load_reward(reward: str, device: str = "cpu") -> RewardModel:
     """
     check_reward_name(reward)
     if device != "cpu":
-        exact_fp32()
+        set_gpu_numerics()
     name, _, folder = reward.partition(":")
     if _URL.fullmatch(reward):
         from ppod_data.rewards.remote import connect

@@ -68,7 +68,7 @@ def _import(reward: str, module_name: str) -> ModuleType:
 
 def _import_file(reward: str, file: str) -> ModuleType:
     """The module in a file, under the file's name, so that it is the one that MODULE:FUNCTION gives."""
-    path = Path(file).expanduser().resolve()
+    path = Path(file).resolve()
     if not path.is_file():
         raise ConfigError(f"{reward}: there is no file {file} in {Path.cwd()}: give its path")
     _find_modules_in(path.parent)

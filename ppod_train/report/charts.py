@@ -8,16 +8,17 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from html import escape
 
-from ppod_data.wording import number
+from ppod_data.wording import along
 from ppod_train.report.words import count
 
 WIDTH, HEIGHT = 360.0, 200.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 10.0, 14.0, 30.0
 _MAX_POINTS = 300
 NUM_COLOURS = 8
+LEAST_SPAN = 0.05
+"""Of the largest value: what an axis of evaluations spans at least, so that rounding does not look like a rise."""
 FIRST_SHADE, NUM_SHADES = 8, 4  # colours of one hue, pale to strong, for curves in order of time
 
 Format = Callable[[float | None], str]
@@ -63,10 +64,10 @@ def line_chart(
     title: str,
     note: str = "",
     x_label: str,
-    y_format: Format = number,
     rules: Sequence[tuple[float, str]] = (),
     marks: Sequence[tuple[float, str]] = (),
     share: bool = False,
+    least_span: float = 0.0,
 ) -> str:
     """A figure with curves, a legend where there are several, and the values under the pointer.
 
@@ -74,20 +75,21 @@ def line_chart(
         note: one line below the title.
         rules: horizontal lines, (value, label): drawn where they fall into the range.
         marks: what begins where, (x, label): a vertical line with its label above.
-        share: the values are shares, so that the axis keeps to 0 … 1.
+        share: the values are shares, so that the axis keeps to 0 … 1 and is written in per cent.
+        least_span: the axis spans at least this share of the largest value, so that no flat curve looks like a rise.
     """
     drawn = [thinned(one) for one in series]
     known = [one for one in drawn if any(value is not None for value in one.y)]
     heading = caption(title, note)
     if not known:
         return f'<figure class="chart">{heading}<p class="empty">not recorded</p></figure>'
-    scale = _scale(known, share)
-    parts = [_axes(scale, x_label, y_format), _marks(scale, marks)]
+    scale = _scale(known, share, least_span)
+    parts = [_axes(scale, x_label, share), _marks(scale, marks)]
     parts += [_band(one, scale) for one in known] + [_curve(one, scale) for one in known]
     parts.append(_rules(scale, rules))
     svg = (
         f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(title)}" '
-        f"data-hover='{escape(_hover(known, scale, x_label, y_format))}'>"
+        f"data-hover='{escape(_hover(known, scale, x_label, share))}'>"
         f'{"".join(parts)}<line class="cursor" y1="{_TOP:g}" y2="{HEIGHT - _BOTTOM:g}"/></svg>'
     )
     return f'<figure class="chart">{heading}{legend(known)}{svg}</figure>'
@@ -133,7 +135,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _scale(series: Sequence[Series], share: bool) -> _Scale:
+def _scale(series: Sequence[Series], share: bool, least_span: float) -> _Scale:
     xs = [value for one in series for value in one.x]
     ys = [
         value
@@ -145,34 +147,50 @@ def _scale(series: Sequence[Series], share: bool) -> _Scale:
     x_low, x_high = min(xs), max(xs)
     if x_low == x_high:
         x_low, x_high = x_low - 0.5, x_high + 0.5
-    y_low, y_high = min(ys), max(ys)
-    if y_low == y_high:
-        room = abs(y_low) * 0.1 or 1.0
-        y_low, y_high = y_low - room, y_high + room
-    else:
-        room = 0.06 * (y_high - y_low)
-        y_low, y_high = y_low - room, y_high + room
+    y_low, y_high = span(min(ys), max(ys), least_span)
     if share:
         y_low, y_high = max(y_low, 0.0), min(y_high, 1.0)
     return _Scale(x_low=x_low, x_high=x_high, y_low=y_low, y_high=y_high)
 
 
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
+def span(low: float, high: float, least: float) -> tuple[float, float]:
+    """The ends of an axis for values from `low` to `high`, with some room.
+
+    It spans at least `least` of the largest value, the values in its middle, and something where all are equal.
+    """
+    largest = max(abs(low), abs(high))
+    if low == high:
+        room = largest * max(0.1, least / 2) or 1.0
+    else:
+        room = max(0.06 * (high - low), (least * largest - (high - low)) / 2)
+    return low - room, high + room
+
+
+def axis_format(low: float, high: float, share: bool, extra: int = 0) -> Format:
+    """How numbers are written along an axis: its ticks as they are, values between them with `extra` digits."""
+    return along(_step(low, high, 5), max(abs(low), abs(high)), share=share, extra=extra)
+
+
+def _step(low: float, high: float, count: int) -> float:
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """About `count` round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
+    step = _step(low, high, count)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [round(i * step, 12 - min(0, math.floor(math.log10(step)))) for i in range(first, last + 1)]
 
 
-def _axes(scale: _Scale, x_label: str, y_format: Format) -> str:
+def _axes(scale: _Scale, x_label: str, share: bool) -> str:
     marks = []
-    values = ticks(scale.y_low, scale.y_high, 5)
-    for value, text in zip(values, _tick_texts(values, y_format), strict=True):
+    y_format = axis_format(scale.y_low, scale.y_high, share)
+    for value in ticks(scale.y_low, scale.y_high, 5):
         y = scale.y(value)
-        marks += [_horizontal(y, "grid"), _text(_LEFT - 6, y + 3.5, text, "end")]
+        marks += [_horizontal(y, "grid"), _text(_LEFT - 6, y + 3.5, y_format(value), "end")]
     for value in ticks(scale.x_low, scale.x_high, 5):
         if value == int(value):  # the horizontal axis counts steps
             marks.append(_text(scale.x(value), HEIGHT - _BOTTOM + 14, count(value), "middle"))
@@ -185,24 +203,6 @@ def _horizontal(y: float, kind: str) -> str:
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _tick_texts(values: Sequence[float], y_format: Format) -> list[str]:
-    """The ticks' texts, all with a power of ten or none."""
-    texts = [short(value, y_format) for value in values]
-    powers = ["e" in text for value, text in zip(values, texts, strict=True) if value]
-    if all(powers) or not any(powers):
-        return texts
-    return [short(value, partial(number, digits=5)) for value in values]
-
-
-def short(value: float, y_format: Format) -> str:
-    """A tick's text: the chart's own format, without the zeros that a round number does not need."""
-    text, e, exponent = y_format(value).partition("e")
-    head, dot, tail = text.partition(".")
-    if dot and tail.isdigit():
-        text = (head + dot + tail.rstrip("0")).rstrip(".")
-    return text + e + exponent[:1] + exponent[1:].lstrip("0")
 
 
 def _rules(scale: _Scale, rules: Sequence[tuple[float, str]]) -> str:
@@ -247,9 +247,10 @@ def _band(series: Series, scale: _Scale) -> str:
     return f'<path class="band c{series.colour}" d="M{"L".join(outline)}Z"/>' if len(ends) > 1 else ""
 
 
-def _hover(series: Sequence[Series], scale: _Scale, x_label: str, y_format: Format) -> str:
+def _hover(series: Sequence[Series], scale: _Scale, x_label: str, share: bool) -> str:
     """What the page's script shows under the pointer: [[x, heading, [[colour, name, value], …]], …]."""
     columns = []
+    y_format = axis_format(scale.y_low, scale.y_high, share, extra=2)
     for x in sorted({x for one in series for x in one.x}):
         rows = []
         for one in series:

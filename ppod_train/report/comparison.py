@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 from ppod_data.page import table
-from ppod_data.wording import UNKNOWN, number, percent
+from ppod_data.wording import UNKNOWN, Precision, percent
 from ppod_train.report.curves import over_training
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.rows import interval_chart
 from ppod_train.report.runs import Evaluation, Run
 from ppod_train.report.sections import dots_of
 from ppod_train.report.tables import flattened
-from ppod_train.report.words import count, two
+from ppod_train.report.words import count, figure_precision
 
 _DRAWN = ("drift.steps", "drift.median", "drift.p99")
 """They have a chart of their own."""
@@ -23,16 +23,18 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> str:
     """Several runs beside each other: figures, curves of their evaluations, settings that differ."""
     head = ["run", "kind", "objective", "steps", "queries", "reward before", "after", "gain"]
     head += ["correct before", "after", "wins"]
-    rows = [[name, *_cells(run)] for run, name in zip(runs, names, strict=True)]
+    overall = [_overall(item) for run in runs for item in (run.before, run.after)]
+    rewards, gains = (figure_precision(overall, name) for name in ("reward", "gain"))
+    rows = [[name, *_cells(run, rewards, gains)] for run, name in zip(runs, names, strict=True)]
     dots = [(name, dots_of(run, None, "reward")) for run, name in zip(runs, names, strict=True)]
     known = [(name, marks) for name, marks in dots if marks]
     note = "before and after, 95 % intervals"
-    chart = interval_chart(known, title="Mean reward", note=note, y_format=two) if known else ""
+    chart = interval_chart(known, title="Mean reward", note=note) if known else ""
     body = f'{table(head, rows)}<div class="wide-charts">{chart}</div>{over_training(runs, names)}'
     return f'<section class="run"><h2>Comparison</h2>{body}{_differences(runs, names)}</section>'
 
 
-def _cells(run: Run) -> list[str]:
+def _cells(run: Run, rewards: Precision, gains: Precision) -> list[str]:
     before = _overall(run.before)
     after = before if run.kept_is_start else _overall(run.after)
     queries = [item.queries for item in run.evaluations if item.queries]
@@ -41,9 +43,9 @@ def _cells(run: Run) -> list[str]:
         objective(run) or UNKNOWN,
         count(run.metrics[-1]["step"]) if run.metrics else UNKNOWN,
         count(queries[-1] if queries else None),
-        two(finite(before.get("reward_mean"))),
-        two(finite(after.get("reward_mean"))),
-        number(0.0 if run.kept_is_start else finite(after.get("gain")), digits=2, sign=True),
+        rewards.number(finite(before.get("reward_mean"))),
+        rewards.number(finite(after.get("reward_mean"))),
+        gains.number(0.0 if run.kept_is_start else finite(after.get("gain")), sign=True),
         percent(finite(before.get("correct"))),
         percent(finite(after.get("correct"))),
         percent(finite(after.get("win_rate"))),

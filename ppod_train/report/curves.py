@@ -3,11 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ppod_data.wording import number, percent
-from ppod_train.report.charts import NUM_COLOURS, Format, Series, line_chart, smoothed
+from ppod_train.report.charts import LEAST_SPAN, NUM_COLOURS, Series, line_chart, smoothed
 from ppod_train.report.records import Record, finite
 from ppod_train.report.runs import Evaluation, Run, Stage
-from ppod_train.report.words import precise_percent, two
 
 _SMOOTH_FROM = 40
 """Steps from which on a curve is smoothed."""
@@ -37,25 +35,23 @@ class Figure:
     key: str
     title: str
     note: str
-    y_format: Format
     interval: tuple[str, str] | None = None
     share: bool = False
 
 
 _INTERVAL = "shaded: 95 % interval"
-REWARD = Figure("reward_mean", "Mean reward", _INTERVAL, two, ("reward_low", "reward_high"))
+REWARD = Figure("reward_mean", "Mean reward", _INTERVAL, ("reward_low", "reward_high"))
 REWARD_BY_QUERIES = Figure(
     "reward_mean",
     "Mean reward by queries",
     "images scored, of data and validation",
-    two,
     ("reward_low", "reward_high"),
 )
 FIGURES = (
     REWARD,
-    Figure("correct", "Fully correct images", _INTERVAL, percent, ("correct_low", "correct_high"), True),
-    Figure("check_reward_mean", "Check scorer's reward", "a second scorer, never trained on", two),
-    Figure("diversity", "Diversity", "mean distance between images of a prompt", number),
+    Figure("correct", "Fully correct images", _INTERVAL, ("correct_low", "correct_high"), True),
+    Figure("check_reward_mean", "Check scorer's reward", "a second scorer, never trained on"),
+    Figure("diversity", "Diversity", "mean distance between images of a prompt"),
 )
 
 
@@ -128,8 +124,8 @@ def figure_chart(shown: Sequence[tuple[Run, str]], figure: Figure, axis: Axis) -
         title=figure.title,
         note=figure.note,
         x_label=axis.label,
-        y_format=figure.y_format,
         share=figure.share,
+        least_span=LEAST_SPAN,
     )
 
 
@@ -206,7 +202,6 @@ def _metric_chart(
         title=metric.title,
         note=metric.note or note,
         x_label="step",
-        y_format=precise_percent if metric.share else number,
         marks=marks,
         share=metric.share,
     )

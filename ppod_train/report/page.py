@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from ppod_data.files import atomic_write
+from ppod_data.json_read import record_of
 from ppod_data.page import document
 from ppod_data.real_folders import settled
 from ppod_train.report.comparison import comparison, objective, settings_table
@@ -19,6 +20,7 @@ from ppod_train.report.stages import stages_section, time_chart
 from ppod_train.report.timesteps import timestep_curves
 from ppod_train.report.viewer import viewer
 
+_ADVICE = "its files were edited, or are of another version: get the folder again"
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -30,14 +32,25 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
 
     Raises:
         ConfigError: a folder is no run.
+        DamagedError: a record holds other things than a run writes.
     """
     out = settled(out)
-    read = [read_run(folder) for folder in runs]
+    read = [_read(folder) for folder in runs]
     names = _distinct_names(read, runs)
     title = names[0] if len(names) == 1 else f"{len(names)} runs"
-    sections = [comparison(read, names)] if len(read) > 1 else []
-    sections += [_section(run, name, alone=len(read) == 1) for run, name in zip(read, names, strict=True)]
+    sections = []
+    if len(read) > 1:
+        with record_of(runs[0].parent, _ADVICE):
+            sections.append(comparison(read, names))
+    for run, name, folder in zip(read, names, runs, strict=True):
+        with record_of(folder, _ADVICE):
+            sections.append(_section(run, name, alone=len(read) == 1))
     atomic_write(out, page(f"ppod: {title}", title, "".join(sections)).encode())
+
+
+def _read(folder: Path) -> Run:
+    with record_of(folder, _ADVICE):
+        return read_run(folder)
 
 
 def page(title: str, heading: str, body: str) -> str:

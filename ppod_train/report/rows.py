@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ppod_data.wording import UNKNOWN, number
-from ppod_train.report.charts import Format, caption, short, ticks
+from ppod_data.wording import UNKNOWN, number, percent, precision
+from ppod_train.report.charts import LEAST_SPAN, Format, axis_format, caption, span, ticks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +19,16 @@ class Dot:
 
 
 def interval_chart(
-    rows: Sequence[tuple[str, Sequence[Dot]]], *, title: str, note: str = "", y_format: Format = number
+    rows: Sequence[tuple[str, Sequence[Dot]]], *, title: str, note: str = "", share: bool = False
 ) -> str:
-    """Dots with intervals, a row a label, on one axis."""
+    """Dots with intervals, a row a label, on one axis; numbers have one precision, or are in per cent."""
     values = [
         end for _, dots in rows for dot in dots for end in (dot.value, dot.low, dot.high) if end is not None
     ]
-    low, high = min(values), max(values)
-    room = 0.04 * (high - low) or abs(low) * 0.1 or 1.0
-    low, high = low - room, high + room
+    low, high = span(min(values), max(values), LEAST_SPAN)
+    ends = [(dot.low, dot.high) for _, dots in rows for dot in dots]
+    y_format = percent if share else precision([dot.value for _, dots in rows for dot in dots], ends).number
+    tick_format = axis_format(low, high, share)
 
     def place(value: float) -> float:
         return 100 * (value - low) / (high - low)
@@ -42,7 +43,7 @@ def interval_chart(
             f'<span class="track">{grid}{marks}</span><span class="numbers">{escape(numbers)}</span></div>'
         )
     axis = "".join(
-        f'<b style="left:{place(value):.2f}%">{escape(short(value, y_format))}</b>'
+        f'<b style="left:{place(value):.2f}%">{escape(tick_format(value))}</b>'
         for value in ticks(low, high, 5)
     )
     lines.append(f'<div class="row"><span></span><span class="axis">{axis}</span><span></span></div>')

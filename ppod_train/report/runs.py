@@ -237,8 +237,8 @@ def _num_steps(record: Record, metrics: Sequence[Record]) -> float | None:
 def _totals(values: Mapping[int, float | None]) -> dict[int, float | None]:
     """The sum of all stages up to each, 0 before the first; None from a stage on of which it is not known."""
     totals: dict[int, float | None] = {0: 0.0}
-    for number in range(1, max(values, default=0) + 1):
-        before, value = totals[number - 1], values.get(number)
+    for number in sorted(values):
+        before, value = totals.get(number - 1), values[number]
         totals[number] = None if before is None or value is None else before + value
     return totals
 
@@ -248,7 +248,7 @@ def _numbered(folder: Path, prefix: str) -> dict[int, Path]:
     found = {
         int(digits): path
         for path in folder.glob(f"{prefix}-*")
-        if (digits := path.name.removeprefix(f"{prefix}-")).isdecimal() and path.is_dir()
+        if (digits := path.name.removeprefix(f"{prefix}-")).isdecimal() and len(digits) < 10 and path.is_dir()
     }
     return dict(sorted(found.items()))
 

@@ -2,24 +2,25 @@
 
 from html import escape
 
-from ppod_data.wording import UNKNOWN, number, percent
-from ppod_train.report.charts import Format, Series, legend
+from ppod_data.wording import UNKNOWN, percent, precision
+from ppod_train.report.charts import Series, legend
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.rows import Dot, interval_chart
 from ppod_train.report.runs import Evaluation, Run
 from ppod_train.report.verdict import no_gain
-from ppod_train.report.words import count, duration, two
+from ppod_train.report.words import count, duration
 
 _BEFORE_COLOUR, _AFTER_COLOUR = 7, 0
 _MAX_ROWS = 30
 
-_HEADLINES: tuple[tuple[str, str, Format], ...] = (
-    ("Mean reward", "reward_mean", two),
-    ("Fully correct", "correct", percent),
-    ("Win rate", "win_rate", percent),
-    ("Check reward", "check_reward_mean", two),
-    ("Diversity", "diversity", number),
+_HEADLINES: tuple[tuple[str, str, bool], ...] = (
+    ("Mean reward", "reward_mean", False),
+    ("Fully correct", "correct", True),
+    ("Win rate", "win_rate", True),
+    ("Check reward", "check_reward_mean", False),
+    ("Diversity", "diversity", False),
 )
+"""Name, key, and whether it is a share."""
 
 
 def headline(run: Run) -> str:
@@ -27,7 +28,7 @@ def headline(run: Run) -> str:
     shown = run.after or run.before
     tiles = []
     if shown is not None:
-        tiles += [_tile(name, *_change(run, key, show)) for name, key, show in _HEADLINES]
+        tiles += [_tile(name, *_change(run, key, share)) for name, key, share in _HEADLINES]
     tiles += _training_tiles(run)
     return f'{_banner(run)}<div class="figures">{"".join(tiles)}</div>{_provenance(run)}'
 
@@ -59,7 +60,7 @@ def _tile(name: str, value: str, note: str) -> str:
     return f'<div class="figure">{parts}</div>'
 
 
-def _change(run: Run, key: str, show: Format) -> tuple[str, str]:
+def _change(run: Run, key: str, share: bool) -> tuple[str, str]:
     """An overall figure after; its interval, and what it was before. `UNKNOWN` where not measured."""
     shown, before = run.after or run.before, run.before
     if shown is None:
@@ -67,10 +68,12 @@ def _change(run: Run, key: str, show: Format) -> tuple[str, str]:
     figures = shown.overall
     name = key.removesuffix("_mean")
     low, high = finite(figures.get(f"{name}_low")), finite(figures.get(f"{name}_high"))
-    interval = [] if low is None or high is None else [f"{show(low)} … {show(high)}"]
+    value = finite(figures.get(key))
     old = finite(before.overall.get(key)) if before is not None and before is not shown else None
+    show = percent if share else precision([value, old], [(low, high)]).number
+    interval = [] if low is None or high is None else [f"{show(low)} … {show(high)}"]
     was = [f"was {show(old)}"] if old is not None else []
-    return show(finite(figures.get(key))), "\n".join(interval + was)
+    return show(value), "\n".join(interval + was)
 
 
 def _provenance(run: Run) -> str:
@@ -112,10 +115,10 @@ def by_prompt(run: Run) -> str:
     rows: list[tuple[str, str | None]] = [(prompt, prompt) for prompt in prompts[:_MAX_ROWS]]
     rows += [("all prompts", None)] if len(prompts) > 1 else []
     charts = []
-    for name, title, show in (("reward", "Mean reward", two), ("correct", "Fully correct images", percent)):
+    for name, title in (("reward", "Mean reward"), ("correct", "Fully correct images")):
         dots = [(label, dots_of(run, prompt, name)) for label, prompt in rows]
         if any(marks for _, marks in dots):
-            charts.append(interval_chart(dots, title=title, note="95 % intervals", y_format=show))
+            charts.append(interval_chart(dots, title=title, note="95 % intervals", share=name == "correct"))
     key = before_after_key(run)
     left_out = len(prompts) - _MAX_ROWS
     note = f'<p class="note">{left_out} more prompts are in eval.json.</p>' if left_out > 0 else ""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ppod_data.page import table
-from ppod_data.wording import UNKNOWN, number, percent
+from ppod_data.wording import UNKNOWN, Precision, percent
 from ppod_train.report.charts import Series, line_chart
 from ppod_train.report.curves import (
     FIGURES,
@@ -16,7 +16,7 @@ from ppod_train.report.curves import (
 from ppod_train.report.records import finite, part
 from ppod_train.report.rows import Piece, stacked_chart
 from ppod_train.report.runs import Evaluation, Run, Stage
-from ppod_train.report.words import count, duration, precise_percent, two
+from ppod_train.report.words import count, duration, figure_precision, precise_percent
 
 _TIMES = (
     ("train", "train", 0),
@@ -54,7 +54,12 @@ def _stage_table(run: Run) -> str:
     numbers = sorted({*stages, *(number for number in evaluations if number is not None)})
     head = ["stage", "steps", "queries", "data reward", "outside at start"]
     head += ["reward", "95 % interval", "correct", "gain", "wins", "time"]
-    rows = [[_name(number), *_cells(stages.get(number), evaluations.get(number))] for number in numbers]
+    overall = [item.overall for item in evaluations.values()]
+    rewards, gains = (figure_precision(overall, name) for name in ("reward", "gain"))
+    rows = [
+        [_name(number), *_cells(stages.get(number), evaluations.get(number), rewards, gains)]
+        for number in numbers
+    ]
     return table(head, rows) if rows else ""
 
 
@@ -62,7 +67,9 @@ def _name(stage: int) -> str:
     return str(stage) if stage else "pretrained"
 
 
-def _cells(stage: Stage | None, evaluation: Evaluation | None) -> list[str]:
+def _cells(
+    stage: Stage | None, evaluation: Evaluation | None, rewards: Precision, gains: Precision
+) -> list[str]:
     record = {} if stage is None else stage.record
     figures = {} if evaluation is None else evaluation.overall
     low, high = finite(figures.get("reward_low")), finite(figures.get("reward_high"))
@@ -72,12 +79,12 @@ def _cells(stage: Stage | None, evaluation: Evaluation | None) -> list[str]:
     return [
         count(steps),
         count(finite(record.get("reward_queries"))),
-        two(finite(record.get("data_reward_mean"))),
+        rewards.number(finite(record.get("data_reward_mean"))),
         precise_percent(None if stage is None else _outside_band(stage)),
-        two(finite(figures.get("reward_mean"))),
-        UNKNOWN if low is None or high is None else f"{two(low)} … {two(high)}",
+        rewards.number(finite(figures.get("reward_mean"))),
+        rewards.between(low, high) or UNKNOWN,
         percent(finite(figures.get("correct"))),
-        number(finite(figures.get("gain")), digits=2, sign=True),
+        gains.number(finite(figures.get("gain")), sign=True),
         percent(finite(figures.get("win_rate"))),
         duration(_seconds(stage)),
     ]
@@ -109,7 +116,6 @@ def _outside_band_chart(stages: Sequence[Stage]) -> str:
         title="Outside the band at the start",
         note="share of a stage's data, before it trains",
         x_label="stage",
-        y_format=precise_percent,
         share=True,
     )
 

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ppod_data.wording import number
-from ppod_train.report.charts import FIRST_SHADE, NUM_SHADES, Series, line_chart, short
+from ppod_train.report.charts import FIRST_SHADE, NUM_SHADES, Series, line_chart
 from ppod_train.report.curves import BAND_KEYS, WITHOUT_BAND, grid
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.words import precise_percent
+
+_MAX_STEPS = 10_000
+"""Of a chain: those that a spec may have."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,8 @@ def _metric_chart(records: Sequence[Record], metric: _Metric, rules: Sequence[tu
     return line_chart(
         series,
         title=metric.title,
-        note=metric.note or (f"dashed: the clip band, ± {short(rules[0][0], number)}" if rules else ""),
+        note=metric.note or (f"dashed: the clip band, ± {rules[0][0]:g}" if rules else ""),
         x_label="timestep",
-        y_format=precise_percent if metric.share else number,
         rules=rules,
         share=metric.share,
     )
@@ -91,9 +93,7 @@ def drift_words(record: Record) -> str:
     if exact == 1:
         return "Drift: none. The replay before training was exact, every log-probability to the last bit."
     words = ["Drift before training: "]
-    words += (
-        [f"99\u00a0% of log-probabilities replayed within {short(p99, number)}"] if p99 is not None else []
-    )
+    words += [f"99\u00a0% of log-probabilities replayed within {number(p99)}"] if p99 is not None else []
     words += [f"{precise_percent(exact)} exactly"] if exact is not None else []
     return words[0] + ", ".join(words[1:]) + "." if len(words) > 1 else ""
 
@@ -137,6 +137,8 @@ def _timestep_means(records: Sequence[Record], key: str) -> list[float | None]:
         steps = record["per_timestep"].get("steps") or range(len(row))
         for t, item in zip(steps, row, strict=False):
             value = finite(item)
+            if not 0 <= int(t) < _MAX_STEPS:
+                raise ValueError(f"step {t} of a chain")
             if value is not None:
                 values.setdefault(int(t), []).append(value)
     if not values:

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from ppod_data.page import embedded
+from ppod_train.eval_files import read_sheet
 from ppod_train.report.records import Record
 from ppod_train.report.runs import Evaluation
 
@@ -89,15 +90,16 @@ def _step(evaluation: Evaluation, layout: Record) -> dict[str, object]:
 
 def sheet_uri(path: Path, layout: Record) -> str:
     """The contact sheet as a data URI: PNG as it is where images are small, else a smaller JPEG."""
+    data, sheet = read_sheet(path, layout)
     largest = max(layout["width"], layout["height"])
     if largest <= MAX_TILE:
-        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        return "data:image/png;base64," + base64.b64encode(data).decode()
     scale = MAX_TILE / largest
     size = (
         round(layout["width"] * scale) * layout["columns"],
         round(layout["height"] * scale) * len(layout["prompts"]),
     )
     buffer = io.BytesIO()
-    small = Image.open(path).convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    small = sheet.resize(size, Image.Resampling.LANCZOS)
     small.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,13 +1,20 @@
 """Numbers as the report writes them, beside those of `ppod_data.wording`."""
 
-from ppod_data.wording import number
+from collections.abc import Sequence
+
+from ppod_data.wording import Precision, number, precision
+from ppod_train.report.records import Record, finite
 
 _NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
 
 
-def two(value: float | None) -> str:
-    """A reward: two digits after the point."""
-    return number(value, digits=2)
+def figure_precision(overall: Sequence[Record], name: str) -> Precision:
+    """The precision of a column of "reward", "gain" or "check_reward", which its intervals set."""
+    value = name if name == "gain" else f"{name}_mean"
+    return precision(
+        [finite(figures.get(value)) for figures in overall],
+        [(finite(figures.get(f"{name}_low")), finite(figures.get(f"{name}_high"))) for figures in overall],
+    )
 
 
 def precise_percent(value: float | None) -> str:

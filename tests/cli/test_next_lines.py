@@ -2,15 +2,19 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from diffusers import StableDiffusionPipeline
 from ppod_cli import data, gen, pair, score, train
 
 from ppod_data.dataset import Dataset
 from tests.cli.running import Result, call
 from tests.data.toy import files
+from tests.loras import RANK, factors, header, named
+from tests.loras import folder as saved_adapter
 from tests.pipelines import save_tiny_pipeline
 
 _APPS: dict[str, Callable[..., None]] = {
@@ -22,6 +26,7 @@ _APPS: dict[str, Callable[..., None]] = {
 }
 SMALL = ("--num-images-per-prompt", 4, "--num-inference-steps", 4, "--batch-size", 4)
 TRAIN = ("--num-train-steps", 2, "--pairs-per-step", 2, "--eval-images-per-prompt", 2)
+NAMES = ("unet.{}.lora_A.weight", "unet.{}.lora_B.weight")
 REDNESS = """def redness(prompts, images):
     return [sum(image.convert("RGB").resize((1, 1)).getpixel((0, 0))[:1]) / 255 for image in images]
 """
@@ -37,6 +42,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = [{"prompt": "a red car", "id": 1}, {"prompt": "a blue bus", "id": 2}]
     (here / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("reds", "bad"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return here
 
 
@@ -73,6 +81,25 @@ def test_the_next_lines_lead_from_prompts_to_an_evaluation_by_ones_own_reward(fo
     again = ran("ppod-pair rank 'a data set' --reward redness --strategy best-worst --name extremes")
     assert following(again).endswith("--out run-extremes")
     ran(following(again), *TRAIN)
+
+
+def test_the_next_lines_lead_on_from_an_adapter_at_its_scale(folder: Path) -> None:
+    """A PEFT adapter with alpha = 2r: the data's policy is where training starts."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder / "tiny sd")
+    saved_adapter(folder / "my lora", named(factors(pipeline.unet), *NAMES), header(alpha=2 * RANK))
+    made = ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd' --adapter 'my lora'", *SMALL)
+    ranked = ran(following(ran(following(made).replace("image-reward", "reds:redness"))))
+    assert following(ranked) == "ppod-data log-probs d --name base --model 'tiny sd'"
+    known = ran(following(ranked))
+    assert "--start 'my lora' --clip-anchor stage" in following(known)
+    trained = ran(following(known), *TRAIN)
+    before = json.loads((folder / "run" / "evals" / "step-000000" / "eval.json").read_text())["overall"]
+    ran(following(trained), "--num-images-per-prompt", 2)
+    result = json.loads((folder / "run-eval" / "after" / "eval.json").read_text())
+    assert result["adapter"] == "run/policy"
+    own = Dataset.open(folder / "d").spec.policy_fingerprint
+    assert json.loads((folder / "run" / "run.json").read_text())["identity"]["start_fingerprint"] == own
+    assert before["num_images"] == 4
 
 
 def test_peoples_labels_lead_on_with_a_reward_that_scored_or_without_one(folder: Path) -> None:
@@ -128,6 +155,21 @@ def test_the_data_sets_own_reward_is_followed_and_never_a_strangers_code(folder:
     assert not (folder / "run-2").exists()
 
 
+def test_a_reward_in_another_folder_is_named_in_the_next_lines(folder: Path) -> None:
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "reds.py").write_text(REDNESS)
+    (folder / "here").mkdir()
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder / "here")
+        ran("ppod-score ../d --reward ../elsewhere/reds.py:redness")
+        ranked = ran("ppod-pair rank ../d")
+        assert "--reward ../elsewhere/reds.py:redness" in following(ranked)
+        words = shlex.split(following(ranked))
+        plain = [word for word in words if "redness" not in word and word not in ("--reward", "--pairs")]
+        assert "not in this folder" in call(train.app, *plain[1:], *TRAIN).one_error()
+
+
 def test_no_reward_is_assumed_for_another_model_than_scenes(folder: Path) -> None:
     ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
     for refused in (
@@ -152,7 +194,7 @@ def test_a_start_that_is_refused_leaves_nothing_behind(folder: Path) -> None:
     (folder / "bad.py").write_text("def bad(prompts, images):\n    return [float('nan')] * len(images)\n")
     refusals = {
         "scenes": "cannot read the prompt",
-        "bad:bad": "NaN",
+        "bad:bad": "the score is nan",
     }
     for reward, reason in refusals.items():
         refused = call(train.app, "offline", "d", "--reward", reward, "--out", "run", *TRAIN)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ppod_cli import gen, score
+from ppod_cli import gen, pair, score, train
 
 from ppod_data.diffusion.long_prompts import describe_cut_prompts
 from ppod_data.diffusion.model import load_model
@@ -88,3 +88,29 @@ def test_the_page_on_prompts_has_every_word() -> None:
     for word in (*ANIMALS, *COLOURS, *COUNT_WORDS, *PLACE_PHRASES.values(), "wolves"):
         assert word in page
     assert unreadable(["A cat.", "a cat and a cat", "five Blue wolves on the moon"]) == ["a cat and a cat"]
+
+
+def test_training_and_evaluations_say_it_once(tmp_path: Path, tiny_pipeline: Path) -> None:
+    """Whatever is sampled how often, no line is the libraries' own."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(f"{'many things and ' * 5}1\n{'many things and ' * 5}2\n")
+    given = ("--model", tiny_pipeline, "--prompts", prompts, "--reward", "jpeg-compressibility")
+    few = ("--num-images-per-prompt", 2, "--num-inference-steps", 2)
+    steps = ("--num-train-steps", 1, "--lora-rank", 2, "--eval-images-per-prompt", 1)
+    said = [call(train.app, "eval", "--out", tmp_path / "eval", *given, *few)]
+    said.append(call(train.app, "online", "--out", tmp_path / "on", "--stages", 1, *given, *few, *steps))
+    call(gen.app, tmp_path / "data", "--model", tiny_pipeline, "--prompts", prompts, *few)
+    call(score.app, tmp_path / "data", "--reward", "jpeg-compressibility")
+    call(pair.app, "rank", tmp_path / "data", "--reward", "jpeg-compressibility")
+    said.append(call(train.app, "offline", tmp_path / "data", "--out", tmp_path / "run", *steps))
+    for result in said:
+        assert result.code == 0, result.stderr
+        lines = [
+            line
+            for line in result.stderr.splitlines()
+            if "token" in line.lower() or "truncat" in line.lower()
+        ]
+        assert len(lines) == 1, result.stderr
+        assert lines[0].startswith(
+            "note: prompts are longer than the model reads, and are cut: 2 of 2 at 16 tokens"
+        )

@@ -272,3 +272,32 @@ def test_leftovers_of_killed_writers_are_no_tables(dataset: Dataset) -> None:
         path.write_bytes(b"half")
     assert dataset.samples(["seed"]).num_rows == 6
     assert dataset.pair_names() == dataset.score_names() == []
+
+
+def test_a_data_set_reads_like_a_list_of_samples(dataset: Dataset) -> None:
+    rows = dataset.samples(["sample_id", "prompt"]).to_pylist()
+    assert len(dataset) == len(list(dataset)) == 6
+    for place, row in enumerate(rows):
+        for index in (place, place - 6):
+            found = dataset[index]
+            assert (found["sample_id"], found["prompt"]) == (row["sample_id"], row["prompt"])
+            assert found["image"].size == (dataset.spec.width, dataset.spec.height)
+        assert found["image"].tobytes() == dataset.image(row["sample_id"]).tobytes()
+    for index in (6, -7):
+        with pytest.raises(IndexError, match="has 6 samples: there is none at"):
+            dataset[index]
+    with pytest.raises(ConfigError, match="no sample 'nobody' here"):
+        dataset.image("nobody")
+
+
+def test_objects_print_as_one_line(dataset: Dataset) -> None:
+    trajectory = dataset.trajectory(ids(dataset)[0])
+    for value in (dataset, trajectory):
+        assert "\n" not in repr(value) and len(repr(value)) < 300
+    assert "6 samples of 2 prompts, 2 shards" in repr(dataset)
+
+
+def test_an_empty_data_set_is_still_one(tmp_path: Path) -> None:
+    empty = create(tmp_path / "empty", make_spec())
+    assert len(empty) == 0 and bool(empty)
+    assert "0 of 2 shards" in repr(empty)

@@ -335,3 +335,9 @@ def test_fp32_is_never_tf32(folder: Path) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     load_model(str(folder))
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_attention_with_a_faulty_backward_pass_is_off(folder: Path) -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    load_model(str(folder))
+    assert not torch.backends.cuda.cudnn_sdp_enabled()

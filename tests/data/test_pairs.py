@@ -219,8 +219,32 @@ def test_how_pairs_were_made_is_in_the_metadata(dataset: Dataset) -> None:
         "min_margin": 0.5,
         "seed": 0,
     }
+    assert set(counts) == {
+        *(
+            "num_pairs",
+            "num_ties",
+            "num_below_margin",
+            "num_unscored",
+            "num_prompts",
+            "num_prompts_without_pairs",
+        ),
+        "median_margin",
+    }
     assert counts["num_pairs"] == summary.num_pairs == 2
     assert summary.median_margin == counts["median_margin"] == 12.0  # margins 14 and 10
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-3, 4000.0])
+def test_near_ties_are_counted_in_the_scores_own_unit(tmp_path: Path, unit: float) -> None:
+    """One prompt of scores 0, 0.05, 10, 20: standard deviation 9.6, near a tie below 1 of these units."""
+    dataset = make_dataset(tmp_path / "data", prompts=["a"], num_images_per_prompt=4)
+    write_scores(dataset, [unit * value for value in (0.0, 0.05, 10.0, 20.0)])
+    found = rank(dataset, reward="r", name="p", strategy="all")
+    assert found.near_tie is not None and 0.5 <= found.near_tie / unit <= 2
+    assert f"{found.near_tie:.0e}"[0] in "125" and found.near_tie == float(f"{found.near_tie:.0e}")
+    assert (found.num_pairs, found.num_near_ties) == (6, 1)
+    wide = rank(dataset, reward="r", name="wide", strategy="all", min_margin=found.near_tie)
+    assert (wide.num_pairs, wide.num_near_ties) == (5, 0)
 
 
 def test_the_same_call_again_changes_nothing_and_another_is_refused(dataset: Dataset) -> None:
@@ -228,7 +252,10 @@ def test_the_same_call_again_changes_nothing_and_another_is_refused(dataset: Dat
     first = rank(dataset, reward="r", name="p")
     before = files(dataset.root)
     assert rank(dataset, reward="r", name="p") == first
-    with pytest.raises(ConfigError, match=r"made with strategy 'random', not 'all': give another --name"):
+    with pytest.raises(
+        ConfigError,
+        match=r"made with strategy 'random', not 'all': .* give another --name, such as --name p-2",
+    ):
         rank(dataset, reward="r", name="p", strategy="all")
     assert files(dataset.root) == before
     write_scores(dataset, [value and value + 1 for value in reversed(distinct())])

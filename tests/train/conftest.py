@@ -40,8 +40,8 @@ def write_pairs(dataset: Dataset, *, count: int = 12, name: str = "pairs") -> No
         ids = sorted(
             (row["sample_id"] for row in rows if row["prompt_id"] == prompt_id), key=scores.__getitem__
         )
-        for i in range(count // len(dataset.spec.prompt_ids)):
-            low, high = ids[i % (len(ids) - 1)], ids[i % (len(ids) - 1) + 1]
+        for i in range(min(count // len(dataset.spec.prompt_ids), len(ids) - 1)):
+            low, high = ids[i], ids[i + 1]
             pairs.append(
                 {
                     "pair_id": f"{prompt_id[:8]}{i}",

@@ -1,7 +1,6 @@
 """An evaluation measures each image once, on noise that is not training noise, and compares equal seeds."""
 
 import dataclasses
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.errors import ConfigError, DamagedError, RewardError
-from ppod_train.compare import PolicySource, render_table, run_evaluation
+from ppod_train.compare import PolicySource, run_evaluation
 from ppod_train.eval_files import read_evaluation, write_evaluation
 from ppod_train.evaluate import eval_spec, evaluate, measure, pooled_pixels
 from ppod_train.figures import EvalSettings, PromptMeasurement, summarise
@@ -273,15 +271,3 @@ def test_run_evaluation_without_baseline(tiny_pipeline: Path, tmp_path: Path) ->
     run_evaluation(PolicySource(model=str(tiny_pipeline)), tmp_path, Brightness(), SETTINGS, baseline=None)
     assert json.loads((tmp_path / "summary.json").read_text())["before"] is None
     assert not (tmp_path / "before").exists()
-
-
-def test_table_fits_80_columns_and_names_every_prompt(tiny_model: DiffusionModel) -> None:
-    before = evaluate(tiny_model, Checker(), SETTINGS)
-    after = evaluate(tiny_model, Checker(), SETTINGS, baseline=before)
-    for table in (render_table(after, before), render_table(after)):
-        console = Console(width=80, file=io.StringIO(), record=True)
-        console.print(table)
-        text = console.export_text()
-        assert "a cat" in text and "two dogs" in text and "<b>&</b>" in text and "all prompts" in text
-        assert table.row_count == 3
-        assert "\N{HORIZONTAL ELLIPSIS}" in text and "diversity" in text

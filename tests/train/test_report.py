@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from ppod_data.errors import ConfigError
-from ppod_data.wording import number
 from ppod_train.eval_files import write_evaluation
 from ppod_train.report import write_report
-from ppod_train.report.charts import Series, line_chart, short, smoothed, thinned, ticks
+from ppod_train.report.charts import Series, line_chart, smoothed, span, thinned, ticks
 from ppod_train.report.runs import read_run
 from ppod_train.report.timesteps import drift_chart, drift_words
 from ppod_train.report.words import count, duration
@@ -207,7 +206,7 @@ def test_drift_is_drawn_unless_exact() -> None:
     exact = {"drift": {"steps": [0, 1], "median": [0.0, 0.0], "p99": [0.0, 0.0], "share_exact": 1.0}}
     inexact = {"drift": {"steps": [0, 1], "median": [0.0, 1e-8], "p99": [1e-7, None], "overall_p99": 1e-7}}
     assert "exact" in drift_words(exact) and drift_chart(exact) == ""
-    assert "within 1e−7" in drift_words(inexact) and "<svg" in drift_chart(inexact)
+    assert "within 1.0e−7" in drift_words(inexact) and "<svg" in drift_chart(inexact)
     assert drift_words({}) == drift_chart({}) == ""
 
 
@@ -220,7 +219,6 @@ def test_settings_appear_once(tmp_path: Path) -> None:
 
 
 def test_numbers_are_short() -> None:
-    assert short(2e-7, number) == "2e−7" and short(0.5, number) == "0.5" and short(20, number) == "20"
     assert count(12345.0) == "12\N{NARROW NO-BREAK SPACE}345"
     assert [duration(seconds) for seconds in (3.25, 90, 150, 9000)] == ["3.2 s", "90 s", "2.5 min", "2.5 h"]
 
@@ -228,12 +226,29 @@ def test_numbers_are_short() -> None:
 def test_axis_of_shares_keeps_to_what_a_share_can_be() -> None:
     for value in (0.0, 1.0):
         chart = line_chart([Series(name="a", x=[1, 2], y=[value] * 2)], title="t", x_label="s", share=True)
-        ticks_of_y = re.findall(r'text-anchor="end">([^<s]+)<', chart)
-        assert len(ticks_of_y) > 1 and all(0 <= float(text) <= 1 for text in ticks_of_y)
+        ticks_of_y = re.findall(r'text-anchor="end">([^<s]+ %)<', chart)
+        assert len(ticks_of_y) > 1 and all(0 <= float(text.removesuffix(" %")) <= 100 for text in ticks_of_y)
 
 
 def test_ticks_have_a_power_of_ten_all_or_none() -> None:
     chart = line_chart([Series(name="a", x=[1, 2], y=[-0.0006, 0.0014])], title="t", x_label="s")
-    assert ">−0.0005<" in chart and ">0.001<" in chart
+    assert ">−0.0005<" in chart and ">0.0010<" in chart
     chart = line_chart([Series(name="a", x=[1, 2], y=[0.0, 2.1e-7])], title="t", x_label="s")
-    assert ">5e−8<" in chart and ">2e−7<" in chart
+    assert ">5.0e−8<" in chart and ">2.0e−7<" in chart
+
+
+@pytest.mark.parametrize("least_span", [0.0, 0.05])
+@pytest.mark.parametrize("values", [(0.2270, 0.2277), (0.0, 1e-9), (1e6, 1e6 + 1), (-3.3, -0.8), (5.0, 5.0)])
+def test_no_two_ticks_read_alike(values: tuple[float, float], least_span: float) -> None:
+    chart = line_chart(
+        [Series(name="a", x=[1, 2], y=list(values))], title="t", x_label="step", least_span=least_span
+    )
+    texts = re.findall(r'text-anchor="end">([^<]+)<', chart)
+    texts.remove("step")
+    assert len(texts) > 1 and len(set(texts)) == len(texts)
+
+
+def test_an_axis_of_evaluations_makes_no_rise_of_a_rounding() -> None:
+    low, high = span(0.2270, 0.2277, 0.05)
+    assert high - low >= 0.05 * 0.2277 and low < 0.2270 < 0.2277 < high
+    assert span(-3.3, -0.8, 0.05) == span(-3.3, -0.8, 0.0)

@@ -10,6 +10,7 @@ import torch
 
 from ppod_data.diffusion.model import DiffusionModel
 from ppod_data.diffusion.skeleton import load_skeleton
+from ppod_data.precision import set_gpu_numerics
 from ppod_data.quiet import quiet_pipelines
 from tests import full_size
 from tests.pipelines import (
@@ -18,6 +19,8 @@ from tests.pipelines import (
     save_tiny_sd3_pipeline,
     save_tiny_xl_pipeline,
 )
+
+PROMPT = "a cat and a dog"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,7 @@ CASES: dict[str, Case] = {
 def random_model(folder: Path, *, device: str, compute_dtype: str) -> DiffusionModel:
     """Build the pipeline whose configurations are in `folder`, with the initial weights of its classes (seed 0)."""
     model = load_skeleton(str(folder), compute_dtype=compute_dtype)
+    set_gpu_numerics()
     torch.manual_seed(0)
     for name in (model.family.denoiser, "vae", *model.family.text_encoders):
         part = getattr(model.pipeline, name)
