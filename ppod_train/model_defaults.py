@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from ppod_data.errors import ConfigError
 from ppod_data.spec import GenerationSpec
@@ -48,6 +49,18 @@ def resolve(settings: TrainSettings, spec: GenerationSpec) -> TrainSettings:
         else settings.log_ratio_clip,
         step_weight=weight if settings.step_weight is None else settings.step_weight,
     )
+
+
+def limit_graph(settings: TrainSettings, device: str) -> TrainSettings:
+    """The settings with the memory for a graph taken for the device, where it was not given: a third of a GPU's.
+
+    A GPU computes few evaluations hardly faster than many: Stable Diffusion 1.5 took twice as long under 4 GiB as
+    under 18 on an H200.
+    """
+    if settings.max_graph_gib is not None or torch.device(device).type != "cuda":
+        return settings
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return replace(settings, max_graph_gib=round(memory / 3 / 2**30, 1))
 
 
 def check_subset(settings: TrainSettings, num_steps: int) -> None:

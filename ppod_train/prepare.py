@@ -12,7 +12,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.generate import prepare_sampler
 from ppod_train.data import DataSource, TrainingData, open_training_data
 from ppod_train.drift import Drift, check_drift, check_rounding, measure_drift, measure_rounding
-from ppod_train.model_defaults import check_subset, explain, resolve
+from ppod_train.model_defaults import check_subset, explain, limit_graph, resolve
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee, graph_bytes_per_evaluation
 from ppod_train.policy import reference_network, start_from, trainable_parameters
@@ -43,6 +43,7 @@ def prepare(
         best_of=settings.best_of,
     )
     defaults, settings = explain(settings, data.spec), resolve(settings, data.spec)
+    settings = limit_graph(settings, model.device)
     check_subset(settings, len(data.steps))
     sampler = prepare_sampler(replace(data.spec, prompts=data.prompts), model)
     batch_size = settings.batch_size or data.spec.batch_size

@@ -61,7 +61,8 @@ class TrainSettings:
     gradient: str = "auto"
     """one-pass keeps the whole graph, two-pass one chunk of it; auto takes one-pass where the graph fits into
     max_graph_gib and most steps are inside the band. All give the same gradient."""
-    max_graph_gib: float = 4.0
+    max_graph_gib: float | None = None
+    """None: a third of a GPU's memory, 4 on a CPU."""
     """The most that the graph of one pass may hold, and that of a chunk of two passes, which is one evaluation at
     least."""
     gradient_checkpointing: bool = False
@@ -80,6 +81,11 @@ class TrainSettings:
     checkpoint_every: int = 40
     drift_samples: int = 8
     """Trajectories that are replayed before training, to compare their log-probabilities with the stored ones."""
+
+    @property
+    def graph_limit(self) -> float:
+        """max_graph_gib in bytes, 4 GiB where it was neither given nor chosen for a device."""
+        return (4.0 if self.max_graph_gib is None else self.max_graph_gib) * 2**30
 
     @classmethod
     def of(cls, objective: str, **given: Any) -> "TrainSettings":

@@ -52,8 +52,8 @@ from ppod_train.settings import TrainSettings
 from ppod_train.sharding import gathered, whole
 from ppod_train.workers import ALONE, Workers
 
-_MAY_CHANGE = ("num_train_steps", "patience", "checkpoint_every")
-"""Settings that say how long a run goes on, not what a step is: a resumed run may have others."""
+_MAY_CHANGE = ("num_train_steps", "patience", "checkpoint_every", "max_graph_gib")
+"""How long a run goes on and how much memory its graph may take: a resumed run may differ in these."""
 
 
 @dataclass

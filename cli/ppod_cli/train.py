@@ -106,7 +106,7 @@ def offline(
     seed: train_options.Seed = 0,
     batch_size: train_options.BatchSize = None,
     gradient: train_options.Gradient = "auto",
-    max_graph_gib: train_options.MaxGraphGib = 4.0,
+    max_graph_gib: train_options.MaxGraphGib = None,
     gradient_checkpointing: train_options.GradientCheckpointing = False,
     drift_samples: train_options.DriftSamples = 8,
     reward: train_options.EvalReward = None,

@@ -143,7 +143,7 @@ def online(
     pairs_per_step: train_options.PairsPerStep = 16,
     seed: train_options.Seed = 0,
     gradient: train_options.Gradient = "auto",
-    max_graph_gib: train_options.MaxGraphGib = 4.0,
+    max_graph_gib: train_options.MaxGraphGib = None,
     gradient_checkpointing: train_options.GradientCheckpointing = False,
     drift_samples: train_options.DriftSamples = 8,
     checkpoint_every: train_options.CheckpointEvery = 40,

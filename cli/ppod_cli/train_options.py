@@ -190,10 +190,11 @@ Gradient = Annotated[
     ),
 ]
 MaxGraphGib = Annotated[
-    float,
+    float | None,
     typer.Option(
         min=0.0,
         help="Memory for a graph: of the whole update in one pass, or of a chunk.",
+        show_default="a third of a GPU's, 4 on a CPU",
         metavar="GIB",
         rich_help_panel=_COMPUTE,
     ),
