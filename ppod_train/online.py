@@ -82,7 +82,7 @@ def train_online(
     spec = build_spec(load(reference), stage=1)
     run = OnlineRun(
         out=out,
-        settings=replace(settings, train=resolve(settings.train, spec)),
+        settings=settings,
         reference=reference,
         build_spec=build_spec,
         load=load,
@@ -117,9 +117,10 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
     """
     if run.settings.eval_images_per_prompt:
         check_prompts(run.reward, run.settings.eval_prompts or spec.prompts)
+    resolved = replace(run.settings, train=resolve(run.settings.train, spec))
     identity = {
-        **{key: value for key, value in asdict(run.settings).items() if key not in ("num_stages", "train")},
-        **{f"train.{key}": value for key, value in asdict(run.settings.train).items()},
+        **{key: value for key, value in asdict(resolved).items() if key not in ("num_stages", "train")},
+        **{f"train.{key}": value for key, value in asdict(resolved.train).items()},
         "reward": f"{run.reward.name} {run.reward.revision}",
         "generation": to_json(spec),
     }
@@ -139,7 +140,7 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
             )
     record = {
         "num_stages": run.settings.num_stages,
-        "settings": asdict(run.settings),
+        "settings": asdict(resolved),
         "model": run.reference.model,
         "reward": identity["reward"],
         "judge": judge_of_reward(run.reward).to_json(),
