@@ -39,6 +39,8 @@ class Drift:
     """Of all that were replayed; the trajectories with the most unusual recorded numbers are among them."""
     share_exact: float
     """The share of replayed steps whose log-probability is the stored one to the last bit."""
+    unchecked: bool = False
+    """Whether the clip is around a policy whose recorded numbers could not be replayed: it is not on this machine."""
     rounding: tuple[float, ...] = ()
     """For each step, how far the network's rounding moves a log-ratio once weights have moved (`measure_rounding`);
     empty where it was not measured."""
@@ -153,15 +155,15 @@ def check_rounding(
 
 
 def worst_step(
-    steps: Sequence[int], values: Sequence[float], step_weights: NDArray[np.float64]
+    steps: Sequence[int], values: Sequence[float], step_weights: NDArray[np.float64] | None
 ) -> tuple[int, float]:
     """The step whose value, times its weight, is the largest, and that value; a NaN is larger than any other."""
-    scaled = np.array(values) * step_weights[list(steps)]
+    scaled = np.array(values) * (1.0 if step_weights is None else step_weights[list(steps)])
     place = int(np.argmax(scaled))
     return steps[place], float(scaled[place])
 
 
-def check_drift(drift: Drift, log_ratio_clip: float, step_weights: NDArray[np.float64]) -> None:
+def check_drift(drift: Drift, log_ratio_clip: float, step_weights: NDArray[np.float64] | None = None) -> None:
     """Raise DriftError where the clip band could not tell training from rounding, or one number is plainly wrong."""
     _, largest = worst_step(drift.steps, drift.p99, step_weights)
     if not largest <= log_ratio_clip / 10:  # a NaN is refused as well

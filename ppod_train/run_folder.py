@@ -44,9 +44,12 @@ def evaluation_folder(out: Path, step: int) -> Path:
 
 
 def identity_of(trainee: Trainee) -> dict[str, Any]:
-    """What a resumed run must share with the run it goes on: every choice, the data, the reference."""
+    """What a resumed run must share with the run it goes on: every choice, the data, the reference; as JSON has it."""
+    settings = asdict(trainee.settings)
+    prompts = settings["eval_prompts"]
     return {
-        **asdict(trainee.settings),
+        **settings,
+        "eval_prompts": None if prompts is None else list(prompts),
         "data_fingerprint": trainee.data.fingerprint,
         "reference_fingerprint": trainee.sampler.model.fingerprint,
         "start_fingerprint": trainee.start_fingerprint,
@@ -156,7 +159,8 @@ class MetricsLog:
             SummaryWriter(str(out / TENSORBOARD)) as writer,
         ):
             if first_step == 0:
-                known = {name: value for name, value in asdict(settings).items() if value is not None}
+                values = asdict(settings) | {"eval_prompts": None}  # TensorBoard takes single values
+                known = {name: value for name, value in values.items() if value is not None}
                 writer.add_hparams(known, metric_dict={}, run_name=".")
             yield cls(lines, writer)
 

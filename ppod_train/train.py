@@ -52,8 +52,8 @@ from ppod_train.settings import TrainSettings
 from ppod_train.sharding import gathered, whole
 from ppod_train.workers import ALONE, Workers
 
-_MAY_CHANGE = ("num_train_steps", "patience", "checkpoint_every")
-"""Settings that say how long a run goes on, not what a step is: a resumed run may have others."""
+_MAY_CHANGE = ("num_train_steps", "patience", "checkpoint_every", "max_graph_gib")
+"""How long a run goes on and how much memory its graph may take: a resumed run may differ in these."""
 
 
 @dataclass
@@ -135,7 +135,7 @@ def train_offline(
         scorer = f"{reward.name} {reward.revision}" if reward else ""
         trainee, drift = prepare(source, model, settings, scorer, start, workers)
         if reward is not None and settings.eval_every:
-            check_prompts(reward, trained_prompts(trainee.data))
+            check_prompts(reward, _eval_prompts(trainee))
         if optimizer_of is not None:
             checkpoint = latest_checkpoint(optimizer_of / "checkpoints")
             if checkpoint is None:
@@ -236,7 +236,7 @@ def _evaluate_if_due(
     assert reward is not None
     baseline = read_evaluation(evaluation_folder(out, 0)) if progress.step and workers.leads else None
     eval_settings = EvalSettings(
-        prompts=trained_prompts(trainee.data),
+        prompts=_eval_prompts(trainee),
         batch_size=spec.batch_size,
         num_images_per_prompt=settings.eval_images_per_prompt,
         seed=settings.seed,
@@ -263,6 +263,10 @@ def _evaluate_if_due(
     if log is not None:
         log.add_evaluation(progress.step, result)
     callbacks.on_eval(progress.step, result)
+
+
+def _eval_prompts(trainee: Trainee) -> tuple[str, ...]:
+    return trainee.settings.eval_prompts or trained_prompts(trainee.data)
 
 
 def _save_policy(trainee: Trainee, out: Path) -> None:

@@ -106,12 +106,13 @@ def offline(
     seed: train_options.Seed = 0,
     batch_size: train_options.BatchSize = None,
     gradient: train_options.Gradient = "auto",
-    max_graph_gib: train_options.MaxGraphGib = 4.0,
+    max_graph_gib: train_options.MaxGraphGib = None,
     gradient_checkpointing: train_options.GradientCheckpointing = False,
     drift_samples: train_options.DriftSamples = 8,
     reward: train_options.EvalReward = None,
     eval_every: train_options.EvalEvery = 40,
     eval_images_per_prompt: train_options.EvalImagesPerPrompt = 64,
+    eval_prompts: train_options.EvalPrompts = None,
     patience: train_options.Patience = 3,
     checkpoint_every: train_options.CheckpointEvery = 40,
     model: options.PolicyModel = None,
@@ -164,7 +165,8 @@ def offline(
         from ppod_train.train import train_offline
 
         refuse_unread_tables(ctx, of_pairs=("pairs",), of_scores=("scores",))
-        settings = train_settings(ctx.params | {"lora_rank": _rank(lora_rank, start)})
+        judged = {"eval_prompts": options.listed_prompts(eval_prompts)}
+        settings = train_settings(ctx.params | judged | {"lora_rank": _rank(lora_rank, start)})
         opened = [Dataset.open(root) for root in roots]
         spec = opened[0].spec
         dtype = compute_dtype or spec.compute_dtype

@@ -10,6 +10,7 @@ import pytest
 from ppod_data.errors import ConfigError
 from ppod_data.files import sha256_file
 from ppod_train.export import export_policy
+from ppod_train.model_defaults import limit_graph
 from tests.train.running import SETTINGS, Killed, compared, run
 
 LORA = "pytorch_lora_weights.safetensors"
@@ -103,3 +104,8 @@ def test_what_is_no_checkpoint_and_a_folder_that_exists_are_refused(
         export_policy(recorded, tmp_path / "policy")
     with pytest.raises(ConfigError, match="exists: give a new folder"):
         export_policy(tmp_path / "run", tmp_path / "run")
+
+
+def test_the_graph_may_take_a_third_of_a_gpu_and_four_gib_of_a_cpu() -> None:
+    assert limit_graph(PLAIN, "cpu").graph_limit == 4 * 2**30
+    assert limit_graph(replace(PLAIN, max_graph_gib=2.0), "cuda").graph_limit == 2 * 2**30
