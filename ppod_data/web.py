@@ -2,10 +2,16 @@
 
 import ipaddress
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
+
+from ppod_data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from socket import socket
 
 MAX_WAITING = 1_024
 """Requests at once; more are told to come again."""
@@ -15,18 +21,26 @@ class TooLargeError(ValueError):
     """A body of more bytes than are read."""
 
 
-def serve(
-    app: ASGIApp, host: str, port: int, on_ready: Callable[[int], None], *, max_waiting: int = MAX_WAITING
-) -> None:
-    """Serve until interrupted; port 0 takes a free one. `on_ready` is called with the port when it listens."""
-    import socket
+def listen(host: str, port: int) -> "socket":
+    """Take an address before slow work begins; port 0 takes a free one. Raises ConfigError for one that is not free."""
+    from socket import create_server
 
+    try:
+        return create_server((host, port))
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        raise ConfigError(
+            f"cannot serve on {base_url(host, port)}: {reason}: give another --port, or 0 for a free one"
+        ) from error
+
+
+def serve(app: ASGIApp, listening: "socket", on_ready: Callable[[int], None]) -> None:
+    """Serve on a socket of `listen` until interrupted. `on_ready` is called with the port when it answers."""
     import uvicorn
 
-    with socket.create_server((host, port)) as listening:
-        config = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=max_waiting)
-        on_ready(listening.getsockname()[1])
-        uvicorn.Server(config).run(sockets=[listening])
+    config = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=MAX_WAITING)
+    on_ready(listening.getsockname()[1])
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def base_url(host: str, port: int) -> str:

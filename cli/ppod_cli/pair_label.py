@@ -131,7 +131,7 @@ def label(
     from ppod_data.labelling.questions import read_questions
     from ppod_data.labelling.session import open_session
     from ppod_data.tables import check_name
-    from ppod_data.web import serve
+    from ppod_data.web import listen, serve
 
     check_name(name, "a table of labels")
     token, shown_host = _token(host)
@@ -166,7 +166,8 @@ def label(
                 instructions=instructions or INSTRUCTIONS,
                 token=token,
             )
-            _serve(lambda ready: serve(app, host, port, ready, max_waiting=1024), shown_host, token, session)
+            with listen(host, port) as listening:
+                _serve(lambda ready: serve(app, listening, ready), shown_host, token, session)
             figures = {"dataset": dataset, "name": name, "answers": str(session.folder)}
             count = session.count()
             report(figures | dataclasses.asdict(count), _say(dataset, name, folder, count))

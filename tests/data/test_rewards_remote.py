@@ -23,6 +23,7 @@ from ppod_data.images import encode_png
 from ppod_data.rewards.jpeg import INCOMPRESSIBILITY
 from ppod_data.rewards.remote import Limits, Patience, RemoteReward, connect
 from ppod_data.score import score
+from ppod_data.web import listen
 from tests.data.small_rewards import images
 from tests.data.toy import make_dataset
 
@@ -149,6 +150,16 @@ def test_a_page_of_another_site_gets_nothing(
     path = "/score" if method == "POST" else "/"
     answer = urllib3.request(method, f"{jpeg_url}{path}", body=b"{}", headers=headers, retries=False)
     assert answer.status == status and "error" in answer.json()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid"])
+def test_an_address_that_is_not_free_is_named_with_the_way_out(host: str) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            ConfigError, match=rf"cannot serve on http://{host}:{port}: .+: give another --port"
+        ):
+            listen(host, port)
 
 
 def test_json_of_very_many_values_is_refused_before_it_is_parsed(jpeg_url: str) -> None:
