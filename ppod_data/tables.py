@@ -28,7 +28,7 @@ _REPEATING = {
     *("prompt_id", "prompt", "traj_file", "scorer", "revision", "status", "source"),
     *("annotator", "dimension", "file", "license"),
 }
-_NEVER_NULL = {"scorer", "revision", "source", "license", "chosen_id", "rejected_id", "a_id", "b_id"}
+_NEVER_NULL = {"scorer", "revision", "source", "license"}
 """Columns that are sorted, joined or counted as texts."""
 _BATCH_ROWS = 1024
 _FEW_ROWS = 10_000
