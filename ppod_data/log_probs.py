@@ -132,8 +132,9 @@ def batch_log_probs(
     prompts = {prompt: row for row, prompt in enumerate(spec.prompts)}
     condition = sampler.conditioning.of([prompts[trajectory.prompt] for trajectory in batch])
     result: list[list[float | None]] = [[None] * spec.num_inference_steps for _ in batch]
+    stochastic = sampler.schedule.stochastic
     for step in batch[0].step_index:
-        if not sampler.schedule.stochastic[step]:
+        if not stochastic[step]:
             continue
         values = replay_log_prob(
             sampler.network,

@@ -108,7 +108,7 @@ def measure_seconds(spec: GenerationSpec, model: DiffusionModel) -> float:
     )
     sampler = prepare_sampler(probe, model)
     with one_thread(model.device):
-        sample_batch(probe, sampler, range(1), record=False)  # warm-up
+        sample_batch(probe, sampler, range(batch), record=False)  # warm-up, in the shape that is measured
         start = time.perf_counter()
         sampler.conditioning.embed(0)
         embedded = time.perf_counter() - start

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -176,7 +176,10 @@ def score_shard(
     samples = parts[0].samples.append_column("image", images)
     for row, prompt, image in _decoded(samples, sorted(set().union(*wanted)), ahead=batch_size):
         for which in range(len(models)):
-            if row in wanted[which]:
+            if row in wanted[which] and isinstance(image, _Outcome):
+                parts[which].outcomes[row] = image
+                on_batch(1)
+            elif row in wanted[which] and not isinstance(image, _Outcome):
                 waiting[which].append((row, prompt, image))
                 if len(waiting[which]) == batch_size:
                     flush(which)
@@ -197,10 +200,14 @@ def _read_rows(dataset: Dataset, names: Iterable[str], shard: int, retry_failed:
     return parts
 
 
-def _decoded(samples: pa.Table, rows: Sequence[int], ahead: int) -> Iterator[tuple[int, str, Image]]:
-    """(row, prompt, checked image) of each of these rows, decoded by other threads up to `ahead` images in advance."""
+_Decoded: TypeAlias = "tuple[int, str, Image | _Outcome]"
+"""A row, its prompt, and its checked image, or why it has none."""
+
+
+def _decoded(samples: pa.Table, rows: Sequence[int], ahead: int) -> Iterator[_Decoded]:
+    """Each of these rows, decoded by other threads up to `ahead` images in advance."""
     with ThreadPoolExecutor(max_workers=min(_DECODERS, os.cpu_count() or 1)) as pool:
-        coming: deque[Future[tuple[int, str, Image]]] = deque()
+        coming: deque[Future[_Decoded]] = deque()
         try:
             for row in rows:
                 coming.append(pool.submit(_decode, samples, row))
@@ -212,15 +219,15 @@ def _decoded(samples: pa.Table, rows: Sequence[int], ahead: int) -> Iterator[tup
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _decode(samples: pa.Table, row: int) -> tuple[int, str, Image]:
-    name = samples["sample_id"][row].as_py()
+def _decode(samples: pa.Table, row: int) -> _Decoded:
+    name, prompt = samples["sample_id"][row].as_py(), samples["prompt"][row].as_py()
     try:
         image = decode_image((samples["image"][row].as_py() or {}).get("bytes") or b"")
     except DamagedError as error:
-        raise DamagedError(f"the image of sample {name}: {error}: make it again") from error
+        return row, prompt, _outcome(f"DamagedError: {error}")
     if pixels_sha256(image) != samples["image_pixels_sha256"][row].as_py():
         raise DamagedError(f"the image of sample {name} is not the one that was committed: make it again")
-    return row, samples["prompt"][row].as_py(), image
+    return row, prompt, image
 
 
 @dataclass

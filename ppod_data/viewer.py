@@ -49,7 +49,7 @@ def write_viewer(dataset: Dataset, out: Path, *, max_images: int = MAX_IMAGES) -
         max_images: at most this many are embedded: of evenly chosen prompts, from their best to their worst.
 
     Raises:
-        DamagedError: a table or an image of the data set is damaged.
+        DamagedError: a table of the data set is damaged.
     """
     out = settled(out)
     checked = [] if dataset.spec.safety_checker is None else ["flagged"]
@@ -211,7 +211,7 @@ def _samples(
                 "prompt": prompts.setdefault(visible(samples[row]["prompt"]), len(prompts)),
                 "k": samples[row]["image_index"],
                 "scores": [_finite(column[row]) for column in scores.values()],
-                "src": _data_uri(data, f"{dataset.root}: image of sample {sample_id}"),
+                **_source(data),
                 **({"flagged": True} if samples[row].get("flagged") else {}),
             }
         )
@@ -236,6 +236,8 @@ def _samples(
     note = "All images."
     if len(images) < len(samples):
         note = f"{len(images):,} of {len(samples):,} images, of {_plural(len(prompts), 'prompt')}, best to worst."
+    if damaged := sum("damaged" in image for image in images):
+        note += f" {_plural(damaged, 'image')} cannot be decoded: ppod-data verify names the files."
     for name, rows in pairs.items():
         if len(rows) < num_pairs[name]:
             note += f" {len(rows):,} of {num_pairs[name]:,} pairs of {visible(name)}."
@@ -276,12 +278,20 @@ def _score_format(scores: Mapping[str, Any]) -> Callable[[float | None], str]:
     return spread(edges[0], edges[-1]).number if edges else fixed
 
 
-def _data_uri(data: bytes, where: str) -> str:
-    """The image as a data URI, from its decoded pixels: nothing else in the file gets into the page."""
+def _source(data: bytes) -> dict[str, Any]:
+    """What the page shows of an image file: its picture, or that it has none and why."""
     try:
-        image = decode_image(data)
+        return {"src": _data_uri(data)}
     except DamagedError as error:
-        raise DamagedError(f"{where}: {error}: get its part again") from error
+        return {"src": "", "damaged": visible(str(error))}
+
+
+def _data_uri(data: bytes) -> str:
+    """The image as a data URI, from its decoded pixels: nothing else in the file gets into the page.
+
+    Raises DamagedError for what is no image.
+    """
+    image = decode_image(data)
     buffer = io.BytesIO()
     if max(image.size) <= _KEPT_SIDE:
         image.save(buffer, format="PNG")

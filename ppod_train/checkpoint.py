@@ -4,7 +4,7 @@ No pickle: tensors are safetensors, everything else is JSON. A checkpoint folder
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,21 @@ def load_checkpoint(
     Raises:
         DamagedError: a file of the checkpoint cannot be read, or holds other weights than the policy has.
     """
+    load_weights(checkpoint, parameters=parameters, average=average)
+    load_optimizer(checkpoint, parameters=parameters, optimizer=optimizer)
+
+
+def load_weights(
+    checkpoint: Path,
+    *,
+    parameters: Mapping[str, torch.nn.Parameter],
+    average: Mapping[str, torch.Tensor],
+) -> None:
+    """Put a checkpoint's weights and their average in place.
+
+    Raises:
+        DamagedError: the file cannot be read, or holds other weights than the policy has.
+    """
     weights = _read(checkpoint, _WEIGHTS)
     if weights.keys() != parameters.keys() | {f"{_AVERAGE}{name}" for name in average}:
         raise DamagedError(f"checkpoint {checkpoint} holds other weights than this policy has: delete it")
@@ -111,7 +126,6 @@ def load_checkpoint(
             parameter.copy_(like(parameter, weights[name]))
             if name in average:
                 average[name].copy_(weights[f"{_AVERAGE}{name}"])
-    load_optimizer(checkpoint, parameters=parameters, optimizer=optimizer)
 
 
 def load_optimizer(
@@ -147,14 +161,19 @@ def _read(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def check_same_run(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+def check_same_run(
+    state: Mapping[str, Any], identity: Mapping[str, Any], *, free: Collection[str] = ()
+) -> None:
     """Refuse to resume a run with other settings, data or reference than it was started with.
+
+    Args:
+        free: what may differ.
 
     Raises:
         ConfigError: naming the first identity that differs and both values.
     """
     for key, value in identity.items():
-        if state["identity"].get(key) != value:
+        if key not in free and state["identity"].get(key) != value:
             raise ConfigError(
                 f"this run was started with {key} {state['identity'].get(key)!r}, not {value!r}: "
                 "give the same options, or another --out"

@@ -2,19 +2,23 @@
 
 import gc
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ppod_data.diffusion.model import load_model
+import torch
+
+from ppod_data.diffusion.model import DiffusionModel, load_model
+from ppod_data.errors import DamagedError
 from ppod_data.files import atomic_write
 from ppod_data.folder_kinds import EVALUATION, check_out
 from ppod_data.images import encode_png
 from ppod_data.judge import check_prompts
-from ppod_data.real_folders import refuse_linked_folders, remove_tree, settled
+from ppod_data.real_folders import refuse_linked_folders, remove_file, remove_tree, settled
 from ppod_data.rewards import RewardModel
-from ppod_train.eval_files import write_evaluation
-from ppod_train.evaluate import OnBatch, evaluate
-from ppod_train.figures import EvalResult, EvalSettings
+from ppod_train.eval_files import read_evaluation, write_evaluation
+from ppod_train.evaluate import OnBatch, eval_spec, evaluate, filled_settings, images_of
+from ppod_train.figures import EvalResult, EvalSettings, Scorer
 from ppod_train.grids import before_after_grid
 from ppod_train.report import write_report
 from ppod_train.workers import ALONE, Workers
@@ -65,7 +69,8 @@ def run_evaluation(
     """Evaluate a policy, and the baseline on the same noise, and write what was found to the folder `out`.
 
     The folder gets before/ and after/ (`ppod_train.eval_files`), summary.json with the figures of both, grid.png
-    (the same seeds before and after) and report.html. The two policies are never in memory together.
+    (the same seeds before and after) and report.html. The two policies are never in memory together. Run again, it
+    takes what is there of the same policies, images and scorers, and replaces an evaluation of others.
 
     Args:
         baseline: usually `replace(policy, adapter=None)`; None evaluates the policy alone.
@@ -83,7 +88,7 @@ def run_evaluation(
         if model is not None:
             check_prompts(model, settings.prompts)
 
-    def evaluated(source: PolicySource, before: EvalResult | None) -> EvalResult:
+    def evaluated(source: PolicySource, before: EvalResult | None, folder: Path) -> EvalResult:
         model = load_model(
             source.model,
             revision=source.revision,
@@ -92,7 +97,11 @@ def run_evaluation(
             device=device,
             compute_dtype=compute_dtype,
         )
-        return evaluate(
+        found = None if had_baseline else _finished(folder, model, reward, check_reward, settings, workers)
+        if found is not None:
+            on_batch(_own_images(model, settings, workers))
+            return found
+        result = evaluate(
             model,
             reward,
             settings,
@@ -101,10 +110,14 @@ def run_evaluation(
             on_batch=on_batch,
             workers=workers,
         )
+        workers.first(lambda: _keep(out, folder, result))
+        return result
 
-    before = evaluated(baseline, None) if baseline is not None else None
+    refuse_linked_folders(out)
+    had_baseline = baseline is None and (out / "before").exists()  # its win rates and gains are not asked for
+    before = evaluated(baseline, None, out / "before") if baseline is not None else None
     gc.collect()
-    after = evaluated(policy, before)
+    after = evaluated(policy, before, out / "after")
     comparison = Comparison(
         before=before,
         after=after,
@@ -116,12 +129,45 @@ def run_evaluation(
     return comparison
 
 
+def _finished(
+    folder: Path,
+    model: DiffusionModel,
+    reward: RewardModel,
+    check_reward: RewardModel | None,
+    settings: EvalSettings,
+    workers: Workers,
+) -> EvalResult | None:
+    """Return the evaluation in `folder` where all processes find it there, of this policy, these images and scorers."""
+    scorers = [
+        Scorer(name=one.name, revision=one.revision) if one else None for one in (reward, check_reward)
+    ]
+    found: EvalResult | None = None
+    with suppress(DamagedError):
+        found = read_evaluation(folder)
+    same = found is not None and (
+        (found.policy_fingerprint, found.settings) == (model.fingerprint, filled_settings(model, settings))
+        and [found.scorer, found.check_scorer] == scorers
+    )
+    agreed = workers.sum(torch.tensor(float(same)))
+    return found if agreed == workers.world_size else None
+
+
+def _own_images(model: DiffusionModel, settings: EvalSettings, workers: Workers) -> int:
+    return len(images_of(eval_spec(model, settings), workers))
+
+
+def _keep(out: Path, folder: Path, result: EvalResult) -> None:
+    """Write one policy's evaluation, so that an interrupted comparison resumes; what was made of others goes first."""
+    for name in ("summary.json", "grid.png", "report.html"):
+        remove_file(out / name)
+    if folder.name == "before":
+        remove_tree(out / "after")
+    write_evaluation(folder, result)
+
+
 def _write(found: Comparison, out: Path) -> None:
-    refuse_linked_folders(out)
-    remove_tree(out / "before")  # of an earlier evaluation in this folder
-    if found.before is not None:
-        write_evaluation(out / "before", found.before)
-    write_evaluation(out / "after", found.after)
+    if found.before is None:
+        remove_tree(out / "before")  # of an earlier evaluation in this folder
     atomic_write(found.grid_path, encode_png(before_after_grid(found.before, found.after)))
     atomic_write(found.summary_path, (json.dumps(found.summary(), indent=1) + "\n").encode())
     write_report([out], found.report_path)

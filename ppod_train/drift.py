@@ -39,6 +39,8 @@ class Drift:
     """For each step, of all that were replayed, those with the most unusual recorded numbers among them."""
     share_exact: float
     """The share of replayed steps whose log-probability is the stored one to the last bit."""
+    unchecked: bool = False
+    """Whether the clip is around a policy whose recorded numbers could not be replayed: it is not on this machine."""
     rounding: tuple[float, ...] = ()
     """For each step, how far the network's rounding moves a log-ratio once weights have moved (`measure_rounding`);
     empty where it was not measured."""

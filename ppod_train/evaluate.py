@@ -58,12 +58,7 @@ def evaluate(
             left out and counted.
     """
     spec = eval_spec(model, settings)
-    filled = replace(
-        settings,
-        guidance_scale=spec.guidance_scale,
-        ddim_eta=spec.ddim_eta,
-        batch_size=spec.batch_size,
-    )
+    filled = filled_settings(model, settings)
     if baseline is not None:
         check_same_images(baseline.settings, filled)
     places = images_of(spec, workers)
@@ -110,6 +105,17 @@ def eval_spec(model: DiffusionModel, settings: EvalSettings) -> GenerationSpec:
         seed=settings.seed,
         purpose="validation" if settings.validation else "eval",
         batch_size=settings.batch_size,
+    )
+
+
+def filled_settings(model: DiffusionModel, settings: EvalSettings) -> EvalSettings:
+    """Return the settings with what the model decides filled in."""
+    spec = eval_spec(model, settings)
+    return replace(
+        settings,
+        guidance_scale=spec.guidance_scale,
+        ddim_eta=spec.ddim_eta,
+        batch_size=spec.batch_size,
     )
 
 

@@ -22,7 +22,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
+from ppod_data.errors import ConfigError
 from ppod_data.spec import GenerationSpec
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.settings import TrainSettings
@@ -47,6 +49,35 @@ def resolve(settings: TrainSettings, spec: GenerationSpec) -> TrainSettings:
         else settings.log_ratio_clip,
         step_weight=weight if settings.step_weight is None else settings.step_weight,
     )
+
+
+def limit_graph(settings: TrainSettings, device: str) -> TrainSettings:
+    """The settings with the memory for a graph taken for the device, where it was not given: a third of a GPU's.
+
+    A GPU computes few evaluations hardly faster than many: Stable Diffusion 1.5 took twice as long under 4 GiB as
+    under 18 on an H200.
+    """
+    if settings.max_graph_gib is not None or torch.device(device).type != "cuda":
+        return settings
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return replace(settings, max_graph_gib=round(memory / 3 / 2**30, 1))
+
+
+def check_subset(settings: TrainSettings, num_steps: int) -> None:
+    """Raise ConfigError where a subset of the timesteps would bias the gradient beyond use.
+
+    The weight σ(−D) of a pair is convex in D, so its mean over subsets is too near 1/2: pairs count too equally. At
+    dpo_beta 10 and clip 0.01 by 8 to 18 % with 5 of 19 steps, at 100 by a factor of 27.
+    """
+    subset = settings.timesteps_per_update
+    strength = settings.dpo_beta * min(settings.clip, 0.01)
+    of_the_sum = "clip_mode" in OBJECTIVES[settings.objective].reads
+    if of_the_sum and subset is not None and subset < num_steps and strength >= 1:
+        raise ConfigError(
+            f"timesteps_per_update {subset} of {num_steps} with dpo_beta {settings.dpo_beta:g} and log_ratio_clip "
+            f"{settings.clip:g}: the sum over a subset is far from the sum that the sigmoid needs; leave "
+            f"--timesteps-per-update out, or give --dpo-beta below {1 / min(settings.clip, 0.01):g}"
+        )
 
 
 def explain(settings: TrainSettings, spec: GenerationSpec) -> str:

@@ -43,7 +43,7 @@ from ppod_train.online_settings import (
     StageRecord,
 )
 from ppod_train.run_folder import generation_of, write_json
-from ppod_train.stage import OnlineRun, run_stage, stage_evaluation
+from ppod_train.stage import OnlineRun, run_stage, stage_evaluation, stage_spec
 from ppod_train.workers import ALONE, Workers
 
 
@@ -82,7 +82,7 @@ def train_online(
     spec = build_spec(load(reference), stage=1)
     run = OnlineRun(
         out=out,
-        settings=replace(settings, train=resolve(settings.train, spec)),
+        settings=settings,
         reference=reference,
         build_spec=build_spec,
         load=load,
@@ -90,6 +90,8 @@ def train_online(
         callbacks=callbacks if callbacks and workers.leads else OnlineCallbacks(),
         workers=workers,
     )
+    if settings.prompts_per_stage is not None:
+        stage_spec(run, load(reference), 1)  # refused before anything is written
     with ExitStack() as folder:
         keep = _write_record(run, spec, folder)
         if settings.eval_images_per_prompt:
@@ -114,10 +116,11 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
         In the process that writes, the function to call once there is work to keep.
     """
     if run.settings.eval_images_per_prompt:
-        check_prompts(run.reward, spec.prompts)
+        check_prompts(run.reward, run.settings.eval_prompts or spec.prompts)
+    resolved = replace(run.settings, train=resolve(run.settings.train, spec))
     identity = {
-        **{key: value for key, value in asdict(run.settings).items() if key not in ("num_stages", "train")},
-        **{f"train.{key}": value for key, value in asdict(run.settings.train).items()},
+        **{key: value for key, value in asdict(resolved).items() if key not in ("num_stages", "train")},
+        **{f"train.{key}": value for key, value in asdict(resolved.train).items()},
         "reward": f"{run.reward.name} {run.reward.revision}",
         "generation": to_json(spec),
     }
@@ -137,7 +140,7 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
             )
     record = {
         "num_stages": run.settings.num_stages,
-        "settings": asdict(run.settings),
+        "settings": asdict(resolved),
         "model": run.reference.model,
         "reward": identity["reward"],
         "judge": judge_of_reward(run.reward).to_json(),

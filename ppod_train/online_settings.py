@@ -37,6 +37,10 @@ class OnlineSettings:
     label_temperature: float | None = None
     eval_images_per_prompt: int = 64
     """Images of the evaluation on validation noise after every stage; 0 for none, which keeps the last policy."""
+    eval_prompts: tuple[str, ...] | None = None
+    """Prompts of the evaluations. None: all prompts of the run."""
+    prompts_per_stage: int | None = None
+    """A stage's data set is made of so many of the prompts, drawn anew for every stage. None: of all."""
     train: TrainSettings = field(default_factory=lambda: TrainSettings(num_train_steps=50, eval_every=0))
     """Of every stage; num_train_steps is a stage's."""
 
@@ -45,6 +49,8 @@ class OnlineSettings:
         for name, least in (("num_stages", 1), ("eval_images_per_prompt", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.prompts_per_stage is not None and self.prompts_per_stage < 1:
+            raise ConfigError(f"prompts_per_stage must be at least 1, not {self.prompts_per_stage}")
         check_pair_options(self.strategy, self.num_pairs_per_prompt, self.min_margin, self.label_temperature)
         if self.train.eval_every:
             raise ConfigError("an online run is evaluated after every stage: leave eval_every at 0")

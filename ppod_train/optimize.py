@@ -197,7 +197,7 @@ def _evaluated(trainee: Trainee, batch: TrainingBatch, *, step: int) -> tuple[Ev
 
 def backward_rows(settings: TrainSettings, batch_size: int, graph_bytes: int) -> int:
     """Evaluations of one network call in pass 2: at most `batch_size`, and as many as `max_graph_gib` holds."""
-    fitting = settings.max_graph_gib * 2**30 / max(graph_bytes, 1)
+    fitting = settings.graph_limit / max(graph_bytes, 1)
     return max(1, math.floor(min(batch_size, fitting)))
 
 
@@ -205,7 +205,7 @@ def use_one_pass(settings: TrainSettings, *, graph_bytes: int, gradient_share: f
     """Whether to keep the whole graph of an update: as the settings say, or by what is cheaper where it fits."""
     if settings.gradient != "auto":
         return settings.gradient == "one-pass"
-    fits = graph_bytes <= settings.max_graph_gib * 2**30
+    fits = graph_bytes <= settings.graph_limit
     share = 1.0 if settings.kl_weight else gradient_share  # every step has a KL
     return fits and share >= _ONE_PASS_SHARE
 

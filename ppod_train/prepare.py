@@ -1,15 +1,18 @@
 """From a model, data and settings to what an optimizer step works on, with the log-probabilities checked."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ppod_data.diffusion.model import DiffusionModel
+from ppod_data.errors import ConfigError
 from ppod_data.generate import prepare_sampler
-from ppod_train.data import DataSource, open_training_data
+from ppod_train.data import DataSource, TrainingData, open_training_data
 from ppod_train.drift import Drift, check_drift, check_rounding, measure_drift, measure_rounding
-from ppod_train.model_defaults import explain, resolve
+from ppod_train.model_defaults import check_subset, explain, limit_graph, resolve
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import Trainee, graph_bytes_per_evaluation
 from ppod_train.policy import reference_network, start_from, trainable_parameters
@@ -28,7 +31,7 @@ def prepare(
     workers: Workers,
 ) -> tuple[Trainee, Drift]:
     """Everything that a step works on, and the drift of the reference; where training starts from the policy that made
-    the data, that policy's drift is checked as well."""
+    the data, or the clip is around that policy, its drift is checked as well."""
     if workers.sharded:
         check_can_shard(settings)
     objective = OBJECTIVES[settings.objective]
@@ -40,6 +43,8 @@ def prepare(
         best_of=settings.best_of,
     )
     defaults, settings = explain(settings, data.spec), resolve(settings, data.spec)
+    settings = limit_graph(settings, model.device)
+    check_subset(settings, len(data.steps))
     sampler = prepare_sampler(replace(data.spec, prompts=data.prompts), model)
     batch_size = settings.batch_size or data.spec.batch_size
     weights = step_weights(data.spec, data.steps, settings.step_weight or "none")
@@ -71,8 +76,14 @@ def prepare(
     start_fingerprint = model.fingerprint
     if start is not None:
         start_fingerprint = start_from(model, start)
-        if {dataset.spec.policy_fingerprint for dataset in data.datasets} == {start_fingerprint}:
+        if _makers(data) == {start_fingerprint}:
             checked_drift(recorded=True)
+    others = _makers(data) - {model.fingerprint, start_fingerprint}
+    if others and (objective.clips_at_stage or settings.clip_anchor == "stage"):
+        with _as_maker(data, model, parameters) as there:
+            if there:
+                checked_drift(recorded=True)
+        drift = replace(drift, unchecked=not there)
     if "log_ratio_clip" in objective.reads and model.compute_dtype != "fp32":
         rounding = measure_rounding(data, sampler, parameters, batch_size=batch_size, workers=workers)
         drift = replace(drift, rounding=rounding)
@@ -101,3 +112,34 @@ def prepare(
         workers=workers,
     )
     return trainee, drift
+
+
+def _makers(data: TrainingData) -> set[str]:
+    """Return the fingerprints of the policies that made the data."""
+    return {dataset.spec.policy_fingerprint for dataset in data.datasets}
+
+
+@contextmanager
+def _as_maker(
+    data: TrainingData, model: DiffusionModel, parameters: Mapping[str, torch.nn.Parameter]
+) -> Iterator[bool]:
+    """Give the network the weights of the policy that made the data inside the block, where they are on this machine.
+
+    Yields:
+        Whether they are: a LoRA of the trained rank, in the folder that the data set names.
+    """
+    adapter = data.spec.adapter
+    if len(_makers(data)) > 1 or adapter is None or not Path(adapter).is_dir():
+        yield False
+        return
+    before = {name: value.detach().clone() for name, value in parameters.items()}
+    try:
+        fingerprint = start_from(model, Path(adapter))
+    except ConfigError:
+        fingerprint = ""
+    try:
+        yield fingerprint == data.spec.policy_fingerprint
+    finally:
+        with torch.no_grad():
+            for name, value in parameters.items():
+                value.copy_(before[name])

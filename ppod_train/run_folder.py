@@ -20,9 +20,9 @@ from typing import Any, TextIO
 
 from ppod_data.environment import environment
 from ppod_data.files import atomic_write, open_file
-from ppod_data.json_read import parse_json
+from ppod_data.json_read import parse_json, read_object
 from ppod_data.judge import Judge
-from ppod_data.real_folders import make_folder, open_in_place
+from ppod_data.real_folders import make_folder, open_in_place, remove_file
 from ppod_data.spec import GenerationSpec
 from ppod_train.checkpoint import remove_older
 from ppod_train.data import DataSource
@@ -44,9 +44,12 @@ def evaluation_folder(out: Path, step: int) -> Path:
 
 
 def identity_of(trainee: Trainee) -> dict[str, Any]:
-    """What a resumed run must share with the run it goes on: every choice, the data, the reference."""
+    """What a resumed run must share with the run it goes on: every choice, the data, the reference; as JSON has it."""
+    settings = asdict(trainee.settings)
+    prompts = settings["eval_prompts"]
     return {
-        **asdict(trainee.settings),
+        **settings,
+        "eval_prompts": None if prompts is None else list(prompts),
         "data_fingerprint": trainee.data.fingerprint,
         "reference_fingerprint": trainee.sampler.model.fingerprint,
         "start_fingerprint": trainee.start_fingerprint,
@@ -61,8 +64,14 @@ def write_run_record(
     source: DataSource,
     drift: Drift,
     judge: Judge | None,
+    start: Path | None = None,
 ) -> None:
-    """Write run.json. `judge` is the reward that judges the policy, or else the data's; None where unknown."""
+    """Write run.json.
+
+    Args:
+        judge: the reward that judges the policy, or else the data's; None where unknown.
+        start: the policy that training started from; None for the reference.
+    """
     settings, data = trainee.settings, trainee.data
     record = {
         "settings": asdict(settings),
@@ -70,6 +79,7 @@ def write_run_record(
         "datasets": [str(root) for root in source.roots],
         "targets": source.target_table(OBJECTIVES[settings.objective]),
         "model": trainee.sampler.model.name,
+        "start": None if start is None else str(start.resolve()),
         "reward": trainee.scorer,
         "judge": judge.to_json() if judge else None,
         "generation": {
@@ -94,6 +104,15 @@ def write_run_record(
         "environment": environment(),
     }
     write_json(out / "run.json", record)
+
+
+def extend_run_record(out: Path, trainee: Trainee) -> None:
+    """Record the settings of a resumed run, which may have more steps, and drop the summary of its earlier end."""
+    record = read_object(out / "run.json")
+    changed = {"settings": asdict(trainee.settings), "identity": identity_of(trainee)}
+    if any(record.get(name) != value for name, value in changed.items()):
+        write_json(out / "run.json", record | changed)
+    remove_file(out / "summary.json")
 
 
 def generation_of(spec: GenerationSpec) -> dict[str, Any]:
@@ -140,7 +159,8 @@ class MetricsLog:
             SummaryWriter(str(out / TENSORBOARD)) as writer,
         ):
             if first_step == 0:
-                known = {name: value for name, value in asdict(settings).items() if value is not None}
+                values = asdict(settings) | {"eval_prompts": None}  # TensorBoard takes single values
+                known = {name: value for name, value in values.items() if value is not None}
                 writer.add_hparams(known, metric_dict={}, run_name=".")
             yield cls(lines, writer)
 

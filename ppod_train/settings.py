@@ -45,7 +45,8 @@ class TrainSettings:
     weight_decay: float = 0.0
     ema_decay: float = 0.0
     """The policy is the exponential moving average of the trained weights: an update keeps this share of it. 0 is the
-    trained weights themselves."""
+    trained weights themselves. The next stage of an online run starts from the average: with 0.99 and 50 updates it
+    starts with a quarter to a third of what the stage has changed."""
     max_grad_norm: float = 1.0
     """The gradient is scaled down to this norm where it is larger."""
     num_train_steps: int = 200
@@ -53,13 +54,15 @@ class TrainSettings:
     """Pairs whose mean loss is one optimizer step; the network sees each of their trajectories once. An objective of
     single trajectories takes twice as many of them."""
     timesteps_per_update: int | None = None
-    """Use a random S of the T timesteps a step, scaled by T/S: cheaper, and an approximation. None: all, exact."""
+    """Use a random S of the T timesteps a step, scaled by T/S: cheaper, and an approximation in which pairs count too
+    equally, the more so the larger dpo_beta·log_ratio_clip. None: all, exact."""
     batch_size: int | None = None
     """Evaluations in one network call. None: the data set's own batch size, which makes the replay exact."""
     gradient: str = "auto"
     """one-pass keeps the whole graph, two-pass one chunk of it; auto takes one-pass where the graph fits into
     max_graph_gib and most steps are inside the band. All give the same gradient."""
-    max_graph_gib: float = 4.0
+    max_graph_gib: float | None = None
+    """None: a third of a GPU's memory, 4 on a CPU."""
     """The most that the graph of one pass may hold, and that of a chunk of two passes, which is one evaluation at
     least."""
     gradient_checkpointing: bool = False
@@ -71,11 +74,18 @@ class TrainSettings:
     """Steps between evaluations on validation noise; the best policy by mean reward is kept. 0: never, and the
     last policy is kept."""
     eval_images_per_prompt: int = 64
+    eval_prompts: tuple[str, ...] | None = None
+    """Prompts of the evaluations. None: those that are trained on."""
     patience: int = 3
     """Stop after this many evaluations without a better one. 0: never stop early."""
     checkpoint_every: int = 40
     drift_samples: int = 8
     """Trajectories that are replayed before training, to compare their log-probabilities with the stored ones."""
+
+    @property
+    def graph_limit(self) -> float:
+        """max_graph_gib in bytes, 4 GiB where it was neither given nor chosen for a device."""
+        return (4.0 if self.max_graph_gib is None else self.max_graph_gib) * 2**30
 
     @classmethod
     def of(cls, objective: str, **given: Any) -> "TrainSettings":

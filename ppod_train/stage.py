@@ -10,14 +10,16 @@ import numpy as np
 
 from ppod_data.card import write_card
 from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import resized
+from ppod_data.diffusion.model import DiffusionModel, resized
 from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.generate import generate, select_shards
 from ppod_data.json_read import read_object
 from ppod_data.log_probs import compute_log_probs
+from ppod_data.noise import generator
 from ppod_data.pairs import rank
 from ppod_data.rewards import RewardModel
 from ppod_data.score import score
+from ppod_data.spec import GenerationSpec
 from ppod_train.compare import PolicySource
 from ppod_train.data import DataSource
 from ppod_train.eval_files import read_evaluation, write_evaluation
@@ -115,11 +117,29 @@ def _outside_band(run: OnlineRun, stage: int) -> float:
 
 def _generate(run: OnlineRun, stage: int, data: Path) -> None:
     policy = run.load(run.policy(stage - 1))
-    spec = run.build_spec(policy, stage=stage)
+    spec = stage_spec(run, policy, stage)
     run.callbacks.on_phase(stage, "generate", run.own_share(spec.num_samples))
     shards = select_shards(spec, None, run.workers.rank, run.workers.world_size)
     generate(data, spec, policy, shards=shards, on_batch=run.callbacks.on_units)
     run.workers.wait()
+
+
+def stage_spec(run: OnlineRun, policy: DiffusionModel, stage: int) -> GenerationSpec:
+    """Return the spec of a stage's data set: of all prompts, or of a draw that depends on the stage's number.
+
+    Raises:
+        ConfigError: more prompts a stage than there are.
+    """
+    spec = run.build_spec(policy, stage=stage)
+    count = run.settings.prompts_per_stage
+    if count is None:
+        return spec
+    if count > len(spec.prompts):
+        raise ConfigError(
+            f"prompts_per_stage {count} is more than the {len(spec.prompts)} prompts: lower it, or leave it out"
+        )
+    drawn = generator(spec.seed, "stage-prompts", stage).choice(len(spec.prompts), count, replace=False)
+    return replace(spec, prompts=tuple(spec.prompts[i] for i in sorted(drawn)))
 
 
 def _score(run: OnlineRun, stage: int, dataset: Dataset) -> None:
@@ -191,13 +211,14 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
         return read_evaluation(folder)
     policy = run.load(run.policy(stage))
     spec = run.build_spec(policy, stage=0)
-    num_images = len(spec.prompts) * run.settings.eval_images_per_prompt
+    prompts = run.settings.eval_prompts or spec.prompts
+    num_images = len(prompts) * run.settings.eval_images_per_prompt
     run.callbacks.on_phase(stage, "evaluate", run.own_share(num_images))
     result = evaluate(
         resized(policy, spec.height, spec.width),
         run.reward,
         EvalSettings(
-            prompts=spec.prompts,
+            prompts=prompts,
             negative_prompt=spec.negative_prompt,
             num_images_per_prompt=run.settings.eval_images_per_prompt,
             num_inference_steps=spec.num_inference_steps,

@@ -42,6 +42,7 @@ from ppod_train.prepare import prepare
 from ppod_train.run_folder import (
     MetricsLog,
     evaluation_folder,
+    extend_run_record,
     forget_after,
     identity_of,
     write_json,
@@ -50,6 +51,9 @@ from ppod_train.run_folder import (
 from ppod_train.settings import TrainSettings
 from ppod_train.sharding import gathered, whole
 from ppod_train.workers import ALONE, Workers
+
+_MAY_CHANGE = ("num_train_steps", "patience", "checkpoint_every", "max_graph_gib")
+"""How long a run goes on and how much memory its graph may take: a resumed run may differ in these."""
 
 
 @dataclass
@@ -131,7 +135,7 @@ def train_offline(
         scorer = f"{reward.name} {reward.revision}" if reward else ""
         trainee, drift = prepare(source, model, settings, scorer, start, workers)
         if reward is not None and settings.eval_every:
-            check_prompts(reward, trained_prompts(trainee.data))
+            check_prompts(reward, _eval_prompts(trainee))
         if optimizer_of is not None:
             checkpoint = latest_checkpoint(optimizer_of / "checkpoints")
             if checkpoint is None:
@@ -145,7 +149,13 @@ def train_offline(
             _check_same_weights(trainee)
             if progress.step == 0:
                 judge = _judge(source, trainee, reward)
-                workers.first(lambda: write_run_record(out, trainee, source=source, drift=drift, judge=judge))
+                workers.first(
+                    lambda: write_run_record(
+                        out, trainee, source=source, drift=drift, judge=judge, start=start
+                    )
+                )
+            elif not _is_finished(settings, progress):
+                workers.first(lambda: extend_run_record(out, trainee))
             callbacks = callbacks if callbacks and workers.leads else Callbacks()
             callbacks.on_start(drift, progress.step)
             _loop(out, trainee, progress, reward, callbacks, keep)
@@ -203,6 +213,8 @@ def _loop(
                 _check_same_weights(trainee)
                 if log is not None:
                     log.sync()
+                if not settings.eval_every:  # no evaluation chooses: the newest policy is kept
+                    _save_policy(trainee, out)
                 _save_checkpoint(out / "checkpoints", trainee, progress)
     if not settings.eval_every:
         progress.best_step = progress.step
@@ -224,7 +236,7 @@ def _evaluate_if_due(
     assert reward is not None
     baseline = read_evaluation(evaluation_folder(out, 0)) if progress.step and workers.leads else None
     eval_settings = EvalSettings(
-        prompts=trained_prompts(trainee.data),
+        prompts=_eval_prompts(trainee),
         batch_size=spec.batch_size,
         num_images_per_prompt=settings.eval_images_per_prompt,
         seed=settings.seed,
@@ -251,6 +263,10 @@ def _evaluate_if_due(
     if log is not None:
         log.add_evaluation(progress.step, result)
     callbacks.on_eval(progress.step, result)
+
+
+def _eval_prompts(trainee: Trainee) -> tuple[str, ...]:
+    return trainee.settings.eval_prompts or trained_prompts(trainee.data)
 
 
 def _save_policy(trainee: Trainee, out: Path) -> None:
@@ -289,11 +305,12 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
     checkpoint = latest_checkpoint(out / "checkpoints")
     if checkpoint is None:
         if (out / "run.json").exists() and _has_steps(out):
-            check_same_run(read_object(out / "run.json"), identity)
+            check_same_run(read_object(out / "run.json"), identity, free=_MAY_CHANGE)
         progress = Progress()
     else:
         state = load_state(checkpoint)
-        check_same_run(state, identity)
+        check_same_run(state, identity, free=_MAY_CHANGE)
+        _check_length(out, checkpoint, trainee.settings, state["progress"]["step"])
         load_checkpoint(
             checkpoint,
             parameters=trainee.parameters,
@@ -303,6 +320,15 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
         progress = Progress(**state["progress"])
     trainee.workers.first(lambda: forget_after(out, progress.step))
     return progress
+
+
+def _check_length(out: Path, checkpoint: Path, settings: TrainSettings, step: int) -> None:
+    """Raise ConfigError where fewer steps are asked for than the run has done."""
+    if settings.num_train_steps < step:
+        raise ConfigError(
+            f"{out} has done {step} steps: give --num-train-steps {step} or more; the policy of a checkpoint is "
+            f"written by ppod-train export {checkpoint} --out DIR"
+        )
 
 
 def _check_same_table(out: Path, table: str) -> None:

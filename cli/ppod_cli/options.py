@@ -233,6 +233,11 @@ License = Annotated[
 ]
 
 
+def listed_prompts(file: Path | None) -> tuple[str, ...] | None:
+    """Return the prompts of a file; None without one. Raises ConfigError as `prompts_of`."""
+    return None if file is None else prompts_of(None, file, None, drop_duplicates=False)
+
+
 def prompts_of(
     prompt: list[str] | None, prompts: Path | None, column: str | None, drop_duplicates: bool
 ) -> tuple[str, ...]:

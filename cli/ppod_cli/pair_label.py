@@ -19,7 +19,9 @@ _EXAMPLES = (
     "ppod-pair label data --name people --answers-per-question 3 --repeat-share 0.1",
     "ppod-pair label data --choose disagreement --reward scenes --reward aesthetic",
     "ppod-pair label data --name best --images-per-question 4 --host 0.0.0.0",
+    "ppod-pair label data --name faces --dimension faces --question 'Whose face is drawn better?'",
 )
+_PAGE = "What is asked"
 _SERVING = "Serving"
 
 
@@ -73,6 +75,32 @@ def label(
         ),
     ] = 0.05,
     seed: Annotated[int, typer.Option(min=0, help="Seed of questions and order.", metavar="SEED")] = 0,
+    question: Annotated[
+        str | None,
+        typer.Option(
+            help="What the page asks about the images.",
+            show_default="Which image is better?",
+            metavar="TEXT",
+            rich_help_panel=_PAGE,
+        ),
+    ] = None,
+    instructions: Annotated[
+        str | None,
+        typer.Option(
+            help="How to answer, shown before the first question and on demand.",
+            show_default="choose what shows the text and looks good",
+            metavar="TEXT",
+            rich_help_panel=_PAGE,
+        ),
+    ] = None,
+    dimension: Annotated[
+        str,
+        typer.Option(
+            help="What the answers are on, such as aesthetics: the dimension of the labels.",
+            metavar="NAME",
+            rich_help_panel=_PAGE,
+        ),
+    ] = "overall",
     host: Annotated[
         str,
         typer.Option(
@@ -99,11 +127,11 @@ def label(
     """
     from ppod_data.dataset import Dataset
     from ppod_data.files import data_path, local_path
-    from ppod_data.labelling.app import label_app
+    from ppod_data.labelling.app import INSTRUCTIONS, QUESTION, label_app
     from ppod_data.labelling.questions import read_questions
     from ppod_data.labelling.session import open_session
     from ppod_data.tables import check_name
-    from ppod_data.web import serve
+    from ppod_data.web import listen, serve
 
     check_name(name, "a table of labels")
     token, shown_host = _token(host)
@@ -126,10 +154,20 @@ def label(
             answers_per_question=answers_per_question,
             repeat_share=repeat_share,
             seed=seed,
+            dimension=dimension.strip() or "overall",
         )
         try:
-            app = label_app(opened, session, title=opened.root.resolve().name, token=token)
-            _serve(lambda ready: serve(app, host, port, ready, max_waiting=1024), shown_host, token, session)
+            usual = QUESTION if session.dimension == "overall" else f"{QUESTION} Judge: {session.dimension}"
+            app = label_app(
+                opened,
+                session,
+                title=opened.root.resolve().name,
+                question=question or usual,
+                instructions=instructions or INSTRUCTIONS,
+                token=token,
+            )
+            with listen(host, port) as listening:
+                _serve(lambda ready: serve(app, listening, ready), shown_host, token, session)
             figures = {"dataset": dataset, "name": name, "answers": str(session.folder)}
             count = session.count()
             report(figures | dataclasses.asdict(count), _say(dataset, name, folder, count))

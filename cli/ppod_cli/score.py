@@ -213,13 +213,14 @@ def _score(
 def _serve(name: str, host: str, port: int, max_images: int, device: str, as_json: bool) -> None:
     from ppod_data.rewards import load_reward
     from ppod_data.rewards.serve import reward_app
+    from ppod_data.web import base_url, is_loopback, listen
     from ppod_data.web import serve as serve_app
 
-    with summary(as_json) as report:
+    with summary(as_json) as report, listen(host, port) as listening:
         model = load_reward(name, resolve_device(device))
 
         def on_ready(port: int) -> None:
-            url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            url = base_url(host, port)
             figures = {"url": url, "name": model.name, "revision": model.revision}
             lines = [
                 f"{model.name} (revision {model.revision}) at {url}, until interrupted",
@@ -227,7 +228,8 @@ def _serve(name: str, host: str, port: int, max_images: int, device: str, as_jso
             ]
             report(figures, lines)
 
-        serve_app(reward_app(model, max_images=max_images), host, port, on_ready)
+        app = reward_app(model, max_images=max_images, only_loopback=is_loopback(host))
+        serve_app(app, listening, on_ready)
 
 
 def _say_scored(dataset: str, done: "list[ScoreSummary]", missing_shards: int) -> list[str]:

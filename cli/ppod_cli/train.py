@@ -40,6 +40,10 @@ _OFFLINE_EXAMPLES = (
     "ppod-train offline data --objective dpok --scores scenes --out run-dpok",
     "torchrun --nproc-per-node 8 -m ppod_cli.train offline data --out run",
 )
+_EXPORT_EXAMPLES = (
+    "ppod-train export run --out policy",
+    "ppod-train export run/checkpoints/step-000040 --out policy-40",
+)
 _REPORT_EXAMPLES = ("ppod-train report run", "ppod-train report run run-2 --out both.html")
 
 commands = new_commands(
@@ -102,12 +106,13 @@ def offline(
     seed: train_options.Seed = 0,
     batch_size: train_options.BatchSize = None,
     gradient: train_options.Gradient = "auto",
-    max_graph_gib: train_options.MaxGraphGib = 4.0,
+    max_graph_gib: train_options.MaxGraphGib = None,
     gradient_checkpointing: train_options.GradientCheckpointing = False,
     drift_samples: train_options.DriftSamples = 8,
     reward: train_options.EvalReward = None,
     eval_every: train_options.EvalEvery = 40,
     eval_images_per_prompt: train_options.EvalImagesPerPrompt = 64,
+    eval_prompts: train_options.EvalPrompts = None,
     patience: train_options.Patience = 3,
     checkpoint_every: train_options.CheckpointEvery = 40,
     model: options.PolicyModel = None,
@@ -160,7 +165,8 @@ def offline(
         from ppod_train.train import train_offline
 
         refuse_unread_tables(ctx, of_pairs=("pairs",), of_scores=("scores",))
-        settings = train_settings(ctx.params | {"lora_rank": _rank(lora_rank, start)})
+        judged = {"eval_prompts": options.listed_prompts(eval_prompts)}
+        settings = train_settings(ctx.params | judged | {"lora_rank": _rank(lora_rank, start)})
         opened = [Dataset.open(root) for root in roots]
         spec = opened[0].spec
         dtype = compute_dtype or spec.compute_dtype
@@ -227,6 +233,35 @@ command(commands, examples=ONLINE_EXAMPLES)(online)
 
 
 command(commands, name="eval", examples=EVAL_EXAMPLES)(evaluate)
+
+
+@command(commands, examples=_EXPORT_EXAMPLES)
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="RUN/checkpoints/step-NNNNNN, or RUN for its newest.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write the policy of a checkpoint for plain diffusers, and for --adapter or --start.
+
+    A run keeps its newest two checkpoints.
+    """
+    with summary(as_json) as report:
+        from ppod_train.export import export_policy
+
+        done = export_policy(checkpoint, out)
+        lines = [f"policy: {done.policy}, after {done.step} steps"]
+        if not done.whole:
+            lines.append(f"a LoRA of {done.model}")
+        report({**dataclasses.asdict(done), "policy": str(done.policy)}, lines)
 
 
 @command(commands, name="report", examples=_REPORT_EXAMPLES)

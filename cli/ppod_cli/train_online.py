@@ -60,6 +60,16 @@ EvalImages = Annotated[
         rich_help_panel=_STAGES,
     ),
 ]
+PromptsPerStage = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Prompts of each stage's data set, drawn anew for every stage from all prompts.",
+        show_default="all",
+        metavar="N",
+        rich_help_panel=_STAGES,
+    ),
+]
 Strategy = Annotated[
     Literal["random", "best-worst", "all"],
     typer.Option(help="As in ppod-pair rank.", rich_help_panel=_PAIRS),
@@ -107,7 +117,9 @@ def online(
     stages: Stages = 4,
     num_images_per_prompt: ImagesPerStage = 64,
     num_train_steps: StepsPerStage = 50,
+    prompts_per_stage: PromptsPerStage = None,
     eval_images_per_prompt: EvalImages = 64,
+    eval_prompts: train_options.EvalPrompts = None,
     strategy: Strategy = "random",
     num_pairs_per_prompt: NumPairs = None,
     min_margin: MinMargin = 0.0,
@@ -131,7 +143,7 @@ def online(
     pairs_per_step: train_options.PairsPerStep = 16,
     seed: train_options.Seed = 0,
     gradient: train_options.Gradient = "auto",
-    max_graph_gib: train_options.MaxGraphGib = 4.0,
+    max_graph_gib: train_options.MaxGraphGib = None,
     gradient_checkpointing: train_options.GradientCheckpointing = False,
     drift_samples: train_options.DriftSamples = 8,
     checkpoint_every: train_options.CheckpointEvery = 40,
@@ -180,6 +192,8 @@ def online(
             min_margin=min_margin,
             label_temperature=label_temperature,
             eval_images_per_prompt=eval_images_per_prompt,
+            eval_prompts=options.listed_prompts(eval_prompts),
+            prompts_per_stage=prompts_per_stage,
             train=train_settings({**ctx.params, **NOT_OF_A_STAGE}, eval_every=0),
         )
         chain = {name: ctx.params[name] for name in _CHAIN}
@@ -223,9 +237,11 @@ def _plan(
     from ppod_train.plan import plan_training
 
     skeleton = load_skeleton(model, revision=revision, variant=variant, compute_dtype=compute_dtype)
-    spec = build_spec(skeleton, **generation)
+    all_prompts = generation["prompts"]
+    spec = build_spec(skeleton, **generation | {"prompts": all_prompts[: settings.prompts_per_stage]})
     plan = plan_training(skeleton, spec, settings.train)
-    stages, judged = settings.num_stages, settings.eval_images_per_prompt * len(spec.prompts)
+    eval_prompts = settings.eval_prompts or all_prompts
+    stages, judged = settings.num_stages, settings.eval_images_per_prompt * len(eval_prompts)
     queries = stages * spec.num_samples + (stages + 1) * judged
     log_probs = plan.generation.network_calls * (stages - 1)
     data_seconds = seconds_of_data(spec, model, revision, device, compute_dtype)
@@ -273,7 +289,7 @@ _CHAIN = (
 
 PAIR_OPTIONS = ("strategy", "num_pairs_per_prompt", "min_margin", "label_temperature")
 
-NOT_OF_A_STAGE = {"batch_size": None, "eval_images_per_prompt": None}
+NOT_OF_A_STAGE = {"batch_size": None, "eval_images_per_prompt": None, "eval_prompts": None}
 """Options of sampling and evaluation that training knows under the same names."""
 
 

@@ -1,5 +1,6 @@
 """The options of a training run, one for each field of `ppod_train.settings.TrainSettings`, and of an evaluation."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -189,10 +190,11 @@ Gradient = Annotated[
     ),
 ]
 MaxGraphGib = Annotated[
-    float,
+    float | None,
     typer.Option(
         min=0.0,
         help="Memory for a graph: of the whole update in one pass, or of a chunk.",
+        show_default="a third of a GPU's, 4 on a CPU",
         metavar="GIB",
         rich_help_panel=_COMPUTE,
     ),
@@ -243,6 +245,15 @@ EvalImagesPerPrompt = Annotated[
     int,
     typer.Option(
         min=1, help="Images of each prompt in an evaluation.", metavar="N", rich_help_panel=_KEEPING
+    ),
+]
+EvalPrompts = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with the prompts of the evaluations, in any form that --prompts of ppod-gen reads.",
+        show_default="the trained ones",
+        metavar="FILE",
+        rich_help_panel=_KEEPING,
     ),
 ]
 Patience = Annotated[

@@ -83,6 +83,11 @@ def _say_started(out: Path, drift: "Drift", step: int) -> list[str]:
         lines.append(
             f"{run['outside_band_at_start']:.0%} of steps are outside the band around the reference before training"
         )
+    if drift.unchecked:
+        lines.append(
+            "not checked: the clip is around the policy that made the data, which is not here; its recorded "
+            "log-probabilities are taken as they are"
+        )
     if drift.rounding:
         largest, clip = max(drift.rounding), run["settings"]["log_ratio_clip"]
         lines.append(

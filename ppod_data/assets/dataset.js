@@ -19,6 +19,7 @@ for (const browser of document.querySelectorAll(".browser")) {
 
   const picture = (image) => {
     const shown = make("img", { src: image.src, alt: prompts[image.prompt], loading: "lazy", style: `aspect-ratio:${aspect}` });
+    if (image.damaged) return make("small", { className: "damaged", textContent: image.damaged, style: `aspect-ratio:${aspect}` });
     if (image.flagged && !seen.has(image.id)) Object.assign(shown, { className: "flagged", alt: "flagged by the safety checker", title: "flagged by the safety checker: click to see it" });
     return shown;
   };

@@ -6,6 +6,8 @@ const PATIENCE = 15000; // after which what did not come is asked for again
 let annotator = localStorage.getItem("annotator") || "";
 let turn = null; // what the server asked
 let busy = false;
+let focused = null; // what had the focus when an answer was given: it has it again in the next question
+const PAUSE = 250; // milliseconds in which a new question takes no answer: a key pressed once more is meant for the last one
 
 async function send(path, body) {
   for (;;) {
@@ -16,7 +18,10 @@ async function send(path, body) {
       });
       const told = await answer.json().catch(() => ({ error: answer.statusText }));
       if (answer.ok) { trouble(""); return told; }
-      if (answer.status === 409) return await send("/api/next", {});
+      if (answer.status === 409) {
+        trouble(told.error);
+        return told;
+      }
       if (answer.status < 500) { trouble(told.error); return null; }
       trouble(told.error);
     } catch {
@@ -37,7 +42,6 @@ async function act(path, body) {
 function show(next) {
   turn = next;
   at("enter").hidden = true;
-  at("title").textContent = turn.title;
   at("progress").hidden = false;
   at("progress").max = Math.max(1, turn.wanted);
   at("progress").value = turn.done;
@@ -45,6 +49,7 @@ function show(next) {
   const over = turn.prompt === null;
   at("ask").hidden = over;
   at("end").hidden = !over;
+  document.body.classList.toggle("asking", !over);
   for (const undo of [at("undo"), at("undo-end")]) undo.disabled = turn.number === 0;
   if (over) {
     at("ended").textContent = `There is nothing left to compare. You answered ${turn.number}.`;
@@ -53,9 +58,9 @@ function show(next) {
   at("prompt").textContent = turn.prompt;
   const count = turn.shown.length;
   const images = at("images");
-  images.className = count === 2 ? "two waiting" : "waiting";
-  images.style.setProperty("--columns", count <= 3 ? count : Math.ceil(count / 2));
+  images.className = "waiting";
   images.replaceChildren(...turn.shown.map(choice));
+  arrange();
   at("keys").textContent = count === 2
     ? "Keys: ← or 1, → or 2, T no difference, S skip, Z back" : `Keys: 1 to ${count}, T no difference, S skip, Z back`;
   enable(false);
@@ -64,14 +69,37 @@ function show(next) {
   Promise.all(loads).then(() => {
     if (turn !== asked) return;
     images.classList.remove("waiting");
-    enable(true);
-    document.body.dataset.ready = String(turn.number);
+    arrange();
+    setTimeout(() => {
+      if (turn !== asked) return;
+      enable(true);
+      if (focused) focused().focus({ preventScroll: true });
+      focused = null;
+      document.body.dataset.ready = String(turn.number);
+    }, PAUSE);
   }, () => {
     if (turn !== asked) return;
     trouble("An image did not arrive: it is asked for again.");
     // The whole question: a server that was started again has no image in memory until it asks.
     setTimeout(() => { if (turn === asked) act("/api/next", {}); }, RETRY);
   });
+}
+
+// As many columns as make the images largest in the room that is left.
+function arrange() {
+  const images = at("images");
+  const count = images.children.length;
+  const first = images.querySelector("img");
+  if (!first) return;
+  const aspect = first.naturalWidth ? first.naturalWidth / first.naturalHeight : 1;
+  const size = (columns) => {
+    const rows = Math.ceil(count / columns);
+    return Math.min(images.clientWidth / columns - 14, (images.clientHeight / rows - 32) * aspect);
+  };
+  let best = 1;
+  for (let columns = 2; columns <= count; columns++) if (size(columns) > size(best)) best = columns;
+  images.style.setProperty("--columns", best);
+  images.style.setProperty("--rows", Math.ceil(count / best));
 }
 
 function loaded(image) { // not decode(): it waits for a frame to be drawn, which may never come
@@ -101,10 +129,17 @@ function enable(ready) {
 
 function answer(said) {
   if (busy || !turn || turn.prompt === null || at("tie").disabled) return;
+  focused = place_of(document.activeElement);
   enable(false);
   if (typeof said === "number") at("images").children[said].classList.add("chosen");
   delete document.body.dataset.ready;
-  act("/api/answer", { number: turn.number, shown: turn.shown, answer: said });
+  act("/api/answer", { number: turn.number, shown: turn.shown, answer: said, ticket: turn.ticket });
+}
+
+function place_of(element) {
+  const index = [...at("images").children].indexOf(element);
+  if (index >= 0) return () => at("images").children[index] ?? document.body;
+  return at("others").contains(element) ? () => element : null;
 }
 
 function undo() {
@@ -141,7 +176,7 @@ at("skip").addEventListener("click", () => answer("skip"));
 at("undo").addEventListener("click", undo);
 at("undo-end").addEventListener("click", undo);
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || !at("enter").hidden || !turn) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || !at("enter").hidden || at("how").open || !turn) return;
   const key = event.key.toLowerCase();
   const count = turn.shown.length;
   const arrows = count === 2 ? { arrowleft: 0, arrowright: 1 } : {};
@@ -153,4 +188,12 @@ document.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
+at("help").addEventListener("click", () => at("how").showModal());
+new ResizeObserver(arrange).observe(at("images"));
+fetch("/api/page").then((answer) => answer.json()).then((page) => {
+  at("title").textContent = page.title;
+  document.title = `ppod: ${page.question}`;
+  for (const one of document.querySelectorAll(".question")) one.textContent = page.question;
+  for (const one of document.querySelectorAll(".instructions")) one.textContent = page.instructions;
+}).catch(() => {});
 if (annotator) act("/api/next", {}); else ask_name();

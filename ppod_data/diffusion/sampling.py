@@ -50,7 +50,10 @@ def sample_chain(
     latents = initial_noise.to(latent_dtype)
     batch = len(latents)
     recorded = [latents]
-    log_probs = torch.full((schedule.num_inference_steps, batch), float("nan"), dtype=torch.float64)
+    # On the device until the chain is done: a copy after each step would wait for it.
+    log_probs = torch.full(
+        (schedule.num_inference_steps, batch), float("nan"), dtype=torch.float64, device=latents.device
+    )
     for i, stochastic in enumerate(schedule.stochastic):
         step_index = torch.full((batch,), i, device=latents.device)
         prediction = guided_prediction(
@@ -67,5 +70,5 @@ def sample_chain(
         if record:
             recorded.append(latents)
             if stochastic:
-                log_probs[i] = log_prob(schedule, step_index, mean, latents).cpu()
-    return Chain(latents=torch.stack(recorded if record else [latents]), log_probs=log_probs)
+                log_probs[i] = log_prob(schedule, step_index, mean, latents)
+    return Chain(latents=torch.stack(recorded if record else [latents]), log_probs=log_probs.cpu())

@@ -7,13 +7,12 @@ token of the address.
 """
 
 import hmac
-import ipaddress
 import json
+import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio.to_thread
 from starlette.applications import Starlette
@@ -29,7 +28,7 @@ from ppod_data.images import decode_image, encode_png
 from ppod_data.labelling.session import Session, StaleError, Turn
 from ppod_data.prompts import visible
 from ppod_data.sample_images import read_images
-from ppod_data.web import TooLargeError, read_body
+from ppod_data.web import TooLargeError, is_json, is_loopback, is_same_origin, read_body, requested_host
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 _FILES = {
@@ -45,33 +44,65 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+QUESTION = "Which image is better?"
+INSTRUCTIONS = (
+    "You will see images that were made for the same text. Choose the one that you like better: which shows what the "
+    "text says, and looks good. There are no right answers."
+)
 _MAX_BODY = 16 << 10
 _CACHED_BYTES = 64 << 20
 _COOKIE = "ppod_label"
+_Act = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def label_app(dataset: Dataset, session: Session, *, title: str, token: str | None = None) -> Starlette:
+def label_app(
+    dataset: Dataset,
+    session: Session,
+    *,
+    title: str,
+    question: str = QUESTION,
+    instructions: str = INSTRUCTIONS,
+    token: str | None = None,
+) -> Starlette:
     """The ASGI application that asks the questions of `session`.
 
     Args:
         title: what the page says that is judged.
+        question: what people are asked about every group of images.
+        instructions: how to answer it, shown before the first question.
         token: the address must carry it once, as `/?token=…`; None where only this machine can connect.
     """
     images = _Images(dataset)
+    page = {"title": title, "question": question, "instructions": instructions}
 
     def turn(name: str) -> dict[str, Any]:
-        """What the person sees next, with its images in memory."""
-        found = session.next(name)
-        images.load(found.shown)
-        return _told(found, title)
+        """What the person sees next, with its images in memory; a question whose images are damaged is left out."""
+        while True:
+            found = session.next(name)
+            try:
+                images.load(found.shown)
+                return _told(found)
+            except UnreadableError as error:
+                print(f"left out: {error}", file=sys.stderr, flush=True)
+                session.withdraw(error.sample_id)
 
-    def answer(told: dict[str, Any]) -> dict[str, Any]:
-        session.record(told["annotator"], told["number"], told["shown"], told["answer"])
-        return turn(told["annotator"])
+    def then_turn(change: Callable[[dict[str, Any]], None]) -> _Act:
+        """A change, then the person's next question; with an error where another page of the person was first."""
 
-    def undo(told: dict[str, Any]) -> dict[str, Any]:
+        def act(told: dict[str, Any]) -> dict[str, Any]:
+            try:
+                change(told)
+            except StaleError as error:
+                return turn(told["annotator"]) | {"error": str(error)}
+            return turn(told["annotator"])
+
+        return act
+
+    def answer(told: dict[str, Any]) -> None:
+        session.record(told["annotator"], told["number"], told["shown"], told["answer"], told["ticket"])
+
+    def undo(told: dict[str, Any]) -> None:
         session.undo(told["annotator"], told["number"])
-        return turn(told["annotator"])
 
     def image(request: Request) -> Response:
         data = images.get(request.path_params["sample_id"])
@@ -81,39 +112,55 @@ def label_app(dataset: Dataset, session: Session, *, title: str, token: str | No
             else Response(data, media_type="image/png")
         )
 
-    one_at_a_time = anyio.CapacityLimiter(1)  # journals are written by one thread
-
-    def post(act: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Request], Any]:
-        async def handle(request: Request) -> Response:
-            try:
-                told = _checked(json.loads(await read_body(request, _MAX_BODY)))
-                return JSONResponse(await anyio.to_thread.run_sync(act, told, limiter=one_at_a_time))
-            except StaleError as error:
-                return JSONResponse({"error": str(error)}, 409)
-            except TooLargeError as error:
-                return JSONResponse({"error": str(error)}, 413)
-            except DamagedError as error:
-                return JSONResponse({"error": str(error)}, 500)
-            except (ValueError, RecursionError, PpodError) as error:
-                return JSONResponse({"error": str(error)}, 400)
-            except OSError as error:
-                return JSONResponse({"error": f"the answer could not be kept: {error}"}, 507)
-
-        return handle
-
+    post = _handler(anyio.CapacityLimiter(1))  # journals are written by one thread
     files = [Route(path, _file(*found)) for path, found in _FILES.items()]
     app = Starlette(
         routes=[
             *files,
+            Route("/api/page", lambda request: JSONResponse(page)),
             Route("/favicon.ico", lambda request: Response(status_code=204)),
             Route("/image/{sample_id}", image),
             Route("/api/next", post(lambda told: turn(told["annotator"])), methods=["POST"]),
-            Route("/api/answer", post(answer), methods=["POST"]),
-            Route("/api/undo", post(undo), methods=["POST"]),
+            Route("/api/answer", post(then_turn(answer)), methods=["POST"]),
+            Route("/api/undo", post(then_turn(undo)), methods=["POST"]),
         ]
     )
     app.add_middleware(BaseHTTPMiddleware, dispatch=_guard(token))
     return app
+
+
+def _handler(limiter: anyio.CapacityLimiter) -> Callable[[_Act], Callable[[Request], Awaitable[Response]]]:
+    """What makes request handlers of functions that answer JSON to JSON; those of one limiter never run at once."""
+
+    def post(act: _Act) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            try:
+                told = _checked(json.loads(await read_body(request, _MAX_BODY)))
+                result = await anyio.to_thread.run_sync(act, told, limiter=limiter)
+                return JSONResponse(result, 409 if "error" in result else 200)
+            except (ValueError, RecursionError, PpodError, OSError) as error:
+                return JSONResponse({"error": _reason(error)}, _status(error))
+
+        return handle
+
+    return post
+
+
+def _status(error: Exception) -> int:
+    by_type = {TooLargeError: 413, DamagedError: 500, OSError: 507}
+    return next((status for kind, status in by_type.items() if isinstance(error, kind)), 400)
+
+
+def _reason(error: Exception) -> str:
+    return f"the answer could not be kept: {error}" if isinstance(error, OSError) else str(error)
+
+
+class UnreadableError(DamagedError):
+    """The image of one sample cannot be shown."""
+
+    def __init__(self, sample_id: str, reason: str) -> None:
+        super().__init__(reason)
+        self.sample_id = sample_id
 
 
 class _Images:
@@ -124,15 +171,16 @@ class _Images:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
 
     def load(self, sample_ids: tuple[str, ...]) -> None:
-        """Raises DamagedError for an image that cannot be read."""
+        """Raises UnreadableError for an image that cannot be read."""
         missing = [name for name in sample_ids if name not in self._kept]
         for name, data in read_images(self._dataset, missing) if missing else ():
-            self._kept[name] = encode_png(decode_image(data))
+            try:
+                self._kept[name] = encode_png(decode_image(data))
+            except DamagedError as error:
+                raise UnreadableError(name, f"{self._dataset.root}: sample {name}: {error}") from error
         for name in sample_ids:
             if name not in self._kept:
-                raise DamagedError(
-                    f"{self._dataset.root}: the image of sample {name} is not there: get it again"
-                )
+                raise UnreadableError(name, f"{self._dataset.root}: sample {name}: its image is not there")
             self._kept.move_to_end(name)
         while len(self._kept) > len(sample_ids) and sum(map(len, self._kept.values())) > _CACHED_BYTES:
             self._kept.popitem(last=False)
@@ -141,21 +189,27 @@ class _Images:
         return self._kept.get(sample_id)
 
 
-def _told(found: Turn, title: str) -> dict[str, Any]:
+def _told(found: Turn) -> dict[str, Any]:
     question = found.question
     return {
-        "title": title,
         "number": found.number,
         "done": found.num_done,
         "wanted": found.num_wanted,
         "prompt": None if question is None else visible(question.prompt),
         "shown": list(found.shown),
+        "ticket": found.ticket,
     }
 
 
 def _checked(told: Any) -> dict[str, Any]:
     """A request as the page makes it. Raises ValueError for another."""
-    kinds: dict[str, Any] = {"annotator": str, "number": int, "shown": list, "answer": (int, str)}
+    kinds: dict[str, Any] = {
+        "annotator": str,
+        "number": int,
+        "shown": list,
+        "answer": (int, str),
+        "ticket": str,
+    }
     if not isinstance(told, dict) or "annotator" not in told:
         raise ValueError("a request names its annotator")
     for name, value in told.items():
@@ -163,7 +217,7 @@ def _checked(told: Any) -> dict[str, Any]:
             raise ValueError(f"{name!r} is not as the page sends it")
     if not all(isinstance(one, str) for one in told.get("shown", [])):
         raise ValueError("shown is a list of ids")
-    return {"number": -1, "shown": [], "answer": "", **told}
+    return {"number": -1, "shown": [], "answer": "", "ticket": "", **told}
 
 
 def _file(name: str, media_type: str) -> Callable[[Request], Response]:
@@ -184,14 +238,12 @@ def _guard(token: str | None) -> Callable[[Request, RequestResponseEndpoint], An
 
 def _refused(request: Request, token: str | None) -> Response | None:
     """The answer to a request that is none of our page's; or the one that keeps the token; None: go on."""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    if token is None and not _is_loopback(host):
+    if token is None and not is_loopback(requested_host(request)):
         return PlainTextResponse("open the address that ppod-pair label printed", 403)
     if request.method == "POST":
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        if not is_same_origin(request):
             return PlainTextResponse("a request of another site", 403)
-        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        if not is_json(request):
             return PlainTextResponse("send JSON", 415)
     if token is None:
         return None
@@ -207,10 +259,3 @@ def _refused(request: Request, token: str | None) -> Response | None:
 
 def _same(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode(), token.encode())
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from ppod_data.labels.answers import (
+    OVERALL,
     TIE,
     Answer,
     BadRowError,
@@ -20,6 +21,7 @@ from ppod_data.labels.answers import (
     items,
     need,
     shown,
+    text,
 )
 
 SKIPPED = "skipped by the annotator"
@@ -32,11 +34,12 @@ def parse(record: Record) -> Iterator[Answer]:
     if not 2 <= len(images) <= _MOST:
         raise BadRowError(f"shown has {len(images)} images, not 2 to {_MOST}")
     who, answer = annotator(row.get("annotator")), row.get("answer")
+    dimension = text(row.get("dimension", OVERALL), "dimension")
     if answer == "skip":
         yield Skipped(SKIPPED)
     elif answer == "tie":
         for a, b in combinations(images, 2):
-            yield Comparison(prompt=None, a=a, b=b, label=TIE, annotator=who)
+            yield Comparison(prompt=None, a=a, b=b, label=TIE, annotator=who, dimension=dimension)
     else:
         if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(images):
             raise BadRowError(f"answer is {shown(answer)}: neither the place of an image, nor tie, nor skip")
@@ -48,4 +51,5 @@ def parse(record: Record) -> Iterator[Answer]:
                     b=images[second],
                     label=float(answer == first),
                     annotator=who,
+                    dimension=dimension,
                 )

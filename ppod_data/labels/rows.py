@@ -25,6 +25,7 @@ from ppod_data.labels.votes import Votes
 from ppod_data.tables import LABELS
 
 _DIGITS = 16
+_CACHED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +110,14 @@ class Annotators:
         if name is None:
             return None
         if name not in self._known:
-            text = f"{self._source}\n{name}".encode()
-            self._known[name] = hmac.new(self._salt, text, hashlib.sha256).hexdigest()[:_DIGITS]
+            if len(self._known) >= _CACHED:
+                self._known.clear()
+            self._known[name] = self.sign(name)[:_DIGITS]
         return self._known[name]
+
+    def sign(self, text: str) -> str:
+        """Return the HMAC of a text, which only the owner of the secret can compute."""
+        return hmac.new(self._salt, f"{self._source}\n{text}".encode(), hashlib.sha256).hexdigest()
 
 
 def match_answer(

@@ -1,7 +1,8 @@
 """A reward model behind HTTP, for `RemoteReward`: what `ppod-score --serve` runs. docs/rewards.md has the protocol.
 
-One model, one batch at a time; requests that come meanwhile wait, and too many are told to come again. A request is
-bounded in bytes before it is read, and in pixels before an image is decoded.
+One model, one batch at a time; requests that come meanwhile wait, most of them unread. A request is bounded in bytes
+before it is read, in values before its JSON is parsed, and in pixels before an image is decoded. Pages of other sites
+are refused: a browser would send them on to this machine.
 """
 
 import base64
@@ -13,8 +14,8 @@ import anyio
 import anyio.to_thread
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ppod_data.errors import DamagedError, PpodError
@@ -22,10 +23,20 @@ from ppod_data.images import decode_image
 from ppod_data.memory import is_out_of_memory
 from ppod_data.rewards.each import score_each
 from ppod_data.rewards.protocol import MAX_BYTES, MAX_PIXELS, VERSION
-from ppod_data.web import TooLargeError, read_body
+from ppod_data.web import TooLargeError, is_json, is_loopback, is_same_origin, read_body, requested_host
 
 if TYPE_CHECKING:
     from ppod_data.rewards import RewardModel
+
+
+_READ_AT_ONCE = 4
+"""Bodies in memory: the next are read while one is scored."""
+_BODY_SECONDS = 120
+_MARKS = (b",", b"[", b"{")
+"""A value of JSON has one of them before it, and may take a hundred times its bytes."""
+_MAX_MARKS = 1_024
+_MARKS_OF_AN_IMAGE = 20_000
+"""Base64 has no marks; a prompt may."""
 
 
 class _Refused(Exception):
@@ -37,21 +48,51 @@ class _Refused(Exception):
 
 
 def reward_app(
-    reward: "RewardModel", *, max_images: int, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
+    reward: "RewardModel",
+    *,
+    max_images: int,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+    only_loopback: bool = False,
 ) -> Starlette:
-    """The ASGI application that scores with `reward`, at most `max_images` a request."""
-    one_at_a_time = anyio.CapacityLimiter(1)
+    """The ASGI application that scores with `reward`.
 
-    async def identity(request: Request) -> JSONResponse:
+    Args:
+        reward: the model.
+        max_images: of one request.
+        max_bytes: of a request's body.
+        max_pixels: of all images of a request.
+        only_loopback: refuse requests for another host than this machine, as a name that another site points here.
+    """
+    one_at_a_time = anyio.CapacityLimiter(1)
+    read_at_once = anyio.CapacityLimiter(_READ_AT_ONCE)
+
+    def check(request: Request) -> None:
+        if only_loopback and not is_loopback(requested_host(request)):
+            raise _Refused(403, "ask for the address that ppod-score printed, or serve with --host")
+        if not is_same_origin(request):
+            raise _Refused(403, "a request of another site")
+        if request.method == "POST" and not is_json(request):
+            raise _Refused(415, "send JSON: Content-Type: application/json")
+
+    async def identity(request: Request) -> Response:
+        try:
+            check(request)
+        except _Refused as refused:
+            return JSONResponse({"error": str(refused)}, refused.status)
         limits = {"max_images": max_images, "max_pixels": max_pixels, "max_bytes": max_bytes}
         return JSONResponse({"protocol": VERSION, "name": reward.name, "revision": reward.revision, **limits})
 
-    async def score(request: Request) -> JSONResponse:
+    async def score(request: Request) -> Response:
         try:
-            prompts, encoded = _read(await _body(request, max_bytes), max_images)
-            results = await anyio.to_thread.run_sync(
-                lambda: _results(reward, prompts, encoded, max_pixels), limiter=one_at_a_time
-            )
+            check(request)
+            async with read_at_once:  # the others wait unread
+                prompts, encoded = _read(await _body(request, max_bytes), max_images)
+                results = await anyio.to_thread.run_sync(
+                    lambda: _results(reward, prompts, encoded, max_pixels), limiter=one_at_a_time
+                )
+        except ClientDisconnect:
+            return Response(status_code=499)
         except _Refused as refused:
             return JSONResponse({"error": str(refused)}, refused.status)
         return JSONResponse({"name": reward.name, "revision": reward.revision, "results": results})
@@ -61,12 +102,19 @@ def reward_app(
 
 async def _body(request: Request, max_bytes: int) -> bytes:
     try:
-        return await read_body(request, max_bytes)
+        with anyio.fail_after(_BODY_SECONDS):
+            return await read_body(request, max_bytes)
+    except TimeoutError as error:
+        raise _Refused(408, f"the request did not arrive in {_BODY_SECONDS} seconds") from error
     except TooLargeError as error:
         raise _Refused(413, f"{error}: send fewer images") from error
 
 
 def _read(body: bytes, max_images: int) -> tuple[list[str], list[str]]:
+    if sum(map(body.count, _MARKS)) > _MAX_MARKS + max_images * _MARKS_OF_AN_IMAGE:
+        raise _Refused(
+            400, "the request is no list of prompts and one of images, but JSON of very many values"
+        )
     try:
         told: Any = json.loads(body)
     except (ValueError, RecursionError) as error:

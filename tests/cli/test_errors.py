@@ -242,7 +242,7 @@ def test_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
     ("error", "code", "message"),
     [
         (ConfigError("a\nb"), 2, "a\nb"),
-        (DamagedError("x"), 1, "x"),
+        (DamagedError("x"), 3, "x"),
         (MemoryError(), 1, "out of memory: lower it"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "out of memory: lower it"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), 1, "out of memory: lower it"),

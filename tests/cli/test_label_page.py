@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,9 +37,9 @@ def data(made: Made, tmp_path: Path) -> Path:
 class Server:
     """`ppod-pair label` in a process of its own."""
 
-    def __init__(self, data: Path, port: int = 0) -> None:
+    def __init__(self, data: Path, port: int = 0, options: Sequence[str] = _SERVER) -> None:
         folders = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'cli'}"
-        command = ["-m", "ppod_cli.pair", "label", data.name, "--port", str(port), "--json", *_SERVER]
+        command = ["-m", "ppod_cli.pair", "label", data.name, "--port", str(port), "--json", *options]
         self.process = subprocess.Popen(
             [sys.executable, *command],
             cwd=data.parent,
@@ -125,6 +125,48 @@ def test_a_server_that_is_killed_before_its_images_arrive_costs_no_answer(
     page.unroute("**/image/*")
     asked(page, 1)
     expect(page.locator("#trouble")).to_be_hidden()
+    assert json.loads(server.end(signal.SIGINT))["num_answers"] == 1
+
+
+SIZES = [(1280, 900), (390, 844), (844, 390), (320, 480)]
+
+
+def test_several_images_and_the_buttons_fit_on_every_screen(browser: Browser, data: Path) -> None:
+    question = "Which <b>fur</b> is best?"
+    server = Server(data, options=["--images-per-question", "4", "--question", question])
+    page = enter(browser, server, "Anna")
+    asked(page, 0)
+    expect(page.locator("#ask .question")).to_have_text(question)
+    for width, height in SIZES:
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function("innerHeight >= document.documentElement.scrollHeight")
+        for part in page.locator(".choice img, #undo, #tie, #skip").all():
+            box = part.bounding_box()
+            assert box is not None and min(box["width"], box["height"]) >= 30
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width
+            assert box["y"] >= 0 and box["y"] + box["height"] <= height
+    page.click("#help")
+    expect(page.locator("#how .instructions")).to_contain_text("no right answers")
+    page.keyboard.press("1")  # the question is behind the instructions
+    page.keyboard.press("Escape")
+    asked(page, 0)
+    assert json.loads(server.end(signal.SIGINT))["num_answers"] == 0
+
+
+def test_a_key_that_is_pressed_once_more_is_no_answer_to_the_next_question(
+    browser: Browser, data: Path
+) -> None:
+    server = Server(data, options=[])
+    page = enter(browser, server, "Anna")
+    asked(page, 0)
+    page.locator(".choice").nth(1).focus()
+    page.evaluate("""() => new MutationObserver((_, observer) => {
+        document.dispatchEvent(new KeyboardEvent("keydown", { key: "1" }));
+        observer.disconnect();
+    }).observe(document.getElementById("images"), { childList: true })""")
+    page.keyboard.press("Enter")
+    asked(page, 1)
+    assert page.evaluate("[...document.querySelectorAll('.choice')].indexOf(document.activeElement)") == 1
     assert json.loads(server.end(signal.SIGINT))["num_answers"] == 1
 
 

@@ -189,17 +189,14 @@ def test_offline_trains_on_scores_and_from_an_earlier_policy(made: Made, tmp_pat
     assert first["log_ratio_max"] > 0
     unread = call(train.app, *words, "--out", tmp_path / "third", "--scores", "scenes")
     assert "objective ppod trains on pairs: leave --scores out" in unread.one_error()
-    wrong = call(
-        train.app,
-        *words,
-        "--out",
-        tmp_path / "third",
-        "--start",
-        tmp_path / "first" / "policy",
-        "--lora-rank",
-        4,
-    )
-    assert "give the --lora-rank that it was trained with" in wrong.one_error()
+    rank = words.index("--lora-rank") + 1
+    other = [4 if place == rank else word for place, word in enumerate(words)]
+    wrong = call(train.app, *other, "--out", tmp_path / "third", "--start", tmp_path / "first" / "policy")
+    assert "leave out --lora-rank, which is the policy's" in wrong.one_error()
+    own = [word for place, word in enumerate(words) if place not in (rank - 1, rank)]
+    third = call(train.app, *own, "--out", tmp_path / "third", "--start", tmp_path / "first" / "policy")
+    assert third.code == 0, third.stderr
+    assert json.loads((tmp_path / "third" / "run.json").read_text())["settings"]["lora_rank"] == 2
 
 
 def test_the_help_names_the_real_defaults_of_ppod() -> None:
@@ -217,12 +214,10 @@ def test_the_help_names_the_real_defaults_of_ppod() -> None:
     settings = TrainSettings()
     names = {
         "DpoBeta": settings.dpo_beta,
-        "LogRatioClip": settings.log_ratio_clip,
         "ClipAnchor": settings.clip_anchor,
         "ClipMode": settings.clip_mode,
         "PullBack": settings.pull_back,
         "KlWeight": settings.kl_weight,
         "RewardTemperature": settings.reward_temperature,
-        "LearningRate": settings.learning_rate,
     }
     assert shown == {key: f"{v:g}" if isinstance(v, float) else v for key, v in names.items()}

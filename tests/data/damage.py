@@ -1,5 +1,6 @@
 """A whole toy data set with every kind of file, and damage done to it: flipped bits and cuts."""
 
+import hashlib
 import json
 import random
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ppod_data.labels.importing import import_labels
 from ppod_data.pairs import rank
 from ppod_data.score import score
 from ppod_data.seal import seal, seal_table
-from ppod_data.tables import LOG_PROBS, part_name, write_table
+from ppod_data.tables import LOG_PROBS, SAMPLES, part_name, read_table, write_table
 from tests.data.toy import make_dataset
 
 FOLDERS = ("samples", "trajectories", "scores", "log_probs", "labels", "pairs")
@@ -54,6 +55,17 @@ def make_whole(root: Path, *, sealed: bool, excluded: bool = True, **changes: An
         for path in [*root.rglob("SHA256SUMS"), *root.rglob("*.sha256")]:
             path.unlink()
     return Dataset.open(root)
+
+
+def spoil_image(part: Path) -> str:
+    """Put bytes that are no image into the first row of a part of samples, with right checksums; return its id."""
+    table = read_table(part, SAMPLES)
+    rows = table.to_pylist()
+    data = rows[0]["image"]["bytes"][:60]
+    rows[0]["image"]["bytes"], rows[0]["image_sha256"] = data, hashlib.sha256(data).hexdigest()
+    part.unlink()
+    write_table(part, pa.Table.from_pylist(rows, schema=table.schema))
+    return str(rows[0]["sample_id"])
 
 
 def _label(dataset: Dataset) -> None:

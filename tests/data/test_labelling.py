@@ -20,6 +20,7 @@ from ppod_data.labelling.questions import Question, draw_groups, read_questions
 from ppod_data.labelling.session import Session, StaleError, Turn, open_session
 from ppod_data.labels.importing import import_labels
 from ppod_data.labels.rows import Annotators
+from tests.data.damage import spoil_image
 from tests.data.toy import make_dataset
 
 QUESTIONS = [Question(f"prompt {i}", (f"{i}-left", f"{i}-right")) for i in range(30)]
@@ -80,7 +81,6 @@ def test_a_journal_keeps_what_was_acknowledged_and_cuts_off_what_was_not(tmp_pat
     answers = [Answer((f"{i}", "x"), i % 2, "anna") for i in range(3)]
     for answer in answers:
         journal.append(answer)
-    journal.close()
     whole = path.read_bytes()
     assert path.stat().st_mode & 0o077 == 0
     for end in range(len(whole) + 1):
@@ -90,7 +90,6 @@ def test_a_journal_keeps_what_was_acknowledged_and_cuts_off_what_was_not(tmp_pat
         assert again.answers == answers[:kept]
         again.append(answers[0])
         assert again.undo() == answers[0]
-        again.close()
         assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:kept])
 
 
@@ -169,12 +168,100 @@ def test_an_answer_that_is_sent_twice_is_kept_once_and_a_late_one_is_refused(tmp
     turn = answer(asked, "anna", 1)
     asked.record("anna", turn.number, turn.shown, 1)
     assert asked.count().num_answers == 1
+    with pytest.raises(StaleError, match="another answer of yours"):
+        asked.record("anna", turn.number, turn.shown, 0)
     with pytest.raises(StaleError):
         asked.record("anna", 7, turn.shown, 1)
     with pytest.raises(StaleError):
         asked.record("anna", 1, ["0-left", "1-right"], 1)
     with pytest.raises(ConfigError, match="an answer is"):
         asked.record("anna", 1, asked.next("anna").shown, 2)
+
+
+def test_only_who_was_asked_may_answer_and_only_while_an_answer_is_wanted(tmp_path: Path) -> None:
+    asked = session(tmp_path)
+    other = next(one for one in QUESTIONS if set(one.ids) != set(asked.next("anna").shown))
+    with pytest.raises(StaleError, match="you were not asked"):
+        asked.record("anna", 0, other.ids, 0)
+    turn = answer(asked, "bert")
+    for ticket in ("", turn.ticket, "\ud800"):
+        with pytest.raises(StaleError, match="you were not asked"):
+            asked.record("cleo", 0, turn.shown, 1, ticket)
+    assert asked.count().num_answers == 1
+
+
+def test_an_answer_on_its_way_while_the_server_is_started_again_is_kept(tmp_path: Path) -> None:
+    first = session(tmp_path)
+    turns = [first.next(name) for name in ("anna", "bert")]
+    first.close()
+    second = session(tmp_path)
+    for name, turn in zip(("bert", "anna"), reversed(turns), strict=True):
+        second.record(name, 0, turn.shown, 0, turn.ticket)
+    assert second.count().num_answers == 2
+
+
+def test_a_question_on_a_screen_that_was_left_is_asked_again_and_answered_once(tmp_path: Path) -> None:
+    asked = Session(tmp_path, QUESTIONS[:1], Annotators(b"salt", "people"))
+    left, mine = asked.next("anna"), asked.next("bert")
+    assert mine.question == left.question
+    asked.record("bert", 0, mine.shown, 0)
+    with pytest.raises(StaleError, match="answered meanwhile"):
+        asked.record("anna", 0, left.shown, 0)
+    assert asked.next("anna").question is None and asked.count().num_answers == 1
+
+
+@pytest.mark.parametrize("name", ["zoë", "ZOË", "Zoe\u0308", " Zo\u200bë ", "Zo\u00ad\u0065\u0308"])
+def test_one_name_in_other_letters_is_one_person(tmp_path: Path, name: str) -> None:
+    asked = session(tmp_path)
+    answer(asked, "Zo\u00eb")
+    assert asked.next(name).number == 1
+
+
+def test_a_name_that_was_hashed_as_it_was_written_keeps_its_answers(tmp_path: Path) -> None:
+    people = Annotators(b"salt", "people")
+    who = str(people.hash("Eve"))
+    Journal(tmp_path / f"{who}.jsonl").append(Answer(QUESTIONS[0].ids, 0, who))
+    assert session(tmp_path).next("Eve").number == 1
+
+
+def test_names_alone_leave_no_file_and_a_crowd_no_open_one(tmp_path: Path) -> None:
+    asked = session(tmp_path, answers_per_question=400)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(100):
+        asked.next(f"made up {number}")
+    assert list(tmp_path.iterdir()) == []
+    for number in range(100):
+        answer(asked, f"person {number}")
+    assert len(list(tmp_path.iterdir())) == 100 and len(os.listdir("/proc/self/fd")) <= before
+    asked.close()
+    again = session(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) <= before and again.count().num_annotators == 100
+
+
+def test_answers_on_one_dimension_become_labels_on_it(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data")
+    folder = tmp_path / "data" / "labels" / "people.answers"
+    questions = read_questions(dataset, size=2, count=5, seed=0)
+    asked = open_session(folder, questions, dimension="faces")
+    answer(asked, "anna")
+    asked.close()
+    with pytest.raises(ConfigError, match="answers on faces, not on overall"):
+        open_session(folder, questions)
+    done = import_labels(dataset, folder, format="ppod-label", name="people")
+    assert (done.dimension, done.num_preferences) == ("faces", 1)
+
+
+@pytest.mark.parametrize("salt", [b"", b"x" * 31, b"x" * 33])
+def test_a_secret_of_the_wrong_size_is_refused(tmp_path: Path, salt: bytes) -> None:
+    (tmp_path / ".salt").write_bytes(salt)
+    with pytest.raises(DamagedError, match=r"\.salt"):
+        open_session(tmp_path, QUESTIONS)
+
+
+def test_a_secret_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".salt")
+    with pytest.raises(DamagedError, match="no regular file"):
+        open_session(tmp_path, QUESTIONS)
 
 
 def test_what_is_taken_back_is_asked_again_as_it_was(tmp_path: Path) -> None:
@@ -239,9 +326,36 @@ def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
         assert "http://" not in answer.text and "https://" not in answer.text
 
 
+def test_the_page_says_what_is_asked(client: TestClient) -> None:
+    told = client.get("/api/page").json()
+    assert told["title"] == "toy" and told["question"] == "Which image is better?"
+    assert "no right answers" in told["instructions"]
+
+
+def test_a_damaged_image_is_asked_about_no_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = make_dataset(tmp_path / "data")
+    part = tmp_path / "data" / "samples" / "000000.parquet"
+    damaged = spoil_image(part)
+    asked = open_session(tmp_path / "answers", read_questions(dataset, size=2, count=50, seed=0))
+    client = TestClient(label_app(dataset, asked, title="toy"), base_url="http://127.0.0.1:8080")
+    seen: set[str] = set()
+    told = client.post("/api/next", json={"annotator": "anna"}).json()
+    while told["prompt"] is not None:
+        seen |= set(told["shown"])
+        said = {key: told[key] for key in ("number", "shown", "ticket")} | {"annotator": "anna", "answer": 0}
+        told = client.post("/api/answer", json=said).json()
+    assert seen and damaged not in seen
+    assert f"left out: {dataset.root}: sample {damaged}: no image" in capsys.readouterr().err
+    asked.close()
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "status"),
     [
+        ({"host": "[::1"}, {"annotator": "anna"}, 403),
+        ({"host": "127.0.0.1@evil.example"}, {"annotator": "anna"}, 403),
+        ({"origin": "http://[::1"}, {"annotator": "anna"}, 403),
+        ({}, {"annotator": "\ud800"}, 400),
         ({"host": "evil.example"}, {"annotator": "anna"}, 403),
         ({"origin": "http://evil.example"}, {"annotator": "anna"}, 403),
         ({"origin": "null"}, {"annotator": "anna"}, 403),

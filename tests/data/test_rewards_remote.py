@@ -23,6 +23,7 @@ from ppod_data.images import encode_png
 from ppod_data.rewards.jpeg import INCOMPRESSIBILITY
 from ppod_data.rewards.remote import Limits, Patience, RemoteReward, connect
 from ppod_data.score import score
+from ppod_data.web import listen
 from tests.data.small_rewards import images
 from tests.data.toy import make_dataset
 
@@ -73,7 +74,8 @@ def url_of(process: "subprocess.Popen[str]") -> str:
 
 
 def post(url: str, body: bytes) -> Any:
-    answer = urllib3.request("POST", f"{url}/score", body=body, retries=False)
+    kind = {"Content-Type": "application/json"}
+    answer = urllib3.request("POST", f"{url}/score", body=body, headers=kind, retries=False)
     return answer.status, json.loads(answer.data)
 
 
@@ -126,6 +128,62 @@ def test_a_request_that_cannot_be_read_is_refused(
     found, told = post(jpeg_url, body)
     assert found == status
     assert reason in told["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", {"Host": "evil.example"}, 403),
+        ("GET", {"Host": "[::1"}, 403),
+        ("GET", {"Origin": "http://evil.example"}, 403),
+        ("POST", {"Host": "evil.example", "Content-Type": "application/json"}, 403),
+        ("POST", {"Origin": "http://evil.example", "Content-Type": "application/json"}, 403),
+        ("POST", {"Origin": "null", "Content-Type": "application/json"}, 403),
+        ("POST", {"Content-Type": "text/plain"}, 415),
+        ("POST", {"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ("POST", {}, 415),
+    ],
+)
+def test_a_page_of_another_site_gets_nothing(
+    jpeg_url: str, method: str, headers: dict[str, str], status: int
+) -> None:
+    path = "/score" if method == "POST" else "/"
+    answer = urllib3.request(method, f"{jpeg_url}{path}", body=b"{}", headers=headers, retries=False)
+    assert answer.status == status and "error" in answer.json()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid"])
+def test_an_address_that_is_not_free_is_named_with_the_way_out(host: str) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            ConfigError, match=rf"cannot serve on http://{host}:{port}: .+: give another --port"
+        ):
+            listen(host, port)
+
+
+def test_json_of_very_many_values_is_refused_before_it_is_parsed(jpeg_url: str) -> None:
+    status, told = post(jpeg_url, b"[" + b"{}," * 1_000_000 + b"{}]")
+    assert status == 400 and "very many values" in told["error"]
+    prompt = ", ".join(["a [cat]"] * 3_000)
+    status, told = post(
+        jpeg_url, json.dumps({"prompts": [prompt], "images": [encoded(images()[0])]}).encode()
+    )
+    assert status == 200 and "score" in told["results"][0]
+
+
+def test_more_workers_than_a_batch_all_get_their_scores(jpeg_url: str) -> None:
+    scores: list[list[float]] = []
+
+    def work() -> None:
+        scores.append(connect(jpeg_url, QUICK).score(["a"], images()[:1]))
+
+    threads = [threading.Thread(target=work) for _ in range(60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert scores == [INCOMPRESSIBILITY.score(["a"], images()[:1])] * 60
 
 
 def test_a_row_that_the_server_cannot_score_is_marked_with_its_reason(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ppod_data.images import decode_image, pixels_sha256
 from ppod_data.rewards import load_reward
 from ppod_data.score import score, score_all
 from ppod_data.tables import SAMPLES, SCORES, read_table, write_table
+from tests.data.damage import spoil_image
 from tests.data.toy import files, make_dataset, make_spec, write_shard
 
 
@@ -285,3 +286,12 @@ def test_the_number_of_threads_does_not_matter(name: str, tmp_path: Path) -> Non
     finally:
         torch.set_num_threads(before)
     assert parts[0] == parts[1] == parts[2]
+
+
+def test_an_image_that_cannot_be_decoded_is_a_failed_row_and_the_others_are_scored(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data")
+    name = spoil_image(tmp_path / "data" / "samples" / "000000.parquet")
+    done = score(dataset, Brightness(), name="red", batch_size=1)
+    assert (done.num_failed, done.num_scored) == (1, dataset.num_samples - 1)
+    rows = {row["sample_id"]: row for row in dataset.scores("red").to_pylist()}
+    assert rows[name]["score"] is None and "no image that can be decoded" in rows[name]["status"]

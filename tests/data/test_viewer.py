@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from ppod_data.dataset import create
-from ppod_data.errors import DamagedError
 from ppod_data.prompts import visible
 from ppod_data.selection import select, spread
 from ppod_data.viewer import write_viewer
+from tests.data.damage import spoil_image
 from tests.data.tables import add_pairs, add_scores
 from tests.data.toy import make_dataset, make_sample, make_spec
 
@@ -148,16 +148,15 @@ def test_an_empty_data_set_has_a_page(tmp_path: Path) -> None:
     assert "6 to be made" in text
 
 
-def test_a_damaged_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_image_is_shown_as_damaged_beside_the_others(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data")
-    monkeypatch.setattr(
-        "ppod_data.viewer.read_images", lambda _, ids: [(name, b"no picture") for name in ids]
-    )
-    with pytest.raises(
-        DamagedError, match=f"image of sample {make_sample(dataset.spec, 0).sample_id}: no image"
-    ):
-        write_viewer(dataset, tmp_path / "page.html")
-    assert not (tmp_path / "page.html").exists()
+    name = spoil_image(tmp_path / "data" / "samples" / "000000.parquet")
+    text, page = page_of(dataset.root)
+    assert "1 image cannot be decoded: ppod-data verify names the files." in text
+    [told] = [json.loads(script) for script in page.scripts if script.startswith("{")]
+    images = {one["id"]: one for one in told["images"]}
+    assert images[name]["damaged"].startswith("no image that can be decoded")
+    assert all(one["src"].startswith("data:image/png") for key, one in images.items() if key != name)
 
 
 def test_the_page_says_how_many_pairs_it_shows(tmp_path: Path) -> None:

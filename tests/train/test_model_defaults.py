@@ -13,13 +13,13 @@ import torch
 from ppod_data.dataset import Dataset
 from ppod_data.diffusion.model import load_model
 from ppod_data.diffusion.skeleton import load_skeleton
-from ppod_data.errors import DriftError
+from ppod_data.errors import ConfigError, DriftError
 from ppod_data.generate import build_spec
 from ppod_train.batches import load_batch
 from ppod_train.drift import Drift, check_rounding, measure_rounding
 from ppod_train.log_probs import batch_log_probs
 from ppod_train.metrics import step_metrics
-from ppod_train.model_defaults import explain, explain_sensitivity, resolve
+from ppod_train.model_defaults import check_subset, explain, explain_sensitivity, resolve
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.optimize import batch_gradient
 from ppod_train.prepare import prepare
@@ -174,6 +174,30 @@ def test_rounding_is_found_though_an_untouched_policy_replays_exactly(
         found[dtype] = max(first)
     assert found["fp32"] < found["fp16"] / 100
     assert 3 < found["bf16"] / found["fp16"] < 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"dpo_beta": 100.0}, True),
+        ({"dpo_beta": 10.0}, False),
+        ({"dpo_beta": 1000.0, "log_ratio_clip": 1e-4}, False),
+        ({"dpo_beta": 100.0, "log_ratio_clip": float("inf")}, True),
+        ({"dpo_beta": 100.0, "timesteps_per_update": 4}, False),
+        ({"dpo_beta": 100.0, "timesteps_per_update": None}, False),
+        ({"objective": "d3po", "dpo_beta": 100.0}, False),
+    ],
+)
+def test_a_subset_of_timesteps_is_refused_where_it_would_bias_the_gradient(
+    recorded: Path, changes: dict[str, Any], refused: bool
+) -> None:
+    settings = TrainSettings.of(**{"objective": "ppod", "timesteps_per_update": 2} | changes)
+    settings = resolve(settings, Dataset.open(recorded).spec)
+    if not refused:
+        check_subset(settings, 4)
+        return
+    with pytest.raises(ConfigError, match="timesteps_per_update 2 of 4"):
+        check_subset(settings, 4)
 
 
 def test_rounding_is_measured_for_lora_alone(recorded: Path, tiny_pipeline: Path) -> None:

@@ -22,6 +22,8 @@ from ppod_train.gradient import all_log_probs
 from ppod_train.log_probs import batch_log_probs
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy import reference_network, save_policy, start_from, trainable_parameters
+from ppod_train.prepare import prepare
+from ppod_train.workers import Workers
 from tests.train.conftest import source_of
 from tests.train.running import SETTINGS, Killed, compared, run
 
@@ -222,3 +224,32 @@ def test_drift_of_the_policy_that_made_the_data_is_refused(
     settings = replace(ONE_STEP, lora_rank=stage.lora_rank, log_ratio_clip=1e-5)
     with pytest.raises(DriftError, match="a tenth of the clip"):
         run(dataset.root, tmp_path / "run", tiny_pipeline, None, settings, start=stage.policy)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_clip_is_around_a_policy_that_is_replayed_where_it_is_at_hand(
+    stage: Stage, tiny_pipeline: Path, record_dataset: Callable[..., Dataset], tmp_path: Path, known: bool
+) -> None:
+    """Sampled in bf16 by a policy that training does not start from: its numbers are another precision's."""
+    if not stage.lora_rank:  # whole pipelines are not loaded for it
+        return
+    policy = tmp_path / "policy"
+    shutil.copytree(stage.policy, policy)
+    dataset = record_dataset(
+        tmp_path / "data", load_model(str(tiny_pipeline), adapter=str(policy), compute_dtype="bf16")
+    )
+    compute_log_probs(dataset, load_model(str(tiny_pipeline)), name="reference")
+    if not known:
+        shutil.rmtree(policy)
+    settings = replace(
+        ONE_STEP, lora_rank=stage.lora_rank, log_ratio_clip=1e-5, clip_anchor="stage", gradient="two-pass"
+    )
+    source, model = source_of(dataset.root), load_model(str(tiny_pipeline))
+    if known:
+        with pytest.raises(DriftError, match="a tenth of the clip"):
+            prepare(source, model, settings, "", None, Workers())
+        return
+    trainee, drift = prepare(source, model, settings, "", None, Workers())
+    assert drift.unchecked and drift.share_exact == 1
+    factors = [value for name, value in trainee.parameters.items() if "lora_B" in name]
+    assert all(not value.any() for value in factors)
