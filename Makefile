@@ -24,11 +24,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 install: $(VENV)/.installed  ## make .venv with everything
 
+# Two processes: each test uses one thread, and a file's tests share their fixtures.
+TESTS  := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
 test: install  ## run the tests (not the slow ones)
-	$(BIN)/python -m pytest -q
+	$(TESTS)
 
 test-slow: install  ## run the slow tests as well
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(TESTS) -m "slow or not slow"
 
 check: lint types layers docs  ## lint, types, import layers, docs
 

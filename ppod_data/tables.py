@@ -28,6 +28,8 @@ _REPEATING = {
     *("prompt_id", "prompt", "traj_file", "scorer", "revision", "status", "source"),
     *("annotator", "dimension", "file", "license"),
 }
+_NEVER_NULL = {"scorer", "revision", "source", "license"}
+"""Columns that are sorted, joined or counted as texts."""
 _BATCH_ROWS = 1024
 _FEW_ROWS = 10_000
 _FREE_BYTES = 64 << 20
@@ -351,6 +353,8 @@ def _batches(
         if held > most:
             raise _NotOursError(f"more than {held >> 20} MiB of values in {raw.seek(0, 2)} bytes")
         batch.validate(full=True)  # texts that are not UTF-8
+        if nulls := [name for name in names if name in _NEVER_NULL and batch[name].null_count]:
+            raise _NotOursError(f"the column {nulls[0]!r} holds nulls")
         missing -= batch.num_rows
         yield batch
     if missing:  # a damaged page header can end a column without an error

@@ -35,8 +35,8 @@ class Drift:
     """For each step."""
     p99: tuple[float, ...]
     overall_p99: float
-    largest: float = 0.0
-    """Of all that were replayed; the trajectories with the most unusual recorded numbers are among them."""
+    largest: tuple[float, ...] = ()
+    """For each step, of all that were replayed, those with the most unusual recorded numbers among them."""
     share_exact: float
     """The share of replayed steps whose log-probability is the stored one to the last bit."""
     unchecked: bool = False
@@ -79,7 +79,7 @@ def measure_drift(
         median=tuple(np.median(error, axis=0).tolist()),
         p99=tuple(np.quantile(error, 0.99, axis=0).tolist()),
         overall_p99=float(np.quantile(error, 0.99)),
-        largest=float(error.max()),
+        largest=tuple(error.max(axis=0).tolist()),
         share_exact=float((error == 0).mean()),
     )
 
@@ -164,7 +164,10 @@ def worst_step(
 
 
 def check_drift(drift: Drift, log_ratio_clip: float, step_weights: NDArray[np.float64] | None = None) -> None:
-    """Raise DriftError where the clip band could not tell training from rounding, or one number is plainly wrong."""
+    """Raise DriftError where the clip band could not tell training from rounding, or one number is plainly wrong.
+
+    step_weights: of each step of the chain, which the loss multiplies log-ratios by; None for 1.
+    """
     _, largest = worst_step(drift.steps, drift.p99, step_weights)
     if not largest <= log_ratio_clip / 10:  # a NaN is refused as well
         raise DriftError(
@@ -173,9 +176,10 @@ def check_drift(drift: Drift, log_ratio_clip: float, step_weights: NDArray[np.fl
             "`ppod-data log-probs` and name them by --reference-log-probs, train with --compute-dtype fp32, or "
             "widen --log-ratio-clip"
         )
-    if not drift.largest <= log_ratio_clip:
+    _, single = worst_step(drift.steps, drift.largest or (0.0,) * len(drift.steps), step_weights)
+    if not single <= log_ratio_clip:
         raise DriftError(
-            f"a replayed log-probability differs from the stored one by {drift.largest:.1e}, more than the clip "
+            f"a replayed log-probability differs from the stored one by {single:.1e}, more than the clip "
             f"{log_ratio_clip:g}, and others do not: some recorded numbers are wrong: find them with ppod-data verify "
             "--model, and exclude these samples"
         )

@@ -8,6 +8,7 @@ import pytest
 from ppod_cli.common import printable
 
 from ppod_data.card import card_text
+from ppod_data.errors import DamagedError
 from ppod_data.labels.export import export_pairs
 from ppod_data.labels.spreadsheet_text import guarded, unguarded
 from ppod_data.markdown import code, plain
@@ -63,3 +64,16 @@ def test_a_csv_of_pairs_computes_nothing(tmp_path: Path) -> None:
 
 def test_a_terminal_gets_no_control_or_direction_mark() -> None:
     assert printable("a\x1b[31mb\x9b\u202ec\u2066\ud800") == "a?[31mb??c??"
+
+
+@pytest.mark.parametrize("column", ["scorer", "revision"])
+def test_a_null_where_a_text_is_sorted_is_damage(column: str, tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path)
+    add_scores(dataset, "s", [1.0] * 6)
+    path = dataset.root / "scores" / "s" / "000000.parquet"
+    table = read_table(path, SCORES)
+    rows = table.to_pylist()
+    rows[0][column] = None
+    write_table(path, pa.Table.from_pylist(rows, schema=table.schema))
+    with pytest.raises(DamagedError, match=f"000000.parquet: the column '{column}' holds nulls"):
+        card_text(dataset)

@@ -261,9 +261,7 @@ def test_one_recorded_log_probability_that_is_far_off_is_found_without_replaying
 
 @pytest.mark.parametrize("p99", [(math.nan, 0.0, 0.0), (0.0, math.nan, 0.0), (0.0, 0.0, math.nan)])
 def test_a_drift_that_is_no_number_is_refused_at_every_step(p99: tuple[float, ...]) -> None:
-    drift = Drift(
-        steps=(0, 1, 2), median=(0.0, 0.0, 0.0), p99=p99, overall_p99=0.0, largest=0.0, share_exact=1.0
-    )
+    drift = Drift(steps=(0, 1, 2), median=(0.0, 0.0, 0.0), p99=p99, overall_p99=0.0, share_exact=1.0)
     with pytest.raises(DriftError):
         check_drift(drift, 0.01)
     check_drift(replace(drift, p99=(0.0, 0.0, 0.0)), 0.01)
