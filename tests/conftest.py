@@ -20,6 +20,15 @@ settings.register_profile("ppod", deadline=None)  # shared machines: no test dep
 settings.load_profile("ppod")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The user's own folder of fixtures that several tests share; the real one is never written to."""
+    folder = tmp_path_factory.mktemp("ppod-user")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache of what was read from stores: each test has its own."""

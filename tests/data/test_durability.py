@@ -31,6 +31,12 @@ STRIDE = 29
 """Of the writes; `make torture` takes every one."""
 
 
+@pytest.fixture(autouse=True)
+def one_user(cache_folder: Path, user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same person as in the shared fixtures: an import hashes annotators with the person's own key."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(user_folder))
+
+
 @pytest.fixture(scope="module")
 def works(tiny_model: DiffusionModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Work]:
     """What each command does to a folder."""
