@@ -89,7 +89,7 @@ def parse(words: list[str]) -> Any:
     if hasattr(command, "commands"):
         sub_command = command.commands.get(arguments[0])
         assert sub_command is not None, f"{name} has no command {arguments[0]}"
-        command, arguments = sub_command, arguments[1:]
+        command, name, arguments = sub_command, f"{name} {arguments[0]}", arguments[1:]
     return command.make_context(name, arguments)
 
 

@@ -49,7 +49,7 @@ class Mine:
         [np.float16(1), np.array(2.5)],
         [True, Decimal("2.5")],
     ],
-    ids=repr,
+    ids=lambda values: "iterator" if hasattr(values, "__next__") else repr(values),
 )
 def test_numbers_of_every_common_kind_are_taken(values: object) -> None:
     numbers = as_numbers("mine", values, 2)
