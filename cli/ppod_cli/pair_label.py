@@ -19,7 +19,7 @@ _EXAMPLES = (
     "ppod-pair label data --name people --answers-per-question 3 --repeat-share 0.1",
     "ppod-pair label data --choose disagreement --reward scenes --reward aesthetic",
     "ppod-pair label data --name best --images-per-question 4 --host 0.0.0.0",
-    "ppod-pair label data --name faces --dimension faces --question 'Whose face is drawn better?'",
+    "ppod-pair label data --name faces --dimension faces \\\n    --question 'Whose face is drawn better?'",
 )
 _PAGE = "What is asked"
 _SERVING = "Serving"

@@ -55,6 +55,7 @@ def test_every_command_of_this_stage_is_there() -> None:
         "ppod-train offline",
         "ppod-train online",
         "ppod-train eval",
+        "ppod-train export",
         "ppod-train report",
         "ppod-data info",
         "ppod-data card",
@@ -160,6 +161,7 @@ def test_defaults_of_options_are_those_of_the_library() -> None:
         "kl_weight",
         "reward_temperature",
     }  # tests/cli/test_online.py has what they show
+    by_objective |= {"lora_rank"}  # of the policy to start from
     for command in (train.offline, train.online):
         options = defaults(command)
         for name, value in dataclasses.asdict(TrainSettings()).items():

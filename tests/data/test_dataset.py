@@ -244,6 +244,7 @@ def test_scores_pairs_and_log_probs_are_found_by_name(dataset: Dataset) -> None:
         log_probs = pa.table({"sample_id": part, "log_probs": [[-1.0, None]] * len(part)}, schema=LOG_PROBS)
         write_table(dataset.root / "log_probs" / "stage-1" / f"{shard:06d}.parquet", log_probs)
     pair = {"pair_id": "p", "chosen_id": names[0], "rejected_id": names[1], "label": 1.0}
+    pair["source"] = "reward:s"
     write_table(dataset.root / "pairs" / "v1.0.parquet", pa.Table.from_pylist([pair], schema=PAIRS))
     assert dataset.score_names() == ["s"] and dataset.pair_names() == ["v1.0"]
     assert dataset.scores("s")["sample_id"].to_pylist() == names
