@@ -182,7 +182,8 @@ def _held(path: DataPath) -> Iterator[str | None]:
             yield None
             return
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
             if os.path.exists(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 yield ""
                 return

@@ -250,9 +250,8 @@ def publish_new(temporary: Path, path: DataPath) -> bool:
     if not isinstance(path, Path):
         return stores.put_new(temporary, path)
     try:
-        with real_folder(path.parent) as folder, naming(path):
-            names = (temporary.name, path.name)
-            os.link(*names, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        with real_folder(path.parent), naming(path):  # the random name is nowhere else, so paths will do
+            os.link(temporary, path)
     except FileExistsError:
         return os.path.samestat(os.lstat(temporary), os.lstat(path))  # NFS may report its own link as there
     except OSError as error:

@@ -7,7 +7,6 @@ token of the address.
 """
 
 import hmac
-import json
 import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -25,6 +24,7 @@ from starlette.routing import Route
 from ppod_data.dataset import Dataset
 from ppod_data.errors import DamagedError, PpodError
 from ppod_data.images import decode_image, encode_png
+from ppod_data.json_read import parse_json
 from ppod_data.labelling.session import Session, StaleError, Turn
 from ppod_data.prompts import visible
 from ppod_data.sample_images import read_images
@@ -135,7 +135,7 @@ def _handler(limiter: anyio.CapacityLimiter) -> Callable[[_Act], Callable[[Reque
     def post(act: _Act) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             try:
-                told = _checked(json.loads(await read_body(request, _MAX_BODY)))
+                told = _checked(parse_json(await read_body(request, _MAX_BODY)))
                 result = await anyio.to_thread.run_sync(act, told, limiter=limiter)
                 return JSONResponse(result, 409 if "error" in result else 200)
             except (ValueError, RecursionError, PpodError, OSError) as error:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ppod_data.errors import DamagedError
 from ppod_data.files import sync
+from ppod_data.json_read import parse_json
 from ppod_data.labels.answers import OVERALL
 from ppod_data.real_folders import open_in_place
 
@@ -56,7 +57,7 @@ class Journal:
             whole = data[: data.rfind(b"\n") + 1]
             for number, line in enumerate(whole.splitlines(keepends=True), 1):
                 try:
-                    told: dict[str, Any] = json.loads(line)
+                    told: dict[str, Any] = parse_json(line)
                     self.answers.append(_answer(**told))
                 except (ValueError, TypeError, KeyError, RecursionError) as error:
                     raise DamagedError(

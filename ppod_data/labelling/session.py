@@ -4,6 +4,7 @@ All that matters is in the journals. What this process knows besides is which qu
 that two people are not asked the same thing when one answer is enough; after a restart nothing is lost.
 """
 
+import contextlib
 import fcntl
 import hmac
 import json
@@ -96,13 +97,14 @@ class Session:
         """
         make_folder(folder)
         self._lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            raise ConfigError(
-                f"{folder}: another ppod-pair label is collecting answers here: use its page, or another --name"
-            ) from error
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(self._lock)
+                raise ConfigError(
+                    f"{folder}: another ppod-pair label is collecting answers here: use its page, or another --name"
+                ) from error
         self.folder = folder
         self.questions = list(questions)
         self.people = people

@@ -1,6 +1,5 @@
 """Label files, read record by record in flat memory: Parquet, JSON, JSON lines, CSV, TFRecord."""
 
-import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.files import refuse_pointer_file
+from ppod_data.json_read import parse_json
 from ppod_data.labels.answers import Bad, Record, Skipped, reason_of
 from ppod_data.labels.spreadsheets import read_csv, text_encoding
 
@@ -140,7 +140,7 @@ def _json_lines(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
             if not line.strip():
                 continue
             try:
-                value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                value = parse_json(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except (ValueError, RecursionError) as error:
                 yield Record(None, path.name, number), Bad(f"not JSON: {reason_of(error)}")
             else:

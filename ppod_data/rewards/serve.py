@@ -7,7 +7,6 @@ are refused: a browser would send them on to this machine.
 
 import base64
 import binascii
-import json
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -20,6 +19,7 @@ from starlette.routing import Route
 
 from ppod_data.errors import DamagedError, PpodError
 from ppod_data.images import decode_image
+from ppod_data.json_read import parse_json
 from ppod_data.memory import is_out_of_memory
 from ppod_data.rewards.each import score_each
 from ppod_data.rewards.protocol import MAX_BYTES, MAX_PIXELS, VERSION
@@ -116,7 +116,7 @@ def _read(body: bytes, max_images: int) -> tuple[list[str], list[str]]:
             400, "the request is no list of prompts and one of images, but JSON of very many values"
         )
     try:
-        told: Any = json.loads(body)
+        told: Any = parse_json(body)
     except (ValueError, RecursionError) as error:
         raise _Refused(400, f"the request is no JSON: {error}") from error
     prompts, images = _texts(told, "prompts"), _texts(told, "images")

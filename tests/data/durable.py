@@ -1,8 +1,10 @@
 """Strike a command at every point of its work with the disk, run it again, and compare with an undisturbed run."""
 
+import contextlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +67,8 @@ def make_works(model: DiffusionModel, place: Path) -> dict[str, Work]:
         atomic_create(
             root / "labels" / ".salt", b"5a" * 32
         )  # it is random, and would make every run another one
-        import_labels(Dataset.open(root), file, format="table", name="people", skip_bad=True)
+        with one_user(place):
+            import_labels(Dataset.open(root), file, format="table", name="people", skip_bad=True)
         write_card(root)
 
     def combined(root: Path) -> None:
@@ -170,6 +173,20 @@ def _prefixes(end: Path) -> Callable[[Path], None]:
             assert whole[path.relative_to(root)].startswith(path.read_bytes()), path
 
     return check
+
+
+@contextlib.contextmanager
+def one_user(place: Path) -> Iterator[None]:
+    """The user's own key, which annotators' names are hashed with, is the same each time."""
+    before = os.environ.get("XDG_DATA_HOME")
+    os.environ["XDG_DATA_HOME"] = str(place / "user")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["XDG_DATA_HOME"]
+        else:
+            os.environ["XDG_DATA_HOME"] = before
 
 
 def _discard(result: object) -> None:

@@ -1,5 +1,7 @@
 """Killed, or out of space, at any write, sync or rename: run again, the files are those of an undisturbed run."""
 
+import errno
+import fcntl
 import os
 import random
 import shutil
@@ -12,6 +14,7 @@ from ppod_cli.common import explain
 
 from ppod_data.dataset import Dataset
 from ppod_data.diffusion.model import DiffusionModel
+from ppod_data.exclude import exclude
 from tests.data.durable import (
     SHARED,
     STAGES,
@@ -109,6 +112,29 @@ def test_two_workers_on_one_shard_at_once(
         assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
         assert visible(root) == visible(stages[stage])
         assert temporaries(root) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_stops_no_command(
+    works: dict[str, Work],
+    stages: dict[str, Path],
+    others: dict[str, Case],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+) -> None:
+    def refuse(file: object, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    root = tmp_path / "data"
+    for stage in STAGES:
+        works[stage](root)
+    assert visible(root) == visible(stages[STAGES[-1]])
+    shutil.copytree(others["exclude"].end, tmp_path / "again")
+    for name in ("exclude", "label"):
+        others[name].work(tmp_path / "again")
+    assert exclude(tmp_path / "again", Dataset.open(root).spec, [], ["a dog"], "asked for") == 1
 
 
 def test_a_clock_that_jumps_changes_no_byte(
