@@ -79,7 +79,7 @@ def test_errors_of_push_and_pull_are_one_line(dataset: Dataset, tmp_path: Path) 
     call(data_command.app, "push", dataset.root, f"file://{tmp_path}/store")
     flip(sorted((tmp_path / "store" / "trajectories").iterdir())[0], 5000)
     damaged = call(data_command.app, "pull", f"file://{tmp_path}/store", tmp_path / "back")
-    assert (damaged.code, "get this file again" in damaged.one_error()) == (1, True)
+    assert (damaged.code, "get this file again" in damaged.one_error()) == (3, True)
 
 
 def test_merge(dataset: Dataset, tmp_path: Path) -> None:
