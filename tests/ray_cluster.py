@@ -44,6 +44,10 @@ def small_cluster(num_nodes: int) -> Iterator[SmallCluster]:
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     paths = os.pathsep.join(map(str, (_REPOSITORY, _REPOSITORY / "cli")))
     variables = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    variables["RAY_TMPDIR"] = (
+        folder  # for the file with the cluster's address, which two clusters must not share
+    )
+    os.makedirs(f"{folder}/ray")
     with mock.patch.dict(os.environ, variables):
         nodes = Cluster(
             initialize_head=True,

@@ -164,7 +164,7 @@ def test_a_launcher_that_says_too_little_is_refused(
     for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    failed = call(train.app, *training(made.data), "--out", tmp_path / "run")
+    failed = call(train.app, *training(made.data))
     assert failed.one_error() == "process 1: WORLD_SIZE is 2, and MASTER_ADDR is not set: start by torchrun"
 
 
