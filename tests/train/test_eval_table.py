@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,11 @@ LONG = "an oil painting of a very long prompt, " * 4 + "with [bold]markup[/bold]
 
 
 def result(
-    rewards: dict[str, Sequence[float]], before: EvalResult | None = None, **columns: object
+    rewards: dict[str, Sequence[float]], before: EvalResult | None = None, **columns: Any
 ) -> EvalResult:
     """An evaluation of these rewards by prompt."""
     measurements = {
-        prompt: PromptMeasurement(rewards=np.array(values, np.float64), **columns)  # type: ignore[arg-type]
+        prompt: PromptMeasurement(rewards=np.array(values, np.float64), **columns)
         for prompt, values in rewards.items()
     }
     overall, prompts = summarise(measurements, before.measurements if before else None)
