@@ -89,7 +89,7 @@ def _table_of(
 ) -> tuple[list[str], Pairs, list[float]]:
     """Return the sample ids that a table names, its pairs, numbered from 0, and its scores."""
     if pairs_name is not None:
-        ids, pairs = read_pairs(dataset, pairs_name, first_row=0)
+        ids, pairs = read_pairs(dataset, pairs_name)
         table, scores = f"pairs/{pairs_name}", list[float]()
     else:
         assert scores_name is not None

@@ -53,10 +53,10 @@ def no_pairs() -> Pairs:
     return Pairs(chosen=none, rejected=none, labels=none.astype(np.float32), margins=none.astype(np.float64))
 
 
-def read_pairs(dataset: Dataset, name: str, *, first_row: int) -> tuple[list[str], Pairs]:
-    """The sample ids of the M trajectories of a table of pairs, in the order in which they are first named; its pairs.
+def read_pairs(dataset: Dataset, name: str) -> tuple[list[str], Pairs]:
+    """Return the sample ids of the M trajectories of a table of pairs, in the order of first mention, and its pairs.
 
-    All chosen ones come before all rejected ones in that order. `first_row` is the row of the first trajectory.
+    In that order all chosen samples come before all rejected ones. The pairs refer to trajectories by their index.
 
     Raises:
         ConfigError: a pair of a sample that is not in the data set.
@@ -84,7 +84,7 @@ def read_pairs(dataset: Dataset, name: str, *, first_row: int) -> tuple[list[str
     _refuse(dataset, name, repeated_pair(keys, prompts))
     del keys
     both = np.concatenate([np.empty(0, np.int32), *chosen, *rejected])
-    ids, rows = _rows_of(dataset, both, first_row)
+    ids, rows = _rows_of(dataset, both)
     count = len(both) // 2
     return ids, Pairs(
         chosen=rows[:count],
@@ -102,10 +102,8 @@ def _refuse(dataset: Dataset, name: str, problem: Problem | None) -> None:
         )
 
 
-def _rows_of(
-    dataset: Dataset, samples: NDArray[np.int32], first_row: int
-) -> tuple[list[str], NDArray[np.int64]]:
-    """The ids of these samples, each once, in the order of their first places; and the row of each place."""
+def _rows_of(dataset: Dataset, samples: NDArray[np.int32]) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the ids of the distinct samples in the order of first mention, and each mention's index among them."""
     spec = dataset.spec
     first = np.full(spec.num_samples, len(samples))
     first[samples[::-1]] = np.arange(len(samples))[
@@ -113,6 +111,6 @@ def _rows_of(
     ]  # of several places of a sample the last written stays
     named = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(samples))]
     row_of = np.empty(spec.num_samples, np.int64)
-    row_of[named] = first_row + np.arange(len(named))
+    row_of[named] = np.arange(len(named))
     places = map(spec.place, named.tolist())
     return [spec.sample_id(spec.prompt_ids[prompt], k) for prompt, k in places], row_of[samples]

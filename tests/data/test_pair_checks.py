@@ -47,7 +47,7 @@ def test_a_pair_that_makes_no_sense_is_damage_and_not_trained_on(
     assert {one.file for one in found} == {"pairs/p.parquet"}
     assert problem in found[0].problem
     with pytest.raises(DamagedError, match=r"pairs/p\.parquet") as refused:
-        read_pairs(dataset, "p", first_row=0)
+        read_pairs(dataset, "p")
     assert problem in str(refused.value)
 
 
@@ -55,4 +55,4 @@ def test_pairs_that_make_sense_pass_both(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path)
     add_pairs(dataset, "p", [(0, 1), (2, 1), (0, 2), (4, 3)], label=0.25, margin=None)
     assert not verify(dataset.root).findings
-    assert len(read_pairs(dataset, "p", first_row=0)[1].labels) == 4
+    assert len(read_pairs(dataset, "p")[1].labels) == 4
