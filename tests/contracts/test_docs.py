@@ -21,12 +21,17 @@ from ppod_train.settings import TrainSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+ONE_SCREEN = 55  # lines of the README
 COMMANDS = ("gen", "score", "pair", "train", "data")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
+
+
+def page_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 def page(name: str) -> str:
@@ -49,7 +54,7 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
 def test_relative_links_resolve(path: Path) -> None:
     broken = []
     for target in LINK.findall(prose(path.read_text("utf-8"))):
@@ -62,9 +67,28 @@ def test_relative_links_resolve(path: Path) -> None:
     assert broken == []
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
-    targets = {(ROOT / link.partition("#")[0]).resolve() for link in LINK.findall(prose(page("README.md")))}
-    assert [path.name for path in PAGES if path.name != "README.md" and path not in targets] == []
+def linked_pages(path: Path) -> set[Path]:
+    """Return the pages of this project that a page links to."""
+    targets = {
+        (path.parent / link.partition("#")[0]).resolve()
+        for link in LINK.findall(prose(path.read_text("utf-8")))
+    }
+    return targets & set(PAGES)
+
+
+def test_the_index_links_every_page() -> None:
+    pages = {path for path in PAGES if path.is_relative_to(ROOT / "docs")}
+    assert pages - linked_pages(ROOT / "docs" / "README.md") == {ROOT / "docs" / "README.md"}
+
+
+def test_every_page_is_reached_from_the_readme_in_two_steps() -> None:
+    first = linked_pages(ROOT / "README.md")
+    second = {target for path in first for target in linked_pages(path)}
+    assert set(PAGES) - first - second == {ROOT / "README.md"}
+
+
+def test_the_readme_is_one_screen() -> None:
+    assert len(page("README.md").splitlines()) <= ONE_SCREEN
 
 
 def command_lines(text: str) -> list[list[str]]:
@@ -93,7 +117,7 @@ def parse(words: list[str]) -> Any:
     return command.make_context(name, arguments)
 
 
-ALL_LINES = [(path.name, line) for path in PAGES for line in command_lines(path.read_text("utf-8"))]
+ALL_LINES = [(page_name(path), line) for path in PAGES for line in command_lines(path.read_text("utf-8"))]
 
 
 def test_the_readme_shows_the_whole_pipeline() -> None:
@@ -138,7 +162,7 @@ def exists(dotted: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
 def test_functions_and_tests_that_are_named_exist(path: Path) -> None:
     missing = []
     for code in CODE.findall(prose(path.read_text("utf-8"))):
@@ -241,7 +265,7 @@ def test_every_figure_is_explained(kind: Any) -> None:
     assert {field.name for field in dataclasses.fields(kind)} - explained == set()
 
 
-def test_the_readme_s_python_reads_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_example_reads_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ppod_data.pairs import rank
     from ppod_data.score import score
     from tests.data.toy import make_dataset
@@ -267,7 +291,7 @@ def test_the_readme_s_python_reads_a_data_set(tmp_path: Path, monkeypatch: pytes
         seed=0,
     )
     monkeypatch.chdir(tmp_path)
-    example = next(block for block in blocks(page("README.md"), "python") if 'open("data")' in block)
+    example = next(iter(blocks(page("docs/howto/read-a-data-set.md"), "python")))
     values: dict[str, Any] = {}
     exec(example, values)
     assert values["samples"].num_rows == 6
