@@ -27,10 +27,9 @@ from ppod_cli.common import (
     say_deterministic,
     say_notes,
     summary,
-    usual_reward,
     workers_of,
 )
-from ppod_cli.hints import next_line
+from ppod_cli.hints import say_score
 from ppod_cli.plans import say_generation, say_many_files
 from ppod_cli.progress import clock, progress
 from ppod_cli.prompt_notes import prompt_notes
@@ -227,7 +226,7 @@ def _say_made(dataset: str, model: str, made: "GenerateSummary") -> list[str]:
         + (f", {there:,} were there" if there else "")
     ]
     lines += say_deterministic(made.deterministic_steps)
-    return [*lines, next_line("ppod-score", dataset, "--reward", usual_reward(model))]
+    return [*lines, *say_score(dataset, model)]
 
 
 app = entry_point(
