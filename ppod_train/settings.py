@@ -154,7 +154,7 @@ class TrainSettings:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
             if name != "log_ratio_clip" and not math.isfinite(getattr(self, name)):
-                raise ConfigError(f"{name} must be finite")
+                raise ConfigError(f"{name} must be finite, not {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay must be at least 0 and below 1, not {self.ema_decay}")
         at_least = {

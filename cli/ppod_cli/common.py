@@ -189,7 +189,27 @@ def _explain_usage(error: typer.TyperException, name: str) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else name
     message = error.format_message().rstrip(".").replace(": Value error, ", ": ")
-    return f"{message}: see {command} --help"
+    return f"{_with_value(message, error)}: see {command} --help"
+
+
+def _with_value(message: str, error: typer.TyperException) -> str:
+    """Return the message of a number that is out of range or no number, with the number's value."""
+    from pydantic import ValidationError
+
+    if not isinstance(error.__cause__, ValidationError):
+        return message
+    detail = error.__cause__.errors()[0]
+    rules = {
+        "greater_than_equal": "must be at least {ge:g}",
+        "less_than_equal": "must be at most {le:g}",
+        "int_parsing": "must be a whole number",
+        "int_from_float": "must be a whole number",
+        "float_parsing": "must be a number",
+    }
+    if detail["type"] not in rules:
+        return message
+    rule = rules[detail["type"]].format_map(detail.get("ctx", {}))
+    return f"{message.removesuffix(detail['msg'])}{rule}, not {detail['input']}"
 
 
 def _explain_os_error(error: OSError) -> str:

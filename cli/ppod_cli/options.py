@@ -14,7 +14,9 @@ DtypeName = Literal["fp32", "bf16", "fp16"]
 
 def _above_zero(value: float | None) -> float | None:
     if value is not None and value <= 0:
-        raise typer.BadParameter("must be above 0: a chain without noise has no log-probabilities")
+        raise typer.BadParameter(
+            f"must be above 0, not {value:g}: a chain without noise has no log-probabilities"
+        )
     return value
 
 
