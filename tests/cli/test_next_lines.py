@@ -10,12 +10,12 @@ import pytest
 from diffusers import StableDiffusionPipeline
 from ppod_cli import data, gen, pair, score, train
 
-from ppod_data.dataset import Dataset
-from tests.cli.running import Result, call
-from tests.data.toy import files
-from tests.loras import RANK, factors, header, named
-from tests.loras import folder as saved_adapter
-from tests.pipelines import save_tiny_pipeline
+from ppod_data.dataset.dataset import Dataset
+from tests.support.command import Result, call
+from tests.support.loras import RANK, factors, header, named
+from tests.support.loras import folder as saved_adapter
+from tests.support.pipelines import save_tiny_pipeline
+from tests.support.toy import files
 
 _APPS: dict[str, Callable[..., None]] = {
     "ppod-gen": gen.app,

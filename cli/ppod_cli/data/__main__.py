@@ -1,0 +1,5 @@
+"""`python -m ppod_cli.data`."""
+
+from ppod_cli.data.main import app
+
+app()

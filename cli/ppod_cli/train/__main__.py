@@ -1,0 +1,5 @@
+"""`python -m ppod_cli.train`."""
+
+from ppod_cli.train.main import app
+
+app()
