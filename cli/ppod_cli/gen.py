@@ -8,14 +8,13 @@ import typer
 
 from ppod_cli.app import sampling_options
 from ppod_cli.app.errors import entry_point
-from ppod_cli.app.hints import next_line
+from ppod_cli.app.hints import say_score
 from ppod_cli.app.launch import (
     parse_shards,
     rank_and_world_size,
     ray_cluster,
     resolve_device,
     say_deterministic,
-    usual_reward,
     workers_of,
 )
 from ppod_cli.app.options import (
@@ -228,7 +227,7 @@ def _say_made(dataset: str, model: str, made: "GenerateSummary") -> list[str]:
         + (f", {there:,} were there" if there else "")
     ]
     lines += say_deterministic(made.deterministic_steps)
-    return [*lines, next_line("ppod-score", dataset, "--reward", usual_reward(model))]
+    return [*lines, *say_score(dataset, model)]
 
 
 app = entry_point(

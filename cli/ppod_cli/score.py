@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppod_cli.app.errors import entry_point
-from ppod_cli.app.hints import next_line
+from ppod_cli.app.hints import next_line, say_import
 from ppod_cli.app.launch import parse_shards, rank_and_world_size, ray_cluster, resolve_device, workers_of
 from ppod_cli.app.options import (
     Config,
@@ -150,7 +150,7 @@ def score(
             "scores": [dataclasses.asdict(one) for one in done],
             "missing_shards": missing,
         }
-        report(figures, _say_scored(dataset, done, missing))
+        report(figures, _say_scored(dataset, opened.spec.model, done, missing))
 
 
 def _score(
@@ -228,7 +228,7 @@ def _serve(name: str, host: str, port: int, max_images: int, device: str, as_jso
         serve_app(app, listening, on_ready)
 
 
-def _say_scored(dataset: str, done: "list[ScoreSummary]", missing_shards: int) -> list[str]:
+def _say_scored(dataset: str, model: str, done: "list[ScoreSummary]", missing_shards: int) -> list[str]:
     from ppod_data.support.formatting import precision
 
     lines = []
@@ -244,7 +244,8 @@ def _say_scored(dataset: str, done: "list[ScoreSummary]", missing_shards: int) -
             )
     if missing_shards:
         lines.append(f"{missing_shards} shards of the data set are not made yet: score again when they are")
-    return [*lines, next_line("ppod-pair", "rank", dataset, "--reward", done[0].name)]
+    lines.append(next_line("ppod-pair", "rank", dataset, "--reward", done[0].name))
+    return lines if model == "scenes" else [*lines, *say_import(dataset)]
 
 
 app = entry_point(commands, "ppod-score", out_of_memory="lower --batch-size and run the command again")

@@ -25,6 +25,8 @@ class RunRecord:
     """The reward that judged, or that made the data; None where the run does not say."""
     whole: bool
     """Whether the policy is a whole pipeline, not a LoRA."""
+    start: Path | None = None
+    """The policy that training started from; None if it started from `model`."""
     generation: Mapping[str, Any] = field(default_factory=dict)
     """How images are made: revision, variant, negative_prompt, guidance_scale, compute_dtype …; {} in old runs."""
 
@@ -53,6 +55,7 @@ def _read(file: Path, *, whole: bool) -> RunRecord:
             prompts=tuple(record["prompts"]),
             judge=_judge(record, str(file)),
             whole=whole,
+            start=Path(record["start"]) if record.get("start") else None,
             generation=record.get("generation") or {},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -21,6 +21,9 @@ from ppod_train.step.metrics import StepMetrics
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DECISIONS = ROOT / "docs/decisions"
+RECORDS = sorted(DECISIONS.glob("[0-9]*.md"))
+SECTIONS = ["Context", "Decision", "Consequences"]
 ONE_SCREEN = 55  # lines of the README
 COMMANDS = ("gen", "score", "pair", "train", "data")
 
@@ -77,18 +80,46 @@ def linked_pages(path: Path) -> set[Path]:
 
 
 def test_the_index_links_every_page() -> None:
-    pages = {path for path in PAGES if path.is_relative_to(ROOT / "docs")}
+    """The index of decisions links their records."""
+    pages = {path for path in PAGES if path.is_relative_to(ROOT / "docs")} - set(RECORDS)
     assert pages - linked_pages(ROOT / "docs" / "README.md") == {ROOT / "docs" / "README.md"}
 
 
 def test_every_page_is_reached_from_the_readme_in_two_steps() -> None:
     first = linked_pages(ROOT / "README.md")
     second = {target for path in first for target in linked_pages(path)}
-    assert set(PAGES) - first - second == {ROOT / "README.md"}
+    assert set(PAGES) - first - second - set(RECORDS) == {ROOT / "README.md"}
 
 
 def test_the_readme_is_one_screen() -> None:
     assert len(page("README.md").splitlines()) <= ONE_SCREEN
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.name)
+def test_a_decision_record_has_a_title_a_status_and_its_sections(path: Path) -> None:
+    head, *sections = re.split(r"^\*\*(\w+)\.\*\*", path.read_text("utf-8"), flags=re.MULTILINE)
+    match = re.fullmatch(r"# (.+)\n\n- Status: (.+)\n(?:- Date: \d{4}-\d\d-\d\d\n)?\n", head)
+    assert match is not None, "expected a title, a status and an optional date"
+    if match[2] not in ("accepted", "rejected"):
+        superseded = re.fullmatch(r"superseded by \[(\d{4})\]\((\1-[\w-]+\.md)\)", match[2])
+        assert superseded is not None, match[2]
+        assert (path.parent / superseded[2]) in RECORDS
+    assert sections[::2] in (SECTIONS, [*SECTIONS, "Alternatives"])
+
+
+def test_the_index_of_decisions_lists_every_record_once() -> None:
+    """With its title, and with the number of the record that superseded it."""
+    entries = [
+        line for line in (DECISIONS / "README.md").read_text("utf-8").splitlines() if line[:3] == "- ["
+    ]
+    expected = []
+    for path in RECORDS:
+        title, _, status = path.read_text("utf-8").splitlines()[:3]
+        successor = re.search(r"superseded by \[(\d{4})\]", status)
+        note = f" (superseded by {successor[1]})" if successor else ""
+        expected.append(f"- [{path.name[:4]}]({path.name}) {title.removeprefix('# ')}{note}")
+    assert sorted(entries) == expected
+    assert [int(path.name[:4]) for path in RECORDS] == list(range(1, len(RECORDS) + 1))
 
 
 def command_lines(text: str) -> list[list[str]]:

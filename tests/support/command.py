@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,8 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ppod_cli import data, gen, pair, score, train
 
 REPOSITORY = Path(__file__).parents[2]
+_APPS: dict[str, Callable[..., None]] = {
+    "ppod-gen": gen.app,
+    "ppod-score": score.app,
+    "ppod-pair": pair.app,
+    "ppod-train": train.app,
+    "ppod-data": data.app,
+}
 
 
 @dataclass(frozen=True)
@@ -52,3 +61,20 @@ def call(app: Callable[..., None], *arguments: object) -> Result:
     with redirect_stdout(stdout), redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
         app([str(argument) for argument in arguments])
     return Result(int(ended.value.code or 0), stdout.getvalue(), stderr.getvalue())
+
+
+def ran(line: str, *more: object) -> Result:
+    """Run a command line, split as a shell would, with more options; assert that it succeeds."""
+    name, *words = shlex.split(line)
+    done = call(_APPS[name], *words, *more)
+    assert done.code == 0, f"{line}: {done.stderr}"
+    return done
+
+
+def following(done: Result, choice: str = "", **words: str) -> str:
+    """Return the command of the only line `next: …` or `next, CHOICE: …`, its placeholders replaced by `words`."""
+    begin = f"next, {choice}: " if choice else "next: "
+    (line,) = [line.removeprefix(begin) for line in done.stdout.splitlines() if line.startswith(begin)]
+    for placeholder in words:
+        assert shlex.split(line).count(placeholder) == 1, f"{placeholder} is not in {line}"
+    return shlex.join(words.get(word, word) for word in shlex.split(line))

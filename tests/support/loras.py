@@ -60,6 +60,18 @@ def folder(root: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, 
     return root
 
 
+def peft_folder(root: Path, network: torch.nn.Module, *, alpha: float) -> Any:
+    """Write a folder of a random LoRA as peft saves it, with its configuration. Return peft's model of it."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    targets = ["to_q", "to_k", "to_v", "to_out.0"]
+    config = LoraConfig(r=RANK, lora_alpha=alpha, target_modules=targets, init_lora_weights=False)
+    model = get_peft_model(network, config)
+    model.save_pretrained(root)
+    return model
+
+
 _NEW = ("unet.{}.lora_A.weight", "unet.{}.lora_B.weight")
 
 

@@ -1,17 +1,35 @@
-"""The lines `next: …`: commands that run as they are printed."""
+"""The lines `next: …`: commands that run as printed, once words such as FILE are replaced."""
 
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ppod_cli.app.launch import usual_reward
+
 if TYPE_CHECKING:
     from ppod_data.dataset.dataset import Dataset
 
 
-def next_line(*words: object) -> str:
-    """Return the line that names the next command, its words quoted for a shell."""
-    return f"next: {shlex.join(str(word) for word in words)}"
+def next_line(*words: object, choice: str = "") -> str:
+    """Return the line that names the next command, its words quoted for a shell; `choice` says what it is for."""
+    return f"next{choice and f', {choice}'}: {shlex.join(str(word) for word in words)}"
+
+
+def say_score(dataset: object, model: str) -> list[str]:
+    """Return the lines that score a data set of `model`: by a built-in reward, or by a function of the user's."""
+    if model == "scenes":
+        return [next_line("ppod-score", dataset, "--reward", usual_reward(model))]
+    return [
+        next_line("ppod-score", dataset, "--reward", usual_reward(model)),
+        next_line("ppod-score", dataset, "--reward", "FILE.py:FUNCTION", choice="with your own reward"),
+    ]
+
+
+def say_import(dataset: object) -> list[str]:
+    """Return the line that imports people's labels from a table with the columns of docs/labels.md."""
+    words = ("ppod-pair", "import", dataset, "FILE", "--format", "table", "--name", "people")
+    return [next_line(*words, choice="with people's labels")]
 
 
 def free_name(*names: str) -> str:
@@ -25,7 +43,7 @@ def free_name(*names: str) -> str:
     return f"{names[-1]}-{number}"
 
 
-def say_train(dataset: str, opened: "Dataset", pairs: str) -> list[str]:
+def say_train(dataset: str, opened: "Dataset", pairs: str, choice: str = "") -> list[str]:
     """Return the line that trains on a table of pairs, judged by the reward that made them.
 
     Pairs of people name no reward: then one that scored the data set judges, or none. Training on an adapter's data
@@ -49,7 +67,7 @@ def say_train(dataset: str, opened: "Dataset", pairs: str) -> list[str]:
         words += _judge_of_people(opened)
     if spec.adapter is not None:  # the policy that made the data, the band of the clip around it
         words += [*model, "--start", spec.adapter, "--clip-anchor", "stage"]
-    return [next_line(*words, "--out", free_name("run", f"run-{pairs}"))]
+    return [next_line(*words, "--out", free_name("run", f"run-{pairs}"), choice=choice)]
 
 
 def _judge_of_people(dataset: "Dataset") -> Sequence[str]:

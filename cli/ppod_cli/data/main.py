@@ -77,8 +77,9 @@ def log_probs(
         loaded = load_policy(opened.spec, model, revision, variant, adapter, place, dtype)
         done = _compute(opened, loaded, name, batch_size, rank, world_size)
         lines = _say_computed(dataset, done)
-        if len(pairs := opened.pair_names()) == 1:
-            lines += say_train(dataset, opened, pairs[0])
+        pairs = opened.pair_names()
+        for table in pairs:
+            lines += say_train(dataset, opened, table, "" if len(pairs) == 1 else f"on the pairs {table}")
         report({"dataset": dataset} | dataclasses.asdict(done), lines)
 
 

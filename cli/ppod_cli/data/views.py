@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ppod_cli.app.hints import next_line, say_train
-from ppod_cli.app.launch import usual_reward
+from ppod_cli.app.hints import next_line, say_score, say_train
 from ppod_cli.app.options import Config, DatasetFolder, Debug, Json, local_only
 from ppod_cli.app.output import amount, summary
 from ppod_cli.app.progress import progress
@@ -294,7 +293,7 @@ def _say_info(dataset: "Dataset", figures: Mapping[str, Any]) -> list[str]:
     if missing:
         lines.append(f"{missing} shards are not made yet: run the same ppod-gen command again")
     elif not figures["scores"]:
-        lines.append(next_line("ppod-score", dataset.root, "--reward", usual_reward(spec.model)))
+        lines += say_score(dataset.root, spec.model)
     return lines
 
 

@@ -139,7 +139,7 @@ def say_ended(out: Path, policy: Path, *, improved: bool | None) -> list[str]:
 
 
 def say_eval(out: Path, policy: Path) -> list[str]:
-    """The line that evaluates a run's policy as it was trained; none where nothing says who judges."""
+    """Return the line that evaluates a run's policy against what training started from; no line without a judge."""
     from ppod_data.inspect.judge import must_be_named
     from ppod_train.run.run_record import run_of
 
@@ -151,8 +151,16 @@ def say_eval(out: Path, policy: Path) -> list[str]:
         judged = ["--reward", run.judge.parts[0].reward]
     if run.judge is None and not judged:
         return []
-    name = "--model" if run.whole else "--adapter"
-    return [next_line("ppod-train", "eval", name, policy, *judged, "--out", free_name(f"{out}-eval"))]
+    words = ["--model" if run.whole else "--adapter", policy]
+    if run.start is not None and run.start.exists():
+        words += ["--baseline" if run.whole else "--baseline-adapter", _from_here(run.start)]
+    return [next_line("ppod-train", "eval", *words, *judged, "--out", free_name(f"{out}-eval"))]
+
+
+def _from_here(path: Path) -> Path:
+    """Return the path relative to the current folder if it is inside."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def with_upload(
