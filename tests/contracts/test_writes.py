@@ -29,7 +29,7 @@ NEW_FOLDERS = {
     "ppod_data/labels/foreign.py": {"rmdir"},
     "ppod_data/publish/transfer.py": {"write_bytes"},
     "ppod_train/run/checkpoint.py": {"write_bytes"},
-    "ppod_data/storage/folders.py": {"rmdir"},
+    "ppod_train/run/exclusive.py": {"rmdir"},
     "ppod_train/online/online.py": {"copytree"},
 }
 

@@ -2,4 +2,5 @@
 
 from ppod_cli.data.main import app
 
-app()
+if __name__ == "__main__":
+    app()

@@ -2,4 +2,5 @@
 
 from ppod_cli.pair.main import app
 
-app()
+if __name__ == "__main__":
+    app()
