@@ -8,9 +8,10 @@ from typing import Annotated
 import pytest
 import typer
 from ppod_cli import gen
-from ppod_cli.common import Config, Debug, Json, command, entry_point, new_commands
+from ppod_cli.app.errors import entry_point
+from ppod_cli.app.options import Config, Debug, Json, command, new_commands
 
-from tests.cli.running import Result, call
+from tests.support.command import Result, call
 
 
 @pytest.fixture

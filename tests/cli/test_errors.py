@@ -12,13 +12,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from ppod_cli import data, gen, pair, score, train
-from ppod_cli.common import command, entry_point, explain, new_commands
+from ppod_cli.app.errors import entry_point, explain
+from ppod_cli.app.options import command, new_commands
 
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.tables import PAIRS, read_table, write_table
+from ppod_data.format.tables import PAIRS, read_table, write_table
 from tests.cli.conftest import GEN, Made
-from tests.cli.running import call, run
-from tests.data.toy import files, flip
+from tests.support.command import call, run
+from tests.support.toy import files, flip
 
 
 @pytest.fixture
