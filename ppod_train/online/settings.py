@@ -104,3 +104,5 @@ class OnlineCallbacks:
     """Units of the phase done: images, trajectories or optimizer steps."""
     on_eval: Callable[[int, EvalResult], None] = lambda stage, result: None
     on_stage: Callable[[StageRecord], None] = lambda record: None
+    on_finished_before: Callable[[int], None] = lambda stage: None
+    """Called with the number of a stage that an earlier call finished."""

@@ -72,6 +72,7 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     """Do what is missing of a stage. The first one raises NothingToLearnError where there is nothing to learn."""
     done = run.folder(stage) / "stage.json"
     if done.exists():
+        run.callbacks.on_finished_before(stage)
         return StageRecord(**read_object(done))
     seconds: dict[str, float] = {}
     data = run.folder(stage) / "data"

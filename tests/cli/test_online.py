@@ -94,6 +94,7 @@ def test_more_stages_and_a_summary_for_programs(finished: Path, monkeypatch: pyt
     assert done.code == 0, done.stderr
     figures = json.loads(done.stdout)
     assert (figures["stages"], figures["reward_queries"]) == (3, 34)
+    assert "online: stage 2 of 3 was finished before\n" in done.stderr
     assert sha256_file(finished / "stage-02" / "run" / POLICY) == before
     fewer = call(train.app, "online", "--out", "run", "--stages", 2, *TINY)
     assert "this online run is in stage 3, past --stages 2" in fewer.one_error()

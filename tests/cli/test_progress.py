@@ -60,6 +60,32 @@ def test_a_log_is_never_quiet_for_long(clock_of_test: Clock, capsys: pytest.Capt
     assert [line.split(" (")[0] for line in lines] == ["train: loss 30", "train: loss 61", "train: loss 92"]
 
 
+def test_preparations_do_not_count_for_the_rate(
+    clock_of_test: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress(4, "train", "steps") as shown:
+        clock_of_test.now += 40
+        shown.begin()
+        clock_of_test.now += 1
+        shown.advance(1)
+        shown.begin()
+        shown.note("one")
+    assert capsys.readouterr().err == "train: one (1 of 4 steps, 1.0/s, about 0:03 left)\n"
+
+
+def test_a_slow_unit_has_its_time_and_an_estimate_that_goes_down(
+    clock_of_test: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress(3, "online", "stages") as shown:
+        clock_of_test.now += 60
+        shown.advance(1)
+        clock_of_test.now += 45
+        shown.status("stage 2 train 8 of 24")
+    assert capsys.readouterr().err == (
+        "online: stage 2 train 8 of 24 (1 of 3 stages, 1:00 each, about 1:15 left)\n"
+    )
+
+
 def test_a_terminal_gets_a_bar_with_rate_and_estimate(
     monkeypatch: pytest.MonkeyPatch, clock_of_test: Clock
 ) -> None:

@@ -12,10 +12,15 @@ if TYPE_CHECKING:
 
 
 _QUIET_SECONDS = 30.0
+_SLOW_SECONDS = 10.0
+"""A unit that takes longer is told in minutes each: its rate would be 0.0/s."""
 
 
 class Progress(Protocol):
     """What a command reports to while it works."""
+
+    def begin(self) -> None:
+        """Start the clock of rate and estimate anew, unless units were done: preparations are over."""
 
     def advance(self, count: int) -> None:
         """`count` units were done just now."""
@@ -49,7 +54,33 @@ def progress(total: int, label: str, unit: str, *, silent: bool = False) -> Iter
         yield _Lines(total, label, unit)
 
 
+class _Pace:
+    """Units done, the rate at which they are done, and an estimate of the time left."""
+
+    def __init__(self, total: int) -> None:
+        self.done, self.total = 0, total
+        self._start = self._last = time.monotonic()
+
+    def begin(self) -> None:
+        if not self.done:
+            self._start = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        self._last = time.monotonic()
+
+    def words(self) -> list[str]:
+        """Return `["12.3/s", "about 1:02 left"]`, as far as they are known; a slow rate as `"0:25 each"`."""
+        if self.done <= 0:
+            return []
+        each = max(self._last - self._start, 1e-9) / self.done
+        rate = f"{1 / each:.1f}/s" if each < _SLOW_SECONDS else f"{clock(each)} each"
+        left = (self.total - self.done) * each - (time.monotonic() - self._last)
+        return [rate] + ([f"about {clock(max(left, 0))} left"] if self.done < self.total else [])
+
+
 class _Silent:
+    def begin(self) -> None: ...
     def advance(self, count: int) -> None: ...
     def skip(self, count: int) -> None: ...
     def note(self, text: str) -> None: ...
@@ -61,19 +92,21 @@ class _Lines:
     """One line a milestone, for logs."""
 
     def __init__(self, total: int, label: str, unit: str) -> None:
-        self._total, self._label, self._unit = total, label, unit
-        self._done, self._start = 0, time.monotonic()
-        self._said = self._start
+        self._pace, self._label, self._unit = _Pace(total), label, unit
+        self._said = time.monotonic()
+
+    def begin(self) -> None:
+        self._pace.begin()
 
     def advance(self, count: int) -> None:
-        self._done += count
+        self._pace.advance(count)
 
     def skip(self, count: int) -> None:
-        self._total -= count
+        self._pace.total -= count
 
     def note(self, text: str) -> None:
-        speed = _speed(self._done, self._total, time.monotonic() - self._start)
-        done = [f"{self._done} of {self._total} {self._unit}", *speed] if self._done else []
+        pace = self._pace
+        done = [f"{pace.done} of {pace.total} {self._unit}", *pace.words()] if pace.done else []
         self.say(f"{self._label}: {text}" + (f" ({', '.join(done)})" if done else ""))
 
     def status(self, text: str) -> None:
@@ -107,34 +140,27 @@ class _Bar:
     """A bar on a terminal."""
 
     def __init__(self, bars: "RichProgress", task: "TaskID", total: int) -> None:
-        self._bars, self._task, self._total = bars, task, total
-        self._done, self._start = 0, time.monotonic()
+        self._bars, self._task, self._pace = bars, task, _Pace(total)
+
+    def begin(self) -> None:
+        self._pace.begin()
 
     def advance(self, count: int) -> None:
-        self._done += count
-        speed = ", ".join(_speed(self._done, self._total, time.monotonic() - self._start))
-        self._bars.update(self._task, completed=self._done, speed=speed)
+        self._pace.advance(count)
+        self._bars.update(self._task, completed=self._pace.done, speed=", ".join(self._pace.words()))
 
     def skip(self, count: int) -> None:
-        self._total -= count
-        self._bars.update(self._task, total=self._total)
+        self._pace.total -= count
+        self._bars.update(self._task, total=self._pace.total)
 
     def note(self, text: str) -> None:
-        self._bars.update(self._task, milestone=text)
+        self._bars.update(self._task, milestone=text, speed=", ".join(self._pace.words()))
 
     def status(self, text: str) -> None:
         self.note(text)
 
     def say(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False)
-
-
-def _speed(done: int, total: int, seconds: float) -> list[str]:
-    """`["12.3/s", "about 1:02 left"]`, as far as they are known."""
-    if done <= 0:
-        return []
-    rate = done / max(seconds, 1e-9)
-    return [f"{rate:.1f}/s"] + ([f"about {clock((total - done) / rate)} left"] if done < total else [])
 
 
 def clock(seconds: float) -> str:

@@ -344,7 +344,17 @@ def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
             f"{record.outside_band_at_start:.0%} of steps outside the band at the start; {times}"
         )
 
-    return OnlineCallbacks(on_phase=on_phase, on_units=on_units, on_eval=on_eval, on_stage=on_stage)
+    def on_finished_before(stage: int) -> None:
+        shown.skip(1)
+        shown.say(f"online: stage {stage} of {stages} was finished before")
+
+    return OnlineCallbacks(
+        on_phase=on_phase,
+        on_units=on_units,
+        on_eval=on_eval,
+        on_stage=on_stage,
+        on_finished_before=on_finished_before,
+    )
 
 
 def _say_done(out: Path, done: "OnlineSummary") -> list[Any]:

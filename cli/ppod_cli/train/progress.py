@@ -26,6 +26,7 @@ def run_callbacks(out: Path, shown: Progress) -> "Callbacks":
         shown.skip(step)
         for line in _say_started(out, drift, step):
             shown.say(line)
+        shown.begin()
 
     def on_step(metrics: "StepMetrics") -> None:
         shown.advance(1)
@@ -33,6 +34,7 @@ def run_callbacks(out: Path, shown: Progress) -> "Callbacks":
 
     def on_eval(step: int, result: "EvalResult") -> None:
         shown.say(f"train: step {step}: {eval_words(result)}")
+        shown.begin()
 
     return Callbacks(on_start=on_start, on_step=on_step, on_eval=on_eval)
 
