@@ -64,7 +64,7 @@ demo: install  ## the main job on the embedded model, in a few minutes: from pro
 	$(DEMO)/ppod-train report demo demo/run --out demo/report.html
 
 scenes: install  ## train the embedded model and its scorers again (hours; needs Debian's fonts-noto-color-emoji)
-	$(BIN)/python -m ppod_data.scenes.train
+	$(BIN)/python -m ppod_data.scenes.training.train
 
 sweep: install  ## the sweep behind the trainer's defaults (half an hour)
 	$(BIN)/python docs/experiments/sweep.py
@@ -91,7 +91,7 @@ gpu-bundle: install  ## pack the packages that a bare GPU machine lacks into bui
 	$(BIN)/python benchmarks/gpu/bundle.py
 
 torture: install  ## damage and kills by the thousand, into docs/reliability.md (half an hour)
-	PYTHONPATH=. $(BIN)/python tests/torture.py
+	PYTHONPATH=. $(BIN)/python tests/support/torture.py
 
 build/trl-venv/.installed: benchmarks/peers/requirements.txt
 	test -x build/trl-venv/bin/python || $(PYTHON) -m venv build/trl-venv
@@ -110,7 +110,7 @@ build/label-studio-venv/.installed: tests/label-studio-requirements.txt
 	touch $@
 
 label-studio: install build/label-studio-venv/.installed  ## pairs to the real Label Studio and back, into the tests' data (a gigabyte)
-	PYTHONPATH=. $(BIN)/python -m tests.label_studio build/label-studio-venv/bin/python tests/data/label_studio_export.json
+	PYTHONPATH=. $(BIN)/python -m tests.support.label_studio build/label-studio-venv/bin/python tests/fixtures/label_studio_export.json
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) dist demo .pytest_cache .mypy_cache .ruff_cache

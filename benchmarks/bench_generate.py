@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from side_by_side import Report, is_quick, measure, ratios
 
-from ppod_data.diffusion.model import DiffusionModel, embed_prompts, load_model
-from ppod_data.generate import build_spec, generate
-from ppod_data.spec import GenerationSpec
+from ppod_data.diffusion.models.model import DiffusionModel, embed_prompts, load_model
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.generate import generate
 
 PROMPTS = ("a green colored rabbit", "a cat and a dog")
 BATCH = 64

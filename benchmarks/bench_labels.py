@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from large_latents import make_spec
 from side_by_side import Report, is_quick, measure, ratios
 
-from ppod_data.dataset import Dataset, create
+from ppod_data.dataset.dataset import Dataset, create
+from ppod_data.format.tables import SAMPLES, part_name, write_table
 from ppod_data.labels.importing import import_labels
-from ppod_data.tables import SAMPLES, part_name, write_table
 
 PROMPTS, IMAGES = 100, 150
 

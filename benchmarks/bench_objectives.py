@@ -18,8 +18,8 @@ from side_by_side import Report, is_quick, measure, ratios
 from small_group import bare_calls, make_group, make_trainee, open_group
 
 from ppod_train.objectives import OBJECTIVES
-from ppod_train.optimize import Trainee, train_step
 from ppod_train.settings import TrainSettings
+from ppod_train.step.train_step import Trainee, train_step
 
 
 def with_objective(trainee: Trainee, root: Path, objective: str, **changes: object) -> Trainee:

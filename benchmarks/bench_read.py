@@ -21,7 +21,7 @@ from datasets import disable_progress_bars, load_dataset
 from large_latents import make_dataset
 from side_by_side import Report, is_quick, measure, ratios
 
-from ppod_data.dataset import Dataset
+from ppod_data.dataset.dataset import Dataset
 
 Row = Mapping[str, Any]
 

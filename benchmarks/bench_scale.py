@@ -20,10 +20,10 @@ from side_by_side import Report, is_quick, measure, ratios
 
 sys.path.append(str(Path(__file__).parents[1]))  # the large data sets of the tests
 
-from ppod_data.dataset import Dataset
-from ppod_data.pairs import rank
-from ppod_data.tables import PAIRS, read_table, write_table
-from tests.data.big import make_big, open_shards
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.format.tables import PAIRS, read_table, write_table
+from ppod_data.pairs.rank import rank
+from tests.support.big import make_big, open_shards
 
 PAIRS_PER_PROMPT = 1000
 SHARD_SIZES = (50, 500)

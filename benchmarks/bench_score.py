@@ -1,9 +1,9 @@
 """Claim: scoring a data set costs at most 1.05 times the reward model's bare calls on decoded images.
 
-The images of a data set are read, decoded, checked and scored by `ppod_data.score`, and the same images, decoded
-before, are scored by the same reward model in the same batches of 16. The model is a CLIP ViT-B/16 of random weights,
-a fifth of the work of the smallest reward that the command knows by name (ViT-L/14); its own preprocessing is part of
-both. The images are of 512 × 512 pixels, as Stable Diffusion makes them.
+The images of a data set are read, decoded, checked and scored by `ppod_data.scoring.score`, and the same images,
+decoded before, are scored by the same reward model in the same batches of 16. The model is a CLIP ViT-B/16 of random
+weights, a fifth of the work of the smallest reward that the command knows by name (ViT-L/14); its own preprocessing is
+part of both. The images are of 512 × 512 pixels, as Stable Diffusion makes them.
 """
 
 import shutil
@@ -17,11 +17,11 @@ from large_latents import make_dataset
 from PIL import Image
 from side_by_side import Report, is_quick, measure, ratios
 
-from ppod_data.dataset import Dataset
-from ppod_data.images import decode_image
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.format.images import decode_image
 from ppod_data.rewards import RewardModel
 from ppod_data.rewards.clip import Clip, ClipReward
-from ppod_data.score import score
+from ppod_data.scoring.score import score
 
 BATCH = 16
 

@@ -29,16 +29,16 @@ import torch
 from large_latents import make_dataset
 from side_by_side import Report, is_quick, measure, ratios
 
-from ppod_data.dataset import Dataset
-from ppod_data.reading import Reader
-from ppod_data.transfer import push
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.dataset.trajectory_reader import Reader
+from ppod_data.publish.transfer import push
 
 Row = Mapping[str, Any]
 BATCH = 16
 READ_ALL = """
 import sys
-from ppod_data.dataset import Dataset
-from ppod_data.loading import Trajectories
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.dataset.torch_loader import Trajectories
 dataset = Trajectories(Dataset.open(sys.argv[1]))
 for first in range(0, len(dataset), 8):
     dataset.__getitems__(range(first, first + 8))

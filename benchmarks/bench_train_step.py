@@ -17,10 +17,10 @@ import torch
 from side_by_side import Report, is_quick, measure, ratios
 from small_group import BATCH, bare_calls, make_group, make_trainee, open_group
 
-from ppod_train.batches import load_batch
-from ppod_train.gradient import all_log_probs
-from ppod_train.log_probs import batch_log_probs
-from ppod_train.optimize import Trainee, train_step
+from ppod_train.data.batches import load_batch
+from ppod_train.step.gradient import all_log_probs
+from ppod_train.step.log_probs import batch_log_probs
+from ppod_train.step.train_step import Trainee, train_step
 
 
 def median_log_ratio(trainee: Trainee) -> float:

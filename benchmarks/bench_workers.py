@@ -29,14 +29,15 @@ from large_latents import make_dataset
 from side_by_side import Report, is_quick
 from small_group import make_group, make_trainee
 
-from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import DiffusionModel, load_model
-from ppod_data.generate import build_spec, generate, select_shards
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.model import DiffusionModel, load_model
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.generate import generate, select_shards
 from ppod_data.rewards.clip import ClipReward
-from ppod_data.score import score
-from ppod_data.spec import GenerationSpec
-from ppod_train.optimize import Trainee, train_step
-from ppod_train.workers import start_workers
+from ppod_data.scoring.score import score
+from ppod_train.distributed import start_workers
+from ppod_train.step.train_step import Trainee, train_step
 
 Ways = Mapping[str, Callable[[int], object]]
 """What a process does, by name: called with its rank."""

@@ -15,22 +15,24 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ppod_data.card import write_card
-from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import load_model
-from ppod_data.export import export
-from ppod_data.generate import Sampler, build_spec, generate
-from ppod_data.images import encode_png, pixels_sha256
-from ppod_data.overview import overview
-from ppod_data.pairs import rank
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.model import load_model
+from ppod_data.format.images import encode_png, pixels_sha256
+from ppod_data.format.shards import Sample
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.format.trajectory import encode_latents
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.generate import generate
+from ppod_data.generation.sampler import Sampler
+from ppod_data.inspect.overview import overview
+from ppod_data.integrity.seal import seal
+from ppod_data.integrity.verify import verify
+from ppod_data.pairs.rank import rank
+from ppod_data.publish.card import write_card
+from ppod_data.publish.export_images import export
 from ppod_data.rewards.jpeg import JpegReward
-from ppod_data.score import score
-from ppod_data.seal import seal
-from ppod_data.shards import Sample
-from ppod_data.spec import GenerationSpec
-from ppod_data.trajectory import encode_latents
-from ppod_data.verify import verify
-from ppod_train.data import DataSource, open_training_data
+from ppod_data.scoring.score import score
+from ppod_train.data.training_data import DataSource, open_training_data
 from ppod_train.objectives import OBJECTIVES
 
 IMAGES_PER_PROMPT = 100
@@ -99,7 +101,7 @@ def measure_commands(root: Path, num_samples: int, images_per_shard: int) -> Poi
 
 
 def ready_made(spec: GenerationSpec) -> Callable[[GenerationSpec, Sampler, range], list[Sample]]:
-    """What `ppod_data.generate.generate` records, for the price of two names a sample."""
+    """What `ppod_data.generation.generate.generate` records, for the price of two names a sample."""
     random, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     contents = []
     for _ in range(IMAGES):

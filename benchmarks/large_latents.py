@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ppod_data.dataset import Dataset, create
+from ppod_data.dataset.dataset import Dataset, create
 from ppod_data.diffusion.ddim import ddim_config
-from ppod_data.images import encode_png, pixels_sha256
-from ppod_data.shards import Sample, ShardWriter
-from ppod_data.spec import GenerationSpec
-from ppod_data.trajectory import encode_latents
+from ppod_data.format.images import encode_png, pixels_sha256
+from ppod_data.format.shards import Sample, ShardWriter
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.format.trajectory import encode_latents
 
 STEPS = 50
 SHAPE = (4, 64, 64)

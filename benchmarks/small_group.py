@@ -12,17 +12,19 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import load_model
-from ppod_data.generate import build_spec, generate, prepare_sampler
-from ppod_data.score import score
-from ppod_data.tables import PAIRS, write_table
-from ppod_train.batches import load_batch
-from ppod_train.data import DataSource, TrainingData, open_training_data
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.model import load_model
+from ppod_data.format.tables import PAIRS, write_table
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.generate import generate
+from ppod_data.generation.sampler import prepare_sampler
+from ppod_data.scoring.score import score
+from ppod_train.data.batches import load_batch
+from ppod_train.data.training_data import DataSource, TrainingData, open_training_data
 from ppod_train.objectives import OBJECTIVES
-from ppod_train.optimize import Trainee
-from ppod_train.policy import reference_network, trainable_parameters
+from ppod_train.policy.policy import reference_network, trainable_parameters
 from ppod_train.settings import TrainSettings
+from ppod_train.step.train_step import Trainee
 
 BATCH = 64
 """Evaluations in one network call."""

@@ -21,14 +21,14 @@ class TrainSettings:
     """The paper's η times the N latent dimensions; with the clip it bounds the logit by 2·dpo_beta·T·clip."""
     log_ratio_clip: float | None = None
     """The paper's ε, on the log-ratio averaged over latent dimensions; `inf` turns the clip off. None: what suits the
-    model and its chain (`ppod_train.model_defaults`)."""
+    model and its chain (`ppod_train.run.model_defaults`)."""
     clip_anchor: str = "reference"
     """The band is around the reference (Eq. 10), or around the policy that made the data (`stage`)."""
     clip_mode: str = "paper"
     """What happens outside the band: `ppod_train.objectives.clip`."""
     step_weight: str | None = None
     """What a step's log-ratio is multiplied by before the clip: nothing (Eq. 10), k_med/k_t or its square, which gives
-    the band's edge the same meaning at every step (`ppod_train.step_weight`). None: what suits the model."""
+    the band's edge the same meaning at every step (`ppod_train.step.step_weight`). None: what suits the model."""
     pull_back: float = 0.0
     """Force that leads steps outside the band back to it, in units of a pair's own; 0 is Eq. 10."""
     kl_weight: float = 0.0
@@ -154,7 +154,7 @@ class TrainSettings:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
             if name != "log_ratio_clip" and not math.isfinite(getattr(self, name)):
-                raise ConfigError(f"{name} must be finite")
+                raise ConfigError(f"{name} must be finite, not {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay must be at least 0 and below 1, not {self.ema_decay}")
         at_least = {

@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.pipelines import save_tiny_pipeline
+from tests.support.pipelines import save_tiny_pipeline
 
 if TYPE_CHECKING:
-    from ppod_data.diffusion.model import DiffusionModel
-    from tests.store_server import Server
+    from ppod_data.diffusion.models.model import DiffusionModel
+    from tests.support.store_server import Server
 
 torch.set_num_threads(1)
 settings.register_profile("ppod", deadline=None)  # shared machines: no test depends on an absolute time
@@ -40,7 +40,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def s3_server() -> "Iterator[Server]":
     """A real S3 server on the loopback; every test takes a place of its own in its bucket."""
-    from tests.store_server import serve
+    from tests.support.store_server import serve
 
     with serve() as server:
         yield server
@@ -49,9 +49,9 @@ def s3_server() -> "Iterator[Server]":
 @pytest.fixture
 def s3(s3_server: "Server", monkeypatch: pytest.MonkeyPatch) -> "tuple[Server, str]":
     """The server, and a new place in its bucket, as a URL. Who fails there waits less before the next try."""
-    from ppod_data import stores
+    from ppod_data.storage import object_store
 
-    monkeypatch.setattr(stores, "_WAITS", (0.01, 20.0))
+    monkeypatch.setattr(object_store, "_WAITS", (0.01, 20.0))
     return s3_server, f"s3://bucket/{uuid.uuid4().hex}/data"
 
 
@@ -64,6 +64,6 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tiny_pipeline: Path) -> "DiffusionModel":
     """The tiny pipeline, loaded."""
-    from ppod_data.diffusion.model import load_model
+    from ppod_data.diffusion.models.model import load_model
 
     return load_model(str(tiny_pipeline))

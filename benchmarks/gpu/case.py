@@ -12,31 +12,26 @@ from device import measured, peak_gib, reset_peak
 from models import PROMPT, Case, random_model
 from PIL import Image
 
-from ppod_data.dataset import Dataset
+from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.guidance import guided_prediction
-from ppod_data.diffusion.model import DiffusionModel, decode_images
+from ppod_data.diffusion.models.model import DiffusionModel, decode_images
+from ppod_data.diffusion.models.skeleton import load_skeleton
 from ppod_data.diffusion.replay import replay_log_prob
-from ppod_data.diffusion.skeleton import load_skeleton
-from ppod_data.generate import (
-    build_spec,
-    generate,
-    prepare_sampler,
-    sample_batch,
-    sample_images,
-    sample_records,
-)
-from ppod_data.pairs import rank
-from ppod_data.plan import plan_generation
-from ppod_data.score import score
-from ppod_data.spec import GenerationSpec
-from ppod_train.batches import load_batch, timesteps_of_step, units_of_step
-from ppod_train.data import DataSource
-from ppod_train.model_defaults import resolve
-from ppod_train.optimize import Trainee, train_step
-from ppod_train.plan import plan_training
-from ppod_train.prepare import prepare
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.cost import plan_generation
+from ppod_data.generation.generate import generate, sample_records
+from ppod_data.generation.sampler import prepare_sampler, sample_batch, sample_images
+from ppod_data.pairs.rank import rank
+from ppod_data.scoring.score import score
+from ppod_train.data.batches import load_batch, timesteps_of_step, units_of_step
+from ppod_train.data.training_data import DataSource
+from ppod_train.distributed import ALONE
+from ppod_train.run.cost import plan_training
+from ppod_train.run.model_defaults import resolve
+from ppod_train.run.prepare import prepare
 from ppod_train.settings import TrainSettings
-from ppod_train.workers import ALONE
+from ppod_train.step.train_step import Trainee, train_step
 
 
 class Brightness:

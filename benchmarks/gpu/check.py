@@ -32,7 +32,7 @@ from case import check_case
 from models import CASES
 from resume import check_resume
 
-from ppod_data.environment import environment
+from ppod_data.support.environment import environment
 
 _ALL = ["attention", *CASES, "resume"]
 

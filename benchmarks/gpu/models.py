@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from ppod_data.diffusion.model import DiffusionModel
-from ppod_data.diffusion.skeleton import load_skeleton
-from ppod_data.precision import set_gpu_numerics
-from ppod_data.quiet import quiet_pipelines
-from tests import full_size
-from tests.pipelines import (
+from ppod_data.diffusion.models.model import DiffusionModel
+from ppod_data.diffusion.models.skeleton import load_skeleton
+from ppod_data.support.precision import set_gpu_numerics
+from ppod_data.support.runtime import quiet_pipelines
+from tests.support import full_size
+from tests.support.pipelines import (
     save_tiny_flux_pipeline,
     save_tiny_pipeline,
     save_tiny_sd3_pipeline,

@@ -12,7 +12,7 @@ from typing import Any
 from device import empty_cache
 from models import PROMPT, random_model
 
-from ppod_data.dataset import Dataset
+from ppod_data.dataset.dataset import Dataset
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,13 +14,15 @@ from peers.workload import CHAIN_FILE, D3PO_CLIP, GUIDANCE, LEARNING_RATE, RANK
 from safetensors.torch import save_file
 from small_group import make_group, make_trainee
 
-from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import DiffusionModel, decode_pixels, load_model
-from ppod_data.generate import build_spec, generate, prepare_sampler, sample_batch
-from ppod_data.spec import GenerationSpec
-from ppod_train.batches import load_batch
-from ppod_train.optimize import Trainee, train_step
-from ppod_train.policy import save_policy
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.model import DiffusionModel, decode_pixels, load_model
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.generate import generate
+from ppod_data.generation.sampler import prepare_sampler, sample_batch
+from ppod_train.data.batches import load_batch
+from ppod_train.policy.policy import save_policy
+from ppod_train.step.train_step import Trainee, train_step
 
 Task = Callable[[], object]
 

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppod_cli import options
-from ppod_cli.common import (
+from ppod_cli.app import sampling_options
+from ppod_cli.app.errors import entry_point
+from ppod_cli.app.hints import say_score
+from ppod_cli.app.launch import (
+    parse_shards,
+    rank_and_world_size,
+    ray_cluster,
+    resolve_device,
+    say_deterministic,
+    workers_of,
+)
+from ppod_cli.app.options import (
     Config,
     DatasetFolder,
     Debug,
@@ -17,28 +27,18 @@ from ppod_cli.common import (
     RayAddress,
     Shards,
     command,
-    counted,
-    entry_point,
     new_commands,
-    parse_shards,
-    rank_and_world_size,
-    ray_cluster,
-    resolve_device,
-    say_deterministic,
-    say_notes,
-    summary,
-    workers_of,
 )
-from ppod_cli.hints import say_score
-from ppod_cli.plans import say_generation, say_many_files
-from ppod_cli.progress import clock, progress
-from ppod_cli.prompt_notes import prompt_notes
+from ppod_cli.app.output import counted, say_notes, summary
+from ppod_cli.app.plans import say_generation, say_many_files
+from ppod_cli.app.progress import clock, progress
+from ppod_cli.app.prompt_notes import prompt_notes
 
 if TYPE_CHECKING:
-    from ppod_data.diffusion.model import DiffusionModel
-    from ppod_data.files import DataPath
-    from ppod_data.generate import GenerateSummary
-    from ppod_data.spec import GenerationSpec
+    from ppod_data.diffusion.models.model import DiffusionModel
+    from ppod_data.format.spec import GenerationSpec
+    from ppod_data.generation.generate import GenerateSummary
+    from ppod_data.storage.files import DataPath
 
 commands = new_commands()
 
@@ -64,31 +64,31 @@ DryRun = Annotated[
 @command(commands, examples=_EXAMPLES)
 def gen(
     dataset: DatasetFolder,
-    model: options.Model = "scenes",
-    revision: options.Revision = None,
-    variant: options.Variant = None,
-    adapter: options.Adapter = None,
-    prompt: options.Prompt = None,
-    prompts: options.Prompts = None,
-    prompt_column: options.PromptColumn = None,
-    drop_duplicates: options.DropDuplicates = False,
-    height: options.Height = None,
-    width: options.Width = None,
-    negative_prompt: options.NegativePrompt = "",
-    num_images_per_prompt: options.NumImagesPerPrompt = 64,
-    seed: options.Seed = 0,
-    num_inference_steps: options.NumInferenceSteps = 20,
-    guidance_scale: options.GuidanceScale = None,
-    guidance_mode: options.GuidanceMode = "batched",
-    ddim_eta: options.DdimEta = None,
-    initial_noise: options.InitialNoise = "per-image",
-    compute_dtype: options.ComputeDtype = "fp32",
-    latent_dtype: options.LatentDtype = "fp32",
-    batch_size: options.BatchSize = None,
-    images_per_shard: options.ImagesPerShard = None,
-    store_steps: options.StoreSteps = "all",
-    safety_check: options.SafetyCheck = False,
-    license: options.License = "unknown",
+    model: sampling_options.Model = "scenes",
+    revision: sampling_options.Revision = None,
+    variant: sampling_options.Variant = None,
+    adapter: sampling_options.Adapter = None,
+    prompt: sampling_options.Prompt = None,
+    prompts: sampling_options.Prompts = None,
+    prompt_column: sampling_options.PromptColumn = None,
+    drop_duplicates: sampling_options.DropDuplicates = False,
+    height: sampling_options.Height = None,
+    width: sampling_options.Width = None,
+    negative_prompt: sampling_options.NegativePrompt = "",
+    num_images_per_prompt: sampling_options.NumImagesPerPrompt = 64,
+    seed: sampling_options.Seed = 0,
+    num_inference_steps: sampling_options.NumInferenceSteps = 20,
+    guidance_scale: sampling_options.GuidanceScale = None,
+    guidance_mode: sampling_options.GuidanceMode = "batched",
+    ddim_eta: sampling_options.DdimEta = None,
+    initial_noise: sampling_options.InitialNoise = "per-image",
+    compute_dtype: sampling_options.ComputeDtype = "fp32",
+    latent_dtype: sampling_options.LatentDtype = "fp32",
+    batch_size: sampling_options.BatchSize = None,
+    images_per_shard: sampling_options.ImagesPerShard = None,
+    store_steps: sampling_options.StoreSteps = "all",
+    safety_check: sampling_options.SafetyCheck = False,
+    license: sampling_options.License = "unknown",
     shards: Shards = None,
     dry_run: DryRun = False,
     device: Device = "auto",
@@ -104,21 +104,22 @@ def gen(
     work under torchrun or accelerate launch, with --shards, or on a Ray cluster, and together make the same bytes as
     one.
     """
-    from ppod_data.files import data_path
-    from ppod_data.folder_kinds import check_not_inside
+    from ppod_data.storage.files import data_path
+    from ppod_data.storage.folder_kinds import check_not_inside
 
     root = data_path(dataset)
     if isinstance(root, Path):
         check_not_inside(root, option="the data set")
-    texts = options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
+    texts = sampling_options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
     cluster = ray_cluster(engine, ray_address, device, world_size)
     with summary(as_json) as report, workers_of(None if dry_run else cluster) as workers:
-        from ppod_data.diffusion.model import load_model
-        from ppod_data.diffusion.model_folder import has_weights
-        from ppod_data.diffusion.skeleton import load_skeleton
-        from ppod_data.generate import build_spec, select_shards
+        from ppod_data.diffusion.models.model import load_model
+        from ppod_data.diffusion.models.model_folder import has_weights
+        from ppod_data.diffusion.models.skeleton import load_skeleton
+        from ppod_data.generation.build_spec import build_spec
+        from ppod_data.generation.generate import select_shards
 
         place = "cpu" if workers else resolve_device(device)
         loaded: DiffusionModel | None = None
@@ -171,9 +172,9 @@ def _generate(
     workers: str | None,
 ) -> "GenerateSummary":
     """workers: the device of a Ray cluster's workers."""
-    from ppod_data.card import write_card
-    from ppod_data.generate import generate
-    from ppod_data.ray_jobs import generate_on_ray
+    from ppod_data.cluster.ray_jobs import generate_on_ray
+    from ppod_data.generation.generate import generate
+    from ppod_data.publish.card import write_card
 
     sizes = {shard: len(spec.shard_range(shard)) for shard in shards}
     with progress(sum(sizes.values()), "gen", "images") as shown:
@@ -186,13 +187,13 @@ def _generate(
                 shown.skip(sizes[shard])
             shown.note(f"shard {shard} of {spec.num_shards} {'made' if made else 'was there'}")
 
-        options: dict[str, Any] = {"shards": shards, "license": license}
-        options |= {"on_batch": shown.advance, "on_shard": on_shard}
+        sampling_options: dict[str, Any] = {"shards": shards, "license": license}
+        sampling_options |= {"on_batch": shown.advance, "on_shard": on_shard}
         if workers is None:
-            result = generate(root, spec, model, **options)
+            result = generate(root, spec, model, **sampling_options)
         else:
             result = generate_on_ray(
-                root, spec, workers, **options, on_status=shown.status, on_loss=shown.say
+                root, spec, workers, **sampling_options, on_status=shown.status, on_loss=shown.say
             )
     write_card(root)
     return result
@@ -200,8 +201,8 @@ def _generate(
 
 def _plan(spec: "GenerationSpec", model: "DiffusionModel | None") -> tuple[dict[str, Any], list[str]]:
     """model: with its weights, where they are here: to measure the time."""
-    from ppod_data.diffusion.skeleton import load_skeleton
-    from ppod_data.plan import measure_seconds, plan_generation
+    from ppod_data.diffusion.models.skeleton import load_skeleton
+    from ppod_data.generation.cost import measure_seconds, plan_generation
 
     skeleton = load_skeleton(
         spec.model, revision=spec.revision, variant=spec.variant, compute_dtype=spec.compute_dtype

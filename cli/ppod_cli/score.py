@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppod_cli.common import (
+from ppod_cli.app.errors import entry_point
+from ppod_cli.app.hints import next_line, say_import
+from ppod_cli.app.launch import parse_shards, rank_and_world_size, ray_cluster, resolve_device, workers_of
+from ppod_cli.app.options import (
     Config,
     Debug,
     Device,
@@ -14,24 +17,17 @@ from ppod_cli.common import (
     RayAddress,
     Shards,
     command,
-    entry_point,
     new_commands,
-    parse_shards,
-    rank_and_world_size,
-    ray_cluster,
-    resolve_device,
-    summary,
-    workers_of,
 )
-from ppod_cli.hints import next_line, say_import
-from ppod_cli.progress import progress
-from ppod_cli.tables import usual_reward_of
+from ppod_cli.app.output import summary
+from ppod_cli.app.progress import progress
+from ppod_cli.app.tables import usual_reward_of
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ppod_data.dataset import Dataset
+    from ppod_data.dataset.dataset import Dataset
     from ppod_data.rewards import RewardModel
-    from ppod_data.score import ScoreSummary
+    from ppod_data.scoring.score import ScoreSummary
 
 commands = new_commands()
 
@@ -108,9 +104,9 @@ def score(
     and is never paired. Workers share the shards under torchrun or accelerate launch, with --shards, or on a Ray
     cluster.
     """
-    from ppod_data.dataset import Dataset
-    from ppod_data.files import data_path
+    from ppod_data.dataset.dataset import Dataset
     from ppod_data.rewards import check_reward_name, load_reward
+    from ppod_data.storage.files import data_path
 
     if (dataset is None) == (serve is None):
         raise ConfigError("give the folder of a data set to score, or --serve NAME without one")
@@ -173,10 +169,10 @@ def _score(
 
     on_ray: the rewards as the user named them, where a Ray cluster's workers score.
     """
-    from ppod_data.card import write_card
-    from ppod_data.ray_jobs import score_engine
-    from ppod_data.score import score_all
-    from ppod_data.shards import committed_shards
+    from ppod_data.cluster.ray_jobs import score_engine
+    from ppod_data.format.shards import committed_shards
+    from ppod_data.publish.card import write_card
+    from ppod_data.scoring.score import score_all
 
     finished = [shard for shard in committed_shards(dataset.root) if shard % world_size == rank]
     shards = [shard for shard in finished if within is None or shard in within]
@@ -213,8 +209,8 @@ def _score(
 def _serve(name: str, host: str, port: int, max_images: int, device: str, as_json: bool) -> None:
     from ppod_data.rewards import load_reward
     from ppod_data.rewards.serve import reward_app
-    from ppod_data.web import base_url, is_loopback, listen
-    from ppod_data.web import serve as serve_app
+    from ppod_data.support.http import base_url, is_loopback, listen
+    from ppod_data.support.http import serve as serve_app
 
     with summary(as_json) as report, listen(host, port) as listening:
         model = load_reward(name, resolve_device(device))
@@ -233,7 +229,7 @@ def _serve(name: str, host: str, port: int, max_images: int, device: str, as_jso
 
 
 def _say_scored(dataset: str, model: str, done: "list[ScoreSummary]", missing_shards: int) -> list[str]:
-    from ppod_data.wording import precision
+    from ppod_data.support.formatting import precision
 
     lines = []
     for one in done:

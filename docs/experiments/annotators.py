@@ -37,15 +37,15 @@ from numpy.typing import NDArray
 from plan import OFFLINE
 from scipy.stats import t
 
-from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import load_model
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.model import load_model
 from ppod_data.labels.agreement import people_agreement, reward_agreement
-from ppod_data.labels.match import SampleIndex
+from ppod_data.labels.matching import SampleIndex
 from ppod_data.labels.stored import read_scores, read_votes
-from ppod_data.noise import generator
-from ppod_train.data import DataSource
+from ppod_data.support.noise import generator
+from ppod_train.data.training_data import DataSource
+from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
-from ppod_train.train import train_offline
 
 HERE = Path(__file__).parent
 TEMPERATURES = (3.0, 1.0)

@@ -13,21 +13,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import DiffusionModel, load_model
-from ppod_data.generate import build_spec, generate
-from ppod_data.pairs import rank
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.model import DiffusionModel, load_model
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.generate import generate
+from ppod_data.pairs.rank import rank
 from ppod_data.rewards import load_reward
-from ppod_data.score import score
-from ppod_train.compare import PolicySource
-from ppod_train.data import DataSource
-from ppod_train.eval_files import write_evaluation
-from ppod_train.evaluate import evaluate
-from ppod_train.figures import EvalSettings
-from ppod_train.online import train_online
-from ppod_train.online_settings import OnlineSettings
+from ppod_data.scoring.score import score
+from ppod_train.data.training_data import DataSource
+from ppod_train.evaluation.evaluate import evaluate
+from ppod_train.evaluation.figures import EvalSettings
+from ppod_train.evaluation.files import write_evaluation
+from ppod_train.online.online import train_online
+from ppod_train.online.settings import OnlineSettings
+from ppod_train.policy.source import PolicySource
+from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
-from ppod_train.train import train_offline
 
 PAPER_PROMPTS = (
     "A green colored rabbit",

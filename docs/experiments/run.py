@@ -18,16 +18,16 @@ import pyarrow as pa
 from lab import PAPER_PROMPTS, UPDATE, judge, make_data, once, slug, train
 from plan import EXPERIMENTS, SEEDS, UNSEEN, Run
 
-from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import load_model
-from ppod_data.noise import generator
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.model import load_model
+from ppod_data.format.tables import SCORES, part_name, read_table, write_table
 from ppod_data.rewards import load_reward
-from ppod_data.tables import SCORES, part_name, read_table, write_table
-from ppod_train.data import DataSource
-from ppod_train.eval_files import read_evaluation
-from ppod_train.run_folder import evaluation_folder
+from ppod_data.support.noise import generator
+from ppod_train.data.training_data import DataSource
+from ppod_train.evaluation.files import read_evaluation
+from ppod_train.run.run_folder import evaluation_folder
+from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
-from ppod_train.train import train_offline
 
 UNSEEN_IMAGES = 64
 """Of each unseen prompt."""

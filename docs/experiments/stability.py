@@ -14,13 +14,13 @@ from typing import Any
 
 from lab import TUNING_PROMPTS, make_data, once, slug
 
-from ppod_data.diffusion.model import load_model
+from ppod_data.diffusion.models.model import load_model
 from ppod_data.rewards import load_reward
-from ppod_train.data import DataSource
-from ppod_train.eval_files import read_evaluation
-from ppod_train.run_folder import evaluation_folder
+from ppod_train.data.training_data import DataSource
+from ppod_train.evaluation.files import read_evaluation
+from ppod_train.run.run_folder import evaluation_folder
+from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
-from ppod_train.train import train_offline
 
 SEED = 1000
 CENTRE = TrainSettings(

@@ -14,17 +14,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import load_model
-from ppod_data.generate import build_spec, generate
-from ppod_data.pairs import rank
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.model import load_model
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.generate import generate
+from ppod_data.pairs.rank import rank
 from ppod_data.rewards import load_reward
-from ppod_data.score import score
-from ppod_train.data import DataSource
-from ppod_train.eval_files import read_evaluation
-from ppod_train.run_folder import evaluation_folder
+from ppod_data.scoring.score import score
+from ppod_train.data.training_data import DataSource
+from ppod_train.evaluation.files import read_evaluation
+from ppod_train.run.run_folder import evaluation_folder
+from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
-from ppod_train.train import train_offline
 
 PROMPTS = ("a red colored wolf", "three cats in the park", "a bird and a pig", "a rabbit on the beach")
 SEED = 1000

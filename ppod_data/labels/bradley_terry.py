@@ -14,17 +14,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ppod_data.dataset import Dataset
+from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
-from ppod_data.files import DataPath, canonical_json, sha256_file
-from ppod_data.labels.match import SampleIndex
+from ppod_data.format.shards import committed_shards
+from ppod_data.format.sums import seal_table
+from ppod_data.format.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
+from ppod_data.labels.matching import SampleIndex
 from ppod_data.labels.stored import PEOPLE, read_votes
 from ppod_data.labels.votes import Votes
-from ppod_data.real_folders import refuse_linked_folders
-from ppod_data.score import OK
-from ppod_data.seal import seal_table
-from ppod_data.shards import committed_shards
-from ppod_data.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
+from ppod_data.scoring.score import OK
+from ppod_data.storage.files import DataPath, sha256_file
+from ppod_data.storage.real_folders import refuse_linked_folders
+from ppod_data.support.canonical_json import canonical_json
 
 PRIOR_PRECISION = 0.1
 """1 / variance of the normal prior of a score: about one tenth of a label's weight."""

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppod_data.dataset import Dataset
+from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, NothingToLearnError
-from ppod_data.files import temporary_beside
+from ppod_data.format.tables import PAIRS, check_name
 from ppod_data.labels.answers import TIE
-from ppod_data.labels.match import SampleIndex
+from ppod_data.labels.matching import SampleIndex
 from ppod_data.labels.stored import rows_of
 from ppod_data.labels.votes import Merged, pair_tables
 from ppod_data.labels.writing import publish_once, write_pieces
-from ppod_data.real_folders import refuse_linked_folders
-from ppod_data.tables import PAIRS, check_name
+from ppod_data.storage.files import temporary_beside
+from ppod_data.storage.real_folders import refuse_linked_folders
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ppod_data.dataset import Dataset
+from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
 from ppod_data.labels.agreement import people_agreement, reward_agreement
-from ppod_data.labels.match import SampleIndex
+from ppod_data.labels.matching import SampleIndex
 from ppod_data.labels.stored import read_scores, read_votes, reward_names
 
 

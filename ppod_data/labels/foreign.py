@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ppod_data.diffusion.model import DiffusionModel
+from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError
-from ppod_data.files import DataPath, is_being_written, is_temporary, remove, temporary_beside
-from ppod_data.forward import build_forward_spec, check_forward, forward_records
-from ppod_data.generate import GenerateSummary, generate
+from ppod_data.format.prompts import normalise, unprintable
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.generation.generate import GenerateSummary, generate
+from ppod_data.generation.given_images import build_forward_spec, check_forward, forward_records
 from ppod_data.labels.answers import Bad, BadRowError, Comparison, Image, Rating, each, shown
-from ppod_data.labels.formats import FORMATS
-from ppod_data.labels.match import image_file, pixels_of, read_image
-from ppod_data.labels.records import all_records, label_files
-from ppod_data.prompts import normalise, unprintable
-from ppod_data.spec import GenerationSpec
+from ppod_data.labels.files.records import all_records, label_files
+from ppod_data.labels.formats.by_name import FORMATS
+from ppod_data.labels.matching import image_file, pixels_of, read_image
+from ppod_data.storage.files import DataPath, is_being_written, is_temporary, remove, temporary_beside
 
 _SPOOL = "images"
 _BATCH = 1_024

@@ -16,13 +16,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ppod_data.dataset import Dataset
+from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
-from ppod_data.files import sha256_file, temporary_beside
+from ppod_data.format.tables import LABELS, PAIRS, check_name, table_writer
 from ppod_data.labels.answers import TIE, Bad, BadRowError, Comparison, Rating, Record, Skipped, each
-from ppod_data.labels.formats import FORMATS, Format
-from ppod_data.labels.match import ForeignImageError, SampleIndex
-from ppod_data.labels.records import (
+from ppod_data.labels.files.records import (
     all_records,
     is_parquet,
     label_files,
@@ -30,13 +28,15 @@ from ppod_data.labels.records import (
     read_tables,
     table_records,
 )
+from ppod_data.labels.formats.by_name import FORMATS, Format
+from ppod_data.labels.matching import ForeignImageError, SampleIndex
 from ppod_data.labels.rows import Annotators, Block, Ratings, Row, match_answer, match_many
 from ppod_data.labels.secret import keep_salt, read_salt, secret_of
 from ppod_data.labels.stored import choose_dimension
 from ppod_data.labels.votes import Votes, first_answers, merge, pair_tables
 from ppod_data.labels.writing import described, publish_once, write_pieces
-from ppod_data.real_folders import refuse_linked_folders
-from ppod_data.tables import LABELS, PAIRS, check_name, table_writer
+from ppod_data.storage.files import sha256_file, temporary_beside
+from ppod_data.storage.real_folders import refuse_linked_folders
 
 _BATCH = 16_384
 _FOREIGN = (

@@ -13,16 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ppod_data.labels.answers import (
-    TIE,
-    BadRowError,
-    Comparison,
-    Rating,
-    Record,
-)
-from ppod_data.labels.match import SampleIndex
+from ppod_data.format.tables import LABELS
+from ppod_data.labels.answers import TIE, BadRowError, Comparison, Rating, Record
+from ppod_data.labels.matching import SampleIndex
 from ppod_data.labels.votes import Votes
-from ppod_data.tables import LABELS
 
 _DIGITS = 16
 _CACHED = 1_000_000

@@ -10,10 +10,10 @@ import re
 import secrets
 from pathlib import Path
 
-from ppod_data.dataset import Dataset
+from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, PpodError
-from ppod_data.files import atomic_create, read_small
-from ppod_data.real_folders import settled
+from ppod_data.storage.files import atomic_create, read_small
+from ppod_data.storage.real_folders import settled
 
 _HEX = re.compile(rb"[0-9a-f]{64}")
 _OWN = "own.key"

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ppod_data.dataset import Dataset
+from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
 from ppod_data.labels.answers import OVERALL
-from ppod_data.labels.match import SampleIndex
+from ppod_data.labels.matching import SampleIndex
 from ppod_data.labels.votes import Votes
-from ppod_data.score import OK
+from ppod_data.scoring.score import OK
 
 PEOPLE = "bradley-terry"
 """The scorer of tables that people's comparisons made."""

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ppod_data.format.pair_ids import pair_ids
+from ppod_data.format.tables import PAIRS
 from ppod_data.labels.answers import TIE
-from ppod_data.labels.match import SampleIndex
-from ppod_data.pair_ids import pair_ids
-from ppod_data.tables import PAIRS
+from ppod_data.labels.matching import SampleIndex
 
 _PIECE = 100_000
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ppod_data.errors import ConfigError
-from ppod_data.files import DataPath, canonical_json, publish_new, sha256_file, sync
-from ppod_data.seal import seal_file
-from ppod_data.tables import table_writer
+from ppod_data.format.sums import seal_file
+from ppod_data.format.tables import table_writer
+from ppod_data.storage.files import DataPath, publish_new, sha256_file, sync
+from ppod_data.support.canonical_json import canonical_json
 
 _METADATA = b"ppod"
 

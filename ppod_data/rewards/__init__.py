@@ -12,15 +12,15 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ppod_data.errors import ConfigError
-from ppod_data.precision import set_gpu_numerics
 from ppod_data.rewards.named import NamedReward
+from ppod_data.support.precision import set_gpu_numerics
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 class RewardModel(Protocol):
-    """What `ppod_data.score` and the evaluation ask of a reward model."""
+    """What `ppod_data.scoring.score` and the evaluation ask of a reward model."""
 
     @property
     def name(self) -> str:

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from ppod_data.errors import ConfigError
-from ppod_data.quiet import quiet_transformers
 from ppod_data.rewards.weights import find_files, identity
+from ppod_data.support.runtime import quiet_transformers
 
 VIT_L = "openai/clip-vit-large-patch14"
 MODEL_FILES = ("config.json", "model*.safetensors")

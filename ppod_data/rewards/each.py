@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ppod_data.errors import PpodError, RewardError, RewardUnavailableError
-from ppod_data.memory import is_out_of_memory
 from ppod_data.rewards.numbers import as_numbers
+from ppod_data.support.runtime import is_out_of_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image

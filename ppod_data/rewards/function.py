@@ -13,8 +13,8 @@ from typing import Any
 from PIL.Image import Image
 
 from ppod_data.errors import ConfigError
-from ppod_data.files import sha256_file
 from ppod_data.rewards.numbers import as_numbers
+from ppod_data.storage.files import sha256_file
 
 ScoreFunction = Callable[[list[str], list[Image]], Any]
 

@@ -24,8 +24,8 @@ import torch
 from PIL import Image
 
 from ppod_data.errors import ConfigError
-from ppod_data.quiet import quiet_transformers
 from ppod_data.rewards.weights import find_files, has_files, identity, load_state
+from ppod_data.support.runtime import quiet_transformers
 
 _REPOSITORY = "THUDM/ImageReward"
 _FILES = ("ImageReward.pt", "med_config.json")

@@ -15,9 +15,9 @@ import urllib3
 from PIL.Image import Image
 
 from ppod_data.errors import ConfigError, PpodError, RewardUnavailableError
-from ppod_data.images import encode_png
+from ppod_data.format.images import encode_png
+from ppod_data.format.tables import check_name
 from ppod_data.rewards.protocol import VERSION
-from ppod_data.tables import check_name
 
 _BUSY = (429, 500, 502, 503, 504)
 _TOO_LARGE = 413

@@ -18,12 +18,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ppod_data.errors import DamagedError, PpodError
-from ppod_data.images import decode_image
-from ppod_data.json_read import parse_json
-from ppod_data.memory import is_out_of_memory
+from ppod_data.format.images import decode_image
 from ppod_data.rewards.each import score_each
 from ppod_data.rewards.protocol import MAX_BYTES, MAX_PIXELS, VERSION
-from ppod_data.web import TooLargeError, is_json, is_loopback, is_same_origin, read_body, requested_host
+from ppod_data.storage.json_reader import parse_json
+from ppod_data.support.http import (
+    TooLargeError,
+    is_json,
+    is_loopback,
+    is_same_origin,
+    read_body,
+    requested_host,
+)
+from ppod_data.support.runtime import is_out_of_memory
 
 if TYPE_CHECKING:
     from ppod_data.rewards import RewardModel

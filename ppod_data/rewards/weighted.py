@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ppod_data.files import canonical_json
 from ppod_data.rewards import PromptReader, RewardModel
 from ppod_data.rewards.each import numbers_of
+from ppod_data.support.canonical_json import canonical_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image

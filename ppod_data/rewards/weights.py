@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ppod_data.errors import ConfigError
-from ppod_data.files import sha256_file
+from ppod_data.storage.files import sha256_file
 
 
 def find_files(reward: str, folder: str | None, *, repository: str, patterns: Sequence[str]) -> list[Path]:

@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 
-from ppod_train.advantages import Advantages, above_value_baseline, best_of_k, reward_weights, standardised
+from ppod_train.objectives.advantages import (
+    Advantages,
+    above_value_baseline,
+    best_of_k,
+    reward_weights,
+    standardised,
+)
 from ppod_train.objectives.policy_gradient import ddpo_loss, dpok_loss
 from ppod_train.objectives.ppod import ppod_loss, ppod_mse_loss
 from ppod_train.objectives.prdp import prdp_loss

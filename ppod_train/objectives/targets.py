@@ -26,7 +26,7 @@ class Targets:
     anchors: torch.Tensor
     """[U, T], log π_stage − log π_ref of the policy that made the data; 0 where the reference made it."""
     advantages: torch.Tensor
-    """[U, T], how good a trajectory is (`ppod_train.advantages`); 0 for a loss of pairs."""
+    """[U, T], how good a trajectory is (`ppod_train.objectives.advantages`); 0 for a loss of pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ppod_data.wording import along
+from ppod_data.support.formatting import along
 from ppod_train.report.words import count
 
 WIDTH, HEIGHT = 360.0, 200.0

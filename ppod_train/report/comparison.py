@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from ppod_data.page import table
-from ppod_data.wording import UNKNOWN, Precision, percent
+from ppod_data.html.page import table
+from ppod_data.support.formatting import UNKNOWN, Precision, percent
 from ppod_train.report.curves import over_training
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.rows import interval_chart

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from ppod_data.files import atomic_write
-from ppod_data.json_read import record_of
-from ppod_data.page import document
-from ppod_data.real_folders import settled
+from ppod_data.html.page import document
+from ppod_data.storage.files import atomic_write
+from ppod_data.storage.json_reader import record_of
+from ppod_data.storage.real_folders import settled
 from ppod_train.report.comparison import comparison, objective, settings_table
 from ppod_train.report.curves import learning_curves, over_training
 from ppod_train.report.runs import Run, read_run

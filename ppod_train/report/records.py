@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ppod_data.files import read_small
-from ppod_data.json_read import MAX_RECORD, parse_json
+from ppod_data.storage.files import read_small
+from ppod_data.storage.json_reader import MAX_RECORD, parse_json
 
 _MAX_METRICS = 1 << 30
 """Bytes: those of some million steps."""

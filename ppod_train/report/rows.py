@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ppod_data.wording import UNKNOWN, number, percent, precision
+from ppod_data.support.formatting import UNKNOWN, number, percent, precision
 from ppod_train.report.charts import LEAST_SPAN, Format, axis_format, caption, span, ticks
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ppod_data.errors import ConfigError
-from ppod_train.eval_files import EVAL_NAME, SHEET_NAME
+from ppod_train.evaluation.files import EVAL_NAME, SHEET_NAME
 from ppod_train.report.records import Record, finite, part, read_json, read_metrics
 
 

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from ppod_data.wording import UNKNOWN, percent, precision
+from ppod_data.support.formatting import UNKNOWN, percent, precision
 from ppod_train.report.charts import Series, legend
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.rows import Dot, interval_chart

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from ppod_data.page import table
-from ppod_data.wording import UNKNOWN, Precision, percent
+from ppod_data.html.page import table
+from ppod_data.support.formatting import UNKNOWN, Precision, percent
 from ppod_train.report.charts import Series, line_chart
 from ppod_train.report.curves import (
     FIGURES,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ppod_data.wording import UNKNOWN
+from ppod_data.support.formatting import UNKNOWN
 
 _MAX_ITEMS = 24
 """Of a list in a table: prompts may be thousands."""

@@ -6,7 +6,7 @@ Shapes: T steps of the chain.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ppod_data.wording import number
+from ppod_data.support.formatting import number
 from ppod_train.report.charts import FIRST_SHADE, NUM_SHADES, Series, line_chart
 from ppod_train.report.curves import BAND_KEYS, WITHOUT_BAND, grid
 from ppod_train.report.records import Record, finite, part

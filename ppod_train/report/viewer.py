@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from ppod_data.page import embedded
-from ppod_train.eval_files import read_sheet
+from ppod_data.html.page import embedded
+from ppod_train.evaluation.files import read_sheet
 from ppod_train.report.records import Record
 from ppod_train.report.runs import Evaluation
 

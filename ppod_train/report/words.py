@@ -1,8 +1,8 @@
-"""Numbers as the report writes them, beside those of `ppod_data.wording`."""
+"""Numbers as the report writes them, beside those of `ppod_data.support.formatting`."""
 
 from collections.abc import Sequence
 
-from ppod_data.wording import Precision, number, precision
+from ppod_data.support.formatting import Precision, number, precision
 from ppod_train.report.records import Record, finite
 
 _NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import Result, run
+from tests.support.command import Result, run
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import Annotated
 import pytest
 import typer
 from ppod_cli import gen
-from ppod_cli.common import Config, Debug, Json, command, entry_point, new_commands
+from ppod_cli.app.errors import entry_point
+from ppod_cli.app.options import Config, Debug, Json, command, new_commands
 
-from tests.cli.running import Result, call
+from tests.support.command import Result, call
 
 
 @pytest.fixture
@@ -77,8 +78,8 @@ def test_one_prompt_needs_no_list(app: Callable[..., None], tmp_path: Path) -> N
         ),
         ("num_steps = 1\n[gen]\nseed = 1", "'num_steps' stands outside of a table"),
         ("[gen]\nseed = 1", "has no table [show]: it is a recipe for gen"),
-        ("num_steps = 0", "Invalid value for '--num-steps': Input should be greater than or equal to 1"),
-        ('num_steps = "many"', "Invalid value for '--num-steps'"),
+        ("num_steps = 0", "Invalid value for '--num-steps': must be at least 1, not 0"),
+        ('num_steps = "many"', "Invalid value for '--num-steps': must be a whole number, not many"),
         ("num_steps = ", "is not valid TOML"),
         ("# Größe".encode("latin-1"), "is not UTF-8 text: save it as UTF-8"),
     ],

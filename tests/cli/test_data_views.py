@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from ppod_cli import data as data_command
 
-from ppod_data.dataset import Dataset
-from tests.cli.running import call
-from tests.data.tables import add_pairs, add_scores
-from tests.data.toy import files, flip, make_dataset
+from ppod_data.dataset.dataset import Dataset
+from tests.support.command import call
+from tests.support.tables import add_pairs, add_scores
+from tests.support.toy import files, flip, make_dataset
 
 
 @pytest.fixture

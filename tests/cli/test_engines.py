@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from ppod_cli import gen, score
 
-from ppod_data.files import sha256_file
+from ppod_data.storage.files import sha256_file
 from tests.cli.conftest import PROMPTS
-from tests.cli.running import REPOSITORY, Result, call, run
-from tests.ray_cluster import SmallCluster, small_cluster
+from tests.support.command import REPOSITORY, Result, call, run
+from tests.support.ray_cluster import SmallCluster, small_cluster
 
 NUM_SHARDS = 6
 GEN = (

@@ -12,13 +12,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from ppod_cli import data, gen, pair, score, train
-from ppod_cli.common import command, entry_point, explain, new_commands
+from ppod_cli.app.errors import entry_point, explain
+from ppod_cli.app.options import command, new_commands
 
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.tables import PAIRS, read_table, write_table
+from ppod_data.format.tables import PAIRS, read_table, write_table
 from tests.cli.conftest import GEN, Made
-from tests.cli.running import call, run
-from tests.data.toy import files, flip
+from tests.support.command import call, run
+from tests.support.toy import files, flip
 
 
 @pytest.fixture
@@ -53,18 +54,20 @@ def test_prompt_files(tmp_path: Path, name: str, content: bytes, message: str) -
     [
         (
             ["--ddim-eta", "0"],
-            "'--ddim-eta': must be above 0: a chain without noise has no log-probabilities",
+            "'--ddim-eta': must be above 0, not 0: a chain without noise has no log-probabilities",
         ),
-        (["--ddim-eta", "1.1"], "'--ddim-eta': Input should be less than or equal to 1"),
+        (["--ddim-eta", "1.1"], "'--ddim-eta': must be at most 1, not 1.1"),
         (
             ["--num-images-per-prompt", "0"],
-            "'--num-images-per-prompt': Input should be greater than or equal to 1",
+            "'--num-images-per-prompt': must be at least 1, not 0",
         ),
         (
             ["--num-inference-steps", "0"],
-            "'--num-inference-steps': Input should be greater than or equal to 1",
+            "'--num-inference-steps': must be at least 1, not 0",
         ),
-        (["--guidance-scale", "0.5"], "'--guidance-scale': Input should be greater than or equal to 1"),
+        (["--guidance-scale", "0.5"], "'--guidance-scale': must be at least 1, not 0.5"),
+        (["--seed", "1.5"], "'--seed': must be a whole number, not 1.5"),
+        (["--ddim-eta", "half"], "'--ddim-eta': must be a number, not half"),
         (["--latent-dtype", "fp8"], "'--latent-dtype'"),
         (["--shards", "4"], "--shards 4: write A:B with A below B, for example 0:4"),
         (["--shards", "4:4"], "--shards 4:4: write A:B with A below B"),

@@ -11,10 +11,10 @@ import pytest
 import torch
 from ppod_cli import data, gen, pair, score, train
 
-from ppod_data.dataset import Dataset
-from ppod_data.diffusion.model import load_model
-from tests.cli.running import call
-from tests.pipelines import save_tiny_flux_pipeline, save_tiny_sd3_pipeline, save_tiny_sd35_pipeline
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.model import load_model
+from tests.support.command import call
+from tests.support.pipelines import save_tiny_flux_pipeline, save_tiny_sd3_pipeline, save_tiny_sd35_pipeline
 
 SAVERS: Mapping[str, Callable[[Path], Path]] = {
     "sd-3": save_tiny_sd3_pipeline,

@@ -8,9 +8,9 @@ import pytest
 from ppod_cli import data as data_commands
 from ppod_cli import pair, train
 
-from ppod_data.dataset import Dataset
-from tests.cli.running import call, run
-from tests.data.foreign_cases import picture, row, rows, write_parquet
+from ppod_data.dataset.dataset import Dataset
+from tests.support.command import call, run
+from tests.support.foreign_cases import picture, row, rows, write_parquet
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from ppod_cli import data, gen, pair, score, train
 from typer.main import get_command
 
-from tests.cli.running import REPOSITORY, call, run
+from tests.support.command import REPOSITORY, call, run
 
 APPS = {
     "ppod-gen": gen,
@@ -148,11 +148,11 @@ def defaults(function: Any) -> dict[str, Any]:
 
 
 def test_defaults_of_options_are_those_of_the_library() -> None:
-    from ppod_data.generate import build_spec
-    from ppod_data.pairs import rank
-    from ppod_data.score import score as score_dataset
-    from ppod_train.figures import EvalSettings
-    from ppod_train.online_settings import OnlineSettings
+    from ppod_data.generation.build_spec import build_spec
+    from ppod_data.pairs.rank import rank
+    from ppod_data.scoring.score import score as score_dataset
+    from ppod_train.evaluation.figures import EvalSettings
+    from ppod_train.online.settings import OnlineSettings
     from ppod_train.settings import TrainSettings
 
     by_objective = {"clip_mode", "clip_anchor", "log_ratio_clip", "dpo_beta", "learning_rate", "best_of"}
@@ -187,7 +187,7 @@ def test_defaults_of_options_are_those_of_the_library() -> None:
 
 
 def test_every_objective_and_clip_mode_can_be_chosen() -> None:
-    from ppod_cli import train_options
+    from ppod_cli.train import options as train_options
 
     from ppod_train.objectives import OBJECTIVES
     from ppod_train.objectives.targets import CLIP_ANCHORS, CLIP_MODES

@@ -9,8 +9,8 @@ from ppod_cli import data as cli
 from ppod_cli import gen, pair, score, train
 
 from tests.cli.conftest import GEN, PROMPTS, Made
-from tests.cli.running import Result, call
-from tests.data.toy import files
+from tests.support.command import Result, call
+from tests.support.toy import files
 
 
 @pytest.fixture

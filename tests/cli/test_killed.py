@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import REPOSITORY, run
-from tests.data.faults import visible
-from tests.data.tables import add_scores
-from tests.data.toy import make_dataset
-from tests.train.running import compared
+from tests.support.command import REPOSITORY, run
+from tests.support.faults import visible
+from tests.support.tables import add_scores
+from tests.support.toy import make_dataset
+from tests.support.training import compared
 
 Step = tuple[str, Sequence[int], Sequence[object]]
 """A command, at which of its operations it dies, one time after the other, and its arguments."""
@@ -23,7 +23,7 @@ def killed(number: int, command: str, *arguments: object, cwd: Path) -> None:
     """Run a command that must die at its `number`-th operation."""
     folders = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "cli")))
     done = subprocess.run(
-        [sys.executable, "-m", "tests.killed", str(number), command, *map(str, arguments)],
+        [sys.executable, "-m", "tests.support.kill", str(number), command, *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": folders},

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from ppod_data.dataset import Dataset
-from tests.browser import chromium
+from ppod_data.dataset.dataset import Dataset
 from tests.cli.conftest import Made
-from tests.cli.running import REPOSITORY, run
+from tests.support.browser import chromium
+from tests.support.command import REPOSITORY, run
 
 _SERVER = ("--answers-per-question", "2", "--repeat-share", "0.2")
 

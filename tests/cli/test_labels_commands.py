@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from ppod_cli import pair
 
-from ppod_data.dataset import Dataset
+from ppod_data.dataset.dataset import Dataset
 from tests.cli.conftest import Made
-from tests.cli.running import call, run
-from tests.data.toy import files
+from tests.support.command import call, run
+from tests.support.toy import files
 
 
 @pytest.fixture(scope="module")

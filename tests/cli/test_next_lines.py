@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from ppod_cli import data, gen, pair, score, train
 
-from ppod_data.dataset import Dataset
-from tests.cli.running import call, following, ran
-from tests.data.toy import files
-from tests.pipelines import save_tiny_pipeline
+from ppod_data.dataset.dataset import Dataset
+from tests.support.command import call, following, ran
+from tests.support.pipelines import save_tiny_pipeline
+from tests.support.toy import files
 
 SMALL = ("--num-images-per-prompt", 4, "--num-inference-steps", 4, "--batch-size", 4)
 TRAIN = ("--num-train-steps", 2, "--pairs-per-step", 2, "--eval-images-per-prompt", 2)

@@ -8,7 +8,7 @@ from ppod_cli import data as data_app
 from ppod_cli import gen, pair, score
 
 from tests.cli.conftest import GEN, PROMPTS, Made
-from tests.cli.running import call
+from tests.support.command import call
 
 
 def state(root: Path) -> dict[str, tuple[int, int, int]]:

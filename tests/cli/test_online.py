@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from ppod_cli import train
 
-from ppod_data.files import sha256_file
+from ppod_data.storage.files import sha256_file
 from tests.cli.conftest import Made
-from tests.cli.running import REPOSITORY, call, run
+from tests.support.command import REPOSITORY, call, run
 
 POLICY = Path("policy") / "pytorch_lora_weights.safetensors"
 TINY = (
@@ -201,7 +201,7 @@ def test_offline_trains_on_scores_and_from_an_earlier_policy(made: Made, tmp_pat
 
 def test_the_help_names_the_real_defaults_of_ppod() -> None:
     """Options whose default hangs on the objective show ppod's."""
-    from ppod_cli import train_options
+    from ppod_cli.train import options as train_options
 
     from ppod_train.settings import TrainSettings
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from ppod_cli import data, gen, pair, score, train
 
-from ppod_data.dataset import Dataset
+from ppod_data.dataset.dataset import Dataset
 from tests.cli.conftest import GEN, PROMPTS, Made
-from tests.cli.running import call
-from tests.data.toy import files
+from tests.support.command import call
+from tests.support.toy import files
 
 
 def base(root: Path) -> dict[str, bytes]:

@@ -3,11 +3,11 @@
 import json
 
 from ppod_cli import train
-from ppod_cli.plans import say_many_files
+from ppod_cli.app.plans import say_many_files
 
 from tests.cli.conftest import Made
-from tests.cli.running import call
-from tests.data.toy import make_spec
+from tests.support.command import call
+from tests.support.toy import make_spec
 
 
 def test_more_files_than_the_hub_takes_are_told_with_a_shard_size_that_fits() -> None:

@@ -3,9 +3,9 @@
 import io
 
 import pytest
-from ppod_cli import progress as module
-from ppod_cli.common import amount
-from ppod_cli.progress import clock, progress
+from ppod_cli.app import progress as module
+from ppod_cli.app.output import amount
+from ppod_cli.app.progress import clock, progress
 
 
 class Clock:

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from ppod_cli import gen, pair, score, train
 
-from ppod_data.diffusion.long_prompts import describe_cut_prompts
-from ppod_data.diffusion.model import load_model
+from ppod_data.diffusion.models.long_prompts import describe_cut_prompts
+from ppod_data.diffusion.models.model import load_model
 from ppod_data.scenes.captions import ANIMALS, COLOURS, COUNT_WORDS, PLACE_PHRASES, unreadable
-from tests.cli.running import REPOSITORY, call
-from tests.pipelines import (
+from tests.support.command import REPOSITORY, call
+from tests.support.pipelines import (
     save_tiny_flux_pipeline,
     save_tiny_pipeline,
     save_tiny_sd35_pipeline,

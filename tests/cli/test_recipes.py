@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from ppod_cli import gen, train
 
-from ppod_data.dataset import create
-from ppod_data.diffusion.skeleton import load_skeleton
-from ppod_data.generate import build_spec
-from ppod_data.prompts import read_prompts
-from tests.cli.running import REPOSITORY, call
-from tests.full_size import (
+from ppod_data.dataset.dataset import create
+from ppod_data.diffusion.models.skeleton import load_skeleton
+from ppod_data.format.prompts import read_prompts
+from ppod_data.generation.build_spec import build_spec
+from tests.support.command import REPOSITORY, call
+from tests.support.full_size import (
     save_flux_1_dev,
     save_stable_diffusion_15,
     save_stable_diffusion_35_medium,
     save_stable_diffusion_xl,
 )
-from tests.pipelines import (
+from tests.support.pipelines import (
     save_tiny_flux_pipeline,
     save_tiny_pipeline,
     save_tiny_sd35_pipeline,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from ppod_cli import gen
-from ppod_cli.once import OnceCommand
+from ppod_cli.app.once import OnceCommand
 
-from tests.cli.running import call
 from tests.cli.test_help import APPS, LEAVES
+from tests.support.command import call
 
 SINGLE = [
     (name, param)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from ppod_cli import pair, score
 
-from ppod_data.dataset import Dataset
+from ppod_data.dataset.dataset import Dataset
 from tests.cli.conftest import Made
-from tests.cli.running import call, run
-from tests.data.small_rewards import save_clip
-from tests.data.test_rewards_remote import start, url_of
+from tests.ppod_data.rewards.test_rewards_remote import start, url_of
+from tests.support.command import call, run
+from tests.support.small_rewards import save_clip
 
 MINE = """
 import os

@@ -12,12 +12,12 @@ import webdataset
 from ppod_cli import data, gen, pair, score, train
 from safetensors.numpy import load
 
-from ppod_data.dataset import Dataset
-from ppod_data.stores import store_path
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.storage.object_store import store_path
 from tests.cli.conftest import GEN, Made
-from tests.cli.running import Result, call, run
-from tests.data.toy import files
-from tests.store_server import CUT_ANSWER, CUT_UPLOAD, ERROR, SLOW_DOWN, Request, Server
+from tests.support.command import Result, call, run
+from tests.support.store_server import CUT_ANSWER, CUT_UPLOAD, ERROR, SLOW_DOWN, Request, Server
+from tests.support.toy import files
 
 S3 = tuple[Server, str]
 TRAIN = ("--num-train-steps", 2, "--pairs-per-step", 4, "--eval-every", 0)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from ppod_cli import gen, score, train
 
-from ppod_data.files import sha256_file
+from ppod_data.storage.files import sha256_file
 from tests.cli.conftest import GEN, Made
-from tests.cli.running import REPOSITORY, call
+from tests.support.command import REPOSITORY, call
 
 FOLDERS = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'cli'}"}
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | FOLDERS

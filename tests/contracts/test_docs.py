@@ -14,10 +14,10 @@ import typer
 import typer.main
 
 from ppod_data.rewards import BUILDERS, check_reward_name
-from ppod_train.figures import Figures
-from ppod_train.metrics import StepMetrics
+from ppod_train.evaluation.figures import Figures
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.settings import TrainSettings
+from ppod_train.step.metrics import StepMetrics
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -176,7 +176,7 @@ def test_a_wrong_command_line_is_noticed(arguments: str) -> None:
 
 
 def exists(dotted: str) -> bool:
-    """Whether a dotted name such as ppod_train.metrics.StepMetrics.loss can be reached."""
+    """Whether a dotted name such as ppod_train.step.metrics.StepMetrics.loss can be reached."""
     parts = dotted.split(".")
     for cut in range(len(parts), 0, -1):
         try:
@@ -254,8 +254,8 @@ PAPERS = blocks(page("docs/paper_map.md"), "toml")
 @pytest.mark.parametrize("block", PAPERS, ids=lambda block: block.split("--config ")[1].split(".toml")[0])
 def test_the_settings_of_a_paper_are_accepted(block: str, tmp_path: Path) -> None:
     """By the command's own parser and checks; nothing is run."""
-    from ppod_cli.train_online import NOT_OF_A_STAGE, PAIR_OPTIONS
-    from ppod_cli.train_settings import refuse_unread_tables, train_settings
+    from ppod_cli.train.online import NOT_OF_A_STAGE, PAIR_OPTIONS
+    from ppod_cli.train.settings import refuse_unread_tables, train_settings
 
     (tmp_path / "paper.toml").write_text(block)
     words = shlex.split(block.splitlines()[0].removeprefix("# "))
@@ -274,7 +274,10 @@ def test_every_paper_has_its_settings() -> None:
 
 def test_the_paper_map_names_the_real_defaults() -> None:
     """`name` and a number after it is a default: of training, of sampling or of pairing."""
-    tuned = {"learning_rate": 3e-3, "log_ratio_clip": 0.01}  # on scenes: tests/train/test_model_defaults.py
+    tuned = {
+        "learning_rate": 3e-3,
+        "log_ratio_clip": 0.01,
+    }  # on scenes: tests/ppod_train/run/test_model_defaults.py
     defaults: dict[str, Any] = dataclasses.asdict(TrainSettings()) | tuned
     commands = typer.main.get_command(importlib.import_module("ppod_cli.gen").commands)
     defaults |= {param.name: param.default for param in commands.params}
@@ -297,9 +300,9 @@ def test_every_figure_is_explained(kind: Any) -> None:
 
 
 def test_the_python_example_reads_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ppod_data.pairs import rank
-    from ppod_data.score import score
-    from tests.data.toy import make_dataset
+    from ppod_data.pairs.rank import rank
+    from ppod_data.scoring.score import score
+    from tests.support.toy import make_dataset
 
     class Order:
         """Every image scores higher than the one before."""

@@ -9,28 +9,28 @@ DANGEROUS = {
     *("write_text", "write_bytes", "touch", "hardlink_to", "truncate", "copytree", "copyfile", "move"),
 }
 ALLOWED = {
-    "ppod_data/real_folders.py": DANGEROUS,
-    "ppod_data/files.py": {
+    "ppod_data/storage/real_folders.py": DANGEROUS,
+    "ppod_data/storage/files.py": {
         "unlink",
         "touch",
         "write_bytes",
     },  # names in a folder that is open, and temporary files
-    "ppod_data/stores.py": {"unlink", "makedirs"},  # objects have no links
-    "ppod_data/scenes/package.py": DANGEROUS,  # the repository's own weights
-    "ppod_data/scenes/train.py": {"write_text"},
+    "ppod_data/storage/object_store.py": {"unlink", "makedirs"},  # objects have no links
+    "ppod_data/scenes/training/package.py": DANGEROUS,  # the repository's own weights
+    "ppod_data/scenes/training/train.py": {"write_text"},
 }
 """Calls by file."""
 NEW_FOLDERS = {
     # what was just made in a temporary or new folder, and the user's own folders
-    "ppod_data/cache.py": {"mkdir", "unlink", "write_bytes"},
-    "ppod_data/labels/export.py": {"rmtree"},
+    "ppod_data/storage/cache.py": {"mkdir", "unlink", "write_bytes"},
+    "ppod_data/labels/export/export.py": {"rmtree"},
     "ppod_data/labels/secret.py": {"mkdir"},
-    "ppod_data/labels/export_formats.py": {"mkdir", "write_bytes", "write_text"},
+    "ppod_data/labels/export/formats.py": {"mkdir", "write_bytes", "write_text"},
     "ppod_data/labels/foreign.py": {"rmdir"},
-    "ppod_data/transfer.py": {"write_bytes"},
-    "ppod_train/checkpoint.py": {"write_bytes"},
-    "ppod_train/folders.py": {"rmdir"},
-    "ppod_train/online.py": {"copytree"},
+    "ppod_data/publish/transfer.py": {"write_bytes"},
+    "ppod_train/run/checkpoint.py": {"write_bytes"},
+    "ppod_train/run/exclusive.py": {"rmdir"},
+    "ppod_train/online/online.py": {"copytree"},
 }
 
 
@@ -49,7 +49,7 @@ def test_no_module_writes_or_removes_but_through_files_and_real_folders() -> Non
             allowed = ALLOWED.get(name, set()) | NEW_FOLDERS.get(name, set())
             if found := calls(path) - allowed:
                 wrong[name] = sorted(found)
-    assert wrong == {}, "use ppod_data.files (atomic_write, remove) or ppod_data.real_folders"
+    assert wrong == {}, "use ppod_data.storage.files (atomic_write, remove) or ppod_data.storage.real_folders"
 
 
 def test_every_exemption_is_needed() -> None:

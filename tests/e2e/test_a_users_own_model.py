@@ -13,10 +13,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from ppod_data.dataset import Dataset
-from tests.cli.running import following, ran
-from tests.loras import RANK, peft_folder
-from tests.pipelines import save_tiny_pipeline
+from ppod_data.dataset.dataset import Dataset
+from tests.support.command import following, ran
+from tests.support.loras import RANK, peft_folder
+from tests.support.pipelines import save_tiny_pipeline
 
 FIRST = """ppod-gen data --prompts prompts.jsonl --num-images-per-prompt 4 --num-inference-steps 2 \
     --model 'my model' --adapter 'my adapter'"""

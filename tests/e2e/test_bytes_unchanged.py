@@ -79,7 +79,7 @@ def make() -> None:
 
 
 def make_pipelines() -> None:
-    from tests import pipelines
+    from tests.support import pipelines
 
     pipelines.save_tiny_pipeline(Path("sd-model"))
     pipelines.save_tiny_xl_pipeline(Path("sdxl-model"))

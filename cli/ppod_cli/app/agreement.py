@@ -1,0 +1,43 @@
+"""Lines about how far people and rewards agree."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def say_agreement(
+    where: str, dimension: str, people: Mapping[str, Any], rewards: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Lines about a PeopleAgreement and some RewardAgreements, given as plain values."""
+
+    def plain(value: float | None) -> str:
+        return "unknown" if value is None else f"{value:.3f}"
+
+    lines = [
+        f"{where}: {people['num_labels']:,} labels of {people['num_units']:,} pairs by "
+        f"{people['num_annotators']:,} people on {dimension}; ties {people['tie_rate']:.1%}"
+    ]
+    if people["num_units_repeated"]:
+        lines.append(
+            f"  between people: raw {plain(people['raw'])}, Fleiss' kappa {plain(people['fleiss_kappa'])}, "
+            f"Krippendorff's alpha {plain(people['krippendorff_alpha'])} "
+            f"({people['num_units_repeated']:,} pairs with several answers)"
+        )
+    else:
+        lines.append("  between people: unknown, no pair has two answers")
+    if people["self_agreement"] is not None:
+        lines.append(f"  the same person again: {people['self_agreement']:.3f}")
+    if side := people["first_preferred"]:
+        lines.append(
+            f"  first image preferred: {side['share']:.3f} ({side['low']:.3f} to {side['high']:.3f})"
+        )
+    for one in rewards:
+        if one["accuracy"] is None:
+            lines.append(f"  {one['reward']}: no pair with a winner and two different scores")
+            continue
+        right = one["accuracy"]
+        fitted = f", temperature {one['temperature']:.3g}" if one["temperature"] else ""
+        lines.append(
+            f"  {one['reward']}: accuracy {right['share']:.3f} ({right['low']:.3f} to {right['high']:.3f}) on "
+            f"{right['count']:,} pairs, Kendall's tau {plain(one['kendall_tau'])}{fitted}"
+        )
+    return lines

@@ -1,0 +1,114 @@
+"""Options that several commands share, and the commands' decorators."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ppod_cli.app.config import load_config
+from ppod_cli.app.once import OnceCommand
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file with options of this command under the same names; options given here win.",
+        metavar="FILE",
+        callback=load_config,
+        is_eager=True,
+        rich_help_panel="Running",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print a machine-readable summary on stdout, and nothing else there.",
+        rich_help_panel="Running",
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Running")
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto (a GPU where there is one), cpu, cuda, cuda:1.",
+        metavar="D",
+        rich_help_panel="Running",
+    ),
+]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        help="Work in this process, or on a Ray cluster whose nodes share the folder (pip install ppod\\[ray]).",
+        rich_help_panel="Running",
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the cluster, with --engine ray: auto, HOST:PORT or ray://HOST:PORT.",
+        show_default="auto, the cluster that this machine is a part of",
+        metavar="ADDRESS",
+        rich_help_panel="Running",
+    ),
+]
+Shards = Annotated[
+    str | None,
+    typer.Option(
+        help="Only the shards from A up to, not including, B: for array jobs.",
+        metavar="A:B",
+        rich_help_panel="Running",
+    ),
+]
+DatasetFolder = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="Folder of the data set, or its URL: s3://, gs://, az://; hf:// to read.",
+        show_default=False,
+    ),
+]
+
+
+def local_only(path: Path | None) -> Path | None:
+    """The callback of options that name a local file or folder. Raises ConfigError for a URL."""
+    from ppod_data.storage.files import local_path
+
+    return None if path is None else local_path(path)
+
+
+def new_commands(help: str | None = None, examples: Sequence[str] = ()) -> typer.Typer:
+    """A Typer app with our conventions; `entry_point` makes a console script of it.
+
+    With `help` it has sub-commands, also where there is only one of them.
+    """
+    commands = typer.Typer(
+        help=help,
+        epilog=_epilog(examples),
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    if help is not None:
+        commands.callback()(lambda: None)
+    return commands
+
+
+def command(
+    commands: typer.Typer, *, name: str | None = None, examples: Sequence[str]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the decorated function to `commands`; its docstring and the runnable `examples` are the help."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+        text = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
+        return commands.command(name, cls=OnceCommand, help=text, epilog=_epilog(examples))(function)
+
+    return add
+
+
+def _epilog(examples: Sequence[str]) -> str:
+    return "\n".join(["Examples:", *examples])

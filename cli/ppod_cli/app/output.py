@@ -1,0 +1,78 @@
+"""The summary at the end of a command and printable text."""
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
+
+_TURNING = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
+_LOG_WIDTH = 110
+
+
+def printable(text: str) -> str:
+    """The text without control characters, lone surrogates, and marks that turn the direction of what follows: names
+    and prompts of a stranger's data set reach the terminal."""
+    return "".join("?" if _is_unsafe(character) else character for character in text)
+
+
+def _is_unsafe(character: str) -> bool:
+    turning = unicodedata.bidirectional(character) in _TURNING
+    return turning or unicodedata.category(character) in ("Cc", "Cs")
+
+
+def say_notes(notes: Sequence[str]) -> None:
+    """Print notes on stderr, a line each; of processes that work together, the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        for note in notes:
+            print(f"note: {printable(note)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def summary(
+    as_json: bool, *, speaks: bool = True
+) -> Iterator[Callable[[Mapping[str, Any], Sequence[Any]], None]]:
+    """Gives the function that prints a command's summary: (the figures for --json, the lines for people).
+
+    A line is a text or what rich can print, such as a table. Under --json, whatever libraries print meanwhile goes
+    to stderr, so that stdout holds one JSON object. Of processes that do one thing together, one speaks.
+    """
+    stdout = sys.stdout
+
+    def report(figures: Mapping[str, Any], lines: Sequence[Any]) -> None:
+        if not speaks:
+            return
+        if as_json:
+            print(json.dumps(figures, allow_nan=False, ensure_ascii=False), file=stdout, flush=True)
+            return
+        for line in lines:
+            if isinstance(line, str):
+                print(printable(line), file=stdout, flush=True)
+            else:
+                _print_rich(line, stdout)
+
+    with redirect_stdout(sys.stderr if as_json else stdout):
+        yield report
+
+
+def _print_rich(renderable: Any, stdout: TextIO) -> None:
+    from rich.console import Console
+
+    width = None if stdout.isatty() else _LOG_WIDTH
+    Console(file=stdout, width=width).print(renderable)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, in the singular where there is one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def amount(count: float) -> str:
+    """A number of bytes, as `12.3 MB` (10^6 bytes)."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:,.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"

@@ -1,0 +1,84 @@
+"""The words of a dry run."""
+
+import math
+from typing import TYPE_CHECKING
+
+from ppod_cli.app.output import amount
+
+if TYPE_CHECKING:
+    from ppod_data.format.spec import GenerationSpec
+    from ppod_data.generation.cost import GenerationPlan
+    from ppod_train.run.cost import TrainingPlan
+
+_HUB_FILES = 10_000
+
+
+def say_generation(plan: "GenerationPlan") -> list[str]:
+    """What making a data set takes."""
+    return [
+        f"  network calls  {plan.network_calls:,}",
+        f"  disk           {amount(plan.latent_bytes)} of trajectories, at most {amount(plan.image_bytes)} of images",
+        f"  memory         {amount(plan.peak_bytes)}: {amount(plan.pipeline_bytes)} of weights, "
+        f"{amount(plan.sample_bytes)} to sample a batch, {amount(plan.decode_bytes)} to decode it",
+        f"  host memory    at most {amount(plan.embedding_bytes)} of text embeddings",
+    ]
+
+
+def say_many_files(spec: "GenerationSpec") -> list[str]:
+    """A line where a folder of the data set would hold more files than the Hub takes, else none."""
+    if spec.num_shards <= _HUB_FILES:
+        return []
+    batches = math.ceil(spec.num_samples / _HUB_FILES / spec.batch_size)
+    return [
+        f"{spec.num_shards:,} shards: folders of more than {_HUB_FILES:,} files, which the Hugging Face Hub refuses; "
+        f"give --images-per-shard {batches * spec.batch_size} or more"
+    ]
+
+
+def say_training(plan: "TrainingPlan") -> list[str]:
+    """What training takes."""
+    generation = plan.generation
+    parts = [
+        f"{amount(generation.pipeline_bytes)} of weights",
+        f"{amount(plan.trained_bytes)} for the optimizer",
+        *([f"{amount(plan.reference_bytes)} for the reference"] if plan.reference_bytes else []),
+        f"{amount(plan.update_bytes)} in {'one pass' if plan.one_pass else 'two passes'} of an update",
+    ]
+    calls = plan.num_train_steps * plan.network_calls_per_step
+    judged = f", and {plan.eval_calls:,} in evaluations" if plan.eval_calls else ""
+    return [
+        f"  network calls  at most {calls:,} in {plan.num_train_steps:,} updates{judged}",
+        f"  disk           {amount(plan.disk_bytes)} of checkpoints and policy",
+        f"  memory         {amount(plan.peak_bytes)}: {', '.join(parts)}",
+        f"  host memory    at most {amount(generation.embedding_bytes)} of text embeddings",
+    ]
+
+
+def seconds_of_data(
+    spec: "GenerationSpec", model: str, revision: str | None, device: str, compute_dtype: str
+) -> float | None:
+    """Measure how long making a data set takes here; None where the model's weights are not here."""
+    from ppod_cli.app.launch import resolve_device
+    from ppod_data.diffusion.models.model import load_model
+    from ppod_data.diffusion.models.model_folder import has_weights
+    from ppod_data.generation.cost import measure_seconds
+
+    if not has_weights(model):
+        return None
+    loaded = load_model(
+        model,
+        revision=revision,
+        variant=spec.variant,
+        device=resolve_device(device),
+        compute_dtype=compute_dtype,
+    )
+    return measure_seconds(spec, loaded)
+
+
+def say_time(seconds: float | None) -> str:
+    """A line on the time that something takes in one process; rewards take theirs on top."""
+    from ppod_cli.app.progress import clock
+
+    if seconds is None:
+        return "  time           unknown: the weights are not here"
+    return f"  time           about {clock(seconds)} in one process, without the reward's own"

@@ -1,0 +1,304 @@
+"""`ppod-data seal`, `verify` and `exclude`: a data set that can be trusted."""
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppod_cli.app import sampling_options
+from ppod_cli.app.hints import next_line
+from ppod_cli.app.launch import load_policy, resolve_device
+from ppod_cli.app.options import Config, DatasetFolder, Debug, Device, Json, command
+from ppod_cli.app.output import amount, summary
+from ppod_cli.app.progress import progress
+from ppod_data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ppod_data.integrity.purge import PurgeSummary
+    from ppod_data.integrity.replay import Replay
+    from ppod_data.integrity.seal import SealSummary
+    from ppod_data.integrity.verify import Report
+    from ppod_data.storage.files import DataPath
+
+FINE, DAMAGED, INCOMPLETE, DRIFT = 0, 3, 4, 5
+_SHOWN = 50
+
+_SEAL_EXAMPLES = ("ppod-data seal data", "ppod-data seal data --incomplete")
+_VERIFY_EXAMPLES = (
+    "ppod-data verify data",
+    "ppod-data verify data --read-data",
+    "ppod-data verify data --read-data-subset 5%",
+    "ppod-data verify data --model scenes --num-trajectories 64",
+)
+_EXCLUDE_EXAMPLES = (
+    'ppod-data exclude data 0123456789abcdef0123456789abcdef \\\n    --reason "asked by the person shown"',
+    'ppod-data exclude data --prompt "a cat and a dog" --reason "licence" --purge',
+)
+
+
+def register(commands: typer.Typer) -> None:
+    """Add the commands of this file to `ppod-data`."""
+    command(commands, examples=_SEAL_EXAMPLES)(seal)
+    command(commands, examples=_VERIFY_EXAMPLES)(verify)
+    command(commands, examples=_EXCLUDE_EXAMPLES)(exclude)
+
+
+def seal(
+    dataset: DatasetFolder,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="Seal also where shards are missing: they stay missing.")
+    ] = False,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Close a data set: its manifest, samples and trajectories never change again, and SHA256SUMS names them.
+
+    What stopped processes left behind is removed, and every file is checked first. Scores, log-probabilities
+    and pairs may still be added: each table has a seal of its own. README.md and exclusions stay open.
+    """
+    from ppod_data.format.shards import committed_shards
+    from ppod_data.integrity.seal import seal as seal_dataset
+    from ppod_data.storage.files import data_path
+
+    root = data_path(dataset)
+    with summary(as_json) as report:
+        with progress(2 * len(committed_shards(root)) + 1, "seal", "files") as shown:
+
+            def on_file(name: str, size: int) -> None:
+                shown.advance(1)
+                shown.status(name)
+
+            done = seal_dataset(root, incomplete=incomplete, on_file=on_file)
+        report({"dataset": dataset} | dataclasses.asdict(done), _say_sealed(dataset, done))
+
+
+def _say_sealed(dataset: str, done: "SealSummary") -> list[str]:
+    lines = [f"removed {name}, which a stopped process left behind" for name in done.removed]
+    what = "was sealed already" if done.was_sealed else "sealed"
+    lines.append(f"{dataset}/SHA256SUMS: {what}, {done.num_files:,} files, {amount(done.num_bytes)}")
+    if done.num_missing_shards:
+        lines.append(f"{done.num_missing_shards} shards are missing, and stay so while the seal is there")
+    check = f"ppod-data verify {dataset} --read-data"
+    return [*lines, f"check a copy: {check}, or in its folder sha256sum -c SHA256SUMS"]
+
+
+def verify(
+    dataset: DatasetFolder,
+    read_data: Annotated[
+        bool, typer.Option("--read-data", help="Read every byte: images, trajectories, and what is sealed.")
+    ] = False,
+    read_data_subset: Annotated[
+        str | None,
+        typer.Option(help="Read every byte of a random share of the shards.", metavar="P%"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Also replay stored steps with this model, the one that made the data set, and compare.",
+            metavar="ID",
+        ),
+    ] = None,
+    revision: sampling_options.PolicyRevision = None,
+    variant: sampling_options.PolicyVariant = None,
+    adapter: sampling_options.PolicyAdapter = None,
+    num_trajectories: Annotated[
+        int, typer.Option(min=1, help="Trajectories to replay, in whole batches.", metavar="N")
+    ] = 64,
+    max_drift: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Largest difference of a replayed log-probability; 0 in the environment that made the data.",
+            metavar="X",
+        ),
+    ] = 1e-5,
+    device: Device = "auto",
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check a data set: what its tables name is there and fits together; with --read-data, every byte.
+
+    Exit codes: 0 all is fine; 1 a failure of the world; 2 not a data set, or wrong options; 3 damage; 4 nothing
+    is damaged, but parts are missing or stopped processes left files; 5 replayed log-probabilities drift.
+    """
+    from ppod_data.integrity.verify import verify as verify_dataset
+    from ppod_data.storage.files import data_path
+
+    root = data_path(dataset)
+    share = 1.0 if read_data else parse_share(read_data_subset)
+    with summary(as_json) as report:
+        with progress(0, "verify", "shards") as shown:
+
+            def on_shard(shard: int) -> None:
+                shown.advance(1)
+                shown.status(f"shard {shard}")
+
+            done = verify_dataset(
+                root, read_data=share, on_shards=lambda count: shown.skip(-count), on_shard=on_shard
+            )
+        code = _code(done)
+        replayed = None
+        if model is not None and code != DAMAGED:
+            replayed = _replay(root, model, revision, variant, adapter, device, num_trajectories)
+            for sample_id in replayed.other_images:
+                done.add(
+                    "damaged", "samples", "the image is not the one that its trajectory ends in", sample_id
+                )
+            if replayed.other_images:
+                code = DAMAGED
+            elif not max(replayed.largest) <= max_drift:
+                code = DRIFT
+        figures: dict[str, Any] = {"dataset": dataset, "exit_code": code} | dataclasses.asdict(done)
+        figures |= {"replay": dataclasses.asdict(replayed) if replayed else None}
+        report(figures, _say_verified(dataset, done, replayed, max_drift, model is not None))
+    raise typer.Exit(code)
+
+
+def parse_share(text: str | None) -> float:
+    """The share that `5%` names; 0 for None. Raises ConfigError for anything else."""
+    if text is None:
+        return 0.0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
+    if match is None or not 0 < float(match[1]) <= 100:
+        raise ConfigError(f"--read-data-subset {text}: write a share above 0 up to 100, for example 5%")
+    return float(match[1]) / 100
+
+
+def _replay(
+    root: "DataPath",
+    model: str,
+    revision: str | None,
+    variant: str | None,
+    adapter: str | None,
+    device: str,
+    count: int,
+) -> "Replay":
+    from ppod_data.dataset.dataset import Dataset
+    from ppod_data.integrity.replay import replay
+
+    opened = Dataset.open(root)
+    place = resolve_device(device)
+    loaded = load_policy(opened.spec, model, revision, variant, adapter, place, opened.spec.compute_dtype)
+    return replay(opened, loaded, num_trajectories=count)
+
+
+def _code(done: "Report") -> int:
+    if done.of("damaged"):
+        return DAMAGED
+    return INCOMPLETE if done.findings else FINE
+
+
+def _say_verified(
+    dataset: str, done: "Report", replayed: "Replay | None", max_drift: float, asked: bool
+) -> list[str]:
+    lines = []
+    for finding in done.findings[:_SHOWN]:
+        sample = f": sample {finding.sample_id}" if finding.sample_id else ""
+        lines.append(f"{finding.kind}: {finding.file}{sample}: {finding.problem}")
+    if len(done.findings) > _SHOWN:
+        lines.append(f"and {len(done.findings) - _SHOWN:,} more: --json lists all")
+    if replayed:
+        lines += _say_replayed(replayed, max_drift)
+    elif asked:
+        lines.append("nothing was replayed: the data is damaged")
+    sealed = "sealed" if done.sealed else "not sealed"
+    read = f"every byte of {done.num_shards_read}" if done.num_shards_read else "structure only"
+    lines.append(
+        f"{dataset}: {done.num_samples:,} samples in {done.num_shards} shards ({read}), "
+        f"{len(done.tables)} tables, {sealed}: " + (_counted(done) if done.findings else "all is fine")
+    )
+    if not done.num_shards_read and not done.findings:
+        lines.append(next_line("ppod-data", "verify", dataset, "--read-data"))
+    return lines
+
+
+def _counted(done: "Report") -> str:
+    kinds = ("damaged", "incomplete", "leftover")
+    return ", ".join(f"{len(done.of(kind))} {kind}" for kind in kinds if done.of(kind))
+
+
+def _say_replayed(done: "Replay", max_drift: float) -> list[str]:
+    lines = ["step  timestep  median      largest"]
+    for step, timestep, median, largest in zip(
+        done.steps, done.timesteps, done.median, done.largest, strict=True
+    ):
+        lines.append(f"{step:4d}  {timestep:8d}  {median:<10.2e}  {largest:.2e}")
+    worst = max(done.largest)
+    verdict = f"at most {max_drift:g}" if worst <= max_drift else f"drift: more than {max_drift:g}"
+    return [
+        *lines,
+        f"{done.num_trajectories:,} trajectories replayed: {done.share_exact:.1%} of the log-probabilities to the "
+        f"last bit, the largest difference {worst:.2e} ({verdict})",
+    ]
+
+
+def exclude(
+    dataset: DatasetFolder,
+    sample_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SAMPLE_ID …", help="Samples to take down.", show_default=False),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="Take down every sample of this prompt. Repeatable.", metavar="TEXT"),
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why, in one line: kept in the list.", metavar="TEXT")
+    ] = None,
+    purge: Annotated[
+        bool,
+        typer.Option(
+            "--purge", help="Also rewrite the files without what the list excludes, for readers not of ppod."
+        ),
+    ] = False,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Take samples down: no ppod command or reader gives them any more, nor scores or pairs of them.
+
+    The list exclusions.jsonl only grows. --purge, alone or with new entries, removes images, trajectories and
+    rows from the files; a sealed data set is sealed again. The prompt's text stays in ppod.json.
+    """
+    from ppod_data.dataset.dataset import Dataset
+    from ppod_data.dataset.exclusions import exclude as exclude_samples
+    from ppod_data.integrity.purge import purge as purge_dataset
+    from ppod_data.publish.card import write_card
+    from ppod_data.storage.files import data_path
+
+    asked = bool(sample_ids or prompt)
+    if not asked and not purge:
+        raise ConfigError("nothing to exclude: give sample ids or --prompt, or --purge for what is listed")
+    if asked and reason is None:
+        raise ConfigError("no reason: give --reason TEXT, for who asks later")
+    root = data_path(dataset)
+    with summary(as_json) as report:
+        spec = Dataset.open(root).spec
+        added = exclude_samples(root, spec, sample_ids or [], prompt or [], reason or "") if asked else 0
+        purged = None
+        if purge:
+            with progress(0, "purge", "files") as shown:
+                purged = purge_dataset(Dataset.open(root), on_file=shown.note)
+        write_card(root)
+        opened = Dataset.open(root)
+        figures = {
+            "dataset": dataset,
+            "num_added": added,
+            "num_excluded": len(opened.excluded),
+            "purged": dataclasses.asdict(purged) if purged else None,
+        }
+        report(figures, _say_excluded(dataset, added, len(opened.excluded), purged))
+
+
+def _say_excluded(dataset: str, added: int, total: int, purged: "PurgeSummary | None") -> list[str]:
+    lines = [f"{dataset}/exclusions.jsonl: {added:,} added, {total:,} samples are excluded now"]
+    if purged is None:
+        return [
+            *lines,
+            f"their bytes are still in the files: ppod-data exclude {dataset} --purge removes them",
+        ]
+    lines.append(f"purged: {purged.num_samples:,} samples and {purged.num_rows:,} rows of tables")
+    return lines + (["sealed again: SHA256SUMS is new"] if purged.sealed_again and purged.num_samples else [])

@@ -1,0 +1,129 @@
+"""`ppod-data`: look at a data set, and add tables to it."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ppod_cli.app import sampling_options
+from ppod_cli.app.errors import entry_point
+from ppod_cli.app.hints import say_train
+from ppod_cli.app.launch import load_policy, rank_and_world_size, resolve_device
+from ppod_cli.app.options import Config, DatasetFolder, Debug, Device, Json, command, new_commands
+from ppod_cli.app.output import summary
+from ppod_cli.app.progress import progress
+from ppod_cli.data import integrity, views
+
+if TYPE_CHECKING:
+    from ppod_data.dataset.dataset import Dataset
+    from ppod_data.diffusion.models.model import DiffusionModel
+    from ppod_data.generation.log_probs import LogProbsSummary
+
+_LOG_PROBS_EXAMPLES = (
+    "ppod-data log-probs data --name again",
+    "ppod-data log-probs data --name stage-1 --adapter run/policy --batch-size 32",
+)
+
+commands = new_commands(
+    "Look at a data set, and add tables to it.",
+    examples=(views.INFO_EXAMPLES[0], _LOG_PROBS_EXAMPLES[0]),
+)
+
+
+command(commands, examples=views.INFO_EXAMPLES)(views.info)
+command(commands, examples=views.CARD_EXAMPLES)(views.card)
+command(commands, examples=views.EXPORT_EXAMPLES)(views.export)
+command(commands, examples=views.MERGE_EXAMPLES)(views.merge)
+command(commands, examples=views.PUSH_EXAMPLES)(views.push)
+command(commands, examples=views.PULL_EXAMPLES)(views.pull)
+
+
+@command(commands, name="log-probs", examples=_LOG_PROBS_EXAMPLES)
+def log_probs(
+    dataset: DatasetFolder,
+    name: Annotated[str, typer.Option(help="Name of the table: log_probs/NAME.", metavar="NAME")],
+    model: sampling_options.PolicyModel = None,
+    revision: sampling_options.PolicyRevision = None,
+    variant: sampling_options.PolicyVariant = None,
+    adapter: sampling_options.PolicyAdapter = None,
+    compute_dtype: sampling_options.PolicyComputeDtype = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trajectories in one network call.",
+            show_default="the data set's batch size",
+            metavar="N",
+        ),
+    ] = None,
+    device: Device = "auto",
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compute the log-probabilities of the recorded steps under another policy, or in other numerics.
+
+    The table takes the place of the recorded numbers in ppod-train offline --reference-log-probs NAME. Run the
+    same command again to go on after an interruption.
+    """
+    from ppod_data.dataset.dataset import Dataset
+    from ppod_data.storage.files import data_path
+
+    opened = Dataset.open(data_path(dataset))
+    rank, world_size = rank_and_world_size()
+    with summary(as_json) as report:
+        dtype = compute_dtype or opened.spec.compute_dtype
+        place = resolve_device(device)
+        loaded = load_policy(opened.spec, model, revision, variant, adapter, place, dtype)
+        done = _compute(opened, loaded, name, batch_size, rank, world_size)
+        lines = _say_computed(dataset, done)
+        pairs = opened.pair_names()
+        for table in pairs:
+            lines += say_train(dataset, opened, table, "" if len(pairs) == 1 else f"on the pairs {table}")
+        report({"dataset": dataset} | dataclasses.asdict(done), lines)
+
+
+def _compute(
+    dataset: "Dataset",
+    model: "DiffusionModel",
+    name: str,
+    batch_size: int | None,
+    rank: int,
+    world_size: int,
+) -> "LogProbsSummary":
+    from ppod_data.format.shards import committed_shards
+    from ppod_data.generation.log_probs import compute_log_probs
+
+    shards = [shard for shard in committed_shards(dataset.root) if shard % world_size == rank]
+    sizes = {shard: len(dataset.spec.shard_range(shard)) for shard in shards}
+    with progress(sum(sizes.values()), f"log-probs {name}", "trajectories") as shown:
+
+        def on_shard(shard: int, num_computed: int) -> None:
+            shown.skip(sizes[shard] - num_computed)
+            shown.note(
+                f"shard {shard} of {dataset.spec.num_shards} {'computed' if num_computed else 'was there'}"
+            )
+
+        return compute_log_probs(
+            dataset,
+            model,
+            name=name,
+            batch_size=batch_size,
+            rank=rank,
+            world_size=world_size,
+            on_batch=shown.advance,
+            on_shard=on_shard,
+        )
+
+
+def _say_computed(dataset: str, done: "LogProbsSummary") -> list[str]:
+    line = f"{dataset}/log_probs/{done.name}: {done.num_computed:,} trajectories computed now"
+    line += f", {done.num_skipped:,} were there" if done.num_skipped else ""
+    if done.max_difference is None:
+        return [line]
+    return [line, f"largest difference from the log-probabilities in the samples: {done.max_difference:.3g}"]
+
+
+integrity.register(commands)
+
+app = entry_point(commands, "ppod-data", out_of_memory="lower --batch-size, or give --compute-dtype fp16")

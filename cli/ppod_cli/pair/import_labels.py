@@ -1,0 +1,277 @@
+"""`ppod-pair import` and `ppod-pair agreement`: people's labels."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ppod_cli.app import sampling_options
+from ppod_cli.app.agreement import say_agreement
+from ppod_cli.app.hints import next_line, say_train
+from ppod_cli.app.options import Config, DatasetFolder, Debug, Device, Json, command
+from ppod_cli.app.output import summary
+from ppod_cli.pair.given_images import (
+    CHAIN_OPTIONS,
+    ForeignGuidance,
+    ForeignModel,
+    make_dataset,
+    refuse_chain_options,
+    say_made,
+)
+from ppod_data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ppod_data.labels.importing import ImportSummary
+
+
+_IMPORT_EXAMPLES = (
+    "ppod-pair import data answers.csv --format table",
+    "ppod-pair import data export.json --format label-studio --name experts",
+    "ppod-pair import data votes.parquet --format rapidata --skip-bad --keep-ties",
+    "ppod-pair import new pickapic.parquet --format pickapic \\\n"
+    "  --model stable-diffusion-v1-5/stable-diffusion-v1-5 --num-inference-steps 50",
+)
+_AGREEMENT_EXAMPLES = (
+    "ppod-pair agreement data --labels experts",
+    "ppod-pair agreement data --labels experts --reward scenes --json",
+    "ppod-pair agreement data --labels experts --scores people",
+)
+
+Dimension = Annotated[
+    str | None,
+    typer.Option(
+        help="Labels on this question, where the file has several.",
+        show_default="overall, or the only one",
+        metavar="NAME",
+    ),
+]
+
+
+def add_commands(commands: typer.Typer) -> None:
+    """Add the commands of this file to `ppod-pair`."""
+    command(commands, name="import", examples=_IMPORT_EXAMPLES)(import_labels)
+    command(commands, examples=_AGREEMENT_EXAMPLES)(agreement)
+
+
+def import_labels(
+    context: typer.Context,
+    dataset: DatasetFolder,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="File or folder of labels: Parquet, JSON, JSON lines, CSV.",
+            show_default=False,
+        ),
+    ],
+    format: Annotated[
+        Literal[
+            "pickapic",
+            "hpdv2",
+            "hpdv3",
+            "imagerewarddb",
+            "open-image-preferences",
+            "rapidata",
+            "richhf",
+            "d3po",
+            "label-studio",
+            "argilla",
+            "ppod-label",
+            "table",
+        ],
+        typer.Option(
+            help="Whose form the file has; table is our plain one, of docs/labels.md; ppod-label is of ppod-pair label."
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the labels and their pairs.", show_default="the format's name", metavar="NAME"
+        ),
+    ] = None,
+    license: Annotated[
+        str,
+        typer.Option(
+            help="SPDX identifier of the labels' licence, where the file names none; with --model of DATASET's too.",
+            metavar="SPDX",
+        ),
+    ] = "unknown",
+    dimension: Dimension = None,
+    keep_ties: Annotated[
+        bool,
+        typer.Option("--keep-ties", help="Ties enter the pairs as labels of 0.5; else they are in no pair."),
+    ] = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Write rows that cannot be labels to a file of rejects and go on."),
+    ] = False,
+    model: ForeignModel = None,
+    revision: sampling_options.Revision = None,
+    variant: sampling_options.Variant = None,
+    adapter: sampling_options.Adapter = None,
+    seed: sampling_options.Seed = 0,
+    num_inference_steps: sampling_options.NumInferenceSteps = 20,
+    guidance_scale: ForeignGuidance = 1.0,
+    guidance_mode: sampling_options.GuidanceMode = "batched",
+    ddim_eta: sampling_options.DdimEta = None,
+    compute_dtype: sampling_options.ComputeDtype = "fp32",
+    latent_dtype: sampling_options.LatentDtype = "fp32",
+    batch_size: sampling_options.BatchSize = None,
+    images_per_shard: sampling_options.ImagesPerShard = None,
+    store_steps: sampling_options.StoreSteps = "all",
+    device: Device = "auto",
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Import people's labels: labels/NAME.parquet, and pairs/NAME.parquet from them.
+
+    Images are found by their sample_id, a file name that is one, the hash of their pixels, or their pixels. Several
+    labels of two images become one pair whose label is the share of the votes. A wrong row stops the import before
+    anything is written.
+
+    Labels on images that no model of yours made: with --model, DATASET is made of the images in the file, or beside
+    it, each with a denoising chain that is drawn onto it. Run the same command again to go on after an interruption.
+    """
+    from ppod_cli.app.progress import progress
+    from ppod_data.dataset.dataset import Dataset
+    from ppod_data.format.tables import check_name
+    from ppod_data.labels.importing import import_labels as import_file
+    from ppod_data.publish.card import write_card
+    from ppod_data.storage.files import data_path, local_path
+
+    table = name if name is not None else format
+    check_name(table, "a table of labels")
+    chain = {key: context.params[key] for key in CHAIN_OPTIONS}
+    if model is None:
+        refuse_chain_options(context)
+    with summary(as_json) as report:
+        root, path = data_path(dataset), local_path(str(file))
+        made = None if model is None else make_dataset(root, path, format, license, skip_bad, model, chain)
+        if made is None and not root.exists():
+            raise ConfigError(
+                f"{dataset}: no such folder: name the data set that the images are from, or make one of the file's "
+                "images with --model"
+            )
+        opened = Dataset.open(root)
+        with progress(0, f"import {table}", "records") as shown:
+            read = 0
+
+            def on_records(count: int) -> None:
+                nonlocal read
+                read += count
+                shown.status(f"{read:,} records read")
+
+            done = import_file(
+                opened,
+                path,
+                format=format,
+                name=table,
+                license=license,
+                dimension=dimension,
+                keep_ties=keep_ties,
+                skip_bad=skip_bad,
+                on_records=on_records,
+            )
+        write_card(opened.root)
+        figures = {"dataset": dataset, "name": table, "num_skipped": done.num_skipped}
+        figures["made"] = dataclasses.asdict(made) if made else None
+        lines = say_made(dataset, len(opened.spec.prompts), made) if made else []
+        lines += _say_imported(dataset, table, done)
+        lines += say_train(dataset, opened, table) if done.num_pairs else []
+        report(figures | dataclasses.asdict(done), lines)
+
+
+def _say_imported(dataset: str, name: str, done: "ImportSummary") -> list[str]:
+    lines = [
+        f"{dataset}/labels/{name}.parquet: {done.num_preferences + done.num_ties:,} labels from "
+        f"{done.num_records:,} records, {done.num_ties:,} of them ties"
+    ]
+    skipped = [f"{count:,} {reason}" for reason, count in done.skipped.items()]
+    skipped += [f"{done.num_ratings_alone:,} rated alone in their group"] if done.num_ratings_alone else []
+    if skipped:
+        lines.append(f"left out: {', '.join(skipped)}")
+    if done.num_rejected:
+        lines.append(
+            f"{dataset}/labels/{name}.rejects.jsonl: {done.num_rejected:,} rejected, with the reason"
+        )
+    if not done.num_pairs:
+        return [
+            *lines,
+            "no pairs: there are ties and even votes only; --keep-ties takes them as labels of 0.5",
+        ]
+    pairs = f"{dataset}/pairs/{name}.parquet: {done.num_pairs:,} pairs on {done.dimension}"
+    notes = {"with votes for either image": done.num_contradictory, "with even votes": done.num_undecided}
+    counted = [f"{number:,} pairs {what}" for what, number in notes.items() if number]
+    return [*lines, pairs + (f"; {', '.join(counted)}" if counted else "")]
+
+
+def agreement(
+    dataset: DatasetFolder,
+    labels: Annotated[str, typer.Option(help="Table of labels: a name under labels/.", metavar="NAME")],
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Score tables to compare with; give it once for each.",
+            show_default="all but people's own",
+            metavar="NAME",
+        ),
+    ] = None,
+    dimension: Dimension = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            help="Write the people's Bradley-Terry scores of the images to scores/NAME.",
+            show_default="not written",
+            metavar="NAME",
+        ),
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say how far people agree: with each other, and with each reward.
+
+    Raw agreement, Fleiss' kappa and Krippendorff's alpha of pairs with several answers; ties; a bias to one side; and
+    for each reward accuracy, Kendall's tau, and the temperature that makes its margins probabilities.
+    """
+    from ppod_data.dataset.dataset import Dataset
+    from ppod_data.labels.agreement import people_agreement, reward_agreement
+    from ppod_data.labels.bradley_terry import write_scores
+    from ppod_data.labels.matching import SampleIndex
+    from ppod_data.labels.stored import read_scores, read_votes, reward_names
+    from ppod_data.publish.card import write_card
+    from ppod_data.storage.files import data_path
+
+    with summary(as_json) as report:
+        opened = Dataset.open(data_path(dataset))
+        index = SampleIndex.read(opened)
+        votes, annotators, chosen = read_votes(opened, labels, index, dimension)
+        people = people_agreement(votes, annotators)
+        rewards = [
+            reward_agreement(votes, read_scores(opened, name, index), name)
+            for name in reward or reward_names(opened)
+        ]
+        written = None
+        if scores is not None:
+            written = write_scores(opened, labels, name=scores, dimension=dimension)
+            write_card(opened.root)
+        figures: dict[str, Any] = {
+            "dataset": dataset,
+            "labels": labels,
+            "dimension": chosen,
+            "people": dataclasses.asdict(people),
+            "rewards": [dataclasses.asdict(one) for one in rewards],
+            "scores": dataclasses.asdict(written) if written else None,
+        }
+        lines = say_agreement(
+            f"{dataset}/labels/{labels}.parquet", chosen, figures["people"], figures["rewards"]
+        )
+        if written:
+            lines.append(
+                f"{dataset}/scores/{written.name}: {written.num_scored:,} images scored by people, "
+                f"{written.num_unjudged:,} compared by nobody"
+            )
+            lines.append(next_line("ppod-pair", "rank", dataset, "--reward", written.name))
+        report(figures, lines)

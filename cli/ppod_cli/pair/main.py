@@ -1,0 +1,173 @@
+"""`ppod-pair`: make preferences, pairs of images of the same prompt."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ppod_cli.app.errors import entry_point
+from ppod_cli.app.hints import say_train
+from ppod_cli.app.options import Config, DatasetFolder, Debug, Json, command, new_commands
+from ppod_cli.app.output import summary
+from ppod_cli.app.tables import only_table
+from ppod_cli.pair import combine, export, import_labels, label
+from ppod_data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ppod_data.pairs.rank import PairSummary
+
+_RANK_EXAMPLES = (
+    "ppod-pair rank data --reward scenes",
+    "ppod-pair rank data --num-pairs-per-prompt 500 --min-margin 0.5 --name wide",
+    "ppod-pair rank data --reward scenes --strategy best-worst --name extremes",
+    "ppod-pair rank data --label-temperature 1 --name soft",
+    "ppod-pair rank data --reward image-reward=0.7 --reward aesthetic=0.3 \\\n  --name mixed",
+)
+
+commands = new_commands("Make preferences: pairs of images of the same prompt.", examples=_RANK_EXAMPLES[:1])
+
+
+@command(commands, examples=_RANK_EXAMPLES)
+def rank(
+    dataset: DatasetFolder,
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Score table to rank by: a name under scores/. Repeat the option with weights, NAME=WEIGHT, to rank "
+            "by their weighted sum.",
+            show_default="the only one",
+            metavar="NAME",
+        ),
+    ] = None,
+    strategy: Annotated[
+        Literal["random", "best-worst", "all"],
+        typer.Option(
+            help="random: distinct pairs at random. best-worst: the i-th best with the i-th worst image. "
+            "all: every pair."
+        ),
+    ] = "random",
+    num_pairs_per_prompt: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="M: pairs of each prompt, where it has as many.",
+            show_default="random 256, best-worst 1, all every pair",
+            metavar="M",
+        ),
+    ] = None,
+    min_margin: Annotated[
+        float,
+        typer.Option(min=0.0, help="Scores of a pair differ by more than this.", metavar="X"),
+    ] = 0.0,
+    label_temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="Labels are σ(margin / X), the chance that chosen is preferred, instead of 1.",
+            show_default="hard labels",
+            metavar="X",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the table of pairs.",
+            show_default="the reward's name",
+            metavar="NAME",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the strategy random.", metavar="SEED")] = 0,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Pair images of the same prompt by their scores: pairs/NAME.parquet, a row a pair.
+
+    Ties, margins too small and images without a score are left out and counted.
+    """
+    from ppod_data.dataset.dataset import Dataset
+    from ppod_data.pairs.rank import rank as rank_dataset
+    from ppod_data.publish.card import write_card
+    from ppod_data.storage.files import data_path
+
+    asked = _parse_rewards(reward) if reward else None
+    if name is None and isinstance(asked, dict):
+        raise ConfigError("a weighted sum has no name of its own: give the pairs one with --name NAME")
+    with summary(as_json) as report:
+        opened = Dataset.open(data_path(dataset))
+        by = asked if asked is not None else only_table([opened], "scores", "--reward")
+        table = name if name is not None else str(by)
+        done = rank_dataset(
+            opened,
+            reward=by,
+            name=table,
+            strategy=strategy,
+            num_pairs_per_prompt=num_pairs_per_prompt,
+            min_margin=min_margin,
+            label_temperature=label_temperature,
+            seed=seed,
+        )
+        write_card(opened.root)
+        missing = len(opened.missing_shards())
+        figures = {"dataset": dataset, "name": table, "missing_shards": missing} | dataclasses.asdict(done)
+        report(
+            figures,
+            [
+                *_say_paired(dataset, table, done, missing, soft=label_temperature is not None),
+                *say_train(dataset, opened, table),
+            ],
+        )
+
+
+def _parse_rewards(texts: list[str]) -> str | dict[str, float]:
+    """One name alone, or the weight of each name."""
+    if len(texts) == 1 and "=" not in texts[0]:
+        return texts[0]
+    weights: dict[str, float] = {}
+    for text in texts:
+        name, equals, number = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--reward {text}: give each of several rewards its weight, {name}=0.5")
+        if name in weights:
+            raise ConfigError(f"--reward {name} comes twice: give it once, with its weight")
+        try:
+            weights[name] = float(number)
+        except ValueError as error:
+            raise ConfigError(f"--reward {text}: {number!r} is no number: give {name}=0.5") from error
+    return weights
+
+
+def _say_paired(
+    dataset: str, name: str, done: "PairSummary", missing_shards: int, *, soft: bool
+) -> list[str]:
+    left_out = {
+        "ties": done.num_ties,
+        "pairs with too small a margin": done.num_below_margin,
+        "images without a score": done.num_unscored,
+        "prompts without a pair": done.num_prompts_without_pairs,
+    }
+    counted = [f"{number:,} {what}" for what, number in left_out.items() if number]
+    lines = [
+        f"{dataset}/pairs/{name}.parquet: {done.num_pairs:,} pairs of {done.num_prompts:,} prompts, "
+        f"median margin {done.median_margin:.4g}"
+    ]
+    if counted:
+        lines.append(f"left out: {', '.join(counted)}")
+    if done.num_near_ties and not soft:
+        margin = f"{done.near_tie:g}"
+        lines.append(
+            f"{done.num_near_ties:,} of {done.num_pairs:,} pairs differ by less than {margin}, a tenth of the scores' "
+            f"spread; --min-margin {margin} --name {name}-{margin} leaves them out"
+        )
+    if missing_shards:
+        lines.append(f"{missing_shards} shards of the data set are not made yet: their images are in no pair")
+    return lines
+
+
+label.add_commands(commands)
+import_labels.add_commands(commands)
+combine.add_commands(commands)
+export.add_commands(commands)
+
+app = entry_point(
+    commands, "ppod-pair", out_of_memory="lower --num-pairs-per-prompt, or take --strategy random"
+)

@@ -1,0 +1,169 @@
+"""Which images of a prompt people are asked to compare: at random, or where rewards know least.
+
+The same samples, scores and seed give the same questions in the same order. Shapes: N samples, n images of one prompt.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.errors import ConfigError
+from ppod_data.labels.matching import SampleIndex
+from ppod_data.labels.stored import read_scores
+from ppod_data.support.noise import generator
+
+_CANDIDATES = 4096
+"""Of one prompt: so many are drawn where it has more groups of images, before they are ordered."""
+_Group = tuple[int, ...]
+_Order = Callable[[list[_Group]], list[_Group]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Some images of one prompt; the order of `ids` says nothing about how they are shown."""
+
+    prompt: str
+    ids: tuple[str, ...]
+
+
+def read_questions(
+    dataset: Dataset, *, size: int, count: int, seed: int, choose: str = "random", rewards: Sequence[str] = ()
+) -> list[Question]:
+    """`draw_groups` of a data set's samples; `rewards` are names of score tables.
+
+    Excluded samples, and those that a safety checker flagged, are in no question.
+
+    Raises:
+        ConfigError: no such groups, an unknown score table, or another number of rewards than `choose` reads.
+    """
+    if len(rewards) != REWARDS_OF[choose]:
+        wanted = {0: "none", 1: "one", 2: "two"}[REWARDS_OF[choose]]
+        raise ConfigError(f"--choose {choose} reads {wanted} of --reward NAME, not {len(rewards)}")
+    if choose != "random" and size != 2:
+        raise ConfigError(f"--choose {choose} is of pairs: give --images-per-question 2")
+    index = SampleIndex.read(dataset)
+    scores = [read_scores(dataset, name, index) for name in rewards]
+    rows = _shown(dataset)
+    groups = draw_groups(
+        index.prompt_of[rows],
+        size=size,
+        count=count,
+        seed=seed,
+        choose=choose,
+        scores=[score[rows] for score in scores],
+    )
+    ids, prompts = index.ids.to_pylist(), index.prompts.to_pylist()
+    prompt_of = index.prompt_of[rows]
+    return [
+        Question(prompts[prompt_of[group[0]]], tuple(ids[rows[row]] for row in group)) for group in groups
+    ]
+
+
+def _shown(dataset: Dataset) -> NDArray[np.int64]:
+    """The samples that may be shown, as rows of the SampleIndex."""
+    if dataset.spec.safety_checker is None:
+        return np.arange(dataset.num_samples)
+    return np.flatnonzero(~np.asarray(dataset.samples(["flagged"])["flagged"]))
+
+
+def draw_groups(
+    prompt_of: NDArray[np.int32],
+    *,
+    size: int,
+    count: int,
+    seed: int,
+    choose: str = "random",
+    scores: Sequence[NDArray[np.float64]] = (),
+) -> list[_Group]:
+    """At most `count` groups of `size` samples of one prompt, as ascending rows; the prompts take turns.
+
+    Args:
+        prompt_of: [N], the prompt of each sample.
+        choose: "random"; "small-margin", pairs whose scores are nearest first; or "disagreement", pairs that two
+            rewards put in opposite order, those first that are furthest apart in both.
+        scores: [N] of each reward, NaN where there is none: one for small-margin, two for disagreement.
+
+    Raises:
+        ConfigError: no prompt has such a group.
+    """
+    order = _ORDERS[choose](scores)
+    turns: list[list[_Group]] = []
+    prompts = np.unique(prompt_of)
+    for prompt in generator("label", seed, "prompts").permutation(prompts):
+        rows = np.flatnonzero(prompt_of == prompt)
+        if groups := order(_candidates(rows, size, generator("label", seed, int(prompt)))):
+            turns.append(groups)
+    found = [group for turn in itertools.zip_longest(*turns) for group in turn if group is not None]
+    if not found:
+        raise ConfigError(
+            f"no prompt has {size} images to compare in this way: "
+            + ("make more images of each prompt" if choose == "random" else "try --choose random")
+        )
+    return found[:count]
+
+
+def _candidates(rows: NDArray[np.int64], size: int, random: np.random.Generator) -> list[_Group]:
+    """Different groups of these rows in random order: all of them, or _CANDIDATES."""
+    if math.comb(len(rows), size) <= _CANDIDATES:
+        groups = [tuple(map(int, group)) for group in itertools.combinations(rows, size)]
+        return [groups[i] for i in random.permutation(len(groups))]
+    return list(itertools.islice(_distinct(rows, size, random), _CANDIDATES))
+
+
+def _distinct(rows: NDArray[np.int64], size: int, random: np.random.Generator) -> Iterator[_Group]:
+    seen: set[_Group] = set()
+    while True:
+        group = tuple(sorted(map(int, random.choice(rows, size, replace=False))))
+        if group not in seen:
+            seen.add(group)
+            yield group
+
+
+def _random(scores: Sequence[NDArray[np.float64]]) -> _Order:
+    return lambda groups: groups
+
+
+def _small_margin(scores: Sequence[NDArray[np.float64]]) -> _Order:
+    (score,) = scores
+
+    def order(groups: list[_Group]) -> list[_Group]:
+        margins = {pair: abs(score[pair[0]] - score[pair[1]]) for pair in groups}
+        return sorted((pair for pair in groups if math.isfinite(margins[pair])), key=margins.__getitem__)
+
+    return order
+
+
+def _disagreement(scores: Sequence[NDArray[np.float64]]) -> _Order:
+    first, second = (_ranks(score) for score in scores)
+
+    def apart(pair: _Group) -> float:
+        """How far both rewards are from a tie; below 0 where they agree."""
+        a, b = pair
+        by_first, by_second = first[a] - first[b], second[a] - second[b]
+        return float(-np.sign(by_first * by_second) * min(abs(by_first), abs(by_second)))
+
+    def order(groups: list[_Group]) -> list[_Group]:
+        return sorted((pair for pair in groups if apart(pair) > 0), key=apart, reverse=True)
+
+    return order
+
+
+def _ranks(score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The place of each score among all of them, so that rewards of any scale compare; NaN stays NaN."""
+    known = np.isfinite(score)
+    places = np.searchsorted(np.sort(score[known]), score).astype(np.float64)
+    return np.where(known, places, math.nan)
+
+
+_ORDERS: dict[str, Callable[[Sequence[NDArray[np.float64]]], _Order]] = {
+    "random": _random,
+    "small-margin": _small_margin,
+    "disagreement": _disagreement,
+}
+REWARDS_OF = {"random": 0, "small-margin": 1, "disagreement": 2}
+"""How many rewards each way to choose reads."""

@@ -1,0 +1,1 @@
+"""Generation and scoring on a Ray cluster."""

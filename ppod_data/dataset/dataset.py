@@ -1,0 +1,448 @@
+"""A data set folder, read: its spec, its tables, and one trajectory at a time."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ppod_data.dataset.exclusions import excluded_samples, read_exclusions
+from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.format.manifest import UNKNOWN_LICENSE, create_manifest, read_manifest
+from ppod_data.format.sample_index import SampleNumbers
+from ppod_data.format.shards import committed_shards, parts_in, read_member
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.format.tables import (
+    CHECKED_SAMPLES,
+    LABELS,
+    LOG_PROBS,
+    PAIRS,
+    SAMPLES,
+    SCORES,
+    check_name,
+    is_name,
+    is_table,
+    iter_table,
+    part_name,
+    read_table,
+    shard_of,
+)
+from ppod_data.format.trajectory import TORCH_NAMES, Trajectory, decode_latents, latent_rows
+from ppod_data.storage.cache import read_cached
+from ppod_data.storage.files import DataPath, data_path
+from ppod_data.storage.json_reader import made_by
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_TRAJECTORY = ("sample_id", "prompt_id", "prompt", "timesteps", "stochastic", "log_probs", "step_index")
+_MAX_HEADER = 1 << 20
+_MADE_BY = {
+    "pairs": "ppod-pair rank",
+    "scores": "ppod-score",
+    "labels": "ppod-pair import",
+    "log_probs": "ppod-data log-probs",
+}
+_MEMBER = ("traj_file", "traj_offset", "traj_nbytes", "traj_sha256")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """A data set folder, from `Dataset.open(path)`. Reading checks what it reads, and never writes.
+
+    Excluded samples are in nothing that it gives: tables have no rows of them, and pairs with one are left out.
+    """
+
+    root: DataPath
+    spec: GenerationSpec
+    manifest: Mapping[str, Any]
+    """What ppod.json holds."""
+
+    @classmethod
+    def open(cls, path: DataPath | str) -> "Dataset":
+        """The data set in the folder `path`, or at a URL such as `s3://bucket/data`.
+
+        Raises `ConfigError` where there is none, or one of a newer format; `DamagedError` for an edited or
+        cut manifest.
+        """
+        root = data_path(path)
+        spec, manifest = read_manifest(root)
+        return cls(root=root, spec=spec, manifest=manifest)
+
+    @cached_property
+    def excluded(self) -> Mapping[str, str]:
+        """The reason for each sample_id that was taken down, as the list was when this was first asked for."""
+        return excluded_samples(self.spec, read_exclusions(self.root))
+
+    def __repr__(self) -> str:
+        """One line, for a notebook."""
+        spec, shards = self.spec, len(self.shards())
+        done = f"{shards} of {spec.num_shards} shards" if shards < spec.num_shards else f"{shards} shards"
+        return f"Dataset({str(self.root)!r}: {len(self):,} samples of {len(spec.prompts):,} prompts, {done})"
+
+    def __len__(self) -> int:
+        """The samples that are here."""
+        return self.num_samples
+
+    def __bool__(self) -> bool:
+        """True for an empty data set too: it is one."""
+        return True
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The row of `samples` of one sample, with its image decoded. Raises IndexError beyond the last."""
+        left = index + len(self) if index < 0 else index
+        for shard in self.shards() if left >= 0 else ():
+            size = len(self.spec.shard_range(shard)) - self._num_excluded(shard)
+            if left < size:
+                columns = [name for name in self.sample_schema.names if name != "image"]
+                row: dict[str, Any] = self.sample_part(shard, columns).slice(left, 1).to_pylist()[0]
+                return row | {"image": self.image(row["sample_id"])}
+            left -= size
+        raise IndexError(f"{self.root} has {len(self):,} samples: there is none at {index}")
+
+    def image(self, sample_id: str) -> "Image":
+        """The image of one sample, checked against its sha256. Raises ConfigError for a sample that is not here."""
+        from ppod_data.dataset.image_reader import read_images
+        from ppod_data.format.images import decode_image
+
+        for _, data in () if sample_id in self.excluded else read_images(self.root, self.spec, [sample_id]):
+            return decode_image(data)
+        raise ConfigError(f'{self.root}: no sample {sample_id!r} here: `samples(["sample_id"])` lists them')
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the committed shards, without the excluded ones."""
+        return sum(len(self.spec.shard_range(shard)) - self._num_excluded(shard) for shard in self.shards())
+
+    @property
+    def num_excluded(self) -> int:
+        """Samples of the committed shards that were taken down."""
+        return sum(self._num_excluded(shard) for shard in self.shards()) if self.excluded else 0
+
+    @property
+    def sample_schema(self) -> Any:
+        """The columns of `samples`: with `flagged` where a safety checker ran."""
+        return SAMPLES if self.spec.safety_checker is None else CHECKED_SAMPLES
+
+    def samples(self, columns: Sequence[str] | None = None) -> Any:
+        """An Arrow table with a row a sample, of every committed shard in order; all columns, or `columns`.
+
+        Images of a large data set need memory: `iter_samples` gives one shard at a time.
+        """
+        names = list(self.sample_schema.names if columns is None else columns)
+        return _concatenate(list(self.iter_samples(names)), self.sample_schema, names)
+
+    def iter_samples(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """The samples' Arrow table of one committed shard after another."""
+        for shard in self.shards():
+            yield self.sample_part(shard, columns)
+
+    def shards(self) -> list[int]:
+        """The committed shards as they are now, ascending: one listing of a folder."""
+        return committed_shards(self.root)
+
+    def scores(self, name: str) -> Any:
+        """An Arrow table with a row a scored sample; its metadata is that of the first part."""
+        return self._read_parts("scores", name, self.score_names(), SCORES)
+
+    def score_parts(self, name: str) -> list[int]:
+        """The shards of which a score table has a part, ascending. Raises ConfigError for an unknown table."""
+        _check_known(name, "scores", self.score_names(), self.root)
+        return self._parts_of("scores", name)
+
+    def score_part(self, name: str, shard: int, columns: Sequence[str] | None = None) -> Any:
+        """The part of a score table that is of one shard; all columns, or `columns`, sample_id among them."""
+        return self._kept(
+            read_table(self.root / "scores" / name / part_name(shard), SCORES, columns), "sample_id"
+        )
+
+    def log_probs(self, name: str) -> Any:
+        """An Arrow table with the log-probabilities that another policy, `name`, gives the stored steps."""
+        return self._read_parts("log_probs", name, self.log_prob_names(), LOG_PROBS)
+
+    def pairs(self, name: str) -> Any:
+        """An Arrow table with a row a pair; its metadata says how the pairs were made."""
+        _check_known(name, "pairs", self.pair_names(), self.root)
+        return self._kept(
+            read_table(self.root / "pairs" / f"{name}.parquet", PAIRS), "chosen_id", "rejected_id"
+        )
+
+    def pairs_made(self, name: str) -> Mapping[str, Any]:
+        """How a table of pairs was made, as its metadata says; nothing where it does not."""
+        _check_known(name, "pairs", self.pair_names(), self.root)
+        path = self.root / "pairs" / f"{name}.parquet"
+        return made_by(read_table(path, PAIRS, []).schema.metadata, path)
+
+    def iter_pairs(self, name: str, columns: Sequence[str]) -> Iterator[Any]:
+        """Some columns of a table of pairs, as Arrow tables of some rows each: for what needs no more at a time."""
+        _check_known(name, "pairs", self.pair_names(), self.root)
+        ids = ("chosen_id", "rejected_id") if self.excluded else ()
+        for piece in iter_table(
+            self.root / "pairs" / f"{name}.parquet", PAIRS, list(dict.fromkeys((*columns, *ids)))
+        ):
+            yield self._kept(piece, *ids).select(list(columns))
+
+    def labels(self, name: str, columns: Sequence[str] | None = None) -> Any:
+        """An Arrow table with a row a comparison that people made; its metadata says where they come from."""
+        _check_known(name, "labels", self.label_names(), self.root)
+        names = list(LABELS.names if columns is None else columns)
+        table = read_table(self.root / "labels" / f"{name}.parquet", LABELS, list({*names, "a_id", "b_id"}))
+        return self._kept(table, "a_id", "b_id").select(names)
+
+    def score_names(self) -> list[str]:
+        """The names under which the samples were scored, sorted."""
+        return _folders(self.root / "scores")
+
+    def log_prob_names(self) -> list[str]:
+        """The names under which other policies' log-probabilities are kept, sorted."""
+        return _folders(self.root / "log_probs")
+
+    def pair_names(self) -> list[str]:
+        """The names of the pair tables, sorted."""
+        return _file_names(self.root / "pairs")
+
+    def label_names(self) -> list[str]:
+        """The names of the tables of people's labels, sorted."""
+        return _file_names(self.root / "labels")
+
+    def missing_shards(self) -> list[int]:
+        """The shards that are still to be made, ascending."""
+        return sorted(set(range(self.spec.num_shards)) - set(self.shards()))
+
+    def trajectory_index(self, sample_ids: Sequence[str]) -> Any:
+        """Where the trajectories of some samples are: an Arrow table with a row each, in the order asked for.
+
+        Columns: sample_id, prompt_id, prompt, timesteps, stochastic, log_probs, step_index, traj_file,
+        traj_offset, traj_nbytes, traj_sha256. Only the shards that hold these samples are read, without
+        images. Raises `ConfigError` for a sample that is not here, or was taken down.
+        """
+        return self._find(sample_ids, (*_TRAJECTORY, *_MEMBER))
+
+    def trajectory(self, sample_id: str) -> Trajectory:
+        """The trajectory of one sample, checked against its sha256.
+
+        Raises `ConfigError` for a sample that is not here, `DamagedError` for bytes that are not the
+        committed ones.
+        """
+        return self.read_trajectory(self.trajectory_index([sample_id]).to_pylist()[0])
+
+    def read_trajectory(self, row: Mapping[str, Any]) -> Trajectory:
+        """The trajectory that a row of `trajectory_index` (or of `samples`) points at; one read of one file.
+
+        Of a data set in a store, from the cache (`ppod_data.storage.cache`) where it is there.
+        Raises `DamagedError`, naming the file and the sample, for bytes that are not the committed ones.
+        """
+        self.check_place(row)
+        data = read_cached(self.root, row["traj_sha256"], row["traj_nbytes"], lambda: self.read_member(row))
+        return self.decode(row, data)
+
+    def read_member(self, row: Mapping[str, Any]) -> bytearray:
+        """The bytes of a row's trajectory, from its file, checked by their sha256. Raises `DamagedError`."""
+        return read_member(self.root, *(row[name] for name in _MEMBER), sample_id=row["sample_id"])
+
+    def check_place(self, row: Mapping[str, Any]) -> None:
+        """Raise `DamagedError` for a row that cannot be read in bounded memory, or is not of this data set's steps."""
+        sample_id = row["sample_id"]
+        self._check_row(row)
+        most = len(latent_rows(row["step_index"])) * math.prod(self.spec.latent_shape) * 4 + _MAX_HEADER
+        if row["traj_nbytes"] > most:
+            raise DamagedError(
+                f"{self.root / 'trajectories' / row['traj_file']}: sample {sample_id} claims "
+                f"{row['traj_nbytes']} bytes, where the spec needs at most {most}: get the shard again"
+            )
+
+    def decode(self, row: Mapping[str, Any], data: bytearray) -> Trajectory:
+        """The trajectory of a row from the bytes of its member, which it shares; they are those of its sha256.
+
+        Raises `DamagedError` where they are not the latents that the spec says.
+        """
+        sample_id, expected = row["sample_id"], latent_rows(row["step_index"])
+        where = f"{self.root / 'trajectories' / row['traj_file']}: sample {sample_id}"
+        index, latents = decode_latents(data, where)
+        shape = (len(expected), *self.spec.latent_shape)
+        dtype = f"torch.{TORCH_NAMES[self.spec.latent_dtype]}"
+        if index != expected or tuple(latents.shape) != shape or str(latents.dtype) != dtype:
+            raise DamagedError(
+                f"{where} holds {latents.dtype} latents {tuple(latents.shape)} of rows {index}, and the spec "
+                f"says {dtype} {shape} of rows {expected}: get the shard again"
+            )
+        if not bool(latents.isfinite().all()):
+            raise DamagedError(f"{where} holds latents that are NaN or infinite: get the shard again")
+        return Trajectory(**{name: row[name] for name in _TRAJECTORY}, latent_index=index, latents=latents)
+
+    def _check_row(self, row: Mapping[str, Any]) -> None:
+        """Raise DamagedError for a row that no writer of ours makes: nulls, or other steps than the spec's."""
+        steps = self.spec.num_inference_steps
+        filled = all(row[name] is not None for name in (*_TRAJECTORY, *_MEMBER))
+        if (
+            not filled
+            or any(len(row[name]) != steps for name in ("timesteps", "stochastic", "log_probs"))
+            or tuple(row["step_index"]) != self.spec.stored_steps()
+        ):
+            raise DamagedError(
+                f"{self.root / 'samples'}: the row of sample {row['sample_id']} is not one of this data set's "
+                "steps: run ppod-data verify"
+            )
+
+    @cached_property
+    def numbers(self) -> SampleNumbers:
+        """The number in the spec of every sample, made or not; excluded ones as well."""
+        return SampleNumbers.of(self.spec)
+
+    def _find(self, sample_ids: Sequence[str], columns: Sequence[str]) -> Any:
+        """The rows of some samples in the order asked for, read shard by shard."""
+        parts = []
+        for shard, wanted in sorted(self._by_shard(sample_ids).items()):
+            table = self.sample_part(shard, columns)
+            table = table.filter(pc.is_in(table["sample_id"], pa.array(sorted(wanted), pa.string())))
+            if table.num_rows != len(wanted):
+                path = self.root / "samples" / part_name(shard)
+                raise DamagedError(f"{path}: its sample_ids are not those of the spec: get this part again")
+            parts.append(table)
+        found = _concatenate(parts, SAMPLES, columns)
+        here = found["sample_id"].combine_chunks()
+        return found.take(pc.index_in(pa.array(sample_ids, pa.string()), value_set=here))
+
+    def _by_shard(self, sample_ids: Sequence[str]) -> dict[int, set[str]]:
+        committed = set(self.shards())
+        by_shard: dict[int, set[str]] = {}
+        for sample_id, number in zip(sample_ids, self.numbers.find(sample_ids).tolist(), strict=True):
+            shard = number // self.spec.images_per_shard
+            if sample_id in self.excluded:
+                raise ConfigError(
+                    f"{self.root}: sample {sample_id} was taken down ({self.excluded[sample_id]}): leave it out"
+                )
+            if number < 0:
+                raise ConfigError(
+                    f"{self.root}: no sample {sample_id} in this data set: was it made from another?"
+                )
+            if shard not in committed:
+                raise ConfigError(
+                    f"{self.root}: sample {sample_id} is not made yet (shard {shard}): run ppod-gen again"
+                )
+            by_shard.setdefault(shard, set()).add(sample_id)
+        return by_shard
+
+    def sample_part(self, shard: int, columns: Sequence[str] | None = None) -> Any:
+        """The samples' Arrow table of one committed shard; all columns, or `columns`."""
+        path = self.root / "samples" / part_name(shard)
+        expected = len(self.spec.shard_range(shard))
+        excluded = self._num_excluded(shard)
+        hidden = excluded and columns is not None and "sample_id" not in columns
+        table = read_table(
+            path, self.sample_schema, [*columns, "sample_id"] if hidden and columns else columns
+        )
+        if not expected - excluded <= table.num_rows <= expected:
+            raise DamagedError(f"{path}: {table.num_rows} rows, not {expected}: get this part again")
+        table = self._kept(table, "sample_id") if excluded else table
+        return table.drop_columns(["sample_id"]) if hidden else table
+
+    def _num_excluded(self, shard: int) -> int:
+        """How many samples of the shard are excluded, purged or not."""
+        return self._excluded_of_shard.get(shard, 0) if self.excluded else 0
+
+    @cached_property
+    def _excluded_of_shard(self) -> Mapping[int, int]:
+        numbers = self.numbers.find(list(self.excluded))
+        shards, counts = np.unique(numbers[numbers >= 0] // self.spec.images_per_shard, return_counts=True)
+        return dict(zip(shards.tolist(), counts.tolist(), strict=True))
+
+    def _kept(self, table: Any, *columns: str) -> Any:
+        """The rows that name no excluded sample in these columns."""
+        if not self.excluded:
+            return table
+        excluded = pa.array(sorted(self.excluded), pa.string())
+        for column in columns:
+            table = table.filter(pc.invert(pc.is_in(table[column], excluded)))
+        return table
+
+    def _read_parts(self, folder: str, name: str, known: Sequence[str], schema: Any) -> Any:
+        _check_known(name, folder, known, self.root)
+        parts = [self.root / folder / name / part_name(shard) for shard in self._parts_of(folder, name)]
+        tables = [self._kept(read_table(path, schema), "sample_id") for path in parts]
+        _check_one_origin(self.root, f"{folder}/{name}", tables)
+        return _concatenate(tables, schema, schema.names)
+
+    def _parts_of(self, folder: str, name: str) -> list[int]:
+        """The shards of this data set of which a table has a part."""
+        return parts_in(self.root / folder / name, self.spec.num_shards)
+
+
+def create(path: DataPath | str, spec: GenerationSpec, license: str = UNKNOWN_LICENSE) -> Dataset:
+    """Make the data set folder `path` for `spec`, or open it where it is there already.
+
+    `license` is an SPDX identifier, or "unknown", which agrees with every licence of an existing folder.
+
+    Raises:
+        SpecMismatchError: the folder was made with another spec or licence.
+        ConfigError: the folder holds other things than a data set, which the card would overwrite.
+    """
+    create_manifest(data_path(path), spec, license)
+    return Dataset.open(path)
+
+
+def _concatenate(tables: Sequence[Any], schema: Any, columns: Sequence[str]) -> Any:
+    if not tables:
+        return pa.schema([schema.field(name) for name in columns]).empty_table()
+    return pa.concat_tables(tables)
+
+
+def _file_names(folder: DataPath) -> list[str]:
+    """The names of the tables in `folder` that are one file, sorted; none that ppod would not give."""
+    found = folder.glob("[!.]*.parquet")
+    return sorted(path.name.removesuffix(".parquet") for path in found if is_table(path))
+
+
+def _folders(folder: DataPath) -> list[str]:
+    """The names of the folders in `folder` that hold a Parquet part, sorted; none that ppod would not give."""
+    if not isinstance(folder, Path):
+        found = {path.parent.name for path in folder.glob("[!.]*/[!.]*.parquet") if _is_part(path.name)}
+        return sorted(name for name in found if is_name(name))
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if is_name(entry.name) and _has_parts(entry))
+
+
+def _has_parts(folder: os.DirEntry[str]) -> bool:
+    """Whether a Parquet file is in it; the listing ends at the first."""
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder.path) as entries:
+        return any(_is_part(entry.name) for entry in entries)
+
+
+def _is_part(name: str) -> bool:
+    return shard_of(name) is not None
+
+
+def _check_one_origin(root: DataPath, table: str, parts: Sequence[Any]) -> None:
+    """Raise ConfigError where the parts of a table come from several reward models, or from several policies."""
+    origins: set[Any] = set()
+    for part in parts:
+        if "scorer" in part.schema.names:
+            origins |= set(
+                product(*(pc.unique(part[column]).to_pylist() for column in ("scorer", "revision")))
+            )
+        else:
+            made = made_by(part.schema.metadata, root / table)
+            origins.add((str(made.get("policy_fingerprint", "an unknown policy")),))
+    if len(origins) > 1:
+        some = " and ".join(sorted(" ".join(map(str, origin)) for origin in origins)[:2])
+        raise ConfigError(
+            f"{root}/{table} mixes parts from {some}: remove {root}/{table} and make the table again"
+        )
+
+
+def _check_known(name: str, what: str, known: Sequence[str], root: DataPath) -> None:
+    check_name(name, what)
+    if name not in known:
+        there = ", ".join(known) or f"there are none yet: make them with {_MADE_BY[what]}"
+        raise ConfigError(f"{root}: no {what} named {name!r} here: {there}")

@@ -1,0 +1,1 @@
+"""Pipeline families, one file each."""

@@ -1,0 +1,1 @@
+"""Loading diffusion pipelines."""

@@ -1,0 +1,1 @@
+"""The format of a data set: spec, manifest, tables, trajectories, checksums."""

@@ -1,0 +1,38 @@
+"""The ids of pairs, for millions of them: an image is hashed, not a pair.
+
+Shapes: N images, P pairs.
+"""
+
+import hashlib
+import re
+from json.encoder import encode_basestring
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ppod_data.support.canonical_json import canonical_json
+
+PAIR_ID = re.compile(r"[0-9a-f]{32}")
+_BYTES = 16
+"""Of an id, which is half a sha256 and has two hexadecimal digits a byte."""
+
+
+def pair_ids(images: Any, chosen: NDArray[Any], rejected: NDArray[Any], source: str) -> Any:
+    """The `pair_id` of each pair as an Arrow array of strings [P].
+
+    It is the exclusive or of the first half of the chosen image's hash and the second half of the rejected image's:
+    another for every two images, their order and source (docs/formats.md).
+
+    Args:
+        images: sample ids, an Arrow array [N].
+        chosen: rows of `images` [P], and `rejected` too.
+    """
+    before, after = canonical_json(["", source]).split('""', 1)
+    addresses = [f"{before}{encode_basestring(name)}{after}".encode() for name in images.to_pylist()]
+    hashes = np.frombuffer(b"".join([hashlib.sha256(address).digest() for address in addresses]), np.uint64)
+    halves = hashes.reshape(len(images), 2, _BYTES // 8)
+    digits = (halves[chosen, 0] ^ halves[rejected, 1]).tobytes().hex().encode()
+    ends = np.arange(len(chosen) + 1, dtype=np.int32) * (2 * _BYTES)
+    return pa.Array.from_buffers(pa.string(), len(chosen), [None, pa.py_buffer(ends), pa.py_buffer(digits)])

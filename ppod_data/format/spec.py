@@ -1,0 +1,496 @@
+"""The generation spec: everything that decides the bytes of a data set, and nothing else.
+
+Shard i of a data set is a pure function of (spec, i). So the spec has a fingerprint, every sample's name
+holds it, and a folder made with one spec refuses another.
+"""
+
+import hashlib
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+from ppod_data.errors import ConfigError, SpecMismatchError
+from ppod_data.format.prompts import normalise, prompt_id, unprintable
+from ppod_data.support.canonical_json import canonical_json
+
+POLICY, FORWARD = "policy", "forward-process"
+VERSIONS = (1, 2, 3)
+"""Of manifest and spec that this ppod reads: 2 where images were given, 3 where a safety checker ran."""
+DTYPE_NAMES = ("fp32", "bf16", "fp16")
+_INFORMATIVE = ("model", "revision", "variant", "adapter")
+_FORWARD_ONLY = ("origin", "images")
+_OPTIONAL = ("safety_checker", "variant")
+"""Not written where they are not set, so that what was made without them keeps its fingerprint and bytes."""
+_CHOICES = {
+    "origin": (POLICY, FORWARD),
+    "guidance_mode": ("batched", "sequential"),
+    "initial_noise": ("per-image", "per-prompt"),
+    "purpose": ("train", "validation", "eval", "forward"),
+    "compute_dtype": DTYPE_NAMES,
+    "latent_dtype": DTYPE_NAMES,
+}
+_AT_LEAST_ONE = (
+    "num_images_per_prompt",
+    "num_inference_steps",
+    "batch_size",
+    "images_per_shard",
+    "height",
+    "width",
+)
+_AT_MOST = {
+    "num_images_per_prompt": 2**20,
+    "num_inference_steps": 10_000,
+    "batch_size": 2**20,
+    "images_per_shard": 2**20,
+    "height": 2**16,
+    "width": 2**16,
+}
+_MAX_SAMPLES = 2**24
+_MAX_LATENT = 2**28
+MAX_TRAIN_TIMESTEPS = 100_000
+"""Of a scheduler: a number a timestep is computed, for cosine schedules in a Python loop."""
+_MAX_DIGITS = 9
+_SHOWN = 60
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSpec:
+    """One data set's generation options. K images a prompt, T denoising steps, latents [C, H, W].
+
+    Sample n belongs to prompt n // K and has image_index n % K; shard i holds a run of consecutive samples. Where the
+    images are given (`origin`), a prompt has its own number of them, and samples are in the order of `images`.
+    """
+
+    model: str
+    """How the policy was named: a folder, a Hub id or "scenes". Not in the fingerprint, like what goes with it."""
+    revision: str | None
+    adapter: str | None
+    policy_fingerprint: str
+    """What the policy is: the sha256 over its weight files and configurations."""
+    scheduler: Mapping[str, Any]
+    """The DDIM scheduler's full configuration, or the sigmas of a flow-matching chain; plain JSON values."""
+    prompts: tuple[str, ...]
+    negative_prompt: str
+    num_images_per_prompt: int
+    num_inference_steps: int
+    guidance_scale: float
+    guidance_mode: str
+    """"batched" (one call, halves [unconditional, conditional]) or "sequential" (two calls)."""
+    ddim_eta: float
+    """The noise of a step, above 0: DDIM's η, or the noise level a of a flow-matching chain."""
+    initial_noise: str
+    """"per-image", or "per-prompt": the K images of a prompt start from one x_T."""
+    seed: int
+    stage: int
+    """0 for offline data, the number of the online stage otherwise; part of the noise's key."""
+    purpose: str
+    batch_size: int
+    images_per_shard: int
+    compute_dtype: str
+    latent_dtype: str
+    """What latents are rounded to and stored in: "fp32", "bf16" or "fp16"."""
+    store_steps: str
+    """Which steps' latents are stored: "all", "last:N" or "every:N"."""
+    height: int
+    """Of the images, in pixels; width likewise."""
+    width: int
+    latent_shape: tuple[int, int, int]
+    origin: str = POLICY
+    """"policy": the policy denoised these chains. "forward-process": images were given, and noise drawn onto them."""
+    images: tuple[tuple[str, ...], ...] = ()
+    """For each prompt the sha256 of the image files that were given for it; K is the largest number of them."""
+    variant: str | None = None
+    """Which of the model's weight files were loaded, such as fp16; None: those without a variant in their names."""
+    safety_checker: str | None = None
+    """sha256 of the safety checker whose verdicts are in the column `flagged`; None: none ran, there is no column."""
+
+    def __post_init__(self) -> None:
+        """One form for equal values, so that 7 and 7.0, or a list and a tuple, have one fingerprint."""
+        for name in ("guidance_scale", "ddim_eta"):
+            value = getattr(self, name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, name, float(value))
+        for name in ("prompts", "latent_shape"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        if isinstance(self.images, list):
+            images = (tuple(one) if isinstance(one, list) else one for one in self.images)
+            object.__setattr__(self, "images", tuple(images))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The sha256 of the canonical JSON of every field but what names the model; 64 hex digits."""
+        identity = {key: value for key, value in to_json(self).items() if key not in _INFORMATIVE}
+        return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+
+    @cached_property
+    def prompt_ids(self) -> tuple[str, ...]:
+        """The id of each prompt, in the prompts' order."""
+        return tuple(prompt_id(prompt) for prompt in self.prompts)
+
+    @property
+    def version(self) -> int:
+        """The oldest format version whose readers understand the data set."""
+        if self.is_forward:
+            return 2
+        return 1 if self.safety_checker is None else 3
+
+    @property
+    def is_flow_matching(self) -> bool:
+        """Whether the chain is a flow-matching model's: its scheduler is a list of sigmas, not a configuration."""
+        return "sigmas" in self.scheduler
+
+    @property
+    def is_forward(self) -> bool:
+        """Whether the images were given, and their chains come from the forward process."""
+        return self.origin == FORWARD
+
+    @cached_property
+    def num_samples(self) -> int:
+        """Prompts times images per prompt, or the images that were given."""
+        if self.is_forward:
+            return sum(map(len, self.images))
+        return len(self.prompts) * self.num_images_per_prompt
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """For each prompt one above the number of its last sample, where images were given."""
+        return list(accumulate(map(len, self.images)))
+
+    def place(self, sample: int) -> tuple[int, int]:
+        """The prompt's number and the image_index of a sample, by its number."""
+        if not self.is_forward:
+            return divmod(sample, self.num_images_per_prompt)
+        prompt = bisect_right(self._ends, sample)
+        return prompt, sample - (self._ends[prompt - 1] if prompt else 0)
+
+    def num_images_of(self, prompt: int) -> int:
+        """How many images a prompt has, by its number."""
+        return len(self.images[prompt]) if self.is_forward else self.num_images_per_prompt
+
+    def places(self) -> Iterator[tuple[int, int]]:
+        """The place of every sample, in their order."""
+        for prompt in range(len(self.prompts)):
+            for k in range(self.num_images_of(prompt)):
+                yield prompt, k
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of images_per_shard samples; the last may be shorter."""
+        return math.ceil(self.num_samples / self.images_per_shard)
+
+    def shard_range(self, shard: int) -> range:
+        """The indices of a shard's samples. Raises `ConfigError` for a shard that is not in the data set."""
+        if not 0 <= shard < self.num_shards:
+            raise ConfigError(
+                f"shard {shard} is not in this data set: it has shards 0 to {self.num_shards - 1}"
+            )
+        start = shard * self.images_per_shard
+        return range(start, min(start + self.images_per_shard, self.num_samples))
+
+    def sample_id(self, prompt_id: str, image_index: int) -> str:
+        """A sample's name, unique across data sets: a hash of [fingerprint, prompt_id, k], 32 hex digits."""
+        return hashlib.sha256(self._sample_name(prompt_id, image_index)).hexdigest()[:32]
+
+    def sample_digests(self) -> bytes:
+        """The ids of all samples in order, 16 bytes each."""
+        names = (self._sample_name(self.prompt_ids[prompt], k) for prompt, k in self.places())
+        digests = bytearray()  # a list of them would take four times their bytes
+        for name in names:
+            digests += hashlib.sha256(name).digest()[:16]
+        return bytes(digests)
+
+    def _sample_name(self, prompt_id: str, image_index: int) -> bytes:
+        """The canonical JSON of [fingerprint, prompt_id, image_index]; all three are plain."""
+        return f'["{self.fingerprint}","{prompt_id}",{image_index}]'.encode()
+
+    def shard_sample_ids(self, shard: int) -> list[str]:
+        """The sample_ids of a shard, in its order."""
+        places = map(self.place, self.shard_range(shard))
+        return [self.sample_id(self.prompt_ids[prompt], k) for prompt, k in places]
+
+    def stored_steps(self) -> tuple[int, ...]:
+        """The steps whose latents are stored, ascending; step 0 is the first of the chain, the noisiest."""
+        return _stored_steps(self.store_steps, self.num_inference_steps)
+
+    def validate(self) -> None:
+        """Check types, ranges and names. Raises `ConfigError` with one line about the first thing wrong."""
+        _check_types(to_json(self))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("seed", "stage"):
+            if not 0 <= getattr(self, name) < 2**63:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be from 0 to 2**63 - 1")
+        if not 0.0 < self.ddim_eta <= 1.0:
+            raise ConfigError(
+                f"ddim_eta is {self.ddim_eta}: it must be at most 1, and above 0 "
+                "(a chain without noise has no log-probabilities)"
+            )
+        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 1.0):
+            raise ConfigError(
+                f"guidance_scale is {self.guidance_scale}: it must be at least 1 (1 is no guidance)"
+            )
+        if len(self.latent_shape) != 3 or min(self.latent_shape) < 1:
+            raise ConfigError(
+                f"latent_shape is {list(self.latent_shape)}: it must be [channels, height, width]"
+            )
+        _check_bounds(self)
+        if bad := unprintable(self.negative_prompt):
+            raise ConfigError(f"negative_prompt holds the control character {bad}: remove it")
+        self.stored_steps()
+        _check_prompts(self.prompts)
+        _check_origin(self)
+
+
+def to_json(spec: GenerationSpec) -> dict[str, Any]:
+    """The spec as plain JSON values, "version" first, then the fields in their order.
+
+    Only given images have keys of their own, and optional fields where they are set.
+    """
+    names = [field.name for field in fields(spec) if spec.is_forward or field.name not in _FORWARD_ONLY]
+    values = {"version": spec.version} | {name: getattr(spec, name) for name in names}
+    values = {name: value for name, value in values.items() if value is not None or name not in _OPTIONAL}
+    values["scheduler"] = _sorted(spec.scheduler)
+    values["prompts"] = list(spec.prompts)
+    values["latent_shape"] = list(spec.latent_shape)
+    if spec.is_forward:
+        values["images"] = [list(one) for one in spec.images]
+    return values
+
+
+def from_json(values: Mapping[str, Any]) -> GenerationSpec:
+    """The valid spec that `to_json` wrote. Raises `ConfigError` for another version, key or type."""
+    version = values.get("version")
+    if version not in VERSIONS:
+        raise ConfigError(
+            f"the spec's version is {version!r}, and this ppod reads {VERSIONS[-1]}: update ppod"
+        )
+    given = version == 2
+    names = [field.name for field in fields(GenerationSpec) if given or field.name not in _FORWARD_ONLY]
+    if unknown := sorted(set(values) - set(names) - {"version"}):
+        raise ConfigError(f"the spec has the unknown key {unknown[0]!r}: it is not one that ppod wrote")
+    names = [name for name in names if name in values or name not in _OPTIONAL]
+    if missing := [name for name in names if name not in values]:
+        raise ConfigError(f"the spec lacks the key {missing[0]!r}: it is not one that ppod wrote")
+    _check_types(values)
+    spec = GenerationSpec(**{name: values[name] for name in names})
+    spec.validate()
+    if spec.version != version:
+        raise ConfigError(f"the spec's version is {version}, and its keys are those of {spec.version}")
+    return spec
+
+
+def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
+    """Raise `SpecMismatchError`, naming the first field that differs and both values, if one does."""
+    if existing.origin != new.origin:
+        raise SpecMismatchError(
+            f"origin differs: {existing.origin!r} in the data set, {new.origin!r} in the options: use another folder "
+            f"({POLICY} is made by ppod-gen, {FORWARD} by ppod-pair import --model)"
+        )
+    old_values, new_values = (
+        to_json(spec) | {"version": None, "safety_checker": spec.safety_checker, "variant": None}
+        for spec in (existing, new)
+    )
+    for name, old in old_values.items():
+        if name in _INFORMATIVE or old == new_values[name]:
+            continue
+        raise SpecMismatchError(
+            f"{_difference(name, old, new_values[name], existing, new)}: {_way_out(name, existing, new)}"
+        )
+
+
+def _way_out(name: str, existing: GenerationSpec, new: GenerationSpec) -> str:
+    """Say what to do about a field that differs; more data of one sampler are data sets of their own."""
+    both = "and train on both, or name both in a file by ppod-data merge"
+    if name == "num_images_per_prompt" and new.num_images_per_prompt > existing.num_images_per_prompt:
+        return (
+            f"give {existing.num_images_per_prompt} again; for more images generate into another folder with "
+            f"--seed {existing.seed + 1}, since the same seed makes the same images, {both}"
+        )
+    if name == "prompts" and set(existing.prompts) < set(new.prompts):
+        added = len(new.prompts) - len(existing.prompts)
+        return f"give the old ones again; generate the {added:,} new ones alone into another folder, {both}"
+    return "give the old value again, or generate into another folder"
+
+
+def _difference(name: str, old: Any, new: Any, existing: GenerationSpec, new_spec: GenerationSpec) -> str:
+    if name == "policy_fingerprint":
+        return (
+            f"policy_fingerprint differs: the data set was made by {_policy(existing)} "
+            f"({old[:16]}…), and the options name {_policy(new_spec)} ({new[:16]}…)"
+        )
+    if name == "images":
+        return f"images differs: the data set has {existing.num_samples:,}, and the file other {new_spec.num_samples:,}"
+    if name == "safety_checker":
+        had, has = ("a safety checker" if one else "none" for one in (old, new))
+        return f"safety_checker differs: {had} ran in the data set, {has if had != has else 'another'} in the options"
+    if name == "prompts":
+        if len(old) != len(new):
+            return f"prompts differs: the data set has {len(old)} prompts, and the options give {len(new)}"
+        row = next(i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b)
+        old, new, name = old[row], new[row], f"prompts[{row}]"
+    if name == "scheduler":
+        key = next(key for key in sorted({*old, *new}) if old.get(key) != new.get(key))
+        old, new, name = old.get(key), new.get(key), f"scheduler[{key!r}]"
+    return f"{name} differs: {_short(old)} in the data set, {_short(new)} in the options"
+
+
+def _policy(spec: GenerationSpec) -> str:
+    named = {"revision": spec.revision, "variant": spec.variant, "adapter": spec.adapter}
+    return spec.model + "".join(f", {key} {value}" for key, value in named.items() if value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _stored_steps(store_steps: str, num_steps: int) -> tuple[int, ...]:
+    kind, _, count = store_steps.partition(":")
+    if store_steps == "all":
+        return tuple(range(num_steps))
+    known = kind in ("last", "every") and count.isascii() and count.isdigit()
+    if not known or len(count) > _MAX_DIGITS:
+        raise ConfigError(f"store_steps is {_short(store_steps)}: write all, last:N or every:N")
+    number = int(count)
+    if not 1 <= number <= num_steps:
+        raise ConfigError(
+            f"store_steps is {store_steps!r}: N must be from 1 to num_inference_steps ({num_steps})"
+        )
+    return tuple(range(num_steps))[-number:] if kind == "last" else tuple(range(0, num_steps, number))
+
+
+def _check_bounds(spec: GenerationSpec) -> None:
+    """No reader's memory or time is at the mercy of a stranger's manifest."""
+    check_scheduler(spec.scheduler)
+    for name, most in _AT_MOST.items():
+        if getattr(spec, name) > most:
+            raise ConfigError(f"{name} is {getattr(spec, name)}: it must be at most {most}")
+    if math.prod(spec.latent_shape) > _MAX_LATENT:
+        raise ConfigError(f"latent_shape is {list(spec.latent_shape)}: at most {_MAX_LATENT} values")
+    if spec.num_samples > _MAX_SAMPLES:
+        raise ConfigError(
+            f"prompts times num_images_per_prompt is {spec.num_samples:,}: at most {_MAX_SAMPLES:,} images "
+            "fit into one data set: make several"
+        )
+
+
+def check_scheduler(config: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a scheduler whose schedule would take unbounded memory or time to compute."""
+    steps = config.get("num_train_timesteps", 1)
+    if type(steps) is not int or not 1 <= steps <= MAX_TRAIN_TIMESTEPS:
+        raise ConfigError(
+            f"the scheduler's num_train_timesteps is {_short(steps)}: it must be a whole number from 1 to "
+            f"{MAX_TRAIN_TIMESTEPS:,}"
+        )
+    for name in ("trained_betas", "sigmas"):
+        values = config.get(name) or ()
+        if not isinstance(values, list | tuple) or len(values) > MAX_TRAIN_TIMESTEPS:
+            raise ConfigError(
+                f"the scheduler's {name} must be a list of at most {MAX_TRAIN_TIMESTEPS:,} numbers"
+            )
+        if not all(isinstance(value, int | float) for value in values):
+            raise ConfigError(f"the scheduler's {name} must be a list of numbers")
+
+
+def _check_prompts(prompts: tuple[str, ...]) -> None:
+    if not prompts:
+        raise ConfigError("there are no prompts: give at least one")
+    seen: set[str] = set()
+    for row, prompt in enumerate(prompts):
+        if normalise(prompt) != prompt:
+            raise ConfigError(
+                f"prompts[{row}] is not normalised: pass it through ppod_data.format.prompts.normalise"
+            )
+        if bad := unprintable(prompt):
+            raise ConfigError(f"prompts[{row}] holds the control character {bad}: remove it")
+        if prompt in seen:
+            raise ConfigError(f"prompts[{row}] repeats {_short(prompt)}: remove it")
+        seen.add(prompt)
+
+
+def _check_origin(spec: GenerationSpec) -> None:
+    """Given images: some for every prompt, none twice for one, and noise of a purpose of their own."""
+    if spec.is_forward != (spec.purpose == "forward") or spec.is_forward != bool(spec.images):
+        raise ConfigError(
+            f"origin {spec.origin!r}, purpose {spec.purpose!r} and {len(spec.images)} lists of images: the three go "
+            "together"
+        )
+    if not spec.is_forward:
+        return
+    if spec.safety_checker is not None:
+        raise ConfigError("a safety checker judges what a policy made, not images that were given")
+    if len(spec.images) != len(spec.prompts):
+        raise ConfigError(
+            f"images has {len(spec.images)} lists for {len(spec.prompts)} prompts: one for each"
+        )
+    if max(map(len, spec.images)) != spec.num_images_per_prompt:
+        raise ConfigError("num_images_per_prompt is not the largest number of images of a prompt")
+    for row, images in enumerate(spec.images):
+        if not images or len(set(images)) != len(images) or not all(map(_SHA256.fullmatch, images)):
+            raise ConfigError(f"images[{row}] is no list of different sha256 hashes")
+
+
+def _check_types(values: Mapping[str, Any]) -> None:
+    """Refuse values of another type than the fields declare; JSON does not tell 4 from "4" for us."""
+    images = values.get("images", [])
+    good = isinstance(images, list) and all(isinstance(one, list) for one in images)
+    _require(
+        good and all(isinstance(x, str) for one in images for x in one), "images", "lists of texts", values
+    )
+    texts = [name for name in _CHOICES if name in values]
+    for name in (*texts, "model", "policy_fingerprint", "negative_prompt", "store_steps"):
+        good = isinstance(values[name], str) if name == "negative_prompt" else _is_text(values[name])
+        _require(good, name, "text", values)
+    checker = values.get("safety_checker", "0" * 64)
+    known = isinstance(checker, str) and _SHA256.fullmatch(checker) is not None
+    _require(known, "safety_checker", "a sha256 in hexadecimal", values)
+    for name in ("revision", "adapter", "variant"):
+        _require(values.get(name) is None or _is_text(values[name]), name, "text or null", values)
+    for name in (*_AT_LEAST_ONE, "seed", "stage"):
+        _require(type(values[name]) is int, name, "a whole number", values)
+    for name in ("guidance_scale", "ddim_eta"):
+        _require(type(values[name]) in (int, float), name, "a number", values)
+    for name, kind in (("prompts", str), ("latent_shape", int)):
+        good = isinstance(values[name], list) and all(type(item) is kind for item in values[name])
+        _require(good, name, f"a list of {'texts' if kind is str else 'whole numbers'}", values)
+    plain = isinstance(values["scheduler"], dict) and _is_plain(values["scheduler"])
+    _require(plain, "scheduler", "an object of plain JSON values", values)
+
+
+def _require(good: bool, name: str, kind: str, values: Mapping[str, Any]) -> None:
+    if not good:
+        raise ConfigError(f"{name} must be {kind}, not {_short(values[name])}")
+
+
+def _sorted(value: Any) -> Any:
+    """The same JSON value with the keys of every object in order: equal specs give the same manifest."""
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_text(value: Any) -> bool:
+    """Whether UTF-8 can hold the value: a lone surrogate, as of a name in another encoding, is no text."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON gives back the same value: no tuples, no numbers of other libraries, no NaN."""
+    if isinstance(value, dict):
+        return all(_is_text(key) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    if type(value) is str:
+        return _is_text(value)
+    return value is None or type(value) in (bool, int) or (type(value) is float and math.isfinite(value))

@@ -1,0 +1,182 @@
+"""What a generation would take: bytes and network calls from the model's own sizes, time from one measured step.
+
+The sizes are those of a skeleton (`ppod_data.diffusion.models.skeleton`): its operations run on torch's `meta` device,
+where tensors have shapes and no memory, and live bytes are counted. So they are the sizes of the very code that
+samples, with attention that keeps no scores, as torch's fused kernels do. A device's runtime and scratch memory take
+about 1 GB more on a GPU. Nothing is written.
+
+Shapes: B rows, C H W latent.
+"""
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from ppod_data.diffusion.condition import condition_bytes
+from ppod_data.diffusion.guidance import guided_prediction
+from ppod_data.diffusion.models.model import (
+    DTYPES,
+    DiffusionModel,
+    calls_per_prediction,
+    decode_images,
+    decode_pixels,
+    embed_prompts,
+    network,
+    resized,
+)
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.format.trajectory import latent_rows
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.sampler import prepare_sampler, sample_batch
+from ppod_data.support.runtime import one_thread
+from ppod_data.support.tensor_memory import LiveBytes, attention_without_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationPlan:
+    """The estimate of a dry run."""
+
+    num_samples: int
+    num_shards: int
+    network_calls: int
+    """Network evaluations of one latent: samples × steps, twice that under classifier-free guidance."""
+    latent_bytes: int
+    """Of the trajectories; images and tables come on top (`image_bytes`)."""
+    image_bytes: int
+    """An upper estimate: raw RGB pixels, which PNG makes smaller."""
+    pipeline_bytes: int
+    """Network, text encoders and VAE in memory."""
+    sample_bytes: int
+    """The most that a network call keeps beside them."""
+    decode_bytes: int
+    """The most that decoding a batch keeps."""
+    embedding_bytes: int
+    """The most text embeddings that are kept, in host memory."""
+    peak_bytes: int
+    """Of the device; on a CPU, `embedding_bytes` come on top."""
+
+
+def plan_generation(model: DiffusionModel, spec: GenerationSpec) -> GenerationPlan:
+    """The estimate for making a spec's data set with `model`, a skeleton."""
+    model = resized(model, spec.height, spec.width)
+    pipeline_bytes = tensor_bytes(parameter for part in model.parts for parameter in part.parameters())
+    _, sample_bytes = call_bytes(model, spec, min(spec.batch_size, spec.num_samples), with_graph=False)
+    decoding = decode_bytes(model, spec)
+    return GenerationPlan(
+        num_samples=spec.num_samples,
+        num_shards=spec.num_shards,
+        network_calls=spec.num_samples
+        * spec.num_inference_steps
+        * calls_per_prediction(model, spec.guidance_scale),
+        latent_bytes=spec.num_samples * _stored_bytes(spec),
+        image_bytes=spec.num_samples * spec.height * spec.width * 3,
+        pipeline_bytes=pipeline_bytes,
+        sample_bytes=sample_bytes,
+        decode_bytes=decoding,
+        embedding_bytes=embedding_bytes(model, spec),
+        peak_bytes=pipeline_bytes + max(sample_bytes, decoding),
+    )
+
+
+def measure_seconds(spec: GenerationSpec, model: DiffusionModel) -> float:
+    """Return the seconds of embedding, sampling and decoding a spec's images with `model` here in one process.
+
+    The embedding of a prompt, one batch of two steps and the decoder are measured, and multiplied.
+    """
+    probe_options = {
+        field: getattr(spec, field)
+        for field in (
+            "height",
+            "width",
+            "negative_prompt",
+            "guidance_scale",
+            "guidance_mode",
+            "ddim_eta",
+            "latent_dtype",
+        )
+    }
+    batch = min(spec.batch_size, spec.num_samples)
+    probe = build_spec(
+        model,
+        prompts=spec.prompts[:1],
+        num_images_per_prompt=batch,
+        num_inference_steps=min(2, spec.num_inference_steps),
+        batch_size=batch,
+        **probe_options,
+    )
+    sampler = prepare_sampler(probe, model)
+    with one_thread(model.device):
+        sample_batch(probe, sampler, range(batch), record=False)  # warm-up, in the shape that is measured
+        start = time.perf_counter()
+        sampler.conditioning.embed(0)
+        embedded = time.perf_counter() - start
+        start = time.perf_counter()
+        chain = sample_batch(probe, sampler, range(batch), record=True)
+        latents = chain.latents[-1].cpu()  # waits for the device
+        sampled = time.perf_counter()
+        decode_images(sampler.model, latents)
+        decoded = time.perf_counter()
+    per_image = (sampled - start) / probe.num_inference_steps * spec.num_inference_steps + (decoded - sampled)
+    return per_image / batch * spec.num_samples + embedded * len(spec.prompts)
+
+
+def embedding_bytes(model: DiffusionModel, spec: GenerationSpec) -> int:
+    """Return the most bytes of text embeddings that making a spec's samples keeps in host memory."""
+    conditioning = embed_prompts(model, spec.prompts[:1], spec.negative_prompt, spec.guidance_scale)
+    one = condition_bytes(conditioning.of([0]))
+    return min(len(spec.prompts) * one, max(one, conditioning.max_bytes))
+
+
+def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """The bytes that some tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def call_bytes(
+    model: DiffusionModel, spec: GenerationSpec, rows: int, *, with_graph: bool
+) -> tuple[int, int]:
+    """What a guided prediction of `rows` latents by a skeleton keeps alive, in bytes.
+
+    Returns:
+        (what is left when it is done: its graph, and the prediction), (the most, its backward pass included).
+    """
+    conditioning = embed_prompts(model, [spec.prompts[0]], spec.negative_prompt, spec.guidance_scale)
+    conditioning.of([0])  # embedded and kept: what follows takes rows
+    latents = torch.empty(rows, *spec.latent_shape, device=model.device)
+    index = torch.zeros(rows, dtype=torch.int64, device=model.device)
+    with (
+        attention_without_scores(),
+        torch.set_grad_enabled(with_graph),
+        LiveBytes([*model.denoiser.parameters(), latents, index]) as live,
+    ):
+        prediction = guided_prediction(
+            network(model),
+            latents,
+            index,
+            conditioning.of([0] * rows),
+            conditioning.negative,
+            guidance_scale=spec.guidance_scale,
+            guidance_mode=spec.guidance_mode,
+        )
+        kept = int(live.now)
+        if with_graph:
+            torch.autograd.backward(prediction.sum())
+    return kept, int(live.peak)
+
+
+def decode_bytes(model: DiffusionModel, spec: GenerationSpec) -> int:
+    """The most that decoding a batch by a skeleton keeps alive."""
+    latents = torch.empty(spec.batch_size, *spec.latent_shape, device=model.device)
+    with attention_without_scores(), LiveBytes([*model.pipeline.vae.parameters(), latents]) as live:
+        for _ in decode_pixels(model, latents):
+            pass
+    return int(live.peak)
+
+
+def _stored_bytes(spec: GenerationSpec) -> int:
+    """Of one trajectory's latents."""
+    rows = len(latent_rows(spec.stored_steps()))
+    return rows * math.prod(spec.latent_shape) * DTYPES[spec.latent_dtype].itemsize

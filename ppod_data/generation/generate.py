@@ -1,0 +1,234 @@
+"""Sample images and record their denoising chains, shard by shard.
+
+Shard i of a data set is a pure function of (generation spec, i): noise is keyed by what it is for, batches never
+cross a shard, and every option that reaches a bit is in the spec. So resuming is making what is missing, and workers
+need no coordination: each takes whole shards.
+
+Shapes: B rows, T steps, C H W latent.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from PIL import Image
+
+from ppod_data.dataset.dataset import create
+from ppod_data.diffusion.models.model import DiffusionModel, decode_images
+from ppod_data.diffusion.sampling import Chain
+from ppod_data.diffusion.schedule import build_schedule
+from ppod_data.errors import ConfigError
+from ppod_data.format.images import encode_pngs
+from ppod_data.format.shards import Sample, ShardWriter, look_who_works, refuse_sealed, shard_committed
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.format.trajectory import encode_latents, latent_rows
+from ppod_data.generation.sampler import Sampler, check_finite, prepare_sampler, sample_batch
+from ppod_data.storage.files import DataPath, atomic_write, data_path
+from ppod_data.support.canonical_json import canonical_json
+from ppod_data.support.environment import environment
+from ppod_data.support.runtime import one_thread
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSummary:
+    """What one call of `generate` did."""
+
+    num_samples: int
+    """Samples in the shards that were asked for."""
+    num_made: int
+    """Of those, made by this call; the others were there already."""
+    num_shards_made: int
+    seconds: float
+    deterministic_steps: tuple[int, ...]
+    """Steps of zero variance: recorded, without a log-probability and outside the loss."""
+
+
+Records: TypeAlias = Callable[[GenerationSpec, Sampler, range], list[Sample]]
+
+
+def select_shards(
+    spec: GenerationSpec, shards: tuple[int, int] | None, rank: int, world_size: int
+) -> list[int]:
+    """The shards of this worker: those of A:B (all when None) with i % world_size == rank.
+
+    Raises:
+        ConfigError: a range outside the data set.
+    """
+    first, end = shards if shards is not None else (0, spec.num_shards)
+    if not 0 <= first < end <= spec.num_shards:
+        raise ConfigError(
+            f"shards {first}:{end} is no range of this data set: it has shards 0:{spec.num_shards}"
+        )
+    return [i for i in range(first, end) if i % world_size == rank]
+
+
+def generate(
+    root: DataPath,
+    spec: GenerationSpec,
+    model: DiffusionModel,
+    *,
+    shards: Sequence[int],
+    license: str = "unknown",
+    records: Records | None = None,
+    on_batch: Callable[[int], None] = lambda num_images: None,
+    on_shard: Callable[[int, bool], None] = lambda shard, made: None,
+) -> GenerateSummary:
+    """Make the missing ones of `shards` in the data set folder `root`, creating the folder when it is new.
+
+    Args:
+        records: (spec, sampler, indices) -> the samples of a batch; `sample_records` unless given.
+        on_batch: called with the number of images of every batch that is done or skipped.
+        on_shard: called with the shard's number and whether it was made now.
+
+    Raises:
+        SpecMismatchError: the folder holds a data set made with another spec.
+        ConfigError: the data set is sealed, and shards are missing.
+        NonFiniteError: the model gave NaN or infinite latents; the shard is not written.
+    """
+    root = data_path(root)
+    create(root, spec, license)
+    sampler: Sampler | None = None
+    start = time.monotonic()
+    made: list[int] = []
+    for shard in free_first(shards, partial(shard_committed, root), partial(look_who_works, root)):
+        if shard_committed(root, shard):
+            on_batch(len(spec.shard_range(shard)))
+            on_shard(shard, False)
+            continue
+        refuse_sealed(root)
+        sampler = sampler or prepare_sampler(spec, model)
+        make_shard(root, spec, sampler, shard, records=records, on_batch=on_batch)
+        made.append(shard)
+        on_shard(shard, True)
+    return summarize(spec, shards, made, time.monotonic() - start)
+
+
+def free_first(
+    shards: Iterable[int], is_made: Callable[[int], bool], look: Callable[[], Callable[[int], bool]]
+) -> Iterator[int]:
+    """The shards in order, but last, in any order, those that another worker had in hand when it was their turn.
+
+    So workers that were given no share of their own spread over the shards, and do not all make the same one.
+    """
+    late: list[int] = []
+    in_hand: Callable[[int], bool] | None = None
+    for shard in shards:
+        if not is_made(shard):
+            in_hand = in_hand or look()
+            if in_hand(shard):
+                late.append(shard)
+                continue
+            in_hand = None  # it is made meanwhile, and others begin and end
+        yield shard
+    random.shuffle(late)
+    yield from late
+
+
+def make_shard(
+    root: DataPath,
+    spec: GenerationSpec,
+    sampler: Sampler,
+    shard: int,
+    *,
+    records: Records | None = None,
+    on_batch: Callable[[int], None] = lambda num_images: None,
+) -> None:
+    """Sample and commit one shard, whoever runs this; where another worker is first, its shard stays.
+
+    Args:
+        records: as of `generate`.
+
+    Raises:
+        NonFiniteError: the model gave NaN or infinite latents; nothing is written.
+    """
+    device, indices = sampler.model.device, spec.shard_range(shard)
+    with one_thread(device), ShardWriter(root, shard) as writer:
+        for first in range(indices.start, indices.stop, spec.batch_size):
+            batch = range(first, min(first + spec.batch_size, indices.stop))
+            for sample in (records or sample_records)(spec, sampler, batch):
+                writer.add(sample)
+            on_batch(len(batch))
+    if writer.committed:
+        place = canonical_json(environment() | {"device": device}) + "\n"
+        atomic_write(root / "environment" / f"{shard:06d}.json", place.encode())
+
+
+def summarize(
+    spec: GenerationSpec, shards: Sequence[int], made: Sequence[int], seconds: float
+) -> GenerateSummary:
+    """What a call that was asked for `shards`, and made `made` of them, did."""
+    schedule = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta)
+    return GenerateSummary(
+        num_samples=sum(len(spec.shard_range(shard)) for shard in shards),
+        num_made=sum(len(spec.shard_range(shard)) for shard in made),
+        num_shards_made=len(made),
+        seconds=seconds,
+        deterministic_steps=tuple(i for i, stochastic in enumerate(schedule.stochastic) if not stochastic),
+    )
+
+
+def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> list[Sample]:
+    """The rows and trajectory members of samples `indices`, ready for a shard."""
+    chain = sample_batch(spec, sampler, indices, record=True)
+    check_finite(chain, indices)
+    images = decode_images(sampler.model, chain.latents[-1])
+    return to_samples(spec, sampler, indices, chain, encode_pngs(images), _flags(spec, sampler.model, images))
+
+
+def to_samples(
+    spec: GenerationSpec,
+    sampler: Sampler,
+    indices: range,
+    chain: Chain,
+    images: Sequence[tuple[bytes, str]],
+    flags: Sequence[bool | None],
+) -> list[Sample]:
+    """Recorded chains with their images, each the bytes of a file and the hash of its pixels, as samples.
+
+    `flags` are what a safety checker says of each image, None where none ran.
+    """
+    step_index = list(spec.stored_steps())
+    rows = latent_rows(step_index)
+    latents = chain.latents[rows].transpose(0, 1).contiguous().cpu()
+    stochastic = list(sampler.schedule.stochastic)
+    log_probs = chain.log_probs.T.tolist()
+    samples = []
+    for row, index in enumerate(indices):
+        prompt, k = spec.place(index)
+        prompt_id = spec.prompt_ids[prompt]
+        samples.append(
+            Sample(
+                sample_id=spec.sample_id(prompt_id, k),
+                prompt_id=prompt_id,
+                prompt=spec.prompts[prompt],
+                image_index=k,
+                seed=spec.seed,
+                image_bytes=images[row][0],
+                image_pixels_sha256=images[row][1],
+                timesteps=sampler.schedule.timesteps.round().int().tolist(),
+                stochastic=stochastic,
+                log_probs=[
+                    value if known else None for value, known in zip(log_probs[row], stochastic, strict=True)
+                ],
+                step_index=step_index,
+                latents_safetensors=encode_latents(latents[row], rows),
+                flagged=flags[row],
+            )
+        )
+    return samples
+
+
+def _flags(
+    spec: GenerationSpec, model: DiffusionModel, images: Sequence[Image.Image]
+) -> Sequence[bool | None]:
+    """What the spec's safety checker says of each image; None where the spec has none."""
+    if spec.safety_checker is None:
+        return [None] * len(images)
+    if model.safety is None or model.safety.fingerprint != spec.safety_checker:
+        raise ConfigError(
+            "the spec has a safety checker that the model was not loaded with: load_model(…, safety_check=True)"
+        )
+    return model.safety.flags(images)

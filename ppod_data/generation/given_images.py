@@ -1,0 +1,95 @@
+"""A data set of images that were given: each is encoded, and a denoising chain drawn onto it by the forward process.
+
+Shards are pure functions of (spec, i) as in `generate`, whose spec names the images by the hash of their bytes.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from ppod_data.diffusion.ddim import DDIMSchedule
+from ppod_data.diffusion.forward_process import forward_chain
+from ppod_data.diffusion.models.encode import encode_images, fit_image
+from ppod_data.diffusion.models.model import DTYPES, DiffusionModel
+from ppod_data.errors import ConfigError
+from ppod_data.format.images import decode_image, pixels_sha256
+from ppod_data.format.shards import Sample
+from ppod_data.format.spec import FORWARD, GenerationSpec
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.generate import Records, to_samples
+from ppod_data.generation.sampler import Sampler, batch_noise, check_finite
+
+ReadImage = Callable[[str], bytes]
+"""sha256 -> the bytes of an image file."""
+
+
+def check_forward(model: DiffusionModel) -> None:
+    """Raise ConfigError for a model whose chains are not DDIM's: for these the forward process is not derived."""
+    if "beta_schedule" not in model.scheduler_config:
+        raise ConfigError(
+            f"{model.name} is a {type(model.pipeline).__name__}, a flow-matching model: chains of given images are "
+            "derived for DDIM only: give a Stable Diffusion 1.x, 2.x or XL model"
+        )
+
+
+def build_forward_spec(
+    model: DiffusionModel,
+    *,
+    prompts: Sequence[str],
+    images: Sequence[Sequence[str]],
+    guidance_scale: float = 1.0,
+    **options: Any,
+) -> GenerationSpec:
+    """The spec of a data set of given images.
+
+    Args:
+        images: for each prompt the sha256 of its image files, all different.
+        guidance_scale: of the policy whose log-probabilities are recorded and that is trained.
+        options: of `generate.build_spec`.
+
+    Raises:
+        ConfigError: a flow-matching model, or an option out of its range, by name.
+    """
+    check_forward(model)
+    return build_spec(
+        model,
+        prompts=prompts,
+        images=tuple(tuple(one) for one in images),
+        origin=FORWARD,
+        purpose="forward",
+        num_images_per_prompt=max(map(len, images)),
+        guidance_scale=guidance_scale,
+        **options,
+    )
+
+
+def forward_records(read_image: ReadImage) -> Records:
+    """What `generate.generate` needs to make the shards of a data set of given images."""
+    return partial(_records, read_image)
+
+
+def _records(read_image: ReadImage, spec: GenerationSpec, sampler: Sampler, indices: range) -> list[Sample]:
+    schedule = sampler.schedule
+    assert isinstance(schedule, DDIMSchedule)
+    places = [spec.place(index) for index in indices]
+    files, fitted = [], []
+    for prompt, k in places:
+        data = read_image(spec.images[prompt][k])
+        image = decode_image(data)
+        files.append((data, pixels_sha256(image)))
+        fitted.append(fit_image(sampler.model, image))
+    initial, noise = batch_noise(spec, indices, sampler.model.device)
+    chain = forward_chain(
+        sampler.network,
+        schedule,
+        encoded=encode_images(sampler.model, fitted),
+        initial_noise=initial,
+        step_noise=noise,
+        condition=sampler.conditioning.of([prompt for prompt, _ in places]),
+        negative=sampler.conditioning.negative,
+        guidance_scale=spec.guidance_scale,
+        guidance_mode=spec.guidance_mode,
+        latent_dtype=DTYPES[spec.latent_dtype],
+    )
+    check_finite(chain, indices)
+    return to_samples(spec, sampler, indices, chain, files, [None] * len(files))

@@ -1,0 +1,193 @@
+"""The log-probabilities that another policy gives the recorded steps, shard by shard.
+
+The reference of a later stage, or the same policy in the trainer's numerics: a table beside the samples, so that
+training needs no second network. A shard's table is a pure function of the shard and the policy.
+
+Shapes: B trajectories, R stored latents, T steps, C H W latent.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.dataset.trajectory_reader import Reader
+from ppod_data.diffusion.models.model import DiffusionModel, resized
+from ppod_data.diffusion.replay import replay_log_prob
+from ppod_data.errors import ConfigError, NonFiniteError
+from ppod_data.format.shards import committed_shards
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.format.sums import seal_table
+from ppod_data.format.tables import LOG_PROBS, check_name, part_name, read_table, write_table
+from ppod_data.format.trajectory import Trajectory
+from ppod_data.generation.sampler import Sampler, prepare_sampler
+from ppod_data.storage.files import DataPath
+from ppod_data.storage.json_reader import made_by
+from ppod_data.storage.real_folders import refuse_linked_folders
+from ppod_data.support.canonical_json import canonical_json
+from ppod_data.support.runtime import device_kind, one_thread
+
+_METADATA = b"ppod"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogProbsSummary:
+    """What one call of `compute_log_probs` did."""
+
+    name: str
+    policy_fingerprint: str
+    num_computed: int
+    """Trajectories whose log-probabilities were computed now."""
+    num_skipped: int
+    """Trajectories whose rows were there already."""
+    max_difference: float | None
+    """The largest |log-probability − the one stored with the sample| of the steps computed now."""
+
+
+def compute_log_probs(
+    dataset: Dataset,
+    model: DiffusionModel,
+    *,
+    name: str,
+    batch_size: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    on_batch: Callable[[int], None] = lambda num_trajectories: None,
+    on_shard: Callable[[int, int], None] = lambda shard, num_computed: None,
+) -> LogProbsSummary:
+    """Write `log_probs/<name>`: log π(x_{t-1} | x_t, c) under `model` of every stored step with a density.
+
+    Guidance, schedule and prompts are those of the data set; a step that is not stored is null.
+
+    Args:
+        batch_size: trajectories in one network call; None for the data set's own, which makes the replay of the
+            policy that made the data exact.
+        on_batch: called with the number of trajectories of every batch.
+        on_shard: called with each shard's number and how many of its rows were computed (0: it was there).
+
+    Raises:
+        ConfigError: a model of another latent shape, or a table of this name computed by another policy.
+        NonFiniteError: the model gives NaN or infinity; the shard is not written.
+    """
+    refuse_linked_folders(dataset.root)
+    spec, size = dataset.spec, batch_size or dataset.spec.batch_size
+    folder = dataset.root / "log_probs" / check_name(name, "a table of log-probabilities")
+    model = resized(model, spec.height, spec.width)
+    if model.latent_shape != spec.latent_shape:
+        raise ConfigError(
+            f"{model.name} has latents {model.latent_shape}, and the data set {spec.latent_shape}: "
+            "give a model of the same shape"
+        )
+    made = {
+        "policy_fingerprint": model.fingerprint,
+        "compute_dtype": model.compute_dtype,
+        "batch_size": size,
+    }
+    shards = [shard for shard in committed_shards(dataset.root) if shard % world_size == rank]
+    missing = [shard for shard in shards if not _is_made(folder / part_name(shard), made)]
+    sampler = prepare_sampler(spec, model) if missing else None
+    largest: float | None = None
+    for shard in shards:
+        if sampler is None or shard not in missing:
+            on_shard(shard, 0)
+            continue
+        ids = [name for name in spec.shard_sample_ids(shard) if name not in dataset.excluded]
+        index = dataset.trajectory_index(ids).to_pylist()
+        reader = Reader.of(dataset, index)
+        rows: list[list[float | None]] = []
+        for first in range(0, len(index), size):
+            batch = reader.read(range(first, min(first + size, len(index))))
+            reader.expect(range(first + size, min(first + 2 * size, len(index))))
+            with one_thread(model.device):
+                values = batch_log_probs(spec, sampler, batch)
+            largest = max([largest or 0.0, *_differences(batch, values)])
+            rows += values
+            on_batch(len(batch))
+        _write(folder / part_name(shard), ids, rows, made | {"device": device_kind(model.device)})
+        on_shard(shard, len(ids))
+    seal_table(folder, spec)
+    computed = sum(len(spec.shard_range(shard)) for shard in missing)
+    return LogProbsSummary(
+        name=name,
+        policy_fingerprint=model.fingerprint,
+        num_computed=computed,
+        num_skipped=sum(len(spec.shard_range(shard)) for shard in shards) - computed,
+        max_difference=largest,
+    )
+
+
+@torch.no_grad()
+def batch_log_probs(
+    spec: GenerationSpec, sampler: Sampler, batch: Sequence[Trajectory]
+) -> list[list[float | None]]:
+    """[B][T] log-probabilities (fp64) of the stored steps; None where a step has no density or is not stored.
+
+    Raises `NonFiniteError` for NaN or infinity.
+    """
+    device = sampler.model.device
+    latents = torch.stack([trajectory.latents.float() for trajectory in batch]).to(device)  # [B, R, C, H, W]
+    place = {index: row for row, index in enumerate(batch[0].latent_index)}
+    prompts = {prompt: row for row, prompt in enumerate(spec.prompts)}
+    condition = sampler.conditioning.of([prompts[trajectory.prompt] for trajectory in batch])
+    result: list[list[float | None]] = [[None] * spec.num_inference_steps for _ in batch]
+    stochastic = sampler.schedule.stochastic
+    for step in batch[0].step_index:
+        if not stochastic[step]:
+            continue
+        values = replay_log_prob(
+            sampler.network,
+            sampler.schedule,
+            latents=latents[:, place[step]],
+            next_latents=latents[:, place[step + 1]],
+            step_index=torch.full((len(batch),), step, device=device),
+            condition=condition,
+            negative=sampler.conditioning.negative,
+            guidance_scale=spec.guidance_scale,
+            guidance_mode=spec.guidance_mode,
+        )
+        if not bool(torch.isfinite(values).all()):
+            raise NonFiniteError(
+                f"step {step} has a NaN or infinite log-probability under {sampler.model.name}: "
+                "try --compute-dtype fp32; nothing of this shard was written"
+            )
+        for row, value in enumerate(values.tolist()):
+            result[row][step] = value
+    return result
+
+
+def _differences(batch: Sequence[Trajectory], values: Sequence[Sequence[float | None]]) -> list[float]:
+    """|computed − stored| of every step of the batch that has both."""
+    return [
+        abs(new - old)
+        for trajectory, row in zip(batch, values, strict=True)
+        for old, new in zip(trajectory.log_probs, row, strict=True)
+        if old is not None and new is not None
+    ]
+
+
+def policy_of(table: Any) -> str:
+    """The fingerprint of the policy whose log-probabilities a `Dataset.log_probs` table holds; "" if unsaid."""
+    return str(made_by(table.schema.metadata, "log_probs").get("policy_fingerprint", ""))
+
+
+def _is_made(path: DataPath, made: dict[str, Any]) -> bool:
+    """Whether the part is there. Raises ConfigError when it was computed otherwise."""
+    if not path.exists():
+        return False
+    old = made_by(read_table(path, LOG_PROBS, []).schema.metadata, path)
+    for key, value in made.items():
+        if old.get(key) != value:
+            raise ConfigError(
+                f"log_probs/{path.parent.name} was computed with {key} {old.get(key)!r}, not {value!r}: "
+                "give another --name"
+            )
+    return True
+
+
+def _write(path: DataPath, ids: list[str], rows: list[list[float | None]], made: dict[str, Any]) -> None:
+    table = pa.table({"sample_id": ids, "log_probs": rows}, schema=LOG_PROBS)
+    metadata = {_METADATA: canonical_json(made).encode()}
+    write_table(path, table.replace_schema_metadata({**table.schema.metadata, **metadata}))

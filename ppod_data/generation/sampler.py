@@ -1,0 +1,115 @@
+"""A model prepared to sample the chains of a spec.
+
+Shapes: B rows, T steps, C H W latent."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ppod_data.diffusion.condition import Conditioning
+from ppod_data.diffusion.guidance import Network
+from ppod_data.diffusion.models.model import (
+    DTYPES,
+    DiffusionModel,
+    decode_images,
+    embed_prompts,
+    network,
+    resized,
+)
+from ppod_data.diffusion.sampling import Chain, sample_chain
+from ppod_data.diffusion.schedule import Schedule, build_schedule
+from ppod_data.errors import NonFiniteError
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.support.noise import standard_normal
+from ppod_data.support.runtime import one_thread
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampler:
+    """A model made ready to sample what a spec asks for."""
+
+    model: DiffusionModel
+    network: Network
+    schedule: Schedule
+    conditioning: Conditioning
+
+
+def prepare_sampler(spec: GenerationSpec, model: DiffusionModel) -> Sampler:
+    """Return the model with a spec's image size, schedule and prompts, which are embedded when first sampled."""
+    model = resized(model, spec.height, spec.width)
+    return Sampler(
+        model=model,
+        network=network(model),
+        schedule=build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).to(model.device),
+        conditioning=embed_prompts(model, spec.prompts, spec.negative_prompt, spec.guidance_scale),
+    )
+
+
+def batch_noise(spec: GenerationSpec, indices: range, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The noise of samples `indices`, [B, C, H, W] for x_T and [T, B, C, H, W] for the steps: each sample's own."""
+    steps, shape = spec.num_inference_steps, spec.latent_shape
+    initial = np.empty((len(indices), *shape), np.float32)
+    noise = np.empty((steps, len(indices), *shape), np.float32)
+    for row, index in enumerate(indices):
+        prompt, k = spec.place(index)
+        noise_of = partial(
+            standard_normal,
+            purpose=spec.purpose,
+            stage=spec.stage,
+            seed=spec.seed,
+            prompt_id=spec.prompt_ids[prompt],
+        )
+        shared = spec.initial_noise == "per-prompt"
+        initial[row] = noise_of(image_index=0 if shared else k, stream="initial", shape=shape)
+        noise[:, row] = noise_of(image_index=k, stream="steps", shape=(steps, *shape))
+    return torch.from_numpy(initial).to(device), torch.from_numpy(noise).to(device)
+
+
+def sample_batch(spec: GenerationSpec, sampler: Sampler, indices: range, *, record: bool) -> Chain:
+    """The chains of samples `indices` of the spec; their noise depends on each sample alone."""
+    initial, noise = batch_noise(spec, indices, sampler.model.device)
+    return sample_chain(
+        sampler.network,
+        sampler.schedule,
+        initial_noise=initial,
+        step_noise=noise,
+        condition=sampler.conditioning.of([spec.place(index)[0] for index in indices]),
+        negative=sampler.conditioning.negative,
+        guidance_scale=spec.guidance_scale,
+        guidance_mode=spec.guidance_mode,
+        latent_dtype=DTYPES[spec.latent_dtype],
+        record=record,
+    )
+
+
+def check_finite(chain: Chain, indices: range) -> None:
+    """Raise NonFiniteError for NaN or infinite latents."""
+    if not bool(torch.isfinite(chain.latents).all()):
+        raise NonFiniteError(
+            f"samples {indices.start}..{indices.stop - 1} hold NaN or infinite latents: "
+            "try --compute-dtype fp32 or bf16, or a lower guidance scale; nothing of this shard was written"
+        )
+
+
+def sample_images(
+    spec: GenerationSpec, model: DiffusionModel, batches: range | None = None
+) -> Iterator[list[tuple[str, int, Image.Image]]]:
+    """The samples of some batches (None: all) of a spec as (prompt, image_index, image), recording nothing.
+
+    Evaluation uses it with `purpose="eval"`, whose noise is never training noise.
+    """
+    sampler = prepare_sampler(spec, model)
+    if batches is None:
+        batches = range(-(-spec.num_samples // spec.batch_size))
+    for batch in batches:
+        first = batch * spec.batch_size
+        indices = range(first, min(first + spec.batch_size, spec.num_samples))
+        with one_thread(model.device):
+            chain = sample_batch(spec, sampler, indices, record=False)
+            images = decode_images(sampler.model, chain.latents[-1])
+        pairs = [spec.place(index) for index in indices]
+        yield [(spec.prompts[prompt], k, image) for (prompt, k), image in zip(pairs, images, strict=True)]

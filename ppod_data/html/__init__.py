@@ -1,0 +1,1 @@
+"""Pages and charts shared by data sets and training reports."""

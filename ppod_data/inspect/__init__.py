@@ -1,0 +1,1 @@
+"""Statistics and pages of a data set."""

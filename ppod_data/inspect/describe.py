@@ -1,0 +1,30 @@
+"""The settings of a data set, as the card and the page show them."""
+
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.format.prompts import visible
+
+
+def settings(dataset: Dataset) -> dict[str, str]:
+    """How the data set was made, as names and texts for people; what was not given is left out."""
+    spec = dataset.spec
+    chain = "flow matching" if spec.is_flow_matching else "DDIM"
+    values = {
+        "model": spec.model,
+        "revision": spec.revision,
+        "variant": spec.variant,
+        "adapter": spec.adapter,
+        "policy fingerprint": spec.policy_fingerprint,
+        "scheduler": f"{chain}, {spec.num_inference_steps} steps, ddim_eta {spec.ddim_eta}",
+        "guidance scale": f"{spec.guidance_scale} ({spec.guidance_mode})",
+        "negative prompt": spec.negative_prompt,
+        "image size": f"{spec.width} x {spec.height} pixels" + (", cropped to it" if spec.is_forward else ""),
+        "latents": f"{list(spec.latent_shape)} {spec.latent_dtype}, computed in {spec.compute_dtype}",
+        "stored steps": spec.store_steps,
+        "origin": spec.origin if spec.is_forward else None,
+        "seed": f"{spec.seed} (stage {spec.stage}, {spec.purpose}, initial noise {spec.initial_noise})",
+        "safety checker": spec.safety_checker,
+        "shards": f"{spec.num_shards} of {spec.images_per_shard} images, batches of {spec.batch_size}",
+        "spec fingerprint": spec.fingerprint,
+        "licence": dataset.manifest["license"],
+    }
+    return {name: visible(str(value)) for name, value in values.items() if value not in (None, "")}

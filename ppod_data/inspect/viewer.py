@@ -1,0 +1,317 @@
+"""One self-contained HTML page about a data set: its samples and pairs to look at, its scores, how it was made.
+
+A stranger's data set is shown safely: every text is escaped, images are decoded and encoded again, and the page can
+load nothing. The number of images in it is bounded, so its size is too.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.dataset.image_reader import read_images
+from ppod_data.errors import DamagedError
+from ppod_data.format.images import decode_image
+from ppod_data.format.prompts import visible
+from ppod_data.html.histograms import histogram_chart
+from ppod_data.html.page import document, embedded, table
+from ppod_data.inspect.describe import settings
+from ppod_data.inspect.label_views import label_section
+from ppod_data.inspect.overview import overview, read_scores
+from ppod_data.inspect.selection import Selection, select
+from ppod_data.storage.files import atomic_write
+from ppod_data.storage.real_folders import settled
+from ppod_data.support.formatting import UNKNOWN, fixed, percent, spread
+
+MAX_IMAGES = 200
+"""Images in a page unless told otherwise: at most 10 MB in all, which only images of pure noise need."""
+_MAX_SIDE = 256
+"""Pixels: larger images are embedded smaller."""
+_KEPT_SIDE = 128
+"""Pixels: images up to this size are embedded without loss."""
+_JPEG_QUALITY = 85
+_MAX_PROMPT_ROWS = 100
+_ASSETS = Path(__file__).parent / "assets"
+
+
+def write_viewer(dataset: Dataset, out: Path, *, max_images: int = MAX_IMAGES) -> None:
+    """Write the page to the file `out`, replacing it.
+
+    Args:
+        max_images: at most this many are embedded: of evenly chosen prompts, from their best to their worst.
+
+    Raises:
+        DamagedError: a table of the data set is damaged.
+    """
+    out = settled(out)
+    checked = [] if dataset.spec.safety_checker is None else ["flagged"]
+    samples = dataset.samples(["sample_id", "prompt_id", "prompt", "image_index", *checked]).to_pylist()
+    numbers = dataset.numbers.find([row["sample_id"] for row in samples])
+    scores = {name: read_scores(dataset, name).values[numbers] for name in dataset.score_names()}
+    pairs = {name: dataset.pairs(name).to_pylist() for name in dataset.pair_names()}
+    num_pairs = {name: len(rows) for name, rows in pairs.items()}
+    chosen = select(samples, scores, pairs, max_images)
+    figures = overview(dataset)
+    body = [
+        _headline(dataset, figures),
+        _titled("Scores", _scores(figures)),
+        _titled("People", label_section(figures["labels"])),
+        _titled("Samples", _samples(dataset, samples, scores, chosen, num_pairs)),
+        _titled("Prompts", _prompts(samples, scores)),
+        _titled("Settings", table(["option", "value"], [list(item) for item in settings(dataset).items()])),
+    ]
+    name = visible(dataset.root.resolve().name)
+    page = document(
+        title=f"ppod: {name}",
+        eyebrow="ppod data set",
+        heading=name,
+        body="".join(body),
+        style=(_ASSETS / "dataset.css").read_text(encoding="utf-8"),
+        script=(_ASSETS / "dataset.js").read_text(encoding="utf-8"),
+    )
+    atomic_write(out, page.encode())
+
+
+def _titled(title: str, body: str) -> str:
+    return f"<h3>{title}</h3>{body}" if body else ""
+
+
+def _headline(dataset: Dataset, figures: Mapping[str, Any]) -> str:
+    spec = dataset.spec
+    missing = spec.num_samples - figures["num_samples"] - dataset.num_excluded
+    size = f"{spec.width} × {spec.height} pixels"
+    each = f"{'at most ' if spec.is_forward else ''}{spec.num_images_per_prompt:,} images each"
+    shown = [
+        ("images", f"{figures['num_samples']:,}", f"{missing:,} to be made" if missing else size),
+        ("prompts", f"{len(spec.prompts):,}", each),
+        ("denoising steps", f"{spec.num_inference_steps}", f"stored: {spec.store_steps}"),
+        (
+            "bytes",
+            _bytes(sum(figures["bytes"].values())),
+            f"{_bytes(figures['bytes']['trajectories'])} trajectories",
+        ),
+    ]
+    shown += [
+        (
+            f"mean {name}",
+            _score_format(one)(one["mean"]),
+            f"{_score_format(one)(one['p05'])} … {_score_format(one)(one['p95'])}",
+        )
+        for name, one in list(figures["scores"].items())[:1]
+    ]
+    if figures["num_flagged"] is not None:
+        shown.append(("flagged", f"{figures['num_flagged']:,}", "by the model's safety checker"))
+    if figures["pairs"]:
+        num_pairs = sum(one["rows"] for one in figures["pairs"].values())
+        shown.append(("pairs", f"{num_pairs:,}", _plural(len(figures["pairs"]), "table")))
+    boxes = "".join(
+        f'<div class="figure"><span>{escape(label)}</span><b>{escape(value)}</b><small>{escape(note)}</small></div>'
+        for label, value, note in shown
+    )
+    made = f"Made by {visible(spec.model)}" + (f" with {visible(spec.adapter)}" if spec.adapter else "")
+    made += f", guidance {spec.guidance_scale:g}, seed {spec.seed}. Licence: {visible(figures['license'])}."
+    return f'<div class="figures">{boxes}</div><p class="note">{escape(made)}</p>'
+
+
+def _scores(figures: Mapping[str, Any]) -> str:
+    charts = [
+        histogram_chart(
+            one["histogram"],
+            title=name,
+            note=f"{one['scorer']} {one['revision']}: mean {_score_format(one)(one['mean'])}, median "
+            f"{_score_format(one)(one['median'])}" + (f", {one['failed']:,} failed" if one["failed"] else ""),
+            x_label="score",
+            colour=i % 8,
+        )
+        for i, (name, one) in enumerate(figures["scores"].items())
+    ]
+    charts += [
+        histogram_chart(
+            one["margin"], title=f"pairs {name}", note=f"{one['rows']:,} pairs", x_label="margin", colour=7
+        )
+        for name, one in figures["pairs"].items()
+        if one["margin"]["counts"]
+    ]
+    parts = [f'<div class="charts">{"".join(charts)}</div>'] if charts else []
+    if figures["agreement"]:
+        rows = [
+            [
+                f"{one['a']} and {one['b']}",
+                f"{one['rows']:,}",
+                fixed(one["pearson"]),
+                fixed(one["spearman"]),
+                _of(one["same_order"], one["compared"]),
+            ]
+            for one in figures["agreement"]
+        ]
+        head = [
+            "score tables",
+            "images",
+            "correlation",
+            "of ranks",
+            "prefer the same of two images of a prompt",
+        ]
+        parts.append(table(head, rows))
+    if figures["pairs"]:
+        names = list(figures["scores"])
+        rows = [
+            [
+                name,
+                f"{one['rows']:,}",
+                f"{one['prompts']:,}",
+                visible(", ".join(one["sources"][:3])),
+                *(
+                    _of(one["agrees_with"][score]["share"], one["agrees_with"][score]["pairs"])
+                    for score in names
+                ),
+            ]
+            for name, one in figures["pairs"].items()
+        ]
+        parts.append(
+            table(
+                ["pair table", "pairs", "prompts", "preferred by", *(f"{name} agrees" for name in names)],
+                rows,
+            )
+        )
+    return "".join(parts)
+
+
+def _of(share: float | None, count: int) -> str:
+    return UNKNOWN if share is None else f"{percent(share)} of {count:,}"
+
+
+def _samples(
+    dataset: Dataset,
+    samples: Sequence[Mapping[str, Any]],
+    scores: Mapping[str, NDArray[np.float64]],
+    chosen: Selection,
+    num_pairs: Mapping[str, int],
+) -> str:
+    """The browser of some images and pairs; `num_pairs` is how many there are in each table."""
+    if not chosen.rows:
+        return ""
+    place = {samples[row]["sample_id"]: row for row in chosen.rows}
+    prompts: dict[str, int] = {}
+    images: list[dict[str, Any]] = []
+    position: dict[int, int] = {}
+    for sample_id, data in read_images(dataset.root, dataset.spec, list(place)):
+        row = place[sample_id]
+        position[row] = len(images)
+        images.append(
+            {
+                "id": sample_id,
+                "prompt": prompts.setdefault(visible(samples[row]["prompt"]), len(prompts)),
+                "k": samples[row]["image_index"],
+                "scores": [_finite(column[row]) for column in scores.values()],
+                **_source(data),
+                **({"flagged": True} if samples[row].get("flagged") else {}),
+            }
+        )
+    pairs = {
+        name: [
+            [position[chosen_row], position[rejected_row], label, margin, visible(source), votes]
+            for chosen_row, rejected_row, label, margin, source, votes in rows
+            if chosen_row in position and rejected_row in position
+        ]
+        for name, rows in chosen.pairs.items()
+    }
+    spec = dataset.spec
+    json = embedded(
+        {
+            "scores": list(scores),
+            "prompts": list(prompts),
+            "images": images,
+            "pairs": {name: rows for name, rows in pairs.items() if rows},
+            "aspect": f"{spec.width}/{spec.height}",
+        }
+    )
+    note = "All images."
+    if len(images) < len(samples):
+        note = f"{len(images):,} of {len(samples):,} images, of {_plural(len(prompts), 'prompt')}, best to worst."
+    if damaged := sum("damaged" in image for image in images):
+        note += f" {_plural(damaged, 'image')} cannot be decoded: ppod-data verify names the files."
+    for name, rows in pairs.items():
+        if len(rows) < num_pairs[name]:
+            note += f" {len(rows):,} of {num_pairs[name]:,} pairs of {visible(name)}."
+    if flagged := sum("flagged" in image for image in images):
+        note += (
+            f" The model's safety checker flagged {flagged:,} of them: they are blurred until you click them."
+        )
+    places = '<div class="controls"></div><div class="shown"></div>'
+    return f'<div class="browser"><p class="note">{note}</p>{places}{json}</div>'
+
+
+def _prompts(samples: Sequence[Mapping[str, Any]], scores: Mapping[str, NDArray[np.float64]]) -> str:
+    """Of each prompt its images and mean scores."""
+    rows_of: dict[str, list[int]] = {}
+    for i, row in enumerate(samples):
+        rows_of.setdefault(row["prompt"], []).append(i)
+    rows = [
+        [visible(prompt), f"{len(rows):,}", *(_mean_and_range(column[rows]) for column in scores.values())]
+        for prompt, rows in list(rows_of.items())[:_MAX_PROMPT_ROWS]
+    ]
+    more = len(rows_of) - len(rows)
+    note = f'<p class="note">and {more:,} more prompts</p>' if more > 0 else ""
+    return f'<div class="prompts">{table(["prompt", "images", *scores], rows)}</div>{note}' if rows else ""
+
+
+def _mean_and_range(values: NDArray[np.float64]) -> str:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return UNKNOWN
+    low, high = float(known.min()), float(known.max())
+    shown = spread(low, high).number
+    return f"{shown(float(known.mean()))} ({shown(low)} … {shown(high)})"
+
+
+def _score_format(scores: Mapping[str, Any]) -> Callable[[float | None], str]:
+    """How the scores of a table are written."""
+    edges = scores["histogram"]["edges"]
+    return spread(edges[0], edges[-1]).number if edges else fixed
+
+
+def _source(data: bytes) -> dict[str, Any]:
+    """What the page shows of an image file: its picture, or that it has none and why."""
+    try:
+        return {"src": _data_uri(data)}
+    except DamagedError as error:
+        return {"src": "", "damaged": visible(str(error))}
+
+
+def _data_uri(data: bytes) -> str:
+    """The image as a data URI, from its decoded pixels: nothing else in the file gets into the page.
+
+    Raises DamagedError for what is no image.
+    """
+    image = decode_image(data)
+    buffer = io.BytesIO()
+    if max(image.size) <= _KEPT_SIDE:
+        image.save(buffer, format="PNG")
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.LANCZOS)
+    image.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"

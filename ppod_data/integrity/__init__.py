@@ -1,0 +1,1 @@
+"""Verifying, replaying, sealing and purging data sets."""

@@ -1,0 +1,1 @@
+"""Exporting pairs for labelling tools and trainers."""

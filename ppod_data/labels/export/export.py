@@ -1,0 +1,97 @@
+"""Pairs in the formats of others: a file or a folder that their own loaders read.
+
+Pairs go through in their own order, and images are read a shard at a time, so memory does not grow with the pairs.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.format.pair_ids import PAIR_ID
+from ppod_data.labels.answers import TIE
+from ppod_data.labels.export.formats import EXPORTS, FOLDERS, HARD, ROWS, Images, Pair
+from ppod_data.storage.files import atomic_output, publish, sync
+from ppod_data.storage.real_folders import make_folder, settled
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSummary:
+    """What an export wrote."""
+
+    num_pairs: int
+    num_images: int
+    num_hardened: int
+    """Soft labels that the format cannot hold, written as 1."""
+
+
+def export_pairs(
+    dataset: Dataset,
+    *,
+    name: str,
+    format: str,
+    out: Path,
+    on_pairs: Callable[[int], None] = lambda num_pairs: None,
+) -> ExportSummary:
+    """Write `pairs/<name>` to `out` in one of EXPORTS' formats; `out` appears whole or not at all.
+
+    Raises ConfigError for an unknown format or table, something at `out`, and images that are not here.
+    """
+    out = settled(out)
+    if format not in EXPORTS:
+        raise ConfigError(f"format {format!r} is unknown: choose one of {', '.join(EXPORTS)}")
+    table = dataset.pairs(name)
+    if out.exists():
+        raise ConfigError(f"{out}: there already: give another --out, or remove it")
+    _check_ids(table, f"{dataset.root}/pairs/{name}.parquet")
+    images = Images(dataset)
+    for column in ("chosen_id", "rejected_id"):
+        for sample_id in table[column].to_pylist():
+            images.check(sample_id)
+
+    def pairs() -> Iterator[Pair]:
+        prompts = dict(zip(dataset.spec.prompt_ids, dataset.spec.prompts, strict=True))
+        columns = ["pair_id", "prompt_id", "chosen_id", "rejected_id", "label", "votes", "source"]
+        for batch in table.select(columns).to_batches(ROWS):
+            for row in batch.to_pylist():
+                yield Pair(prompt=prompts[row["prompt_id"]], **row)
+            on_pairs(batch.num_rows)
+
+    with _output(out, folder=format in FOLDERS) as temporary:
+        EXPORTS[format](dataset, pairs(), images, temporary)
+    soft = sum(label not in (TIE, 1.0) for label in table["label"].to_pylist()) if format in HARD else 0
+    seen = {*table["chosen_id"].to_pylist(), *table["rejected_id"].to_pylist()}
+    return ExportSummary(num_pairs=table.num_rows, num_images=len(seen), num_hardened=soft)
+
+
+def _check_ids(table: Any, path: str) -> None:
+    """Raise DamagedError for a pair_id that ppod never gives: it becomes a name in a tar."""
+    for pair_id in table["pair_id"].to_pylist():
+        if pair_id is None or not PAIR_ID.fullmatch(pair_id):
+            raise DamagedError(
+                f"{path}: the pair_id {pair_id!r} is none that ppod gives: get this table again"
+            )
+
+
+@contextmanager
+def _output(out: Path, *, folder: bool) -> Iterator[Path]:
+    """A temporary file or folder to write to, which becomes `out` at the end."""
+    if not folder:
+        with atomic_output(out) as file:
+            yield file
+        return
+    make_folder(out.parent)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.tmp-", dir=out.parent))
+    try:
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            sync(path)
+        temporary.chmod(0o755)
+        publish(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

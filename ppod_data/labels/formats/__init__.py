@@ -1,0 +1,1 @@
+"""Parsers of published and exported label formats, one file a format."""

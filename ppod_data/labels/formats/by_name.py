@@ -1,0 +1,46 @@
+"""The label formats by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ppod_data.labels.answers import Parser
+from ppod_data.labels.formats import (
+    argilla,
+    d3po,
+    hpdv2,
+    hpdv3,
+    imagerewarddb,
+    label_studio,
+    pickapic,
+    plain,
+    ppod_label,
+    rapidata,
+    richhf,
+)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is read: one record at a time, and where it pays many rows at once."""
+
+    parse: Parser
+    columns: Callable[[Any], Any] | None = None
+    check_shape: Callable[..., None] | None = None
+    """Given where images are named by their position alone: it refuses a file of another shape than the data set."""
+
+
+FORMATS = {
+    "pickapic": Format(pickapic.parse, pickapic.columns),
+    "hpdv2": Format(hpdv2.parse),
+    "hpdv3": Format(hpdv3.parse),
+    "imagerewarddb": Format(imagerewarddb.parse),
+    "open-image-preferences": Format(argilla.parse),
+    "rapidata": Format(rapidata.parse),
+    "richhf": Format(richhf.parse),
+    "d3po": Format(d3po.parse, check_shape=d3po.check_shape),
+    "label-studio": Format(label_studio.parse),
+    "argilla": Format(argilla.parse),
+    "ppod-label": Format(ppod_label.parse),
+    "table": Format(plain.parse),
+}

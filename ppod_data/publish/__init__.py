@@ -1,0 +1,1 @@
+"""Data set cards, transfer between stores, the Hugging Face Hub."""

@@ -1,0 +1,212 @@
+"""README.md of a data set: what is in the folder, for people, and for `datasets.load_dataset(folder, name)`.
+
+A pure function of the folder's tables and manifest. The configurations list Parquet tables only: the
+`datasets` library takes one builder for all of them, and reads the tars with its "webdataset" builder.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow.compute as pc
+
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.format.manifest import UNKNOWN_LICENSE
+from ppod_data.format.prompts import visible
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.inspect.describe import settings
+from ppod_data.inspect.overview import ScoreColumn, histogram, num_flagged, read_scores, sparkline
+from ppod_data.publish.croissant import CROISSANT, croissant_text
+from ppod_data.publish.markdown import code, plain
+from ppod_data.storage.files import DataPath, atomic_update, data_path
+from ppod_data.support.formatting import spread
+
+_SHOWN_PROMPTS = 10
+_SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
+
+
+def write_card(root: DataPath) -> None:
+    """Write README.md and croissant.json from what the data set folder holds now, if they do not say so already."""
+    root = data_path(root)
+    dataset = Dataset.open(root)
+    atomic_update(root / CROISSANT, croissant_text(dataset).encode())
+    atomic_update(root / "README.md", card_text(dataset).encode())
+
+
+def card_text(dataset: Dataset) -> str:
+    """The card: YAML for the Hub and for `datasets`, then Markdown. The same text for the same folder."""
+    num_samples = dataset.num_samples
+    scores = {name: read_scores(dataset, name) for name in dataset.score_names()}
+    sections = [
+        _front_matter(dataset, num_samples),
+        "# Denoising trajectories with scores and preferences",
+        _summary(dataset.spec, num_samples, dataset.num_excluded),
+        _safety(dataset, num_samples),
+        "## Tables\n\n" + "\n".join(_tables(dataset, num_samples, scores)),
+        _histograms(scores),
+        _reading(dataset, num_samples),
+        "## How it was made\n\n" + "\n".join(_settings_rows(dataset)),
+        _prompts(dataset.spec.prompts),
+        _use(dataset),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(dataset: Dataset, num_samples: int) -> str:
+    """Strings are quoted as JSON, which YAML reads as the same strings."""
+    configs = [("samples", "samples/*.parquet")] if num_samples else []
+    configs += [(f"scores-{name}", f"scores/{name}/*.parquet") for name in dataset.score_names()]
+    configs += [(f"labels-{name}", f"labels/{name}.parquet") for name in dataset.label_names()]
+    configs += [(f"pairs-{name}", f"pairs/{name}.parquet") for name in dataset.pair_names()]
+    lines = [
+        "---",
+        f"license: {json.dumps(dataset.manifest['license'])}",
+        "task_categories:",
+        "- text-to-image",
+        "tags:",
+        "- diffusion",
+        "- preference-optimization",
+        "- denoising-trajectories",
+        "- ppod",
+        "size_categories:",
+        f"- {next((name for limit, name in _SIZES if num_samples < limit), 'n>10M')}",
+    ]
+    lines += ["configs:"] if configs else []
+    for name, files in configs:
+        lines += [f"- config_name: {json.dumps(name)}", f"  data_files: {json.dumps(files)}"]
+        lines += ["  default: true"] if name == "samples" else []
+    return "\n".join([*lines, "---"])
+
+
+def _summary(spec: GenerationSpec, num_samples: int, num_excluded: int) -> str:
+    missing = spec.num_samples - num_samples - num_excluded
+    each = f"at most {spec.num_images_per_prompt:,}" if spec.is_forward else f"{spec.num_images_per_prompt:,}"
+    text = (
+        f"{num_samples:,} images of {len(spec.prompts):,} prompts, {each} a prompt, "
+        f"each with the denoising chain of {spec.num_inference_steps} steps and their log-probabilities."
+    )
+    if spec.is_forward:
+        text += (
+            " The images were given, and are stored as they came; each chain is one draw of the forward process from "
+            "the encoded image, and the log-probabilities are those of the model below, which made neither."
+        )
+    return text + (f" {missing:,} images are still to be made." if missing else "")
+
+
+def _safety(dataset: Dataset, num_samples: int) -> str:
+    flagged = num_flagged(dataset)
+    if flagged is None:
+        return ""
+    return (
+        f"**Content.** The model's safety checker flagged {flagged:,} of {num_samples:,} images (column `flagged` of "
+        "`samples`); all images are as they were made. It errs in both directions: look before you show them."
+    )
+
+
+def _tables(dataset: Dataset, num_samples: int, scores: Mapping[str, ScoreColumn]) -> list[str]:
+    lines = ["| table | rows | what |", "|---|---:|---|"]
+    lines.append(
+        f"| `samples` | {num_samples:,} | prompt, image, log-probabilities, where the trajectory is |"
+    )
+    for name, column in scores.items():
+        what = "; ".join(sorted(f"scores by {scorer} ({revision})" for scorer, revision in column.made_by))
+        what += f", {column.failed:,} failed" if column.failed else ""
+        lines.append(f"| `scores-{name}` | {column.rows:,} | {plain(what)} |")
+    for name in dataset.label_names():
+        table = dataset.labels(name, ["source", "label", "license"])
+        made = ", ".join(sorted(pc.unique(table["source"]).to_pylist()))
+        rights = ", ".join(sorted(pc.unique(table["license"]).to_pylist()))
+        ties = pc.sum(pc.equal(table["label"], 0.5)).as_py() or 0
+        what = f"people's labels from {made} (licence {rights}), {ties:,} ties"
+        lines.append(f"| `labels-{name}` | {table.num_rows:,} | {plain(what)} |")
+    for name in dataset.pair_names():
+        counts: Counter[str] = Counter()
+        for table in dataset.iter_pairs(name, ["source"]):
+            counts.update(
+                {row["values"]: row["counts"] for row in pc.value_counts(table["source"]).to_pylist()}
+            )
+        what = ", ".join(sorted(f"{count:,} from {source}" for source, count in counts.items()))
+        lines.append(f"| `pairs-{name}` | {counts.total():,} | pairs: {plain(what or 'none')} |")
+    return lines
+
+
+def _histograms(scores: Mapping[str, ScoreColumn]) -> str:
+    """As text, so that a terminal, the Hub and a diff show the same."""
+    blocks = []
+    for name, column in scores.items():
+        known = column.values[np.isfinite(column.values)]
+        if len(known):
+            shape = histogram(known)
+            edges = shape["edges"]
+            shown = spread(edges[0], edges[-1]).number
+            quartiles = ", ".join(shown(float(value)) for value in np.quantile(known, [0.25, 0.5, 0.75]))
+            blocks.append(
+                f"{name}: mean {shown(float(known.mean()))}, quartiles {quartiles}\n"
+                f"{shown(edges[0]):>9} |{sparkline(shape['counts'])}| {shown(edges[-1])}"
+            )
+    return "## Scores\n\n```text\n" + "\n\n".join(blocks) + "\n```" if blocks else ""
+
+
+def _use(dataset: Dataset) -> str:
+    license = dataset.manifest["license"]
+    known = f"Licence: {code(license)}."
+    if license == UNKNOWN_LICENSE:
+        known = "No licence was given: ask who made it."
+    origin = "All images are generated by a model; none is a photograph. The model's own\nlicence may bind its outputs."
+    if dataset.spec.is_forward:
+        origin = "The images are other people's work, and may have\nlicences of their own."
+    return f"""## Using and citing it
+
+{known} {origin} Cite the data set by its spec fingerprint, which names all that its bytes depend on:
+
+    ppod data set {dataset.spec.fingerprint}
+
+`croissant.json` describes the tables for programs (Croissant 1.1); ppod trains on the folder as it is:
+`ppod-train offline DATASET --pairs NAME --out RUN`."""
+
+
+def _reading(dataset: Dataset, num_samples: int) -> str:
+    if not num_samples:
+        return ""
+    return f"""## Reading it
+
+```python
+from datasets import load_dataset
+
+samples = load_dataset("DATASET", "samples", split="train")  # the folder, or its name on the Hub
+trajectories = load_dataset("webdataset", data_files="DATASET/trajectories/*.tar", split="train")
+```
+
+```python
+from ppod_data import Dataset
+
+dataset = Dataset.open("DATASET")
+chain = dataset.trajectory("{_first_sample(dataset)}")
+before, after = chain.step(chain.step_index[0])  # the latents [C, H, W] around one denoising step
+```
+
+Every trajectory's sha256 is in `samples`; every page of a table carries a checksum."""
+
+
+def _first_sample(dataset: Dataset) -> str:
+    tables = dataset.iter_samples(["sample_id"])
+    first: str = next(table for table in tables if table.num_rows)["sample_id"][0].as_py()
+    return first
+
+
+def _settings_rows(dataset: Dataset) -> list[str]:
+    rows = [f"| {name} | {code(value)} |" for name, value in settings(dataset).items()]
+    return ["| option | value |", "|---|---|", *rows]
+
+
+def _prompts(prompts: Sequence[str]) -> str:
+    shown = "\n".join(f"    {visible(prompt)}" for prompt in prompts[:_SHOWN_PROMPTS])
+    more = len(prompts) - _SHOWN_PROMPTS
+    return f"## Prompts\n\n{shown}" + (f"\n\nand {more:,} more, in `ppod.json`." if more > 0 else "")

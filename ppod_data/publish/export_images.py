@@ -1,0 +1,180 @@
+"""Images as ordinary PNG files that say in themselves what they are: generated, by which model, from which prompt.
+
+The pixels and their compression are untouched: an XMP packet is put behind the PNG's header. It holds the IPTC digital
+source type of generated media and the fields of the IPTC Photo Metadata Standard 2025.1 for prompt and model. An image
+that says something of itself already keeps its bytes: content credentials (C2PA) sign the whole file, and would not
+hold any more. With the metadata.jsonl beside them, `datasets` reads the folder as an "imagefolder".
+"""
+
+import hashlib
+import json
+import re
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.format.images import image_name
+from ppod_data.format.prompts import visible
+from ppod_data.storage.files import atomic_create, atomic_write, below, is_temporary, read_small
+from ppod_data.storage.real_folders import refuse_linked_folders, settled
+
+LAYOUTS = ("prompt", "flat")
+GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_MARK = ".ppod-export"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_OTHERS = (b"\xff\xd8", b"RIFF")
+"""How JPEG and WebP files start."""
+_XMP = b"XML:com.adobe.xmp\0"
+_HEADER = len(_SIGNATURE) + 25
+"""Bytes: the signature and the IHDR chunk, which is always the first."""
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SLUG = re.compile(r"[^a-z0-9]+")
+_COLUMNS = ("sample_id", "prompt_id", "prompt", "image_index", "seed", "image", "image_sha256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSummary:
+    """What `export` did."""
+
+    num_images: int
+    num_skipped: int
+    """Of them, files that were there already."""
+
+
+def export(
+    dataset: Dataset,
+    out: Path,
+    *,
+    layout: str = "prompt",
+    on_shard: Callable[[int], None] = lambda count: None,
+) -> ExportSummary:
+    """Write every image to `out`/<prompt>/<sample_id>.png, or to `out`/<sample_id>.png with the layout "flat".
+
+    Images that were given (`spec.is_forward`) are written byte by byte as they came, whatever they say of themselves.
+
+    metadata.jsonl, written last, has a line an image: file_name, sample_id, prompt, image_index, seed, flagged where a
+    safety checker ran, model, and score_<name> for each score table. Files that are there already are kept, so an
+    interrupted export goes on.
+
+    Args:
+        on_shard: called with the number of images after each shard.
+
+    Raises:
+        ConfigError: `out` holds other files than an export of this data set.
+        DamagedError: an image is not the one that was committed.
+    """
+    out = settled(out)
+    if layout not in LAYOUTS:
+        raise ConfigError(f"layout is {layout!r}: choose one of {', '.join(LAYOUTS)}")
+    _claim(out, f"{dataset.spec.fingerprint} {layout}\n")
+    scores = {
+        f"score_{name}": dict(zip(table["sample_id"].to_pylist(), table["score"].to_pylist(), strict=True))
+        for name in dataset.score_names()
+        for table in [dataset.scores(name)]
+    }
+    lines, skipped = [], 0
+    columns = _COLUMNS if dataset.spec.safety_checker is None else (*_COLUMNS, "flagged")
+    for table in dataset.iter_samples(columns):
+        for row in table.to_pylist():
+            name = image_name(row["sample_id"], row["image"]["bytes"])
+            folders = [folder_name(row["prompt"], row["prompt_id"])] if layout == "prompt" else []
+            path = below(out, *folders, name)
+            if path.exists():
+                skipped += 1
+            else:
+                atomic_write(path, _labelled(row, dataset))
+            line = {"file_name": path.relative_to(out).as_posix()} | {
+                key: row[key]
+                for key in ("sample_id", "prompt", "image_index", "seed", "flagged")
+                if key in row
+            }
+            line |= {"model": None if dataset.spec.is_forward else dataset.spec.model} | {
+                key: one.get(row["sample_id"]) for key, one in scores.items()
+            }
+            lines.append(json.dumps(line, ensure_ascii=False))
+        on_shard(table.num_rows)
+    atomic_write(out / "metadata.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    return ExportSummary(num_images=len(lines), num_skipped=skipped)
+
+
+def folder_name(prompt: str, prompt_id: str) -> str:
+    """A folder's name for a prompt: its words in plain letters, and digits that tell apart what they do not."""
+    words = _SLUG.sub("-", prompt.lower()).strip("-")[:48].strip("-")
+    return f"{words}-{prompt_id[:8]}" if words else prompt_id[:8]
+
+
+def xmp_packet(row: Mapping[str, Any], model: str, revision: str) -> str:
+    """The XMP of one image: digital source type, prompt, model, its revision, sample_id."""
+    prompt, model, revision, sample_id = (
+        escape(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text))
+        for text in (row["prompt"], model, revision, row["sample_id"])
+    )
+    return f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/"
+ xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">
+<Iptc4xmpExt:DigitalSourceType>{GENERATED}</Iptc4xmpExt:DigitalSourceType>
+<Iptc4xmpExt:AIPromptInformation>{prompt}</Iptc4xmpExt:AIPromptInformation>
+<Iptc4xmpExt:AISystemUsed>{model}</Iptc4xmpExt:AISystemUsed>
+<Iptc4xmpExt:AISystemVersionUsed>{revision}</Iptc4xmpExt:AISystemVersionUsed>
+<dc:description><rdf:Alt><rdf:li xml:lang="x-default">{prompt}</rdf:li></rdf:Alt></dc:description>
+<dc:identifier>{sample_id}</dc:identifier>
+<xmp:CreatorTool>ppod</xmp:CreatorTool>
+</rdf:Description></rdf:RDF></x:xmpmeta>
+<?xpacket end="r"?>"""
+
+
+def with_xmp(png: bytes, packet: str) -> bytes:
+    """The PNG file with an XMP packet behind its header; the rest is unchanged. `ValueError` for what is no PNG."""
+    if not png.startswith(_SIGNATURE) or png[12:16] != b"IHDR":
+        raise ValueError("not a PNG file")
+    body = b"iTXt" + _XMP + b"\0\0\0\0" + packet.encode()
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return png[:_HEADER] + chunk + png[_HEADER:]
+
+
+def says_what_it_is(data: bytes) -> bool:
+    """Whether a PNG has content credentials (chunk caBX) or XMP. True for JPEG and WebP, which are never labelled."""
+    if not data.startswith(_SIGNATURE):
+        return data.startswith(_OTHERS)
+    place = len(_SIGNATURE)
+    while place + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        if kind == b"caBX" or (kind == b"iTXt" and data.startswith(_XMP, place + 8)):
+            return True
+        place += size + 12
+    return False
+
+
+def _labelled(row: Mapping[str, Any], dataset: Dataset) -> bytes:
+    data = row["image"]["bytes"]
+    where = f"{dataset.root}: image of sample {row['sample_id']}"
+    if hashlib.sha256(data).hexdigest() != row["image_sha256"]:
+        raise DamagedError(f"{where}: not the bytes of its image_sha256: get its part of samples/ again")
+    if says_what_it_is(data):
+        return bytes(data)
+    spec = dataset.spec
+    if spec.is_forward:
+        return bytes(data)
+    model = spec.model + (f" with {spec.adapter}" if spec.adapter else "")
+    try:
+        return with_xmp(data, xmp_packet(row, visible(model), spec.revision or spec.policy_fingerprint))
+    except ValueError as error:
+        raise DamagedError(f"{where}: {error}: get its part of samples/ again") from error
+
+
+def _claim(out: Path, mark: str) -> None:
+    """Make `out` the folder of this export, or find that it is."""
+    refuse_linked_folders(out)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: a file is in the way: give the path of a new folder")
+    if not (out / _MARK).exists() and out.exists() and not all(map(is_temporary, out.iterdir())):
+        raise ConfigError(f"{out}: the folder holds other files: give a new or an empty folder")
+    if not atomic_create(out / _MARK, mark.encode()) and read_small(out / _MARK, 1000) != mark.encode():
+        raise ConfigError(f"{out}: holds the export of another data set or layout: give a new folder")

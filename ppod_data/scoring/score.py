@@ -1,0 +1,385 @@
+"""Score every image of a data set with one or more reward models, shard by shard, decoding an image once.
+
+The scores of a shard are one Parquet file, a pure function of the shard, the reward model and the batch size;
+a file that exists is done. An image that cannot be scored is a row with the reason, and is never paired.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL.Image import Image
+
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.errors import ConfigError, DamagedError, RewardError
+from ppod_data.format.images import decode_image, pixels_sha256
+from ppod_data.format.shards import committed_shards, parts_in
+from ppod_data.format.sums import open_table, seal_table
+from ppod_data.format.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
+from ppod_data.rewards import RewardModel
+from ppod_data.rewards.each import Trial, score_each
+from ppod_data.rewards.named import spelling_of
+from ppod_data.storage.files import DataPath
+from ppod_data.storage.real_folders import refuse_linked_folders
+from ppod_data.support.canonical_json import canonical_json
+from ppod_data.support.runtime import device_kind, one_thread
+
+OK = "ok"
+_DECODERS = 8  # threads at most: a fast GPU waits for PNGs otherwise
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSummary:
+    """What one call of `score` did, and what the score table holds now."""
+
+    name: str
+    scorer: str
+    revision: str
+    num_scored: int
+    """Images that got a score now."""
+    num_failed: int
+    """Images that could not be scored now; their rows hold the reason."""
+    num_skipped: int
+    """Images whose rows were there already."""
+    first_failure: str | None
+    num_scores: int
+    """Rows with a score in the whole table, over which mean, low and high are taken."""
+    mean: float | None
+    low: float | None
+    """The lowest score."""
+    high: float | None
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """One row: a finite score with status "ok", or None with "failed: reason"."""
+
+    score: float | None
+    status: str
+
+
+Engine = Callable[[Iterable[int]], "Iterator[tuple[int, list[ShardRows]]]"]
+"""From shards to (shard, the rows that `score_shard` gives), in any order."""
+
+
+def _outcome(result: float | str) -> _Outcome:
+    return _Outcome(None, f"failed: {result}") if isinstance(result, str) else _Outcome(result, OK)
+
+
+def score(dataset: Dataset, reward: RewardModel, *, name: str, **options: Any) -> ScoreSummary:
+    """Write `scores/<name>` by one reward model: `score_all` of it alone, with the same options and errors."""
+    return score_all(dataset, {name: reward}, **options)[0]
+
+
+def score_all(
+    dataset: Dataset,
+    rewards: Mapping[str, RewardModel],
+    *,
+    batch_size: int = 64,
+    retry_failed: bool = False,
+    device: str = "cpu",
+    rank: int = 0,
+    world_size: int = 1,
+    shards: range | None = None,
+    on_batch: Callable[[int], None] = lambda num_images: None,
+    on_shard: Callable[[int, int], None] = lambda shard, num_scored: None,
+    engine: Engine | None = None,
+) -> list[ScoreSummary]:
+    """Write `scores/<name>` for each name of `rewards`, for the finished shards i with i % world_size == rank.
+
+    Args:
+        shards: of these alone; None for all.
+        batch_size: images that a reward model sees at once; batches never cross a shard.
+        retry_failed: score the rows again that failed before.
+        device: where the reward models compute; its kind is recorded in the tables' metadata.
+        on_batch: called with the number of images of every batch that a reward model scored.
+        on_shard: called with each shard's number and how many scores were made for it now (0: all were there).
+        engine: what scores the shards that lack scores, elsewhere; None for this process.
+
+    Raises:
+        ConfigError: a table holds scores of another scorer or revision, or of other images, or a reward could score no
+            image at all; nothing is written of that reward then. A worker that has a share of the shards writes its
+            failures: others may be able to score theirs.
+        RewardError: a reward that is wrong whatever the image: it raises for all of its first images, or does not give
+            one number an image.
+        DamagedError: an image that is not the one its row describes.
+        RewardUnavailableError: a reward model that cannot be asked any more; finished shards are kept.
+    """
+    refuse_linked_folders(dataset.root)
+    is_share = world_size > 1 or shards is not None
+    tables = [_Table.open(dataset, name, reward, is_share, retry_failed) for name, reward in rewards.items()]
+    trials = [table.trial for table in tables]
+
+    def finish(shard: int, parts: list[ShardRows]) -> None:
+        for table, rows in zip(tables, parts, strict=True):
+            table.add(shard, rows, batch_size, device)
+        on_shard(shard, sum(len(rows.todo) for rows in parts))
+
+    def lacking() -> Iterator[int]:
+        for shard in committed_shards(dataset.root):
+            if shard % world_size == rank and (shards is None or shard in shards):
+                parts = _read_rows(dataset, rewards, shard, retry_failed)
+                if any(rows.todo for rows in parts):
+                    yield shard
+                else:
+                    finish(shard, parts)
+
+    def here(shards: Iterable[int]) -> Iterator[tuple[int, list[ShardRows]]]:
+        options: dict[str, Any] = {"retry_failed": retry_failed, "device": device, "on_batch": on_batch}
+        for shard in shards:
+            yield shard, score_shard(dataset, rewards, shard, batch_size, trials=trials, **options)
+
+    for shard, parts in (engine or here)(lacking()):
+        finish(shard, parts)
+    for table in tables:
+        table.refuse_if_nothing_was_scored()
+        seal_table(table.folder, dataset.spec)
+    return [table.summary() for table in tables]
+
+
+def score_shard(
+    dataset: Dataset,
+    rewards: Mapping[str, RewardModel],
+    shard: int,
+    batch_size: int,
+    *,
+    retry_failed: bool = False,
+    device: str = "cpu",
+    on_batch: Callable[[int], None] = lambda num_images: None,
+    trials: Sequence[Trial] | None = None,
+) -> "list[ShardRows]":
+    """The rows of one shard with their outcomes, for each reward; nothing is written, and arguments are `score_all`'s.
+
+    `trials` holds what each reward has shown so far, over shards; None where this shard stands alone.
+    Images are decoded once, in order, and wait for each reward until its batch is full: so the batches of a reward do
+    not depend on which other rewards there are.
+    """
+    parts = _read_rows(dataset, rewards, shard, retry_failed)
+    models = list(rewards.values())
+    waiting: list[list[tuple[int, str, Image]]] = [[] for _ in models]
+
+    def flush(which: int) -> None:
+        rows, prompts, images = zip(*waiting[which], strict=True)
+        with one_thread(device):
+            trial = trials[which] if trials is not None else None
+            outcomes = [_outcome(one) for one in score_each(models[which], prompts, images, trial)]
+        parts[which].outcomes.update(zip(rows, outcomes, strict=True))
+        waiting[which].clear()
+        on_batch(len(rows))
+
+    wanted = [set(rows.todo) for rows in parts]
+    images = read_table(dataset.root / "samples" / part_name(shard), SAMPLES, ["image"])["image"]
+    samples = parts[0].samples.append_column("image", images)
+    for row, prompt, image in _decoded(samples, sorted(set().union(*wanted)), ahead=batch_size):
+        for which in range(len(models)):
+            if row in wanted[which] and isinstance(image, _Outcome):
+                parts[which].outcomes[row] = image
+                on_batch(1)
+            elif row in wanted[which] and not isinstance(image, _Outcome):
+                waiting[which].append((row, prompt, image))
+                if len(waiting[which]) == batch_size:
+                    flush(which)
+    for which in range(len(models)):
+        if waiting[which]:
+            flush(which)
+    return parts
+
+
+def _read_rows(dataset: Dataset, names: Iterable[str], shard: int, retry_failed: bool) -> "list[ShardRows]":
+    """What each of the tables `names` knows of a shard's images."""
+    name = part_name(shard)
+    columns = ["sample_id", "prompt", "image_pixels_sha256"]
+    samples = read_table(dataset.root / "samples" / name, SAMPLES, columns)
+    parts = [ShardRows.read(samples, dataset.root / "scores" / table / name, retry_failed) for table in names]
+    for rows in parts:
+        rows.skip(dataset.excluded)
+    return parts
+
+
+_Decoded: TypeAlias = "tuple[int, str, Image | _Outcome]"
+"""A row, its prompt, and its checked image, or why it has none."""
+
+
+def _decoded(samples: pa.Table, rows: Sequence[int], ahead: int) -> Iterator[_Decoded]:
+    """Each of these rows, decoded by other threads up to `ahead` images in advance."""
+    with ThreadPoolExecutor(max_workers=min(_DECODERS, os.cpu_count() or 1)) as pool:
+        coming: deque[Future[_Decoded]] = deque()
+        try:
+            for row in rows:
+                coming.append(pool.submit(_decode, samples, row))
+                if len(coming) > ahead:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _decode(samples: pa.Table, row: int) -> _Decoded:
+    name, prompt = samples["sample_id"][row].as_py(), samples["prompt"][row].as_py()
+    try:
+        image = decode_image((samples["image"][row].as_py() or {}).get("bytes") or b"")
+    except DamagedError as error:
+        return row, prompt, _outcome(f"DamagedError: {error}")
+    if pixels_sha256(image) != samples["image_pixels_sha256"][row].as_py():
+        raise DamagedError(f"the image of sample {name} is not the one that was committed: make it again")
+    return row, prompt, image
+
+
+@dataclass
+class _Table:
+    """The scores of one reward model, as they grow."""
+
+    folder: DataPath
+    reward: RewardModel
+    num_shards: int
+    writes: bool
+    """Whether parts are written, and not held until an image has a score: so is one of several workers', and every
+    part of a table that holds a score."""
+    trial: Trial = field(default_factory=Trial)
+    """What the reward model has shown so far."""
+    num_scored: int = 0
+    num_failed: int = 0
+    num_skipped: int = 0
+    first_failure: str | None = None
+    held: list[tuple[DataPath, pa.Table]] = field(default_factory=list)
+    """Parts that are written once any image has a score."""
+
+    @classmethod
+    def open(
+        cls, dataset: Dataset, name: str, reward: RewardModel, is_share: bool, is_retry: bool
+    ) -> "_Table":
+        """Raises ConfigError for a table of another scorer or revision."""
+        folder = dataset.root / "scores" / check_name(name, "a score table")
+        has_scores = _check_existing(folder, reward, dataset.spec.num_shards)
+        trial = Trial(proven=has_scores or is_retry)
+        return cls(folder, reward, dataset.spec.num_shards, has_scores or is_share, trial)
+
+    def add(self, shard: int, rows: "ShardRows", batch_size: int, device: str) -> None:
+        """Count a scored shard, and write its part."""
+        outcomes = [rows.outcomes[row] for row in rows.todo]
+        failures = [outcome.status for outcome in outcomes if outcome.status != OK]
+        self.num_scored += len(outcomes) - len(failures)
+        self.num_failed += len(failures)
+        self.num_skipped += len(rows.samples) - len(outcomes)
+        self.first_failure = self.first_failure or next(iter(failures), None)
+        part = self.folder / part_name(shard)
+        if outcomes or not part.exists():
+            self.held.append((part, _as_table(rows, self.reward, batch_size, device)))
+        self.writes = self.writes or self.num_scored > 0
+        while self.writes and self.held:
+            open_table(self.folder)
+            write_table(*self.held.pop(0))
+
+    def refuse_if_nothing_was_scored(self) -> None:
+        """Raises ConfigError where no image at all has a score."""
+        if self.held:
+            if problem := self.trial.problem(self.reward.name):
+                raise RewardError(f"{problem}; nothing was written")
+            raise ConfigError(
+                f"{self.reward.name} could score none of {self.num_failed} images ({self.first_failure}): "
+                f"choose a reward that knows these prompts; nothing was written"
+            )
+
+    def summary(self) -> ScoreSummary:
+        """What was done, and what the table holds."""
+        return ScoreSummary(
+            name=self.folder.name,
+            scorer=self.reward.name,
+            revision=self.reward.revision,
+            num_scored=self.num_scored,
+            num_failed=self.num_failed,
+            num_skipped=self.num_skipped,
+            first_failure=self.first_failure,
+            **_statistics(self.folder, self.num_shards),
+        )
+
+
+@dataclass
+class ShardRows:
+    """The images of a shard and what is known of their scores."""
+
+    samples: pa.Table
+    """sample_id, prompt, image_pixels_sha256."""
+    outcomes: dict[int, _Outcome]
+    """What is known of each row; those to do are filled in."""
+    todo: list[int]
+    """Rows that are to be scored."""
+
+    @classmethod
+    def read(cls, samples: pa.Table, part: DataPath, retry_failed: bool) -> "ShardRows":
+        """What the file `part` says of these samples. Raises ConfigError where its scores are of other images."""
+        if not part.exists():
+            return cls(samples, {}, list(range(len(samples))))
+        scores = read_table(part, SCORES)
+        for column in ("sample_id", "image_pixels_sha256"):
+            if samples[column].to_pylist() != scores[column].to_pylist():
+                raise ConfigError(
+                    f"{part}: scores of other images than the data set holds now: remove it and score again"
+                )
+        known = zip(scores["score"].to_pylist(), scores["status"].to_pylist(), strict=True)
+        outcomes = {row: _Outcome(*values) for row, values in enumerate(known)}
+        todo = [row for row, outcome in outcomes.items() if retry_failed and outcome.status != OK]
+        return cls(samples, outcomes, todo)
+
+    def skip(self, excluded: Mapping[str, str]) -> None:
+        """Leave excluded samples without a score."""
+        ids = self.samples["sample_id"].to_pylist() if excluded else []
+        for row in [row for row in self.todo if ids and ids[row] in excluded]:
+            self.outcomes[row] = _Outcome(None, "failed: excluded")
+            self.todo.remove(row)
+
+
+def _check_existing(folder: DataPath, reward: RewardModel, num_shards: int) -> bool:
+    """Whether the table holds a score already. Raises ConfigError for those of another scorer or revision."""
+    any_score = False
+    for shard in parts_in(folder, num_shards):
+        table = read_table(folder / part_name(shard), SCORES, ["score", "scorer", "revision"])
+        ours = {"scorer": reward.name, "revision": reward.revision}
+        for column, new in ours.items():
+            others = [old for old in pc.unique(table[column]).to_pylist() if old != new]
+            if others:
+                raise ConfigError(
+                    f"scores/{folder.name} was made by {column} {others[0]!r}, and this is {column} {new!r}: "
+                    "give the new scores a name of their own with --as NAME"
+                )
+        any_score = any_score or table["score"].null_count < len(table)
+    return any_score
+
+
+def _as_table(rows: ShardRows, reward: RewardModel, batch_size: int, device: str) -> pa.Table:
+    count = len(rows.samples)
+    outcomes = [rows.outcomes[row] for row in range(count)]
+    columns = {
+        "sample_id": rows.samples["sample_id"],
+        "score": [outcome.score for outcome in outcomes],
+        "scorer": [reward.name] * count,
+        "revision": [reward.revision] * count,
+        "image_pixels_sha256": rows.samples["image_pixels_sha256"],
+        "status": [outcome.status for outcome in outcomes],
+    }
+    spelling = spelling_of(reward)
+    made = {"dtype": "fp32", "device": device_kind(device), "batch_size": batch_size}
+    made_by = canonical_json(made if spelling == reward.name else {**made, "reward": spelling})
+    table = pa.table(columns, schema=SCORES)
+    return table.replace_schema_metadata({**table.schema.metadata, b"ppod": made_by.encode()})
+
+
+def _statistics(folder: DataPath, num_shards: int) -> dict[str, Any]:
+    """Over the rows with a score, of all parts."""
+    parts = [
+        read_table(folder / part_name(shard), SCORES, ["score"]) for shard in parts_in(folder, num_shards)
+    ]
+    scores = pa.concat_tables(parts)["score"].drop_null() if parts else pa.array([], pa.float64())
+    low_high = pc.min_max(scores).as_py()
+    return {
+        "num_scores": len(scores),
+        "mean": pc.mean(scores).as_py(),
+        "low": low_high["min"],
+        "high": low_high["max"],
+    }

@@ -1,0 +1,1 @@
+"""Files and object stores: atomic writes, ranges, the cache."""

@@ -1,0 +1,44 @@
+"""Folders that appear and go as a whole: nobody meets one that is half written or half removed.
+
+While it is written a folder is called .NAME.tmp, while it is removed .NAME.old; a killed process may leave either.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ppod_data.storage.files import sync
+from ppod_data.storage.real_folders import make_folder, move, remove_tree
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; on a normal exit it replaces `target` on the disk, on an error it is removed."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    remove_tree(temporary)
+    make_folder(temporary)
+    try:
+        yield temporary
+        for path in [*temporary.rglob("*"), temporary]:
+            sync(path)
+    except BaseException:
+        remove_tree(temporary)
+        raise
+    old = _set_aside(target)
+    move(temporary, target)
+    sync(target.parent)
+    remove_tree(old)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, if it is there: first its name, then what it holds."""
+    remove_tree(_set_aside(folder))
+
+
+def _set_aside(folder: Path) -> Path:
+    """Give a folder the name that it has while it is removed."""
+    old = folder.with_name(f".{folder.name}.old")
+    remove_tree(old)
+    if folder.exists():
+        move(folder, old)
+    return old

@@ -1,0 +1,1 @@
+"""Helpers without knowledge of data sets: progress, formatting, noise, the environment."""

@@ -1,0 +1,1 @@
+"""Training data: pairs, trajectories, the reference's log-probabilities."""

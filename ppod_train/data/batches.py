@@ -1,0 +1,104 @@
+"""The tensors of one optimizer step.
+
+Shapes: U trajectories, P pairs among them, R stored latents a trajectory, T trained steps, C H W latent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ppod_data.dataset.torch_loader import positions_of_step
+from ppod_data.format.trajectory import latent_rows
+from ppod_data.support.noise import generator
+from ppod_train.data.training_data import TrainingData, read_latents
+from ppod_train.objectives.targets import Targets
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingBatch:
+    """One optimizer step's trajectories and what they are trained towards, on the device."""
+
+    latents: torch.Tensor
+    """[R, U, C, H, W], fp32 values of the storage dtype."""
+    current: torch.Tensor
+    """int64 [T]: the row of `latents` that holds x_t of each trained step; the next row holds x_{t-1}."""
+    following: torch.Tensor
+    """int64 [T]: the row of x_{t-1}."""
+    step_index: torch.Tensor
+    """int64 [T]: which steps of the chain are trained on."""
+    prompt_index: torch.Tensor
+    """int64 [U]."""
+    reference_log_probs: torch.Tensor
+    """fp64 [U, T]."""
+    targets: Targets
+    step_weights: torch.Tensor = field(default_factory=lambda: torch.ones(()))
+    """fp64 [T], what the loss multiplies log-ratios by before the clip (`ppod_train.step.step_weight`); the
+    targets' anchors are multiplied already."""
+
+
+def units_of_step(data: TrainingData, *, step: int, pairs_per_step: int, seed: int) -> NDArray[np.int64]:
+    """What optimizer step `step` is trained on: pairs_per_step pairs, or twice as many trajectories.
+
+    A run of an endless sequence of permutations, one an epoch: a pure function of (data, seed, step), so that a
+    resumed run needs no state.
+    """
+    count = pairs_per_step if data.on_pairs else 2 * pairs_per_step
+    return data.units[positions_of_step(len(data.units), step=step, count=count, seed=seed)]
+
+
+def trained_prompts(data: TrainingData) -> tuple[str, ...]:
+    """The prompts that have a trajectory, in the data sets' order: those that a policy is judged on as it trains."""
+    return tuple(data.prompts[i] for i in np.unique(data.prompt_index))
+
+
+def timesteps_of_step(
+    data: TrainingData, *, step: int, timesteps_per_update: int | None, seed: int
+) -> list[int]:
+    """The chain steps of a training step: all, or a random subset in ascending order."""
+    if timesteps_per_update is None or timesteps_per_update >= len(data.steps):
+        return list(data.steps)
+    subset = generator(seed, "timesteps", step).choice(len(data.steps), timesteps_per_update, replace=False)
+    return [data.steps[i] for i in sorted(subset)]
+
+
+def trajectories_of(
+    data: TrainingData, units: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The trajectories of some units, each once, and where the pairs' chosen and then rejected ones are among them."""
+    if not data.on_pairs:
+        return units, np.array([], np.int64)
+    both = np.concatenate([data.chosen[units], data.rejected[units]])
+    trajectories, positions = np.unique(both, return_inverse=True)
+    return trajectories, positions
+
+
+def load_batch(
+    data: TrainingData, units: NDArray[np.int64], steps: Sequence[int], device: str | torch.device
+) -> TrainingBatch:
+    """Read the trajectories of some units, each once and checked by its sha256, onto the device."""
+    trajectories, positions = trajectories_of(data, units)
+    units = units if data.on_pairs else positions
+    place = {row: i for i, row in enumerate(latent_rows(data.spec.stored_steps()))}
+
+    def of_steps(values: NDArray[np.float64]) -> torch.Tensor:
+        return torch.from_numpy(values[trajectories][:, list(steps)]).to(device)
+
+    return TrainingBatch(
+        latents=read_latents(data.reader, trajectories).to(device),
+        current=torch.tensor([place[step] for step in steps], device=device),
+        following=torch.tensor([place[step + 1] for step in steps], device=device),
+        step_index=torch.tensor(list(steps), device=device),
+        prompt_index=torch.from_numpy(data.prompt_index[trajectories]).to(device),
+        reference_log_probs=of_steps(data.reference_log_probs),
+        targets=Targets(
+            chosen=torch.from_numpy(positions[: len(units)]).to(device),
+            rejected=torch.from_numpy(positions[len(units) :]).to(device),
+            labels=torch.from_numpy(data.labels[units].astype(np.float64)).to(device),
+            margins=torch.from_numpy(data.margins[units]).to(device),
+            anchors=of_steps(data.anchors),
+            advantages=of_steps(data.advantages),
+        ),
+    )

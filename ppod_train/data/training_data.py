@@ -1,0 +1,285 @@
+"""What a training run is trained on: trajectories on disk, their pairs or rewards, and three policies' identities.
+
+Latents stay on disk; the numbers beside them (log-probabilities, rewards, labels) are held in memory.
+
+Shapes: M trajectories, T steps of the chain.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.dataset.merge import check_alike, expand
+from ppod_data.dataset.trajectory_reader import Reader
+from ppod_data.diffusion.schedule import build_schedule
+from ppod_data.errors import ConfigError, DamagedError, NothingToLearnError
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.format.trajectory import latent_rows
+from ppod_data.storage.files import DataPath
+from ppod_data.support.canonical_json import canonical_json
+from ppod_train.data.joined import join
+from ppod_train.data.pairs import Pairs
+from ppod_train.data.reference import log_prob_matrix
+from ppod_train.data.scorers import check_one_scorer
+from ppod_train.objectives import Objective
+from ppod_train.objectives.advantages import Rated
+
+_BLOCK = 1024
+"""Rows that are Python objects at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """Where the data of a run are: the arguments of `open_training_data` that a user gives."""
+
+    roots: Sequence[DataPath]
+    """Folders of data sets, and files of `ppod_data.dataset.merge`."""
+    pairs: str
+    """Table of pairs, a name under pairs/; read by an objective of pairs."""
+    scores: str
+    """Table of scores, a name under scores/; read by an objective of single trajectories."""
+    reference_log_probs: str | None = None
+    """A name under log_probs/ of the reference's log-probabilities; None: the recorded ones where the reference
+    made the data, otherwise the table under log_probs/ that is the reference's."""
+
+    def target_table(self, objective: Objective) -> str:
+        """The table that the objective reads, as a path in the data set."""
+        return f"pairs/{self.pairs}" if objective.on_pairs else f"scores/{self.scores}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingData:
+    """The trajectories of one or more data sets and what they are worth."""
+
+    datasets: tuple[Dataset, ...]
+    spec: GenerationSpec
+    """Of the first data set; what `ppod_data.dataset.merge.check_alike` compares holds for all."""
+    prompts: tuple[str, ...]
+    rows: Any
+    """Where each trajectory is: the Arrow table of `Dataset.trajectory_index`, and `dataset`, the number of theirs."""
+    prompt_index: NDArray[np.int64]
+    """[M], for each trajectory its row of `prompts`."""
+    reference_log_probs: NDArray[np.float64]
+    """log π_ref, [M, T]; NaN where a step has no density."""
+    behaviour_log_probs: NDArray[np.float64]
+    """log π_stage of the policy that made the data, as recorded, [M, T]; NaN where a step has no density."""
+    advantages: NDArray[np.float64]
+    """[M, T]; zeros for pairs."""
+    chosen: NDArray[np.int64]
+    """[pairs], rows of `rows`; empty without pairs."""
+    rejected: NDArray[np.int64]
+    labels: NDArray[np.float32]
+    """[pairs], the probability that chosen is preferred."""
+    margins: NDArray[np.float64]
+    """[pairs], r(chosen) − r(rejected); NaN where people judged."""
+    units: NDArray[np.int64]
+    """What an optimizer step draws from: numbers of pairs, or rows of trajectories that have a weight."""
+    steps: tuple[int, ...]
+    """The chain steps that can be trained on: stored and stochastic."""
+    reader: Reader
+    """Of the trajectories by their row."""
+    fingerprint: str
+    """sha256 over trajectories, targets and the reference's log-probabilities, in order."""
+    num_repeated: int
+    """Trajectories that were left out, since an earlier data set has the same sample."""
+    num_repeated_pairs: int
+    """Pairs that were left out, since an earlier data set has a pair of the same samples."""
+
+    @property
+    def on_pairs(self) -> bool:
+        return len(self.chosen) > 0
+
+    @property
+    def anchors(self) -> NDArray[np.float64]:
+        """log π_stage − log π_ref, [M, T]; exactly 0 where the reference made the data."""
+        return self.behaviour_log_probs - self.reference_log_probs
+
+    def outside_band(self, log_ratio_clip: float, step_weights: NDArray[np.float64]) -> float:
+        """The share of trainable steps that the policy which made the data already has outside ± log_ratio_clip, with
+        log-ratios times `step_weights` [T].
+
+        With the clip anchored at the reference these have no gradient when training starts from that policy.
+        """
+        shifts = (self.anchors * step_weights)[:, list(self.steps)]
+        return float((np.abs(shifts) > log_ratio_clip).mean())
+
+
+def open_training_data(
+    source: DataSource,
+    objective: Objective,
+    *,
+    policy_fingerprint: str,
+    temperature: float = 1.0,
+    best_of: int = 8,
+) -> TrainingData:
+    """Join the objective's table of every data set with its trajectories' places and log-probabilities.
+
+    Args:
+        policy_fingerprint: of the reference.
+        temperature, best_of: as in `ppod_train.settings.TrainSettings`.
+
+    Raises:
+        ConfigError: nothing to train on, a data set of another model or sampler, a table that refers to a missing
+            sample, pairs without a reward difference where the objective needs one.
+    """
+    datasets, steps = _open_datasets(source, objective)
+    check_one_scorer(datasets, *source.target_table(objective).split("/", 1))
+    spec = datasets[0].spec
+    joined = join(
+        datasets,
+        pairs_name=source.pairs if objective.on_pairs else None,
+        scores_name=None if objective.on_pairs else source.scores,
+        policy_fingerprint=policy_fingerprint,
+        reference_name=source.reference_log_probs,
+    )
+    rows, pairs = joined.rows, joined.pairs
+    if "margins" in objective.needs and np.isnan(pairs.margins).any():
+        raise ConfigError(f"pairs {source.pairs} holds pairs without a reward difference: rank by a reward")
+
+    behaviour_log_probs = log_prob_matrix(rows["log_probs"], spec.num_inference_steps, datasets[0].root)
+    for values in (joined.reference_log_probs, behaviour_log_probs):
+        _check_trained_steps(values[:, list(steps)], rows, datasets)
+
+    def row_of(number: int) -> tuple[Dataset, dict[str, Any]]:
+        (row,) = rows.slice(number, 1).to_pylist()
+        return datasets[row["dataset"]], row
+
+    reader = Reader(row_of)
+    prompts = tuple(dict.fromkeys(prompt for dataset in datasets for prompt in dataset.spec.prompts))
+    prompt_index = _prompt_index(rows, prompts, datasets[0])
+    advantages = np.zeros((len(rows), spec.num_inference_steps))
+    if objective.advantages is not None:
+        rated = Rated(
+            rewards=np.array(joined.rewards),
+            prompt_index=prompt_index,
+            num_steps=len(steps),
+            read_latents=_latents_before(reader, spec, steps),
+            temperature=temperature,
+            best_of=best_of,
+        )
+        advantages[:, list(steps)] = objective.advantages(rated)
+    units = np.arange(len(pairs.chosen)) if objective.on_pairs else np.flatnonzero(advantages.any(axis=1))
+    if not len(units):
+        raise NothingToLearnError(
+            f"all rewards of {source.roots[0]} are equal within each prompt: nothing to learn"
+        )
+    return TrainingData(
+        datasets=datasets,
+        spec=spec,
+        prompts=prompts,
+        rows=rows,
+        prompt_index=prompt_index,
+        reference_log_probs=joined.reference_log_probs,
+        behaviour_log_probs=behaviour_log_probs,
+        advantages=advantages,
+        chosen=pairs.chosen,
+        rejected=pairs.rejected,
+        labels=pairs.labels,
+        margins=pairs.margins,
+        units=units,
+        steps=steps,
+        reader=reader,
+        fingerprint=_fingerprint(rows, joined.reference_log_probs, pairs, advantages),
+        num_repeated=joined.num_repeated,
+        num_repeated_pairs=joined.num_repeated_pairs,
+    )
+
+
+def _open_datasets(source: DataSource, objective: Objective) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
+    """The data sets, which must be of one sampler, and the chain steps that can be trained on."""
+    datasets = tuple(Dataset.open(root) for root in expand(source.roots))
+    spec = datasets[0].spec
+    for dataset in datasets:
+        check_alike(spec, dataset)
+        _check_complete(dataset)
+    stochastic = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic
+    steps = tuple(step for step in spec.stored_steps() if stochastic[step])
+    if not steps:
+        raise ConfigError(f"no stored step of {source.roots[0]} has noise: store more steps (--store-steps)")
+    if objective.on_final_latents and spec.num_inference_steps - 1 not in spec.stored_steps():
+        raise ConfigError(
+            f"{source.roots[0]} does not store the final latents: make it with --store-steps all or last:N"
+        )
+    return datasets, steps
+
+
+def read_latents(reader: Reader, trajectories: NDArray[np.int64]) -> torch.Tensor:
+    """The stored latents of some trajectories, fp32 [R, rows, C, H, W], each checked by its sha256."""
+    return torch.stack([chain.latents.float() for chain in reader.read(trajectories.tolist())], dim=1)
+
+
+def _prompt_index(rows: Any, prompts: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
+    found = pc.index_in(rows["prompt"], value_set=pa.array(prompts, pa.string()))
+    if found.null_count:
+        raise DamagedError(f"{dataset.root / 'samples'}: a prompt is not the spec's: run ppod-data verify")
+    index: NDArray[np.int64] = found.to_numpy().astype(np.int64)
+    return index
+
+
+def _latents_before(
+    reader: Reader, spec: GenerationSpec, steps: Sequence[int]
+) -> Callable[[NDArray[np.int64]], torch.Tensor]:
+    place = {row: i for i, row in enumerate(latent_rows(spec.stored_steps()))}
+
+    def read(trajectories: NDArray[np.int64]) -> torch.Tensor:
+        return read_latents(reader, trajectories)[[place[step] for step in steps]]
+
+    return read
+
+
+def _check_trained_steps(values: NDArray[np.float64], rows: Any, datasets: Sequence[Dataset]) -> None:
+    """Raise DamagedError, naming the sample, where a step that is trained on has no log-probability."""
+    lacking = np.isnan(values).any(axis=1)
+    if lacking.any():
+        (row,) = rows.slice(int(np.argmax(lacking)), 1).to_pylist()
+        raise DamagedError(
+            f"{datasets[row['dataset']].root}: sample {row['sample_id']} has no log-probability of a step that is "
+            "trained on: run ppod-data verify"
+        )
+
+
+def _check_complete(dataset: Dataset) -> None:
+    if missing := dataset.missing_shards():
+        raise ConfigError(
+            f"{dataset.root} lacks {len(missing)} of {dataset.spec.num_shards} shards: "
+            "run its ppod-gen again to finish it"
+        )
+
+
+def _fingerprint(
+    rows: Any, reference: NDArray[np.float64], pairs: Pairs, advantages: NDArray[np.float64]
+) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, len(rows), _BLOCK):
+        part = rows.slice(start, _BLOCK).select(["sample_id", "traj_sha256", "log_probs"]).to_pylist()
+        for row, values in zip(part, reference[start : start + _BLOCK].tolist(), strict=True):
+            one = [row["sample_id"], row["traj_sha256"], _or_none(values), row["log_probs"]]
+            digest.update(canonical_json(one).encode())
+    for piece in _json_pieces((pairs.chosen, pairs.rejected, pairs.labels, pairs.margins)):
+        digest.update(piece.encode())
+    digest.update(np.ascontiguousarray(advantages, dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def _json_pieces(columns: Sequence[NDArray[Any]]) -> Iterator[str]:
+    """The canonical JSON of a list of lists of numbers, NaN as null, without all of it in memory."""
+    for number, values in enumerate(columns):
+        yield ",[" if number else "[["
+        for start in range(0, len(values), _BLOCK):
+            text = canonical_json(_or_none(values[start : start + _BLOCK].tolist()))
+            yield ("," if start else "") + text[1:-1]
+        yield "]"
+    yield "]"
+
+
+def _or_none(values: list[float]) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in values]

@@ -1,0 +1,211 @@
+"""What an evaluation consists of, and its figures, worked out from what was measured on each image.
+
+Shapes: K images of a prompt.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ppod_data.errors import ConfigError
+from ppod_train.evaluation.statistics import FloatArray, mean_interval, wilson, win_rate
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PromptMeasurement:
+    """What was measured on the K images of one prompt."""
+
+    rewards: FloatArray
+    """[K]; NaN for an image without a score, which is left out of every figure of the reward."""
+    correct: BoolArray | None = None
+    """[K], whether every fact of the prompt holds, False without a score; None where the scorer cannot say."""
+    check_rewards: FloatArray | None = None
+    """[K], by the check scorer, NaN for an image without its score; None without one."""
+    check_correct: BoolArray | None = None
+    diversity: float | None = None
+    """Mean over pairs of images of the root-mean-square difference of their 8x8 averages, RGB in [0, 1]."""
+    images: tuple[Image.Image, ...] = ()
+    """The first few."""
+
+    @property
+    def scored(self) -> BoolArray:
+        """[K], the images that have a score."""
+        known: BoolArray = np.isfinite(self.rewards)
+        return known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """The figures of one prompt, or of all. Intervals are 95 %; None where something was not measured."""
+
+    num_images: int
+    """Images made, with and without a score."""
+    reward_mean: float | None
+    """Over the images with a score; None where a prompt has none."""
+    reward_low: float | None
+    """Student's t over the spread within each prompt; None below 5 images with a score."""
+    reward_high: float | None
+    num_failed: int = 0
+    """Images without a score: the reward raised, declined or gave no finite number."""
+    num_check_failed: int = 0
+    """Images without a score by the check scorer."""
+    correct: float | None = None
+    """Share of images of which every fact of the prompt holds; Wilson interval."""
+    correct_low: float | None = None
+    correct_high: float | None = None
+    check_reward_mean: float | None = None
+    """By a second scorer that nothing is trained on; where it falls as the reward climbs, that is hacked."""
+    check_correct: float | None = None
+    diversity: float | None = None
+    """As in `PromptMeasurement`, 0 for identical images; overall it is the mean over prompts."""
+    win_rate: float | None = None
+    """Share of images whose reward passes the baseline's on the same noise, ties half; Wilson interval."""
+    win_rate_low: float | None = None
+    win_rate_high: float | None = None
+    gain: float | None = None
+    """Mean reward minus the baseline's on the same noise; Student's t over the paired differences of the images that
+    have a score in both."""
+    gain_low: float | None = None
+    gain_high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """Which images are made. Two evaluations can be compared image by image when these agree.
+
+    None is filled in as for a data set: see `ppod_data.generation.build_spec.build_spec`.
+    """
+
+    prompts: tuple[str, ...]
+    height: int | None = None
+    """Pixels, as `width`; None: the model's own size."""
+    width: int | None = None
+    negative_prompt: str = ""
+    num_images_per_prompt: int = 64
+    num_inference_steps: int = 20
+    guidance_scale: float | None = None
+    ddim_eta: float | None = None
+    seed: int = 0
+    batch_size: int | None = None
+    """Images sampled and scored at a time; the last bits of an image depend on it."""
+    validation: bool = False
+    """Noise of its own for choosing a checkpoint while training: what is reported was not chosen on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """Which reward model gave the scores."""
+
+    name: str
+    revision: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvalResult:
+    """One policy's evaluation."""
+
+    model: str
+    adapter: str | None
+    policy_fingerprint: str
+    settings: EvalSettings
+    """With every None filled in."""
+    scorer: Scorer
+    check_scorer: Scorer | None
+    overall: Figures
+    prompts: Mapping[str, Figures]
+    measurements: Mapping[str, PromptMeasurement]
+    first_failure: str | None = None
+    """Why the first image without a score has none, where this process met it."""
+
+    @property
+    def reward(self) -> float:
+        """The mean reward over all prompts."""
+        assert self.overall.reward_mean is not None, "an evaluation without any score is refused"
+        return self.overall.reward_mean
+
+
+def summarise(
+    measurements: Mapping[str, PromptMeasurement], baseline: Mapping[str, PromptMeasurement] | None = None
+) -> tuple[Figures, dict[str, Figures]]:
+    """The figures over all prompts, and those of each prompt.
+
+    Raises:
+        ConfigError: the baseline holds other prompts, or another number of images of one.
+    """
+    measured = list(measurements.values())
+    figures = [_described(group) for group in [*([item] for item in measured), measured]]
+    if baseline is not None:
+        figures = _compared(figures, measured, _matching(measurements, baseline))
+    return figures[-1], dict(zip(measurements, figures[:-1], strict=True))
+
+
+def _described(group: Sequence[PromptMeasurement]) -> Figures:
+    """The figures over a group of prompts, but for those that a baseline needs."""
+    num_images = sum(len(item.rewards) for item in group)
+    mean, low, high = mean_interval([item.rewards[item.scored] for item in group])
+    correct = _joined([item.correct[item.scored] for item in group if item.correct is not None])
+    checks = [(item.check_rewards, item.check_correct) for item in group if item.check_rewards is not None]
+    check_rewards = _joined([rewards[np.isfinite(rewards)] for rewards, _ in checks])
+    check_correct = _joined([right[np.isfinite(rewards)] for rewards, right in checks if right is not None])
+    diversities = [item.diversity for item in group if item.diversity is not None]
+    figures = Figures(
+        num_images=num_images,
+        num_failed=num_images - sum(int(item.scored.sum()) for item in group),
+        num_check_failed=num_images - len(check_rewards) if checks else 0,
+        reward_mean=mean,
+        reward_low=low,
+        reward_high=high,
+        check_reward_mean=float(check_rewards.mean()) if len(check_rewards) else None,
+        check_correct=float(check_correct.mean()) if len(check_correct) else None,
+        diversity=float(np.mean(diversities)) if diversities else None,
+    )
+    if not len(correct):
+        return figures
+    share, low, high = wilson(int(correct.sum()), len(correct))
+    return replace(figures, correct=share, correct_low=low, correct_high=high)
+
+
+def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.empty(0)
+
+
+def _matching(
+    measurements: Mapping[str, PromptMeasurement], baseline: Mapping[str, PromptMeasurement]
+) -> list[PromptMeasurement]:
+    for prompt, item in measurements.items():
+        if prompt not in baseline or len(baseline[prompt].rewards) != len(item.rewards):
+            raise ConfigError(
+                f"the baseline holds other images of {prompt!r}: evaluate it again like the policy"
+            )
+    return [baseline[prompt] for prompt in measurements]
+
+
+def _compared(
+    figures: Sequence[Figures], after: Sequence[PromptMeasurement], before: Sequence[PromptMeasurement]
+) -> list[Figures]:
+    """`figures` (of each prompt, then of all) with win rate and gain over the images of the same seeds."""
+    both = [a.scored & b.scored for a, b in zip(after, before, strict=True)]
+    new = [item.rewards[rows] for item, rows in zip(after, both, strict=True)]
+    old = [item.rewards[rows] for item, rows in zip(before, both, strict=True)]
+    differences = [a - b for a, b in zip(new, old, strict=True)]
+    gains = [*(mean_interval([one]) for one in differences), mean_interval(differences)]
+    wins = [win_rate(a, b) for a, b in zip(new, old, strict=True)]
+    wins.append(win_rate(np.concatenate(new), np.concatenate(old)))
+    return [
+        replace(
+            figure,
+            win_rate=win.value,
+            win_rate_low=win.low,
+            win_rate_high=win.high,
+            gain=gain.value,
+            gain_low=gain.low,
+            gain_high=gain.high,
+        )
+        for figure, win, gain in zip(figures, wins, gains, strict=True)
+    ]

@@ -1,0 +1,186 @@
+"""An evaluation as a folder: eval.json with the numbers, images.png with the first images of each prompt.
+
+eval.json, format 1:
+    format                 1
+    model, adapter         what was evaluated, as the user named it (adapter: null without one)
+    policy_fingerprint     sha256 over the weights and configurations that were loaded
+    height, width          of the images, in pixels; null or absent: the model's own size
+    seed, num_images_per_prompt, num_inference_steps, guidance_scale, ddim_eta, negative_prompt, batch_size,
+    validation             how the images were made (`EvalSettings`)
+    scorer, check_scorer   {"name", "revision"}; check_scorer is null without one
+    overall                the figures over all prompts, explained in `Figures`: num_images,
+                           num_failed, num_check_failed, reward_mean, reward_low, reward_high,
+                           correct, correct_low, correct_high, check_reward_mean, check_correct, diversity,
+                           win_rate, win_rate_low, win_rate_high, gain, gain_low, gain_high; null where not measured
+    prompts                {prompt: the same figures}, in the order of evaluation
+    images                 {prompt: {"rewards": [K], "correct": [K] or null, and by the check scorer
+                           "check_rewards", "check_correct"}}; a reward is null where an image has no score
+    sheet                  {"prompts": the rows of images.png, "columns": images a row,
+                           "width", "height": pixels of one image}
+
+images.png has no labels and no gaps: row r, column k is image k of the sheet's prompt r.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ppod_data.errors import DamagedError
+from ppod_data.format.images import decode_image, encode_png
+from ppod_data.storage.files import atomic_write, read_small
+from ppod_data.storage.json_reader import read_object
+from ppod_train.evaluation.figures import EvalResult, EvalSettings, Figures, PromptMeasurement, Scorer
+
+FORMAT = 1
+EVAL_NAME = "eval.json"
+SHEET_NAME = "images.png"
+MAX_SHEET_PROMPTS = 12
+_MAX_SHEET, _MAX_SHEET_PIXELS = 1 << 29, 1 << 27
+
+_SIZE = ("height", "width")
+
+
+def write_evaluation(folder: Path, result: EvalResult) -> None:
+    """Write images.png, then eval.json: where eval.json is, the evaluation is whole."""
+    prompts = sheet_prompts(result)
+    sheet = contact_sheet([result.measurements[prompt].images for prompt in prompts])
+    rows = len(prompts)
+    columns = len(result.measurements[prompts[0]].images)
+    record = {
+        "format": FORMAT,
+        "model": result.model,
+        "adapter": result.adapter,
+        "policy_fingerprint": result.policy_fingerprint,
+        **{name: value for name, value in asdict(result.settings).items() if name != "prompts"},
+        "scorer": asdict(result.scorer),
+        "check_scorer": asdict(result.check_scorer) if result.check_scorer else None,
+        "overall": asdict(result.overall),
+        "prompts": {prompt: asdict(figures) for prompt, figures in result.prompts.items()},
+        "images": {prompt: _values(item) for prompt, item in result.measurements.items()},
+        "sheet": {
+            "prompts": prompts,
+            "columns": columns,
+            "width": sheet.width // columns,
+            "height": sheet.height // rows,
+        },
+    }
+    atomic_write(folder / SHEET_NAME, encode_png(sheet))
+    atomic_write(folder / EVAL_NAME, (json.dumps(record, ensure_ascii=False) + "\n").encode())
+
+
+def read_evaluation(folder: Path) -> EvalResult:
+    """The evaluation that `write_evaluation` wrote, kept images included: a baseline for later ones.
+
+    Raises:
+        DamagedError: the folder holds no readable evaluation.
+    """
+    try:
+        record = read_object(folder / EVAL_NAME)
+        tiles = cut_sheet(read_sheet(folder / SHEET_NAME, record["sheet"])[1], record["sheet"])
+        names = [field.name for field in fields(EvalSettings) if field.name not in ("prompts", *_SIZE)]
+        settings = {name: record[name] for name in names} | {name: record.get(name) for name in _SIZE}
+        return EvalResult(
+            model=record["model"],
+            adapter=record["adapter"],
+            policy_fingerprint=record["policy_fingerprint"],
+            settings=EvalSettings(prompts=tuple(record["prompts"]), **settings),
+            scorer=Scorer(**record["scorer"]),
+            check_scorer=Scorer(**record["check_scorer"]) if record["check_scorer"] else None,
+            overall=Figures(**record["overall"]),
+            prompts={prompt: Figures(**figures) for prompt, figures in record["prompts"].items()},
+            measurements={
+                prompt: _measurement(values, record["prompts"][prompt]["diversity"], tiles.get(prompt, ()))
+                for prompt, values in record["images"].items()
+            },
+        )
+    except (
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        DamagedError,
+    ) as error:
+        raise DamagedError(f"{folder} holds no readable evaluation ({error}): evaluate again") from error
+
+
+def read_sheet(path: Path, layout: Mapping[str, Any]) -> tuple[bytes, Image.Image]:
+    """Return the PNG file of a contact sheet and its pixels; `layout` as eval.json's "sheet", which must fit it.
+
+    Raises:
+        DamagedError: no PNG file, or one beyond its bounds.
+        ValueError: another layout.
+    """
+    data = read_small(path, _MAX_SHEET)
+    sheet = decode_image(data, formats=("PNG",), max_pixels=_MAX_SHEET_PIXELS)
+    columns, width, height = (layout[name] for name in ("columns", "width", "height"))
+    rows = len(layout["prompts"])
+    if not (
+        min(columns, width, height) > 0 and columns * width <= sheet.width and rows * height <= sheet.height
+    ):
+        raise ValueError(f"no sheet of {rows} rows of {columns} images of {width} x {height} pixels")
+    return data, sheet
+
+
+def sheet_prompts(result: EvalResult) -> list[str]:
+    """The prompts that images.png shows: the first twelve."""
+    return list(result.measurements)[:MAX_SHEET_PROMPTS]
+
+
+def contact_sheet(rows: list[tuple[Image.Image, ...]]) -> Image.Image:
+    """Images of one size, edge to edge, a row of them a prompt."""
+    width, height = rows[0][0].size
+    sheet = Image.new("RGB", (width * max(map(len, rows)), height * len(rows)))
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            sheet.paste(image, (x * width, y * height))
+    return sheet
+
+
+def cut_sheet(sheet: Image.Image, layout: Mapping[str, Any]) -> dict[str, tuple[Image.Image, ...]]:
+    """The images of each prompt of a contact sheet; `layout` as eval.json's "sheet"."""
+    width, height = layout["width"], layout["height"]
+    return {
+        prompt: tuple(
+            sheet.crop((x * width, y * height, (x + 1) * width, (y + 1) * height))
+            for x in range(layout["columns"])
+        )
+        for y, prompt in enumerate(layout["prompts"])
+    }
+
+
+def _values(item: PromptMeasurement) -> dict[str, list[Any] | None]:
+    arrays = {
+        "rewards": item.rewards,
+        "correct": item.correct,
+        "check_rewards": item.check_rewards,
+        "check_correct": item.check_correct,
+    }
+    return {name: None if array is None else _or_null(array.tolist()) for name, array in arrays.items()}
+
+
+def _or_null(values: list[Any]) -> list[Any]:
+    """The values, None for NaN, which JSON does not have."""
+    return [None if value != value else value for value in values]
+
+
+def _measurement(
+    values: Mapping[str, Any], diversity: float | None, images: tuple[Image.Image, ...]
+) -> PromptMeasurement:
+    correct, check_rewards, check_correct = (
+        values[key] for key in ("correct", "check_rewards", "check_correct")
+    )
+    return PromptMeasurement(
+        rewards=np.array(values["rewards"], dtype=np.float64),
+        correct=None if correct is None else np.array(correct, dtype=np.bool_),
+        check_rewards=None if check_rewards is None else np.array(check_rewards, dtype=np.float64),
+        check_correct=None if check_correct is None else np.array(check_correct, dtype=np.bool_),
+        diversity=diversity,
+        images=images,
+    )

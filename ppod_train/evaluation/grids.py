@@ -1,0 +1,170 @@
+"""The before/after picture: the same seeds above each other, framed by whether the scorer finds them correct.
+
+Sizes are in pixels of the picture. Pillow's own font makes it the same on every machine.
+"""
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ppod_data.support.formatting import percent, precision
+from ppod_train.evaluation.figures import EvalResult, Figures, PromptMeasurement
+from ppod_train.evaluation.files import sheet_prompts
+
+Colour = tuple[int, int, int]
+
+TILE = 112
+"""Small images are enlarged to about this side, large ones shrunk to at most twice it."""
+GAP = 10
+FRAME = 4
+MARGIN = 28
+ROW_LABEL = 66
+
+_PAPER: Colour = (252, 252, 251)
+_INK: Colour = (24, 24, 27)
+_MUTED: Colour = (113, 113, 122)
+_UNKNOWN: Colour = (212, 212, 216)
+_CORRECT: Colour = (22, 145, 80)
+_WRONG: Colour = (214, 69, 65)
+
+
+def before_after_grid(before: EvalResult | None, after: EvalResult) -> Image.Image:
+    """A labelled picture of the kept images of each prompt, column k the same seed before and after.
+
+    With `before` None, one row of images a prompt.
+    """
+    prompts = sheet_prompts(after)
+    first = after.measurements[prompts[0]].images
+    tile = _tile_size(first[0])
+    rows_a_prompt = 1 if before is None else 2
+    cell_height = tile[1] + 2 * FRAME + GAP
+    block = 58 + rows_a_prompt * cell_height
+    left = MARGIN + (0 if before is None else ROW_LABEL)
+    width = max(left + len(first) * (tile[0] + 2 * FRAME + GAP) - GAP + MARGIN, 560)
+    header = 104
+    picture = Image.new("RGB", (width, header + len(prompts) * block + MARGIN - GAP), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    _draw_header(draw, width, before, after)
+    for index, prompt in enumerate(prompts):
+        top = header + index * block
+        text = _summary(before.prompts[prompt] if before else None, after.prompts[prompt])
+        _draw_prompt(draw, prompt, text, top, width)
+        for row, (name, result) in enumerate((("before", before), ("after", after))[-rows_a_prompt:]):
+            assert result is not None
+            item = result.measurements[prompt]
+            y = top + 46 + row * cell_height
+            if before is not None:
+                draw.text((MARGIN, y + FRAME + tile[1] / 2), name, _MUTED, _font(16), anchor="lm")
+            _draw_images(picture, item, (left, y), tile)
+    return picture
+
+
+def _tile_size(image: Image.Image) -> tuple[int, int]:
+    """Whole multiples of a small image's size, so that its pixels stay even; large images shrink to fit."""
+    if max(image.size) <= TILE:
+        factor = max(1, round(TILE / max(image.size)))
+        return image.width * factor, image.height * factor
+    scale = min(1.0, 2 * TILE / max(image.size))
+    return round(image.width * scale), round(image.height * scale)
+
+
+def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image at `size`, smooth in both directions: blocks of enlarged pixels hide what a scene shows."""
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _draw_header(draw: ImageDraw.ImageDraw, width: int, before: EvalResult | None, after: EvalResult) -> None:
+    title = "Samples" if before is None else "Before and after training, the same seeds"
+    draw.text((MARGIN, 26), title, _INK, _font(24))
+    x = float(MARGIN)
+    if any(item.correct is not None for item in after.measurements.values()):
+        for colour, text in ((_CORRECT, "every fact right"), (_WRONG, "something wrong")):
+            draw.rectangle((x, 67, x + 13, 80), outline=colour, width=3)
+            _draw_mark(draw, (x + 24, 74), colour, right=colour == _CORRECT)
+            draw.text((x + 36, 74), text, _MUTED, _font(15), anchor="lm")
+            x += 36 + _font(15).getlength(text) + 24
+    note = f"reward {after.scorer.name}, {after.overall.num_images} images"
+    draw.text((width - MARGIN, 74), note, _MUTED, _font(15), anchor="rm")
+
+
+def _summary(before: Figures | None, after: Figures) -> str:
+    """The prompt's figures, without arrows: Pillow's font has none."""
+    known = [figures for figures in (before, after) if figures is not None]
+    ends = [(figures.reward_low, figures.reward_high) for figures in known]
+    reward = precision([figures.reward_mean for figures in known], ends).number
+    texts = []
+    for name, key, show in (("reward", "reward_mean", reward), ("correct", "correct", percent)):
+        values = [getattr(figures, key) for figures in (before, after) if figures is not None]
+        if None not in values:
+            texts.append(f"{name} {' to '.join(map(show, values))}")
+    return "     ".join(texts)
+
+
+def _draw_numbers(draw: ImageDraw.ImageDraw, right: float, middle: float, text: str, size: int) -> float:
+    """Draw a text that ends at `right`, and return its width. Pillow's font has no minus sign: it is a line."""
+    font = _font(size)
+    minus = font.getlength("+")
+    parts = text.split("\N{MINUS SIGN}")
+    width = sum(map(font.getlength, parts)) + minus * (len(parts) - 1)
+    x = right - width
+    for place, part in enumerate(parts):
+        if place:
+            draw.line((x + 1, middle, x + minus - 2, middle), _MUTED, max(1, size // 12))
+            x += minus
+        draw.text((x, middle), part, _MUTED, font, anchor="lm")
+        x += font.getlength(part)
+    return width
+
+
+def _draw_prompt(draw: ImageDraw.ImageDraw, prompt: str, summary: str, top: int, width: int) -> None:
+    draw.line((MARGIN, top, width - MARGIN, top), _UNKNOWN, 1)
+    taken = _draw_numbers(draw, width - MARGIN, top + 24, summary, 15)
+    room = width - 2 * MARGIN - taken - 24
+    draw.text((MARGIN, top + 24), fitted(prompt, room), _INK, _font(18), anchor="lm")
+
+
+def fitted(text: str, room: float, size: int = 18) -> str:
+    """`text` cut with an ellipsis to at most `room` pixels."""
+    font = _font(size)
+    if font.getlength(text) <= room:
+        return text
+    while text and font.getlength(text + "…") > room:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def _draw_images(
+    picture: Image.Image,
+    item: PromptMeasurement,
+    corner: tuple[int, int],
+    tile: tuple[int, int],
+) -> None:
+    draw = ImageDraw.Draw(picture)
+    for k, image in enumerate(item.images):
+        correct = bool(item.correct[k]) if item.correct is not None and item.scored[k] else None
+        x, y = corner[0] + k * (tile[0] + 2 * FRAME + GAP), corner[1]
+        colour = _UNKNOWN if correct is None else _CORRECT if correct else _WRONG
+        box = (x, y, x + tile[0] + 2 * FRAME - 1, y + tile[1] + 2 * FRAME - 1)
+        draw.rounded_rectangle(box, radius=5, fill=colour)
+        picture.paste(scaled(image, tile), (x + FRAME, y + FRAME))
+        if correct is not None:  # a mark as well as a colour: not everyone tells red from green
+            centre = (box[2] - 9, box[3] - 9)
+            draw.ellipse((centre[0] - 9, centre[1] - 9, centre[0] + 9, centre[1] + 9), fill=colour)
+            _draw_mark(draw, centre, (255, 255, 255), right=correct)
+
+
+def _draw_mark(
+    draw: ImageDraw.ImageDraw, centre: tuple[float, float], colour: Colour, *, right: bool
+) -> None:
+    x, y = centre
+    if right:
+        draw.line((x - 4, y, x - 1, y + 3, x + 4, y - 4), colour, 2, joint="curve")
+    else:
+        draw.line((x - 3, y - 3, x + 3, y + 3), colour, 2)
+        draw.line((x - 3, y + 3, x + 3, y - 3), colour, 2)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size=size)
+    assert isinstance(font, ImageFont.FreeTypeFont), (
+        "Pillow is built with FreeType on every platform it supports"
+    )
+    return font

@@ -1,0 +1,196 @@
+"""Online training (Algorithm 1): at every stage a new data set from the newest policy, then training on it.
+
+OUT/online.json            settings and identities, written at the start
+OUT/stage-01/data/         the stage's data set, an ordinary one
+OUT/stage-01/run/          the stage's training run, an ordinary one (`ppod_train.run.run_folder`)
+OUT/stage-01/stage.json    how the stage went; where it is, the stage is done
+OUT/evals/stage-01/        the policy after the stage on validation noise; stage-00 is the reference
+OUT/policy/                the best stage's policy, or the last one's where none was evaluated
+OUT/summary.json           written at the end
+
+Every phase of a stage goes on where it was: a run that was killed anywhere, run again, ends in the same policy.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from ppod_data.errors import ConfigError
+from ppod_data.format.spec import GenerationSpec, to_json
+from ppod_data.inspect.judge import check_prompts, judge_of_reward
+from ppod_data.rewards import RewardModel
+from ppod_data.storage.folder_kinds import ONLINE, check_out
+from ppod_data.storage.folders import new_folder
+from ppod_data.storage.json_reader import read_object
+from ppod_data.storage.real_folders import settled
+from ppod_data.support.canonical_json import canonical_json
+from ppod_data.support.environment import environment
+from ppod_train.distributed import ALONE, Workers
+from ppod_train.evaluation.files import read_evaluation
+from ppod_train.online.settings import (
+    BuildSpec,
+    LoadPolicy,
+    OnlineCallbacks,
+    OnlineSettings,
+    OnlineSummary,
+    StageRecord,
+)
+from ppod_train.online.stage import OnlineRun, run_stage, stage_evaluation, stage_spec
+from ppod_train.policy.source import PolicySource
+from ppod_train.run.exclusive import only_run
+from ppod_train.run.model_card import write_model_card
+from ppod_train.run.model_defaults import resolve
+from ppod_train.run.run_folder import generation_of, write_json
+
+
+def train_online(
+    out: Path,
+    settings: OnlineSettings,
+    *,
+    reference: PolicySource,
+    build_spec: BuildSpec,
+    load: LoadPolicy,
+    reward: RewardModel,
+    callbacks: OnlineCallbacks | None = None,
+    workers: Workers = ALONE,
+) -> OnlineSummary:
+    """Run every stage that is not done; run again, it goes on where it was. More stages may be added to a finished run.
+
+    A stage whose rewards tell no two images of a prompt apart ends the run: there is nothing left to learn.
+
+    Args:
+        reference: the pretrained model, a whole pipeline: the KL anchor of all stages.
+        build_spec: the spec of a stage's data set, given the policy that samples it.
+        load: loads a policy anew.
+        callbacks: called in the first process alone.
+        workers: the processes that share every phase, all of which call this; the first one writes.
+
+    Raises:
+        ConfigError: settings that contradict each other or the run in `out`.
+        NothingToLearnError: the rewards tell no two images of the reference apart.
+        Others as `generate`, `score`, `rank`, `compute_log_probs`, `train_offline` and `evaluate`.
+    """
+    out = settled(out)
+    settings.validate()
+    check_out(out, ONLINE)
+    if reference.adapter is not None:
+        raise ConfigError("online training starts from a whole pipeline: leave the adapter out")
+    spec = build_spec(load(reference), stage=1)
+    run = OnlineRun(
+        out=out,
+        settings=settings,
+        reference=reference,
+        build_spec=build_spec,
+        load=load,
+        reward=reward,
+        callbacks=callbacks if callbacks and workers.leads else OnlineCallbacks(),
+        workers=workers,
+    )
+    if settings.prompts_per_stage is not None:
+        stage_spec(run, load(reference), 1)  # refused before anything is written
+    with ExitStack() as folder:
+        keep = _write_record(run, spec, folder)
+        if settings.eval_images_per_prompt:
+            stage_evaluation(run, 0)
+        for begun in keep:
+            begun()
+        records: list[StageRecord] = []
+        for stage in range(1, settings.num_stages + 1):
+            records.append(run_stage(run, stage))
+            if records[-1].steps == 0:
+                break
+        return _finish(run, records)
+
+
+def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> list[Callable[[], None]]:
+    """Write online.json, or check that the run in the folder is this one; the number of stages may grow.
+
+    The folder is this process's alone until `folder` is closed. A run of which nothing was made yet, such as one whose
+    prompts the reward could not read, may be started otherwise.
+
+    Returns:
+        In the process that writes, the function to call once there is work to keep.
+    """
+    if run.settings.eval_images_per_prompt:
+        check_prompts(run.reward, run.settings.eval_prompts or spec.prompts)
+    resolved = replace(run.settings, train=resolve(run.settings.train, spec))
+    identity = {
+        **{key: value for key, value in asdict(resolved).items() if key not in ("num_stages", "train")},
+        **{f"train.{key}": value for key, value in asdict(resolved.train).items()},
+        "reward": f"{run.reward.name} {run.reward.revision}",
+        "generation": to_json(spec),
+    }
+    path = run.out / "online.json"
+    if path.exists() and ((run.out / "evals").exists() or run.folder(1).exists()):
+        old = read_object(path)["identity"]
+        for key, value in json.loads(canonical_json(identity)).items():
+            if old.get(key) != value:
+                raise ConfigError(
+                    f"this online run was started with {key} {_short(old.get(key))}, not {_short(value)}: give the "
+                    "same options, or another --out"
+                )
+        if run.folder(run.settings.num_stages + 1).exists():
+            raise ConfigError(
+                f"this online run is in stage {len(list(run.out.glob('stage-*')))}, past --stages "
+                f"{run.settings.num_stages}: give at least as many, or another --out"
+            )
+    record = {
+        "num_stages": run.settings.num_stages,
+        "settings": asdict(resolved),
+        "model": run.reference.model,
+        "reward": identity["reward"],
+        "judge": judge_of_reward(run.reward).to_json(),
+        "generation": generation_of(spec),
+        "prompts": list(spec.prompts),
+        "identity": identity,
+        "environment": environment(),
+    }
+
+    keep: list[Callable[[], None]] = []
+
+    def write() -> None:
+        keep.append(folder.enter_context(only_run(run.out)))
+        write_json(path, record)
+
+    run.workers.first(write)
+    return keep
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
+    """Keep the policy: of the stage with the best mean reward, or the last where none was evaluated."""
+    last = sum(record.steps > 0 for record in records)
+    rewards: list[float] = []
+    if run.settings.eval_images_per_prompt:
+        rewards = [stage_evaluation(run, stage).reward for stage in range(last + 1)]
+    best = 1 + int(np.argmax(rewards[1:])) if rewards else last
+    before = len(read_evaluation(run.out / "evals" / "stage-00").measurements) if rewards else 0
+    summary = OnlineSummary(
+        stages=last,
+        converged=records[-1].steps == 0,
+        best_stage=best,
+        reward_before=rewards[0] if rewards else None,
+        reward_best=rewards[best] if rewards else None,
+        reward_queries=sum(record.reward_queries for record in records)
+        + before * run.settings.eval_images_per_prompt,
+        improved=rewards[best] > rewards[0] if rewards else None,
+        policy="policy",
+    )
+    run.workers.first(lambda: _write_end(run, summary))
+    return summary
+
+
+def _write_end(run: OnlineRun, summary: OnlineSummary) -> None:
+    with new_folder(run.out / "policy") as temporary:
+        shutil.copytree(run.policy_folder(summary.best_stage), temporary, symlinks=True, dirs_exist_ok=True)
+    write_json(run.out / "summary.json", asdict(summary))
+    write_model_card(run.out)

@@ -1,0 +1,249 @@
+"""One stage of online training: generate, score, pair, train, evaluate. Each phase goes on where it was."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.model import DiffusionModel, resized
+from ppod_data.errors import ConfigError, NothingToLearnError
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.generation.generate import generate, select_shards
+from ppod_data.generation.log_probs import compute_log_probs
+from ppod_data.pairs.rank import rank
+from ppod_data.publish.card import write_card
+from ppod_data.rewards import RewardModel
+from ppod_data.scoring.score import score
+from ppod_data.storage.json_reader import read_object
+from ppod_data.support.noise import generator
+from ppod_train.data.training_data import DataSource
+from ppod_train.distributed import Workers
+from ppod_train.evaluation.evaluate import evaluate
+from ppod_train.evaluation.figures import EvalResult, EvalSettings
+from ppod_train.evaluation.files import read_evaluation, write_evaluation
+from ppod_train.objectives import OBJECTIVES
+from ppod_train.online.settings import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSettings, StageRecord
+from ppod_train.policy.source import PolicySource
+from ppod_train.run.run_folder import log_evaluation, write_json
+from ppod_train.run.train import Callbacks, train_offline
+
+REFERENCE = "reference"
+"""The table under log_probs/ of a later stage's data set that holds the pretrained reference's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineRun:
+    """What every phase needs."""
+
+    out: Path
+    settings: OnlineSettings
+    reference: PolicySource
+    build_spec: BuildSpec
+    load: LoadPolicy
+    reward: RewardModel
+    callbacks: OnlineCallbacks
+    workers: Workers
+
+    def own_share(self, count: int) -> int:
+        """How many of `count` units of a phase the first process does, about."""
+        return -(-count // self.workers.world_size)
+
+    def folder(self, stage: int) -> Path:
+        return self.out / f"stage-{stage:02d}"
+
+    def policy_folder(self, stage: int) -> Path:
+        return self.folder(stage) / "run" / "policy"
+
+    def policy(self, stage: int) -> PolicySource:
+        """The policy after `stage` stages."""
+        if stage == 0:
+            return self.reference
+        folder = str(self.policy_folder(stage))
+        if self.settings.train.lora_rank == 0:
+            return PolicySource(model=folder)
+        return replace(self.reference, adapter=folder)
+
+
+def run_stage(run: OnlineRun, stage: int) -> StageRecord:
+    """Do what is missing of a stage. The first one raises NothingToLearnError where there is nothing to learn."""
+    done = run.folder(stage) / "stage.json"
+    if done.exists():
+        return StageRecord(**read_object(done))
+    seconds: dict[str, float] = {}
+    data = run.folder(stage) / "data"
+    with _timed(seconds, "generate"):
+        _generate(run, stage, data)
+    dataset = Dataset.open(data)
+    with _timed(seconds, "score"):
+        _score(run, stage, dataset)
+    steps, judged = 0, 0
+    try:
+        with _timed(seconds, "pair"):
+            run.workers.first(lambda: _pair(run, dataset))
+        with _timed(seconds, "log_probs"):
+            if stage > 1:
+                _reference_log_probs(run, stage, dataset)
+        with _timed(seconds, "train"):
+            steps = _train(run, stage, data)
+    except NothingToLearnError:
+        if stage == 1:
+            raise
+    run.workers.first(lambda: write_card(data))
+    if steps and run.settings.eval_images_per_prompt:
+        with _timed(seconds, "evaluate"):
+            judged = stage_evaluation(run, stage).overall.num_images
+    scores = np.array(dataset.scores(run.reward.name)["score"].to_pylist(), dtype=np.float64)
+    record = StageRecord(
+        stage=stage,
+        reward_queries=len(scores) + judged,
+        data_reward_mean=float(np.nanmean(scores)),
+        outside_band_at_start=_outside_band(run, stage) if steps else None,
+        steps=steps,
+        seconds=seconds,
+    )
+    run.workers.first(lambda: write_json(done, asdict(record)))
+    run.callbacks.on_stage(record)
+    return record
+
+
+def _outside_band(run: OnlineRun, stage: int) -> float:
+    record = read_object(run.folder(stage) / "run" / "run.json")
+    return float(record["outside_band_at_start"])
+
+
+def _generate(run: OnlineRun, stage: int, data: Path) -> None:
+    policy = run.load(run.policy(stage - 1))
+    spec = stage_spec(run, policy, stage)
+    run.callbacks.on_phase(stage, "generate", run.own_share(spec.num_samples))
+    shards = select_shards(spec, None, run.workers.rank, run.workers.world_size)
+    generate(data, spec, policy, shards=shards, on_batch=run.callbacks.on_units)
+    run.workers.wait()
+
+
+def stage_spec(run: OnlineRun, policy: DiffusionModel, stage: int) -> GenerationSpec:
+    """Return the spec of a stage's data set: of all prompts, or of a draw that depends on the stage's number.
+
+    Raises:
+        ConfigError: more prompts a stage than there are.
+    """
+    spec = run.build_spec(policy, stage=stage)
+    count = run.settings.prompts_per_stage
+    if count is None:
+        return spec
+    if count > len(spec.prompts):
+        raise ConfigError(
+            f"prompts_per_stage {count} is more than the {len(spec.prompts)} prompts: lower it, or leave it out"
+        )
+    drawn = generator(spec.seed, "stage-prompts", stage).choice(len(spec.prompts), count, replace=False)
+    return replace(spec, prompts=tuple(spec.prompts[i] for i in sorted(drawn)))
+
+
+def _score(run: OnlineRun, stage: int, dataset: Dataset) -> None:
+    """Score the shards, each process its own; then the first one sees that nothing is missing, and says so if it is."""
+    run.callbacks.on_phase(stage, "score", run.own_share(dataset.spec.num_samples))
+    rank, world_size = run.workers.rank, run.workers.world_size
+    name, on_batch = run.reward.name, run.callbacks.on_units
+    if world_size > 1:
+        # A process with no image that can be scored writes nothing, which is an error only where no process has one.
+        with suppress(ConfigError):
+            score(dataset, run.reward, name=name, rank=rank, world_size=world_size, on_batch=on_batch)
+        run.workers.wait()
+    run.workers.first(lambda: score(dataset, run.reward, name=name, on_batch=on_batch))
+
+
+def _pair(run: OnlineRun, dataset: Dataset) -> None:
+    settings = run.settings
+    if OBJECTIVES[settings.train.objective].on_pairs:
+        rank(
+            dataset,
+            reward=run.reward.name,
+            name=run.reward.name,
+            strategy=settings.strategy,
+            num_pairs_per_prompt=settings.num_pairs_per_prompt,
+            min_margin=settings.min_margin,
+            label_temperature=settings.label_temperature,
+            seed=dataset.spec.seed,
+        )
+
+
+def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
+    """What the pretrained reference says of the newer policy's chains, once, in the trainer's numerics."""
+    run.callbacks.on_phase(stage, "log-probs", run.own_share(dataset.spec.num_samples))
+    compute_log_probs(
+        dataset,
+        run.load(run.reference),
+        name=REFERENCE,
+        batch_size=run.settings.train.batch_size,
+        rank=run.workers.rank,
+        world_size=run.workers.world_size,
+        on_batch=run.callbacks.on_units,
+    )
+    run.workers.wait()
+
+
+def _train(run: OnlineRun, stage: int, data: Path) -> int:
+    run.callbacks.on_phase(stage, "train", run.settings.train.num_train_steps)
+    done = train_offline(
+        DataSource(roots=[data], pairs=run.reward.name, scores=run.reward.name),
+        run.folder(stage) / "run",
+        run.settings.train,
+        model=run.load(run.reference),
+        reward=None,
+        start=run.policy_folder(stage - 1) if stage > 1 else None,
+        optimizer_of=run.folder(stage - 1) / "run" if stage > 1 else None,
+        callbacks=Callbacks(
+            on_start=lambda drift, step: run.callbacks.on_units(step),
+            on_step=lambda metrics: run.callbacks.on_units(1),
+        ),
+        workers=run.workers,
+    )
+    return done.steps
+
+
+def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
+    """The evaluation of the policy after a stage on validation noise, made where it is missing."""
+    folder = run.out / "evals" / f"stage-{stage:02d}"
+    if (folder / "eval.json").exists():
+        return read_evaluation(folder)
+    policy = run.load(run.policy(stage))
+    spec = run.build_spec(policy, stage=0)
+    prompts = run.settings.eval_prompts or spec.prompts
+    num_images = len(prompts) * run.settings.eval_images_per_prompt
+    run.callbacks.on_phase(stage, "evaluate", run.own_share(num_images))
+    result = evaluate(
+        resized(policy, spec.height, spec.width),
+        run.reward,
+        EvalSettings(
+            prompts=prompts,
+            negative_prompt=spec.negative_prompt,
+            num_images_per_prompt=run.settings.eval_images_per_prompt,
+            num_inference_steps=spec.num_inference_steps,
+            guidance_scale=spec.guidance_scale,
+            ddim_eta=spec.ddim_eta,
+            seed=run.settings.train.seed,
+            batch_size=spec.batch_size,
+            validation=True,
+        ),
+        baseline=stage_evaluation(run, 0) if stage else None,
+        on_batch=run.callbacks.on_units,
+        workers=run.workers,
+    )
+    run.workers.first(lambda: _write_evaluation(run, stage, folder, result))
+    run.callbacks.on_eval(stage, result)
+    return result
+
+
+def _write_evaluation(run: OnlineRun, stage: int, folder: Path, result: EvalResult) -> None:
+    write_evaluation(folder, result)
+    log_evaluation(run.out, stage, result)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    seconds[phase] = time.monotonic() - start

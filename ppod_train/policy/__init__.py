@@ -1,0 +1,1 @@
+"""The trained policy: LoRA or full weights, saved, loaded, sharded."""

@@ -1,0 +1,263 @@
+"""The trained policy: LoRA weights on the network's attention projections, or all of its weights.
+
+The reference needs no second network: its log-probabilities are in the data set. Where a KL term or noise predictions
+ask for it, it is the network without its LoRA, or a copy of the network where all weights train.
+"""
+
+import copy
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+
+from ppod_data.diffusion.adapters.file import adapter_file, adapter_fingerprint
+from ppod_data.diffusion.adapters.lora import LoraLayer, add_lora, read_lora, set_lora
+from ppod_data.diffusion.condition import Condition
+from ppod_data.diffusion.guidance import Network
+from ppod_data.diffusion.models.model import DiffusionModel, network_of
+from ppod_data.diffusion.models.model_folder import fingerprint, open_folder, reason, weight_files
+from ppod_data.errors import ConfigError
+from ppod_data.storage.folders import new_folder
+from ppod_train.policy.fsdp import whole_network
+
+
+def policy_rank(start: Path) -> int:
+    """The LoRA rank of a saved policy: 0 for a whole pipeline; of layers with different ranks the usual one.
+
+    Raises:
+        ConfigError: no policy.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if (start / "model_index.json").is_file():
+        return 0
+    file = adapter_file(str(start))
+    try:
+        with safe_open(file, framework="pt") as opened:
+            keys = [key for key in list(opened.keys()) if re.search(r"([._]A|[._]down)\.weight$", key)]
+            ranks = Counter(opened.get_slice(key).get_shape()[0] for key in keys)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"the policy {start} cannot be read: {reason(error)}") from error
+    if not ranks:
+        raise ConfigError(
+            f"the policy {start} holds no LoRA weights: give the folder that a run wrote, RUN/policy"
+        )
+    return int(ranks.most_common(1)[0][0])
+
+
+def trainable_parameters(
+    model: DiffusionModel,
+    *,
+    lora_rank: int,
+    seed: int,
+    start: Path | None = None,
+    gradient_checkpointing: bool = False,
+) -> dict[str, torch.nn.Parameter]:
+    """Make the network trainable in place and return its trained weights by name, in fp32.
+
+    A new LoRA's second factor is zero, so that the policy starts as the reference, exactly.
+
+    Args:
+        lora_rank: 0 trains all weights.
+        seed: of LoRA's first factors.
+        start: the policy that `start_from` will put in: LoRA goes on the layers that it has, at their ranks.
+        gradient_checkpointing: keep the inputs of the network's blocks alone for the backward pass.
+
+    Raises:
+        ConfigError: a model that has an adapter already; all weights in half precision; a start that cannot be trained.
+    """
+    denoiser = model.denoiser
+    if getattr(denoiser, "peft_config", None):
+        raise ConfigError(
+            f"{model.name} has the adapter {model.adapter}: training starts from a whole pipeline; give the model "
+            "without an adapter, and its log-probabilities by `ppod-data log-probs`"
+        )
+    if start is not None:
+        _refuse_other_rank(start, lora_rank)
+    if lora_rank == 0:
+        if model.compute_dtype != "fp32":
+            raise ConfigError(
+                f"all weights train in fp32 only, not {model.compute_dtype}: use LoRA, or fp32 data"
+            )
+        denoiser.requires_grad_(True)
+    else:
+        if start is None:
+            layers = new_layers(denoiser, model.family.lora_targets, lora_rank)
+        else:
+            layers = start_layers(model, start)
+        add_lora(denoiser, layers, seed=seed)
+        for parameter in denoiser.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    if gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    return {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
+
+
+def start_layers(model: DiffusionModel, start: Path) -> Mapping[str, LoraLayer]:
+    """The LoRA layers of the policy in `start`, by the names of the network's modules.
+
+    Raises:
+        ConfigError: a policy of another network, or with parts that training does not continue.
+    """
+    try:
+        components = read_lora(adapter_file(str(start)), model.pipeline, model.family)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"the policy {start} does not fit {model.name}: {reason(error)}") from error
+    layers = components.get(model.family.denoiser, {})
+    if others := sorted(components.keys() - {model.family.denoiser}):
+        raise ConfigError(
+            f"the policy {start} changes the {others[0]} too, which training does not continue: start from one that "
+            f"changes the {model.family.denoiser} alone"
+        )
+    if any(layer.magnitude is not None or layer.up_bias is not None for layer in layers.values()):
+        raise ConfigError(
+            f"the policy {start} has DoRA's magnitudes or biases, which training does not continue: start from a "
+            "plain LoRA"
+        )
+    return layers
+
+
+def start_from(model: DiffusionModel, start: Path) -> str:
+    """Give a network made trainable the weights of the policy in the folder `start`: what `load_model` makes of it.
+
+    Returns:
+        The fingerprint of that policy, as data sets that it makes have it.
+
+    Raises:
+        ConfigError: a policy of other layers, another rank or another network.
+    """
+    denoiser = model.denoiser
+    if getattr(denoiser, "peft_config", None):
+        layers = start_layers(model, start)
+        trained = [
+            name.removesuffix(".lora_A.default")
+            for name, _ in denoiser.named_modules()
+            if name.endswith(".lora_A.default")
+        ]
+        if other := sorted(layers.keys() ^ set(trained)):
+            raise ConfigError(
+                f"the policy {start} does not fit: of it and what is trained one alone has {other[0]}"
+            )
+        try:
+            set_lora(denoiser, layers)
+        except ValueError as error:
+            raise ConfigError(
+                f"the policy {start} does not fit: {error}; leave out --lora-rank, which is the policy's"
+            ) from error
+        return adapter_fingerprint(model.fingerprint, adapter_file(str(start)))
+    from safetensors.torch import load_file
+
+    folder = open_folder(str(start), start)
+    files = weight_files(folder, model.family.denoiser)
+    weights = {
+        name: value
+        for file in files
+        if file.suffix == ".safetensors"
+        for name, value in load_file(file).items()
+    }
+    parameters = {name: value for name, value in denoiser.named_parameters() if value.requires_grad}
+    for name, parameter in parameters.items():
+        if name not in weights or weights[name].shape != parameter.shape:
+            raise ConfigError(
+                f"the policy {start} does not fit: it has no {name} of shape {tuple(parameter.shape)}, so it "
+                "is of another network"
+            )
+        with torch.no_grad():
+            parameter.copy_(weights[name])
+    return fingerprint(folder, folder.components)
+
+
+def new_layers(denoiser: torch.nn.Module, targets: Sequence[str], rank: int) -> Mapping[str, LoraLayer]:
+    """The shapes of new LoRA layers on the modules whose names end in one of `targets`."""
+    return {
+        name: LoraLayer(
+            down=torch.empty(rank, module.in_features, device="meta"),
+            up=torch.empty(module.out_features, rank, device="meta"),
+        )
+        for name, module in denoiser.named_modules()
+        if isinstance(module, torch.nn.Linear) and any(f".{name}".endswith(f".{end}") for end in targets)
+    }
+
+
+def _refuse_other_rank(start: Path, lora_rank: int) -> None:
+    rank = policy_rank(start)
+    if rank != lora_rank:
+        has = f"has LoRA rank {rank}" if rank else "is a whole pipeline, of rank 0"
+        raise ConfigError(
+            f"the policy {start} {has}, not {lora_rank}: leave out --lora-rank, which is the policy's"
+        )
+
+
+def reference_network(model: DiffusionModel, *, lora_rank: int) -> Network:
+    """The network as it is before training, also after; to be made before `trainable_parameters`."""
+    denoiser = model.denoiser
+    if lora_rank == 0:
+        return network_of(model, copy.deepcopy(denoiser))
+    inner = network_of(model, denoiser)
+
+    def without_lora(latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
+        denoiser.disable_adapters()
+        try:
+            return inner(latents, timesteps, condition)
+        finally:
+            denoiser.enable_adapters()
+
+    return without_lora
+
+
+@torch.no_grad()
+def update_average(
+    average: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.nn.Parameter], decay: float
+) -> None:
+    """average = decay·average + (1 − decay)·weights, in place; nothing for an empty average."""
+    for name, value in average.items():
+        value.lerp_(parameters[name], 1 - decay)
+
+
+@contextmanager
+def policy_weights(
+    parameters: Mapping[str, torch.nn.Parameter], average: Mapping[str, torch.Tensor]
+) -> Iterator[None]:
+    """The network as the policy inside the block: with the averaged weights in place of the trained ones."""
+    trained = {name: parameters[name].data for name in average}
+    for name, value in average.items():
+        parameters[name].data = value
+    try:
+        yield
+    finally:
+        for name, value in trained.items():
+            parameters[name].data = value
+
+
+def save_policy(
+    model: DiffusionModel, folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write the policy so that plain diffusers loads it, replacing `folder` at once.
+
+    LoRA: `pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`. Otherwise a whole pipeline for
+    `from_pretrained(folder)`.
+
+    Args:
+        weights: all of the network's, where those in the model are sharded.
+    """
+    denoiser = model.denoiser
+    with new_folder(folder) as temporary:
+        if not getattr(denoiser, "peft_config", None):
+            with nullcontext() if weights is None else whole_network(model, weights):
+                model.pipeline.save_pretrained(temporary)
+            return
+        from diffusers.utils import convert_state_dict_to_diffusers
+        from peft.utils import get_peft_model_state_dict
+
+        layers = get_peft_model_state_dict(denoiser)
+        # The old names have none for joint attention: of a mixed file diffusers loads a part, without a word.
+        if model.family.denoiser == "unet":
+            renamed = convert_state_dict_to_diffusers(layers)
+            layers = layers if any(".lora_A." in name for name in renamed) else renamed
+        model.pipeline.save_lora_weights(temporary, **{f"{model.family.denoiser}_lora_layers": layers})

@@ -1,0 +1,108 @@
+"""What a training would take, from the model's own sizes: memory, network calls and disk. Nothing is computed.
+
+How memory is counted: `ppod_data.generation.cost`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from ppod_data.diffusion.models.model import DiffusionModel, calls_per_prediction, resized
+from ppod_data.diffusion.schedule import build_schedule
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.generation.cost import GenerationPlan, call_bytes, plan_generation, tensor_bytes
+from ppod_train.objectives import OBJECTIVES
+from ppod_train.policy.policy import trainable_parameters
+from ppod_train.run.checkpoint import KEPT
+from ppod_train.settings import TrainSettings
+from ppod_train.step.train_step import backward_rows, use_one_pass
+
+_BACKWARD = 2
+"""Network calls that take as long as a backward pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """The estimate of a dry run."""
+
+    generation: GenerationPlan
+    """Of the data set that is trained on."""
+    trained_bytes: int
+    """Trained weights beside the pipeline's, their gradient, AdamW's two moments, and their moving average, in fp32."""
+    reference_bytes: int
+    """A second network, where the objective needs one and all weights train."""
+    update_bytes: int
+    """The most that an update keeps: one network call and its backward pass, or one whole graph."""
+    peak_bytes: int
+    """Of training and the evaluations that it makes."""
+    one_pass: bool
+    """Whether the first update keeps the whole graph."""
+    num_train_steps: int
+    network_calls_per_step: int
+    """Evaluations of one latent in one optimizer step, at most; those with a backward pass are counted once."""
+    backward_calls_per_step: int
+    """Of those, the calls with a backward pass."""
+    eval_calls: int
+    """Evaluations of one latent in all evaluations on validation noise."""
+    disk_bytes: int
+    """Checkpoints and policy; the images of evaluations come on top."""
+
+    def seconds(self, data_seconds: float) -> float:
+        """Estimate the seconds of training in one process, without the reward's own.
+
+        Args:
+            data_seconds: of making the data set here (`ppod_data.generation.cost.measure_seconds`): a network call
+                takes its share, and a backward pass two calls.
+        """
+        update = self.network_calls_per_step + _BACKWARD * self.backward_calls_per_step
+        calls = self.num_train_steps * update + self.eval_calls
+        return data_seconds / self.generation.network_calls * calls
+
+
+def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSettings) -> TrainingPlan:
+    """The estimate for training `model`, a skeleton, which is made trainable in place, on data of a spec."""
+    model = resized(model, spec.height, spec.width)
+    generation = plan_generation(model, spec)
+    network_bytes = tensor_bytes(model.denoiser.parameters())
+    with torch.device(model.device):
+        parameters = trainable_parameters(
+            model,
+            lora_rank=settings.lora_rank,
+            seed=settings.seed,
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
+    lora, averaged = bool(settings.lora_rank), bool(settings.ema_decay)
+    weights = 4 * sum(parameter.numel() for parameter in parameters.values())
+    trained_bytes = weights * (lora + 3 + averaged)
+    needs_reference = bool(settings.kl_weight) or OBJECTIVES[settings.objective].on_final_latents
+    reference_bytes = 0 if lora or not needs_reference else network_bytes
+
+    steps = sum(build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic)
+    evaluations = 2 * settings.pairs_per_step * min(settings.timesteps_per_update or steps, steps)
+    rows = min(settings.batch_size or spec.batch_size, evaluations)
+    graph, _ = call_bytes(model, spec, 1, with_graph=True)
+    whole_graph = graph * evaluations
+    one_pass = use_one_pass(settings, graph_bytes=whole_graph, gradient_share=1.0)
+    chunk = rows if one_pass else backward_rows(settings, rows, graph)
+    graph, update_bytes = call_bytes(model, spec, chunk, with_graph=True)
+    if one_pass:
+        update_bytes += max(whole_graph - graph, 0)
+    elif chunk < rows:
+        update_bytes = max(update_bytes, call_bytes(model, spec, rows, with_graph=False)[1])
+    judging = max(generation.sample_bytes, generation.decode_bytes) if settings.eval_every else 0
+    halves = calls_per_prediction(model, spec.guidance_scale)
+    images = settings.eval_images_per_prompt * len(settings.eval_prompts or spec.prompts)
+    num_evals = 1 + settings.num_train_steps // settings.eval_every if settings.eval_every else 0
+    return TrainingPlan(
+        generation=generation,
+        trained_bytes=trained_bytes,
+        reference_bytes=reference_bytes,
+        update_bytes=update_bytes,
+        peak_bytes=generation.pipeline_bytes + trained_bytes + reference_bytes + max(update_bytes, judging),
+        one_pass=one_pass,
+        num_train_steps=settings.num_train_steps,
+        network_calls_per_step=evaluations * halves * (2 - one_pass + needs_reference),
+        backward_calls_per_step=evaluations * halves,
+        eval_calls=num_evals * images * spec.num_inference_steps * halves,
+        disk_bytes=KEPT * weights * (3 + averaged) + (weights if lora else generation.pipeline_bytes),
+    )

@@ -1,0 +1,166 @@
+"""README.md of a trained policy: what it is, how it was trained and judged, and how to load it in diffusers.
+
+Written beside the weights from the records of the run, so that the folder can be uploaded as it is.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ppod_data.format.prompts import visible
+from ppod_data.publish.markdown import code, plain
+from ppod_data.storage.files import atomic_write
+from ppod_data.storage.json_reader import read_object
+from ppod_data.support.formatting import UNKNOWN, Precision, percent, precision
+from ppod_train.evaluation.figures import Figures
+from ppod_train.evaluation.files import read_evaluation
+from ppod_train.report.runs import read_run
+from ppod_train.report.verdict import no_gain
+from ppod_train.run.run_folder import evaluation_folder
+from ppod_train.settings import TrainSettings
+
+_SHOWN_PROMPTS = 20
+
+
+def write_model_card(out: Path) -> None:
+    """Write OUT/policy/README.md for a finished run, offline or online. The same text for the same run."""
+    online = out / "online.json"
+    record = read_object(online if online.exists() else out / "run.json")
+    summary = read_object(out / "summary.json")
+    if online.exists():
+        settings, data = record["settings"]["train"], _stage_data(out, summary["stages"])
+        how = f"online in {summary['stages']} stages; the policy is that of stage {summary['best_stage']}"
+        before, after = out / "evals" / "stage-00", out / "evals" / f"stage-{summary['best_stage']:02d}"
+    else:
+        settings, data = record["settings"], [record["identity"]["data_fingerprint"]]
+        how = f"offline; the policy is that of step {summary['best_step']}"
+        if summary.get("improved") is False:
+            how = f"offline for {summary['steps']} steps"
+        before, after = (evaluation_folder(out, step) for step in (0, summary["best_step"]))
+    sections = [
+        _front_matter(record["model"], bool(settings["lora_rank"])),
+        f"# {plain(record['model'])}, tuned by preference optimization",
+        f"Trained by ppod with the objective {code(settings['objective'])}, {how}.",
+        _no_gain(out),
+        usage(record, bool(settings["lora_rank"])),
+        _evaluation(before, after, record["reward"]),
+        _settings(settings, data),
+        _prompts(record["prompts"]),
+    ]
+    text = "\n\n".join(section for section in sections if section) + "\n"
+    atomic_write(out / "policy" / "README.md", text.encode())
+
+
+def _stage_data(out: Path, stages: int) -> list[str]:
+    paths = [out / f"stage-{stage:02d}" / "run" / "run.json" for stage in range(1, stages + 1)]
+    return [read_object(path)["identity"]["data_fingerprint"] for path in paths]
+
+
+def _front_matter(model: str, lora: bool) -> str:
+    """Strings are quoted as JSON, which YAML reads as the same strings."""
+    on_hub = model.count("/") == 1 and not Path(model).exists()
+    return "\n".join(
+        [
+            "---",
+            "library_name: diffusers",
+            "pipeline_tag: text-to-image",
+            *([f"base_model: {json.dumps(model)}"] if on_hub else []),
+            *(["base_model_relation: adapter"] if on_hub and lora else []),
+            "tags:",
+            "- text-to-image",
+            "- preference-optimization",
+            "- ppod",
+            *(["- lora"] if lora else []),
+            "---",
+        ]
+    )
+
+
+def _no_gain(out: Path) -> str:
+    text = no_gain(read_run(out))
+    return "" if text is None else f"**{text}**"
+
+
+def usage(record: Mapping[str, Any], lora: bool) -> str:
+    """How plain diffusers makes images with the policy, by the sampler that it was trained for."""
+    model, prompt = record["model"], (record["prompts"] or ["a cat and a dog"])[0]
+    sampler = record.get("generation") or {}
+    base = json.dumps(model) if lora else '"THIS_FOLDER"'
+    imports = []
+    if lora and model == "scenes":
+        base, imports = "PIPELINE_PATH", ["", "from ppod_data.scenes import PIPELINE_PATH"]
+    named = {name: sampler.get(name) for name in ("revision", "variant") if lora}
+    source = "".join(f", {name}={json.dumps(value)}" for name, value in named.items() if value)
+    options = {name: sampler[name] for name in ("num_inference_steps", "guidance_scale") if name in sampler}
+    if sampler.get("negative_prompt"):
+        options["negative_prompt"] = sampler["negative_prompt"]
+    is_flow = bool(sampler.get("is_flow_matching"))
+    if not is_flow:
+        options["eta"] = sampler.get("ddim_eta", 1.0)
+    shown = "".join(f", {name}={json.dumps(value, ensure_ascii=False)}" for name, value in options.items())
+    lines = [
+        "```python",
+        f"from diffusers import {'' if is_flow else 'DDIMScheduler, '}DiffusionPipeline",
+        *imports,
+        "",
+        f"pipe = DiffusionPipeline.from_pretrained({base}{source})",
+        *(['pipe.load_lora_weights("THIS_FOLDER")'] if lora else []),
+        *([] if is_flow else ["pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"]),
+        f"image = pipe({json.dumps(visible(prompt), ensure_ascii=False)}{shown}).images[0]",
+        "```",
+    ]
+    return "## Use\n\n" + "\n".join(lines)
+
+
+def _evaluation(before: Path, after: Path, reward: str) -> str:
+    """A table of the validation images, on which the policy was chosen; nothing where none were made."""
+    if not (before / "eval.json").exists() or not (after / "eval.json").exists():
+        return ""
+    places = [("before", before), ("after", after)] if after != before else [("before and after", before)]
+    figures = [read_evaluation(place).overall for _, place in places]
+    form = precision(
+        [one.reward_mean for one in figures], [(one.reward_low, one.reward_high) for one in figures]
+    )
+    rows = [_row(name, one, form) for (name, _), one in zip(places, figures, strict=True)]
+    return "\n".join(
+        [
+            "## Evaluation",
+            "",
+            f"By the reward {code(reward)} on validation noise, on which the policy was chosen; mean and 95 % "
+            "interval.",
+            "",
+            "| | images | reward | correct | better than before |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def _row(name: str, figures: Figures, form: Precision) -> str:
+    reward = form.with_interval(figures.reward_mean, figures.reward_low, figures.reward_high)
+    better = UNKNOWN if name != "after" else percent(figures.win_rate)
+    return f"| {name} | {figures.num_images:,} | {reward} | {percent(figures.correct)} | {better} |"
+
+
+def _settings(settings: Mapping[str, Any], data: list[str]) -> str:
+    """Those that are not the trainer's defaults, and what the policy was trained on."""
+    plain = TrainSettings()
+    changed = {
+        field.name: settings[field.name]
+        for field in fields(TrainSettings)
+        if settings.get(field.name) != getattr(plain, field.name)
+    }
+    kept = ("dpo_beta", "log_ratio_clip", "learning_rate", "lora_rank", "num_train_steps", "pairs_per_step")
+    shown = {"objective": settings["objective"], **{name: settings[name] for name in kept}, **changed}
+    lines = [f"- {name}: {code(str(value))}" for name, value in shown.items()]
+    lines += [f"- data, sha256: {code(fingerprint)}" for fingerprint in data]
+    return "## Training\n\n" + "\n".join(lines)
+
+
+def _prompts(prompts: list[str]) -> str:
+    lines = [f"- {plain(prompt)}" for prompt in prompts[:_SHOWN_PROMPTS]]
+    if len(prompts) > _SHOWN_PROMPTS:
+        lines.append(f"- and {len(prompts) - _SHOWN_PROMPTS:,} more")
+    return "## Prompts\n\n" + "\n".join(lines)

@@ -1,0 +1,145 @@
+"""From a model, data and settings to what an optimizer step works on, with the log-probabilities checked."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ppod_data.diffusion.models.model import DiffusionModel
+from ppod_data.errors import ConfigError
+from ppod_data.generation.sampler import prepare_sampler
+from ppod_train.data.training_data import DataSource, TrainingData, open_training_data
+from ppod_train.distributed import Workers
+from ppod_train.objectives import OBJECTIVES
+from ppod_train.policy.fsdp import check_can_shard, shard
+from ppod_train.policy.policy import reference_network, start_from, trainable_parameters
+from ppod_train.run.model_defaults import check_subset, explain, limit_graph, resolve
+from ppod_train.settings import TrainSettings
+from ppod_train.step.drift import Drift, check_drift, check_rounding, measure_drift, measure_rounding
+from ppod_train.step.step_weight import step_weights
+from ppod_train.step.train_step import Trainee, graph_bytes_per_evaluation
+
+
+def prepare(
+    source: DataSource,
+    model: DiffusionModel,
+    settings: TrainSettings,
+    scorer: str,
+    start: Path | None,
+    workers: Workers,
+) -> tuple[Trainee, Drift]:
+    """Everything that a step works on, and the drift of the reference; where training starts from the policy that made
+    the data, or the clip is around that policy, its drift is checked as well."""
+    if workers.sharded:
+        check_can_shard(settings)
+    objective = OBJECTIVES[settings.objective]
+    data = open_training_data(
+        source,
+        objective,
+        policy_fingerprint=model.fingerprint,
+        temperature=settings.reward_temperature,
+        best_of=settings.best_of,
+    )
+    defaults, settings = explain(settings, data.spec), resolve(settings, data.spec)
+    settings = limit_graph(settings, model.device)
+    check_subset(settings, len(data.steps))
+    sampler = prepare_sampler(replace(data.spec, prompts=data.prompts), model)
+    batch_size = settings.batch_size or data.spec.batch_size
+    weights = step_weights(data.spec, data.steps, settings.step_weight or "none")
+    needs_reference = bool(settings.kl_weight) or objective.on_final_latents
+    reference = reference_network(model, lora_rank=settings.lora_rank) if needs_reference else None
+    parameters = trainable_parameters(
+        model,
+        lora_rank=settings.lora_rank,
+        seed=settings.seed,
+        start=start,
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )
+
+    def checked_drift(recorded: bool) -> Drift:
+        drift = measure_drift(
+            data,
+            sampler,
+            num_trajectories=settings.drift_samples,
+            batch_size=batch_size,
+            recorded=recorded,
+            workers=workers,
+        )
+        # Without a band, a recorded number is only a constant of the loss.
+        if "log_ratio_clip" in objective.reads:
+            check_drift(drift, settings.clip, weights)
+        return drift
+
+    drift = checked_drift(recorded=False)  # a new LoRA's second factor is 0: still the reference
+    start_fingerprint = model.fingerprint
+    if start is not None:
+        start_fingerprint = start_from(model, start)
+        if _makers(data) == {start_fingerprint}:
+            checked_drift(recorded=True)
+    others = _makers(data) - {model.fingerprint, start_fingerprint}
+    if others and (objective.clips_at_stage or settings.clip_anchor == "stage"):
+        with _as_maker(data, model, parameters) as there:
+            if there:
+                checked_drift(recorded=True)
+        drift = replace(drift, unchecked=not there)
+    if "log_ratio_clip" in objective.reads and model.compute_dtype != "fp32":
+        rounding = measure_rounding(data, sampler, parameters, batch_size=batch_size, workers=workers)
+        drift = replace(drift, rounding=rounding)
+        check_rounding(drift, settings.clip, weights, model.compute_dtype)
+    graph_bytes = graph_bytes_per_evaluation(sampler, data)
+    if workers.sharded:
+        parameters = shard(model.denoiser, workers.device)
+    trainee = Trainee(
+        data=data,
+        sampler=sampler,
+        reference=reference,
+        parameters=parameters,
+        average={name: value.detach().clone() for name, value in parameters.items()}
+        if settings.ema_decay
+        else {},
+        optimizer=torch.optim.AdamW(
+            parameters.values(), lr=settings.learning_rate or 0.0, weight_decay=settings.weight_decay
+        ),
+        settings=settings,
+        step_weights=weights,
+        batch_size=batch_size,
+        graph_bytes=graph_bytes,
+        scorer=scorer,
+        start_fingerprint=start_fingerprint,
+        defaults=defaults,
+        workers=workers,
+    )
+    return trainee, drift
+
+
+def _makers(data: TrainingData) -> set[str]:
+    """Return the fingerprints of the policies that made the data."""
+    return {dataset.spec.policy_fingerprint for dataset in data.datasets}
+
+
+@contextmanager
+def _as_maker(
+    data: TrainingData, model: DiffusionModel, parameters: Mapping[str, torch.nn.Parameter]
+) -> Iterator[bool]:
+    """Give the network the weights of the policy that made the data inside the block, where they are on this machine.
+
+    Yields:
+        Whether they are: a LoRA of the trained rank, in the folder that the data set names.
+    """
+    adapter = data.spec.adapter
+    if len(_makers(data)) > 1 or adapter is None or not Path(adapter).is_dir():
+        yield False
+        return
+    before = {name: value.detach().clone() for name, value in parameters.items()}
+    try:
+        fingerprint = start_from(model, Path(adapter))
+    except ConfigError:
+        fingerprint = ""
+    try:
+        yield fingerprint == data.spec.policy_fingerprint
+    finally:
+        with torch.no_grad():
+            for name, value in parameters.items():
+                value.copy_(before[name])

@@ -1,0 +1,236 @@
+"""The files of a training run: what is recorded at its start and end, and what a resume drops.
+
+run.json                 settings, data, identities, drift; written at the start
+metrics.jsonl            one line an optimizer step (`ppod_train.step.metrics.StepMetrics`)
+tensorboard/             the same figures, and those of the evaluations as eval/…
+evals/step-000020/       an evaluation on validation noise (`ppod_train.evaluation.files`); step-000000 is the reference
+checkpoints/step-000020/ the newest two, to resume from
+policy/                  the best policy so far, for plain diffusers
+summary.json             written at the end
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.inspect.judge import Judge
+from ppod_data.storage.files import atomic_write, open_file
+from ppod_data.storage.folders import remove_folder
+from ppod_data.storage.json_reader import parse_json, read_object
+from ppod_data.storage.real_folders import make_folder, open_in_place, remove_file
+from ppod_data.support.environment import environment
+from ppod_train.data.training_data import DataSource
+from ppod_train.evaluation.figures import EvalResult
+from ppod_train.objectives import OBJECTIVES
+from ppod_train.run.checkpoint import remove_older
+from ppod_train.run.exclusive import remove_leftovers
+from ppod_train.run.model_defaults import explain_sensitivity
+from ppod_train.settings import TrainSettings
+from ppod_train.step.drift import Drift
+from ppod_train.step.metrics import StepMetrics
+from ppod_train.step.train_step import Trainee
+
+TENSORBOARD = "tensorboard"
+
+
+def evaluation_folder(out: Path, step: int) -> Path:
+    """Where the evaluation after `step` optimizer steps is."""
+    return out / "evals" / f"step-{step:06d}"
+
+
+def identity_of(trainee: Trainee) -> dict[str, Any]:
+    """What a resumed run must share with the run it goes on: every choice, the data, the reference; as JSON has it."""
+    settings = asdict(trainee.settings)
+    prompts = settings["eval_prompts"]
+    return {
+        **settings,
+        "eval_prompts": None if prompts is None else list(prompts),
+        "data_fingerprint": trainee.data.fingerprint,
+        "reference_fingerprint": trainee.sampler.model.fingerprint,
+        "start_fingerprint": trainee.start_fingerprint,
+        "scorer": trainee.scorer,
+    }
+
+
+def write_run_record(
+    out: Path,
+    trainee: Trainee,
+    *,
+    source: DataSource,
+    drift: Drift,
+    judge: Judge | None,
+    start: Path | None = None,
+) -> None:
+    """Write run.json.
+
+    Args:
+        judge: the reward that judges the policy, or else the data's; None where unknown.
+        start: the policy that training started from; None for the reference.
+    """
+    settings, data = trainee.settings, trainee.data
+    record = {
+        "settings": asdict(settings),
+        "identity": identity_of(trainee),
+        "datasets": [str(root) for root in source.roots],
+        "targets": source.target_table(OBJECTIVES[settings.objective]),
+        "model": trainee.sampler.model.name,
+        "start": None if start is None else str(start.resolve()),
+        "reward": trainee.scorer,
+        "judge": judge.to_json() if judge else None,
+        "generation": {
+            **generation_of(data.spec),
+            "revision": trainee.sampler.model.revision,
+            "variant": trainee.sampler.model.variant,
+        },
+        "prompts": list(data.prompts),
+        "num_pairs": len(data.chosen),
+        "outside_band_at_start": data.outside_band(settings.clip, trainee.step_weights),
+        "num_trajectories": len(data.rows),
+        "num_repeated": data.num_repeated,
+        "num_repeated_pairs": data.num_repeated_pairs,
+        "num_trained_steps": len(data.steps),
+        "num_trained_weights": sum(parameter.numel() for parameter in trainee.parameters.values()),
+        "paper_eta": settings.dpo_beta / math.prod(data.spec.latent_shape),
+        "largest_possible_logit": largest_possible_logit(settings, len(data.steps)),
+        "graph_bytes_per_evaluation": trainee.graph_bytes,
+        "defaults": trainee.defaults,
+        "sensitivity": explain_sensitivity(settings, data.spec),
+        "drift": asdict(drift),
+        "environment": environment(),
+    }
+    write_json(out / "run.json", record)
+
+
+def extend_run_record(out: Path, trainee: Trainee) -> None:
+    """Record the settings of a resumed run, which may have more steps, and drop the summary of its earlier end."""
+    record = read_object(out / "run.json")
+    changed = {"settings": asdict(trainee.settings), "identity": identity_of(trainee)}
+    if any(record.get(name) != value for name, value in changed.items()):
+        write_json(out / "run.json", record | changed)
+    remove_file(out / "summary.json")
+
+
+def generation_of(spec: GenerationSpec) -> dict[str, Any]:
+    """The sampler of a spec, for the record: with it the policy's images are made as in training."""
+    names = (
+        "revision",
+        "variant",
+        "negative_prompt",
+        "num_inference_steps",
+        "guidance_scale",
+        "ddim_eta",
+        "height",
+        "width",
+    )
+    return {name: getattr(spec, name) for name in (*names, "compute_dtype", "is_flow_matching")}
+
+
+def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | None:
+    """2·dpo_beta·T·log_ratio_clip, which no pair's logit can pass; None where the clip sets no such bound.
+
+    That is without a clip, in a pessimistic mode, around another policy, or for a loss not of the sum over steps.
+    """
+    of_the_sum = "clip_mode" in OBJECTIVES[settings.objective].reads
+    if not of_the_sum or (settings.clip_mode, settings.clip_anchor) != ("paper", "reference"):
+        return None
+    logit = 2 * settings.dpo_beta * num_steps * settings.clip
+    return logit if math.isfinite(logit) else None
+
+
+class MetricsLog:
+    """metrics.jsonl and tensorboard/, as they grow."""
+
+    def __init__(self, lines: TextIO, writer: Any) -> None:
+        self._lines, self._writer = lines, writer
+
+    @classmethod
+    @contextmanager
+    def open(cls, out: Path, settings: TrainSettings, *, first_step: int) -> Iterator["MetricsLog"]:
+        """Open the log of a run until the block ends; a run from step 0 writes its settings too."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        with (
+            os.fdopen(open_in_place(out / "metrics.jsonl"), "a", encoding="utf-8") as lines,
+            SummaryWriter(str(out / TENSORBOARD)) as writer,
+        ):
+            if first_step == 0:
+                values = asdict(settings) | {"eval_prompts": None}  # TensorBoard takes single values
+                known = {name: value for name, value in values.items() if value is not None}
+                writer.add_hparams(known, metric_dict={}, run_name=".")
+            yield cls(lines, writer)
+
+    def add(self, metrics: StepMetrics) -> None:
+        """Write the figures of a step to both."""
+        self._lines.write(json.dumps(metrics.to_json()) + "\n")
+        self._lines.flush()
+        for name, value in metrics.scalars().items():
+            self._writer.add_scalar(name, value, global_step=metrics.step)
+        self._writer.flush()
+
+    def add_evaluation(self, step: int, result: EvalResult) -> None:
+        """Write the figures of an evaluation to TensorBoard."""
+        _add_evaluation(self._writer, step, result)
+
+    def sync(self) -> None:
+        """Wait until the figures are on the disk: a checkpoint takes them for done."""
+        os.fsync(self._lines.fileno())
+
+
+def log_evaluation(out: Path, step: int, result: EvalResult) -> None:
+    """Write the figures of one evaluation to OUT/tensorboard, where no metrics log is open."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(out / TENSORBOARD)) as writer:
+        _add_evaluation(writer, step, result)
+
+
+def _add_evaluation(writer: Any, step: int, result: EvalResult) -> None:
+    figures = result.overall
+    scalars = {
+        "reward": figures.reward_mean,
+        "correct": figures.correct,
+        "win_rate": figures.win_rate,
+        "gain": figures.gain,
+        "diversity": figures.diversity,
+    }
+    for name, value in scalars.items():
+        if value is not None:
+            writer.add_scalar(f"eval/{name}", value, global_step=step)
+    writer.flush()
+
+
+def forget_after(out: Path, step: int) -> None:
+    """Make the folder, drop the metrics and evaluations of steps later than `step`, which are made again, and what a
+    kill left.
+    """
+    make_folder(out)
+    remove_leftovers(out)
+    remove_older(out / "checkpoints")
+    metrics = out / "metrics.jsonl"
+    if metrics.exists():
+        with open_file(metrics) as file:
+            lines = file.read().decode(errors="replace").splitlines()
+        kept = [line for line in lines if _line_step(line) <= step]
+        atomic_write(metrics, "".join(line + "\n" for line in kept).encode())
+    for folder in (out / "evals").glob("step-*"):
+        if int(folder.name.removeprefix("step-")) > step:
+            remove_folder(folder)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file at once."""
+    atomic_write(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def _line_step(line: str) -> float:
+    """The step of a metrics line; infinity for one that a kill cut short."""
+    try:
+        return int(parse_json(line)["step"])
+    except (ValueError, LookupError, TypeError):
+        return math.inf

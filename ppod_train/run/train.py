@@ -1,0 +1,367 @@
+"""Training on recorded trajectories: optimizer steps, evaluated on validation noise, the best policy kept.
+
+What is written where: `ppod_train.run.run_folder`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ppod_data.diffusion.models.model import DiffusionModel
+from ppod_data.errors import ConfigError
+from ppod_data.inspect.judge import Judge, check_prompts, judge_of_reward, judge_of_tables
+from ppod_data.rewards import RewardModel
+from ppod_data.storage.folder_kinds import OFFLINE, check_out
+from ppod_data.storage.json_reader import read_object
+from ppod_data.storage.real_folders import settled
+from ppod_data.support.runtime import one_thread
+from ppod_train.data.batches import trained_prompts
+from ppod_train.data.training_data import DataSource
+from ppod_train.distributed import ALONE, Workers
+from ppod_train.evaluation.evaluate import evaluate
+from ppod_train.evaluation.figures import EvalResult, EvalSettings
+from ppod_train.evaluation.files import read_evaluation, write_evaluation
+from ppod_train.objectives import OBJECTIVES
+from ppod_train.policy.fsdp import gathered, whole
+from ppod_train.policy.policy import policy_weights, save_policy
+from ppod_train.run.checkpoint import (
+    Tensors,
+    check_same_run,
+    latest_checkpoint,
+    load_checkpoint,
+    load_optimizer,
+    load_state,
+    save_checkpoint,
+)
+from ppod_train.run.exclusive import only_run
+from ppod_train.run.model_card import write_model_card
+from ppod_train.run.prepare import prepare
+from ppod_train.run.run_folder import (
+    MetricsLog,
+    evaluation_folder,
+    extend_run_record,
+    forget_after,
+    identity_of,
+    write_json,
+    write_run_record,
+)
+from ppod_train.settings import TrainSettings
+from ppod_train.step.drift import Drift
+from ppod_train.step.metrics import StepMetrics
+from ppod_train.step.train_step import Trainee, train_step
+
+_MAY_CHANGE = ("num_train_steps", "patience", "checkpoint_every", "max_graph_gib")
+"""How long a run goes on and how much memory its graph may take: a resumed run may differ in these."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all that a resume needs beside weights and optimizer."""
+
+    step: int = 0
+    best_step: int = 0
+    best_reward: float = -math.inf
+    evals_since_best: int = 0
+    reward_queries: int = 0
+    """Images scored for validation so far: they count as queries, like those of the data set."""
+    gradient_share: float = 1.0
+    scale_drops: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSummary:
+    """How a run ended; written to summary.json."""
+
+    steps: int
+    stopped_early: bool
+    best_step: int
+    reward_before: float | None
+    """Mean validation reward of the reference; None without evaluations."""
+    reward_best: float | None
+    reward_queries: int
+    improved: bool | None
+    """False where nothing beat the first evaluation, so that the kept policy is the starting model; None without
+    evaluations."""
+    policy: str
+    """The folder of the kept policy, relative to the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """How a run tells its caller what happens."""
+
+    on_start: Callable[[Drift, int], None] = lambda drift, step: None
+    """After the drift check, with the step that the run starts from."""
+    on_step: Callable[[StepMetrics], None] = lambda metrics: None
+    on_eval: Callable[[int, EvalResult], None] = lambda step, result: None
+
+
+def train_offline(
+    source: DataSource,
+    out: Path,
+    settings: TrainSettings,
+    *,
+    model: DiffusionModel,
+    reward: RewardModel | None,
+    start: Path | None = None,
+    optimizer_of: Path | None = None,
+    callbacks: Callbacks | None = None,
+    workers: Workers = ALONE,
+) -> TrainSummary:
+    """Train `model` in place on recorded data; run again, it goes on where it was.
+
+    Args:
+        model: the reference, freshly loaded: the KL anchor of every objective.
+        reward: scores validation images; needed unless settings.eval_every is 0.
+        start: folder of the policy to start from, as an earlier run wrote it; None starts from the reference.
+        optimizer_of: folder of the run whose optimizer's moments to go on with, as the stages of an online run do.
+        callbacks: called in the first process alone.
+        workers: the processes that train together, all of which call this. A run may go on with another number of them.
+
+    Raises:
+        ConfigError: settings, data or model that contradict each other or the run in `out`.
+        DriftError: the trainer does not compute the log-probabilities that were recorded.
+        NonFiniteError: the loss or gradient is NaN or infinite.
+        WorkersError: another process ended, or came to other numbers.
+    """
+    out = settled(out)
+    settings.validate()
+    check_out(out, OFFLINE)
+    if settings.eval_every and reward is None:
+        raise ConfigError("evaluation while training needs a reward: give one, or --eval-every 0")
+    with one_thread(model.device):  # exact replay and exact resume on any number of cores
+        scorer = f"{reward.name} {reward.revision}" if reward else ""
+        trainee, drift = prepare(source, model, settings, scorer, start, workers)
+        if reward is not None and settings.eval_every:
+            check_prompts(reward, _eval_prompts(trainee))
+        if optimizer_of is not None:
+            checkpoint = latest_checkpoint(optimizer_of / "checkpoints")
+            if checkpoint is None:
+                raise ConfigError(f"{optimizer_of} has no checkpoint, whose optimizer was to go on")
+            load_optimizer(checkpoint, parameters=trainee.parameters, optimizer=trainee.optimizer)
+        with ExitStack() as folder:
+            keep: list[Callable[[], None]] = []
+            workers.first(lambda: keep.append(folder.enter_context(only_run(out))))
+            _check_same_table(out, source.target_table(OBJECTIVES[settings.objective]))
+            progress = _resume(out, trainee)
+            _check_same_weights(trainee)
+            if progress.step == 0:
+                judge = _judge(source, trainee, reward)
+                workers.first(
+                    lambda: write_run_record(
+                        out, trainee, source=source, drift=drift, judge=judge, start=start
+                    )
+                )
+            elif not _is_finished(settings, progress):
+                workers.first(lambda: extend_run_record(out, trainee))
+            callbacks = callbacks if callbacks and workers.leads else Callbacks()
+            callbacks.on_start(drift, progress.step)
+            _loop(out, trainee, progress, reward, callbacks, keep)
+            summary = _summary(out, settings, progress)
+            workers.first(lambda: _finish(out, summary))
+        return summary
+
+
+def _judge(source: DataSource, trainee: Trainee, reward: RewardModel | None) -> Judge | None:
+    """The reward that judges the policy; without one the reward of the data, where it is known."""
+    if reward is not None:
+        return judge_of_reward(reward)
+    folder, _, table = source.target_table(OBJECTIVES[trainee.settings.objective]).partition("/")
+    try:
+        return judge_of_tables(trainee.data.datasets, folder, table)
+    except ConfigError:
+        return None
+
+
+def _loop(
+    out: Path,
+    trainee: Trainee,
+    progress: Progress,
+    reward: RewardModel | None,
+    callbacks: Callbacks,
+    keep: Sequence[Callable[[], None]],
+) -> None:
+    """keep: called once a step is done, in the process that writes."""
+    settings, workers = trainee.settings, trainee.workers
+    with ExitStack() as files:
+        log = None
+        if workers.leads and not _is_finished(settings, progress):
+            log = files.enter_context(MetricsLog.open(out, settings, first_step=progress.step))
+        if progress.step == 0:
+            _evaluate_if_due(out, trainee, progress, reward, callbacks, log)
+        while not _is_finished(settings, progress):
+            metrics = train_step(
+                trainee,
+                step=progress.step,
+                gradient_share=progress.gradient_share,
+                scale_drops=progress.scale_drops,
+            )
+            progress.step = metrics.step
+            for begun in keep:
+                begun()
+            progress.gradient_share = metrics.gradient_share
+            progress.scale_drops = metrics.scale_drops
+            if log is not None:
+                log.add(metrics)
+            callbacks.on_step(metrics)
+            last = progress.step == settings.num_train_steps
+            if settings.eval_every and (last or progress.step % settings.eval_every == 0):
+                _evaluate_if_due(out, trainee, progress, reward, callbacks, log)
+            if last or progress.step % settings.checkpoint_every == 0 or _stopped_early(settings, progress):
+                _check_same_weights(trainee)
+                if log is not None:
+                    log.sync()
+                if not settings.eval_every:  # no evaluation chooses: the newest policy is kept
+                    _save_policy(trainee, out)
+                _save_checkpoint(out / "checkpoints", trainee, progress)
+    if not settings.eval_every:
+        progress.best_step = progress.step
+        _save_policy(trainee, out)
+
+
+def _evaluate_if_due(
+    out: Path,
+    trainee: Trainee,
+    progress: Progress,
+    reward: RewardModel | None,
+    callbacks: Callbacks,
+    log: MetricsLog | None,
+) -> None:
+    """Score images of the current policy on validation noise; keep the policy when none was better."""
+    settings, spec, workers = trainee.settings, trainee.data.spec, trainee.workers
+    if not settings.eval_every:
+        return
+    assert reward is not None
+    baseline = read_evaluation(evaluation_folder(out, 0)) if progress.step and workers.leads else None
+    eval_settings = EvalSettings(
+        prompts=_eval_prompts(trainee),
+        batch_size=spec.batch_size,
+        num_images_per_prompt=settings.eval_images_per_prompt,
+        seed=settings.seed,
+        num_inference_steps=spec.num_inference_steps,
+        guidance_scale=spec.guidance_scale,
+        ddim_eta=spec.ddim_eta,
+        negative_prompt=spec.negative_prompt,
+        validation=True,
+    )
+    model = trainee.sampler.model
+    with (
+        policy_weights(trainee.parameters, trainee.average),
+        gathered(model.denoiser) if workers.sharded else nullcontext(),
+    ):
+        result = evaluate(model, reward, eval_settings, baseline=baseline, workers=workers)
+    workers.first(lambda: write_evaluation(evaluation_folder(out, progress.step), result))
+    progress.reward_queries += result.overall.num_images
+    if result.reward > progress.best_reward:
+        progress.best_reward, progress.best_step = result.reward, progress.step
+        progress.evals_since_best = 0
+        _save_policy(trainee, out)
+    else:
+        progress.evals_since_best += 1
+    if log is not None:
+        log.add_evaluation(progress.step, result)
+    callbacks.on_eval(progress.step, result)
+
+
+def _eval_prompts(trainee: Trainee) -> tuple[str, ...]:
+    return trainee.settings.eval_prompts or trained_prompts(trainee.data)
+
+
+def _save_policy(trainee: Trainee, out: Path) -> None:
+    model, workers = trainee.sampler.model, trainee.workers
+    weights = None
+    if workers.sharded:
+        weights = {name: whole(value).cpu() for name, value in model.denoiser.state_dict().items()}
+    with policy_weights(trainee.parameters, trainee.average):
+        workers.first(lambda: save_policy(model, out / "policy", weights))
+
+
+def _save_checkpoint(folder: Path, trainee: Trainee, progress: Progress) -> None:
+    workers = trainee.workers
+    tensors = Tensors({}, {})
+    if workers.leads or workers.sharded:
+        tensors = Tensors.of(trainee.parameters, trainee.average, trainee.optimizer)
+    state = {"progress": asdict(progress), "identity": identity_of(trainee)}
+    workers.first(lambda: save_checkpoint(folder, step=progress.step, tensors=tensors, state=state))
+
+
+def _check_same_weights(trainee: Trainee) -> None:
+    trainee.workers.check_same([*trainee.parameters.values(), *trainee.average.values()], "weights")
+
+
+def _stopped_early(settings: TrainSettings, progress: Progress) -> bool:
+    return bool(settings.patience) and progress.evals_since_best >= settings.patience
+
+
+def _is_finished(settings: TrainSettings, progress: Progress) -> bool:
+    return progress.step >= settings.num_train_steps or _stopped_early(settings, progress)
+
+
+def _resume(out: Path, trainee: Trainee) -> Progress:
+    """Go on from the newest checkpoint, or from the start; what came after the checkpoint is made again."""
+    identity = identity_of(trainee)
+    checkpoint = latest_checkpoint(out / "checkpoints")
+    if checkpoint is None:
+        if (out / "run.json").exists() and _has_steps(out):
+            check_same_run(read_object(out / "run.json"), identity, free=_MAY_CHANGE)
+        progress = Progress()
+    else:
+        state = load_state(checkpoint)
+        check_same_run(state, identity, free=_MAY_CHANGE)
+        _check_length(out, checkpoint, trainee.settings, state["progress"]["step"])
+        load_checkpoint(
+            checkpoint,
+            parameters=trainee.parameters,
+            average=trainee.average,
+            optimizer=trainee.optimizer,
+        )
+        progress = Progress(**state["progress"])
+    trainee.workers.first(lambda: forget_after(out, progress.step))
+    return progress
+
+
+def _check_length(out: Path, checkpoint: Path, settings: TrainSettings, step: int) -> None:
+    """Raise ConfigError where fewer steps are asked for than the run has done."""
+    if settings.num_train_steps < step:
+        raise ConfigError(
+            f"{out} has done {step} steps: give --num-train-steps {step} or more; the policy of a checkpoint is "
+            f"written by ppod-train export {checkpoint} --out DIR"
+        )
+
+
+def _check_same_table(out: Path, table: str) -> None:
+    """Raise ConfigError where the run in `out` trains on another table: settings that differ follow from that."""
+    if not (out / "run.json").exists() or not _has_steps(out):
+        return
+    before = read_object(out / "run.json").get("targets", table)
+    if before != table:
+        raise ConfigError(f"{out} holds a run on {before}, not {table}: give another --out")
+
+
+def _has_steps(out: Path) -> bool:
+    """Whether any step was done: a run that ended before may be started otherwise."""
+    metrics = out / "metrics.jsonl"
+    return metrics.is_file() and metrics.stat().st_size > 0
+
+
+def _summary(out: Path, settings: TrainSettings, progress: Progress) -> TrainSummary:
+    before = None
+    if settings.eval_every:
+        before = read_object(out / "evals" / "step-000000" / "eval.json")["overall"]["reward_mean"]
+    return TrainSummary(
+        steps=progress.step,
+        stopped_early=progress.step < settings.num_train_steps,
+        best_step=progress.best_step,
+        reward_before=before,
+        reward_best=progress.best_reward if settings.eval_every else None,
+        reward_queries=progress.reward_queries,
+        improved=progress.best_step > 0 if settings.eval_every else None,
+        policy="policy",
+    )
+
+
+def _finish(out: Path, summary: TrainSummary) -> None:
+    write_json(out / "summary.json", asdict(summary))
+    write_model_card(out)

@@ -1,0 +1,1 @@
+"""One training step: log-probabilities, gradient, metrics."""

@@ -1,0 +1,225 @@
+"""One optimizer step: read the batch, take the exact gradient, clip its norm, update."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ppod_data.diffusion.guidance import Network
+from ppod_data.errors import NonFiniteError
+from ppod_data.generation.sampler import Sampler
+from ppod_data.support.tensor_memory import LiveBytes
+from ppod_train.data.batches import (
+    TrainingBatch,
+    load_batch,
+    timesteps_of_step,
+    trajectories_of,
+    units_of_step,
+)
+from ppod_train.data.training_data import TrainingData
+from ppod_train.distributed import ALONE, Workers
+from ppod_train.objectives import OBJECTIVES
+from ppod_train.objectives.targets import LossOptions
+from ppod_train.policy.fsdp import whole
+from ppod_train.policy.policy import update_average
+from ppod_train.settings import TrainSettings
+from ppod_train.step.gradient import (
+    Evaluate,
+    Gradient,
+    all_log_probs,
+    one_pass_gradient,
+    two_pass_gradient,
+    unscale,
+)
+from ppod_train.step.log_probs import batch_log_probs, denoising_scores, forward_noise
+from ppod_train.step.metrics import StepMetrics, step_metrics
+from ppod_train.step.step_weight import weighted
+
+# A backward pass costs about twice a forward: below this share of steps with a gradient, a second forward pass over
+# those alone is cheaper than one backward pass over all.
+_ONE_PASS_SHARE = 2 / 3
+# An overflow of the backward pass divides its scale by so much. N dimensions share a weight, so that at the full scale
+# the network's outputs get gradients of 1 to 100, of fp16's 65,504; four drops leave as little as no scale at all.
+_SCALE_DROP = 16
+_MAX_SCALE_DROPS = 8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trainee:
+    """What an optimizer step works on."""
+
+    data: TrainingData
+    sampler: Sampler
+    reference: Network | None
+    """The network before training; None where neither a KL nor noise predictions ask for it."""
+    parameters: Mapping[str, torch.nn.Parameter]
+    average: Mapping[str, torch.Tensor]
+    """The moving average of the trained weights by the same names; empty where the policy is the weights themselves."""
+    optimizer: torch.optim.Optimizer
+    settings: TrainSettings
+    step_weights: NDArray[np.float64]
+    """[steps of the chain], what the loss multiplies log-ratios by."""
+    batch_size: int
+    """Evaluations in one network call."""
+    graph_bytes: int
+    """Memory that the graph of one evaluation holds."""
+    scorer: str
+    """Name and revision of the reward that chooses the policy; "" without one."""
+    start_fingerprint: str
+    """Of the policy that training started from; the reference's own where it was the reference."""
+    defaults: str = ""
+    """What was taken for options that were not given, and why, in one line."""
+    workers: Workers = ALONE
+    """The processes that share a step; the rest of this is the same in all of them."""
+
+
+def train_step(trainee: Trainee, *, step: int, gradient_share: float, scale_drops: int = 0) -> StepMetrics:
+    """Do optimizer step number `step` (from 0).
+
+    Args:
+        gradient_share: the share of evaluations with a gradient in the step before, 1 at the first; it decides between
+            one pass and two.
+        scale_drops: how often the scale of the backward pass was lowered before, because half precision overflowed.
+
+    Raises:
+        NonFiniteError: the loss or the gradient is NaN or infinite; the weights are left as they were.
+    """
+    start = time.perf_counter()
+    settings, data = trainee.settings, trainee.data
+    units = units_of_step(data, step=step, pairs_per_step=settings.pairs_per_step, seed=settings.seed)
+    steps = timesteps_of_step(
+        data, step=step, timesteps_per_update=settings.timesteps_per_update, seed=settings.seed
+    )
+    batch = weighted(load_batch(data, units, steps, trainee.sampler.model.device), trainee.step_weights)
+    if step + 1 < settings.num_train_steps:
+        following = units_of_step(
+            data, step=step + 1, pairs_per_step=settings.pairs_per_step, seed=settings.seed
+        )
+        data.reader.expect(trajectories_of(data, following)[0].tolist())
+    options = settings.loss_options(timestep_scale=len(data.steps) / len(steps))
+    graph_bytes = batch.reference_log_probs.numel() * trainee.graph_bytes
+    one_pass = use_one_pass(settings, graph_bytes=graph_bytes, gradient_share=gradient_share)
+    one_pass = one_pass and not trainee.workers.sharded
+
+    while True:
+        trainee.optimizer.zero_grad(set_to_none=True)
+        gradient = batch_gradient(
+            trainee, batch, options, step=step, one_pass=one_pass, scale_drops=scale_drops
+        )
+        norm = _summed_norm(trainee, gradient.scale)
+        if math.isfinite(gradient.loss) and math.isfinite(norm):
+            break
+        if not math.isfinite(gradient.loss) or scale_drops == _MAX_SCALE_DROPS:
+            raise NonFiniteError(
+                f"step {step + 1}: the loss is {gradient.loss} and the gradient's norm {norm}: lower --learning-rate "
+                "or train in fp32; the last checkpoint is whole"
+            )
+        scale_drops += 1
+    trainee.optimizer.step()
+    update_average(trainee.average, trainee.parameters, settings.ema_decay)
+    return step_metrics(
+        gradient,
+        batch,
+        options,
+        step=step + 1,
+        grad_norm=norm,
+        one_pass=one_pass,
+        scale_drops=scale_drops,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _summed_norm(trainee: Trainee, scale: float) -> float:
+    """Take the scale out, add up the gradients of all processes, and clip their norm; returns the norm before."""
+    parameters = trainee.parameters.values()
+    unscale(parameters, scale)
+    # Where every step was clipped the gradient is missing: zero, as one pass would give.
+    trainee.workers.sum_gradients(parameters)
+    return float(whole(torch.nn.utils.clip_grad_norm_(parameters, trainee.settings.max_grad_norm)))
+
+
+def batch_gradient(
+    trainee: Trainee,
+    batch: TrainingBatch,
+    options: LossOptions,
+    *,
+    step: int,
+    one_pass: bool,
+    scale_drops: int = 0,
+) -> Gradient:
+    """Add this process's part of the objective's gradient over one batch, times its scale, to the parameters' `.grad`.
+
+    Pass 2 needs no values, so that its calls may be smaller than the sampler's: they keep to `max_graph_gib`.
+    """
+    settings = trainee.settings
+    objective = OBJECTIVES[settings.objective]
+
+    def loss(log_ratios: torch.Tensor) -> torch.Tensor:
+        return objective.loss(log_ratios * batch.step_weights, batch.targets, options)
+
+    evaluate, reference = _evaluated(trainee, batch, step=step)
+    take = one_pass_gradient
+    if not one_pass:
+        size = backward_rows(settings, trainee.batch_size, trainee.graph_bytes)
+        take = partial(two_pass_gradient, backward_size=size)
+    return take(
+        evaluate,
+        reference,
+        loss,
+        chunk_size=trainee.batch_size,
+        kl_weight=settings.kl_weight,
+        largest_weight=batch.latents[0, 0].numel() / _SCALE_DROP**scale_drops,
+        workers=trainee.workers,
+    )
+
+
+def _evaluated(trainee: Trainee, batch: TrainingBatch, *, step: int) -> tuple[Evaluate, torch.Tensor]:
+    """What the objective asks the network for, and the reference's values of the same places [U, T]."""
+    settings, sampler = trainee.settings, trainee.sampler
+    if not OBJECTIVES[settings.objective].on_final_latents:
+        kl_to = trainee.reference if settings.kl_weight else None
+        evaluate = batch_log_probs(trainee.data.spec, sampler, batch, kl_to=kl_to)
+        return evaluate, batch.reference_log_probs
+    assert trainee.reference is not None
+    noise = forward_noise(batch, step=step, seed=settings.seed)
+    with torch.no_grad():
+        fixed = denoising_scores(sampler, trainee.reference, batch, noise=noise)
+        reference = all_log_probs(
+            fixed, batch.reference_log_probs, chunk_size=trainee.batch_size, workers=trainee.workers
+        )
+    return denoising_scores(sampler, sampler.network, batch, noise=noise), reference
+
+
+def backward_rows(settings: TrainSettings, batch_size: int, graph_bytes: int) -> int:
+    """Evaluations of one network call in pass 2: at most `batch_size`, and as many as `max_graph_gib` holds."""
+    fitting = settings.graph_limit / max(graph_bytes, 1)
+    return max(1, math.floor(min(batch_size, fitting)))
+
+
+def use_one_pass(settings: TrainSettings, *, graph_bytes: int, gradient_share: float) -> bool:
+    """Whether to keep the whole graph of an update: as the settings say, or by what is cheaper where it fits."""
+    if settings.gradient != "auto":
+        return settings.gradient == "one-pass"
+    fits = graph_bytes <= settings.graph_limit
+    share = 1.0 if settings.kl_weight else gradient_share  # every step has a KL
+    return fits and share >= _ONE_PASS_SHARE
+
+
+def graph_bytes_per_evaluation(sampler: Sampler, data: TrainingData) -> int:
+    """The bytes that the graph of one log-probability keeps alive, weights not counted.
+
+    A property of the network and its dtypes, so that the choice that hangs on it is the same on every run.
+    """
+    batch = load_batch(data, data.units[:1], data.steps[:1], sampler.model.device)
+    index = torch.zeros(1, dtype=torch.int64, device=sampler.model.device)
+    evaluate = batch_log_probs(data.spec, sampler, batch)
+    with LiveBytes(sampler.model.denoiser.parameters()) as live:
+        values = evaluate(index, index)
+        kept = int(live.now)
+    del values  # its graph is what was counted
+    return kept

@@ -1,0 +1,324 @@
+"""Online training: stages are ordinary data sets and runs, a killed run resumes, one stage is offline training."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.model import DiffusionModel, load_model
+from ppod_data.errors import ConfigError, NothingToLearnError
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.log_probs import policy_of
+from ppod_data.storage.files import sha256_file
+from ppod_train.data.training_data import DataSource
+from ppod_train.online.online import train_online
+from ppod_train.online.settings import OnlineCallbacks, OnlineSettings, OnlineSummary, StageRecord
+from ppod_train.policy.source import PolicySource
+from ppod_train.run.exclusive import only_run
+from ppod_train.run.train import train_offline
+from ppod_train.settings import TrainSettings
+
+TRAIN = TrainSettings(
+    num_train_steps=2, pairs_per_step=2, lora_rank=2, eval_every=0, checkpoint_every=1, learning_rate=1e-2
+)
+SETTINGS = OnlineSettings(num_stages=2, eval_images_per_prompt=4, num_pairs_per_prompt=8, train=TRAIN)
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+class KillAfter:
+    """Raises at the n-th thing that happens."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def __call__(self, *_: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+def load(source: PolicySource) -> DiffusionModel:
+    return load_model(source.model, adapter=source.adapter)
+
+
+def run(
+    out: Path,
+    pipeline: Path,
+    reward: Any,
+    settings: OnlineSettings = SETTINGS,
+    callbacks: OnlineCallbacks | None = None,
+    **generation: Any,
+) -> OnlineSummary:
+    """Run as a fresh process would."""
+    options = {
+        "prompts": ("a cat", "two dogs"),
+        "num_images_per_prompt": 4,
+        "num_inference_steps": 4,
+        "batch_size": 4,
+        "images_per_shard": 4,
+        "guidance_scale": 1.0,
+    }
+    return train_online(
+        out,
+        settings,
+        reference=PolicySource(model=str(pipeline)),
+        build_spec=partial(build_spec, **(options | generation)),
+        load=load,
+        reward=reward,
+        callbacks=callbacks,
+    )
+
+
+def compared(out: Path) -> dict[str, str]:
+    """What must be the same for a resumed run: all but times, places and the tracker's event files."""
+    skipped = ("tensorboard", "environment")
+    names = ("metrics.jsonl", "stage.json", "ppod.json", "README.md", "run.json", "online.json", "eval.json")
+    return {
+        path.relative_to(out).as_posix(): sha256_file(path)
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and not set(skipped) & set(path.parts) and path.name not in names
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_pipeline: Path, redness: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two stages that nothing interrupted."""
+    out = tmp_path_factory.mktemp("online") / "run"
+    run(out, tiny_pipeline, redness)
+    return out
+
+
+def test_every_stage_is_an_ordinary_data_set_and_run(whole: Path, tiny_model: DiffusionModel) -> None:
+    first, second = (Dataset.open(whole / f"stage-0{stage}" / "data") for stage in (1, 2))
+    assert (first.spec.stage, second.spec.stage) == (1, 2)
+    assert first.spec.policy_fingerprint == tiny_model.fingerprint
+    assert second.spec.adapter == str(whole / "stage-01" / "run" / "policy")
+    assert second.spec.policy_fingerprint != tiny_model.fingerprint
+    for dataset in (first, second):
+        assert dataset.missing_shards() == [] and dataset.pairs("redness").num_rows > 0
+        assert (dataset.root / "README.md").is_file()
+    assert first.log_prob_names() == []
+    assert policy_of(second.log_probs("reference")) == tiny_model.fingerprint
+    assert (whole / "stage-02" / "run" / "run.json").is_file()
+
+
+def test_a_later_stage_starts_as_the_policy_that_made_its_data(whole: Path) -> None:
+    """The log-ratios of its first update are log π_stage − log π_ref, not 0, and the loss is no longer ln 2."""
+    lines = (whole / "stage-02" / "run" / "metrics.jsonl").read_text().splitlines()
+    first = json.loads(lines[0])
+    assert first["log_ratio_max"] > 0
+    dataset = Dataset.open(whole / "stage-02" / "data")
+    table = dataset.log_probs("reference")
+    reference = dict(zip(table["sample_id"].to_pylist(), table["log_probs"].to_pylist(), strict=True))
+    rows = dataset.samples(["sample_id", "log_probs"]).to_pylist()
+    anchors = [
+        abs(new - old)
+        for row in rows
+        for new, old in zip(row["log_probs"], reference[row["sample_id"]], strict=True)
+        if new is not None
+    ]
+    assert min(abs(first["log_ratio_max"] - anchor) for anchor in anchors) < 1e-6 < max(anchors)
+
+
+def test_records_count_queries_and_say_where_the_time_went(whole: Path) -> None:
+    records = [
+        StageRecord(**json.loads((whole / f"stage-0{stage}" / "stage.json").read_text())) for stage in (1, 2)
+    ]
+    assert [record.reward_queries for record in records] == [16, 16]
+    assert records[0].outside_band_at_start == 0.0
+    assert set(records[1].seconds) == {"generate", "score", "pair", "log_probs", "train", "evaluate"}
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["reward_queries"] == 16 + 16 + 8  # and the reference's evaluation
+
+
+@pytest.mark.parametrize("moment", ["generate", "score", "log-probs", "train", "evaluate"])
+def test_a_run_killed_in_any_phase_of_the_second_stage_resumes_to_the_same_files(
+    whole: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path, moment: str
+) -> None:
+    phase = ""
+    kill = KillAfter(2)
+
+    def on_phase(stage: int, name: str, total: int) -> None:
+        nonlocal phase
+        phase = name if stage == 2 else ""
+
+    def on_units(count: int) -> None:
+        if phase == moment and count:
+            kill()
+
+    callbacks = OnlineCallbacks(on_phase=on_phase, on_units=on_units)
+    with pytest.raises(Killed):
+        run(tmp_path / "run", tiny_pipeline, redness, callbacks=callbacks)
+    run(tmp_path / "run", tiny_pipeline, redness)
+    # An adapter's path is in the later stage's manifest, nowhere else
+    assert compared(tmp_path / "run") == compared(whole)
+
+
+def test_one_stage_is_offline_training_to_the_bit(
+    whole: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    train_offline(
+        DataSource(roots=[whole / "stage-01" / "data"], pairs="redness", scores="redness"),
+        tmp_path / "offline",
+        TRAIN,
+        model=load_model(str(tiny_pipeline)),
+        reward=None,
+    )
+    name = "policy/pytorch_lora_weights.safetensors"
+    assert sha256_file(tmp_path / "offline" / name) == sha256_file(whole / "stage-01" / "run" / name)
+
+
+def test_old_stages_are_offline_data_together(
+    whole: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    """The reference's log-probabilities of the second stage are found without being named."""
+    done = train_offline(
+        DataSource(
+            roots=[whole / f"stage-0{stage}" / "data" for stage in (1, 2)], pairs="redness", scores="redness"
+        ),
+        tmp_path / "offline",
+        TRAIN,
+        model=load_model(str(tiny_pipeline)),
+        reward=None,
+    )
+    assert done.steps == 2
+
+
+def test_two_online_runs_in_one_folder_are_refused(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
+    with only_run(tmp_path), pytest.raises(ConfigError, match="another ppod-train is at work here"):
+        run(tmp_path, tiny_pipeline, redness)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stages_can_be_added_and_other_options_are_refused(
+    tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    one = replace(SETTINGS, num_stages=1, eval_images_per_prompt=0)
+    run(out, tiny_pipeline, redness, one)
+    policy = (out / "stage-01" / "run" / "policy" / "pytorch_lora_weights.safetensors").read_bytes()
+    summary = run(out, tiny_pipeline, redness, replace(one, num_stages=2))
+    assert (summary.stages, summary.best_stage) == (2, 2)
+    assert (out / "stage-01" / "run" / "policy" / "pytorch_lora_weights.safetensors").read_bytes() == policy
+    with pytest.raises(ConfigError, match=r"min_margin 0\.0, not 0\.1"):
+        run(out, tiny_pipeline, redness, replace(one, min_margin=0.1))
+    with pytest.raises(ConfigError, match=r"train\.dpo_beta 10\.0, not 3\.0"):
+        run(out, tiny_pipeline, redness, replace(one, train=replace(TRAIN, dpo_beta=3.0)))
+    with pytest.raises(ConfigError, match="generation"):
+        run(out, tiny_pipeline, redness, one, seed=7)
+
+
+@pytest.mark.parametrize("objective", ["dpok", "sft", "prdp"])
+def test_other_objectives_run_online(
+    tiny_pipeline: Path, redness: Any, tmp_path: Path, objective: str
+) -> None:
+    train = TrainSettings.of(
+        objective, num_train_steps=1, pairs_per_step=2, lora_rank=2, eval_every=0, learning_rate=1e-2
+    )
+    summary = run(tmp_path, tiny_pipeline, redness, replace(SETTINGS, eval_images_per_prompt=0, train=train))
+    assert summary.best_stage == 2 and (tmp_path / "policy").is_dir()
+
+
+def test_all_weights_train_online(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
+    """The second stage's data are made by a whole pipeline, and training starts from its weights."""
+    train = replace(TRAIN, lora_rank=0, learning_rate=1e-4)
+    run(tmp_path, tiny_pipeline, redness, replace(SETTINGS, eval_images_per_prompt=0, train=train))
+    spec = Dataset.open(tmp_path / "stage-02" / "data").spec
+    assert spec.adapter is None and spec.model == str(tmp_path / "stage-01" / "run" / "policy")
+    record = json.loads((tmp_path / "stage-02" / "run" / "run.json").read_text())
+    assert record["identity"]["start_fingerprint"] == spec.policy_fingerprint
+
+
+def test_a_half_precision_policy_samples_with_the_weights_that_were_trained(
+    tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    """diffusers rounds loaded LoRA weights to the pipeline's precision: the second stage's data would be those of
+    another policy than the one that is trained."""
+    from safetensors.torch import load_file
+
+    run(tmp_path, tiny_pipeline, redness, replace(SETTINGS, eval_images_per_prompt=0, num_stages=1))
+    folder = tmp_path / "policy"
+    exact = load_file(folder / "pytorch_lora_weights.safetensors")
+    model = load_model(str(tiny_pipeline), adapter=str(folder), compute_dtype="bf16")
+    loaded = {name: value for name, value in model.pipeline.unet.named_parameters() if "lora_" in name}
+    assert loaded and {value.dtype.__str__() for value in loaded.values()} == {"torch.float32"}
+    sums = sorted(float(value.double().abs().sum()) for value in loaded.values())
+    assert sums == sorted(float(value.double().abs().sum()) for value in exact.values())
+
+
+def test_phases_are_told_in_order(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
+    seen: list[tuple[int, str]] = []
+    callbacks = OnlineCallbacks(on_phase=lambda stage, name, total: seen.append((stage, name)))
+    run(tmp_path, tiny_pipeline, redness, callbacks=callbacks)
+    assert seen == [
+        (0, "evaluate"),
+        *((1, name) for name in ("generate", "score", "train", "evaluate")),
+        *((2, name) for name in ("generate", "score", "log-probs", "train", "evaluate")),
+    ]
+    seen.clear()
+    run(tmp_path, tiny_pipeline, redness, callbacks=callbacks)
+    assert seen == []
+
+
+def test_the_optimizer_goes_on_over_the_stages(whole: Path, recorded: Path, tiny_pipeline: Path) -> None:
+    """Fresh moments would make the first updates of a stage as large as the learning rate, whatever the gradient."""
+    from safetensors.torch import load_file
+
+    for stage in (1, 2):
+        moments = load_file(
+            whole / f"stage-0{stage}" / "run" / "checkpoints" / "step-000002" / "optimizer.safetensors"
+        )
+        counts = {float(value) for name, value in moments.items() if name.endswith("/step")}
+        assert counts == {2.0 * stage}
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        train_offline(
+            DataSource(roots=[recorded], pairs="pairs", scores="scenes"),
+            whole / "other",
+            TRAIN,
+            model=load_model(str(tiny_pipeline)),
+            reward=None,
+            optimizer_of=recorded,
+        )
+
+
+class Tired:
+    """A reward that finds all images equal from its third call on: two shards of the first stage come before."""
+
+    name, revision = "tired", "1"
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def score(self, prompts: Any, images: Any) -> list[float]:
+        self.after -= 1
+        return [float(i) if self.after >= 0 else 1.0 for i in range(len(images))]
+
+
+@pytest.mark.parametrize("objective", ["ppod", "ddpo"])
+def test_a_run_ends_where_nothing_is_left_to_learn(
+    tiny_pipeline: Path, tmp_path: Path, objective: str
+) -> None:
+    train = TrainSettings.of(
+        objective, num_train_steps=1, pairs_per_step=2, lora_rank=2, eval_every=0, learning_rate=1e-2
+    )
+    settings = replace(SETTINGS, num_stages=3, eval_images_per_prompt=0, train=train)
+    summary = run(tmp_path, tiny_pipeline, Tired(after=2), settings)
+    assert summary.converged and (summary.stages, summary.best_stage) == (1, 1)
+    assert not (tmp_path / "stage-03").exists()
+    kept = (tmp_path / "policy" / "pytorch_lora_weights.safetensors").read_bytes()
+    first = tmp_path / "stage-01" / "run" / "policy" / "pytorch_lora_weights.safetensors"
+    assert kept == first.read_bytes()
+    assert run(tmp_path, tiny_pipeline, Tired(after=2), settings) == summary  # run again: the same end
+
+
+def test_a_reference_whose_images_are_all_alike_is_an_error(tiny_pipeline: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, eval_images_per_prompt=0)
+    with pytest.raises(NothingToLearnError, match="no pair"):
+        run(tmp_path, tiny_pipeline, Tired(after=0), settings)

@@ -1,0 +1,254 @@
+"""The report is one file, loads nothing, escapes everything, and makes do with what a run has so far."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ppod_data.errors import ConfigError
+from ppod_train.evaluation.files import write_evaluation
+from ppod_train.report import write_report
+from ppod_train.report.charts import Series, line_chart, smoothed, span, thinned, ticks
+from ppod_train.report.runs import read_run
+from ppod_train.report.timesteps import drift_chart, drift_words
+from ppod_train.report.words import count, duration
+from tests.support.report_cases import EVIL, evaluation, make_run, metrics, parsed, put
+
+
+def test_report_loads_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    write_report([make_run(tmp_path / "run")], out)
+    page, text = parsed(out), out.read_text(encoding="utf-8")
+    assert page.addresses == [] and "link" not in page.tags and "img" not in page.tags
+    assert not re.search(r"https?://|//[a-z]|@import", text)
+    assert text.count("data:image/png;base64,") == 3
+    assert "default-src 'none'" in text
+    assert "svg" in page.tags
+
+
+def test_whatever_a_prompt_says_it_is_text(tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    write_report([make_run(tmp_path / "run", prompt=EVIL), make_run(tmp_path / "<b>other", prompt=EVIL)], out)
+    page = parsed(out)
+    assert EVIL in page.text
+    assert "<b>other" in page.text
+    assert page.tags.count("script") == 3  # the page's own, and one block of data a run
+    assert "alert('x')</script>" not in out.read_text(encoding="utf-8").replace("&lt;/script&gt;", "")
+
+
+@pytest.mark.parametrize("missing", ["run.json", "metrics.jsonl", "evals"])
+def test_run_without_a_part_still_reports(tmp_path: Path, missing: str) -> None:
+    run = make_run(tmp_path / "run")
+    (run / missing).rename(tmp_path / "elsewhere")
+    out = tmp_path / "report.html"
+    write_report([run], out)
+    parsed(out)
+
+
+def test_unfinished_run_reports_what_is_whole(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=3, evaluated=(0,))
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "loss": 0.')
+    (run / "evals" / "step-000020").mkdir()
+    (run / "evals" / "step-000020" / "eval.json").write_text('{"format"')
+    read = read_run(run)
+    assert [record["step"] for record in read.metrics] == [1, 2, 3]
+    assert [item.label for item in read.evaluations] == ["step 0"]
+    write_report([run], tmp_path / "report.html")
+    parsed(tmp_path / "report.html")
+
+
+def test_steps_done_again_after_a_resume_count_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=5, evaluated=())
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 4, "loss": 9.0}) + "\n")
+    assert [record.get("loss") for record in read_run(run).metrics][3] == 9.0
+    assert len(read_run(run).metrics) == 5
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no run"):
+        write_report([tmp_path], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_evaluation_folder_reports_before_and_after(tmp_path: Path) -> None:
+    write_evaluation(tmp_path / "eval" / "before", evaluation("a dog", [-1.0, -2.0]))
+    write_evaluation(tmp_path / "eval" / "after", evaluation("a dog", [1.0, 2.0]))
+    run = read_run(tmp_path / "eval")
+    assert run.before is not None and run.after is not None
+    assert (run.before.label, run.after.label, run.is_training) == ("before", "after", False)
+    write_report([tmp_path / "eval"], tmp_path / "report.html")
+    assert "a dog" in parsed(tmp_path / "report.html").text
+
+
+def test_kept_evaluation_is_the_one_with_the_highest_reward(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=(0, 40, 20))
+    after = read_run(run).after
+    assert after is not None and after.step == 40
+
+
+def test_a_run_that_nothing_beat_reports_the_start_that_it_kept(tmp_path: Path) -> None:
+    """The figures are those of the policy on the disk, with what to try above them."""
+    out = make_run(tmp_path / "run", evaluated=())
+    for step, reward in ((0, -1.0), (20, -2.0), (40, -3.0)):
+        write_evaluation(out / "evals" / f"step-{step:06d}", evaluation("a dog", [reward, reward - 0.1]))
+    run = read_run(out)
+    assert run.kept_is_start and run.after is None
+    write_report([out], tmp_path / "report.html")
+    text = parsed(tmp_path / "report.html").text.replace("−", "-")
+    assert "Nothing beat the starting model: the kept policy IS the starting model." in text
+    assert "Mean reward-1.05" in text and "Mean reward-3.05" not in text
+    other = make_run(tmp_path / "other")
+    write_report([out, other], tmp_path / "both.html")
+    assert "kept its start" in parsed(tmp_path / "both.html").text
+
+
+def test_settings_that_differ_name_data_and_pairs_and_the_value_that_counts(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name) for name in ("one", "two")]
+    for run, pairs in zip(runs, ("scenes", "people"), strict=True):
+        record = json.loads((run / "run.json").read_text())
+        record |= {"targets": f"pairs/{pairs}", "datasets": [f"data-{pairs}"]}
+        (run / "run.json").write_text(json.dumps(record))
+    write_report(runs, tmp_path / "report.html")
+    text = parsed(tmp_path / "report.html").text
+    assert "targetspairs/scenespairs/people" in text and "datasetsdata-scenesdata-people" in text
+
+    for run, images in zip(runs, (8, 16), strict=True):
+        settings = {"eval_images_per_prompt": images, "train": {"eval_images_per_prompt": 64}}
+        (run / "online.json").write_text(json.dumps({"settings": settings}))
+    write_report(runs, tmp_path / "report.html")
+    assert "eval_images_per_prompt816" in parsed(tmp_path / "report.html").text
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / parent / "run") for parent in ("first", "second")]
+    write_report(runs, tmp_path / "report.html")
+    text = parsed(tmp_path / "report.html").text
+    assert "first/run" in text and "second/run" in text
+
+
+def test_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    for name in ("one.html", "two.html"):
+        write_report([run], tmp_path / name)
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+
+
+def test_large_images_are_embedded_smaller(tmp_path: Path) -> None:
+    write_evaluation(tmp_path / "eval" / "after", evaluation("a dog", [1.0, 2.0], size=512))
+    write_report([tmp_path / "eval"], tmp_path / "report.html")
+    assert "data:image/jpeg;base64," in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert ticks(0, 1) == [0, 0.5, 1] or ticks(0, 1) == [0, 0.25, 0.5, 0.75, 1]
+    assert ticks(-3.4, -0.6) == [-3, -2, -1]
+    assert ticks(0.0001, 0.0042) == pytest.approx([0.002, 0.004]) or len(ticks(0.0001, 0.0042)) >= 3
+
+
+def test_long_curves_are_thinned_by_means() -> None:
+    long = Series(name="loss", x=[float(x) for x in range(601)], y=[1.0] * 601)
+    thin = thinned(long)
+    assert len(thin.x) <= 300 and set(thin.y) == {1.0}
+    assert smoothed([1.0, None, 3.0], 2) == [1.0, 1.0, 3.0]
+
+
+def test_chart_of_one_point_and_of_none() -> None:
+    assert "<circle" in line_chart(
+        [Series(name="a", x=[1.0], y=[2.0], points=True)], title="t", x_label="step"
+    )
+    assert "not recorded" in line_chart([Series(name="a", x=[1.0], y=[None])], title="t", x_label="step")
+
+
+@pytest.mark.parametrize("missing", ["preference_accuracy", "loss", "clipped_right"])
+def test_figure_that_is_null_everywhere_has_no_chart(tmp_path: Path, missing: str) -> None:
+    """As preference_accuracy of an objective without pairs."""
+    titles = {"preference_accuracy": "Preference accuracy", "loss": "Loss", "clipped_right": "right side"}
+    run = make_run(tmp_path / "run", steps=0)
+    for name, value in (("with", 0.5), ("without", None)):
+        lines = [{**metrics(step), missing: value, "per_timestep": {missing: [value]}} for step in (1, 2)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_report([run], tmp_path / f"{name}.html")
+    assert titles[missing] in parsed(tmp_path / "with.html").text
+    assert titles[missing] not in parsed(tmp_path / "without.html").text
+
+
+def test_evaluation_without_a_mean_reward_still_reports(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    path = run / "evals" / "step-000020" / "eval.json"
+    record = json.loads(path.read_text())
+    put(path, {**record, "overall": {**record["overall"], "reward_mean": None}})
+    after = read_run(run).after
+    assert after is not None and after.step == 40
+    write_report([run], tmp_path / "report.html")
+    parsed(tmp_path / "report.html")
+
+
+def test_objective_without_a_clip_has_no_band(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    for objective, banded in (("ppod", True), ("diffusion-dpo", False)):
+        put(run / "run.json", {"settings": {"objective": objective, "log_ratio_clip": 0.1}})
+        write_report([run], tmp_path / "report.html")
+        text = parsed(tmp_path / "report.html").text
+        assert ("Outside the band" in text, "dashed" in text) == (banded, banded)
+
+
+def test_band_around_another_policy_is_not_drawn(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    put(run / "run.json", {"settings": {"log_ratio_clip": 0.1, "clip_anchor": "stage"}})
+    write_report([run], tmp_path / "report.html")
+    assert "dashed" not in parsed(tmp_path / "report.html").text
+
+
+def test_drift_is_drawn_unless_exact() -> None:
+    exact = {"drift": {"steps": [0, 1], "median": [0.0, 0.0], "p99": [0.0, 0.0], "share_exact": 1.0}}
+    inexact = {"drift": {"steps": [0, 1], "median": [0.0, 1e-8], "p99": [1e-7, None], "overall_p99": 1e-7}}
+    assert "exact" in drift_words(exact) and drift_chart(exact) == ""
+    assert "within 1.0e−7" in drift_words(inexact) and "<svg" in drift_chart(inexact)
+    assert drift_words({}) == drift_chart({}) == ""
+
+
+def test_settings_appear_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    put(run / "run.json", {"settings": {"objective": "ppod"}, "identity": {"objective": "ppod", "data": "d"}})
+    write_report([run], tmp_path / "report.html")
+    text = parsed(tmp_path / "report.html").text
+    assert text.count("objectiveppod") == 1 and "datad" in text
+
+
+def test_numbers_are_short() -> None:
+    assert count(12345.0) == "12\N{NARROW NO-BREAK SPACE}345"
+    assert [duration(seconds) for seconds in (3.25, 90, 150, 9000)] == ["3.2 s", "90 s", "2.5 min", "2.5 h"]
+
+
+def test_axis_of_shares_keeps_to_what_a_share_can_be() -> None:
+    for value in (0.0, 1.0):
+        chart = line_chart([Series(name="a", x=[1, 2], y=[value] * 2)], title="t", x_label="s", share=True)
+        ticks_of_y = re.findall(r'text-anchor="end">([^<s]+ %)<', chart)
+        assert len(ticks_of_y) > 1 and all(0 <= float(text.removesuffix(" %")) <= 100 for text in ticks_of_y)
+
+
+def test_ticks_have_a_power_of_ten_all_or_none() -> None:
+    chart = line_chart([Series(name="a", x=[1, 2], y=[-0.0006, 0.0014])], title="t", x_label="s")
+    assert ">−0.0005<" in chart and ">0.0010<" in chart
+    chart = line_chart([Series(name="a", x=[1, 2], y=[0.0, 2.1e-7])], title="t", x_label="s")
+    assert ">5.0e−8<" in chart and ">2.0e−7<" in chart
+
+
+@pytest.mark.parametrize("least_span", [0.0, 0.05])
+@pytest.mark.parametrize("values", [(0.2270, 0.2277), (0.0, 1e-9), (1e6, 1e6 + 1), (-3.3, -0.8), (5.0, 5.0)])
+def test_no_two_ticks_read_alike(values: tuple[float, float], least_span: float) -> None:
+    chart = line_chart(
+        [Series(name="a", x=[1, 2], y=list(values))], title="t", x_label="step", least_span=least_span
+    )
+    texts = re.findall(r'text-anchor="end">([^<]+)<', chart)
+    texts.remove("step")
+    assert len(texts) > 1 and len(set(texts)) == len(texts)
+
+
+def test_an_axis_of_evaluations_makes_no_rise_of_a_rounding() -> None:
+    low, high = span(0.2270, 0.2277, 0.05)
+    assert high - low >= 0.05 * 0.2277 and low < 0.2270 < 0.2277 < high
+    assert span(-3.3, -0.8, 0.05) == span(-3.3, -0.8, 0.0)

@@ -1,0 +1,72 @@
+"""Training runs on the tiny pipeline, each as a fresh process would do it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ppod_data.diffusion.models.model import load_model
+from ppod_data.storage.files import DataPath, sha256_file
+from ppod_train.run.train import Callbacks, TrainSummary, train_offline
+from ppod_train.settings import TrainSettings
+from ppod_train.step.metrics import StepMetrics
+from tests.ppod_train.conftest import source_of
+
+SETTINGS = TrainSettings(
+    num_train_steps=6,
+    pairs_per_step=4,
+    lora_rank=4,
+    log_ratio_clip=0.01,
+    eval_every=3,
+    eval_images_per_prompt=4,
+    checkpoint_every=2,
+    patience=0,
+)
+
+
+class Killed(Exception):
+    """Stands for the end of a process between two steps."""
+
+
+def run(
+    data: Path | Sequence[DataPath],
+    out: Path,
+    pipeline: Path,
+    reward: Any,
+    settings: TrainSettings = SETTINGS,
+    *,
+    start: Path | None = None,
+    kill_at: int = -1,
+    **source: Any,
+) -> tuple[TrainSummary, list[StepMetrics]]:
+    """Train on one data set or several, from the policy in the folder `start` or from the reference."""
+    steps: list[StepMetrics] = []
+
+    def on_step(metrics: StepMetrics) -> None:
+        steps.append(metrics)
+        if metrics.step == kill_at:
+            raise Killed
+
+    summary = train_offline(
+        source_of(*([data] if isinstance(data, Path) else data), **source),
+        out,
+        settings,
+        model=load_model(str(pipeline)),
+        reward=reward,
+        start=start,
+        callbacks=Callbacks(on_step=on_step),
+    )
+    return summary, steps
+
+
+def compared(out: Path) -> dict[str, str]:
+    """What must be the same for a resumed run: all but times and the tracker's event files."""
+    files = {
+        path.relative_to(out).as_posix(): sha256_file(path)
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and "tensorboard" not in path.parts and path.name != "metrics.jsonl"
+    }
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return files | {
+        "metrics": json.dumps([{k: v for k, v in line.items() if k != "seconds"} for line in lines])
+    }
