@@ -123,11 +123,12 @@ def _bar(total: int, label: str, unit: str) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=12),  # room for the words on 80 columns
-        MofNCompleteColumn(),
+        MofNCompleteColumn(table_column=Column(min_width=len(f"{total}/{total}"))),
         TextColumn(unit),
         TextColumn("{task.fields[speed]}"),
         TextColumn("{task.fields[milestone]}"),
