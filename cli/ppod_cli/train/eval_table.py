@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ppod_data.support.formatting import UNKNOWN, Precision, between_percent, percent, precision
-from ppod_train.evaluation.figures import EvalResult, Figures
+from ppod_train.evaluation.metrics import EvalResult, Metrics
 
 _HEADINGS = ("reward", "correct", "check", "diversity")
 _PROMPT_WIDTH = 11
@@ -129,7 +129,7 @@ def _title(after: EvalResult) -> str:
     return ", ".join([*parts, "95 % intervals"])
 
 
-def _formats(figures: Sequence[Figures]) -> dict[str, Precision]:
+def _formats(figures: Sequence[Metrics]) -> dict[str, Precision]:
     """The precision of each column; the gain stands in that of the reward."""
     ends = [(one.reward_low, one.reward_high) for one in figures]
     ends += [(one.gain_low, one.gain_high) for one in figures]
@@ -140,7 +140,7 @@ def _formats(figures: Sequence[Figures]) -> dict[str, Precision]:
     }
 
 
-def _lines(before: Figures | None, after: Figures, formats: dict[str, Precision]) -> tuple[_Line, ...]:
+def _lines(before: Metrics | None, after: Metrics, formats: dict[str, Precision]) -> tuple[_Line, ...]:
     if before is None:
         return (_Line("", _cells(after, formats)),)
     gain = formats["reward"].with_interval(after.gain, after.gain_low, after.gain_high, sign=True)
@@ -152,7 +152,7 @@ def _lines(before: Figures | None, after: Figures, formats: dict[str, Precision]
     )
 
 
-def _cells(figures: Figures, formats: dict[str, Precision]) -> tuple[str, ...]:
+def _cells(figures: Metrics, formats: dict[str, Precision]) -> tuple[str, ...]:
     correct = percent(figures.correct)
     if interval := between_percent(figures.correct_low, figures.correct_high):
         correct += f" ({interval})"
