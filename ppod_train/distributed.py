@@ -41,11 +41,11 @@ class Workers:
     """True if each process holds a part of the weights (`ppod_train.policy.fsdp`): all call the network together."""
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes files and speaks."""
         return self.rank == 0
 
-    def turns(self, items: Sequence[Item]) -> list[tuple[Item, bool]]:
+    def strided(self, items: Sequence[Item]) -> list[tuple[Item, bool]]:
         """The items that this process calls the network for, every `world_size`-th, and whether the call counts.
 
         Calls that do not count make the turns of all processes as many where the weights are sharded.
@@ -55,7 +55,7 @@ class Workers:
             own += [(items[0], False)] * (-(-len(items) // self.world_size) - len(own))
         return own
 
-    def span(self, count: int) -> range:
+    def shard(self, count: int) -> range:
         """The places of `count` items that this process works on where they are to be in a row."""
         return range(count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size)
 
@@ -88,7 +88,7 @@ class Workers:
         """Until every process is here."""
         self.sum(torch.zeros(1))
 
-    def first(self, work: Callable[[], object]) -> None:
+    def on_main(self, work: Callable[[], object]) -> None:
         """The first process does `work`, the others wait for its end.
 
         Raises:
@@ -96,7 +96,7 @@ class Workers:
         """
         failed = torch.zeros(1)
         try:
-            if self.leads:
+            if self.is_main:
                 work()
         except NothingToLearnError:
             self.sum(failed.fill_(1))
@@ -141,7 +141,7 @@ class Workers:
             )
 
 
-ALONE = Workers()
+SINGLE_PROCESS = Workers()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from ppod_data.pairs.rank import rank
 from ppod_data.scoring.score import score
 from ppod_train.data.batches import load_batch, timesteps_of_step, units_of_step
 from ppod_train.data.training_data import DataSource
-from ppod_train.distributed import ALONE
+from ppod_train.distributed import SINGLE_PROCESS
 from ppod_train.run.cost import plan_training
 from ppod_train.run.model_defaults import resolve
 from ppod_train.run.prepare import prepare
@@ -183,7 +183,7 @@ def _training(
     """Drift of the untouched policy, the cost of a step against bare calls, peak memory against the estimate."""
     source = DataSource(roots=[data], pairs="brightness", scores="brightness")
     try:
-        trainee, drift = prepare(source, model, settings, "", None, ALONE)
+        trainee, drift = prepare(source, model, settings, "", None, SINGLE_PROCESS)
     except Exception as error:
         return {"refused": f"{type(error).__name__}: {error}"}
     found: dict[str, Any] = {

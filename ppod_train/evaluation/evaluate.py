@@ -25,7 +25,7 @@ from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.sampler import sample_images
 from ppod_data.rewards import FactChecker, RewardModel
 from ppod_data.rewards.each import Trial, correct_each, score_each
-from ppod_train.distributed import ALONE, Workers
+from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.figures import (
     BoolArray,
     EvalResult,
@@ -50,7 +50,7 @@ def evaluate(
     baseline: EvalResult | None = None,
     check_reward: RewardModel | None = None,
     on_batch: OnBatch = lambda num_images: None,
-    workers: Workers = ALONE,
+    workers: Workers = SINGLE_PROCESS,
 ) -> EvalResult:
     """Sample every prompt's images on the evaluation noise and measure them.
 
@@ -150,7 +150,7 @@ def images_of(spec: GenerationSpec, workers: Workers) -> range:
     process that samples its first image, so that sampler and scorer see the batches that one process would give them.
     """
     total, size, each = spec.num_samples, spec.batch_size, spec.num_images_per_prompt
-    own = workers.span(-(-total // size))
+    own = workers.shard(-(-total // size))
 
     def first_scored_from(image: int) -> int:
         """The first image of the first scoring batch that starts at `image` or later."""

@@ -30,7 +30,7 @@ from ppod_data.storage.json_reader import read_object
 from ppod_data.storage.real_folders import settled
 from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
-from ppod_train.distributed import ALONE, Workers
+from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.files import read_evaluation
 from ppod_train.online.settings import (
     BuildSpec,
@@ -57,7 +57,7 @@ def train_online(
     load: LoadPolicy,
     reward: RewardModel,
     callbacks: OnlineCallbacks | None = None,
-    workers: Workers = ALONE,
+    workers: Workers = SINGLE_PROCESS,
 ) -> OnlineSummary:
     """Run every stage that is not done; run again, it goes on where it was. More stages may be added to a finished run.
 
@@ -88,7 +88,7 @@ def train_online(
         build_spec=build_spec,
         load=load,
         reward=reward,
-        callbacks=callbacks if callbacks and workers.leads else OnlineCallbacks(),
+        callbacks=callbacks if callbacks and workers.is_main else OnlineCallbacks(),
         workers=workers,
     )
     if settings.prompts_per_stage is not None:
@@ -157,7 +157,7 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
         keep.append(folder.enter_context(only_run(run.out)))
         write_json(path, record)
 
-    run.workers.first(write)
+    run.workers.on_main(write)
     return keep
 
 
@@ -185,7 +185,7 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
         improved=rewards[best] > rewards[0] if rewards else None,
         policy="policy",
     )
-    run.workers.first(lambda: _write_end(run, summary))
+    run.workers.on_main(lambda: _write_end(run, summary))
     return summary
 
 

@@ -84,7 +84,7 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     steps, judged = 0, 0
     try:
         with _timed(seconds, "pair"):
-            run.workers.first(lambda: _pair(run, dataset))
+            run.workers.on_main(lambda: _pair(run, dataset))
         with _timed(seconds, "log_probs"):
             if stage > 1:
                 _reference_log_probs(run, stage, dataset)
@@ -93,7 +93,7 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     except NothingToLearnError:
         if stage == 1:
             raise
-    run.workers.first(lambda: write_card(data))
+    run.workers.on_main(lambda: write_card(data))
     if steps and run.settings.eval_images_per_prompt:
         with _timed(seconds, "evaluate"):
             judged = stage_evaluation(run, stage).overall.num_images
@@ -106,7 +106,7 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
         steps=steps,
         seconds=seconds,
     )
-    run.workers.first(lambda: write_json(done, asdict(record)))
+    run.workers.on_main(lambda: write_json(done, asdict(record)))
     run.callbacks.on_stage(record)
     return record
 
@@ -153,7 +153,7 @@ def _score(run: OnlineRun, stage: int, dataset: Dataset) -> None:
         with suppress(ConfigError):
             score(dataset, run.reward, name=name, rank=rank, world_size=world_size, on_batch=on_batch)
         run.workers.wait()
-    run.workers.first(lambda: score(dataset, run.reward, name=name, on_batch=on_batch))
+    run.workers.on_main(lambda: score(dataset, run.reward, name=name, on_batch=on_batch))
 
 
 def _pair(run: OnlineRun, dataset: Dataset) -> None:
@@ -233,7 +233,7 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
         on_batch=run.callbacks.on_units,
         workers=run.workers,
     )
-    run.workers.first(lambda: _write_evaluation(run, stage, folder, result))
+    run.workers.on_main(lambda: _write_evaluation(run, stage, folder, result))
     run.callbacks.on_eval(stage, result)
     return result
 

@@ -16,7 +16,7 @@ from ppod_data.rewards import RewardModel
 from ppod_data.storage.files import atomic_write
 from ppod_data.storage.folder_kinds import EVALUATION, check_out
 from ppod_data.storage.real_folders import refuse_linked_folders, remove_file, remove_tree, settled
-from ppod_train.distributed import ALONE, Workers
+from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.evaluate import OnBatch, eval_spec, evaluate, filled_settings, images_of
 from ppod_train.evaluation.figures import EvalResult, EvalSettings, Scorer
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
@@ -55,7 +55,7 @@ def run_evaluation(
     device: str = "cpu",
     compute_dtype: str = "fp32",
     on_batch: OnBatch = lambda num_images: None,
-    workers: Workers = ALONE,
+    workers: Workers = SINGLE_PROCESS,
 ) -> Comparison:
     """Evaluate a policy, and the baseline on the same noise, and write what was found to the folder `out`.
 
@@ -101,7 +101,7 @@ def run_evaluation(
             on_batch=on_batch,
             workers=workers,
         )
-        workers.first(lambda: _keep(out, folder, result))
+        workers.on_main(lambda: _keep(out, folder, result))
         return result
 
     refuse_linked_folders(out)
@@ -116,7 +116,7 @@ def run_evaluation(
         grid_path=out / "grid.png",
         report_path=out / "report.html",
     )
-    workers.first(lambda: _write(comparison, out))
+    workers.on_main(lambda: _write(comparison, out))
     return comparison
 
 

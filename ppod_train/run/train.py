@@ -19,7 +19,7 @@ from ppod_data.storage.real_folders import settled
 from ppod_data.support.runtime import one_thread
 from ppod_train.data.batches import trained_prompts
 from ppod_train.data.training_data import DataSource
-from ppod_train.distributed import ALONE, Workers
+from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.figures import EvalResult, EvalSettings
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
@@ -108,7 +108,7 @@ def train_offline(
     start: Path | None = None,
     optimizer_of: Path | None = None,
     callbacks: Callbacks | None = None,
-    workers: Workers = ALONE,
+    workers: Workers = SINGLE_PROCESS,
 ) -> TrainSummary:
     """Train `model` in place on recorded data; run again, it goes on where it was.
 
@@ -143,24 +143,24 @@ def train_offline(
             load_optimizer(checkpoint, parameters=trainee.parameters, optimizer=trainee.optimizer)
         with ExitStack() as folder:
             keep: list[Callable[[], None]] = []
-            workers.first(lambda: keep.append(folder.enter_context(only_run(out))))
+            workers.on_main(lambda: keep.append(folder.enter_context(only_run(out))))
             _check_same_table(out, source.target_table(OBJECTIVES[settings.objective]))
             progress = _resume(out, trainee)
             _check_same_weights(trainee)
             if progress.step == 0:
                 judge = _judge(source, trainee, reward)
-                workers.first(
+                workers.on_main(
                     lambda: write_run_record(
                         out, trainee, source=source, drift=drift, judge=judge, start=start
                     )
                 )
             elif not _is_finished(settings, progress):
-                workers.first(lambda: extend_run_record(out, trainee))
-            callbacks = callbacks if callbacks and workers.leads else Callbacks()
+                workers.on_main(lambda: extend_run_record(out, trainee))
+            callbacks = callbacks if callbacks and workers.is_main else Callbacks()
             callbacks.on_start(drift, progress.step)
             _loop(out, trainee, progress, reward, callbacks, keep)
             summary = _summary(out, settings, progress)
-            workers.first(lambda: _finish(out, summary))
+            workers.on_main(lambda: _finish(out, summary))
         return summary
 
 
@@ -187,7 +187,7 @@ def _loop(
     settings, workers = trainee.settings, trainee.workers
     with ExitStack() as files:
         log = None
-        if workers.leads and not _is_finished(settings, progress):
+        if workers.is_main and not _is_finished(settings, progress):
             log = files.enter_context(MetricsLog.open(out, settings, first_step=progress.step))
         if progress.step == 0:
             _evaluate_if_due(out, trainee, progress, reward, callbacks, log)
@@ -234,7 +234,7 @@ def _evaluate_if_due(
     if not settings.eval_every:
         return
     assert reward is not None
-    baseline = read_evaluation(evaluation_folder(out, 0)) if progress.step and workers.leads else None
+    baseline = read_evaluation(evaluation_folder(out, 0)) if progress.step and workers.is_main else None
     eval_settings = EvalSettings(
         prompts=_eval_prompts(trainee),
         batch_size=spec.batch_size,
@@ -252,7 +252,7 @@ def _evaluate_if_due(
         gathered(model.denoiser) if workers.sharded else nullcontext(),
     ):
         result = evaluate(model, reward, eval_settings, baseline=baseline, workers=workers)
-    workers.first(lambda: write_evaluation(evaluation_folder(out, progress.step), result))
+    workers.on_main(lambda: write_evaluation(evaluation_folder(out, progress.step), result))
     progress.reward_queries += result.overall.num_images
     if result.reward > progress.best_reward:
         progress.best_reward, progress.best_step = result.reward, progress.step
@@ -275,16 +275,16 @@ def _save_policy(trainee: Trainee, out: Path) -> None:
     if workers.sharded:
         weights = {name: whole(value).cpu() for name, value in model.denoiser.state_dict().items()}
     with policy_weights(trainee.parameters, trainee.average):
-        workers.first(lambda: save_policy(model, out / "policy", weights))
+        workers.on_main(lambda: save_policy(model, out / "policy", weights))
 
 
 def _save_checkpoint(folder: Path, trainee: Trainee, progress: Progress) -> None:
     workers = trainee.workers
     tensors = Tensors({}, {})
-    if workers.leads or workers.sharded:
+    if workers.is_main or workers.sharded:
         tensors = Tensors.of(trainee.parameters, trainee.average, trainee.optimizer)
     state = {"progress": asdict(progress), "identity": identity_of(trainee)}
-    workers.first(lambda: save_checkpoint(folder, step=progress.step, tensors=tensors, state=state))
+    workers.on_main(lambda: save_checkpoint(folder, step=progress.step, tensors=tensors, state=state))
 
 
 def _check_same_weights(trainee: Trainee) -> None:
@@ -318,7 +318,7 @@ def _resume(out: Path, trainee: Trainee) -> Progress:
             optimizer=trainee.optimizer,
         )
         progress = Progress(**state["progress"])
-    trainee.workers.first(lambda: forget_after(out, progress.step))
+    trainee.workers.on_main(lambda: forget_after(out, progress.step))
     return progress
 
 

@@ -12,7 +12,7 @@ from ppod_data.generation.sampler import Sampler
 from ppod_data.support.noise import generator
 from ppod_train.data.batches import load_batch
 from ppod_train.data.training_data import TrainingData
-from ppod_train.distributed import ALONE, Workers
+from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.step.gradient import all_log_probs
 from ppod_train.step.log_probs import batch_log_probs, batch_means
 
@@ -54,7 +54,7 @@ def measure_drift(
     num_trajectories: int,
     batch_size: int,
     recorded: bool = False,
-    workers: Workers = ALONE,
+    workers: Workers = SINGLE_PROCESS,
 ) -> Drift:
     """Replay all trained steps of some trajectories in the trainer's batch shape, guidance mode and precision.
 
@@ -91,7 +91,7 @@ def measure_rounding(
     parameters: Mapping[str, torch.nn.Parameter],
     *,
     batch_size: int,
-    workers: Workers = ALONE,
+    workers: Workers = SINGLE_PROCESS,
 ) -> tuple[float, ...]:
     """How far the network's rounding moves each step's log-ratio as soon as LoRA weights have moved, [T]: its p99.
 
@@ -116,7 +116,7 @@ def measure_rounding(
     signs = [_signs(value, number) for number, value in enumerate(factors)]
     square = torch.zeros(len(columns), dtype=torch.float64, device=columns.device)
     chunks = [columns[first : first + batch_size] for first in range(0, len(columns), batch_size)]
-    for chunk, counts in workers.turns(chunks):
+    for chunk, counts in workers.strided(chunks):
         difference: torch.Tensor | float = 0.0
         for move, share in ((_MOVE, 1), (-_MOVE, 1), (0.0, -2)):
             for value, old, sign in zip(factors, before, signs, strict=True):

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import torch
 
-from ppod_train.distributed import ALONE, Workers
+from ppod_train.distributed import SINGLE_PROCESS, Workers
 
 
 class StepValues(NamedTuple):
@@ -72,7 +72,7 @@ def two_pass_gradient(
     backward_size: int | None = None,
     kl_weight: float = 0.0,
     largest_weight: float | None = None,
-    workers: Workers = ALONE,
+    workers: Workers = SINGLE_PROCESS,
 ) -> Gradient:
     """Add scale·d(L + kl_weight·mean KL)/dθ to the parameters' gradients, with the graph of one chunk at a time.
 
@@ -91,7 +91,7 @@ def two_pass_gradient(
     value, weights = _loss_and_weights(loss, log_ratios)
     scale = _scale(weights, kl_weight, largest_weight)
     needed = weights != 0 if kl is None else torch.ones_like(weights, dtype=torch.bool)
-    for (rows, columns), counts in workers.turns(_chunks(needed, backward_size or chunk_size)):
+    for (rows, columns), counts in workers.strided(_chunks(needed, backward_size or chunk_size)):
         values = evaluate(rows, columns)
         total = torch.sum(scale * weights[rows, columns] * values.log_prob)
         if values.kl is not None:
@@ -108,7 +108,7 @@ def one_pass_gradient(
     chunk_size: int,
     kl_weight: float = 0.0,
     largest_weight: float | None = None,
-    workers: Workers = ALONE,
+    workers: Workers = SINGLE_PROCESS,
 ) -> Gradient:
     """The same gradient from one graph over all evaluations: no second forward pass, where memory allows it."""
     everything = _chunks(torch.ones_like(reference, dtype=torch.bool), chunk_size)
@@ -135,7 +135,7 @@ def unscale(parameters: Iterable[torch.nn.Parameter], scale: float) -> None:
 
 
 def all_log_probs(
-    evaluate: Evaluate, like: torch.Tensor, *, chunk_size: int, workers: Workers = ALONE
+    evaluate: Evaluate, like: torch.Tensor, *, chunk_size: int, workers: Workers = SINGLE_PROCESS
 ) -> torch.Tensor:
     """log π of every trajectory and timestep, fp64 [U, T], evaluated timestep by timestep in chunks, without a graph.
 
@@ -152,7 +152,7 @@ def _evaluated(
     evaluate: Evaluate, chunks: list[tuple[torch.Tensor, torch.Tensor]], workers: Workers
 ) -> list[tuple[torch.Tensor, torch.Tensor, StepValues]]:
     """This process's chunks, (rows, columns), and their values."""
-    found = [(*places, evaluate(*places), counts) for places, counts in workers.turns(chunks)]
+    found = [(*places, evaluate(*places), counts) for places, counts in workers.strided(chunks)]
     return [(rows, columns, values) for rows, columns, values, counts in found if counts]
 
 

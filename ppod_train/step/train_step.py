@@ -22,7 +22,7 @@ from ppod_train.data.batches import (
     units_of_step,
 )
 from ppod_train.data.training_data import TrainingData
-from ppod_train.distributed import ALONE, Workers
+from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.objectives.targets import LossOptions
 from ppod_train.policy.fsdp import whole
@@ -74,7 +74,7 @@ class Trainee:
     """Of the policy that training started from; the reference's own where it was the reference."""
     defaults: str = ""
     """What was taken for options that were not given, and why, in one line."""
-    workers: Workers = ALONE
+    workers: Workers = SINGLE_PROCESS
     """The processes that share a step; the rest of this is the same in all of them."""
 
 

@@ -210,7 +210,7 @@ def _evaluate(
             assert named is not None, "a reward was chosen"
             judge = load_reward(named, workers.device)
         own = -(-total // workers.world_size)
-        with progress(own, "eval", "images", silent=not workers.leads) as shown:
+        with progress(own, "eval", "images", silent=not workers.is_main) as shown:
             done = run_evaluation(
                 policy,
                 out,

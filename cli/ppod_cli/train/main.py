@@ -171,7 +171,7 @@ def offline(
             reference = load_policy(spec, model, revision, variant, None, workers.device, dtype)
             prompts = list(dict.fromkeys(text for dataset in opened for text in dataset.spec.prompts))
             say_notes(cut_notes(reference, prompts, spec.negative_prompt))
-            with progress(num_train_steps, "train", "steps", silent=not workers.leads) as shown:
+            with progress(num_train_steps, "train", "steps", silent=not workers.is_main) as shown:
                 if judge is not None:
                     shown.say(f"train: judged by {judge.name}")
                 done = train_offline(
@@ -184,7 +184,7 @@ def offline(
                     callbacks=run_callbacks(out, shown),
                     workers=workers,
                 )
-            if workers.leads:
+            if workers.is_main:
                 report_path = _report_on_run(out)
                 figures = {"run": str(out), **dataclasses.asdict(done)}
                 figures |= {"policy": str(out / done.policy), "report": str(report_path)}

@@ -206,7 +206,7 @@ def online(
             return
         say_notes(cut_notes(skeleton_of(model, revision), texts, negative_prompt))
         with started_workers(device) as workers:
-            with progress(stages, "online", "stages", silent=not workers.leads) as shown:
+            with progress(stages, "online", "stages", silent=not workers.is_main) as shown:
                 done = train_online(
                     out,
                     settings,
@@ -217,7 +217,7 @@ def online(
                     callbacks=_callbacks(shown, stages),
                     workers=workers,
                 )
-            if workers.leads:
+            if workers.is_main:
                 write_report([out], out / "report.html")
                 figures = {"run": str(out), **dataclasses.asdict(done), "policy": str(out / done.policy)}
                 figures["report"] = str(out / "report.html")

@@ -377,7 +377,7 @@ def test_what_the_first_process_cannot_learn_ends_all() -> None:
 
     def work(workers: Workers) -> str:
         try:
-            workers.first(nothing)
+            workers.on_main(nothing)
         except NothingToLearnError as error:
             return str(error)
         return ""
