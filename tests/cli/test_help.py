@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from ppod_cli import data, gen, pair, score, train
+from ppod_cli import gen, score
+from ppod_cli.data import main as data
+from ppod_cli.pair import main as pair
+from ppod_cli.train import main as train
 from typer.main import get_command
 
 from tests.support.command import REPOSITORY, call, run

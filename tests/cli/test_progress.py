@@ -103,15 +103,17 @@ def test_a_terminal_gets_a_bar_with_rate_and_estimate(
         assert part in text
 
 
-def test_a_narrow_terminal_shows_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_narrow_terminal_shows_the_count(monkeypatch: pytest.MonkeyPatch, clock_of_test: Clock) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "60")
     with progress(200, "train", "steps") as shown:
+        clock_of_test.now += 31
         shown.advance(124)
         shown.status("loss 0.6931, and more words than fit")
     assert "124/200" in terminal.getvalue()
+    assert "4.0/s, about 0:19 left" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (61, "1:01"), (3723, "1:02:03")])

@@ -128,12 +128,13 @@ def _bar(total: int, label: str, unit: str) -> Iterator[Progress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=12),  # room for the words on 80 columns
-        MofNCompleteColumn(table_column=Column(min_width=len(f"{total}/{total}"))),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn(unit),
         TextColumn("{task.fields[speed]}"),
-        TextColumn("{task.fields[milestone]}"),
+        # What is left of the line: other columns are never cut for it.
+        TextColumn("{task.fields[milestone]}", table_column=Column(ratio=1, no_wrap=True)),
     )
-    with RichProgress(*columns, console=Console(stderr=True)) as bars:
+    with RichProgress(*columns, console=Console(stderr=True), expand=True) as bars:
         yield _Bar(bars, bars.add_task(label, total=total, speed="", milestone=""), total)
 
 
