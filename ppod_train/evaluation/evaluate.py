@@ -26,7 +26,7 @@ from ppod_data.generation.sampler import sample_images
 from ppod_data.rewards import FactChecker, RewardModel
 from ppod_data.rewards.each import Trial, correct_each, score_each
 from ppod_train.distributed import SINGLE_PROCESS, Workers
-from ppod_train.evaluation.figures import (
+from ppod_train.evaluation.metrics import (
     BoolArray,
     EvalResult,
     EvalSettings,

@@ -8,7 +8,7 @@ eval.json, format 1:
     seed, num_images_per_prompt, num_inference_steps, guidance_scale, ddim_eta, negative_prompt, batch_size,
     validation             how the images were made (`EvalSettings`)
     scorer, check_scorer   {"name", "revision"}; check_scorer is null without one
-    overall                the figures over all prompts, explained in `Figures`: num_images,
+    overall                the figures over all prompts, explained in `Metrics`: num_images,
                            num_failed, num_check_failed, reward_mean, reward_low, reward_high,
                            correct, correct_low, correct_high, check_reward_mean, check_correct, diversity,
                            win_rate, win_rate_low, win_rate_high, gain, gain_low, gain_high; null where not measured
@@ -34,7 +34,7 @@ from ppod_data.errors import DamagedError
 from ppod_data.format.images import decode_image, encode_png
 from ppod_data.storage.files import atomic_write, read_small
 from ppod_data.storage.json_reader import read_object
-from ppod_train.evaluation.figures import EvalResult, EvalSettings, Figures, PromptMeasurement, Scorer
+from ppod_train.evaluation.metrics import EvalResult, EvalSettings, Metrics, PromptMeasurement, Scorer
 
 FORMAT = 1
 EVAL_NAME = "eval.json"
@@ -91,8 +91,8 @@ def read_evaluation(folder: Path) -> EvalResult:
             settings=EvalSettings(prompts=tuple(record["prompts"]), **settings),
             scorer=Scorer(**record["scorer"]),
             check_scorer=Scorer(**record["check_scorer"]) if record["check_scorer"] else None,
-            overall=Figures(**record["overall"]),
-            prompts={prompt: Figures(**figures) for prompt, figures in record["prompts"].items()},
+            overall=Metrics(**record["overall"]),
+            prompts={prompt: Metrics(**figures) for prompt, figures in record["prompts"].items()},
             measurements={
                 prompt: _measurement(values, record["prompts"][prompt]["diversity"], tiles.get(prompt, ()))
                 for prompt, values in record["images"].items()

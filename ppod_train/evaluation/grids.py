@@ -6,8 +6,8 @@ Sizes are in pixels of the picture. Pillow's own font makes it the same on every
 from PIL import Image, ImageDraw, ImageFont
 
 from ppod_data.support.formatting import percent, precision
-from ppod_train.evaluation.figures import EvalResult, Figures, PromptMeasurement
 from ppod_train.evaluation.files import sheet_prompts
+from ppod_train.evaluation.metrics import EvalResult, Metrics, PromptMeasurement
 
 Colour = tuple[int, int, int]
 
@@ -85,7 +85,7 @@ def _draw_header(draw: ImageDraw.ImageDraw, width: int, before: EvalResult | Non
     draw.text((width - MARGIN, 74), note, _MUTED, _font(15), anchor="rm")
 
 
-def _summary(before: Figures | None, after: Figures) -> str:
+def _summary(before: Metrics | None, after: Metrics) -> str:
     """The prompt's figures, without arrows: Pillow's font has none."""
     known = [figures for figures in (before, after) if figures is not None]
     ends = [(figures.reward_low, figures.reward_high) for figures in known]

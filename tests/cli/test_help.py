@@ -154,7 +154,7 @@ def test_defaults_of_options_are_those_of_the_library() -> None:
     from ppod_data.generation.build_spec import build_spec
     from ppod_data.pairs.rank import rank
     from ppod_data.scoring.score import score as score_dataset
-    from ppod_train.evaluation.figures import EvalSettings
+    from ppod_train.evaluation.metrics import EvalSettings
     from ppod_train.online.settings import OnlineSettings
     from ppod_train.settings import TrainSettings
 

@@ -20,7 +20,7 @@ from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
     from ppod_data.rewards import RewardModel
-    from ppod_train.evaluation.figures import EvalSettings
+    from ppod_train.evaluation.metrics import EvalSettings
     from ppod_train.policy.source import PolicySource
     from ppod_train.run.compare import Comparison
     from ppod_train.run.run_record import RunRecord
@@ -105,7 +105,7 @@ def evaluate(
         check_reward = "scenes-check" if judge_name == "scenes" else "none"
     check = None if check_reward == "none" else check_reward_name(check_reward)
     with summary(as_json, speaks=leads()) as report:
-        from ppod_train.evaluation.figures import EvalSettings
+        from ppod_train.evaluation.metrics import EvalSettings
         from ppod_train.policy.source import PolicySource
 
         named = {"revision": given["revision"], "variant": given["variant"]}

@@ -17,7 +17,7 @@ from rich.text import Text
 from ppod_data.support.formatting import UNKNOWN, Precision, between_percent, percent, precision
 
 if TYPE_CHECKING:
-    from ppod_train.evaluation.figures import EvalResult, Figures
+    from ppod_train.evaluation.metrics import EvalResult, Metrics
 
 _HEADINGS = ("reward", "correct", "check", "diversity")
 _PROMPT_WIDTH = 11
@@ -132,7 +132,7 @@ def _title(after: "EvalResult") -> str:
     return ", ".join([*parts, "95 % intervals"])
 
 
-def _formats(figures: "Sequence[Figures]") -> dict[str, Precision]:
+def _formats(figures: "Sequence[Metrics]") -> dict[str, Precision]:
     """The precision of each column; the gain stands in that of the reward."""
     ends = [(one.reward_low, one.reward_high) for one in figures]
     ends += [(one.gain_low, one.gain_high) for one in figures]
@@ -143,7 +143,7 @@ def _formats(figures: "Sequence[Figures]") -> dict[str, Precision]:
     }
 
 
-def _lines(before: "Figures | None", after: "Figures", formats: dict[str, Precision]) -> tuple[_Line, ...]:
+def _lines(before: "Metrics | None", after: "Metrics", formats: dict[str, Precision]) -> tuple[_Line, ...]:
     if before is None:
         return (_Line("", _cells(after, formats)),)
     gain = formats["reward"].with_interval(after.gain, after.gain_low, after.gain_high, sign=True)
@@ -155,7 +155,7 @@ def _lines(before: "Figures | None", after: "Figures", formats: dict[str, Precis
     )
 
 
-def _cells(figures: "Figures", formats: dict[str, Precision]) -> tuple[str, ...]:
+def _cells(figures: "Metrics", formats: dict[str, Precision]) -> tuple[str, ...]:
     correct = percent(figures.correct)
     if interval := between_percent(figures.correct_low, figures.correct_high):
         correct += f" ({interval})"

@@ -21,7 +21,7 @@ from ppod_cli.train.workers import leads, started_workers
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.models.model import DiffusionModel
-    from ppod_train.evaluation.figures import EvalResult
+    from ppod_train.evaluation.metrics import EvalResult
     from ppod_train.online.settings import OnlineCallbacks, OnlineSettings, OnlineSummary, StageRecord
     from ppod_train.policy.source import PolicySource
 

@@ -8,7 +8,7 @@ from ppod_cli.app.hints import free_name, next_line
 from ppod_cli.app.progress import Progress
 
 if TYPE_CHECKING:
-    from ppod_train.evaluation.figures import EvalResult
+    from ppod_train.evaluation.metrics import EvalResult
     from ppod_train.run.train import Callbacks, TrainSummary
     from ppod_train.step.drift import Drift
     from ppod_train.step.metrics import StepMetrics

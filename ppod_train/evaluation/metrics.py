@@ -41,7 +41,7 @@ class PromptMeasurement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class Metrics:
     """The figures of one prompt, or of all. Intervals are 95 %; None where something was not measured."""
 
     num_images: int
@@ -117,8 +117,8 @@ class EvalResult:
     """With every None filled in."""
     scorer: Scorer
     check_scorer: Scorer | None
-    overall: Figures
-    prompts: Mapping[str, Figures]
+    overall: Metrics
+    prompts: Mapping[str, Metrics]
     measurements: Mapping[str, PromptMeasurement]
     first_failure: str | None = None
     """Why the first image without a score has none, where this process met it."""
@@ -132,7 +132,7 @@ class EvalResult:
 
 def summarise(
     measurements: Mapping[str, PromptMeasurement], baseline: Mapping[str, PromptMeasurement] | None = None
-) -> tuple[Figures, dict[str, Figures]]:
+) -> tuple[Metrics, dict[str, Metrics]]:
     """The figures over all prompts, and those of each prompt.
 
     Raises:
@@ -145,7 +145,7 @@ def summarise(
     return figures[-1], dict(zip(measurements, figures[:-1], strict=True))
 
 
-def _described(group: Sequence[PromptMeasurement]) -> Figures:
+def _described(group: Sequence[PromptMeasurement]) -> Metrics:
     """The figures over a group of prompts, but for those that a baseline needs."""
     num_images = sum(len(item.rewards) for item in group)
     mean, low, high = mean_interval([item.rewards[item.scored] for item in group])
@@ -154,7 +154,7 @@ def _described(group: Sequence[PromptMeasurement]) -> Figures:
     check_rewards = _joined([rewards[np.isfinite(rewards)] for rewards, _ in checks])
     check_correct = _joined([right[np.isfinite(rewards)] for rewards, right in checks if right is not None])
     diversities = [item.diversity for item in group if item.diversity is not None]
-    figures = Figures(
+    figures = Metrics(
         num_images=num_images,
         num_failed=num_images - sum(int(item.scored.sum()) for item in group),
         num_check_failed=num_images - len(check_rewards) if checks else 0,
@@ -187,8 +187,8 @@ def _matching(
 
 
 def _compared(
-    figures: Sequence[Figures], after: Sequence[PromptMeasurement], before: Sequence[PromptMeasurement]
-) -> list[Figures]:
+    figures: Sequence[Metrics], after: Sequence[PromptMeasurement], before: Sequence[PromptMeasurement]
+) -> list[Metrics]:
     """`figures` (of each prompt, then of all) with win rate and gain over the images of the same seeds."""
     both = [a.scored & b.scored for a, b in zip(after, before, strict=True)]
     new = [item.rewards[rows] for item, rows in zip(after, both, strict=True)]
