@@ -12,7 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from ppod_data.errors import ConfigError
-from ppod_train.evaluation.statistics import FloatArray, mean_interval, wilson, win_rate
+from ppod_data.support.statistics import wilson
+from ppod_train.evaluation.statistics import FloatArray, mean_interval, win_rate
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -148,7 +149,7 @@ def summarise(
 def _described(group: Sequence[PromptMeasurement]) -> Metrics:
     """The figures over a group of prompts, but for those that a baseline needs."""
     num_images = sum(len(item.rewards) for item in group)
-    mean, low, high = mean_interval([item.rewards[item.scored] for item in group])
+    mean = mean_interval([item.rewards[item.scored] for item in group])
     correct = _joined([item.correct[item.scored] for item in group if item.correct is not None])
     checks = [(item.check_rewards, item.check_correct) for item in group if item.check_rewards is not None]
     check_rewards = _joined([rewards[np.isfinite(rewards)] for rewards, _ in checks])
@@ -158,17 +159,17 @@ def _described(group: Sequence[PromptMeasurement]) -> Metrics:
         num_images=num_images,
         num_failed=num_images - sum(int(item.scored.sum()) for item in group),
         num_check_failed=num_images - len(check_rewards) if checks else 0,
-        reward_mean=mean,
-        reward_low=low,
-        reward_high=high,
+        reward_mean=mean.value,
+        reward_low=mean.low,
+        reward_high=mean.high,
         check_reward_mean=float(check_rewards.mean()) if len(check_rewards) else None,
         check_correct=float(check_correct.mean()) if len(check_correct) else None,
         diversity=float(np.mean(diversities)) if diversities else None,
     )
     if not len(correct):
         return figures
-    share, low, high = wilson(int(correct.sum()), len(correct))
-    return replace(figures, correct=share, correct_low=low, correct_high=high)
+    share = wilson(int(correct.sum()), len(correct))
+    return replace(figures, correct=share.value, correct_low=share.low, correct_high=share.high)
 
 
 def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

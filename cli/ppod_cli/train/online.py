@@ -11,7 +11,7 @@ from ppod_cli.app import sampling_options
 from ppod_cli.app.options import Config, Debug, Device, Json, local_only
 from ppod_cli.app.output import say_notes, summary
 from ppod_cli.app.plans import say_generation, say_time, say_training, seconds_of_data
-from ppod_cli.app.progress import Progress, clock, progress
+from ppod_cli.app.progress import Display, clock, progress
 from ppod_cli.app.prompt_notes import cut_notes, skeleton_of
 from ppod_cli.app.read_prompts import listed_prompts, prompts_of
 from ppod_cli.app.tables import usual_reward_of
@@ -309,7 +309,7 @@ def _load(source: "PolicySource", *, device: str, compute_dtype: str) -> "Diffus
     )
 
 
-def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
+def _callbacks(shown: Display, stages: int) -> "OnlineCallbacks":
     from ppod_train.online.settings import OnlineCallbacks
 
     phase, done, total = "", 0, 0
