@@ -87,7 +87,7 @@ def test_every_row_of_a_csv_is_a_label_or_a_reject(
 def test_a_csv_with_a_stray_mark_is_refused_by_its_row(dataset: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "l.csv"
     path.write_text(csv_of(dataset, {4: '{a},{b},a,"joe'}))
-    with pytest.raises(ConfigError, match=r"l\.csv:5: a quotation mark .* does not end in its line"):
+    with pytest.raises(ConfigError, match=r"l\.csv:5: a quotation mark .* is not closed in its line"):
         run(dataset, path)
 
 
@@ -311,6 +311,6 @@ def test_of_two_imports_under_one_name_at_once_the_later_is_refused(
     def meanwhile(count: int) -> None:
         import_labels(fresh, other, format="table", name="n")
 
-    with pytest.raises(PpodError, match="another --name" if salted else "run the same command again"):
+    with pytest.raises(PpodError, match="another --name" if salted else "run the command again"):
         import_labels(fresh, mine, format="table", name="n", on_records=meanwhile)
     assert set(fresh.labels("n")["file"].to_pylist()) == {"other.csv"}
