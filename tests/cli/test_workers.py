@@ -165,7 +165,10 @@ def test_a_launcher_that_says_too_little_is_refused(
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     failed = call(train.app, *training(made.data))
-    assert failed.one_error() == "process 1: WORLD_SIZE is 2, but MASTER_ADDR is not set: start the command with torchrun"
+    assert (
+        failed.one_error()
+        == "process 1: WORLD_SIZE is 2, but MASTER_ADDR is not set: start the command with torchrun"
+    )
 
 
 def test_a_lone_process_of_accelerate_launch_says_so(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

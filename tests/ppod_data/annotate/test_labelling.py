@@ -174,7 +174,7 @@ def test_an_answer_that_is_sent_twice_is_kept_once_and_a_late_one_is_refused(tmp
         asked.record("anna", 7, turn.shown, 1)
     with pytest.raises(StaleError):
         asked.record("anna", 1, ["0-left", "1-right"], 1)
-    with pytest.raises(ConfigError, match="an answer is"):
+    with pytest.raises(ConfigError, match="expected the index of an image"):
         asked.record("anna", 1, asked.next("anna").shown, 2)
 
 

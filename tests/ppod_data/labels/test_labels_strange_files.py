@@ -284,7 +284,7 @@ def test_a_salt_that_ppod_did_not_write_is_refused(
         os.mkfifo(salt)
     else:
         salt.write_bytes(data)
-    with pytest.raises(ConfigError, match=r"\.salt: .*remove it"):
+    with pytest.raises(ConfigError, match=r"\.salt: .*remove the file"):
         run(fresh, labels_of(fresh, tmp_path, "l"))
     assert fresh.label_names() == []
 
