@@ -35,6 +35,7 @@ from ppod_data.format.tables import (
 )
 from ppod_data.integrity.check_bytes import read_sealed, read_shard
 from ppod_data.integrity.check_tables import check_labels, check_pairs, check_part
+from ppod_data.integrity.replay import Replay
 from ppod_data.integrity.seal import BASE_FOLDERS, table_folders
 from ppod_data.storage.files import DataPath, in_folder, name_below
 from ppod_data.storage.real_folders import links_below
@@ -68,6 +69,8 @@ class Report:
     sealed: bool = False
     tables: list[str] = field(default_factory=list)
     """The tables that were checked: `scores/<name>`, `log_probs/<name>`, `pairs/<name>`."""
+    replay: Replay | None = None
+    """Of `ppod_data.integrity.replay`, where a model was given."""
 
     def add(self, kind: str, file: str, problem: object, sample_id: str | None = None) -> None:
         text = " ".join(str(problem).split())

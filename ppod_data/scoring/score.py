@@ -6,7 +6,7 @@ a file that exists is done. An image that cannot be scored is a row with the rea
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -86,7 +86,7 @@ def score_all(
     device: str = "cpu",
     rank: int = 0,
     world_size: int = 1,
-    shards: range | None = None,
+    shards: Collection[int] | None = None,
     progress: Progress = SILENT,
     engine: Engine | None = None,
 ) -> list[ScoreSummary]:
