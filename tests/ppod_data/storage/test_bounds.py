@@ -288,5 +288,5 @@ def _replaced(value: Any, place: tuple[Any, ...], new: Any) -> str:
 
 def test_metadata_of_a_table_that_is_no_object_is_damage(tmp_path: Path) -> None:
     assert made_by(None, "x") == {} == made_by({}, "x")
-    with pytest.raises(DamagedError, match="holds no JSON object"):
+    with pytest.raises(DamagedError, match="not a JSON object"):
         made_by({b"ppod": b"[1]"}, "pairs/p.parquet")
