@@ -22,7 +22,7 @@ from ppod_data.diffusion.sampling import Chain
 from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.errors import ConfigError
 from ppod_data.format.images import encode_pngs
-from ppod_data.format.shards import Sample, ShardWriter, look_who_works, refuse_sealed, shard_committed
+from ppod_data.format.shards import Sample, ShardWriter, active_shards, refuse_sealed, shard_committed
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import encode_latents, latent_rows
 from ppod_data.generation.sampler import Sampler, check_finite, prepare_sampler, sample_batch
@@ -93,7 +93,7 @@ def generate(
     sampler: Sampler | None = None
     start = time.monotonic()
     made: list[int] = []
-    for shard in free_first(shards, partial(shard_committed, root), partial(look_who_works, root)):
+    for shard in free_first(shards, partial(shard_committed, root), partial(active_shards, root)):
         if shard_committed(root, shard):
             on_batch(len(spec.shard_range(shard)))
             on_shard(shard, False)
