@@ -15,24 +15,24 @@ from pathlib import Path
 
 import torch
 from side_by_side import Report, is_quick, measure, ratios
-from small_group import bare_calls, make_group, make_trainee, open_group
+from small_group import bare_calls, make_group, make_state, open_group
 
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.settings import TrainSettings
-from ppod_train.step.train_step import Trainee, train_step
+from ppod_train.step.train_step import TrainState, train_step
 
 
-def with_objective(trainee: Trainee, root: Path, objective: str, **changes: object) -> Trainee:
+def with_objective(state: TrainState, root: Path, objective: str, **changes: object) -> TrainState:
     """The same policy and trajectories, trained by another objective."""
     settings = TrainSettings.of(
-        objective, pairs_per_step=trainee.settings.pairs_per_step, gradient="one-pass", **changes
+        objective, pairs_per_step=state.settings.pairs_per_step, gradient="one-pass", **changes
     )
-    return replace(trainee, data=open_group(root, objective), settings=settings)
+    return replace(state, data=open_group(root, objective), settings=settings)
 
 
-def add(report: Report, name: str, trainee: Trainee, seconds: dict[str, dict[str, list[float]]]) -> None:
+def add(report: Report, name: str, state: TrainState, seconds: dict[str, dict[str, list[float]]]) -> None:
     """The ratios of one objective."""
-    asked = OBJECTIVES[trainee.settings.objective].on_final_latents or trainee.settings.kl_weight > 0
+    asked = OBJECTIVES[state.settings.objective].on_final_latents or state.settings.kl_weight > 0
     for clock, of in seconds.items():
         with_reference = [f + both for f, both in zip(of["f"], of["f+b"], strict=True)]
         report.add(
@@ -49,14 +49,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make_group(root, 8 if quick else 16, 2 if quick else 20)
-        trainee = make_trainee(root)
-        steps = {name: with_objective(trainee, root, name) for name in OBJECTIVES}
+        state = make_state(root)
+        steps = {name: with_objective(state, root, name) for name in OBJECTIVES}
         for mode in ("pessimistic-step", "pessimistic-pair"):
-            steps[f"ppod, {mode}"] = with_objective(trainee, root, "ppod", clip_mode=mode, pull_back=1.0)
-        steps["ppod, KL"] = with_objective(trainee, root, "ppod", kl_weight=1.0)
+            steps[f"ppod, {mode}"] = with_objective(state, root, "ppod", clip_mode=mode, pull_back=1.0)
+        steps["ppod, KL"] = with_objective(state, root, "ppod", kl_weight=1.0)
         bare = {
-            "f": bare_calls(trainee, backward=False),
-            "f+b": bare_calls(trainee, backward=True),
+            "f": bare_calls(state, backward=False),
+            "f+b": bare_calls(state, backward=True),
         }
         for name, each in steps.items():
             step = partial(train_step, each, step=0, gradient_share=1.0)

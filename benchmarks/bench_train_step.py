@@ -15,20 +15,20 @@ from typing import Any
 
 import torch
 from side_by_side import Report, is_quick, measure, ratios
-from small_group import BATCH, bare_calls, make_group, make_trainee, open_group
+from small_group import BATCH, bare_calls, make_group, make_state, open_group
 
 from ppod_train.data.batches import load_batch
 from ppod_train.step.gradient import all_log_probs
 from ppod_train.step.log_probs import batch_log_probs
-from ppod_train.step.train_step import Trainee, train_step
+from ppod_train.step.train_step import TrainState, train_step
 
 
-def median_log_ratio(trainee: Trainee) -> float:
+def median_log_ratio(state: TrainState) -> float:
     """The clip that leaves about half of the evaluations in the band."""
-    data = trainee.data
+    data = state.data
     batch = load_batch(data, data.units, data.steps, "cpu")
     with torch.no_grad():
-        log_probs = batch_log_probs(data.spec, trainee.sampler, batch)
+        log_probs = batch_log_probs(data.spec, state.sampler, batch)
         policy = all_log_probs(log_probs, batch.reference_log_probs, chunk_size=BATCH)
     return float((policy - batch.reference_log_probs).abs().median())
 
@@ -40,24 +40,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         group = 8 if quick else 32
         make_group(Path(folder), group, 2 if quick else 20)
-        trainee = make_trainee(Path(folder), log_ratio_clip=float("inf"), gradient="two-pass")
+        state = make_state(Path(folder), log_ratio_clip=float("inf"), gradient="two-pass")
         every = open_group(Path(folder), "ppod", "all")
 
-        def step(trainee: Trainee) -> float:
-            return train_step(trainee, step=0, gradient_share=1.0).backward_share
+        def step(state: TrainState) -> float:
+            return train_step(state, step=0, gradient_share=1.0).backward_share
 
-        def with_settings(**changes: Any) -> Trainee:
-            return replace(trainee, settings=replace(trainee.settings, **changes))
+        def with_settings(**changes: Any) -> TrainState:
+            return replace(state, settings=replace(state.settings, **changes))
 
-        half = with_settings(log_ratio_clip=median_log_ratio(trainee))
+        half = with_settings(log_ratio_clip=median_log_ratio(state))
         one_pass = with_settings(gradient="one-pass")
         all_pairs = replace(with_settings(pairs_per_step=len(every.chosen)), data=every)
         share = step(half)
         seconds = measure(
             {
-                "f": bare_calls(trainee, backward=False),
-                "two": lambda: step(trainee),
-                "f+b": bare_calls(trainee, backward=True),
+                "f": bare_calls(state, backward=False),
+                "two": lambda: step(state),
+                "f+b": bare_calls(state, backward=True),
                 "one": lambda: step(one_pass),
                 "half": lambda: step(half),
                 "all": lambda: step(all_pairs),

@@ -27,7 +27,7 @@ from bench_score import bare_calls as bare_scores
 from bench_score import picture, random_clip
 from large_latents import make_dataset
 from side_by_side import Report, is_quick
-from small_group import make_group, make_trainee
+from small_group import make_group, make_state
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import DiffusionModel, load_model
@@ -37,7 +37,7 @@ from ppod_data.generation.generate import generate, select_shards
 from ppod_data.rewards.clip import ClipReward
 from ppod_data.scoring.score import score
 from ppod_train.distributed import start_workers
-from ppod_train.step.train_step import Trainee, train_step
+from ppod_train.step.train_step import TrainState, train_step
 
 Ways = Mapping[str, Callable[[int], object]]
 """What a process does, by name: called with its rank."""
@@ -109,7 +109,7 @@ def scoring(dataset: Dataset, reward: ClipReward) -> Callable[[int], None]:
     return run
 
 
-def training(trainee: Trainee, port: int, rank: int, pipe: Connection) -> None:
+def training(state: TrainState, port: int, rank: int, pipe: Connection) -> None:
     """Steps shared with the other process, whole steps beside it, and the exchange alone."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     exchange: list[float] = []
@@ -122,15 +122,15 @@ def training(trainee: Trainee, port: int, rank: int, pipe: Connection) -> None:
 
     dist.all_reduce = timed
     with start_workers(rank, len(RANKS), "cpu") as workers:
-        shared = replace(trainee, workers=workers)
+        shared = replace(state, workers=workers)
 
         def only_exchange(rank: int) -> None:
-            workers.sum(torch.zeros(1, len(trainee.data.rows), len(trainee.data.steps), dtype=torch.float64))
-            workers.sum_gradients(trainee.parameters.values())
+            workers.sum(torch.zeros(1, len(state.data.rows), len(state.data.steps), dtype=torch.float64))
+            workers.sum_gradients(state.parameters.values())
 
         ways: Ways = {
             "shared": lambda rank: train_step(shared, step=0, gradient_share=1.0),
-            "alone": lambda rank: train_step(trainee, step=0, gradient_share=1.0),
+            "alone": lambda rank: train_step(state, step=0, gradient_share=1.0),
             "exchange": only_exchange,
         }
         serve(ways, rank, pipe, exchange)
@@ -183,8 +183,8 @@ def main() -> None:
         against_bare(report, "scoring", scoring(both, reward), bare_scores(one, reward), rounds)
 
         make_group(folder / "group", 4 if quick else 32, 2 if quick else 20)
-        trainee = make_trainee(folder / "group", batch_size=4 if quick else BATCH, gradient="two-pass")
-        pair = Pair(partial(training, trainee, free_port()))
+        state = make_state(folder / "group", batch_size=4 if quick else BATCH, gradient="two-pass")
+        pair = Pair(partial(training, state, free_port()))
         found = rounds_of(pair, ("shared", "alone", "exchange"), rounds)
     for place, clock in enumerate(("processor", "wall")):
         each = [a[place] / b[place] for a, b in zip(found["shared"], found["alone"], strict=True)]

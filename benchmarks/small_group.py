@@ -24,7 +24,7 @@ from ppod_train.data.training_data import DataSource, TrainingData, open_trainin
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.policy import reference_network, trainable_parameters
 from ppod_train.settings import TrainSettings
-from ppod_train.step.train_step import Trainee
+from ppod_train.step.train_step import TrainState
 
 BATCH = 64
 """Evaluations in one network call."""
@@ -75,7 +75,7 @@ def open_group(root: Path, objective: str, pairs: str = "disjoint") -> TrainingD
     )
 
 
-def make_trainee(
+def make_state(
     root: Path,
     *,
     model: str = "scenes",
@@ -83,7 +83,7 @@ def make_trainee(
     batch_size: int = BATCH,
     objective: str = "ppod",
     **settings: Any,
-) -> Trainee:
+) -> TrainState:
     """A LoRA that has moved a little; every step does the same work, since its rate is next to nothing."""
     loaded = load_model(model)
     reference = reference_network(loaded, lora_rank=lora_rank)
@@ -94,7 +94,7 @@ def make_trainee(
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
     data = open_group(root, objective)
     pairs = len(data.chosen) if data.on_pairs else len(data.units) // 2
-    return Trainee(
+    return TrainState(
         data=data,
         sampler=prepare_sampler(data.spec, loaded),
         reference=reference,
@@ -109,15 +109,13 @@ def make_trainee(
     )
 
 
-def bare_calls(trainee: Trainee, *, backward: bool) -> Callable[[], None]:
+def bare_calls(state: TrainState, *, backward: bool) -> Callable[[], None]:
     """The network alone on every (trajectory, timestep), timestep by timestep in chunks."""
-    data, unet = trainee.data, trainee.sampler.model.pipeline.unet
+    data, unet = state.data, state.sampler.model.pipeline.unet
     batch = load_batch(data, data.units, data.steps, "cpu")
     latents = batch.latents[batch.current].flatten(0, 1)
-    timesteps = trainee.sampler.schedule.timesteps[batch.step_index].repeat_interleave(len(data.rows))
-    embeds = trainee.sampler.conditioning.of(batch.prompt_index)["prompt_embeds"].repeat(
-        len(data.steps), 1, 1
-    )
+    timesteps = state.sampler.schedule.timesteps[batch.step_index].repeat_interleave(len(data.rows))
+    embeds = state.sampler.conditioning.of(batch.prompt_index)["prompt_embeds"].repeat(len(data.steps), 1, 1)
     chunks = list(zip(*(torch.split(tensor, BATCH) for tensor in (latents, timesteps, embeds)), strict=True))
 
     def run() -> None:

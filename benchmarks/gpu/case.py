@@ -31,7 +31,7 @@ from ppod_train.run.cost import plan_training
 from ppod_train.run.model_defaults import resolve
 from ppod_train.run.prepare import prepare
 from ppod_train.settings import TrainSettings
-from ppod_train.step.train_step import Trainee, train_step
+from ppod_train.step.train_step import TrainState, train_step
 
 
 class Brightness:
@@ -183,7 +183,7 @@ def _training(
     """Drift of the untouched policy, the cost of a step against bare calls, peak memory against the estimate."""
     source = DataSource(roots=[data], pairs="brightness", scores="brightness")
     try:
-        trainee, drift = prepare(source, model, settings, "", None, SINGLE_PROCESS)
+        state, drift = prepare(source, model, settings, "", None, SINGLE_PROCESS)
     except Exception as error:
         return {"refused": f"{type(error).__name__}: {error}"}
     found: dict[str, Any] = {
@@ -191,11 +191,11 @@ def _training(
         "drift_worst_step_p99": max(drift.p99),
         "drift_exact": drift.share_exact,
         "rounding_largest": max(drift.rounding, default=None),
-        "default_clip": resolve(TrainSettings(), trainee.data.spec).log_ratio_clip,
+        "default_clip": resolve(TrainSettings(), state.data.spec).log_ratio_clip,
         "drift": asdict(drift),
     }
     reset_peak(model.device)
-    metrics = train_step(trainee, step=0, gradient_share=1.0)
+    metrics = train_step(state, step=0, gradient_share=1.0)
     found |= {
         "train_peak_gib": peak_gib(model.device),
         "train_estimate_gib": plan_training(
@@ -210,9 +210,9 @@ def _training(
         steps = iter(range(1, 1000))
         seconds = measured(
             {
-                "f": _bare(trainee, backward=False),
-                "f+b": _bare(trainee, backward=True),
-                "step": lambda: train_step(trainee, step=next(steps), gradient_share=1.0),
+                "f": _bare(state, backward=False),
+                "f+b": _bare(state, backward=True),
+                "step": lambda: train_step(state, step=next(steps), gradient_share=1.0),
             },
             model.device,
             rounds=2,
@@ -223,14 +223,14 @@ def _training(
             "step_over_bare": step / (both if metrics.one_pass else f + both),
             "step_over_f_plus_b": step / both,
         }
-        again = train_step(trainee, step=next(steps), gradient_share=1.0)
+        again = train_step(state, step=next(steps), gradient_share=1.0)
         found["log_ratio_after"] = float(again.log_ratio_mean)
     return found
 
 
-def _bare(trainee: Trainee, *, backward: bool) -> Callable[[], None]:
+def _bare(state: TrainState, *, backward: bool) -> Callable[[], None]:
     """The guided network on the (trajectory, timestep) places of a step, in the trainer's chunks."""
-    data, sampler, settings = trainee.data, trainee.sampler, trainee.settings
+    data, sampler, settings = state.data, state.sampler, state.settings
     units = units_of_step(data, step=0, pairs_per_step=settings.pairs_per_step, seed=settings.seed)
     steps = timesteps_of_step(
         data, step=0, timesteps_per_update=settings.timesteps_per_update, seed=settings.seed
@@ -241,7 +241,7 @@ def _bare(trainee: Trainee, *, backward: bool) -> Callable[[], None]:
     columns = torch.arange(len(steps), device=batch.latents.device).repeat_interleave(count)
 
     def run() -> None:
-        chunks = zip(rows.split(trainee.batch_size), columns.split(trainee.batch_size), strict=True)
+        chunks = zip(rows.split(state.batch_size), columns.split(state.batch_size), strict=True)
         with torch.set_grad_enabled(backward):
             for row, column in chunks:
                 prediction = guided_prediction(

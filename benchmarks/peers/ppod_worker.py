@@ -12,7 +12,7 @@ from peers.two_networks import PairedChains, two_network_step
 from peers.worker import serve
 from peers.workload import CHAIN_FILE, D3PO_CLIP, GUIDANCE, LEARNING_RATE, RANK
 from safetensors.torch import save_file
-from small_group import make_group, make_trainee
+from small_group import make_group, make_state
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import DiffusionModel, decode_pixels, load_model
@@ -22,7 +22,7 @@ from ppod_data.generation.generate import generate
 from ppod_data.generation.sampler import prepare_sampler, sample_batch
 from ppod_train.data.batches import load_batch
 from ppod_train.policy.policy import save_policy
-from ppod_train.step.train_step import Trainee, train_step
+from ppod_train.step.train_step import TrainState, train_step
 
 Task = Callable[[], object]
 
@@ -31,22 +31,22 @@ def prepare(pipeline: str, folder: Path, batch: int, steps: int) -> Mapping[str,
     data = folder / "data"
     make_group(data, batch, steps, model=pipeline, guidance_scale=GUIDANCE, batch_size=batch)
     common = {"model": pipeline, "lora_rank": RANK, "batch_size": batch}
-    trainee = make_trainee(data, objective="ddpo", **common)
-    d3po = make_trainee(data, objective="d3po", log_ratio_clip=D3PO_CLIP, **common)
-    save_chain(trainee, folder / CHAIN_FILE)
+    state = make_state(data, objective="ddpo", **common)
+    d3po = make_state(data, objective="d3po", log_ratio_clip=D3PO_CLIP, **common)
+    save_chain(state, folder / CHAIN_FILE)
     policy = folder / "policy"
-    save_policy(trainee.sampler.model, policy)
+    save_policy(state.sampler.model, policy)
     return {
         **sampling(data, pipeline, policy, folder),
-        "ddpo, one pass": training(trainee, "one-pass"),
-        "ddpo, two passes": training(trainee, "two-pass"),
+        "ddpo, one pass": training(state, "one-pass"),
+        "ddpo, two passes": training(state, "two-pass"),
         **cached_and_asked(pipeline, d3po),
     }
 
 
-def save_chain(trainee: Trainee, file: Path) -> None:
+def save_chain(state: TrainState, file: Path) -> None:
     """Latents [T + 1, B, C, H, W] and log-probabilities [T, B] of all chains."""
-    batch = load_batch(trainee.data, trainee.data.units, trainee.data.steps, "cpu")
+    batch = load_batch(state.data, state.data.units, state.data.steps, "cpu")
     save_file({"latents": batch.latents, "log_probs": batch.reference_log_probs.T.contiguous()}, file)
 
 
@@ -82,24 +82,24 @@ def sampling(data: Path, pipeline: str, policy: Path, folder: Path) -> Mapping[s
     }
 
 
-def training(trainee: Trainee, gradient: str) -> Task:
-    chosen = replace(trainee, settings=replace(trainee.settings, gradient=gradient))
+def training(state: TrainState, gradient: str) -> Task:
+    chosen = replace(state, settings=replace(state.settings, gradient=gradient))
     return lambda: train_step(chosen, step=0, gradient_share=1.0)
 
 
-def cached_and_asked(pipeline: str, trainee: Trainee) -> Mapping[str, Task]:
+def cached_and_asked(pipeline: str, state: TrainState) -> Mapping[str, Task]:
     """A D3PO step by ppod, and by the loop with two networks on the same pairs from the same weights."""
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
-    policy = copy.deepcopy(trainee.sampler.model.pipeline.unet)
+    policy = copy.deepcopy(state.sampler.model.pipeline.unet)
     reference = UNet2DConditionModel.from_pretrained(pipeline, subfolder="unet").eval().requires_grad_(False)
     scheduler = DDIMScheduler.from_pretrained(pipeline, subfolder="scheduler")
-    scheduler.set_timesteps(trainee.data.spec.num_inference_steps)
+    scheduler.set_timesteps(state.data.spec.num_inference_steps)
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
-    batch = load_batch(trainee.data, trainee.data.units, trainee.data.steps, "cpu")
+    batch = load_batch(state.data, state.data.units, state.data.steps, "cpu")
     order = torch.cat([batch.targets.chosen, batch.targets.rejected])
-    conditioning = trainee.sampler.conditioning
+    conditioning = state.sampler.conditioning
     chains = PairedChains(
         latents=batch.latents[:, order].contiguous(),
         prompt_embeds=torch.cat(
@@ -118,15 +118,15 @@ def cached_and_asked(pipeline: str, trainee: Trainee) -> Mapping[str, Task]:
             optimizer,
             chains,
             guidance_scale=GUIDANCE,
-            beta=trainee.settings.dpo_beta,
-            clip=trainee.settings.log_ratio_clip,
-            max_grad_norm=trainee.settings.max_grad_norm,
+            beta=state.settings.dpo_beta,
+            clip=state.settings.log_ratio_clip,
+            max_grad_norm=state.settings.max_grad_norm,
         )
 
-    cached, passes_twice = training(trainee, "one-pass"), training(trainee, "two-pass")
+    cached, passes_twice = training(state, "one-pass"), training(state, "two-pass")
     cached()
     asked()
-    for ours, theirs in zip(trainee.parameters.values(), parameters, strict=True):
+    for ours, theirs in zip(state.parameters.values(), parameters, strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-6)
     return {"d3po, one pass": cached, "d3po, two passes": passes_twice, "d3po, two networks": asked}
 

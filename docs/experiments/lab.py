@@ -22,8 +22,8 @@ from ppod_data.rewards import load_reward
 from ppod_data.scoring.score import score
 from ppod_train.data.training_data import DataSource
 from ppod_train.evaluation.evaluate import evaluate
-from ppod_train.evaluation.figures import EvalSettings
 from ppod_train.evaluation.files import write_evaluation
+from ppod_train.evaluation.metrics import EvalSettings
 from ppod_train.online.online import train_online
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.policy.source import PolicySource

@@ -27,6 +27,7 @@ from ppod_data.dataset.image_reader import read_images
 from ppod_data.errors import DamagedError, PpodError
 from ppod_data.format.images import decode_image, encode_png
 from ppod_data.format.prompts import visible
+from ppod_data.html.page import PAGE_CSS
 from ppod_data.storage.json_reader import parse_json
 from ppod_data.support.http import (
     TooLargeError,
@@ -39,10 +40,10 @@ from ppod_data.support.http import (
 
 _ASSETS = Path(__file__).parent / "assets"
 _FILES = {
-    "/": ("label.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/label.css": ("label.css", "text/css"),
-    "/label.js": ("label.js", "text/javascript"),
+    "/": (_ASSETS / "label.html", "text/html"),
+    "/page.css": (PAGE_CSS, "text/css"),
+    "/label.css": (_ASSETS / "label.css", "text/css"),
+    "/label.js": (_ASSETS / "label.js", "text/javascript"),
 }
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
@@ -227,8 +228,8 @@ def _checked(told: Any) -> dict[str, Any]:
     return {"number": -1, "shown": [], "answer": "", "ticket": "", **told}
 
 
-def _file(name: str, media_type: str) -> Callable[[Request], Response]:
-    text = (_ASSETS / name).read_text(encoding="utf-8")
+def _file(path: Path, media_type: str) -> Callable[[Request], Response]:
+    text = path.read_text(encoding="utf-8")
     return lambda request: Response(text, media_type=media_type)
 
 

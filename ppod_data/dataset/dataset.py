@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from ppod_data.dataset.exclusions import excluded_samples, read_exclusions
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.format.manifest import UNKNOWN_LICENSE, create_manifest, read_manifest
+from ppod_data.format.provenance import provenance_of
 from ppod_data.format.sample_index import SampleNumbers
 from ppod_data.format.shards import committed_shards, parts_in, read_member
 from ppod_data.format.spec import GenerationSpec
@@ -41,7 +42,6 @@ from ppod_data.format.tables import (
 from ppod_data.format.trajectory import TORCH_NAMES, Trajectory, decode_latents, latent_rows
 from ppod_data.storage.cache import read_cached
 from ppod_data.storage.files import DataPath, data_path
-from ppod_data.storage.json_reader import made_by
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -185,7 +185,7 @@ class Dataset:
         """Return the provenance of a table of pairs from its metadata; empty if it has none."""
         _check_known(name, "pairs", self.pair_names(), self.root)
         path = self.root / "pairs" / f"{name}.parquet"
-        return made_by(read_table(path, PAIRS, []).schema.metadata, path)
+        return provenance_of(read_table(path, PAIRS, []).schema.metadata, path)
 
     def iter_pairs(self, name: str, columns: Sequence[str]) -> Iterator[Any]:
         """Yield some columns of a table of pairs as Arrow tables of some rows each, in bounded memory."""
@@ -443,7 +443,7 @@ def _check_one_origin(root: DataPath, table: str, parts: Sequence[Any]) -> None:
                 product(*(pc.unique(part[column]).to_pylist() for column in ("scorer", "revision")))
             )
         else:
-            provenance = made_by(part.schema.metadata, root / table)
+            provenance = provenance_of(part.schema.metadata, root / table)
             origins.add((str(provenance.get("policy_fingerprint", "an unknown policy")),))
     if len(origins) > 1:
         two_origins = " and ".join(sorted(" ".join(map(str, origin)) for origin in origins)[:2])

@@ -10,7 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-_ASSETS = Path(__file__).parent / "assets"
+PAGE_CSS: Path = Path(__file__).parent / "assets" / "page.css"
+"""The stylesheet that every page shares."""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
@@ -19,7 +20,7 @@ def document(*, title: str, eyebrow: str, heading: str, body: str, style: str, s
 
     title, eyebrow (the small line above the heading) and heading are texts.
     """
-    common = (_ASSETS / "page.css").read_text(encoding="utf-8")
+    common = PAGE_CSS.read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -9,7 +9,7 @@ ValueError` covers all of these:
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,26 +76,6 @@ def read_object(
         raise DamagedError(f"{path}: the file is missing: {advice}") from error
     if not isinstance(value, dict):
         raise DamagedError(f"{path}: not a JSON object: {advice}")
-    return value
-
-
-def made_by(metadata: Mapping[bytes, bytes] | None, where: DataPath | str) -> dict[str, Any]:
-    """Return a table's provenance from the key `ppod` of its Parquet metadata; empty if the key is missing.
-
-    Raises:
-        DamagedError: the key does not hold a JSON object; `where` names the table.
-    """
-    text = (metadata or {}).get(b"ppod")
-    if text is None:
-        return {}
-    try:
-        value = parse_json(text)
-    except ValueError as error:
-        raise DamagedError(
-            f"{where}: its metadata is not readable as JSON ({error}): get it again"
-        ) from error
-    if not isinstance(value, dict):
-        raise DamagedError(f"{where}: its metadata is not a JSON object: get it again")
     return value
 
 

@@ -8,7 +8,7 @@ from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.pairs.rank import check_pair_options
-from ppod_train.evaluation.figures import EvalResult
+from ppod_train.evaluation.metrics import EvalResult
 from ppod_train.policy.source import PolicySource
 from ppod_train.settings import TrainSettings
 

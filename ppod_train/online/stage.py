@@ -23,8 +23,8 @@ from ppod_data.support.noise import generator
 from ppod_train.data.training_data import DataSource
 from ppod_train.distributed import Workers
 from ppod_train.evaluation.evaluate import evaluate
-from ppod_train.evaluation.figures import EvalResult, EvalSettings
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
+from ppod_train.evaluation.metrics import EvalResult, EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.settings import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSettings, StageRecord
 from ppod_train.policy.source import PolicySource

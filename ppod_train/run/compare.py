@@ -18,9 +18,9 @@ from ppod_data.storage.folder_kinds import EVALUATION, check_out
 from ppod_data.storage.real_folders import refuse_linked_folders, remove_file, remove_tree, settled
 from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.evaluate import OnBatch, eval_spec, evaluate, filled_settings, images_of
-from ppod_train.evaluation.figures import EvalResult, EvalSettings, Scorer
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
 from ppod_train.evaluation.grids import before_after_grid
+from ppod_train.evaluation.metrics import EvalResult, EvalSettings, Scorer
 from ppod_train.policy.source import PolicySource
 from ppod_train.report import write_report
 
@@ -37,7 +37,7 @@ class Comparison:
 
     def summary(self) -> dict[str, object]:
         """What summary.json holds: `before` (None without a baseline) and `after`, each with the figures over all
-        prompts (`ppod_train.evaluation.figures.Figures`), the policy's name and the figures of every prompt."""
+        prompts (`ppod_train.evaluation.metrics.Metrics`), the policy's name and the figures of every prompt."""
         return {
             "before": None if self.before is None else _figures(self.before),
             "after": _figures(self.after),

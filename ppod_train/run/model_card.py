@@ -14,8 +14,8 @@ from ppod_data.publish.markdown import code, plain
 from ppod_data.storage.files import atomic_write
 from ppod_data.storage.json_reader import read_object
 from ppod_data.support.formatting import UNKNOWN, Precision, percent, precision
-from ppod_train.evaluation.figures import Figures
 from ppod_train.evaluation.files import read_evaluation
+from ppod_train.evaluation.metrics import Metrics
 from ppod_train.report.runs import read_run
 from ppod_train.report.verdict import no_gain
 from ppod_train.run.run_folder import evaluation_folder
@@ -138,7 +138,7 @@ def _evaluation(before: Path, after: Path, reward: str) -> str:
     )
 
 
-def _row(name: str, figures: Figures, form: Precision) -> str:
+def _row(name: str, figures: Metrics, form: Precision) -> str:
     reward = form.with_interval(figures.reward_mean, figures.reward_low, figures.reward_high)
     better = UNKNOWN if name != "after" else percent(figures.win_rate)
     return f"| {name} | {figures.num_images:,} | {reward} | {percent(figures.correct)} | {better} |"

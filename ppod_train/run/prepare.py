@@ -19,7 +19,7 @@ from ppod_train.run.model_defaults import check_subset, explain, limit_graph, re
 from ppod_train.settings import TrainSettings
 from ppod_train.step.drift import Drift, check_drift, check_rounding, measure_drift, measure_rounding
 from ppod_train.step.step_weight import step_weights
-from ppod_train.step.train_step import Trainee, graph_bytes_per_evaluation
+from ppod_train.step.train_step import TrainState, graph_bytes_per_evaluation
 
 
 def prepare(
@@ -29,7 +29,7 @@ def prepare(
     scorer: str,
     start: Path | None,
     workers: Workers,
-) -> tuple[Trainee, Drift]:
+) -> tuple[TrainState, Drift]:
     """Everything that a step works on, and the drift of the reference; where training starts from the policy that made
     the data, or the clip is around that policy, its drift is checked as well."""
     if workers.sharded:
@@ -87,11 +87,12 @@ def prepare(
     if "log_ratio_clip" in objective.reads and model.compute_dtype != "fp32":
         rounding = measure_rounding(data, sampler, parameters, batch_size=batch_size, workers=workers)
         drift = replace(drift, rounding=rounding)
-        check_rounding(drift, settings.clip, weights, model.compute_dtype)
+        even = step_weights(data.spec, data.steps, "k2")
+        check_rounding(drift, settings.clip, weights, model.compute_dtype, even_weights=even)
     graph_bytes = graph_bytes_per_evaluation(sampler, data)
     if workers.sharded:
         parameters = shard(model.denoiser, workers.device)
-    trainee = Trainee(
+    state = TrainState(
         data=data,
         sampler=sampler,
         reference=reference,
@@ -111,7 +112,7 @@ def prepare(
         defaults=defaults,
         workers=workers,
     )
-    return trainee, drift
+    return state, drift
 
 
 def _makers(data: TrainingData) -> set[str]:

@@ -26,7 +26,7 @@ from ppod_data.storage.json_reader import parse_json, read_object
 from ppod_data.storage.real_folders import make_folder, open_in_place, remove_file
 from ppod_data.support.environment import environment
 from ppod_train.data.training_data import DataSource
-from ppod_train.evaluation.figures import EvalResult
+from ppod_train.evaluation.metrics import EvalResult
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.run.checkpoint import remove_older
 from ppod_train.run.exclusive import remove_leftovers
@@ -34,7 +34,7 @@ from ppod_train.run.model_defaults import explain_sensitivity
 from ppod_train.settings import TrainSettings
 from ppod_train.step.drift import Drift
 from ppod_train.step.metrics import StepMetrics
-from ppod_train.step.train_step import Trainee
+from ppod_train.step.train_step import TrainState
 
 TENSORBOARD = "tensorboard"
 
@@ -44,23 +44,23 @@ def evaluation_folder(out: Path, step: int) -> Path:
     return out / "evals" / f"step-{step:06d}"
 
 
-def identity_of(trainee: Trainee) -> dict[str, Any]:
+def identity_of(state: TrainState) -> dict[str, Any]:
     """What a resumed run must share with the run it goes on: every choice, the data, the reference; as JSON has it."""
-    settings = asdict(trainee.settings)
+    settings = asdict(state.settings)
     prompts = settings["eval_prompts"]
     return {
         **settings,
         "eval_prompts": None if prompts is None else list(prompts),
-        "data_fingerprint": trainee.data.fingerprint,
-        "reference_fingerprint": trainee.sampler.model.fingerprint,
-        "start_fingerprint": trainee.start_fingerprint,
-        "scorer": trainee.scorer,
+        "data_fingerprint": state.data.fingerprint,
+        "reference_fingerprint": state.sampler.model.fingerprint,
+        "start_fingerprint": state.start_fingerprint,
+        "scorer": state.scorer,
     }
 
 
 def write_run_record(
     out: Path,
-    trainee: Trainee,
+    state: TrainState,
     *,
     source: DataSource,
     drift: Drift,
@@ -73,33 +73,33 @@ def write_run_record(
         judge: the reward that judges the policy, or else the data's; None where unknown.
         start: the policy that training started from; None for the reference.
     """
-    settings, data = trainee.settings, trainee.data
+    settings, data = state.settings, state.data
     record = {
         "settings": asdict(settings),
-        "identity": identity_of(trainee),
+        "identity": identity_of(state),
         "datasets": [str(root) for root in source.roots],
         "targets": source.target_table(OBJECTIVES[settings.objective]),
-        "model": trainee.sampler.model.name,
+        "model": state.sampler.model.name,
         "start": None if start is None else str(start.resolve()),
-        "reward": trainee.scorer,
+        "reward": state.scorer,
         "judge": judge.to_json() if judge else None,
         "generation": {
             **generation_of(data.spec),
-            "revision": trainee.sampler.model.revision,
-            "variant": trainee.sampler.model.variant,
+            "revision": state.sampler.model.revision,
+            "variant": state.sampler.model.variant,
         },
         "prompts": list(data.prompts),
         "num_pairs": len(data.chosen),
-        "outside_band_at_start": data.outside_band(settings.clip, trainee.step_weights),
+        "outside_band_at_start": data.outside_band(settings.clip, state.step_weights),
         "num_trajectories": len(data.rows),
         "num_repeated": data.num_repeated,
         "num_repeated_pairs": data.num_repeated_pairs,
         "num_trained_steps": len(data.steps),
-        "num_trained_weights": sum(parameter.numel() for parameter in trainee.parameters.values()),
+        "num_trained_weights": sum(parameter.numel() for parameter in state.parameters.values()),
         "paper_eta": settings.dpo_beta / math.prod(data.spec.latent_shape),
         "largest_possible_logit": largest_possible_logit(settings, len(data.steps)),
-        "graph_bytes_per_evaluation": trainee.graph_bytes,
-        "defaults": trainee.defaults,
+        "graph_bytes_per_evaluation": state.graph_bytes,
+        "defaults": state.defaults,
         "sensitivity": explain_sensitivity(settings, data.spec),
         "drift": asdict(drift),
         "environment": environment(),
@@ -107,10 +107,10 @@ def write_run_record(
     write_json(out / "run.json", record)
 
 
-def extend_run_record(out: Path, trainee: Trainee) -> None:
+def extend_run_record(out: Path, state: TrainState) -> None:
     """Record the settings of a resumed run, which may have more steps, and drop the summary of its earlier end."""
     record = read_object(out / "run.json")
-    changed = {"settings": asdict(trainee.settings), "identity": identity_of(trainee)}
+    changed = {"settings": asdict(state.settings), "identity": identity_of(state)}
     if any(record.get(name) != value for name, value in changed.items()):
         write_json(out / "run.json", record | changed)
     remove_file(out / "summary.json")

@@ -21,8 +21,8 @@ from ppod_train.data.batches import trained_prompts
 from ppod_train.data.training_data import DataSource
 from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.evaluate import evaluate
-from ppod_train.evaluation.figures import EvalResult, EvalSettings
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
+from ppod_train.evaluation.metrics import EvalResult, EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.fsdp import gathered, whole
 from ppod_train.policy.policy import policy_weights, save_policy
@@ -50,7 +50,7 @@ from ppod_train.run.run_folder import (
 from ppod_train.settings import TrainSettings
 from ppod_train.step.drift import Drift
 from ppod_train.step.metrics import StepMetrics
-from ppod_train.step.train_step import Trainee, train_step
+from ppod_train.step.train_step import TrainState, train_step
 
 _MAY_CHANGE = ("num_train_steps", "patience", "checkpoint_every", "max_graph_gib")
 """How long a run goes on and how much memory its graph may take: a resumed run may differ in these."""
@@ -133,67 +133,65 @@ def train_offline(
         raise ConfigError("evaluation while training needs a reward: give one, or --eval-every 0")
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
-        trainee, drift = prepare(source, model, settings, scorer, start, workers)
+        state, drift = prepare(source, model, settings, scorer, start, workers)
         if reward is not None and settings.eval_every:
-            check_prompts(reward, _eval_prompts(trainee))
+            check_prompts(reward, _eval_prompts(state))
         if optimizer_of is not None:
             checkpoint = latest_checkpoint(optimizer_of / "checkpoints")
             if checkpoint is None:
                 raise ConfigError(f"{optimizer_of} has no checkpoint, whose optimizer was to go on")
-            load_optimizer(checkpoint, parameters=trainee.parameters, optimizer=trainee.optimizer)
+            load_optimizer(checkpoint, parameters=state.parameters, optimizer=state.optimizer)
         with ExitStack() as folder:
             keep: list[Callable[[], None]] = []
             workers.on_main(lambda: keep.append(folder.enter_context(only_run(out))))
             _check_same_table(out, source.target_table(OBJECTIVES[settings.objective]))
-            progress = _resume(out, trainee)
-            _check_same_weights(trainee)
+            progress = _resume(out, state)
+            _check_same_weights(state)
             if progress.step == 0:
-                judge = _judge(source, trainee, reward)
+                judge = _judge(source, state, reward)
                 workers.on_main(
-                    lambda: write_run_record(
-                        out, trainee, source=source, drift=drift, judge=judge, start=start
-                    )
+                    lambda: write_run_record(out, state, source=source, drift=drift, judge=judge, start=start)
                 )
             elif not _is_finished(settings, progress):
-                workers.on_main(lambda: extend_run_record(out, trainee))
+                workers.on_main(lambda: extend_run_record(out, state))
             callbacks = callbacks if callbacks and workers.is_main else Callbacks()
             callbacks.on_start(drift, progress.step)
-            _loop(out, trainee, progress, reward, callbacks, keep)
+            _loop(out, state, progress, reward, callbacks, keep)
             summary = _summary(out, settings, progress)
             workers.on_main(lambda: _finish(out, summary))
         return summary
 
 
-def _judge(source: DataSource, trainee: Trainee, reward: RewardModel | None) -> Judge | None:
+def _judge(source: DataSource, state: TrainState, reward: RewardModel | None) -> Judge | None:
     """The reward that judges the policy; without one the reward of the data, where it is known."""
     if reward is not None:
         return judge_of_reward(reward)
-    folder, _, table = source.target_table(OBJECTIVES[trainee.settings.objective]).partition("/")
+    folder, _, table = source.target_table(OBJECTIVES[state.settings.objective]).partition("/")
     try:
-        return judge_of_tables(trainee.data.datasets, folder, table)
+        return judge_of_tables(state.data.datasets, folder, table)
     except ConfigError:
         return None
 
 
 def _loop(
     out: Path,
-    trainee: Trainee,
+    state: TrainState,
     progress: Progress,
     reward: RewardModel | None,
     callbacks: Callbacks,
     keep: Sequence[Callable[[], None]],
 ) -> None:
     """keep: called once a step is done, in the process that writes."""
-    settings, workers = trainee.settings, trainee.workers
+    settings, workers = state.settings, state.workers
     with ExitStack() as files:
         log = None
         if workers.is_main and not _is_finished(settings, progress):
             log = files.enter_context(MetricsLog.open(out, settings, first_step=progress.step))
         if progress.step == 0:
-            _evaluate_if_due(out, trainee, progress, reward, callbacks, log)
+            _evaluate_if_due(out, state, progress, reward, callbacks, log)
         while not _is_finished(settings, progress):
             metrics = train_step(
-                trainee,
+                state,
                 step=progress.step,
                 gradient_share=progress.gradient_share,
                 scale_drops=progress.scale_drops,
@@ -208,35 +206,35 @@ def _loop(
             callbacks.on_step(metrics)
             last = progress.step == settings.num_train_steps
             if settings.eval_every and (last or progress.step % settings.eval_every == 0):
-                _evaluate_if_due(out, trainee, progress, reward, callbacks, log)
+                _evaluate_if_due(out, state, progress, reward, callbacks, log)
             if last or progress.step % settings.checkpoint_every == 0 or _stopped_early(settings, progress):
-                _check_same_weights(trainee)
+                _check_same_weights(state)
                 if log is not None:
                     log.sync()
                 if not settings.eval_every:  # no evaluation chooses: the newest policy is kept
-                    _save_policy(trainee, out)
-                _save_checkpoint(out / "checkpoints", trainee, progress)
+                    _save_policy(state, out)
+                _save_checkpoint(out / "checkpoints", state, progress)
     if not settings.eval_every:
         progress.best_step = progress.step
-        _save_policy(trainee, out)
+        _save_policy(state, out)
 
 
 def _evaluate_if_due(
     out: Path,
-    trainee: Trainee,
+    state: TrainState,
     progress: Progress,
     reward: RewardModel | None,
     callbacks: Callbacks,
     log: MetricsLog | None,
 ) -> None:
     """Score images of the current policy on validation noise; keep the policy when none was better."""
-    settings, spec, workers = trainee.settings, trainee.data.spec, trainee.workers
+    settings, spec, workers = state.settings, state.data.spec, state.workers
     if not settings.eval_every:
         return
     assert reward is not None
     baseline = read_evaluation(evaluation_folder(out, 0)) if progress.step and workers.is_main else None
     eval_settings = EvalSettings(
-        prompts=_eval_prompts(trainee),
+        prompts=_eval_prompts(state),
         batch_size=spec.batch_size,
         num_images_per_prompt=settings.eval_images_per_prompt,
         seed=settings.seed,
@@ -246,9 +244,9 @@ def _evaluate_if_due(
         negative_prompt=spec.negative_prompt,
         validation=True,
     )
-    model = trainee.sampler.model
+    model = state.sampler.model
     with (
-        policy_weights(trainee.parameters, trainee.average),
+        policy_weights(state.parameters, state.average),
         gathered(model.denoiser) if workers.sharded else nullcontext(),
     ):
         result = evaluate(model, reward, eval_settings, baseline=baseline, workers=workers)
@@ -257,7 +255,7 @@ def _evaluate_if_due(
     if result.reward > progress.best_reward:
         progress.best_reward, progress.best_step = result.reward, progress.step
         progress.evals_since_best = 0
-        _save_policy(trainee, out)
+        _save_policy(state, out)
     else:
         progress.evals_since_best += 1
     if log is not None:
@@ -265,30 +263,30 @@ def _evaluate_if_due(
     callbacks.on_eval(progress.step, result)
 
 
-def _eval_prompts(trainee: Trainee) -> tuple[str, ...]:
-    return trainee.settings.eval_prompts or trained_prompts(trainee.data)
+def _eval_prompts(state: TrainState) -> tuple[str, ...]:
+    return state.settings.eval_prompts or trained_prompts(state.data)
 
 
-def _save_policy(trainee: Trainee, out: Path) -> None:
-    model, workers = trainee.sampler.model, trainee.workers
+def _save_policy(state: TrainState, out: Path) -> None:
+    model, workers = state.sampler.model, state.workers
     weights = None
     if workers.sharded:
         weights = {name: whole(value).cpu() for name, value in model.denoiser.state_dict().items()}
-    with policy_weights(trainee.parameters, trainee.average):
+    with policy_weights(state.parameters, state.average):
         workers.on_main(lambda: save_policy(model, out / "policy", weights))
 
 
-def _save_checkpoint(folder: Path, trainee: Trainee, progress: Progress) -> None:
-    workers = trainee.workers
+def _save_checkpoint(folder: Path, state: TrainState, progress: Progress) -> None:
+    workers = state.workers
     tensors = Tensors({}, {})
     if workers.is_main or workers.sharded:
-        tensors = Tensors.of(trainee.parameters, trainee.average, trainee.optimizer)
-    state = {"progress": asdict(progress), "identity": identity_of(trainee)}
-    workers.on_main(lambda: save_checkpoint(folder, step=progress.step, tensors=tensors, state=state))
+        tensors = Tensors.of(state.parameters, state.average, state.optimizer)
+    saved = {"progress": asdict(progress), "identity": identity_of(state)}
+    workers.on_main(lambda: save_checkpoint(folder, step=progress.step, tensors=tensors, state=saved))
 
 
-def _check_same_weights(trainee: Trainee) -> None:
-    trainee.workers.check_same([*trainee.parameters.values(), *trainee.average.values()], "weights")
+def _check_same_weights(state: TrainState) -> None:
+    state.workers.check_same([*state.parameters.values(), *state.average.values()], "weights")
 
 
 def _stopped_early(settings: TrainSettings, progress: Progress) -> bool:
@@ -299,26 +297,26 @@ def _is_finished(settings: TrainSettings, progress: Progress) -> bool:
     return progress.step >= settings.num_train_steps or _stopped_early(settings, progress)
 
 
-def _resume(out: Path, trainee: Trainee) -> Progress:
+def _resume(out: Path, state: TrainState) -> Progress:
     """Go on from the newest checkpoint, or from the start; what came after the checkpoint is made again."""
-    identity = identity_of(trainee)
+    identity = identity_of(state)
     checkpoint = latest_checkpoint(out / "checkpoints")
     if checkpoint is None:
         if (out / "run.json").exists() and _has_steps(out):
             check_same_run(read_object(out / "run.json"), identity, free=_MAY_CHANGE)
         progress = Progress()
     else:
-        state = load_state(checkpoint)
-        check_same_run(state, identity, free=_MAY_CHANGE)
-        _check_length(out, checkpoint, trainee.settings, state["progress"]["step"])
+        saved = load_state(checkpoint)
+        check_same_run(saved, identity, free=_MAY_CHANGE)
+        _check_length(out, checkpoint, state.settings, saved["progress"]["step"])
         load_checkpoint(
             checkpoint,
-            parameters=trainee.parameters,
-            average=trainee.average,
-            optimizer=trainee.optimizer,
+            parameters=state.parameters,
+            average=state.average,
+            optimizer=state.optimizer,
         )
-        progress = Progress(**state["progress"])
-    trainee.workers.on_main(lambda: forget_after(out, progress.step))
+        progress = Progress(**saved["progress"])
+    state.workers.on_main(lambda: forget_after(out, progress.step))
     return progress
 
 

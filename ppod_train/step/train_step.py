@@ -50,7 +50,7 @@ _MAX_SCALE_DROPS = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trainee:
+class TrainState:
     """What an optimizer step works on."""
 
     data: TrainingData
@@ -78,7 +78,7 @@ class Trainee:
     """The processes that share a step; the rest of this is the same in all of them."""
 
 
-def train_step(trainee: Trainee, *, step: int, gradient_share: float, scale_drops: int = 0) -> StepMetrics:
+def train_step(state: TrainState, *, step: int, gradient_share: float, scale_drops: int = 0) -> StepMetrics:
     """Do optimizer step number `step` (from 0).
 
     Args:
@@ -90,28 +90,28 @@ def train_step(trainee: Trainee, *, step: int, gradient_share: float, scale_drop
         NonFiniteError: the loss or the gradient is NaN or infinite; the weights are left as they were.
     """
     start = time.perf_counter()
-    settings, data = trainee.settings, trainee.data
+    settings, data = state.settings, state.data
     units = units_of_step(data, step=step, pairs_per_step=settings.pairs_per_step, seed=settings.seed)
     steps = timesteps_of_step(
         data, step=step, timesteps_per_update=settings.timesteps_per_update, seed=settings.seed
     )
-    batch = weighted(load_batch(data, units, steps, trainee.sampler.model.device), trainee.step_weights)
+    batch = weighted(load_batch(data, units, steps, state.sampler.model.device), state.step_weights)
     if step + 1 < settings.num_train_steps:
         following = units_of_step(
             data, step=step + 1, pairs_per_step=settings.pairs_per_step, seed=settings.seed
         )
         data.reader.expect(trajectories_of(data, following)[0].tolist())
     options = settings.loss_options(timestep_scale=len(data.steps) / len(steps))
-    graph_bytes = batch.reference_log_probs.numel() * trainee.graph_bytes
+    graph_bytes = batch.reference_log_probs.numel() * state.graph_bytes
     one_pass = use_one_pass(settings, graph_bytes=graph_bytes, gradient_share=gradient_share)
-    one_pass = one_pass and not trainee.workers.sharded
+    one_pass = one_pass and not state.workers.sharded
 
     while True:
-        trainee.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         gradient = batch_gradient(
-            trainee, batch, options, step=step, one_pass=one_pass, scale_drops=scale_drops
+            state, batch, options, step=step, one_pass=one_pass, scale_drops=scale_drops
         )
-        norm = _summed_norm(trainee, gradient.scale)
+        norm = _summed_norm(state, gradient.scale)
         if math.isfinite(gradient.loss) and math.isfinite(norm):
             break
         if not math.isfinite(gradient.loss) or scale_drops == _MAX_SCALE_DROPS:
@@ -120,8 +120,8 @@ def train_step(trainee: Trainee, *, step: int, gradient_share: float, scale_drop
                 "or train in fp32; the last checkpoint is whole"
             )
         scale_drops += 1
-    trainee.optimizer.step()
-    update_average(trainee.average, trainee.parameters, settings.ema_decay)
+    state.optimizer.step()
+    update_average(state.average, state.parameters, settings.ema_decay)
     return step_metrics(
         gradient,
         batch,
@@ -134,17 +134,17 @@ def train_step(trainee: Trainee, *, step: int, gradient_share: float, scale_drop
     )
 
 
-def _summed_norm(trainee: Trainee, scale: float) -> float:
+def _summed_norm(state: TrainState, scale: float) -> float:
     """Take the scale out, add up the gradients of all processes, and clip their norm; returns the norm before."""
-    parameters = trainee.parameters.values()
+    parameters = state.parameters.values()
     unscale(parameters, scale)
     # Where every step was clipped the gradient is missing: zero, as one pass would give.
-    trainee.workers.sum_gradients(parameters)
-    return float(whole(torch.nn.utils.clip_grad_norm_(parameters, trainee.settings.max_grad_norm)))
+    state.workers.sum_gradients(parameters)
+    return float(whole(torch.nn.utils.clip_grad_norm_(parameters, state.settings.max_grad_norm)))
 
 
 def batch_gradient(
-    trainee: Trainee,
+    state: TrainState,
     batch: TrainingBatch,
     options: LossOptions,
     *,
@@ -156,41 +156,41 @@ def batch_gradient(
 
     Pass 2 needs no values, so that its calls may be smaller than the sampler's: they keep to `max_graph_gib`.
     """
-    settings = trainee.settings
+    settings = state.settings
     objective = OBJECTIVES[settings.objective]
 
     def loss(log_ratios: torch.Tensor) -> torch.Tensor:
         return objective.loss(log_ratios * batch.step_weights, batch.targets, options)
 
-    evaluate, reference = _evaluated(trainee, batch, step=step)
+    evaluate, reference = _evaluated(state, batch, step=step)
     take = one_pass_gradient
     if not one_pass:
-        size = backward_rows(settings, trainee.batch_size, trainee.graph_bytes)
+        size = backward_rows(settings, state.batch_size, state.graph_bytes)
         take = partial(two_pass_gradient, backward_size=size)
     return take(
         evaluate,
         reference,
         loss,
-        chunk_size=trainee.batch_size,
+        chunk_size=state.batch_size,
         kl_weight=settings.kl_weight,
         largest_weight=batch.latents[0, 0].numel() / _SCALE_DROP**scale_drops,
-        workers=trainee.workers,
+        workers=state.workers,
     )
 
 
-def _evaluated(trainee: Trainee, batch: TrainingBatch, *, step: int) -> tuple[Evaluate, torch.Tensor]:
+def _evaluated(state: TrainState, batch: TrainingBatch, *, step: int) -> tuple[Evaluate, torch.Tensor]:
     """What the objective asks the network for, and the reference's values of the same places [U, T]."""
-    settings, sampler = trainee.settings, trainee.sampler
+    settings, sampler = state.settings, state.sampler
     if not OBJECTIVES[settings.objective].on_final_latents:
-        kl_to = trainee.reference if settings.kl_weight else None
-        evaluate = batch_log_probs(trainee.data.spec, sampler, batch, kl_to=kl_to)
+        kl_to = state.reference if settings.kl_weight else None
+        evaluate = batch_log_probs(state.data.spec, sampler, batch, kl_to=kl_to)
         return evaluate, batch.reference_log_probs
-    assert trainee.reference is not None
+    assert state.reference is not None
     noise = forward_noise(batch, step=step, seed=settings.seed)
     with torch.no_grad():
-        fixed = denoising_scores(sampler, trainee.reference, batch, noise=noise)
+        fixed = denoising_scores(sampler, state.reference, batch, noise=noise)
         reference = all_log_probs(
-            fixed, batch.reference_log_probs, chunk_size=trainee.batch_size, workers=trainee.workers
+            fixed, batch.reference_log_probs, chunk_size=state.batch_size, workers=state.workers
         )
     return denoising_scores(sampler, sampler.network, batch, noise=noise), reference
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from ppod_cli import data, gen, pair, score, train
+from ppod_cli import gen, score
+from ppod_cli.data import main as data
+from ppod_cli.pair import main as pair
+from ppod_cli.train import main as train
 from typer.main import get_command
 
 from tests.support.command import REPOSITORY, call, run
@@ -151,7 +154,7 @@ def test_defaults_of_options_are_those_of_the_library() -> None:
     from ppod_data.generation.build_spec import build_spec
     from ppod_data.pairs.rank import rank
     from ppod_data.scoring.score import score as score_dataset
-    from ppod_train.evaluation.figures import EvalSettings
+    from ppod_train.evaluation.metrics import EvalSettings
     from ppod_train.online.settings import OnlineSettings
     from ppod_train.settings import TrainSettings
 

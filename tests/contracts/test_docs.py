@@ -14,7 +14,7 @@ import typer
 import typer.main
 
 from ppod_data.rewards import BUILDERS, check_reward_name
-from ppod_train.evaluation.figures import Figures
+from ppod_train.evaluation.metrics import Metrics
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.settings import TrainSettings
 from ppod_train.step.metrics import StepMetrics
@@ -291,7 +291,7 @@ def test_every_reward_has_its_row() -> None:
     assert set(BUILDERS) <= {name for row in rows for name in CODE.findall(row[0])}
 
 
-@pytest.mark.parametrize("kind", [StepMetrics, Figures], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [StepMetrics, Metrics], ids=lambda kind: kind.__name__)
 def test_every_figure_is_explained(kind: Any) -> None:
     """Each field has a row of a table to itself, or with its interval."""
     rows = [line.split("|")[1] for line in page("docs/metrics.md").splitlines() if line.startswith("| `")]

@@ -13,6 +13,7 @@ from ppod_cli.app.options import Config, Debug, Device, Json, local_only
 from ppod_cli.app.output import say_notes, summary
 from ppod_cli.app.progress import progress
 from ppod_cli.app.prompt_notes import cut_notes, skeleton_of
+from ppod_cli.app.read_prompts import prompts_of
 from ppod_cli.app.tables import usual_reward_of
 from ppod_cli.train import options as train_options
 from ppod_cli.train.workers import leads, started_workers
@@ -20,7 +21,7 @@ from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
     from ppod_data.rewards import RewardModel
-    from ppod_train.evaluation.figures import EvalSettings
+    from ppod_train.evaluation.metrics import EvalSettings
     from ppod_train.policy.source import PolicySource
     from ppod_train.run.compare import Comparison
     from ppod_train.run.run_record import RunRecord
@@ -95,7 +96,7 @@ def evaluate(
     if run is not None and not prompt and prompts is None and prompt_column is None:
         texts = run.prompts
     else:
-        texts = sampling_options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
+        texts = prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     if reward is not None:
         check_reward_name(reward)
     elif run is None or run.judge is None:
@@ -105,7 +106,7 @@ def evaluate(
         check_reward = "scenes-check" if judge_name == "scenes" else "none"
     check = None if check_reward == "none" else check_reward_name(check_reward)
     with summary(as_json, speaks=leads()) as report:
-        from ppod_train.evaluation.figures import EvalSettings
+        from ppod_train.evaluation.metrics import EvalSettings
         from ppod_train.policy.source import PolicySource
 
         named = {"revision": given["revision"], "variant": given["variant"]}

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppod_cli.app.hints import free_name, next_line
-from ppod_cli.app.progress import Progress
+from ppod_cli.app.progress import Display
 
 if TYPE_CHECKING:
-    from ppod_train.evaluation.figures import EvalResult
+    from ppod_train.evaluation.metrics import EvalResult
     from ppod_train.run.train import Callbacks, TrainSummary
     from ppod_train.step.drift import Drift
     from ppod_train.step.metrics import StepMetrics
@@ -18,7 +18,7 @@ _HARMLESS = 0.1
 """Of the limit: drift below this share of it needs no rows."""
 
 
-def run_callbacks(out: Path, shown: Progress) -> "Callbacks":
+def run_callbacks(out: Path, shown: Display) -> "Callbacks":
     """Callbacks that tell `shown` what happens in the run folder `out`."""
     from ppod_train.run.train import Callbacks
 

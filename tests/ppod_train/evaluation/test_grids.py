@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppod_train.evaluation.figures import EvalResult, EvalSettings, PromptMeasurement, Scorer, summarise
 from ppod_train.evaluation.grids import _CORRECT, _UNKNOWN, _WRONG, before_after_grid, fitted, scaled
+from ppod_train.evaluation.metrics import EvalResult, EvalSettings, PromptMeasurement, Scorer, summarise
 
 Size = tuple[int, int]
 

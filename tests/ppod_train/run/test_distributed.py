@@ -19,7 +19,7 @@ from ppod_data.errors import ConfigError, NothingToLearnError, WorkersError
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.storage.files import sha256_file
 from ppod_train.distributed import Workers
-from ppod_train.evaluation.figures import EvalSettings
+from ppod_train.evaluation.metrics import EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.online import train_online
 from ppod_train.policy.fsdp import check_can_shard, whole
@@ -110,21 +110,21 @@ def steps_of(
             **{"objective": "ppod", "lora_rank": 4, "pairs_per_step": 3, "batch_size": 5, "drift_samples": 1}
             | changes
         )
-        trainee, _ = prepare(source_of(data), load_model(str(pipeline)), settings, "", None, workers)
+        state, _ = prepare(source_of(data), load_model(str(pipeline)), settings, "", None, workers)
         if double:
-            unet = trainee.sampler.model.pipeline.unet.double()
-            trainee = replace(
-                trainee,
-                sampler=replace(trainee.sampler, network=double_network(unet)),
+            unet = state.sampler.model.pipeline.unet.double()
+            state = replace(
+                state,
+                sampler=replace(state.sampler, network=double_network(unet)),
                 reference=double_network(deepcopy(unet)),
-                average={key: value.double() for key, value in trainee.average.items()},
+                average={key: value.double() for key, value in state.average.items()},
             )
             if not settings.kl_weight and not OBJECTIVES[settings.objective].on_final_latents:
-                trainee = replace(trainee, reference=None)
-        moved(dict(trainee.parameters))
-        seen = train_step(trainee, step=0, gradient_share=1.0).to_json()
-        gradients = [p.grad.flatten().double() for p in trainee.parameters.values() if p.grad is not None]
-        weights = [*trainee.parameters.values(), *trainee.average.values()]
+                state = replace(state, reference=None)
+        moved(dict(state.parameters))
+        seen = train_step(state, step=0, gradient_share=1.0).to_json()
+        gradients = [p.grad.flatten().double() for p in state.parameters.values() if p.grad is not None]
+        weights = [*state.parameters.values(), *state.average.values()]
         workers.check_same(weights, "weights")
         found[name] = (seen, torch.cat(gradients).numpy())
     return found
@@ -154,14 +154,14 @@ def sharded_steps(
     settings = TrainSettings(
         lora_rank=0, pairs_per_step=3, batch_size=5, drift_samples=1, kl_weight=3.0, gradient="two-pass"
     )
-    trainee, _ = prepare(source_of(data), load_model(str(pipeline)), settings, "", None, workers)
-    seen = train_step(trainee, step=0, gradient_share=1.0).to_json()
+    state, _ = prepare(source_of(data), load_model(str(pipeline)), settings, "", None, workers)
+    seen = train_step(state, step=0, gradient_share=1.0).to_json()
     gradients = {
         name: whole(parameter.grad).flatten().tolist()
-        for name, parameter in trainee.parameters.items()
+        for name, parameter in state.parameters.items()
         if parameter.grad is not None
     }
-    held = [getattr(parameter, "_local_tensor", parameter) for parameter in trainee.parameters.values()]
+    held = [getattr(parameter, "_local_tensor", parameter) for parameter in state.parameters.values()]
     return seen, gradients, sum(map(torch.numel, held))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import load_model
@@ -117,30 +118,30 @@ def test_gradients_with_step_weights_agree_in_float64(
     settings = TrainSettings.of(
         objective, step_weight=step_weight, lora_rank=2, pairs_per_step=4, drift_samples=1, batch_size=5
     )
-    trainee, _ = prepare(source_of(recorded), load_model(str(tiny_pipeline)), settings, "", None, Workers())
-    unet = trainee.sampler.model.pipeline.unet.double()
-    trainee = replace(trainee, sampler=replace(trainee.sampler, network=double_network(unet)))
-    moved(dict(trainee.parameters))
-    data = replace(trainee.data, behaviour_log_probs=trainee.data.behaviour_log_probs + 0.001)
+    state, _ = prepare(source_of(recorded), load_model(str(tiny_pipeline)), settings, "", None, Workers())
+    unet = state.sampler.model.pipeline.unet.double()
+    state = replace(state, sampler=replace(state.sampler, network=double_network(unet)))
+    moved(dict(state.parameters))
+    data = replace(state.data, behaviour_log_probs=state.data.behaviour_log_probs + 0.001)
     plain = load_batch(data, data.units[:4], data.steps, "cpu")
-    batch = weighted(plain, trainee.step_weights)
+    batch = weighted(plain, state.step_weights)
     torch.testing.assert_close(batch.targets.anchors, plain.targets.anchors * batch.step_weights)
-    options = trainee.settings.loss_options()
+    options = state.settings.loss_options()
 
     def gradient(one_pass: bool) -> tuple[list[torch.Tensor], Any]:
-        trainee.optimizer.zero_grad(set_to_none=True)
-        done = batch_gradient(trainee, batch, options, step=0, one_pass=one_pass)
-        found = [p.grad / done.scale for p in trainee.parameters.values() if p.grad is not None]
+        state.optimizer.zero_grad(set_to_none=True)
+        done = batch_gradient(state, batch, options, step=0, one_pass=one_pass)
+        found = [p.grad / done.scale for p in state.parameters.values() if p.grad is not None]
         return found, done
 
-    evaluate = batch_log_probs(trainee.data.spec, trainee.sampler, batch)
+    evaluate = batch_log_probs(state.data.spec, state.sampler, batch)
     columns, rows = torch.ones_like(batch.reference_log_probs).T.nonzero(as_tuple=True)
     policy = evaluate(rows, columns).log_prob.view(len(data.steps), -1).T
     own = torch.from_numpy(step_weights(data.spec, data.steps, step_weight))
-    trainee.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=True)
     loss = OBJECTIVES[objective].loss((policy - batch.reference_log_probs) * own, batch.targets, options)
     torch.autograd.backward(loss)
-    expected = [p.grad.clone() for p in trainee.parameters.values() if p.grad is not None]
+    expected = [p.grad.clone() for p in state.parameters.values() if p.grad is not None]
     scale = max(float(value.abs().max()) for value in expected)
     for one_pass in (True, False):
         found, done = gradient(one_pass)
@@ -161,15 +162,15 @@ def test_rounding_is_found_though_an_untouched_policy_replays_exactly(
         root = tmp_path / dtype
         record_dataset(root, model, guidance_scale=5.0, num_images_per_prompt=4)
         settings = TrainSettings(lora_rank=4, drift_samples=2, log_ratio_clip=float("inf"))
-        trainee, drift = prepare(source_of(root), model, settings, "", None, Workers())
+        state, drift = prepare(source_of(root), model, settings, "", None, Workers())
         assert drift.share_exact == 1
         assert len(drift.rounding) == (0 if dtype == "fp32" else len(drift.steps))
-        first = measure_rounding(trainee.data, trainee.sampler, trainee.parameters, batch_size=8)
+        first = measure_rounding(state.data, state.sampler, state.parameters, batch_size=8)
         assert drift.rounding in ((), first)
-        moved(dict(trainee.parameters))
-        before = {name: value.detach().clone() for name, value in trainee.parameters.items()}
-        again = measure_rounding(trainee.data, trainee.sampler, trainee.parameters, batch_size=3)
-        assert all(torch.equal(value, before[name]) for name, value in trainee.parameters.items())
+        moved(dict(state.parameters))
+        before = {name: value.detach().clone() for name, value in state.parameters.items()}
+        again = measure_rounding(state.data, state.sampler, state.parameters, batch_size=3)
+        assert all(torch.equal(value, before[name]) for name, value in state.parameters.items())
         assert max(again) < 10 * max(first)
         found[dtype] = max(first)
     assert found["fp32"] < found["fp16"] / 100
@@ -214,9 +215,24 @@ def test_rounding_above_a_tenth_of_the_clip_is_refused_and_the_way_out_named() -
     drift = Drift(
         steps=(0, 1), median=(0, 0), p99=(0, 0), overall_p99=0, share_exact=1, rounding=(1e-4, 2e-3)
     )
-    with pytest.raises(DriftError, match=r"bf16.*step 1 by 2\.0e-03.*fp16.*--step-weight k2"):
-        check_rounding(drift, 0.01, np.ones(2), "bf16")
+    flat, even = np.ones(2), np.array([1.0, 0.1])
+    with pytest.raises(
+        DriftError, match=r"bf16.*step 1 by 2\.0e-03.*fp16.*--step-weight k2, or .*clip 0\.02 or"
+    ):
+        check_rounding(drift, 0.01, flat, "bf16", even_weights=even)
     with pytest.raises(DriftError, match="train in fp32"):
-        check_rounding(drift, 0.01, np.ones(2), "fp16")
-    check_rounding(drift, 0.01, np.array([1.0, 0.1]), "bf16")
-    check_rounding(drift, 0.03, np.ones(2), "bf16")
+        check_rounding(drift, 0.01, flat, "fp16", even_weights=even)
+    check_rounding(drift, 0.01, even, "bf16", even_weights=even)
+    check_rounding(drift, 0.02, flat, "bf16", even_weights=even)
+
+
+@pytest.mark.parametrize("weights", [np.ones(2), np.array([1.0, 0.1])], ids=["flat", "k2"])
+def test_a_refusal_for_rounding_omits_step_weights_that_are_not_enough(weights: NDArray[np.float64]) -> None:
+    drift = Drift(
+        steps=(0, 1), median=(0, 0), p99=(0, 0), overall_p99=0, share_exact=1, rounding=(1e-4, 2.34e-3)
+    )
+    with pytest.raises(DriftError) as refused:
+        check_rounding(drift, 1e-4, weights, "fp16", even_weights=np.array([1.0, 0.1]))
+    assert "--step-weight" not in str(refused.value)
+    width = float(str(refused.value).split("--log-ratio-clip ")[1].split()[0])
+    check_rounding(drift, width, weights, "fp16", even_weights=weights)

@@ -249,7 +249,7 @@ def test_the_clip_is_around_a_policy_that_is_replayed_where_it_is_at_hand(
         with pytest.raises(DriftError, match="a tenth of the clip"):
             prepare(source, model, settings, "", None, Workers())
         return
-    trainee, drift = prepare(source, model, settings, "", None, Workers())
+    state, drift = prepare(source, model, settings, "", None, Workers())
     assert drift.unchecked and drift.share_exact == 1
-    factors = [value for name, value in trainee.parameters.items() if "lora_B" in name]
+    factors = [value for name, value in state.parameters.items() if "lora_B" in name]
     assert all(not value.any() for value in factors)

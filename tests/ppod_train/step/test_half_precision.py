@@ -142,7 +142,7 @@ def test_the_scale_leaves_every_bit_of_an_fp32_gradient(
         assert all(torch.equal(one, other) for one, other in zip(plain, scaled, strict=True))
 
 
-def half_trainee(data: Path, pipeline: Path, **changes: Any) -> Any:
+def half_state(data: Path, pipeline: Path, **changes: Any) -> Any:
     """What a step in fp16 works on, from a policy away from the reference."""
     settings = TrainSettings.of(
         **{
@@ -155,9 +155,9 @@ def half_trainee(data: Path, pipeline: Path, **changes: Any) -> Any:
         | changes
     )
     model = load_model(str(pipeline), compute_dtype="fp16")
-    trainee, _ = prepare(source_of(data), model, settings, "", None, Workers())
-    moved(dict(trainee.parameters))
-    return trainee
+    state, _ = prepare(source_of(data), model, settings, "", None, Workers())
+    moved(dict(state.parameters))
+    return state
 
 
 @pytest.mark.parametrize("gradient", ["one-pass", "two-pass"])
@@ -165,39 +165,39 @@ def test_an_overflow_lowers_the_scale_and_the_step_is_taken_again(
     recorded: Path, tiny_pipeline: Path, gradient: str
 ) -> None:
     """A network whose inner gradients are 2^14 times those of its output; the steps after begin at the lower scale."""
-    trainee = half_trainee(recorded, tiny_pipeline, gradient=gradient)
+    state = half_state(recorded, tiny_pipeline, gradient=gradient)
     calls: list[int] = []
 
     def steep(*asked: Any) -> torch.Tensor:
         calls.append(1)
-        output = trainee.sampler.network(*asked)
+        output = state.sampler.network(*asked)
         if output.requires_grad:
             output.register_hook(lambda given: given * 2.0**14)
         return output
 
-    steeper = replace(trainee, sampler=replace(trainee.sampler, network=steep))
+    steeper = replace(state, sampler=replace(state.sampler, network=steep))
     first = train_step(steeper, step=0, gradient_share=1.0)
     assert first.scale_drops > 0 and 0 < first.grad_norm < float("inf")
     once = len(calls) / (first.scale_drops + 1)
-    assert all(bool(value.isfinite().all()) for value in trainee.parameters.values())
+    assert all(bool(value.isfinite().all()) for value in state.parameters.values())
     calls.clear()
     second = train_step(steeper, step=1, gradient_share=1.0, scale_drops=first.scale_drops)
     assert second.scale_drops == first.scale_drops and len(calls) == once
-    assert train_step(trainee, step=0, gradient_share=1.0).scale_drops == 0
+    assert train_step(state, step=0, gradient_share=1.0).scale_drops == 0
 
 
 def test_a_step_whose_gradient_is_never_finite_is_refused(recorded: Path, tiny_pipeline: Path) -> None:
-    trainee = half_trainee(recorded, tiny_pipeline)
+    state = half_state(recorded, tiny_pipeline)
 
     def endless(*asked: Any) -> torch.Tensor:
-        output = trainee.sampler.network(*asked)
+        output = state.sampler.network(*asked)
         if output.requires_grad:
             output.register_hook(lambda given: given * float("inf"))
         return output
 
     with pytest.raises(NonFiniteError, match="step 1"):
         train_step(
-            replace(trainee, sampler=replace(trainee.sampler, network=endless)), step=0, gradient_share=1.0
+            replace(state, sampler=replace(state.sampler, network=endless)), step=0, gradient_share=1.0
         )
 
 
@@ -206,9 +206,9 @@ def test_pass_2_keeps_to_the_size_of_a_graph_and_the_gradient_stays(
 ) -> None:
     """Chunks of 8 evaluations in pass 1, whatever the graph may be; of 1 to 8 in pass 2."""
     settings = TrainSettings(lora_rank=4, pairs_per_step=4, drift_samples=1, kl_weight=3.0)
-    trainee, _ = prepare(source_of(recorded), load_model(str(tiny_pipeline)), settings, "", None, Workers())
-    moved(dict(trainee.parameters))
-    batch = load_batch(trainee.data, trainee.data.units[:4], trainee.data.steps, "cpu")
+    state, _ = prepare(source_of(recorded), load_model(str(tiny_pipeline)), settings, "", None, Workers())
+    moved(dict(state.parameters))
+    batch = load_batch(state.data, state.data.units[:4], state.data.steps, "cpu")
     expected: list[torch.Tensor] = []
     for graphs in (8, 3, 1, 0.5):
         sizes: list[tuple[bool, int]] = []
@@ -217,20 +217,20 @@ def test_pass_2_keeps_to_the_size_of_a_graph_and_the_gradient_stays(
             latents: torch.Tensor, *asked: Any, sizes: list[tuple[bool, int]] = sizes
         ) -> torch.Tensor:
             sizes.append((torch.is_grad_enabled(), len(latents)))
-            return trainee.sampler.network(latents, *asked)
+            return state.sampler.network(latents, *asked)
 
         limited = replace(
-            trainee,
-            settings=replace(settings, max_graph_gib=graphs * trainee.graph_bytes / 2**30),
-            sampler=replace(trainee.sampler, network=counted),
+            state,
+            settings=replace(settings, max_graph_gib=graphs * state.graph_bytes / 2**30),
+            sampler=replace(state.sampler, network=counted),
         )
-        trainee.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         done = batch_gradient(limited, batch, settings.loss_options(), step=0, one_pass=False)
-        unscale(trainee.parameters.values(), done.scale)
+        unscale(state.parameters.values(), done.scale)
         assert {size for graph, size in sizes if graph} <= set(range(1, max(1, int(graphs)) + 1))
         assert max(size for graph, size in sizes if not graph) == 8
-        found = [value.grad for value in trainee.parameters.values() if value.grad is not None]
+        found = [value.grad for value in state.parameters.values() if value.grad is not None]
         expected = expected or found
         largest = max(float(value.abs().max()) for value in expected)
         torch.testing.assert_close(found, expected, rtol=0, atol=3e-5 * largest)
-    assert backward_rows(settings, 8, trainee.graph_bytes) == 8
+    assert backward_rows(settings, 8, state.graph_bytes) == 8
