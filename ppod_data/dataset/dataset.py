@@ -41,7 +41,7 @@ from ppod_data.format.tables import (
 )
 from ppod_data.format.trajectory import TORCH_NAMES, Trajectory, decode_latents, latent_rows
 from ppod_data.storage.cache import read_cached
-from ppod_data.storage.files import DataPath, data_path
+from ppod_data.storage.files import AnyPath, DataPath, data_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,6 +61,11 @@ _MEMBER = ("traj_file", "traj_offset", "traj_nbytes", "traj_sha256")
 class Dataset:
     """A data set folder, opened by `Dataset.open(path)`. Reads are verified, and nothing is written.
 
+    >>> from ppod_data import Dataset
+    >>> dataset = Dataset.open("data")
+    >>> dataset.samples().num_rows, dataset.score_names()
+    (4, ['scenes'])
+
     Excluded samples are left out of every result: tables have no rows of them, and pairs with one are dropped.
     """
 
@@ -70,7 +75,7 @@ class Dataset:
     """The content of ppod.json."""
 
     @classmethod
-    def open(cls, path: DataPath | str) -> "Dataset":
+    def open(cls, path: AnyPath) -> "Dataset":
         """Open the data set in the folder `path`, or at a URL such as `s3://bucket/data`.
 
         Raises:

@@ -63,6 +63,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class GenerationSpec:
     """The generation options of one data set: K images a prompt, T denoising steps, latents [C, H, W].
 
+    >>> from ppod_data import Dataset
+    >>> spec = Dataset.open("data").spec
+    >>> spec.prompts, spec.num_images_per_prompt
+    (('a dog on the moon',), 4)
+
     Sample n belongs to prompt n // K and has image_index n % K. Shard i holds a run of consecutive samples.
     With given images (`origin`), each prompt has its own number of images, and samples are in the order of
     `images`.

@@ -6,7 +6,7 @@ folder with ppod.json, which makes it a data set.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ppod_data.publish.transfer import (
 )
 from ppod_data.storage.files import DataPath, atomic_write, data_path, remove
 from ppod_data.storage.real_folders import linked, links_below
+from ppod_data.support.progress import SILENT, Progress
 
 _URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/?")
 
@@ -66,7 +67,7 @@ def push_to_hub(
     *,
     private: bool = True,
     api: Any = None,
-    on_file: Callable[[str, int], None] = lambda name, size: None,
+    progress: Progress = SILENT,
 ) -> TransferSummary:
     """Upload a data set to a repository, which is created if missing. Files that the Hub already has are skipped.
 
@@ -75,7 +76,7 @@ def push_to_hub(
         repository: OWNER/NAME.
         private: create a private repository.
         api: a `huggingface_hub.HfApi`; by default one with the user's stored token.
-        on_file: called with the name and size of every finished file.
+        progress: counts files.
 
     Raises:
         ConfigError: the repository holds another data set.
@@ -100,6 +101,7 @@ def push_to_hub(
         pass
     for name in names:
         check_file(dataset.root / name, name, sums, str(dataset.root / name))
+    progress.start(len(names), "files")
     for group in upload_groups(names):
         api.upload_folder(
             repo_id=repository,
@@ -108,8 +110,8 @@ def push_to_hub(
             allow_patterns=group,
             commit_message=f"ppod data set {dataset.spec.fingerprint[:16]}: {group[0].split('/')[0]}",
         )
-        for name in group:
-            on_file(name, sizes[name])
+        progress.advance(len(group))
+        progress.status(group[-1])
     return TransferSummary(num_files=len(names), num_copied=len(names), nbytes=sum(sizes.values()))
 
 
@@ -131,7 +133,7 @@ def pull_from_hub(
     *,
     revision: str | None = None,
     api: Any = None,
-    on_file: Callable[[str, int], None] = lambda name, size: None,
+    progress: Progress = SILENT,
 ) -> TransferSummary:
     """Download a repository's data set into the folder `root`, which is created, or holds an earlier copy of it.
 
@@ -143,7 +145,7 @@ def pull_from_hub(
         root: the folder.
         revision: a branch, tag or commit; by default the newest.
         api: a `huggingface_hub.HfApi`; by default one with the user's stored token.
-        on_file: called with the name and size of every finished file.
+        progress: counts files.
 
     Raises:
         ConfigError: the repository holds no data set, or `root` another one.
@@ -173,6 +175,7 @@ def pull_from_hub(
     is_new = not (root / MANIFEST).exists()
     api.snapshot_download(**source, local_dir=root, allow_patterns=names)
     sums = {file.rfilename: file.lfs.sha256 for file in info.siblings if file.lfs} | sealed_sums(root)
+    progress.start(len(names), "files")
     for name in names:
         try:
             check_file(root / name, name, sums, f"{repository}/{name}")
@@ -184,7 +187,8 @@ def pull_from_hub(
             except DamagedError:
                 remove(root / name)
                 raise
-        on_file(name, sizes[name])
+        progress.advance(1)
+        progress.status(name)
     if is_new:
         atomic_write(root / MANIFEST, manifest)
     return TransferSummary(num_files=len(names) + 1, num_copied=len(names) + 1, nbytes=sum(sizes.values()))

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from ppod_data.storage.files import (
 from ppod_data.storage.object_store import Stat
 from ppod_data.storage.range_reader import retry_damaged
 from ppod_data.storage.real_folders import linked, links_below, refuse_linked_folders
+from ppod_data.support.progress import SILENT, Progress
 
 _STORE_SUMS = ".SHA256SUMS"
 _CHUNK = 1 << 20
@@ -62,15 +63,13 @@ class TransferSummary:
     """Bytes copied by this call."""
 
 
-def push(
-    dataset: Dataset, url: str, *, on_file: Callable[[str, int], None] = lambda name, size: None
-) -> TransferSummary:
+def push(dataset: Dataset, url: str, *, progress: Progress = SILENT) -> TransferSummary:
     """Copy the data set to `url` in an object store, without orphaned tars and hidden files.
 
     Args:
         dataset: the data set.
         url: the target folder.
-        on_file: called with the name and size of every finished file.
+        progress: counts files.
 
     Raises:
         ConfigError: the store is unknown or its package missing, or `url` holds another data set.
@@ -89,19 +88,21 @@ def push(
             raise ConfigError(
                 f"{url}/{name}: another machine committed other bytes: push to a new folder, or pull first"
             )
+    progress.start(len(names), "files")
     for name in names:
         if name == MANIFEST:
             _write_sums(target / _STORE_SUMS, encode_sums(hashes))
-        if name not in present:
+        if name in present:
+            progress.skip(1)
+        else:
             _copy(source / name, target / name, name, sealed, sizes[name])
-        on_file(name, sizes[name])
+            progress.advance(1)
+        progress.status(name)
     copied = [sizes[name] for name in names if name not in present]
     return TransferSummary(num_files=len(names), num_copied=len(copied), nbytes=sum(copied))
 
 
-def pull(
-    url: str, root: DataPath, *, on_file: Callable[[str, int], None] = lambda name, size: None
-) -> TransferSummary:
+def pull(url: str, root: DataPath, *, progress: Progress = SILENT) -> TransferSummary:
     """Copy the data set at `url` of an object store into `root`, which is created, or holds an earlier copy of it.
 
     A file that arrives damaged is removed and fetched once more.
@@ -109,7 +110,7 @@ def pull(
     Args:
         url: the source folder.
         root: the target folder.
-        on_file: called with the name and size of every finished file.
+        progress: counts files.
 
     Raises:
         ConfigError: `url` holds no data set, or `root` another one.
@@ -126,11 +127,15 @@ def pull(
     sums = _store_sums(source, entries) | sealed_sums(source)
     target_sizes = sizes_under(root)
     copied, total = 0, 0
+    progress.start(len(names), "files")
     for name in names:
-        if not _is_present(source, root, name, sizes, target_sizes, sums):
+        if _is_present(source, root, name, sizes, target_sizes, sums):
+            progress.skip(1)
+        else:
             _copy(source / name, root / name, name, sums, sizes[name])
             copied, total = copied + 1, total + sizes[name]
-        on_file(name, sizes[name])
+            progress.advance(1)
+        progress.status(name)
     if MANIFEST not in target_sizes:
         atomic_write(root / MANIFEST, manifest)
         copied, total = copied + 1, total + len(manifest)

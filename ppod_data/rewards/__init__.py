@@ -173,6 +173,10 @@ def _function_hint(reward: str) -> str:
 def load_reward(reward: str, device: str = "cpu") -> RewardModel:
     """Load the reward model `reward` on `device`; see `check_reward_name` for valid names.
 
+    >>> from ppod_data import load_reward
+    >>> load_reward("jpeg-compressibility").name
+    'jpeg-compressibility'
+
     Raises:
         ConfigError: an unknown name, or missing weights.
         RewardUnavailableError: a server that does not respond.

@@ -31,6 +31,8 @@ from ppod_data.storage.real_folders import move, naming, real_folder, remove_fil
 
 DataPath: TypeAlias = Path | StorePath
 """A path in a local folder or in an object store."""
+AnyPath: TypeAlias = str | os.PathLike[str] | StorePath
+"""A path as users give it: a path, or a URL such as `s3://bucket/data`."""
 
 _CHUNK = 1 << 20
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -43,14 +45,16 @@ _POINTER_BYTES = 1024
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
-def data_path(text: str | DataPath) -> DataPath:
+def data_path(text: AnyPath) -> DataPath:
     """Return the path that `text` names: local with its links resolved, or in an object store such as s3://bucket.
 
     Raises:
         ConfigError: the store is unknown, or its package is not installed.
     """
+    if isinstance(text, StorePath):
+        return text
     if not isinstance(text, str):
-        return settled(text) if isinstance(text, Path) else text
+        return settled(Path(text))
     if (url := _URL.match(text)) is None:
         return settled(Path(text).expanduser())
     if url[1].lower() in ("file", "local"):
