@@ -186,7 +186,7 @@ def test_sha256sums_are_checked(dataset: Dataset, tmp_path: Path) -> None:
     written = readme.stat().st_mtime
     readme.write_bytes(b"changed")
     os.utime(readme, (written, written))  # as a disk does; what a command writes there is newer, and fine
-    with pytest.raises(DamagedError, match=r"README\.md: its sha256 is not that of SHA256SUMS"):
+    with pytest.raises(DamagedError, match=r"README\.md: its sha256 does not match SHA256SUMS"):
         pull(f"file://{tmp_path}/store", tmp_path / "again")
 
 

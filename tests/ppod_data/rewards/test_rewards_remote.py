@@ -114,7 +114,7 @@ def test_a_bad_image_is_refused_by_itself(jpeg_url: str) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "reason"),
     [
-        (b"{", 400, "no JSON"),
+        (b"{", 400, "not JSON"),
         (b"[1]", 400, "two lists"),
         (b'{"prompts": ["a"], "images": [3]}', 400, "two lists"),
         (b'{"prompts": ["a"], "images": []}', 400, "one prompt an image"),
