@@ -54,15 +54,15 @@ def build_dataset(
         NonFiniteError: the model returned NaN or infinity; the shard is not written.
     """
     check_forward(model)
-    with foreign_images(root, path, format=format, skip_bad=skip_bad, progress=progress) as found:
-        spec = build_forward_spec(model, prompts=tuple(found.prompts), images=found.images, **options)
+    with foreign_images(root, path, format=format, skip_bad=skip_bad, progress=progress) as collected:
+        spec = build_forward_spec(model, prompts=tuple(collected.prompts), images=collected.images, **options)
         return generate(
             root,
             spec,
             model,
             shards=range(spec.num_shards),
             license=license,
-            records=forward_records(found.read),
+            records=forward_records(collected.read),
             progress=progress,
         )
 
@@ -100,7 +100,7 @@ class ForeignImages:
             BadRowError: an image or prompt that cannot be a sample.
         """
         if prompt is None:
-            raise BadRowError("no prompt: chains of images without one cannot be made")
+            raise BadRowError("no prompt: chains need a prompt for every image")
         text = normalise(prompt)
         if bad := unprintable(text):
             raise BadRowError(f"the prompt holds the control character {bad}")
@@ -116,8 +116,8 @@ class ForeignImages:
         if len(set(pixels)) < len(pixels):
             raise BadRowError("an image compared with itself")
         of_prompt = self.prompts.setdefault(text, {})
-        for sha256, data, seen in zip(hashes, files, pixels, strict=True):
-            if self._first.setdefault((text, seen), sha256) == sha256:
+        for sha256, data, pixel_hash in zip(hashes, files, pixels, strict=True):
+            if self._first.setdefault((text, pixel_hash), sha256) == sha256:
                 of_prompt[sha256] = None
                 self._keep(sha256, data)
 
@@ -153,15 +153,15 @@ def foreign_images(
     try:
         _remove_abandoned(root)
         with temporary_beside(root / _SPOOL) as temporary, temporary.open("w+b") as spool:
-            found = ForeignImages(spool)
+            collected = ForeignImages(spool)
             for file in files:
-                _gather(file, FORMATS[format].parse, found, skip_bad, progress)
-            if not found.prompts:
+                _gather(file, FORMATS[format].parse, collected, skip_bad, progress)
+            if not collected.prompts:
                 raise ConfigError(
-                    f"{path}: no answer has its images in the file or beside it: a data set is made of images; "
-                    "get the files, or import into the data set that they come from, without --model"
+                    f"{path}: no answer has its images in the file or next to it: copy the image files there, or "
+                    "import into the data set of the images, without --model"
                 )
-            yield found
+            yield collected
     finally:
         if new and isinstance(root, Path) and root.is_dir() and not any(root.iterdir()):
             root.rmdir()
@@ -179,32 +179,32 @@ def _remove_abandoned(root: DataPath) -> None:
             remove(path)
 
 
-def _gather(file: Path, parse: Any, found: ForeignImages, skip_bad: bool, progress: Progress) -> None:
+def _gather(file: Path, parse: Any, collected: ForeignImages, skip_bad: bool, progress: Progress) -> None:
     for item in all_records(file):
         record, bad = item if isinstance(item, tuple) else (item, None)
         for answer in [bad] if bad else each(record, parse):
             try:
-                _take(answer, file.parent, found)
+                _take(answer, file.parent, collected)
             except BadRowError as error:
-                found.num_rejected += 1
+                collected.num_rejected += 1
                 if not skip_bad:
                     columns = f" ({record.columns})" if record.columns else ""
                     raise ConfigError(
                         f"{record.file}:{record.number}: {error}{columns}: correct the file, or leave such rows out "
                         "with --skip-bad"
                     ) from error
-        found.num_records += 1
-        if found.num_records % _BATCH == 0:
-            progress.status(f"{found.num_records:,} records read")
-    progress.status(f"{found.num_records:,} records read")
+        collected.num_records += 1
+        if collected.num_records % _BATCH == 0:
+            progress.status(f"{collected.num_records:,} records read")
+    progress.status(f"{collected.num_records:,} records read")
 
 
-def _take(answer: Any, folder: Path, found: ForeignImages) -> None:
+def _take(answer: Any, folder: Path, collected: ForeignImages) -> None:
     match answer:
         case Comparison():
-            found.add(answer.prompt, [answer.a, answer.b], folder)
+            collected.add(answer.prompt, [answer.a, answer.b], folder)
         case Rating():
-            found.add(answer.prompt, [answer.image], folder)
+            collected.add(answer.prompt, [answer.image], folder)
         case Bad():
             raise BadRowError(answer.reason)
 
@@ -215,6 +215,6 @@ def _bytes_of(image: Image, folder: Path) -> bytes:
     path = image_file(image.key, folder) if image.key is not None else None
     if path is None:
         raise BadRowError(
-            f"{shown(image.key)} has no bytes in the file, and there is no such picture beside it"
+            f"{shown(image.key)} has no bytes in the file, and no such image file is next to it"
         )
     return read_image(path)

@@ -42,8 +42,8 @@ from ppod_data.support.progress import SILENT, Progress
 
 _BATCH = 16_384
 _FOREIGN = (
-    "none of the images is a sample of this data set: labels on other images need a data set of their own: name a new "
-    "folder, and with --model the model to train"
+    "none of the images is a sample of this data set; to make a data set of these images, give a new folder, and with "
+    "--model the model to train"
 )
 
 
@@ -80,7 +80,7 @@ class ImportSummary:
 
 
 @dataclass
-class _Found:
+class _ImportState:
     """Labels read so far; for the pairs, those of every dimension as numbers."""
 
     index: SampleIndex
@@ -102,24 +102,24 @@ class _Found:
         self.write(block)
         self.num_labels += len(block.record)
         self.num_ties += int((block.votes.label == TIE).sum())
-        who = self._numbered(block.annotator)
+        numbers = self._numbered(block.annotator)
         codes = block.dimension.dictionary_encode()
         for code, dimension in enumerate(codes.dictionary.to_pylist()):
-            here = np.asarray(codes.indices) == code
-            one = block.votes if here.all() else _at(block.votes, here)
-            self.by_dimension.setdefault(dimension, []).append((one, who[here]))
+            mask = np.asarray(codes.indices) == code
+            part = block.votes if mask.all() else _filter(block.votes, mask)
+            self.by_dimension.setdefault(dimension, []).append((part, numbers[mask]))
 
     def _numbered(self, annotator: Any) -> NDArray[np.int64]:
         codes = annotator.dictionary_encode()
         seen = self.people_seen
         numbers = [seen.setdefault(name, len(seen)) for name in codes.dictionary.to_pylist()]
-        places = np.asarray(codes.indices.fill_null(len(numbers)))
-        found: NDArray[np.int64] = np.array([*numbers, -1], np.int64)[places]
-        return found
+        positions = np.asarray(codes.indices.fill_null(len(numbers)))
+        row_numbers: NDArray[np.int64] = np.array([*numbers, -1], np.int64)[positions]
+        return row_numbers
 
 
-def _at(votes: Votes, here: Any) -> Votes:
-    return Votes(a=votes.a[here], b=votes.b[here], label=votes.label[here], votes=votes.votes[here])
+def _filter(votes: Votes, mask: Any) -> Votes:
+    return Votes(a=votes.a[mask], b=votes.b[mask], label=votes.label[mask], votes=votes.votes[mask])
 
 
 class _Rejects:
@@ -190,7 +190,7 @@ def import_labels(
         "license": license,
     }
     with contextlib.ExitStack() as stack:
-        temporary = [stack.enter_context(temporary_beside(one)) for one in (labels, pairs, rejected)]
+        temporary = [stack.enter_context(temporary_beside(target)) for target in (labels, pairs, rejected)]
         index = SampleIndex.read(dataset)
         rejects = _Rejects(temporary[2])
         stack.callback(rejects.close)
@@ -201,17 +201,17 @@ def import_labels(
                 table = block.table(index, format, license)
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
 
-            found = _Found(index, Annotators(secret_of(dataset, salt), format), write, rejects)
+            state = _ImportState(index, Annotators(secret_of(dataset, salt), format), write, rejects)
             for file in files:
                 _check_shape(file, FORMATS[format], dataset)
-                _read(file, FORMATS[format], found, progress)
-            for source, rows in found.ratings.rows().items():
+                _read(file, FORMATS[format], state, progress)
+            for source, rows in state.ratings.rows().items():
                 for first in range(0, len(rows), _BATCH):
-                    found.add(Block.of(rows[first : first + _BATCH], source))
+                    state.add(Block.of(rows[first : first + _BATCH], source))
         rejects.close()
-        _refuse(found, path, skip_bad)
-        chosen = choose_dimension(sorted(found.by_dimension), dimension)
-        summary = _write_pairs(temporary[1], found, chosen, keep_ties, f"labels:{name}", options)
+        _raise_if_unusable(state, path, skip_bad)
+        chosen = choose_dimension(sorted(state.by_dimension), dimension)
+        summary = _write_pairs(temporary[1], state, chosen, keep_ties, f"labels:{name}", options)
         keep_salt(dataset, salt)
         wanted = [NewFile(temporary[0], labels, LABELS)]
         wanted += [NewFile(temporary[1], pairs, PAIRS)] if summary.num_pairs else []
@@ -232,22 +232,22 @@ def _check_shape(file: Path, format: Format, dataset: Dataset) -> None:
     format.check_shape(all_records(file), counts, file.name)
 
 
-def _read(file: Path, format: Format, found: _Found, progress: Progress) -> None:
+def _read(file: Path, format: Format, state: _ImportState, progress: Progress) -> None:
     if not is_parquet(file):
-        _read_records(file, read_records(file), file.parent, format, found, progress)
+        _read_records(file, read_records(file), file.parent, format, state, progress)
         return
     first = 1
     for table in read_tables(file):
         columns = format.columns(table) if format.columns else None
         if columns is not None:
-            block, done = match_many(columns, found.index, found.people, file.name, first)
-            others = np.setdiff1d(np.arange(table.num_rows), done, assume_unique=True)
-            found.num_records += len(done)
-            found.num_answers += len(done)
-            if len(done):
-                found.add(block)
-            numbers = others + first
-            rest = table.take(pa.array(others))
+            block, matched = match_many(columns, state.index, state.people, file.name, first)
+            remaining = np.setdiff1d(np.arange(table.num_rows), matched, assume_unique=True)
+            state.num_records += len(matched)
+            state.num_answers += len(matched)
+            if len(matched):
+                state.add(block)
+            numbers = remaining + first
+            rest = table.take(pa.array(remaining))
         else:
             numbers, rest = np.arange(first, first + table.num_rows), table
         records = (
@@ -255,8 +255,8 @@ def _read(file: Path, format: Format, found: _Found, progress: Progress) -> None
             for number, record in zip(numbers, table_records(rest, file.name, 1), strict=True)
         )
         if len(numbers):
-            _read_records(file, records, file.parent, format, found, SILENT)
-        progress.status(f"{found.num_records:,} records read")
+            _read_records(file, records, file.parent, format, state, SILENT)
+        progress.status(f"{state.num_records:,} records read")
         first += table.num_rows
 
 
@@ -265,45 +265,45 @@ def _read_records(
     records: Iterator[Record | tuple[Record, Bad | Skipped]],
     folder: Path,
     format: Format,
-    found: _Found,
+    state: _ImportState,
     progress: Progress,
 ) -> None:
     rows: list[Row] = []
     for item in records:
         record, bad = item if isinstance(item, tuple) else (item, None)
-        found.num_records += 1
+        state.num_records += 1
         for answer in [bad] if bad else each(record, format.parse):
-            _take(answer, record, folder, found, rows)
+            _take(answer, record, folder, state, rows)
         if len(rows) >= _BATCH:
-            found.add(Block.of(rows, file.name))
+            state.add(Block.of(rows, file.name))
             rows = []
-        if found.num_records % _BATCH == 0:
-            progress.status(f"{found.num_records:,} records read")
+        if state.num_records % _BATCH == 0:
+            progress.status(f"{state.num_records:,} records read")
     if rows:
-        found.add(Block.of(rows, file.name))
-    progress.status(f"{found.num_records:,} records read")
+        state.add(Block.of(rows, file.name))
+    progress.status(f"{state.num_records:,} records read")
 
 
-def _take(answer: Any, record: Record, folder: Path, found: _Found, rows: list[Row]) -> None:
+def _take(answer: Any, record: Record, folder: Path, state: _ImportState, rows: list[Row]) -> None:
     """Handle one answer: add a row, a rating or a reject, or count it."""
-    found.num_answers += 1
+    state.num_answers += 1
     try:
         match answer:
             case Comparison():
-                rows.append(match_answer(answer, record, found.index, folder, found.people))
+                rows.append(match_answer(answer, record, state.index, folder, state.people))
             case Rating():
-                found.ratings.add(answer, record, found.index, folder, found.people)
+                state.ratings.add(answer, record, state.index, folder, state.people)
             case Skipped():
-                found.skipped[answer.reason] += 1
+                state.skipped[answer.reason] += 1
             case Bad():
-                found.rejects.add(record, answer.reason)
+                state.rejects.add(record, answer.reason)
     except BadRowError as error:
-        found.rejects.add(record, str(error), foreign=isinstance(error, ForeignImageError))
+        state.rejects.add(record, str(error), foreign=isinstance(error, ForeignImageError))
 
 
-def _refuse(found: _Found, path: Path, skip_bad: bool) -> None:
-    rejects = found.rejects
-    used = found.num_labels + found.ratings.num_ratings
+def _raise_if_unusable(state: _ImportState, path: Path, skip_bad: bool) -> None:
+    rejects = state.rejects
+    used = state.num_labels + state.ratings.num_ratings
     if not used and rejects.foreign and rejects.foreign == rejects.count:
         raise ConfigError(f"{path}: {rejects.count:,} answers were read, but {_FOREIGN}{rejects.columns}")
     if rejects.count and not skip_bad:
@@ -311,46 +311,46 @@ def _refuse(found: _Found, path: Path, skip_bad: bool) -> None:
         raise ConfigError(
             f"{rejects.first}{rejects.columns}{more}: correct the file, or leave such rows out with --skip-bad"
         )
-    if not found.num_labels:
-        left = ", ".join(f"{count:,} {reason}" for reason, count in sorted(found.skipped.items()))
+    if not state.num_labels:
+        skipped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(state.skipped.items()))
         raise ConfigError(
-            f"{path}: no labels: {found.num_records:,} records, {rejects.count:,} rejected"
+            f"{path}: no labels: {state.num_records:,} records, {rejects.count:,} rejected"
             + (f" (first {rejects.first}{rejects.columns})" if rejects.first else "")
-            + (f", {left}" if left else "")
+            + (f", {skipped}" if skipped else "")
             + ": check that --format is right"
         )
 
 
 def _write_pairs(
-    path: Path, found: _Found, dimension: str, keep_ties: bool, source: str, options: dict[str, Any]
+    path: Path, state: _ImportState, dimension: str, keep_ties: bool, source: str, options: dict[str, Any]
 ) -> ImportSummary:
-    parts = found.by_dimension[dimension]
+    parts = state.by_dimension[dimension]
     votes = Votes(
-        a=np.concatenate([one.a for one, _ in parts]),
-        b=np.concatenate([one.b for one, _ in parts]),
-        label=np.concatenate([one.label for one, _ in parts]),
-        votes=np.concatenate([one.votes for one, _ in parts]),
+        a=np.concatenate([part.a for part, _ in parts]),
+        b=np.concatenate([part.b for part, _ in parts]),
+        label=np.concatenate([part.label for part, _ in parts]),
+        votes=np.concatenate([part.votes for part, _ in parts]),
     )
-    once = first_answers(votes, np.concatenate([who for _, who in parts]))
-    merged = merge(votes if once.all() else _at(votes, once), keep_ties=keep_ties)
+    is_first = first_answers(votes, np.concatenate([numbers for _, numbers in parts]))
+    merged = merge(votes if is_first.all() else _filter(votes, is_first), keep_ties=keep_ties)
     summary = ImportSummary(
-        num_records=found.num_records,
-        num_answers=found.num_answers,
-        num_preferences=found.num_labels - found.num_ties,
-        num_ties=found.num_ties,
-        num_ratings=found.ratings.num_ratings,
-        num_ratings_alone=found.ratings.num_alone,
-        num_rejected=found.rejects.count,
-        skipped=dict(sorted(found.skipped.items())),
+        num_records=state.num_records,
+        num_answers=state.num_answers,
+        num_preferences=state.num_labels - state.num_ties,
+        num_ties=state.num_ties,
+        num_ratings=state.ratings.num_ratings,
+        num_ratings_alone=state.ratings.num_alone,
+        num_rejected=state.rejects.count,
+        skipped=dict(sorted(state.skipped.items())),
         num_pairs=len(merged.chosen),
         num_undecided=merged.num_undecided,
         num_contradictory=merged.num_contradictory,
         dimension=dimension,
     )
-    made = {
+    provenance = {
         **{"labels": source.partition(":")[2], "dimension": dimension, "keep_ties": keep_ties},
         **{key: options[key] for key in ("format", "fingerprint")},
         "counts": asdict(summary),
     }
-    write_pieces(path, PAIRS, pair_tables(merged, found.index, source), made)
+    write_pieces(path, PAIRS, pair_tables(merged, state.index, source), provenance)
     return summary

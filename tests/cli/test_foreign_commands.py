@@ -100,4 +100,4 @@ def test_labels_on_other_images_are_told_of_the_option(
     assert call(pair.app, "import", tmp_path / "data", votes, *words).code == 0
     other = write_parquet(tmp_path / "other.parquet", [row("a cat", picture(90), picture(91))])
     failed = call(pair.app, "import", tmp_path / "data", other, "--format", "pickapic", "--name", "x")
-    assert "name a new folder, and with --model the model to train" in failed.one_error()
+    assert "give a new folder, and with --model the model to train" in failed.one_error()

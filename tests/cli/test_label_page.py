@@ -118,7 +118,7 @@ def test_a_server_that_is_killed_before_its_images_arrive_costs_no_answer(
     asked(page, 0)
     page.route("**/image/*", lambda route: route.abort())
     page.keyboard.press("ArrowLeft")
-    expect(page.locator("#trouble")).to_contain_text("An image did not arrive")
+    expect(page.locator("#trouble")).to_contain_text("An image could not be loaded")
     page.keyboard.press("ArrowLeft")  # nothing is there to be chosen
     server.end(signal.SIGKILL)
     server = Server(data, server.port)

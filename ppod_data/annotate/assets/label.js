@@ -25,7 +25,7 @@ async function send(path, body) {
       if (answer.status < 500) { trouble(told.error); return null; }
       trouble(told.error);
     } catch {
-      trouble("No connection. Your last answer is tried again until it is kept.");
+      trouble("No connection. The page sends your last answer again until it is saved.");
     }
     await new Promise((go) => setTimeout(go, RETRY));
   }
@@ -79,7 +79,7 @@ function show(next) {
     }, PAUSE);
   }, () => {
     if (turn !== asked) return;
-    trouble("An image did not arrive: it is asked for again.");
+    trouble("An image could not be loaded. The page tries again.");
     // The whole question: a server that was started again has no image in memory until it asks.
     setTimeout(() => { if (turn === asked) act("/api/next", {}); }, RETRY);
   });

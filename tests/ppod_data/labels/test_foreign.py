@@ -225,7 +225,7 @@ def test_images_with_the_same_pixels_are_one_for_a_prompt_and_told_apart_by_the_
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "no-bytes": (row("a cat", None, picture(1)), "has no bytes in the file, and there is no such picture"),
+    "no-bytes": (row("a cat", None, picture(1)), "has no bytes in the file, and no such image file"),
     "no-image": (row("a cat", b"no image", picture(1)), "cannot decode this image"),
     "itself": (row("a cat", picture(1), picture(1)), "an image compared with itself"),
     "control": (row("a\x07cat", picture(1), picture(2)), "the prompt holds the control character"),
@@ -251,7 +251,7 @@ def test_a_row_without_usable_images_stops_before_anything_is_there(
 
 def test_a_file_without_images_is_told_what_to_do(tiny_model: DiffusionModel, tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "votes.parquet", [row("a cat", None, None)])
-    with pytest.raises(ConfigError, match="no answer has its images in the file or beside it"):
+    with pytest.raises(ConfigError, match="no answer has its images in the file or next to it"):
         make(tmp_path / "data", file, tiny_model, skip_bad=True)
     assert not (tmp_path / "data").exists()
 

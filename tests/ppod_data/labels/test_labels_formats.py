@@ -145,7 +145,7 @@ def test_a_file_outside_the_folder_is_not_opened(dataset: Dataset, tmp_path: Pat
     (tmp_path / "one.png").write_bytes(samples[1]["image"]["bytes"])
     (tmp_path / "in").mkdir()
     rows = [{"a": sample_ids(dataset)[0], "b": "../one.png", "label": "b"}]
-    with pytest.raises(ValueError, match="a data set of their own"):
+    with pytest.raises(ValueError, match="make a data set of these images"):
         import_labels(dataset, write_lines(tmp_path / "in" / "l.jsonl", rows), format="table", name="n")
 
 
