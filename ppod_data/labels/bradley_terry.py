@@ -115,7 +115,9 @@ def write_scores(dataset: Dataset, labels: str, *, name: str, dimension: str | N
         if path.exists() and not read_table(path, SCORES).equals(table):
             raise ConfigError(f"scores/{name} was made otherwise: give another name with --scores NAME")
     if others := {*folder.glob("[!.]*.parquet")} - tables.keys():
-        raise ConfigError(f"scores/{name} holds {sorted(others)[0].name}, which is no shard of this data set")
+        raise ConfigError(
+            f"scores/{name} holds {sorted(others)[0].name}, which is not a shard of this data set"
+        )
     for path, table in tables.items():
         if not path.exists():
             write_table(path, table)

@@ -68,13 +68,13 @@ _METRICS = (
     _Metric(
         "preference_accuracy", "Preference accuracy", "pairs whose chosen image the policy favours", True
     ),
-    _Metric("gradient_share", "With a gradient", "log-ratios that the loss still moves", True),
+    _Metric("gradient_share", "With a gradient", "log-ratios with a nonzero gradient", True),
     _Metric("log_ratio_mean", "Mean log-ratio", "log(π / π_ref), averaged over latent dimensions"),
     _Metric("log_ratio_max", "Largest log-ratio", "in absolute value"),
     _Metric("kl_estimate", "KL estimate", "KL(π_ref ‖ π) of a whole trajectory, in nats"),
     _Metric("kl", "KL of a step", "KL(π ‖ π_ref), averaged over latent dimensions"),
-    _Metric("clipped_right", "Outside the band, right side", "moved far enough the way it should", True),
-    _Metric("clipped_wrong", "Outside the band, wrong side", "moved the other way", True),
+    _Metric("clipped_right", "Outside the band, right side", "moved in the intended direction", True),
+    _Metric("clipped_wrong", "Outside the band, wrong side", "moved in the opposite direction", True),
     _Metric("grad_norm", "Gradient norm", "before it is clipped"),
 )
 BAND_KEYS = ("clipped_right", "clipped_wrong")
@@ -164,9 +164,8 @@ def learning_curves(run: Run, objective: str) -> str:
     smooth = len(run.metrics) >= _SMOOTH_FROM
     note = f"Thin: each step. Bold: the mean of the last {_WINDOW}" if smooth else "Each training step"
     note += " of a stage." if smooth and run.online else "."
-    return (
-        f'<p class="note">{note} None of these says whether the images are good: evaluations do.</p>'
-        + grid(charts)
+    return f'<p class="note">{note} These metrics do not measure image quality; evaluations do.</p>' + grid(
+        charts
     )
 
 

@@ -104,8 +104,8 @@ def _chosen_on(run: Run) -> str:
     if len(later) == 1:
         return " <code>ppod-train eval</code> measures on other seeds."
     return (
-        f" The best of {len(later)} {among}, chosen on these very seeds: that flatters a little."
-        " <code>ppod-train eval</code> measures on others."
+        f" The best of {len(later)} {among}, chosen on the same seeds, which biases the metrics slightly upward."
+        " <code>ppod-train eval</code> measures on other seeds."
     )
 
 

@@ -27,8 +27,8 @@ class _Metric:
 _METRICS = (
     _Metric("log_ratio_mean", "Mean log-ratio"),
     _Metric("log_ratio_max", "Largest log-ratio", "in absolute value"),
-    _Metric("clipped_right", "Outside the band, right side", "moved far enough the way it should", True),
-    _Metric("clipped_wrong", "Outside the band, wrong side", "moved the other way", True),
+    _Metric("clipped_right", "Outside the band, right side", "moved in the intended direction", True),
+    _Metric("clipped_wrong", "Outside the band, wrong side", "moved in the opposite direction", True),
 )
 
 
@@ -49,7 +49,7 @@ def timestep_curves(record: Record, metrics: Sequence[Record]) -> str:
         if banded or metric.key not in BAND_KEYS
     ]
     charts_html = grid([*charts, drift_chart(record)])
-    note = "Timestep 0 is the noisiest. A curve for each quarter of the training, later ones stronger."
+    note = "Timestep 0 is the noisiest. One curve per quarter of the training; later quarters have stronger colours."
     notes = [note] if any(charts) else []
     notes += [drift_words(record)] if part(record, "drift") else []
     return f'<p class="note">{" ".join(notes)}</p>{charts_html}' if notes else ""
@@ -115,7 +115,7 @@ def drift_chart(record: Record) -> str:
         title="Drift before training",
         note="|replayed − stored| log-probability",
         x_label="timestep",
-        rules=() if clip is None else ((clip / 10, "refused above"),),
+        rules=() if clip is None else ((clip / 10, "rejected above"),),
     )
 
 
