@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from ppod_cli import gen, pair
 from ppod_cli import score as score_command
+from ppod_data.generation.sampler import prepare_sampler
 
 from ppod_data import Dataset, build_spec, generate, load_model, rank_pairs, score, verify
 from ppod_data.generation.generate import sample_records
-from ppod_data.generation.sampler import prepare_sampler
 
 PROMPTS = ["a cat and a dog", "a dog on the moon"]
 SHAPE = {"num_images_per_prompt": 4, "num_inference_steps": 4, "images_per_shard": 4, "batch_size": 4}

@@ -88,7 +88,7 @@ def test_every_row_of_a_csv_is_a_label_or_a_reject(
 def test_a_csv_with_a_stray_mark_is_refused_by_its_row(dataset: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "l.csv"
     path.write_text(csv_of(dataset, {4: '{a},{b},a,"joe'}))
-    with pytest.raises(ConfigError, match=r"l\.csv:5: a quotation mark .* does not end in its line"):
+    with pytest.raises(ConfigError, match=r"l\.csv:5: a quotation mark .* is not closed in its line"):
         run(dataset, path)
 
 
@@ -250,7 +250,7 @@ def test_an_image_that_cannot_be_read_is_rejected_with_its_name_and_the_reason(
     (tmp_path / "cut.png").write_bytes(dataset.samples(["image"])["image"][0].as_py()["bytes"][:60])
     path = tmp_path / "l.csv"
     path.write_text(f"a,b,label\ncut.png,{sample_ids(dataset)[1]},a\n")
-    with pytest.raises(ConfigError, match=r"l\.csv:1: cut\.png: no image that can be decoded \(.+\)"):
+    with pytest.raises(ConfigError, match=r"l\.csv:1: cut\.png: cannot decode this image \(.+\)"):
         run(dataset, path)
 
 
@@ -285,7 +285,7 @@ def test_a_salt_that_ppod_did_not_write_is_refused(
         os.mkfifo(salt)
     else:
         salt.write_bytes(data)
-    with pytest.raises(ConfigError, match=r"\.salt: .*remove it"):
+    with pytest.raises(ConfigError, match=r"\.salt: .*remove the file"):
         run(fresh, labels_of(fresh, tmp_path, "l"))
     assert fresh.label_names() == []
 
@@ -312,6 +312,6 @@ def test_of_two_imports_under_one_name_at_once_the_later_is_refused(
     def meanwhile(text: str) -> None:
         import_labels(fresh, other, format="table", name="n")
 
-    with pytest.raises(PpodError, match="another --name" if salted else "run the same command again"):
+    with pytest.raises(PpodError, match="another --name" if salted else "run the command again"):
         import_labels(fresh, mine, format="table", name="n", progress=Watch({"status": meanwhile}))
     assert set(fresh.labels("n")["file"].to_pylist()) == {"other.csv"}
