@@ -33,6 +33,7 @@ from ppod_cli.app.output import counted, say_notes, summary
 from ppod_cli.app.plans import say_generation, say_many_files
 from ppod_cli.app.progress import clock, progress
 from ppod_cli.app.prompt_notes import prompt_notes
+from ppod_cli.app.read_prompts import prompts_of
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.models.model import DiffusionModel
@@ -110,7 +111,7 @@ def gen(
     root = data_path(dataset)
     if isinstance(root, Path):
         check_not_inside(root, option="the data set")
-    texts = sampling_options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
+    texts = prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
     cluster = ray_cluster(engine, ray_address, device, world_size)

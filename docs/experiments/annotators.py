@@ -208,7 +208,7 @@ def measured(dataset: Dataset, temperature: float) -> dict[str, Any]:
         "raw": {"measured": people.raw, **truth["raw"]},
         "krippendorff_alpha": {"measured": people.krippendorff_alpha, **truth["alpha"]},
         "accuracy": {
-            "measured": reward.accuracy.share,
+            "measured": reward.accuracy.value,
             "truth": float(np.maximum(p, 1 - p)[sure].mean()),
             "sd": float(np.sqrt((p * (1 - p))[sure].sum()) / sure.sum()),
         },

@@ -18,6 +18,7 @@ from ppod_data.dataset.trajectory_reader import Reader
 from ppod_data.diffusion.models.model import DiffusionModel, resized
 from ppod_data.diffusion.replay import replay_log_prob
 from ppod_data.errors import ConfigError, NonFiniteError
+from ppod_data.format.provenance import provenance_of, with_provenance
 from ppod_data.format.shards import committed_shards
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.sums import seal_table
@@ -25,12 +26,8 @@ from ppod_data.format.tables import LOG_PROBS, check_name, part_name, read_table
 from ppod_data.format.trajectory import Trajectory
 from ppod_data.generation.sampler import Sampler, prepare_sampler
 from ppod_data.storage.files import DataPath
-from ppod_data.storage.json_reader import made_by
 from ppod_data.storage.real_folders import refuse_linked_folders
-from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.runtime import device_kind, one_thread
-
-_METADATA = b"ppod"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,14 +167,14 @@ def _differences(batch: Sequence[Trajectory], values: Sequence[Sequence[float | 
 
 def policy_of(table: Any) -> str:
     """The fingerprint of the policy whose log-probabilities a `Dataset.log_probs` table holds; "" if unsaid."""
-    return str(made_by(table.schema.metadata, "log_probs").get("policy_fingerprint", ""))
+    return str(provenance_of(table.schema.metadata, "log_probs").get("policy_fingerprint", ""))
 
 
 def _is_made(path: DataPath, made: dict[str, Any]) -> bool:
     """Whether the part is there. Raises ConfigError when it was computed otherwise."""
     if not path.exists():
         return False
-    old = made_by(read_table(path, LOG_PROBS, []).schema.metadata, path)
+    old = provenance_of(read_table(path, LOG_PROBS, []).schema.metadata, path)
     for key, value in made.items():
         if old.get(key) != value:
             raise ConfigError(
@@ -189,5 +186,4 @@ def _is_made(path: DataPath, made: dict[str, Any]) -> bool:
 
 def _write(path: DataPath, ids: list[str], rows: list[list[float | None]], made: dict[str, Any]) -> None:
     table = pa.table({"sample_id": ids, "log_probs": rows}, schema=LOG_PROBS)
-    metadata = {_METADATA: canonical_json(made).encode()}
-    write_table(path, table.replace_schema_metadata({**table.schema.metadata, **metadata}))
+    write_table(path, table.replace_schema_metadata(with_provenance(table.schema.metadata, made)))

@@ -50,23 +50,24 @@ def _people(one: Mapping[str, Any]) -> list[str]:
         UNKNOWN if one["raw"] is None else f"{percent(one['raw'])} on {many:,} pairs",
         fixed(one["krippendorff_alpha"]),
         percent(one["self_agreement"]),
-        _share(one["first_preferred"]),
+        _share(one["first_preferred"], one["num_preferences"]),
     ]
 
 
 def _reward(one: Mapping[str, Any]) -> list[str]:
     return [
-        *(one["reward"], f"{one['num_pairs']:,}", _share(one["accuracy"])),
+        *(one["reward"], f"{one['num_pairs']:,}"),
+        _share(one["accuracy"], one["num_pairs"] - one["num_reward_ties"]),
         *(fixed(one["kendall_tau"]), number(one["temperature"])),
     ]
 
 
-def _share(interval: Mapping[str, Any] | None) -> str:
-    """A share with its 95 % interval and of how many."""
+def _share(interval: Mapping[str, Any] | None, count: int) -> str:
+    """Format a share with its 95 % interval and the number it was measured on."""
     if interval is None:
         return UNKNOWN
     low, high = 100 * interval["low"], 100 * interval["high"]
-    return f"{percent(interval['share'])} ({low:.0f} … {high:.0f} %) of {interval['count']:,}"
+    return f"{percent(interval['value'])} ({low:.0f} … {high:.0f} %) of {count:,}"
 
 
 def calibration_chart(reward: Mapping[str, Any], *, title: str) -> str:

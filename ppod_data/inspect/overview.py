@@ -130,8 +130,7 @@ def agreement(
         compared += int((product != 0).sum()) // 2
     return {
         "rows": len(a),
-        "pearson": _correlation(a, b),
-        "spearman": _correlation(_ranks(a), _ranks(b)),
+        **_correlations(a, b),
         "same_order": same / compared if compared else None,
         "compared": compared,
     }
@@ -212,20 +211,14 @@ def _signs(values: NDArray[np.float64]) -> NDArray[np.int8]:
     return above - above.T
 
 
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 0; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: NDArray[np.float64] = (last - (counts + 1) / 2)[inverse]
-    return ranks
+def _correlations(a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, float | None]:
+    """Return Pearson's and Spearman's correlation; None if a or b does not vary."""
+    from scipy.stats import pearsonr, spearmanr  # takes half a second, and is needed for two scorers only
 
-
-def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
-    """Pearson's; None where one of them does not vary."""
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    a, b = a - a.mean(), b - b.mean()
-    return float(np.clip((a @ b) / math.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
+        return {"pearson": None, "spearman": None}
+    values = {"pearson": float(pearsonr(a, b).statistic), "spearman": float(spearmanr(a, b).statistic)}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _size(folder: DataPath) -> int:

@@ -7,23 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
 
+from ppod_data.format.pair_ids import pair_key
 from ppod_data.labels.answers import TIE
 from ppod_data.labels.votes import Votes, merge
+from ppod_data.support.statistics import Interval, wilson
 
 _BINS = 10
-_Z = 1.959963984540054
 _MAX_SLOPE = 1e6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A share with Wilson's 95 % interval."""
-
-    share: float
-    low: float
-    high: float
-    count: int
+_RTOL = 1e-14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +53,8 @@ class PeopleAgreement:
     """Share of the same answer where one person saw one pair again; None where nobody did."""
     first_preferred: Interval | None
     """Share of the preferences that are for image a, the left or first one; 0.5 without a bias to a side."""
+    num_preferences: int
+    """Answers that prefer an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +96,9 @@ def people_agreement(votes: Votes, annotators: list[str | None]) -> PeopleAgreem
             same += bool(prefers[row] == prefers[earlier])
     counts = answer_counts(unit, prefers, votes.votes, use)
     repeated = counts[counts.sum(1) >= 2]
+    decided = votes.label != TIE
+    people = np.maximum(votes.votes[decided], 1)
+    total = int(people.sum())
     return PeopleAgreement(
         num_labels=len(unit),
         num_units=len(counts),
@@ -110,16 +109,15 @@ def people_agreement(votes: Votes, annotators: list[str | None]) -> PeopleAgreem
         fleiss_kappa=fleiss_kappa(repeated),
         krippendorff_alpha=krippendorff_alpha(repeated),
         self_agreement=same / seen if seen else None,
-        first_preferred=_first_preferred(votes),
+        first_preferred=wilson(float((people * votes.label[decided]).sum()), total) if total else None,
+        num_preferences=total,
     )
 
 
 def units(votes: Votes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The number of each label's unit, [L] from 0, and whether its a is the later of the two samples."""
-    a, b = votes.a.astype(np.int64), votes.b.astype(np.int64)
-    size = int(max(a.max(), b.max())) + 1 if len(a) else 1
-    _, unit = np.unique(np.minimum(a, b) * size + np.maximum(a, b), return_inverse=True)
-    return unit, a > b
+    _, unit = np.unique(pair_key(votes.a, votes.b), return_inverse=True)
+    return unit, votes.a > votes.b
 
 
 def answer_counts(
@@ -195,50 +193,34 @@ def reward_agreement(votes: Votes, scores: NDArray[np.float64], reward: str) -> 
 
 
 def fit_temperature(margin: NDArray[np.float64], label: NDArray[np.float64]) -> float | None:
-    """The T > 0 that minimises the cross-entropy of σ(margin / T) with the labels; None where there is none.
+    """Return the T > 0 that minimises the cross-entropy of σ(margin / T) with the labels; None if no T does.
 
-    The derivative in 1 / T rises, so its root is found by bisection.
+    The derivative in 1 / T is increasing, so its root is bracketed by doubling and found by Brent's method.
     """
 
     def slope(inverse: float) -> float:
-        return float((margin * (1 / (1 + np.exp(-np.clip(margin * inverse, -700, 700))) - label)).sum())
+        return float((margin * (expit(margin * inverse) - label)).sum())
 
     scale = float(np.abs(margin).max()) if len(margin) else 0.0
     always_right = not np.where(margin > 0, margin * (1 - label), -margin * label).sum() > 0
     if scale == 0 or slope(0.0) >= 0 or always_right:
         return None
     low, high = 0.0, 1.0 / scale
-    while slope(high) < 0 and high * scale < _MAX_SLOPE:
+    while slope(high) < 0:
+        if high * scale >= _MAX_SLOPE:
+            return 1 / high
         low, high = high, 2 * high
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-    return 2 / (low + high)
+    return 1 / float(brentq(slope, low, high, xtol=1e-15 / scale, rtol=_RTOL))
 
 
 def _calibration(margin: NDArray[np.float64], label: NDArray[np.float64], temperature: float) -> list[Bin]:
     """Each pair seen from the image with the higher score."""
     size = np.abs(margin)
     observed = np.where(margin >= 0, label, 1 - label)
-    predicted = 1 / (1 + np.exp(-size / temperature))
+    predicted = expit(size / temperature)
     order = np.argsort(size, kind="stable")
     parts = np.array_split(order, min(_BINS, len(order)))
     return [
         Bin(predicted=float(predicted[part].mean()), observed=float(observed[part].mean()), count=len(part))
         for part in parts
     ]
-
-
-def _first_preferred(votes: Votes) -> Interval | None:
-    decided = votes.label != TIE
-    people = np.maximum(votes.votes[decided], 1)
-    total = int(people.sum())
-    return wilson(float((people * votes.label[decided]).sum()), total) if total else None
-
-
-def wilson(successes: float, count: int) -> Interval:
-    """Wilson's 95 % interval of a share; count at least 1."""
-    share = successes / count
-    centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
-    half = _Z / (1 + _Z**2 / count) * np.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
-    return Interval(share=share, low=float(centre - half), high=float(centre + half), count=count)

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
+from ppod_data.format.provenance import with_provenance
 from ppod_data.format.tables import LABELS, PAIRS, check_name, table_writer
+from ppod_data.format.write_once import NewFile, publish_once, write_pieces
 from ppod_data.labels.answers import TIE, Bad, BadRowError, Comparison, Rating, Record, Skipped, each
 from ppod_data.labels.files.records import (
     all_records,
@@ -34,7 +36,6 @@ from ppod_data.labels.rows import Annotators, Block, Ratings, Row, match_answer,
 from ppod_data.labels.secret import keep_salt, read_salt, secret_of
 from ppod_data.labels.stored import choose_dimension
 from ppod_data.labels.votes import Votes, first_answers, merge, pair_tables
-from ppod_data.labels.writing import described, publish_once, write_pieces
 from ppod_data.storage.files import sha256_file, temporary_beside
 from ppod_data.storage.real_folders import refuse_linked_folders
 
@@ -191,7 +192,7 @@ def import_labels(
         index = SampleIndex.read(dataset)
         rejects = _Rejects(temporary[2])
         stack.callback(rejects.close)
-        schema = described(LABELS, options)
+        schema = LABELS.with_metadata(with_provenance(LABELS.metadata, options))
         with table_writer(temporary[0], schema) as writer:
 
             def write(block: Block) -> None:
@@ -210,9 +211,9 @@ def import_labels(
         chosen = choose_dimension(sorted(found.by_dimension), dimension)
         summary = _write_pairs(temporary[1], found, chosen, keep_ties, f"labels:{name}", options)
         keep_salt(dataset, salt)
-        wanted = [(temporary[0], labels)]
-        wanted += [(temporary[1], pairs)] if summary.num_pairs else []
-        wanted += [(temporary[2], rejected)] if summary.num_rejected else []
+        wanted = [NewFile(temporary[0], labels, LABELS)]
+        wanted += [NewFile(temporary[1], pairs, PAIRS)] if summary.num_pairs else []
+        wanted += [NewFile(temporary[2], rejected)] if summary.num_rejected else []
         publish_once(wanted)
     return summary
 

@@ -18,6 +18,7 @@ from PIL.Image import Image
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, RewardError
 from ppod_data.format.images import decode_image, pixels_sha256
+from ppod_data.format.provenance import with_provenance
 from ppod_data.format.shards import committed_shards, parts_in
 from ppod_data.format.sums import open_table, seal_table
 from ppod_data.format.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
@@ -26,7 +27,6 @@ from ppod_data.rewards.each import Trial, score_each
 from ppod_data.rewards.named import spelling_of
 from ppod_data.storage.files import DataPath
 from ppod_data.storage.real_folders import refuse_linked_folders
-from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.runtime import device_kind, one_thread
 
 OK = "ok"
@@ -364,10 +364,11 @@ def _as_table(rows: ShardRows, reward: RewardModel, batch_size: int, device: str
         "status": [outcome.status for outcome in outcomes],
     }
     spelling = spelling_of(reward)
-    made = {"dtype": "fp32", "device": device_kind(device), "batch_size": batch_size}
-    made_by = canonical_json(made if spelling == reward.name else {**made, "reward": spelling})
+    made: dict[str, Any] = {"dtype": "fp32", "device": device_kind(device), "batch_size": batch_size}
+    if spelling != reward.name:
+        made["reward"] = spelling
     table = pa.table(columns, schema=SCORES)
-    return table.replace_schema_metadata({**table.schema.metadata, b"ppod": made_by.encode()})
+    return table.replace_schema_metadata(with_provenance(table.schema.metadata, made))
 
 
 def _statistics(folder: DataPath, num_shards: int) -> dict[str, Any]:

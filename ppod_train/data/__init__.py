@@ -1,1 +1,1 @@
-"""Training data: pairs, trajectories, the reference's log-probabilities."""
+"""Training data: pairs, trajectories and the reference's log-probabilities."""

@@ -1,6 +1,6 @@
-"""The tensors of one optimizer step.
+"""Tensors of one optimizer step.
 
-Shapes: U trajectories, P pairs among them, R stored latents a trajectory, T trained steps, C H W latent.
+Shapes: U trajectories, P pairs among them, R stored latents per trajectory, T trained steps, C H W latent.
 """
 
 from collections.abc import Sequence
@@ -19,45 +19,45 @@ from ppod_train.objectives.targets import Targets
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingBatch:
-    """One optimizer step's trajectories and what they are trained towards, on the device."""
+    """Trajectories of one optimizer step with their targets, on the device."""
 
     latents: torch.Tensor
     """[R, U, C, H, W], fp32 values of the storage dtype."""
     current: torch.Tensor
-    """int64 [T]: the row of `latents` that holds x_t of each trained step; the next row holds x_{t-1}."""
+    """int64 [T], the row of `latents` that holds x_t of each trained step."""
     following: torch.Tensor
-    """int64 [T]: the row of x_{t-1}."""
+    """int64 [T], the row of `latents` that holds x_{t-1}: the row after `current`."""
     step_index: torch.Tensor
-    """int64 [T]: which steps of the chain are trained on."""
+    """int64 [T], the trained steps of the chain."""
     prompt_index: torch.Tensor
-    """int64 [U]."""
+    """int64 [U], for each trajectory its index in the data's prompts."""
     reference_log_probs: torch.Tensor
     """fp64 [U, T]."""
     targets: Targets
     step_weights: torch.Tensor = field(default_factory=lambda: torch.ones(()))
-    """fp64 [T], what the loss multiplies log-ratios by before the clip (`ppod_train.step.step_weight`); the
-    targets' anchors are multiplied already."""
+    """fp64 [T], factor of the log-ratios before the clip (`ppod_train.step.step_weight`). The anchors in `targets` are
+    multiplied already."""
 
 
 def units_of_step(data: TrainingData, *, step: int, pairs_per_step: int, seed: int) -> NDArray[np.int64]:
-    """What optimizer step `step` is trained on: pairs_per_step pairs, or twice as many trajectories.
+    """Return the units of optimizer step `step`: pairs_per_step pairs, or twice as many trajectories.
 
-    A run of an endless sequence of permutations, one an epoch: a pure function of (data, seed, step), so that a
-    resumed run needs no state.
+    Units come from an endless sequence of permutations, one per epoch. The result is a pure function of (data, seed,
+    step), so a resumed run needs no state.
     """
     count = pairs_per_step if data.on_pairs else 2 * pairs_per_step
     return data.units[positions_of_step(len(data.units), step=step, count=count, seed=seed)]
 
 
 def trained_prompts(data: TrainingData) -> tuple[str, ...]:
-    """The prompts that have a trajectory, in the data sets' order: those that a policy is judged on as it trains."""
+    """Return the prompts that have a trajectory, in the data sets' order; validation uses these prompts."""
     return tuple(data.prompts[i] for i in np.unique(data.prompt_index))
 
 
 def timesteps_of_step(
     data: TrainingData, *, step: int, timesteps_per_update: int | None, seed: int
 ) -> list[int]:
-    """The chain steps of a training step: all, or a random subset in ascending order."""
+    """Return the chain steps of a training step: all, or a random subset in ascending order."""
     if timesteps_per_update is None or timesteps_per_update >= len(data.steps):
         return list(data.steps)
     subset = generator(seed, "timesteps", step).choice(len(data.steps), timesteps_per_update, replace=False)
@@ -67,7 +67,10 @@ def timesteps_of_step(
 def trajectories_of(
     data: TrainingData, units: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The trajectories of some units, each once, and where the pairs' chosen and then rejected ones are among them."""
+    """Return the distinct trajectories of some units, and the positions of the pairs among them.
+
+    The positions list every chosen trajectory, then every rejected one; they are empty without pairs.
+    """
     if not data.on_pairs:
         return units, np.array([], np.int64)
     both = np.concatenate([data.chosen[units], data.rejected[units]])
@@ -78,18 +81,18 @@ def trajectories_of(
 def load_batch(
     data: TrainingData, units: NDArray[np.int64], steps: Sequence[int], device: str | torch.device
 ) -> TrainingBatch:
-    """Read the trajectories of some units, each once and checked by its sha256, onto the device."""
+    """Read the distinct trajectories of some units, verify their sha256, and move them to the device."""
     trajectories, positions = trajectories_of(data, units)
     units = units if data.on_pairs else positions
-    place = {row: i for i, row in enumerate(latent_rows(data.spec.stored_steps()))}
+    latent_row = {row: i for i, row in enumerate(latent_rows(data.spec.stored_steps()))}
 
     def of_steps(values: NDArray[np.float64]) -> torch.Tensor:
         return torch.from_numpy(values[trajectories][:, list(steps)]).to(device)
 
     return TrainingBatch(
         latents=read_latents(data.reader, trajectories).to(device),
-        current=torch.tensor([place[step] for step in steps], device=device),
-        following=torch.tensor([place[step + 1] for step in steps], device=device),
+        current=torch.tensor([latent_row[step] for step in steps], device=device),
+        following=torch.tensor([latent_row[step + 1] for step in steps], device=device),
         step_index=torch.tensor(list(steps), device=device),
         prompt_index=torch.from_numpy(data.prompt_index[trajectories]).to(device),
         reference_log_probs=of_steps(data.reference_log_probs),

@@ -1,4 +1,4 @@
-"""The trajectories of several data sets with their pairs or rewards, each sample once.
+"""Trajectories of several data sets with their pairs or rewards, without repeated samples.
 
 Shapes: M trajectories, T steps of the chain.
 """
@@ -21,19 +21,19 @@ from ppod_train.data.reference import reference_log_probs_of
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Joined:
-    """The rows of all data sets, one below the other."""
+    """Concatenated rows of all data sets."""
 
     rows: Any
-    """The Arrow table of `Dataset.trajectory_index` [M], and `dataset`, the number of theirs."""
+    """Arrow table of `Dataset.trajectory_index` [M] with a column `dataset`, the index of the data set."""
     reference_log_probs: NDArray[np.float64]
     """[M, T]"""
     pairs: Pairs
     rewards: list[float]
-    """[M], empty for pairs."""
+    """[M]; empty for pairs."""
     num_repeated: int
-    """Trajectories that were left out, since an earlier data set has the same sample."""
+    """Number of trajectories left out because an earlier data set has the same sample."""
     num_repeated_pairs: int
-    """Pairs that were left out, since an earlier data set has a pair of the same samples."""
+    """Number of pairs left out because an earlier data set has a pair of the same samples."""
 
 
 def join(
@@ -44,17 +44,17 @@ def join(
     policy_fingerprint: str,
     reference_name: str | None,
 ) -> Joined:
-    """Read the table of pairs, or that of scores, of every data set with its trajectories' places.
+    """Read the pair table, or the score table, of every data set with the index rows of its trajectories.
 
     Args:
-        datasets: of one sampler.
+        datasets: data sets made by the same sampler.
         pairs_name: the table of pairs; None for scores.
         scores_name: the table of scores; None for pairs.
-        policy_fingerprint: of the reference.
+        policy_fingerprint: fingerprint of the reference.
         reference_name: the table of the reference's log-probabilities, as in `DataSource`.
 
     Raises:
-        ConfigError: an empty table, a sample that is not there, or the same data set twice.
+        ConfigError: an empty table, a missing sample, or the same data set twice.
     """
     check_named_once(datasets)
     tables: list[Any] = []
@@ -63,19 +63,20 @@ def join(
     pairs, rewards = no_pairs(), list[float]()
     num_repeated = num_repeated_pairs = 0
     for number, dataset in enumerate(datasets):
-        ids, found, scores = _table_of(dataset, pairs_name, scores_name)
+        ids, own_pairs, scores = _table_of(dataset, pairs_name, scores_name)
         index = dataset.trajectory_index(ids)
-        places, new = _places(dataset, index, keys, several=len(datasets) > 1)
-        unpaired = found.of_rows(places).without(pairs) if number else found
+        row_numbers, new = _joined_rows(dataset, index, keys, several=len(datasets) > 1)
+        unpaired = own_pairs.of_rows(row_numbers).without(pairs) if number else own_pairs
         num_repeated += int((~new).sum())
-        num_repeated_pairs += len(found.chosen) - len(unpaired.chosen)
+        num_repeated_pairs += len(own_pairs.chosen) - len(unpaired.chosen)
         pairs = pairs.with_others(unpaired)
         rewards += [score for score, is_new in zip(scores, new.tolist(), strict=False) if is_new]
         index = index.filter(pa.array(new))
         reference.append(reference_log_probs_of(dataset, index, policy_fingerprint, reference_name))
         tables.append(index.append_column("dataset", pa.array(np.full(len(index), number, np.int32))))
     return Joined(
-        rows=pa.concat_tables(tables).combine_chunks(),  # a row of many pieces would be sought in all of them
+        # One chunk, because reading a row of a chunked table searches every chunk.
+        rows=pa.concat_tables(tables).combine_chunks(),
         reference_log_probs=np.concatenate(reference),
         pairs=pairs,
         rewards=rewards,
@@ -87,7 +88,7 @@ def join(
 def _table_of(
     dataset: Dataset, pairs_name: str | None, scores_name: str | None
 ) -> tuple[list[str], Pairs, list[float]]:
-    """Return the sample ids that a table names, its pairs, numbered from 0, and its scores."""
+    """Return the sample ids that a table names, its pairs (indices into the ids) and its scores."""
     if pairs_name is not None:
         ids, pairs = read_pairs(dataset, pairs_name)
         table, scores = f"pairs/{pairs_name}", list[float]()
@@ -100,23 +101,23 @@ def _table_of(
     return ids, pairs, scores
 
 
-def _places(
+def _joined_rows(
     dataset: Dataset, index: Any, keys: list[tuple[Any, Any]], *, several: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the row of every trajectory among those of all data sets, and whether it is new; adds its keys."""
+    """Return the joined row of every trajectory and a mask of new trajectories; append their keys to `keys`."""
     first = sum(len(origin) for origin, _ in keys)
     if not several:
         return np.arange(len(index)), np.ones(len(index), np.bool_)
     own = sample_keys(dataset, index)
     earlier = [pa.concat_arrays([key[i] for key in keys] or [own[i][:0]]) for i in (0, 1)]
-    found = earlier_rows(own, (earlier[0], earlier[1]))
-    new = found < 0
+    earlier_row = earlier_rows(own, (earlier[0], earlier[1]))
+    new = earlier_row < 0
     keys.append((own[0].filter(pa.array(new)), own[1].filter(pa.array(new))))
-    return np.where(new, first + np.cumsum(new) - 1, found), new
+    return np.where(new, first + np.cumsum(new) - 1, earlier_row), new
 
 
 def _rated(dataset: Dataset, name: str) -> tuple[list[str], list[float]]:
-    """The samples that have a score, and their scores."""
+    """Return the samples that have a finite score, and their scores."""
     table = dataset.scores(name)
     known = [
         (sample_id, score)

@@ -1,6 +1,6 @@
-"""Pairs of a data set as numbers: rows of the trajectories that they are of. No table of pairs is in memory as text.
+"""Pairs as row numbers of trajectories. Tables of pairs are never held in memory as text.
 
-Shapes: N samples of the spec, M trajectories that are in a pair, P pairs.
+Shapes: N samples of the spec, M trajectories that occur in a pair, P pairs.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -18,57 +18,54 @@ from ppod_data.format.pair_checks import (
     pair_problems,
     repeated_pair,
 )
+from ppod_data.format.pair_ids import pair_key
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pairs:
-    """The pairs of one or more data sets."""
+    """Pairs of one or more data sets."""
 
     chosen: NDArray[np.int64]
-    """[P], rows of trajectories, and `rejected` too."""
+    """[P], row numbers of trajectories."""
     rejected: NDArray[np.int64]
+    """[P], row numbers of trajectories."""
     labels: NDArray[np.float32]
-    """[P], the probability that chosen is preferred."""
+    """[P], probability that `chosen` is preferred."""
     margins: NDArray[np.float64]
-    """[P], NaN where people judged."""
+    """[P]; NaN for people's labels."""
 
     def with_others(self, others: "Pairs") -> "Pairs":
-        """These, and then the others."""
+        """Return these pairs followed by `others`."""
         names = [field.name for field in fields(Pairs)]
         return Pairs(**{name: np.concatenate([getattr(self, name), getattr(others, name)]) for name in names})
 
     def of_rows(self, rows: NDArray[np.int64]) -> "Pairs":
-        """Return the same pairs with other numbers of trajectories: `rows` [M] has the new number of each."""
+        """Return the pairs with renumbered trajectories: `rows` [M] holds the new number of each."""
         return replace(self, chosen=rows[self.chosen], rejected=rows[self.rejected])
 
     def without(self, earlier: "Pairs") -> "Pairs":
-        """Return the pairs whose two trajectories are no pair of `earlier`, in either order."""
-        new = ~np.isin(_ends(self), _ends(earlier))
+        """Return the pairs whose two trajectories are not a pair of `earlier` in either order."""
+        new = ~np.isin(pair_key(self.chosen, self.rejected), pair_key(earlier.chosen, earlier.rejected))
         return Pairs(**{field.name: getattr(self, field.name)[new] for field in fields(Pairs)})
 
 
-def _ends(pairs: Pairs) -> NDArray[np.int64]:
-    """[P], a number for the two trajectories of each pair, whichever is chosen."""
-    low, high = np.minimum(pairs.chosen, pairs.rejected), np.maximum(pairs.chosen, pairs.rejected)
-    ends: NDArray[np.int64] = (high << 32) + low
-    return ends
-
-
 def no_pairs() -> Pairs:
-    """None of them."""
-    none = np.empty(0, np.int64)
-    return Pairs(chosen=none, rejected=none, labels=none.astype(np.float32), margins=none.astype(np.float64))
+    """Return an empty set of pairs."""
+    empty = np.empty(0, np.int64)
+    return Pairs(
+        chosen=empty, rejected=empty, labels=empty.astype(np.float32), margins=empty.astype(np.float64)
+    )
 
 
 def read_pairs(dataset: Dataset, name: str) -> tuple[list[str], Pairs]:
-    """Return the sample ids of the M trajectories of a table of pairs, in the order of first mention, and its pairs.
+    """Return the sample ids of the M trajectories of a pair table, in order of first mention, and its pairs.
 
-    In that order all chosen samples come before all rejected ones. The pairs refer to trajectories by their index.
+    In that order all chosen samples come before all rejected ones. The pairs refer to trajectories by index.
 
     Raises:
-        ConfigError: a pair of a sample that is not in the data set.
-        DamagedError: pairs that `ppod-data verify` calls damaged: of two prompts, of a sample with itself, with a label
-            that is no probability or a margin that is no number, or two pairs of the same two samples.
+        ConfigError: a pair refers to a sample that is not in the data set.
+        DamagedError: a pair that `ppod-data verify` reports as damaged: two prompts, the same sample twice, a label
+            that is not a probability, a margin that is not a number, or a second pair of the same two samples.
     """
     prompts = PromptOf(dataset.spec, np.ones(dataset.spec.num_samples, bool), dataset.numbers)
     keys: list[NDArray[np.int64]] = []
@@ -77,18 +74,19 @@ def read_pairs(dataset: Dataset, name: str) -> tuple[list[str], Pairs]:
     labels, margins = [np.empty(0, np.float32)], [np.empty(0)]
     for table in dataset.iter_pairs(name, PAIR_COLUMNS):
         for column, numbers in (("chosen_id", chosen), ("rejected_id", rejected)):
-            found = dataset.numbers.find(table[column])
-            if (found < 0).any():
-                unknown = table[column][int(np.argmin(found))]
+            sample_numbers = dataset.numbers.find(table[column])
+            if (sample_numbers < 0).any():
+                unknown = table[column][int(np.argmin(sample_numbers))]
                 raise ConfigError(
-                    f"{dataset.root}: no sample {unknown} in this data set: was it made from another?"
+                    f"{dataset.root}: the pairs {name} refer to sample {unknown}, which is not in this data set; "
+                    "make the pairs from this data set"
                 )
-            numbers.append(found.astype(np.int32))
-        _refuse(dataset, name, next(pair_problems(table, prompts), None))
+            numbers.append(sample_numbers.astype(np.int32))
+        _raise_if_damaged(dataset, name, next(pair_problems(table, prompts), None))
         keys.append(pair_keys(table, prompts))
         labels.append(table["label"].to_numpy())
         margins.append(table["margin"].fill_null(np.nan).to_numpy())
-    _refuse(dataset, name, repeated_pair(keys, prompts))
+    _raise_if_damaged(dataset, name, repeated_pair(keys, prompts))
     del keys
     both = np.concatenate([np.empty(0, np.int32), *chosen, *rejected])
     ids, rows = _rows_of(dataset, both)
@@ -101,23 +99,22 @@ def read_pairs(dataset: Dataset, name: str) -> tuple[list[str], Pairs]:
     )
 
 
-def _refuse(dataset: Dataset, name: str, problem: Problem | None) -> None:
+def _raise_if_damaged(dataset: Dataset, name: str, problem: Problem | None) -> None:
     if problem is not None:
         raise DamagedError(
-            f"{dataset.root / 'pairs' / f'{name}.parquet'}: {problem[1]}: get the table again, or make another one "
-            "(ppod-data verify names every such pair)"
+            f"{dataset.root / 'pairs' / f'{name}.parquet'}: {problem[1]}; copy the table again or make another one "
+            "(ppod-data verify lists every damaged pair)"
         )
 
 
 def _rows_of(dataset: Dataset, samples: NDArray[np.int32]) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the ids of the distinct samples in the order of first mention, and each mention's index among them."""
+    """Return the ids of the distinct samples in order of first mention, and each mention's index among them."""
     spec = dataset.spec
     first = np.full(spec.num_samples, len(samples))
-    first[samples[::-1]] = np.arange(len(samples))[
-        ::-1
-    ]  # of several places of a sample the last written stays
-    named = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(samples))]
+    # Written backwards, so that a sample keeps the index of its first mention.
+    first[samples[::-1]] = np.arange(len(samples))[::-1]
+    distinct = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(samples))]
     row_of = np.empty(spec.num_samples, np.int64)
-    row_of[named] = np.arange(len(named))
-    places = map(spec.place, named.tolist())
+    row_of[distinct] = np.arange(len(distinct))
+    places = map(spec.place, distinct.tolist())
     return [spec.sample_id(spec.prompt_ids[prompt], k) for prompt, k in places], row_of[samples]

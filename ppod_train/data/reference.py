@@ -1,4 +1,4 @@
-"""The reference's log-probabilities of recorded chains: as recorded, or from a table that was computed later."""
+"""The reference's log-probabilities of recorded chains: recorded during sampling, or computed later."""
 
 import math
 from typing import Any
@@ -16,20 +16,21 @@ from ppod_data.storage.files import DataPath
 def reference_log_probs_of(
     dataset: Dataset, index: Any, policy_fingerprint: str, name: str | None
 ) -> NDArray[np.float64]:
-    """log π_ref [M, T] of M trajectories: as recorded where the reference made the data, else from log_probs/.
+    """Return log π_ref [M, T] of M trajectories.
 
-    NaN where a step has no density.
+    The values are the recorded ones if the reference made the data; otherwise they come from a table under log_probs/.
+    They are NaN for steps without a density.
 
     Args:
         index: the table of `Dataset.trajectory_index`.
-        policy_fingerprint: the reference's.
-        name: the table to read; None for the recorded ones, or the first table that is the reference's.
+        policy_fingerprint: fingerprint of the reference.
+        name: the table to read; None for the recorded values or the first table computed by the reference.
 
     Raises:
-        ConfigError: there are none of this reference, or not of every sample.
+        ConfigError: no log-probabilities of this reference, or not for every sample.
     """
     steps = dataset.spec.num_inference_steps
-    whose = f"was made by another model ({dataset.spec.model})"
+    mismatch = f"was made by another model ({dataset.spec.model})"
     if name is None and dataset.spec.policy_fingerprint == policy_fingerprint:
         return log_prob_matrix(index["log_probs"], steps, dataset.root)
     names = dataset.log_prob_names() if name is None else [name]
@@ -37,34 +38,35 @@ def reference_log_probs_of(
     for table_name in names:
         table = dataset.log_probs(table_name)
         if policy_of(table) == policy_fingerprint:
-            at = pc.index_in(index["sample_id"], value_set=table["sample_id"].combine_chunks())
-            if not at.null_count:
-                rows: NDArray[np.int64] = at.to_numpy()
+            positions = pc.index_in(index["sample_id"], value_set=table["sample_id"].combine_chunks())
+            if not positions.null_count:
+                rows: NDArray[np.int64] = positions.to_numpy()
                 where = dataset.root / "log_probs" / table_name
                 return log_prob_matrix(table["log_probs"], steps, where)[rows]
             raise ConfigError(
                 f"{dataset.root}/log_probs/{table_name} lacks some samples: run its `ppod-data log-probs` again"
             )
         if name is not None:
-            made_by, whose = policy_of(table), f"has under log_probs/{name} those of another model"
+            made_by, mismatch = policy_of(table), f"has in log_probs/{name} those of another model"
     raise ConfigError(
-        f"{dataset.root} {whose}, fingerprint {made_by[:16]}…, than the reference "
-        f"({policy_fingerprint[:16]}…): give the model that made the data, or compute the reference's "
+        f"{dataset.root} {mismatch}, fingerprint {made_by[:16]}…; the reference has the fingerprint "
+        f"{policy_fingerprint[:16]}…: give the model that made the data, or compute the reference's "
         "log-probabilities with `ppod-data log-probs`"
     )
 
 
 def log_prob_matrix(column: Any, num_steps: int, where: DataPath) -> NDArray[np.float64]:
-    """[M, T] of an Arrow column of M lists of T numbers; NaN where there is none.
+    """Convert an Arrow column of M lists of T numbers to [M, T]; nulls become NaN.
 
-    Raises DamagedError, naming `where`, for a list of another length, and for NaN or infinity.
+    Raises:
+        DamagedError: a list of another length, NaN or infinity; the message names `where`.
     """
     if (
         column.null_count
         or not pc.all(pc.equal(pc.list_value_length(column), num_steps), min_count=0).as_py()
     ):
         raise DamagedError(
-            f"{where}: a sample has not {num_steps} log-probabilities, one a step: run ppod-data verify"
+            f"{where}: expected {num_steps} log-probabilities per sample, one per step: run ppod-data verify"
         )
     flat = pc.list_flatten(column)
     if not pc.all(pc.is_finite(flat), min_count=0).as_py():

@@ -1,4 +1,4 @@
-"""Which reward models ranked or scored the data of a run: rewards have units, so that one run has one of them."""
+"""Check that one reward model ranked or scored all data of a run, because rewards have units."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,9 +10,9 @@ from ppod_data.errors import ConfigError
 
 
 def check_one_scorer(datasets: Sequence[Dataset], folder: str, name: str) -> None:
-    """Raise ConfigError where the tables `folder`/`name` of several data sets come from different reward models.
+    """Raise ConfigError if the tables `folder`/`name` of the data sets come from different reward models.
 
-    People's pairs, and tables that do not name their reward model, agree with every other.
+    Tables of people's pairs, and tables without a recorded reward model, are compatible with every other table.
     """
     if len(datasets) < 2:
         return
@@ -25,27 +25,28 @@ def check_one_scorer(datasets: Sequence[Dataset], folder: str, name: str) -> Non
             first = dataset, scorer
         elif scorer != first[1]:
             raise ConfigError(
-                f"{folder}/{name} of {first[0].root} comes from {_words(first[1])}, and that of {dataset.root} from "
-                f"{_words(scorer)}: score both with the same reward under one name, then train on that table"
+                f"{folder}/{name} of {first[0].root} comes from {_describe(first[1])}, {folder}/{name} of "
+                f"{dataset.root} from {_describe(scorer)}: score both with one reward under one name, and train on "
+                "that table"
             )
 
 
 def _pairs_by(made: Mapping[str, Any]) -> Any:
-    """The reward model, or the weighted ones, that a table of pairs was ranked by."""
+    """Return the reward model, or the weighted reward models, that ranked a table of pairs."""
     if isinstance(made.get("rewards"), Mapping):
         return made["rewards"]
     return (made["scorer"], made.get("revision")) if made.get("scorer") else None
 
 
 def _scores_by(dataset: Dataset, name: str) -> Any:
-    for shard in dataset.score_parts(name):  # `Dataset.scores` refuses a table of several
+    for shard in dataset.score_parts(name):  # `Dataset.scores` rejects a table of several scorers
         table = dataset.score_part(name, shard, ["sample_id", "scorer", "revision"])
         if len(table):
             return tuple(pc.unique(table[column])[0].as_py() for column in ("scorer", "revision"))
     return None
 
 
-def _words(scorer: Any) -> str:
+def _describe(scorer: Any) -> str:
     if isinstance(scorer, Mapping):
-        return " + ".join(f"{one.get('weight')}*{one.get('scorer')}" for one in scorer.values())
+        return " + ".join(f"{part.get('weight')}*{part.get('scorer')}" for part in scorer.values())
     return f"{scorer[0]} (revision {scorer[1]})"

@@ -1,6 +1,6 @@
-"""What a training run is trained on: trajectories on disk, their pairs or rewards, and three policies' identities.
+"""Training data of a run: trajectories on disk, their pairs or rewards, and log-probabilities.
 
-Latents stay on disk; the numbers beside them (log-probabilities, rewards, labels) are held in memory.
+Latents stay on disk. The numbers that belong to them (log-probabilities, rewards, labels) are held in memory.
 
 Shapes: M trajectories, T steps of the chain.
 """
@@ -34,80 +34,82 @@ from ppod_train.objectives import Objective
 from ppod_train.objectives.advantages import Rated
 
 _BLOCK = 1024
-"""Rows that are Python objects at a time."""
+"""Number of rows converted to Python objects at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """Where the data of a run are: the arguments of `open_training_data` that a user gives."""
+    """Location of a run's data: the arguments of `open_training_data` that a user gives."""
 
     roots: Sequence[DataPath]
     """Folders of data sets, and files of `ppod_data.dataset.merge`."""
     pairs: str
-    """Table of pairs, a name under pairs/; read by an objective of pairs."""
+    """Table of pairs, a name under pairs/; read by objectives of pairs."""
     scores: str
-    """Table of scores, a name under scores/; read by an objective of single trajectories."""
+    """Table of scores, a name under scores/; read by objectives of single trajectories."""
     reference_log_probs: str | None = None
-    """A name under log_probs/ of the reference's log-probabilities; None: the recorded ones where the reference
-    made the data, otherwise the table under log_probs/ that is the reference's."""
+    """Table of the reference's log-probabilities, a name under log_probs/. None: the recorded values if the reference
+    made the data, otherwise the table under log_probs/ that the reference computed."""
 
     def target_table(self, objective: Objective) -> str:
-        """The table that the objective reads, as a path in the data set."""
+        """Return the path in the data set of the table that the objective reads."""
         return f"pairs/{self.pairs}" if objective.on_pairs else f"scores/{self.scores}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingData:
-    """The trajectories of one or more data sets and what they are worth."""
+    """Trajectories of one or more data sets with their training targets."""
 
     datasets: tuple[Dataset, ...]
     spec: GenerationSpec
-    """Of the first data set; what `ppod_data.dataset.merge.check_alike` compares holds for all."""
+    """Spec of the first data set; the fields that `ppod_data.dataset.merge.check_alike` compares are equal in all."""
     prompts: tuple[str, ...]
     rows: Any
-    """Where each trajectory is: the Arrow table of `Dataset.trajectory_index`, and `dataset`, the number of theirs."""
+    """Arrow table of `Dataset.trajectory_index` with a column `dataset`, the index of the data set."""
     prompt_index: NDArray[np.int64]
-    """[M], for each trajectory its row of `prompts`."""
+    """[M], for each trajectory its index in `prompts`."""
     reference_log_probs: NDArray[np.float64]
-    """log π_ref, [M, T]; NaN where a step has no density."""
+    """log π_ref, [M, T]; NaN for steps without a density."""
     behaviour_log_probs: NDArray[np.float64]
-    """log π_stage of the policy that made the data, as recorded, [M, T]; NaN where a step has no density."""
+    """log π_stage of the policy that made the data, as recorded, [M, T]; NaN for steps without a density."""
     advantages: NDArray[np.float64]
     """[M, T]; zeros for pairs."""
     chosen: NDArray[np.int64]
-    """[pairs], rows of `rows`; empty without pairs."""
+    """[P], row numbers of `rows`; empty without pairs."""
     rejected: NDArray[np.int64]
+    """[P], row numbers of `rows`; empty without pairs."""
     labels: NDArray[np.float32]
-    """[pairs], the probability that chosen is preferred."""
+    """[P], probability that `chosen` is preferred."""
     margins: NDArray[np.float64]
-    """[pairs], r(chosen) − r(rejected); NaN where people judged."""
+    """[P], r(chosen) − r(rejected); NaN for people's labels."""
     units: NDArray[np.int64]
-    """What an optimizer step draws from: numbers of pairs, or rows of trajectories that have a weight."""
+    """The population of an optimizer step: pair numbers, or row numbers of trajectories with a nonzero weight."""
     steps: tuple[int, ...]
-    """The chain steps that can be trained on: stored and stochastic."""
+    """The trainable chain steps: stored and stochastic."""
     reader: Reader
-    """Of the trajectories by their row."""
+    """Reader of trajectories by row number."""
     fingerprint: str
-    """sha256 over trajectories, targets and the reference's log-probabilities, in order."""
+    """sha256 of trajectories, targets and the reference's log-probabilities, in order."""
     num_repeated: int
-    """Trajectories that were left out, since an earlier data set has the same sample."""
+    """Number of trajectories left out because an earlier data set has the same sample."""
     num_repeated_pairs: int
-    """Pairs that were left out, since an earlier data set has a pair of the same samples."""
+    """Number of pairs left out because an earlier data set has a pair of the same samples."""
 
     @property
     def on_pairs(self) -> bool:
+        """Return True if the targets are pairs."""
         return len(self.chosen) > 0
 
     @property
     def anchors(self) -> NDArray[np.float64]:
-        """log π_stage − log π_ref, [M, T]; exactly 0 where the reference made the data."""
+        """Return log π_stage − log π_ref, [M, T]; exactly 0 if the reference made the data."""
         return self.behaviour_log_probs - self.reference_log_probs
 
     def outside_band(self, log_ratio_clip: float, step_weights: NDArray[np.float64]) -> float:
-        """The share of trainable steps that the policy which made the data already has outside ± log_ratio_clip, with
-        log-ratios times `step_weights` [T].
+        """Return the share of trainable steps that start outside ± log_ratio_clip, with weights `step_weights` [T].
 
-        With the clip anchored at the reference these have no gradient when training starts from that policy.
+        A step starts outside if the policy that made the data is outside the band. With the clip anchored at the
+        reference, such a step has no gradient when training starts from that policy.
         """
         shifts = (self.anchors * step_weights)[:, list(self.steps)]
         return float((np.abs(shifts) > log_ratio_clip).mean())
@@ -121,15 +123,16 @@ def open_training_data(
     temperature: float = 1.0,
     best_of: int = 8,
 ) -> TrainingData:
-    """Join the objective's table of every data set with its trajectories' places and log-probabilities.
+    """Join the objective's table of every data set with its trajectories and log-probabilities.
 
     Args:
-        policy_fingerprint: of the reference.
+        policy_fingerprint: fingerprint of the reference.
         temperature, best_of: as in `ppod_train.settings.TrainSettings`.
 
     Raises:
-        ConfigError: nothing to train on, a data set of another model or sampler, a table that refers to a missing
-            sample, pairs without a reward difference where the objective needs one.
+        ConfigError: no data to train on, a data set of another model or sampler, a table that refers to a missing
+            sample, or pairs without a reward difference for an objective that needs one.
+        NothingToLearnError: all rewards are equal within each prompt.
     """
     datasets, steps = _open_datasets(source, objective)
     check_one_scorer(datasets, *source.target_table(objective).split("/", 1))
@@ -143,7 +146,9 @@ def open_training_data(
     )
     rows, pairs = joined.rows, joined.pairs
     if "margins" in objective.needs and np.isnan(pairs.margins).any():
-        raise ConfigError(f"pairs {source.pairs} holds pairs without a reward difference: rank by a reward")
+        raise ConfigError(
+            f"the pairs {source.pairs} contain pairs without a reward difference: rank by a reward"
+        )
 
     behaviour_log_probs = log_prob_matrix(rows["log_probs"], spec.num_inference_steps, datasets[0].root)
     for values in (joined.reference_log_probs, behaviour_log_probs):
@@ -195,7 +200,7 @@ def open_training_data(
 
 
 def _open_datasets(source: DataSource, objective: Objective) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
-    """The data sets, which must be of one sampler, and the chain steps that can be trained on."""
+    """Open the data sets, check that one sampler made them, and return them with the trainable chain steps."""
     datasets = tuple(Dataset.open(root) for root in expand(source.roots))
     spec = datasets[0].spec
     for dataset in datasets:
@@ -204,46 +209,48 @@ def _open_datasets(source: DataSource, objective: Objective) -> tuple[tuple[Data
     stochastic = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic
     steps = tuple(step for step in spec.stored_steps() if stochastic[step])
     if not steps:
-        raise ConfigError(f"no stored step of {source.roots[0]} has noise: store more steps (--store-steps)")
+        raise ConfigError(
+            f"{source.roots[0]} stores no stochastic step: generate it with more steps stored (--store-steps)"
+        )
     if objective.on_final_latents and spec.num_inference_steps - 1 not in spec.stored_steps():
         raise ConfigError(
-            f"{source.roots[0]} does not store the final latents: make it with --store-steps all or last:N"
+            f"{source.roots[0]} does not store the final latents: generate it with --store-steps all or last:N"
         )
     return datasets, steps
 
 
 def read_latents(reader: Reader, trajectories: NDArray[np.int64]) -> torch.Tensor:
-    """The stored latents of some trajectories, fp32 [R, rows, C, H, W], each checked by its sha256."""
+    """Read the stored latents of some trajectories, fp32 [R, rows, C, H, W], and verify their sha256."""
     return torch.stack([chain.latents.float() for chain in reader.read(trajectories.tolist())], dim=1)
 
 
 def _prompt_index(rows: Any, prompts: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
-    found = pc.index_in(rows["prompt"], value_set=pa.array(prompts, pa.string()))
-    if found.null_count:
-        raise DamagedError(f"{dataset.root / 'samples'}: a prompt is not the spec's: run ppod-data verify")
-    index: NDArray[np.int64] = found.to_numpy().astype(np.int64)
+    positions = pc.index_in(rows["prompt"], value_set=pa.array(prompts, pa.string()))
+    if positions.null_count:
+        raise DamagedError(f"{dataset.root / 'samples'}: a prompt is not in the spec: run ppod-data verify")
+    index: NDArray[np.int64] = positions.to_numpy().astype(np.int64)
     return index
 
 
 def _latents_before(
     reader: Reader, spec: GenerationSpec, steps: Sequence[int]
 ) -> Callable[[NDArray[np.int64]], torch.Tensor]:
-    place = {row: i for i, row in enumerate(latent_rows(spec.stored_steps()))}
+    latent_row = {row: i for i, row in enumerate(latent_rows(spec.stored_steps()))}
 
     def read(trajectories: NDArray[np.int64]) -> torch.Tensor:
-        return read_latents(reader, trajectories)[[place[step] for step in steps]]
+        return read_latents(reader, trajectories)[[latent_row[step] for step in steps]]
 
     return read
 
 
 def _check_trained_steps(values: NDArray[np.float64], rows: Any, datasets: Sequence[Dataset]) -> None:
-    """Raise DamagedError, naming the sample, where a step that is trained on has no log-probability."""
-    lacking = np.isnan(values).any(axis=1)
-    if lacking.any():
-        (row,) = rows.slice(int(np.argmax(lacking)), 1).to_pylist()
+    """Raise DamagedError, naming the sample, if a trained step has no log-probability."""
+    missing = np.isnan(values).any(axis=1)
+    if missing.any():
+        (row,) = rows.slice(int(np.argmax(missing)), 1).to_pylist()
         raise DamagedError(
-            f"{datasets[row['dataset']].root}: sample {row['sample_id']} has no log-probability of a step that is "
-            "trained on: run ppod-data verify"
+            f"{datasets[row['dataset']].root}: sample {row['sample_id']} has no log-probability for a trained "
+            "step: run ppod-data verify"
         )
 
 
@@ -251,7 +258,7 @@ def _check_complete(dataset: Dataset) -> None:
     if missing := dataset.missing_shards():
         raise ConfigError(
             f"{dataset.root} lacks {len(missing)} of {dataset.spec.num_shards} shards: "
-            "run its ppod-gen again to finish it"
+            "run the same ppod-gen command again to finish it"
         )
 
 
@@ -260,10 +267,10 @@ def _fingerprint(
 ) -> str:
     digest = hashlib.sha256()
     for start in range(0, len(rows), _BLOCK):
-        part = rows.slice(start, _BLOCK).select(["sample_id", "traj_sha256", "log_probs"]).to_pylist()
-        for row, values in zip(part, reference[start : start + _BLOCK].tolist(), strict=True):
-            one = [row["sample_id"], row["traj_sha256"], _or_none(values), row["log_probs"]]
-            digest.update(canonical_json(one).encode())
+        block = rows.slice(start, _BLOCK).select(["sample_id", "traj_sha256", "log_probs"]).to_pylist()
+        for row, values in zip(block, reference[start : start + _BLOCK].tolist(), strict=True):
+            entry = [row["sample_id"], row["traj_sha256"], _or_none(values), row["log_probs"]]
+            digest.update(canonical_json(entry).encode())
     for piece in _json_pieces((pairs.chosen, pairs.rejected, pairs.labels, pairs.margins)):
         digest.update(piece.encode())
     digest.update(np.ascontiguousarray(advantages, dtype="<f8").tobytes())
@@ -271,7 +278,7 @@ def _fingerprint(
 
 
 def _json_pieces(columns: Sequence[NDArray[Any]]) -> Iterator[str]:
-    """The canonical JSON of a list of lists of numbers, NaN as null, without all of it in memory."""
+    """Yield the canonical JSON of a list of lists of numbers in pieces, with NaN as null."""
     for number, values in enumerate(columns):
         yield ",[" if number else "[["
         for start in range(0, len(values), _BLOCK):

@@ -15,21 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
+from ppod_data.support.statistics import Interval, wilson
+
 FloatArray = npt.NDArray[np.float64]
 
 LEVEL = 0.95
-Z_95 = 1.959963984540054  # the 97.5 % point of the standard normal
 FEWEST = 5
 """Images below which a mean has no interval: the spread of four says too little about that of others."""
 _CHUNK_ELEMENTS = 4_000_000  # distances at a time: 32 MB
-
-
-class Interval(NamedTuple):
-    """An estimate and the ends of its 95 % interval, in the unit of what was measured; None where not known."""
-
-    value: float | None
-    low: float | None
-    high: float | None
 
 
 class _Spread(NamedTuple):
@@ -68,19 +61,6 @@ def mean_interval(groups: Sequence[FloatArray]) -> Interval:
     freedom = squared_error**2 / sum(spread.squared_error**2 / spread.freedom for spread in spreads)
     half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(squared_error)
     return Interval(mean, mean - half, mean + half)
-
-
-def wilson(successes: float, trials: int) -> Interval:
-    """A proportion with its 95 % Wilson score interval (Wilson 1927), which stays sensible at 0 and 1.
-
-    `successes` may count halves: outcomes between 0 and 1 vary less than the binomial that the interval
-    assumes, so it is then too wide rather than too narrow.
-    """
-    assert 0 <= successes <= trials and trials > 0
-    share, z2 = successes / trials, Z_95 * Z_95
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z_95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
-    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
 def win_rate(after: FloatArray, before: FloatArray) -> Interval:

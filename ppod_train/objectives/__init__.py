@@ -1,6 +1,9 @@
-"""Every objective: a pure function of the log-ratios of a batch's trajectories, and what it needs to be computed.
+"""Table of objectives: each loss with the options it reads and the inputs it needs.
 
-Each has the signature of `ppod_loss`: (log-ratios [U, T], targets, options) -> scalar.
+Every loss is a pure function with the signature of `ppod_loss`: (log-ratios [U, T], targets, options) -> scalar.
+
+Example:
+    loss = OBJECTIVES["ppod"].loss(log_ratios, targets, LossOptions(dpo_beta=10.0))
 """
 
 from collections.abc import Callable, Mapping
@@ -29,27 +32,28 @@ Coupling = Literal["evaluation", "step", "trajectory"]
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """A loss and what it is computed from."""
+    """A loss with its inputs and defaults."""
 
     loss: Loss
     reads: frozenset[str]
-    """The loss options and settings that it reads; any other one is refused."""
+    """Names of the loss options and settings that the loss reads; any other option is rejected."""
     advantages: Advantages | None = None
-    """From rewards to advantages, for a loss of single trajectories; None for a loss of pairs."""
+    """Function from rewards to advantages, for a loss of single trajectories; None for a loss of pairs."""
     needs: frozenset[str] = frozenset()
-    """Columns of the pairs that may not be unknown."""
+    """Columns of the pair table that must have a value in every row."""
     couples: Coupling = "trajectory"
     """What ∂loss/∂ℓ_ut depends on beside ℓ_ut: nothing (`evaluation`), the other log-ratios of step t (`step`), or all
     log-ratios of the pairs of trajectory u (`trajectory`)."""
     on_final_latents: bool = False
-    """The network is asked for the noise added to x_0, not for the steps of the recorded chain."""
+    """True if the loss compares predictions of the noise added to x_0, not steps of the recorded chain."""
     clips_at_stage: bool = False
-    """Its ratio, so its clip, is to the policy that made the data, whatever clip_anchor says."""
+    """True if the clipped ratio is to the policy that made the data, whatever `clip_anchor` is."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that suit it better than those of ppod; found by the same small search for each."""
+    """Settings that replace the defaults of ppod; every objective's values come from the same small search."""
 
     @property
     def on_pairs(self) -> bool:
+        """Return True for a loss of pairs."""
         return self.advantages is None
 
 

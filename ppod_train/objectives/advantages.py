@@ -1,4 +1,4 @@
-"""From rewards to advantages: what each recorded trajectory, or each of its steps, is worth to a loss.
+"""Advantages: functions from rewards to a weight for each recorded trajectory or each of its steps.
 
 Shapes: M rated trajectories, T stored steps with a density, F features of a latent.
 """
@@ -19,7 +19,7 @@ _RIDGES = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rated:
-    """The rated trajectories of a training run, in their order."""
+    """The rated trajectories of a training run, in order."""
 
     rewards: FloatArray
     """[M]"""
@@ -28,25 +28,28 @@ class Rated:
     num_steps: int
     """T"""
     read_latents: Callable[[NDArray[np.int64]], torch.Tensor]
-    """Rows of trajectories -> x_t of each of the T steps, fp32 [T, rows, C, H, W]."""
+    """Row numbers of trajectories -> x_t of each of the T steps, fp32 [T, rows, C, H, W]."""
     temperature: float
     best_of: int
 
 
 Advantages = Callable[[Rated], FloatArray]
-"""Rated trajectories -> [M, T]."""
+"""Function from rated trajectories to advantages [M, T]."""
 
 
 def standardised(rated: Rated) -> FloatArray:
-    """(r − mean) / standard deviation within each prompt, within ± 5 (DDPO's per-prompt tracking): [M, T].
+    """Standardise rewards within each prompt: (r − mean) / standard deviation, limited to ± 5.
 
-    Zero for a prompt whose rewards are all equal.
+    This is the per-prompt tracking of DDPO. Advantages are zero for a prompt whose rewards are all equal.
+
+    Returns:
+        [M, T], the same value at every step.
     """
     return _every_step(_z_scores(rated), rated.num_steps)
 
 
 def reward_weights(rated: Rated) -> FloatArray:
-    """exp(standardised reward / temperature), with a mean of 1 within each prompt: [M, T]."""
+    """Return exp(standardised reward / temperature) [M, T], scaled to a mean of 1 within each prompt."""
     weights = np.exp(_z_scores(rated) / rated.temperature)
     for rows in _prompts(rated):
         weights[rows] /= weights[rows].mean()
@@ -54,7 +57,10 @@ def reward_weights(rated: Rated) -> FloatArray:
 
 
 def best_of_k(rated: Rated) -> FloatArray:
-    """1 for the best of every `best_of` images of a prompt, in the order of the data, 0 for the others: [M, T]."""
+    """Return 1 for the best of every `best_of` images of a prompt and 0 for the rest: [M, T].
+
+    Groups follow the order of the data.
+    """
     weights = np.zeros(len(rated.rewards))
     for rows in _prompts(rated):
         for group in np.array_split(rows, max(1, len(rows) // rated.best_of)):
@@ -63,11 +69,12 @@ def best_of_k(rated: Rated) -> FloatArray:
 
 
 def above_value_baseline(rated: Rated) -> FloatArray:
-    """r − V(x_t, c) in units of the rewards' standard deviation, within ± 5 (DPOK's value baseline): [M, T].
+    """Return r − V(x_t, c) in units of the rewards' standard deviation, limited to ± 5: [M, T].
 
-    V is the prompt's mean and, at every step, a ridge regression on the latent, pooled to at most 8×8; each half of
-    the data is predicted from the other half, and a ridge that predicts no better than the mean is dropped. DPOK trains
-    a network for V as it goes; this one is a pure function of the data set, so that nothing has to be resumed.
+    V is DPOK's value baseline: the prompt's mean plus, at every step, a ridge regression on the latent, pooled to at
+    most 8×8. Each half of the data is predicted from the other half. A ridge that predicts no better than the mean is
+    dropped. DPOK trains a network for V during training; this baseline is a pure function of the data set, so a resumed
+    run needs no state for it.
     """
     z_scores = _z_scores(rated)
     values = np.zeros((len(z_scores), rated.num_steps))
@@ -95,7 +102,7 @@ def _every_step(values: FloatArray, num_steps: int) -> FloatArray:
 
 
 def _features(rated: Rated) -> NDArray[np.float32]:
-    """The pooled latents of every trajectory at every step: [T, M, F]."""
+    """Pool the latents of every trajectory at every step: [T, M, F]."""
     parts = []
     for rows in np.array_split(np.arange(len(rated.rewards)), max(1, len(rated.rewards) // 64)):
         latents = rated.read_latents(rows)
@@ -107,9 +114,9 @@ def _features(rated: Rated) -> NDArray[np.float32]:
 
 
 def _cross_fitted(features: NDArray[np.float32], targets: FloatArray) -> FloatArray:
-    """Ridge predictions [M] of each half from the other one; zeros where no ridge beats zero."""
+    """Predict each half from the other by ridge regression: [M]; zeros if no ridge beats zero."""
     folds = np.arange(len(targets)) % 2
-    best, least = np.zeros(len(targets)), float((targets**2).sum())
+    predictions, lowest_error = np.zeros(len(targets)), float((targets**2).sum())
     for ridge in _RIDGES:
         predicted = np.zeros(len(targets))
         for fold in (0, 1):
@@ -119,6 +126,6 @@ def _cross_fitted(features: NDArray[np.float32], targets: FloatArray) -> FloatAr
             x = x - mean
             weights = x.T @ np.linalg.solve(x @ x.T + ridge * np.eye(len(x)), targets[fit])
             predicted[held] = (features[held] - mean) @ weights
-        if (error := float(((targets - predicted) ** 2).sum())) < least:
-            best, least = predicted, error
-    return best
+        if (error := float(((targets - predicted) ** 2).sum())) < lowest_error:
+            predictions, lowest_error = predicted, error
+    return predictions

@@ -1,4 +1,4 @@
-"""The clip band, and every clip mode with its formula.
+"""The clip band and the formula of every clip mode.
 
 Shapes: U trajectories, T timesteps, P pairs. ℓ = log π − log π_ref [U, T], a the band's centre, ε = log_ratio_clip,
 c(ℓ) = clip(ℓ, a − ε, a + ε), w and l the chosen and the rejected trajectory of a pair.
@@ -6,12 +6,13 @@ c(ℓ) = clip(ℓ, a − ε, a + ε), w and l the chosen and the rejected trajec
     anchor     a = 0 (`reference`: Eq. 10 to the letter), or log π_stage − log π_ref (`stage`: proximal to the policy
                that made the stage's data, as in PRDP, Deng et al. 2024, App. G)
     paper      D = Σ_t c(ℓ_w) − c(ℓ_l)                                                   (Eq. 10)
-    pessimistic-step    D = Σ_t min(ℓ_w, c(ℓ_w)) − max(ℓ_l, c(ℓ_l)): a step outside the band on the wrong side keeps its
-               gradient (the maximum of PPO's clipped loss, step by step)
-    pessimistic-pair    D = min(Σ_t ℓ_w − ℓ_l, Σ_t c(ℓ_w) − c(ℓ_l)): a pair keeps its whole gradient where the clip
-               flatters it (PRDP's maximum of two losses)
-    pull-back  a term of its own: λ·dpo_beta·mean_U Σ_t max(0, |ℓ − a| − ε), λ = `pull_back`. Outside the band, where
-               Eq. 10 has no gradient, it leads back with a constant force: at λ = 1 that of a pair at its start
+    pessimistic-step    D = Σ_t min(ℓ_w, c(ℓ_w)) − max(ℓ_l, c(ℓ_l)). A step outside the band on the wrong side keeps
+               its gradient (the maximum of PPO's clipped loss, step by step).
+    pessimistic-pair    D = min(Σ_t ℓ_w − ℓ_l, Σ_t c(ℓ_w) − c(ℓ_l)). A pair keeps its whole gradient if the clip
+               would lower its loss (PRDP's maximum of two losses).
+    pull-back  an additional term: λ·dpo_beta·mean_U Σ_t max(0, |ℓ − a| − ε), λ = `pull_back`. Outside the band, where
+               Eq. 10 has no gradient, the term pulls back with a constant force. At λ = 1 the force equals the
+               gradient of a pair at the start of training.
 """
 
 import torch
@@ -20,14 +21,17 @@ from ppod_train.objectives.targets import LossOptions, Targets
 
 
 def band_centre(targets: Targets, options: LossOptions) -> torch.Tensor:
-    """a, the centre of the clip band: [U, T]."""
+    """Return a, the centre of the clip band: [U, T]."""
     return targets.anchors if options.clip_anchor == "stage" else torch.zeros_like(targets.anchors)
 
 
 def clipped_log_ratio(
     log_ratios: torch.Tensor, log_ratio_clip: float, centre: torch.Tensor | float = 0.0
 ) -> torch.Tensor:
-    """clip(ℓ, a − ε, a + ε), of any shape. Outside the band the gradient is exactly zero, on either side."""
+    """Return clip(ℓ, a − ε, a + ε) in the shape of `log_ratios`.
+
+    The gradient is exactly zero outside the band, on both sides.
+    """
     middle = torch.as_tensor(centre, dtype=log_ratios.dtype, device=log_ratios.device)
     return log_ratios.clamp(middle - log_ratio_clip, middle + log_ratio_clip)
 
@@ -35,14 +39,16 @@ def clipped_log_ratio(
 def preference_bounds(
     log_ratios: torch.Tensor, targets: Targets, options: LossOptions
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """η·D of every pair as the clip mode sees it: the lower value, read by a loss that favours the chosen image, and
-    the upper one, for a loss that favours the rejected one. Both are the same in the mode `paper`.
+    """Return the lower and the upper bound of η·D for every pair under the clip mode.
+
+    The lower bound enters the loss that favours the chosen image, the upper bound the loss that favours the rejected
+    image. Both are equal in the mode `paper`.
 
     Args:
         log_ratios: log π − log π_ref of every stochastic step, [U, T].
 
     Returns:
-        Two [P]; in the mode `paper` within ± 2·dpo_beta·T·log_ratio_clip (around the anchors' own difference).
+        Two tensors [P]; in the mode `paper` within ± 2·dpo_beta·T·log_ratio_clip (around the anchors' difference).
     """
     clipped = clipped_log_ratio(log_ratios, options.log_ratio_clip, band_centre(targets, options))
 
@@ -78,7 +84,10 @@ def band_regions(log_ratios: torch.Tensor, centre: torch.Tensor, options: LossOp
 
 
 def pull_back_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) -> torch.Tensor:
-    """λ·dpo_beta·mean over trajectories of Σ_t max(0, |ℓ − a| − ε): a scalar, 0 where every step is in the band."""
+    """Return λ·dpo_beta·mean over trajectories of Σ_t max(0, |ℓ − a| − ε), a scalar.
+
+    The value is 0 if every step is in the band.
+    """
     if options.pull_back == 0:
         return log_ratios.new_zeros(())
     excess = (log_ratios - band_centre(targets, options)).abs() - options.log_ratio_clip

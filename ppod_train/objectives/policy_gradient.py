@@ -9,13 +9,15 @@ from ppod_train.objectives.targets import LossOptions, Targets
 
 
 def ddpo_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) -> torch.Tensor:
-    """DDPO (Black et al., ICLR 2024, importance sampling): −min(ρ·A, clip(ρ, 1 − ε, 1 + ε)·A), averaged over steps.
+    """Compute −min(ρ·A, clip(ρ, 1 − ε, 1 + ε)·A), averaged over steps.
+
+    DDPO with importance sampling (Black et al., ICLR 2024).
 
     Args:
         log_ratios: log π − log π_ref, [U, T].
 
     Returns:
-        A scalar; minus the mean advantage where policy = the policy that made the data.
+        A scalar; minus the mean advantage if the policy equals the policy that made the data.
     """
     ratio = torch.exp(log_ratios - targets.anchors)
     clipped = ratio.clamp(1 - options.log_ratio_clip, 1 + options.log_ratio_clip)
@@ -23,10 +25,11 @@ def ddpo_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) 
 
 
 def dpok_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) -> torch.Tensor:
-    """DPOK (Fan et al., NeurIPS 2023, Algorithm 1): −clip(ρ, 1 − ε, 1 + ε)·A, averaged over steps; the KL term to the
-    reference is `kl_weight`, the value baseline is in the advantages.
+    """Compute −clip(ρ, 1 − ε, 1 + ε)·A, averaged over steps.
 
-    Outside the band there is no gradient on either side: the authors' code clamps without a minimum.
+    DPOK (Fan et al., NeurIPS 2023, Algorithm 1). The KL term to the reference is the setting `kl_weight`; the value
+    baseline is part of the advantages. The gradient is zero outside the band on both sides, because the authors' code
+    clamps without a minimum.
 
     Args:
         log_ratios: log π − log π_ref, [U, T].

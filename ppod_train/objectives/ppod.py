@@ -1,13 +1,13 @@
-"""The preference-prediction loss of PPOD (paper Eq. 10), and its squared-error form (Table 1).
+"""The preference-prediction loss of PPOD (paper Eq. 10) and its squared-error form (Table 1).
 
 Shapes: U trajectories, T timesteps, P pairs among the U trajectories.
 
     D    = Σ_t clip(log π/π_ref (chosen), −ε, ε) − clip(log π/π_ref (rejected), −ε, ε)
     loss = −log σ(η·D)
 
-The sum over timesteps is inside the sigmoid and the clip is on the *log*-ratio. (The paper's Eq. 8 prints the chosen
-image in the rejected one's denominator: a misprint; Eq. 10 has it right.) Log-probabilities are averages over the N
-latent dimensions, so the code's dpo_beta is the paper's η·N. Other clip modes: `ppod_train.objectives.clip`.
+The sum over timesteps is inside the sigmoid, and the clip is on the *log*-ratio. The paper's Eq. 8 has a misprint (the
+chosen image in the denominator of the rejected image); Eq. 10 is correct. Log-probabilities are averages over the N
+latent dimensions, so `dpo_beta` is the paper's η·N. Other clip modes: `ppod_train.objectives.clip`.
 """
 
 import torch
@@ -18,13 +18,13 @@ from ppod_train.objectives.targets import LossOptions, Targets
 
 
 def ppod_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) -> torch.Tensor:
-    """Cross-entropy of the predicted preference σ(η·D) against the label, averaged over pairs (Eq. 10).
+    """Compute the cross-entropy of the predicted preference σ(η·D) and the label, averaged over pairs (Eq. 10).
 
     Args:
         log_ratios: log π − log π_ref, [U, T].
 
     Returns:
-        A scalar; ln 2 where policy = reference. A label of 1 gives Eq. 10 to the letter.
+        A scalar; ln 2 if policy = reference. A label of 1 gives exactly Eq. 10.
     """
     lower, upper = preference_bounds(log_ratios, targets, options)
     labels = targets.labels
@@ -33,10 +33,13 @@ def ppod_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) 
 
 
 def ppod_mse_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) -> torch.Tensor:
-    """Squared error of the predicted preference σ(η·D) against the label, averaged over pairs (Table 1's ablation).
+    """Compute the squared error of the predicted preference σ(η·D), averaged over pairs (Table 1's ablation).
+
+    Args:
+        log_ratios: log π − log π_ref, [U, T].
 
     Returns:
-        A scalar; 1/4 where policy = reference and the labels are 0 or 1.
+        A scalar; 1/4 if policy = reference and the labels are 0 or 1.
     """
     lower, upper = preference_bounds(log_ratios, targets, options)
     error = torch.maximum(

@@ -1,10 +1,11 @@
-"""Preference losses with the sigmoid on every single step: D3PO, and Diffusion-DPO on noise predictions.
+"""Preference losses with a sigmoid on every step: D3PO, and Diffusion-DPO on noise predictions.
 
 Shapes: U trajectories, T timesteps, P pairs.
 
     loss = mean over pairs and steps of −log σ(β·(ℓ_w − ℓ_l))
 
-By Jensen's inequality this bounds Eq. 10's sigmoid of the sum from above; no step knows what the others reached.
+By Jensen's inequality this is an upper bound of Eq. 10, which has the sigmoid of the sum. The loss of a step does not
+depend on the other steps.
 """
 
 import math
@@ -16,13 +17,15 @@ from ppod_train.objectives.targets import LossOptions, Targets
 
 
 def d3po_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) -> torch.Tensor:
-    """D3PO (Yang et al., CVPR 2024): the ratio to the reference clamped to 1 ± ε, its logarithm in a sigmoid per step.
+    """Compute the D3PO loss: clamp the ratio to the reference to 1 ± ε, then one sigmoid per step.
+
+    D3PO: Yang et al., CVPR 2024.
 
     Args:
         log_ratios: log π − log π_ref, [U, T].
 
     Returns:
-        A scalar; ln 2 where policy = reference.
+        A scalar; ln 2 if policy = reference.
     """
     clip = options.log_ratio_clip
     low = math.log1p(-clip) if clip < 1 else -math.inf
@@ -30,14 +33,14 @@ def d3po_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) 
 
 
 def diffusion_dpo_loss(scores: torch.Tensor, targets: Targets, options: LossOptions) -> torch.Tensor:
-    """Diffusion-DPO (Wallace et al., CVPR 2024, Eq. 14) on noised final latents, no trajectory needed.
+    """Compute Diffusion-DPO (Wallace et al., CVPR 2024, Eq. 14) on noised final latents, without trajectories.
 
     Args:
-        scores: how much better than the reference the policy predicts the noise of each image at each timestep,
-            −½·(mean square error of the policy − that of the reference), [U, T].
+        scores: for each image and timestep, how much better the policy predicts the noise than the reference:
+            −½·(mean square error of the policy − mean square error of the reference), [U, T].
 
     Returns:
-        A scalar; ln 2 where policy = reference. dpo_beta is their β, 2,000 for Stable Diffusion 1.5.
+        A scalar; ln 2 if policy = reference. `dpo_beta` is the paper's β, 2,000 for Stable Diffusion 1.5.
     """
     return _step_loss(scores, targets, options.dpo_beta)
 

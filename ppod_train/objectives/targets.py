@@ -1,4 +1,4 @@
-"""What a loss sees beside the log-ratios: the targets of a batch, and the options that shape it.
+"""Inputs of a loss besides the log-ratios: the targets of a batch and the options.
 
 Shapes: U trajectories, T timesteps, P pairs among the U trajectories.
 """
@@ -14,24 +14,25 @@ STEP_WEIGHTS = ("none", "k", "k2")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Targets:
-    """What the trajectories of a batch are trained towards; a loss reads the part that it is defined by."""
+    """Training targets of a batch; each loss reads the fields in its formula."""
 
     chosen: torch.Tensor
-    """int64 [P], trajectories of the batch; P is 0 for a loss of single trajectories."""
+    """int64 [P], row numbers of trajectories in the batch; P is 0 for a loss of single trajectories."""
     rejected: torch.Tensor
+    """int64 [P], as `chosen`."""
     labels: torch.Tensor
-    """[P], the probability that chosen is preferred."""
+    """[P], probability that `chosen` is preferred."""
     margins: torch.Tensor
-    """[P], r(chosen) − r(rejected); NaN where people judged."""
+    """[P], r(chosen) − r(rejected); NaN for people's labels."""
     anchors: torch.Tensor
-    """[U, T], log π_stage − log π_ref of the policy that made the data; 0 where the reference made it."""
+    """[U, T], log π_stage − log π_ref of the policy that made the data; 0 if the reference made the data."""
     advantages: torch.Tensor
-    """[U, T], how good a trajectory is (`ppod_train.objectives.advantages`); 0 for a loss of pairs."""
+    """[U, T], from `ppod_train.objectives.advantages`; 0 for a loss of pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossOptions:
-    """The options of a loss; `ppod_train.settings` explains each."""
+    """Options of a loss; `ppod_train.settings` explains each."""
 
     dpo_beta: float = 10.0
     log_ratio_clip: float = 0.01
@@ -40,5 +41,5 @@ class LossOptions:
     pull_back: float = 0.0
     reward_temperature: float = 1.0
     timestep_scale: float = 1.0
-    """T/S where only S of the T steps are in the batch: an approximation, since the expectation of a sigmoid is not
-    the sigmoid of the expectation."""
+    """T/S if only S of the T steps are in the batch. An approximation, because the expectation of a sigmoid is not the
+    sigmoid of the expectation."""

@@ -127,3 +127,31 @@ SIZES = [(0, "0 bytes"), (1500, "1.5 kB"), (12_340_000, "12.3 MB"), (5e12, "5,00
 @pytest.mark.parametrize(("count", "text"), SIZES)
 def test_amount(count: float, text: str) -> None:
     assert amount(count) == text
+
+
+def test_a_call_that_counts_its_own_units_starts_the_clock(
+    clock_of_test: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress(0, "gen", "images") as shown:
+        clock_of_test.now += 40
+        shown.start(4, "pictures")
+        shown.skip(1)
+        clock_of_test.now += 1
+        shown.advance(1)
+        shown.note("one")
+    assert capsys.readouterr().err == "gen: one (1 of 3 pictures, 1.0/s, about 0:02 left)\n"
+
+
+def test_a_bar_takes_total_and_unit_of_the_call(
+    monkeypatch: pytest.MonkeyPatch, clock_of_test: Clock
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress(0, "gen", "images") as shown:
+        shown.start(8, "pictures")
+        clock_of_test.now += 2
+        shown.advance(6)
+    text = terminal.getvalue()
+    assert all(part in text for part in ("6/8", "pictures", "3.0/s"))

@@ -28,7 +28,7 @@ def say_agreement(
         lines.append(f"  the same person again: {people['self_agreement']:.3f}")
     if side := people["first_preferred"]:
         lines.append(
-            f"  first image preferred: {side['share']:.3f} ({side['low']:.3f} to {side['high']:.3f})"
+            f"  first image preferred: {side['value']:.3f} ({side['low']:.3f} to {side['high']:.3f})"
         )
     for one in rewards:
         if one["accuracy"] is None:
@@ -37,7 +37,7 @@ def say_agreement(
         right = one["accuracy"]
         fitted = f", temperature {one['temperature']:.3g}" if one["temperature"] else ""
         lines.append(
-            f"  {one['reward']}: accuracy {right['share']:.3f} ({right['low']:.3f} to {right['high']:.3f}) on "
-            f"{right['count']:,} pairs, Kendall's tau {plain(one['kendall_tau'])}{fitted}"
+            f"  {one['reward']}: accuracy {right['value']:.3f} ({right['low']:.3f} to {right['high']:.3f}) on "
+            f"{one['num_pairs'] - one['num_reward_ties']:,} pairs, Kendall's tau {plain(one['kendall_tau'])}{fitted}"
         )
     return lines

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ppod_cli.app.config import load_config
+from ppod_cli.app.dataclass_options import expand_dataclasses
 from ppod_cli.app.once import OnceCommand
 
 Config = Annotated[
@@ -100,12 +101,17 @@ def new_commands(help: str | None = None, examples: Sequence[str] = ()) -> typer
 def command(
     commands: typer.Typer, *, name: str | None = None, examples: Sequence[str]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add the decorated function to `commands`; its docstring and the runnable `examples` are the help."""
+    """Add the decorated function to `commands`; its docstring and the runnable `examples` are the help.
+
+    A parameter whose type is a dataclass becomes an option for each field (`ppod_cli.app.dataclass_options`).
+    """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
         paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
         text = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
-        return commands.command(name, cls=OnceCommand, help=text, epilog=_epilog(examples))(function)
+        expanded = expand_dataclasses(function)
+        commands.command(name, cls=OnceCommand, help=text, epilog=_epilog(examples))(expanded)
+        return expanded
 
     return add
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from ppod_data.support.progress import Progress, Silent
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -16,33 +18,19 @@ _SLOW_SECONDS = 10.0
 """A unit that takes longer is told in minutes each: its rate would be 0.0/s."""
 
 
-class Progress(Protocol):
-    """What a command reports to while it works."""
+class Display(Progress, Protocol):
+    """Progress as a command shows it."""
 
     def begin(self) -> None:
         """Start the clock of rate and estimate anew, unless units were done: preparations are over."""
 
-    def advance(self, count: int) -> None:
-        """`count` units were done just now."""
-
-    def skip(self, count: int) -> None:
-        """`count` units need no work: they count neither for the rate nor for the estimate."""
-
-    def note(self, text: str) -> None:
-        """A milestone, such as a finished shard: a line where there is no terminal."""
-
-    def status(self, text: str) -> None:
-        """What is happening now, for who is watching: in a log, a line when there was none for a while."""
-
-    def say(self, text: str) -> None:
-        """A line above the bar, which stays."""
-
 
 @contextmanager
-def progress(total: int, label: str, unit: str, *, silent: bool = False) -> Iterator[Progress]:
+def progress(total: int, label: str, unit: str, *, silent: bool = False) -> Iterator[Display]:
     """Report on `total` units of work, for example 4096 "images", until the block ends.
 
     Args:
+        total: 0 where the call that is reported on counts its units itself, by `start`.
         silent: another process speaks for this one.
     """
     if silent:
@@ -60,6 +48,10 @@ class _Pace:
     def __init__(self, total: int) -> None:
         self.done, self.total = 0, total
         self._start = self._last = time.monotonic()
+
+    def start(self, total: int) -> None:
+        self.done, self.total = 0, total
+        self.begin()
 
     def begin(self) -> None:
         if not self.done:
@@ -79,13 +71,8 @@ class _Pace:
         return [rate] + ([f"about {clock(max(left, 0))} left"] if self.done < self.total else [])
 
 
-class _Silent:
+class _Silent(Silent):
     def begin(self) -> None: ...
-    def advance(self, count: int) -> None: ...
-    def skip(self, count: int) -> None: ...
-    def note(self, text: str) -> None: ...
-    def status(self, text: str) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 class _Lines:
@@ -94,6 +81,10 @@ class _Lines:
     def __init__(self, total: int, label: str, unit: str) -> None:
         self._pace, self._label, self._unit = _Pace(total), label, unit
         self._said = time.monotonic()
+
+    def start(self, total: int, unit: str) -> None:
+        self._pace.start(total)
+        self._unit = unit
 
     def begin(self) -> None:
         self._pace.begin()
@@ -119,7 +110,7 @@ class _Lines:
 
 
 @contextmanager
-def _bar(total: int, label: str, unit: str) -> Iterator[Progress]:
+def _bar(total: int, label: str, unit: str) -> Iterator[Display]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as RichProgress
@@ -129,13 +120,13 @@ def _bar(total: int, label: str, unit: str) -> Iterator[Progress]:
         TextColumn("{task.description}"),
         BarColumn(bar_width=12),  # room for the words on 80 columns
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TextColumn(unit),
+        TextColumn("{task.fields[unit]}"),
         TextColumn("{task.fields[speed]}"),
         # What is left of the line: other columns are never cut for it.
         TextColumn("{task.fields[milestone]}", table_column=Column(ratio=1, no_wrap=True)),
     )
     with RichProgress(*columns, console=Console(stderr=True), expand=True) as bars:
-        yield _Bar(bars, bars.add_task(label, total=total, speed="", milestone=""), total)
+        yield _Bar(bars, bars.add_task(label, total=total, unit=unit, speed="", milestone=""), total)
 
 
 class _Bar:
@@ -143,6 +134,10 @@ class _Bar:
 
     def __init__(self, bars: "RichProgress", task: "TaskID", total: int) -> None:
         self._bars, self._task, self._pace = bars, task, _Pace(total)
+
+    def start(self, total: int, unit: str) -> None:
+        self._pace.start(total)
+        self._bars.update(self._task, completed=0, total=total, unit=unit)
 
     def begin(self) -> None:
         self._pace.begin()

@@ -78,8 +78,12 @@ def log_probs(
         done = _compute(opened, loaded, name, batch_size, rank, world_size)
         lines = _say_computed(dataset, done)
         pairs = opened.pair_names()
+        numerics = ["--compute-dtype", dtype] if dtype != opened.spec.compute_dtype else []
+        if loaded.fingerprint == opened.spec.policy_fingerprint and opened.spec.adapter is None:
+            numerics += ["--reference-log-probs", name]
         for table in pairs:
-            lines += say_train(dataset, opened, table, "" if len(pairs) == 1 else f"on the pairs {table}")
+            choice = "" if len(pairs) == 1 else f"on the pairs {table}"
+            lines += say_train(dataset, opened, table, choice, numerics)
         report({"dataset": dataset} | dataclasses.asdict(done), lines)
 
 

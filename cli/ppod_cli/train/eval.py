@@ -13,6 +13,7 @@ from ppod_cli.app.options import Config, Debug, Device, Json, local_only
 from ppod_cli.app.output import say_notes, summary
 from ppod_cli.app.progress import progress
 from ppod_cli.app.prompt_notes import cut_notes, skeleton_of
+from ppod_cli.app.read_prompts import prompts_of
 from ppod_cli.app.tables import usual_reward_of
 from ppod_cli.train import options as train_options
 from ppod_cli.train.workers import leads, started_workers
@@ -95,7 +96,7 @@ def evaluate(
     if run is not None and not prompt and prompts is None and prompt_column is None:
         texts = run.prompts
     else:
-        texts = sampling_options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
+        texts = prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     if reward is not None:
         check_reward_name(reward)
     elif run is None or run.judge is None:

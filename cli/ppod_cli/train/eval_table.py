@@ -6,6 +6,7 @@ numbers, the narrowest one a figure a line.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -14,7 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ppod_data.support.formatting import UNKNOWN, Precision, between_percent, percent, precision
-from ppod_train.evaluation.metrics import EvalResult, Metrics
+
+if TYPE_CHECKING:
+    from ppod_train.evaluation.metrics import EvalResult, Metrics
 
 _HEADINGS = ("reward", "correct", "check", "diversity")
 _PROMPT_WIDTH = 11
@@ -48,7 +51,7 @@ class EvalTable:
     blocks: tuple[_Block, ...]
 
     @classmethod
-    def of(cls, after: EvalResult, before: EvalResult | None = None) -> "EvalTable":
+    def of(cls, after: "EvalResult", before: "EvalResult | None" = None) -> "EvalTable":
         """Lay out an evaluation, and that of its baseline on the same seeds."""
         rows = [
             (prompt, before.prompts[prompt] if before else None, figures)
@@ -118,7 +121,7 @@ class EvalTable:
                         yield Text(f"  {line.name} {heading}{cell}".replace("   ", "  "))
 
 
-def _title(after: EvalResult) -> str:
+def _title(after: "EvalResult") -> str:
     figures = after.overall
     failed = [
         f"{count:,} without a score{whose}"
@@ -129,7 +132,7 @@ def _title(after: EvalResult) -> str:
     return ", ".join([*parts, "95 % intervals"])
 
 
-def _formats(figures: Sequence[Metrics]) -> dict[str, Precision]:
+def _formats(figures: "Sequence[Metrics]") -> dict[str, Precision]:
     """The precision of each column; the gain stands in that of the reward."""
     ends = [(one.reward_low, one.reward_high) for one in figures]
     ends += [(one.gain_low, one.gain_high) for one in figures]
@@ -140,7 +143,7 @@ def _formats(figures: Sequence[Metrics]) -> dict[str, Precision]:
     }
 
 
-def _lines(before: Metrics | None, after: Metrics, formats: dict[str, Precision]) -> tuple[_Line, ...]:
+def _lines(before: "Metrics | None", after: "Metrics", formats: dict[str, Precision]) -> tuple[_Line, ...]:
     if before is None:
         return (_Line("", _cells(after, formats)),)
     gain = formats["reward"].with_interval(after.gain, after.gain_low, after.gain_high, sign=True)
@@ -152,7 +155,7 @@ def _lines(before: Metrics | None, after: Metrics, formats: dict[str, Precision]
     )
 
 
-def _cells(figures: Metrics, formats: dict[str, Precision]) -> tuple[str, ...]:
+def _cells(figures: "Metrics", formats: dict[str, Precision]) -> tuple[str, ...]:
     correct = percent(figures.correct)
     if interval := between_percent(figures.correct_low, figures.correct_high):
         correct += f" ({interval})"

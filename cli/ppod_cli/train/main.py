@@ -14,6 +14,7 @@ from ppod_cli.app.output import say_notes, summary
 from ppod_cli.app.plans import say_time, say_training, seconds_of_data
 from ppod_cli.app.progress import progress
 from ppod_cli.app.prompt_notes import cut_notes
+from ppod_cli.app.read_prompts import listed_prompts
 from ppod_cli.train import options as train_options
 from ppod_cli.train.data import data_source, load_judge_of
 from ppod_cli.train.eval import EVAL_EXAMPLES, evaluate
@@ -157,7 +158,7 @@ def offline(
         from ppod_train.run.train import train_offline
 
         refuse_unread_tables(ctx, of_pairs=("pairs",), of_scores=("scores",))
-        judged = {"eval_prompts": sampling_options.listed_prompts(eval_prompts)}
+        judged = {"eval_prompts": listed_prompts(eval_prompts)}
         settings = train_settings(ctx.params | judged | {"lora_rank": _rank(lora_rank, start)})
         opened = [Dataset.open(root) for root in roots]
         spec = opened[0].spec

@@ -11,8 +11,9 @@ from ppod_cli.app import sampling_options
 from ppod_cli.app.options import Config, Debug, Device, Json, local_only
 from ppod_cli.app.output import say_notes, summary
 from ppod_cli.app.plans import say_generation, say_time, say_training, seconds_of_data
-from ppod_cli.app.progress import Progress, clock, progress
+from ppod_cli.app.progress import Display, clock, progress
 from ppod_cli.app.prompt_notes import cut_notes, skeleton_of
+from ppod_cli.app.read_prompts import listed_prompts, prompts_of
 from ppod_cli.app.tables import usual_reward_of
 from ppod_cli.train import options as train_options
 from ppod_cli.train.progress import eval_words, say_ended, with_upload
@@ -178,7 +179,7 @@ def online(
     reward = check_reward_name(reward or usual_reward_of(model, "the images"))
     if push_to_hub is not None:
         check_repo_id(push_to_hub)
-    texts = sampling_options.prompts_of(prompt, prompts, prompt_column, drop_duplicates)
+    texts = prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     with summary(as_json, speaks=leads()) as report:
         from ppod_data.generation.build_spec import build_spec
         from ppod_train.online.online import train_online
@@ -194,7 +195,7 @@ def online(
             min_margin=min_margin,
             label_temperature=label_temperature,
             eval_images_per_prompt=eval_images_per_prompt,
-            eval_prompts=sampling_options.listed_prompts(eval_prompts),
+            eval_prompts=listed_prompts(eval_prompts),
             prompts_per_stage=prompts_per_stage,
             train=train_settings({**ctx.params, **NOT_OF_A_STAGE}, eval_every=0),
         )
@@ -308,7 +309,7 @@ def _load(source: "PolicySource", *, device: str, compute_dtype: str) -> "Diffus
     )
 
 
-def _callbacks(shown: Progress, stages: int) -> "OnlineCallbacks":
+def _callbacks(shown: Display, stages: int) -> "OnlineCallbacks":
     from ppod_train.online.settings import OnlineCallbacks
 
     phase, done, total = "", 0, 0

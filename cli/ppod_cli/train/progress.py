@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppod_cli.app.hints import free_name, next_line
-from ppod_cli.app.progress import Progress
+from ppod_cli.app.progress import Display
 
 if TYPE_CHECKING:
     from ppod_train.evaluation.metrics import EvalResult
@@ -18,7 +18,7 @@ _HARMLESS = 0.1
 """Of the limit: drift below this share of it needs no rows."""
 
 
-def run_callbacks(out: Path, shown: Progress) -> "Callbacks":
+def run_callbacks(out: Path, shown: Display) -> "Callbacks":
     """Callbacks that tell `shown` what happens in the run folder `out`."""
     from ppod_train.run.train import Callbacks
 

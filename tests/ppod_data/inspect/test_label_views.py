@@ -40,11 +40,11 @@ def test_agreement_ties_sides_and_rewards_by_hand(dataset: Dataset) -> None:
     assert people["krippendorff_alpha"] == pytest.approx(1 - (2 / 6) / (22 / 30))
     assert people["num_units_repeated"] == 3 and people["tie_rate"] == pytest.approx(1 / 7)
     assert people["self_agreement"] == 0.0, "u said 0 over 1, then 1 over 0"
-    assert people["first_preferred"]["share"] == pytest.approx(4 / 6), (
+    assert people["first_preferred"]["value"] == pytest.approx(4 / 6), (
         "of six preferences, four for the first"
     )
     assert (reward["reward"], reward["num_pairs"]) == ("r", 3)
-    assert reward["accuracy"]["share"] == pytest.approx(1 / 3), "right on (0, 1), wrong on (0, 2) and (1, 2)"
+    assert reward["accuracy"]["value"] == pytest.approx(1 / 3), "right on (0, 1), wrong on (0, 2) and (1, 2)"
     assert reward["kendall_tau"] == pytest.approx(-1 / 3)
 
 

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import krippendorff
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +18,6 @@ from ppod_data.labels.agreement import (
     people_agreement,
     raw_agreement,
     reward_agreement,
-    wilson,
 )
 from ppod_data.labels.bradley_terry import PRIOR_PRECISION, fit, write_scores
 from ppod_data.labels.importing import import_labels
@@ -84,6 +84,20 @@ def test_krippendorff_alpha_of_the_known_examples() -> None:
     assert alpha is not None and round(alpha, 3) == 0.743
 
 
+@given(
+    st.lists(
+        st.lists(st.integers(0, 5), min_size=3, max_size=3).filter(lambda row: sum(row) >= 2), min_size=1
+    )
+)
+def test_krippendorff_alpha_is_that_of_the_reference_package(counts: list[list[int]]) -> None:
+    alpha = krippendorff_alpha(np.array(counts, np.float64))
+    if alpha is None:
+        assert np.count_nonzero(np.sum(counts, axis=0)) == 1, "every answer is the same"
+    else:
+        reference = krippendorff.alpha(value_counts=np.array(counts), level_of_measurement="nominal")
+        assert alpha == pytest.approx(reference, abs=1e-12)
+
+
 def test_without_disagreement_or_repeats_nothing_is_made_up() -> None:
     same = np.array([[2.0, 0.0], [3.0, 0.0]])
     assert (raw_agreement(same), fleiss_kappa(same), krippendorff_alpha(same)) == (1.0, None, None)
@@ -103,13 +117,7 @@ def test_people_by_hand() -> None:
     assert found.self_agreement == 0.0
     # First image preferred: 1 + 0 + 0 + 0 + 3 of 8 votes.
     assert found.first_preferred is not None
-    assert found.first_preferred.share == pytest.approx(4 / 8) and found.first_preferred.count == 8
-
-
-def test_wilson_by_hand() -> None:
-    """Eight of ten: Newcombe (1998) and every table give 0.490 to 0.943."""
-    found = wilson(8, 10)
-    assert (round(found.low, 3), round(found.high, 3)) == (0.490, 0.943)
+    assert found.first_preferred.value == pytest.approx(4 / 8) and found.num_preferences == 8
 
 
 def test_a_reward_beside_people() -> None:
@@ -117,7 +125,7 @@ def test_a_reward_beside_people() -> None:
     scores = np.array([2.0, 1.0, 3.0, 1.0, 0.0, 1.0, 5.0, 5.0, 1.0, 0.0, 1.0, np.nan])
     found = reward_agreement(votes(*rows), scores, "r")
     assert (found.num_pairs, found.num_unscored, found.num_reward_ties) == (4, 1, 1)
-    assert found.accuracy is not None and found.accuracy.share == pytest.approx(2 / 3)
+    assert found.accuracy is not None and found.accuracy.value == pytest.approx(2 / 3)
     assert found.kendall_tau == pytest.approx((2 - 1) / math.sqrt(4 * 3))
     assert sum(one.count for one in found.calibration) == 4
 
@@ -128,6 +136,24 @@ def test_the_temperature_of_exact_labels_is_found(temperature: float) -> None:
     assert fit_temperature(margin, 1 / (1 + np.exp(-margin / temperature))) == pytest.approx(
         temperature, rel=1e-6
     )
+
+
+@given(st.lists(st.tuples(st.integers(-50, 50), st.sampled_from([0.5, 0.75, 1.0])), min_size=1, max_size=30))
+def test_the_temperature_is_where_the_cross_entropy_is_flat(rows: list[tuple[float, float]]) -> None:
+    """Bisection, which is slower, ends at the same number."""
+    margin, label = (np.array(rows, np.float64) / (10, 1)).T
+    temperature = fit_temperature(margin, label)
+    if temperature is None:
+        return
+
+    def slope(inverse: float) -> float:
+        return float((margin * (1 / (1 + np.exp(-np.clip(margin * inverse, -700, 700))) - label)).sum())
+
+    low, high = 0.5 / temperature, 2 / temperature
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    assert temperature == pytest.approx(2 / (low + high), rel=1e-9)
 
 
 def test_a_reward_that_is_never_or_always_wrong_has_no_temperature() -> None:

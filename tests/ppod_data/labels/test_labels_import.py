@@ -276,7 +276,9 @@ def test_the_same_import_again_changes_nothing_and_another_is_refused(
     again = import_labels(dataset, tmp_path / "l.jsonl", format="table", name="n")
     assert again == first and files(dataset.root) == before
     table_file(tmp_path, [*rows, {"a": s[0], "b": s[2], "label": "a"}])
-    with pytest.raises(ConfigError, match=r"labels/n\.parquet was made from other labels"):
+    with pytest.raises(
+        ConfigError, match=r"labels/n\.parquet was made with other files: .* give another --name"
+    ):
         import_labels(dataset, tmp_path / "l.jsonl", format="table", name="n")
     assert files(dataset.root) == before
 
@@ -317,7 +319,7 @@ def test_the_secret_of_a_data_set_in_a_store_is_not_in_the_store(
         assert "labels/n.parquet" in stored and not [name for name in stored if "salt" in name]
     assert hashed[0] == hashed[1] != hashed[2]
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "one"))
-    with pytest.raises(ConfigError, match="was made from other labels"):
+    with pytest.raises(ConfigError, match="was made from other scores, labels or images"):
         import_labels(dataset, tmp_path / "l.jsonl", format="table", name="n")
 
 

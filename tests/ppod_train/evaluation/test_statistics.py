@@ -1,47 +1,25 @@
 """Intervals, win rates and diversity against values worked out by hand or in closed form."""
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ppod_data.support.statistics import Interval
 from ppod_train.evaluation import statistics
-from ppod_train.evaluation.statistics import FEWEST, mean_interval, mean_pairwise_distance, wilson, win_rate
+from ppod_train.evaluation.statistics import FEWEST, mean_interval, mean_pairwise_distance, win_rate
 
 samples = st.lists(st.floats(-100, 100), min_size=1, max_size=40).map(
     lambda values: np.array(values, dtype=np.float64)
 )
 
 
-def test_wilson_interval_of_a_worked_example() -> None:
-    share, low, high = wilson(8, 10)
-    assert share == 0.8
-    assert low == pytest.approx(0.4902, abs=1e-4)
-    assert high == pytest.approx(0.9433, abs=1e-4)
-
-
-def test_wilson_interval_at_the_ends() -> None:
-    z2 = 1.959963984540054**2
-    nothing, everything = wilson(0, 20), wilson(20, 20)
-    assert (nothing.value, nothing.low, everything.value, everything.high) == (0.0, 0.0, 1.0, 1.0)
-    assert nothing.high == pytest.approx(z2 / (20 + z2))
-    assert everything.low == pytest.approx(20 / (20 + z2))
-
-
-@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, 2 * n), st.just(n))))
-def test_wilson_interval_holds_its_share_and_mirrors(counts: tuple[int, int]) -> None:
-    halves, trials = counts
-    share, low, high = wilson(halves / 2, trials)
-    mirrored = wilson(trials - halves / 2, trials)
-    assert 0 <= low <= share <= high <= 1
-    assert mirrored.low == pytest.approx(1 - high) and mirrored.high == pytest.approx(1 - low)
-
-
 def test_interval_of_one_sample_is_student_s() -> None:
     """1, 2, 3, 4, 5: standard error √(2.5 / 5), t of 4 degrees of freedom 2.776445 (printed tables)."""
-    mean, low, high = mean_interval([np.arange(1.0, 6.0)])
+    mean, low, high = astuple(mean_interval([np.arange(1.0, 6.0)]))
     assert mean == 3
     assert (low, high) == pytest.approx(
         (3 - 2.776445 * math.sqrt(0.5), 3 + 2.776445 * math.sqrt(0.5)), abs=1e-6
@@ -50,7 +28,7 @@ def test_interval_of_one_sample_is_student_s() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_few_images_have_no_interval(count: int) -> None:
-    mean, low, high = mean_interval([np.arange(float(count))])
+    mean, low, high = astuple(mean_interval([np.arange(float(count))]))
     assert (low, high) == (None, None)
     assert mean == (None if count == 0 else (count - 1) / 2)
 
@@ -60,7 +38,7 @@ def test_intervals_of_normal_values_cover_the_truth(count: int, least: float) ->
     rng = np.random.default_rng(7)
     intervals = [mean_interval([rng.normal(size=count)]) for _ in range(1000)]
     covered = sum(
-        bool(low <= 0 <= high) for _, low, high in intervals if low is not None and high is not None
+        bool(one.low <= 0 <= one.high) for one in intervals if one.low is not None and one.high is not None
     )
     assert least <= covered / 1000 <= 0.97
 
@@ -71,7 +49,7 @@ def test_intervals_over_prompts_of_two_images_cover_the_truth() -> None:
     means = rng.normal(scale=100, size=6)
     covered = 0
     for _ in range(1000):
-        _, low, high = mean_interval([mean + rng.normal(size=2) for mean in means])
+        _, low, high = astuple(mean_interval([mean + rng.normal(size=2) for mean in means]))
         assert low is not None and high is not None
         covered += low <= means.mean() <= high
     assert 0.93 <= covered / 1000 <= 0.985
@@ -79,7 +57,7 @@ def test_intervals_over_prompts_of_two_images_cover_the_truth() -> None:
 
 def test_overall_interval_is_not_widened_by_prompts_that_differ() -> None:
     easy, hard = np.array([10.0, 10.0, 10.0]), np.array([0.0, 0.0, 0.0])
-    assert mean_interval([easy, hard]) == (5.0, 5.0, 5.0)
+    assert mean_interval([easy, hard]) == Interval(5.0, 5.0, 5.0)
 
 
 def test_single_images_are_taken_together() -> None:
@@ -88,7 +66,7 @@ def test_single_images_are_taken_together() -> None:
     assert mean_interval(list(values[:, None])) == mean_interval([values])
     lone = mean_interval([np.array([3.0]), np.array([4.0, 4.0]), np.array([0.0, 1.0, 2.0])])
     together = mean_interval([np.array([3.0, 4.0, 4.0]), np.array([0.0, 1.0, 2.0])])
-    assert lone == pytest.approx(together)
+    assert astuple(lone) == pytest.approx(astuple(together))
 
 
 def test_overall_mean_weighs_images_not_prompts() -> None:
@@ -98,7 +76,7 @@ def test_overall_mean_weighs_images_not_prompts() -> None:
 @settings(max_examples=50)
 @given(samples)
 def test_interval_holds_its_mean(values: np.ndarray) -> None:
-    mean, low, high = mean_interval([values])
+    mean, low, high = astuple(mean_interval([values]))
     assert mean == pytest.approx(values.mean())
     assert (low is None) == (len(values) < FEWEST)
     assert low is None or high is None or low <= mean <= high

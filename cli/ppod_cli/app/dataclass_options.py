@@ -1,0 +1,122 @@
+"""Options of a command from the fields of frozen dataclasses (`ppod_data.support.options`).
+
+A parameter of a command whose type is such a dataclass becomes one option for each field. The command is called with
+the dataclass, built from the values:
+
+    @command(commands, examples=())
+    def offline(settings: TrainSettings, config: Config = None) -> None: ...
+
+An option of a field whose default depends on something else is None unless it is given; then the dataclass decides.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+from ppod_cli.app.read_prompts import listed_prompts
+from ppod_data.support.options import Option, bounds_in_words, is_within, options_of, value_type
+
+
+@dataclass(frozen=True)
+class Without:
+    """Fields of a dataclass that are no options of a command: `Annotated[TrainSettings, Without({"patience"})]`."""
+
+    names: Collection[str]
+
+
+def expand_dataclasses(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that Typer understands, with an option for each field of its dataclass parameters.
+
+    A field of the same name as another parameter of the command takes that parameter's value. Fields of the same name
+    in two dataclasses share one option, that of the first.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    own = inspect.signature(command).parameters
+    groups = {name: _fields(hints[name]) for name in own if dataclasses.is_dataclass(_plain(hints[name]))}
+    if not groups:
+        return command
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, parameter in own.items():
+        if name not in groups:
+            parameters[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+            continue
+        defaults = {field.name: field.default for field in dataclasses.fields(_plain(hints[name]))}
+        types = get_type_hints(_plain(hints[name]))
+        for field, known in groups[name].items():
+            option = known.name or field
+            if option not in own and option not in parameters:
+                parameters[option] = _parameter(option, known, types[field], defaults[field])
+
+    @functools.wraps(command)
+    def expanded(**values: Any) -> None:
+        built = {name: _built(_plain(hints[name]), fields, values) for name, fields in groups.items()}
+        command(**{name: built[name] if name in built else values[name] for name in own})
+
+    annotations = {name: parameter.annotation for name, parameter in parameters.items()}
+    vars(expanded)["__signature__"] = inspect.Signature(list(parameters.values()))
+    expanded.__annotations__ = annotations
+    return expanded
+
+
+def _plain(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _fields(annotation: Any) -> Mapping[str, Option]:
+    """Return the options of a dataclass parameter by field, except those that it is `Without`."""
+    left_out = {name for part in get_args(annotation) if isinstance(part, Without) for name in part.names}
+    return {name: known for name, known in options_of(_plain(annotation)).items() if name not in left_out}
+
+
+def _parameter(name: str, known: Option, annotation: Any, default: Any) -> inspect.Parameter:
+    value: Any = Path if known.is_prompt_file else value_type(annotation)
+    flag = known.flag or f"--{name.replace('_', '-')}"
+    declared = typer.Option(
+        *([flag] if value is bool else []),
+        help=known.help,
+        rich_help_panel=known.panel,
+        metavar=known.metavar,
+        show_default=known.shown_default or True,
+        callback=_strict(known),
+        min=_bound(value, known.min, known.above),
+        max=_bound(value, known.max, known.below),
+    )
+    depends = default is None or known.shown_default is not None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None if depends else default,
+        annotation=Annotated[value | None if depends else value, declared],
+    )
+
+
+def _bound(value: type, *bounds: float | None) -> Any:
+    """Return the bound that is given, as the type of the option, which its help shows; None without one."""
+    return next((value(bound) for bound in bounds if bound is not None), None)
+
+
+def _strict(known: Option) -> Callable[[Any], Any] | None:
+    """Return the callback that refuses an exclusive bound, which Typer does not have."""
+    if known.above is None and known.below is None:
+        return None
+
+    def check(value: float | None) -> float | None:
+        if value is not None and not is_within(value, known):
+            raise typer.BadParameter(f"must be {bounds_in_words(known)}, not {value:g}{known.reason}")
+        return value
+
+    return check
+
+
+def _built(settings: type, fields: Mapping[str, Option], values: Mapping[str, Any]) -> Any:
+    given = {name: values[known.name or name] for name, known in fields.items()}
+    for name, known in fields.items():
+        if known.is_prompt_file:
+            given[name] = listed_prompts(given[name])
+    return settings(**{name: value for name, value in given.items() if value is not None})
