@@ -102,6 +102,7 @@ def make_state(
         average={},
         optimizer=torch.optim.AdamW(parameters.values(), lr=1e-30),
         settings=TrainSettings.of(objective, pairs_per_step=pairs, **settings),
+        step_weights=np.ones(data.spec.num_inference_steps),
         batch_size=batch_size,
         graph_bytes=0,
         scorer="",
