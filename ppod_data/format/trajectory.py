@@ -21,7 +21,14 @@ _SAFETENSORS_NAMES = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trajectory:
-    """The recorded denoising chain of one image: x_T, …, x_0, or the part of it that the data set stores."""
+    """The recorded denoising chain of one image: x_T, …, x_0, or the part of it that the data set stores.
+
+    >>> from ppod_data import Dataset
+    >>> dataset = Dataset.open("data")
+    >>> trajectory = dataset.trajectory(dataset.samples()["sample_id"][0].as_py())
+    >>> len(trajectory.timesteps), len(trajectory.latents)
+    (4, 5)
+    """
 
     sample_id: str
     prompt_id: str
@@ -53,13 +60,19 @@ class Trajectory:
             raise ConfigError(
                 f"step {i} is not stored in this data set: it stores the steps {self.step_index}"
             )
-        row = self.latent_index.index(i)
+        (row,) = rows_before(self.latent_index, [i])
         return self.latents[row], self.latents[row + 1]
 
 
 def latent_rows(step_index: Sequence[int]) -> list[int]:
     """The latents that some steps need, ascending: step i goes from latent i to latent i + 1."""
     return sorted({row for i in step_index for row in (i, i + 1)})
+
+
+def rows_before(latent_index: Sequence[int], steps: Sequence[int]) -> list[int]:
+    """Return the row of x_t of each step among the stored latents `latent_index`; x_{t-1} is in the row after it."""
+    row_of = {latent: row for row, latent in enumerate(latent_index)}
+    return [row_of[step] for step in steps]
 
 
 def encode_latents(latents: "torch.Tensor", latent_index: Sequence[int]) -> bytes:

@@ -18,17 +18,18 @@ from PIL import Image
 
 from ppod_data.dataset.dataset import create
 from ppod_data.diffusion.models.model import DiffusionModel, decode_images
-from ppod_data.diffusion.sampling import Chain
-from ppod_data.diffusion.schedule import build_schedule
+from ppod_data.diffusion.policy import Chain, Policy
+from ppod_data.diffusion.schedule import Schedule, build_schedule
 from ppod_data.errors import ConfigError
 from ppod_data.format.images import encode_pngs
 from ppod_data.format.shards import Sample, ShardWriter, look_who_works, refuse_sealed, shard_committed
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import encode_latents, latent_rows
-from ppod_data.generation.sampler import Sampler, check_finite, prepare_sampler, sample_batch
+from ppod_data.generation.sampling import build_policy, check_finite, sample_batch
 from ppod_data.storage.files import DataPath, atomic_write, data_path
 from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
+from ppod_data.support.progress import SILENT, Progress
 from ppod_data.support.runtime import one_thread
 
 
@@ -46,7 +47,7 @@ class GenerateSummary:
     """Steps of zero variance: recorded, without a log-probability and outside the loss."""
 
 
-Records: TypeAlias = Callable[[GenerationSpec, Sampler, range], list[Sample]]
+Records: TypeAlias = Callable[[GenerationSpec, DiffusionModel, Policy, range], list[Sample]]
 
 
 def select_shards(
@@ -73,15 +74,13 @@ def generate(
     shards: Sequence[int],
     license: str = "unknown",
     records: Records | None = None,
-    on_batch: Callable[[int], None] = lambda num_images: None,
-    on_shard: Callable[[int, bool], None] = lambda shard, made: None,
+    progress: Progress = SILENT,
 ) -> GenerateSummary:
     """Make the missing ones of `shards` in the data set folder `root`, creating the folder when it is new.
 
     Args:
-        records: (spec, sampler, indices) -> the samples of a batch; `sample_records` unless given.
-        on_batch: called with the number of images of every batch that is done or skipped.
-        on_shard: called with the shard's number and whether it was made now.
+        records: (spec, model, policy, indices) -> the samples of a batch; `sample_records` unless given.
+        progress: counts images.
 
     Raises:
         SpecMismatchError: the folder holds a data set made with another spec.
@@ -90,19 +89,20 @@ def generate(
     """
     root = data_path(root)
     create(root, spec, license)
-    sampler: Sampler | None = None
+    policy: Policy | None = None
     start = time.monotonic()
     made: list[int] = []
+    progress.start(sum(len(spec.shard_range(shard)) for shard in shards), "images")
     for shard in free_first(shards, partial(shard_committed, root), partial(look_who_works, root)):
         if shard_committed(root, shard):
-            on_batch(len(spec.shard_range(shard)))
-            on_shard(shard, False)
+            progress.skip(len(spec.shard_range(shard)))
+            progress.note(f"shard {shard} of {spec.num_shards} was there")
             continue
         refuse_sealed(root)
-        sampler = sampler or prepare_sampler(spec, model)
-        make_shard(root, spec, sampler, shard, records=records, on_batch=on_batch)
+        policy = policy or build_policy(spec, model)
+        make_shard(root, spec, model, policy, shard, records=records, progress=progress)
         made.append(shard)
-        on_shard(shard, True)
+        progress.note(f"shard {shard} of {spec.num_shards} made")
     return summarize(spec, shards, made, time.monotonic() - start)
 
 
@@ -130,27 +130,28 @@ def free_first(
 def make_shard(
     root: DataPath,
     spec: GenerationSpec,
-    sampler: Sampler,
+    model: DiffusionModel,
+    policy: Policy,
     shard: int,
     *,
     records: Records | None = None,
-    on_batch: Callable[[int], None] = lambda num_images: None,
+    progress: Progress = SILENT,
 ) -> None:
     """Sample and commit one shard, whoever runs this; where another worker is first, its shard stays.
 
     Args:
-        records: as of `generate`.
+        records, progress: as of `generate`.
 
     Raises:
         NonFiniteError: the model gave NaN or infinite latents; nothing is written.
     """
-    device, indices = sampler.model.device, spec.shard_range(shard)
+    device, indices = policy.device, spec.shard_range(shard)
     with one_thread(device), ShardWriter(root, shard) as writer:
         for first in range(indices.start, indices.stop, spec.batch_size):
             batch = range(first, min(first + spec.batch_size, indices.stop))
-            for sample in (records or sample_records)(spec, sampler, batch):
+            for sample in (records or sample_records)(spec, model, policy, batch):
                 writer.add(sample)
-            on_batch(len(batch))
+            progress.advance(len(batch))
     if writer.committed:
         place = canonical_json(environment() | {"device": device}) + "\n"
         atomic_write(root / "environment" / f"{shard:06d}.json", place.encode())
@@ -170,17 +171,20 @@ def summarize(
     )
 
 
-def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> list[Sample]:
-    """The rows and trajectory members of samples `indices`, ready for a shard."""
-    chain = sample_batch(spec, sampler, indices, record=True)
+def sample_records(
+    spec: GenerationSpec, model: DiffusionModel, policy: Policy, indices: range
+) -> list[Sample]:
+    """Sample the rows and trajectory members of samples `indices`, ready for a shard."""
+    chain = sample_batch(spec, policy, indices, record=True)
     check_finite(chain, indices)
-    images = decode_images(sampler.model, chain.latents[-1])
-    return to_samples(spec, sampler, indices, chain, encode_pngs(images), _flags(spec, sampler.model, images))
+    images = decode_images(model, chain.latents[-1])
+    flags = _flags(spec, model, images)
+    return to_samples(spec, policy.schedule, indices, chain, encode_pngs(images), flags)
 
 
 def to_samples(
     spec: GenerationSpec,
-    sampler: Sampler,
+    schedule: Schedule,
     indices: range,
     chain: Chain,
     images: Sequence[tuple[bytes, str]],
@@ -193,7 +197,7 @@ def to_samples(
     step_index = list(spec.stored_steps())
     rows = latent_rows(step_index)
     latents = chain.latents[rows].transpose(0, 1).contiguous().cpu()
-    stochastic = list(sampler.schedule.stochastic)
+    stochastic = list(schedule.stochastic)
     log_probs = chain.log_probs.T.tolist()
     samples = []
     for row, index in enumerate(indices):
@@ -208,7 +212,7 @@ def to_samples(
                 seed=spec.seed,
                 image_bytes=images[row][0],
                 image_pixels_sha256=images[row][1],
-                timesteps=sampler.schedule.timesteps.round().int().tolist(),
+                timesteps=schedule.timesteps.round().int().tolist(),
                 stochastic=stochastic,
                 log_probs=[
                     value if known else None for value, known in zip(log_probs[row], stochastic, strict=True)

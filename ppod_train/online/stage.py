@@ -1,7 +1,7 @@
-"""One stage of online training: generate, score, pair, train, evaluate. Each phase goes on where it was."""
+"""One stage of online training: generate, score, pair, train, evaluate. Every phase is resumable."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from ppod_data.rewards import RewardModel
 from ppod_data.scoring.score import score
 from ppod_data.storage.json_reader import read_object
 from ppod_data.support.noise import generator
+from ppod_data.support.progress import SILENT, Silent
 from ppod_train.data.training_data import DataSource
 from ppod_train.distributed import Workers
 from ppod_train.evaluation.evaluate import evaluate
@@ -32,12 +33,12 @@ from ppod_train.run.run_folder import log_evaluation, write_json
 from ppod_train.run.train import Callbacks, train_offline
 
 REFERENCE = "reference"
-"""The table under log_probs/ of a later stage's data set that holds the pretrained reference's."""
+"""Name under log_probs/ of the pretrained reference's table in the data sets of later stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineRun:
-    """What every phase needs."""
+    """Inputs of every phase."""
 
     out: Path
     settings: OnlineSettings
@@ -49,17 +50,19 @@ class OnlineRun:
     workers: Workers
 
     def own_share(self, count: int) -> int:
-        """How many of `count` units of a phase the first process does, about."""
+        """Return the approximate number of a phase's `count` items that the main process handles."""
         return -(-count // self.workers.world_size)
 
     def folder(self, stage: int) -> Path:
+        """Return the folder of a stage."""
         return self.out / f"stage-{stage:02d}"
 
     def policy_folder(self, stage: int) -> Path:
+        """Return the folder of the policy that a stage trained."""
         return self.folder(stage) / "run" / "policy"
 
     def policy(self, stage: int) -> PolicySource:
-        """The policy after `stage` stages."""
+        """Return the policy after `stage` stages."""
         if stage == 0:
             return self.reference
         folder = str(self.policy_folder(stage))
@@ -69,11 +72,15 @@ class OnlineRun:
 
 
 def run_stage(run: OnlineRun, stage: int) -> StageRecord:
-    """Do what is missing of a stage. The first one raises NothingToLearnError where there is nothing to learn."""
-    done = run.folder(stage) / "stage.json"
-    if done.exists():
+    """Run the missing phases of a stage.
+
+    Raises:
+        NothingToLearnError: in the first stage only, if the rewards are equal within each prompt.
+    """
+    record_path = run.folder(stage) / "stage.json"
+    if record_path.exists():
         run.callbacks.on_finished_before(stage)
-        return StageRecord(**read_object(done))
+        return StageRecord(**read_object(record_path))
     seconds: dict[str, float] = {}
     data = run.folder(stage) / "data"
     with _timed(seconds, "generate"):
@@ -81,7 +88,7 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     dataset = Dataset.open(data)
     with _timed(seconds, "score"):
         _score(run, stage, dataset)
-    steps, judged = 0, 0
+    steps, num_judged = 0, 0
     try:
         with _timed(seconds, "pair"):
             run.workers.on_main(lambda: _pair(run, dataset))
@@ -96,17 +103,17 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     run.workers.on_main(lambda: write_card(data))
     if steps and run.settings.eval_images_per_prompt:
         with _timed(seconds, "evaluate"):
-            judged = stage_evaluation(run, stage).overall.num_images
+            num_judged = stage_evaluation(run, stage).overall.num_images
     scores = np.array(dataset.scores(run.reward.name)["score"].to_pylist(), dtype=np.float64)
     record = StageRecord(
         stage=stage,
-        reward_queries=len(scores) + judged,
+        reward_queries=len(scores) + num_judged,
         data_reward_mean=float(np.nanmean(scores)),
         outside_band_at_start=_outside_band(run, stage) if steps else None,
         steps=steps,
         seconds=seconds,
     )
-    run.workers.on_main(lambda: write_json(done, asdict(record)))
+    run.workers.on_main(lambda: write_json(record_path, asdict(record)))
     run.callbacks.on_stage(record)
     return record
 
@@ -116,20 +123,35 @@ def _outside_band(run: OnlineRun, stage: int) -> float:
     return float(record["outside_band_at_start"])
 
 
+class _Units(Silent):
+    """The units of one phase of a stage, finished now or before, as a run's callbacks count them."""
+
+    def __init__(self, on_units: Callable[[int], None]) -> None:
+        self._on_units = on_units
+
+    def advance(self, count: int) -> None:
+        """Report finished units."""
+        self._on_units(count)
+
+    def skip(self, count: int) -> None:
+        """Report units that were finished before."""
+        self._on_units(count)
+
+
 def _generate(run: OnlineRun, stage: int, data: Path) -> None:
     policy = run.load(run.policy(stage - 1))
     spec = stage_spec(run, policy, stage)
     run.callbacks.on_phase(stage, "generate", run.own_share(spec.num_samples))
     shards = select_shards(spec, None, run.workers.rank, run.workers.world_size)
-    generate(data, spec, policy, shards=shards, on_batch=run.callbacks.on_units)
+    generate(data, spec, policy, shards=shards, progress=_Units(run.callbacks.on_units))
     run.workers.wait()
 
 
 def stage_spec(run: OnlineRun, policy: DiffusionModel, stage: int) -> GenerationSpec:
-    """Return the spec of a stage's data set: of all prompts, or of a draw that depends on the stage's number.
+    """Return the spec of a stage's data set: all prompts, or a random draw that depends on the stage's number.
 
     Raises:
-        ConfigError: more prompts a stage than there are.
+        ConfigError: more prompts per stage than there are.
     """
     spec = run.build_spec(policy, stage=stage)
     count = run.settings.prompts_per_stage
@@ -144,16 +166,17 @@ def stage_spec(run: OnlineRun, policy: DiffusionModel, stage: int) -> Generation
 
 
 def _score(run: OnlineRun, stage: int, dataset: Dataset) -> None:
-    """Score the shards, each process its own; then the first one sees that nothing is missing, and says so if it is."""
+    """Score every shard in its own process; then the main process scores missing shards and reports errors."""
     run.callbacks.on_phase(stage, "score", run.own_share(dataset.spec.num_samples))
     rank, world_size = run.workers.rank, run.workers.world_size
-    name, on_batch = run.reward.name, run.callbacks.on_units
+    name, units = run.reward.name, _Units(run.callbacks.on_units)
     if world_size > 1:
-        # A process with no image that can be scored writes nothing, which is an error only where no process has one.
+        # A process without any scorable image raises ConfigError; the call below raises it if no process has one.
         with suppress(ConfigError):
-            score(dataset, run.reward, name=name, rank=rank, world_size=world_size, on_batch=on_batch)
+            score(dataset, run.reward, name=name, rank=rank, world_size=world_size, progress=units)
         run.workers.wait()
-    run.workers.on_main(lambda: score(dataset, run.reward, name=name, on_batch=on_batch))
+    rest = units if world_size == 1 else SILENT
+    run.workers.on_main(lambda: score(dataset, run.reward, name=name, progress=rest))
 
 
 def _pair(run: OnlineRun, dataset: Dataset) -> None:
@@ -172,7 +195,7 @@ def _pair(run: OnlineRun, dataset: Dataset) -> None:
 
 
 def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
-    """What the pretrained reference says of the newer policy's chains, once, in the trainer's numerics."""
+    """Compute the pretrained reference's log-probabilities of the stage's chains, in the trainer's numerics."""
     run.callbacks.on_phase(stage, "log-probs", run.own_share(dataset.spec.num_samples))
     compute_log_probs(
         dataset,
@@ -181,14 +204,14 @@ def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
         batch_size=run.settings.train.batch_size,
         rank=run.workers.rank,
         world_size=run.workers.world_size,
-        on_batch=run.callbacks.on_units,
+        progress=_Units(run.callbacks.on_units),
     )
     run.workers.wait()
 
 
 def _train(run: OnlineRun, stage: int, data: Path) -> int:
     run.callbacks.on_phase(stage, "train", run.settings.train.num_train_steps)
-    done = train_offline(
+    summary = train_offline(
         DataSource(roots=[data], pairs=run.reward.name, scores=run.reward.name),
         run.folder(stage) / "run",
         run.settings.train,
@@ -202,11 +225,11 @@ def _train(run: OnlineRun, stage: int, data: Path) -> int:
         ),
         workers=run.workers,
     )
-    return done.steps
+    return summary.steps
 
 
 def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
-    """The evaluation of the policy after a stage on validation noise, made where it is missing."""
+    """Return the evaluation of the policy after a stage on validation noise; evaluate it if it is missing."""
     folder = run.out / "evals" / f"stage-{stage:02d}"
     if (folder / "eval.json").exists():
         return read_evaluation(folder)

@@ -27,6 +27,7 @@ from ppod_data.publish.transfer import push
 from ppod_data.storage import object_store
 from ppod_data.storage.files import atomic_create
 from tests.support.label_cases import prompts, records, sample_ids, write_lines
+from tests.support.progress import Watch
 from tests.support.toy import files, make_dataset
 
 
@@ -246,8 +247,13 @@ def test_a_bad_row_stops_before_anything_is_written(dataset: Dataset, tmp_path: 
     cases = {
         "an image compared with itself": {"a": s[0], "b": s[0], "label": "a"},
         "images of two prompts": {"a": s[0], "b": s[3], "label": "a"},
-        "not that of the images": {"a": s[0], "b": s[1], "label": "a", "prompt": prompts(dataset)[1]},
-        "none of the data set's images": {"a": s[0], "b": "elsewhere", "label": "a"},
+        "differs from the prompt of the images": {
+            "a": s[0],
+            "b": s[1],
+            "label": "a",
+            "prompt": prompts(dataset)[1],
+        },
+        "is not an image of this data set": {"a": s[0], "b": "elsewhere", "label": "a"},
         "label is missing": {"a": s[0], "b": s[1]},
         "write a, b, tie or the probability": {"a": s[0], "b": s[1], "label": "c"},
     }
@@ -396,11 +402,11 @@ def test_an_import_whose_secret_another_one_made_meanwhile_writes_nothing(
     forget(dataset)
     file = write_lines(tmp_path / "labels.jsonl", records(dataset)["table"])
 
-    def other(count: int) -> None:
+    def other(text: str) -> None:
         atomic_create(dataset.root / "labels" / ".salt", b"5a" * 32)
 
-    with pytest.raises(PpodError, match="run the same command again"):
-        import_labels(dataset, file, format="table", name="mine", on_records=other)
+    with pytest.raises(PpodError, match="run the command again"):
+        import_labels(dataset, file, format="table", name="mine", progress=Watch({"status": other}))
     assert dataset.label_names() == [] and dataset.pair_names() == []
     import_labels(dataset, file, format="table", name="mine")
     assert dataset.label_names() == ["mine"]
