@@ -101,6 +101,8 @@ class Record:
     """From 1: the line of a JSON-lines file, else the number of the record."""
     columns: str = ""
     """The header of a CSV file as it was read, for messages."""
+    problem: "Bad | Skipped | None" = None
+    """Why the file gives no value here; None for a record to parse."""
 
 
 Parser: TypeAlias = Callable[[Record], Iterator[Answer]]
@@ -239,7 +241,10 @@ def ranking(
 
 
 def each(record: Record, parse: Parser) -> Iterator[Answer]:
-    """The answers of a record; what the parser refuses comes as `Bad`, and nothing at all as `Skipped`."""
+    """Yield the answers of a record: `Bad` for what the parser refuses, `Skipped` for a record without answers."""
+    if record.problem is not None:
+        yield record.problem
+        return
     answers = 0
     try:
         for answer in parse(record):

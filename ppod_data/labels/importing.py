@@ -260,7 +260,7 @@ def _read(file: Path, format: Format, found: _Found, on_records: Callable[[int],
 
 def _read_records(
     file: Path,
-    records: Iterator[Record | tuple[Record, Bad | Skipped]],
+    records: Iterator[Record],
     folder: Path,
     format: Format,
     found: _Found,
@@ -268,11 +268,10 @@ def _read_records(
 ) -> None:
     rows: list[Row] = []
     pending = 0
-    for item in records:
-        record, bad = item if isinstance(item, tuple) else (item, None)
+    for record in records:
         found.num_records += 1
         pending += 1
-        for answer in [bad] if bad else each(record, format.parse):
+        for answer in each(record, format.parse):
             _take(answer, record, folder, found, rows)
         if len(rows) >= _BATCH:
             found.add(Block.of(rows, file.name))
