@@ -37,7 +37,7 @@ from ppod_data.format.tables import (
 )
 from ppod_data.format.trajectory import TORCH_NAMES, Trajectory, decode_latents, latent_rows
 from ppod_data.storage.cache import read_cached
-from ppod_data.storage.files import DataPath, data_path
+from ppod_data.storage.files import AnyPath, DataPath, data_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,6 +57,11 @@ _MEMBER = ("traj_file", "traj_offset", "traj_nbytes", "traj_sha256")
 class Dataset:
     """A data set folder, from `Dataset.open(path)`. Reading checks what it reads, and never writes.
 
+    >>> from ppod_data import Dataset
+    >>> dataset = Dataset.open("data")
+    >>> dataset.samples().num_rows, dataset.score_names()
+    (4, ['scenes'])
+
     Excluded samples are in nothing that it gives: tables have no rows of them, and pairs with one are left out.
     """
 
@@ -66,8 +71,8 @@ class Dataset:
     """What ppod.json holds."""
 
     @classmethod
-    def open(cls, path: DataPath | str) -> "Dataset":
-        """The data set in the folder `path`, or at a URL such as `s3://bucket/data`.
+    def open(cls, path: AnyPath) -> "Dataset":
+        """Return the data set in the folder `path`, or at a URL such as `s3://bucket/data`.
 
         Raises `ConfigError` where there is none, or one of a newer format; `DamagedError` for an edited or
         cut manifest.

@@ -5,7 +5,7 @@ a file that exists is done. An image that cannot be scored is a row with the rea
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -26,6 +26,7 @@ from ppod_data.rewards.named import spelling_of
 from ppod_data.storage.files import DataPath
 from ppod_data.storage.real_folders import refuse_linked_folders
 from ppod_data.support.prefetch import map_ahead
+from ppod_data.support.progress import SILENT, Progress
 from ppod_data.support.runtime import device_kind, one_thread
 
 OK = "ok"
@@ -84,9 +85,8 @@ def score_all(
     device: str = "cpu",
     rank: int = 0,
     world_size: int = 1,
-    shards: range | None = None,
-    on_batch: Callable[[int], None] = lambda num_images: None,
-    on_shard: Callable[[int, int], None] = lambda shard, num_scored: None,
+    shards: Collection[int] | None = None,
+    progress: Progress = SILENT,
     engine: Engine | None = None,
 ) -> list[ScoreSummary]:
     """Write `scores/<name>` for each name of `rewards`, for the finished shards i with i % world_size == rank.
@@ -96,8 +96,7 @@ def score_all(
         batch_size: images that a reward model sees at once; batches never cross a shard.
         retry_failed: score the rows again that failed before.
         device: where the reward models compute; its kind is recorded in the tables' metadata.
-        on_batch: called with the number of images of every batch that a reward model scored.
-        on_shard: called with each shard's number and how many scores were made for it now (0: all were there).
+        progress: counts images, of several rewards scores.
         engine: what scores the shards that lack scores, elsewhere; None for this process.
 
     Raises:
@@ -113,23 +112,31 @@ def score_all(
     is_share = world_size > 1 or shards is not None
     tables = [_Table.open(dataset, name, reward, is_share, retry_failed) for name, reward in rewards.items()]
     trials = [table.trial for table in tables]
+    sizes = {
+        shard: len(rewards) * len(dataset.spec.shard_range(shard))
+        for shard in committed_shards(dataset.root)
+        if shard % world_size == rank and (shards is None or shard in shards)
+    }
+    progress.start(sum(sizes.values()), "images" if len(rewards) == 1 else "scores")
 
     def finish(shard: int, parts: list[ShardRows]) -> None:
         for table, rows in zip(tables, parts, strict=True):
             table.add(shard, rows, batch_size, device)
-        on_shard(shard, sum(len(rows.todo) for rows in parts))
+        num_scored = sum(len(rows.todo) for rows in parts)
+        progress.skip(sizes[shard] - num_scored)
+        state = "scored" if num_scored else "was there"
+        progress.note(f"shard {shard} of {dataset.spec.num_shards} {state}")
 
     def lacking() -> Iterator[int]:
-        for shard in committed_shards(dataset.root):
-            if shard % world_size == rank and (shards is None or shard in shards):
-                parts = _read_rows(dataset, rewards, shard, retry_failed)
-                if any(rows.todo for rows in parts):
-                    yield shard
-                else:
-                    finish(shard, parts)
+        for shard in sizes:
+            parts = _read_rows(dataset, rewards, shard, retry_failed)
+            if any(rows.todo for rows in parts):
+                yield shard
+            else:
+                finish(shard, parts)
 
     def here(shards: Iterable[int]) -> Iterator[tuple[int, list[ShardRows]]]:
-        options: dict[str, Any] = {"retry_failed": retry_failed, "device": device, "on_batch": on_batch}
+        options: dict[str, Any] = {"retry_failed": retry_failed, "device": device, "progress": progress}
         for shard in shards:
             yield shard, score_shard(dataset, rewards, shard, batch_size, trials=trials, **options)
 
@@ -149,7 +156,7 @@ def score_shard(
     *,
     retry_failed: bool = False,
     device: str = "cpu",
-    on_batch: Callable[[int], None] = lambda num_images: None,
+    progress: Progress = SILENT,
     trials: Sequence[Trial] | None = None,
 ) -> "list[ShardRows]":
     """The rows of one shard with their outcomes, for each reward; nothing is written, and arguments are `score_all`'s.
@@ -169,7 +176,7 @@ def score_shard(
             outcomes = [_outcome(one) for one in score_each(models[which], prompts, images, trial)]
         parts[which].outcomes.update(zip(rows, outcomes, strict=True))
         waiting[which].clear()
-        on_batch(len(rows))
+        progress.advance(len(rows))
 
     wanted = [set(rows.todo) for rows in parts]
     images = read_table(dataset.root / "samples" / part_name(shard), SAMPLES, ["image"])["image"]
@@ -178,7 +185,7 @@ def score_shard(
         for which in range(len(models)):
             if row in wanted[which] and isinstance(image, _Outcome):
                 parts[which].outcomes[row] = image
-                on_batch(1)
+                progress.advance(1)
             elif row in wanted[which] and not isinstance(image, _Outcome):
                 waiting[which].append((row, prompt, image))
                 if len(waiting[which]) == batch_size:

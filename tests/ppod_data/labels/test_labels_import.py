@@ -27,6 +27,7 @@ from ppod_data.publish.transfer import push
 from ppod_data.storage import object_store
 from ppod_data.storage.files import atomic_create
 from tests.support.label_cases import prompts, records, sample_ids, write_lines
+from tests.support.progress import Watch
 from tests.support.toy import files, make_dataset
 
 
@@ -396,11 +397,11 @@ def test_an_import_whose_secret_another_one_made_meanwhile_writes_nothing(
     forget(dataset)
     file = write_lines(tmp_path / "labels.jsonl", records(dataset)["table"])
 
-    def other(count: int) -> None:
+    def other(text: str) -> None:
         atomic_create(dataset.root / "labels" / ".salt", b"5a" * 32)
 
     with pytest.raises(PpodError, match="run the same command again"):
-        import_labels(dataset, file, format="table", name="mine", on_records=other)
+        import_labels(dataset, file, format="table", name="mine", progress=Watch({"status": other}))
     assert dataset.label_names() == [] and dataset.pair_names() == []
     import_labels(dataset, file, format="table", name="mine")
     assert dataset.label_names() == ["mine"]
