@@ -1,4 +1,4 @@
-"""From a model, data and settings to what an optimizer step works on, with the log-probabilities checked."""
+"""Preparation of a run: build the train state from model, data and settings, and check the log-probabilities."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,8 +30,11 @@ def prepare(
     start: Path | None,
     workers: Workers,
 ) -> tuple[TrainState, Drift]:
-    """Everything that a step works on, and the drift of the reference; where training starts from the policy that made
-    the data, or the clip is around that policy, its drift is checked as well."""
+    """Build the train state and measure the drift of the reference.
+
+    The drift of the policy that made the data is also checked if training starts from that policy or the clip is
+    around that policy.
+    """
     if workers.sharded:
         check_can_shard(settings)
     objective = OBJECTIVES[settings.objective]
@@ -67,12 +70,14 @@ def prepare(
             recorded=recorded,
             workers=workers,
         )
-        # Without a band, a recorded number is only a constant of the loss.
+        # Without a clip band, recorded log-probabilities are only a constant of the loss.
         if "log_ratio_clip" in objective.reads:
             check_drift(drift, settings.clip, weights)
         return drift
 
-    drift = checked_drift(recorded=False)  # a new LoRA's second factor is 0: still the reference
+    drift = checked_drift(
+        recorded=False
+    )  # a new LoRA's second factor is 0, so the network is still the reference
     start_fingerprint = model.fingerprint
     if start is not None:
         start_fingerprint = start_from(model, start)
@@ -80,10 +85,10 @@ def prepare(
             checked_drift(recorded=True)
     others = _makers(data) - {model.fingerprint, start_fingerprint}
     if others and (objective.clips_at_stage or settings.clip_anchor == "stage"):
-        with _as_maker(data, model, parameters) as there:
-            if there:
+        with _as_maker(data, model, parameters) as available:
+            if available:
                 checked_drift(recorded=True)
-        drift = replace(drift, unchecked=not there)
+        drift = replace(drift, unchecked=not available)
     if "log_ratio_clip" in objective.reads and model.compute_dtype != "fp32":
         rounding = measure_rounding(data, sampler, parameters, batch_size=batch_size, workers=workers)
         drift = replace(drift, rounding=rounding)
@@ -124,10 +129,10 @@ def _makers(data: TrainingData) -> set[str]:
 def _as_maker(
     data: TrainingData, model: DiffusionModel, parameters: Mapping[str, torch.nn.Parameter]
 ) -> Iterator[bool]:
-    """Give the network the weights of the policy that made the data inside the block, where they are on this machine.
+    """Load the weights of the policy that made the data into the network inside the block, if they are available.
 
     Yields:
-        Whether they are: a LoRA of the trained rank, in the folder that the data set names.
+        True if they are available: a LoRA of the trained rank in the folder that the data set names.
     """
     adapter = data.spec.adapter
     if len(_makers(data)) > 1 or adapter is None or not Path(adapter).is_dir():

@@ -382,7 +382,7 @@ def test_what_the_first_process_cannot_learn_ends_all() -> None:
             return str(error)
         return ""
 
-    assert together(2, work) == ["all equal", "there is nothing to learn, as the first process says"]
+    assert together(2, work) == ["all equal", "there is nothing to learn: see the error of the main process"]
 
 
 def online(out: Path, pipeline: Path, workers: Workers) -> dict[str, Any]:

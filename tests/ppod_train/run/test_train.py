@@ -161,7 +161,7 @@ def test_two_runs_in_one_folder_are_refused(
     with only_run(out):
         (out / "run.json").write_text("{}")
         (out / "checkpoints" / ".step-000002.tmp").mkdir(parents=True)
-        with pytest.raises(ConfigError, match="another ppod-train is at work here"):
+        with pytest.raises(ConfigError, match="another ppod-train is running in this folder"):
             run(recorded, out, tiny_pipeline, redness)
         assert (out / "checkpoints" / ".step-000002.tmp").exists()
     assert run(recorded, out, tiny_pipeline, redness)[0].steps == SETTINGS.num_train_steps
