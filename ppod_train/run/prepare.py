@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from ppod_data.diffusion.models.model import DiffusionModel
+from ppod_data.diffusion.models.model import DiffusionModel, resized
 from ppod_data.errors import ConfigError
-from ppod_data.generation.sampler import prepare_sampler
+from ppod_data.generation.sampling import build_policy
 from ppod_train.data.training_data import DataSource, TrainingData, open_training_data
 from ppod_train.distributed import Workers
 from ppod_train.objectives import OBJECTIVES
@@ -48,11 +48,13 @@ def prepare(
     defaults, settings = explain(settings, data.spec), resolve(settings, data.spec)
     settings = limit_graph(settings, model.device)
     check_subset(settings, len(data.steps))
-    sampler = prepare_sampler(replace(data.spec, prompts=data.prompts), model)
+    model = resized(model, data.spec.height, data.spec.width)
+    policy = build_policy(replace(data.spec, prompts=data.prompts), model)
     batch_size = settings.batch_size or data.spec.batch_size
     weights = step_weights(data.spec, data.steps, settings.step_weight or "none")
-    needs_reference = bool(settings.kl_weight) or objective.on_final_latents
-    reference = reference_network(model, lora_rank=settings.lora_rank) if needs_reference else None
+    reference = None
+    if settings.kl_weight or objective.on_final_latents:
+        reference = policy.with_network(reference_network(model, lora_rank=settings.lora_rank))
     parameters = trainable_parameters(
         model,
         lora_rank=settings.lora_rank,
@@ -64,7 +66,7 @@ def prepare(
     def checked_drift(recorded: bool) -> Drift:
         drift = measure_drift(
             data,
-            sampler,
+            policy,
             num_trajectories=settings.drift_samples,
             batch_size=batch_size,
             recorded=recorded,
@@ -90,16 +92,17 @@ def prepare(
                 checked_drift(recorded=True)
         drift = replace(drift, unchecked=not available)
     if "log_ratio_clip" in objective.reads and model.compute_dtype != "fp32":
-        rounding = measure_rounding(data, sampler, parameters, batch_size=batch_size, workers=workers)
+        rounding = measure_rounding(data, policy, parameters, batch_size=batch_size, workers=workers)
         drift = replace(drift, rounding=rounding)
         even = step_weights(data.spec, data.steps, "k2")
         check_rounding(drift, settings.clip, weights, model.compute_dtype, even_weights=even)
-    graph_bytes = graph_bytes_per_evaluation(sampler, data)
+    graph_bytes = graph_bytes_per_evaluation(policy, data, model.denoiser)
     if workers.sharded:
         parameters = shard(model.denoiser, workers.device)
     state = TrainState(
         data=data,
-        sampler=sampler,
+        model=model,
+        policy=policy,
         reference=reference,
         parameters=parameters,
         average={name: value.detach().clone() for name, value in parameters.items()}

@@ -250,7 +250,7 @@ def _evaluate_if_due(
         negative_prompt=spec.negative_prompt,
         validation=True,
     )
-    model = state.sampler.model
+    model = state.model
     with (
         policy_weights(state.parameters, state.average),
         gathered(model.denoiser) if workers.sharded else nullcontext(),
@@ -274,7 +274,7 @@ def _eval_prompts(state: TrainState) -> tuple[str, ...]:
 
 
 def _save_policy(state: TrainState, out: Path) -> None:
-    model, workers = state.sampler.model, state.workers
+    model, workers = state.model, state.workers
     weights = None
     if workers.sharded:
         weights = {name: whole(value).cpu() for name, value in model.denoiser.state_dict().items()}

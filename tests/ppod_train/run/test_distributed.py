@@ -112,11 +112,11 @@ def steps_of(
         )
         state, _ = prepare(source_of(data), load_model(str(pipeline)), settings, "", None, workers)
         if double:
-            unet = state.sampler.model.pipeline.unet.double()
+            unet = state.model.pipeline.unet.double()
             state = replace(
                 state,
-                sampler=replace(state.sampler, network=double_network(unet)),
-                reference=double_network(deepcopy(unet)),
+                policy=state.policy.with_network(double_network(unet)),
+                reference=state.policy.with_network(double_network(deepcopy(unet))),
                 average={key: value.double() for key, value in state.average.items()},
             )
             if not settings.kl_weight and not OBJECTIVES[settings.objective].on_final_latents:

@@ -14,7 +14,7 @@ from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import load_model
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.generation.build_spec import build_spec
-from ppod_data.generation.sampler import sample_images
+from ppod_data.generation.sampling import sample_images
 from ppod_data.publish.transfer import push
 from ppod_data.storage.files import data_path
 from ppod_train.objectives import OBJECTIVES
