@@ -13,6 +13,7 @@ from PIL import Image
 
 from ppod_data.errors import ConfigError
 from ppod_data.support.statistics import wilson
+from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.evaluation.statistics import FloatArray, mean_interval, win_rate
 
 BoolArray = npt.NDArray[np.bool_]
@@ -74,29 +75,6 @@ class Metrics:
     have a score in both."""
     gain_low: float | None = None
     gain_high: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalSettings:
-    """Which images are made. Two evaluations can be compared image by image when these agree.
-
-    None is filled in as for a data set: see `ppod_data.generation.build_spec.build_spec`.
-    """
-
-    prompts: tuple[str, ...]
-    height: int | None = None
-    """Pixels, as `width`; None: the model's own size."""
-    width: int | None = None
-    negative_prompt: str = ""
-    num_images_per_prompt: int = 64
-    num_inference_steps: int = 20
-    guidance_scale: float | None = None
-    ddim_eta: float | None = None
-    seed: int = 0
-    batch_size: int | None = None
-    """Images sampled and scored at a time; the last bits of an image depend on it."""
-    validation: bool = False
-    """Noise of its own for choosing a checkpoint while training: what is reported was not chosen on."""
 
 
 @dataclass(frozen=True, kw_only=True)

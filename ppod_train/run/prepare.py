@@ -49,10 +49,10 @@ def prepare(
     batch_size = settings.batch_size or data.spec.batch_size
     weights = step_weights(data.spec, data.steps, settings.step_weight or "none")
     needs_reference = bool(settings.kl_weight) or objective.on_final_latents
-    reference = reference_network(model, lora_rank=settings.lora_rank) if needs_reference else None
+    reference = reference_network(model, lora_rank=settings.rank) if needs_reference else None
     parameters = trainable_parameters(
         model,
-        lora_rank=settings.lora_rank,
+        lora_rank=settings.rank,
         seed=settings.seed,
         start=start,
         gradient_checkpointing=settings.gradient_checkpointing,
