@@ -7,7 +7,15 @@ catch either.
 
 
 class PpodError(Exception):
-    """Base of every error that ppod raises on purpose."""
+    """Base of every error that ppod raises on purpose.
+
+    >>> from ppod_data import Dataset, PpodError
+    >>> try:
+    ...     Dataset.open("nowhere")
+    ... except PpodError as error:
+    ...     error.exit_code
+    2
+    """
 
     exit_code = 1
 

@@ -177,25 +177,14 @@ def _generate(
     from ppod_data.generation.generate import generate
     from ppod_data.publish.card import write_card
 
-    sizes = {shard: len(spec.shard_range(shard)) for shard in shards}
-    with progress(sum(sizes.values()), "gen", "images") as shown:
+    with progress(0, "gen", "images") as shown:
         for line in say_many_files(spec):
             shown.say(line)
-
-        def on_shard(shard: int, made: bool) -> None:
-            if not made:  # its images were reported as done, but took no time
-                shown.advance(-sizes[shard])
-                shown.skip(sizes[shard])
-            shown.note(f"shard {shard} of {spec.num_shards} {'made' if made else 'was there'}")
-
-        sampling_options: dict[str, Any] = {"shards": shards, "license": license}
-        sampling_options |= {"on_batch": shown.advance, "on_shard": on_shard}
+        sampling_options: dict[str, Any] = {"shards": shards, "license": license, "progress": shown}
         if workers is None:
             result = generate(root, spec, model, **sampling_options)
         else:
-            result = generate_on_ray(
-                root, spec, workers, **sampling_options, on_status=shown.status, on_loss=shown.say
-            )
+            result = generate_on_ray(root, spec, workers, **sampling_options)
     write_card(root)
     return result
 

@@ -170,27 +170,13 @@ def _score(
     on_ray: the rewards as the user named them, where a Ray cluster's workers score.
     """
     from ppod_data.cluster.ray_jobs import score_engine
-    from ppod_data.format.shards import committed_shards
     from ppod_data.publish.card import write_card
     from ppod_data.scoring.score import score_all
 
-    finished = [shard for shard in committed_shards(dataset.root) if shard % world_size == rank]
-    shards = [shard for shard in finished if within is None or shard in within]
-    sizes = {shard: len(rewards) * len(dataset.spec.shard_range(shard)) for shard in shards}
-    unit = "images" if len(rewards) == 1 else "scores"
-    with progress(sum(sizes.values()), f"score {', '.join(rewards)}", unit) as shown:
-
-        def on_shard(shard: int, num_scored: int) -> None:
-            shown.skip(sizes[shard] - num_scored)
-            shown.note(
-                f"shard {shard} of {dataset.spec.num_shards} {'scored' if num_scored else 'was there'}"
-            )
-
-        options: dict[str, Any] = {"batch_size": batch_size, "retry_failed": retry_failed}
-        options |= {"on_batch": shown.advance}
-        engine = on_ray and score_engine(
-            dataset, rewards, on_ray, device, **options, on_status=shown.status, on_loss=shown.say
-        )
+    options: dict[str, Any] = {"batch_size": batch_size, "retry_failed": retry_failed}
+    with progress(0, f"score {', '.join(rewards)}", "images") as shown:
+        options |= {"progress": shown}
+        engine = on_ray and score_engine(dataset, rewards, on_ray, device, **options)
         result = score_all(
             dataset,
             rewards,
@@ -198,7 +184,6 @@ def _score(
             rank=rank,
             world_size=world_size,
             shards=within,
-            on_shard=on_shard,
             engine=engine or None,
             **options,
         )

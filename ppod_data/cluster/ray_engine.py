@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from ppod_data.errors import ConfigError, PpodError
+from ppod_data.support.progress import SILENT, Progress
 
 _LOOK_AGAIN_SECONDS = 5.0
 """How often the cluster is asked whether it has grown."""
@@ -93,21 +94,19 @@ def map_shards(
     shards: Iterable[int],
     device: str,
     *,
-    on_status: Callable[[str], None] = lambda text: None,
-    on_loss: Callable[[str], None] = lambda text: None,
+    progress: Progress = SILENT,
 ) -> Generator[tuple[int, Any], None, None]:
     """(shard, what the job gives for it) in the order in which they are done; inside `connected`.
 
     Args:
         shards: drawn as workers become free.
-        on_status: called every few seconds with how many workers there are.
-        on_loss: called with a line for every worker that died.
+        progress: shows how many workers there are, and says which died.
 
     Raises:
         ConfigError: the workers lack ppod.
         PpodError: a shard's workers die again and again; also whatever the job raises, as the worker raised it.
     """
-    pool = _Pool(job, device, on_loss)
+    pool = _Pool(job, device, progress)
     waiting: deque[int] = deque()
     coming = iter(shards)
     try:
@@ -117,7 +116,7 @@ def map_shards(
             if not waiting and not pool.num_busy:
                 return
             grew = pool.grow(len(waiting))
-            on_status(pool.describe())
+            progress.status(pool.describe())
             if grew:
                 continue  # as many shards as there may be workers are to be drawn
             yield from pool.wait(waiting)
@@ -131,7 +130,7 @@ class _Pool:
 
     job: Job
     device: str
-    on_loss: Callable[[str], None]
+    progress: Progress
     num_cpus: int = field(default_factory=lambda: int(os.environ.get("OMP_NUM_THREADS") or 1))
     loading: dict[Any, Any] = field(default_factory=dict)
     """Ray's promise -> worker."""
@@ -208,7 +207,7 @@ class _Pool:
         if "failed to import" in reason:
             raise ConfigError("a Ray worker cannot import ppod: install the same version on every node")
         what = "loading the model" if shard < 0 else f"shard {shard}"
-        self.on_loss(f"a Ray worker died with {what}: another one takes its place")
+        self.progress.say(f"a Ray worker died with {what}: another one takes its place")
         self.losses[shard] += 1
         if self.losses[shard] >= _LOSSES + (self.slots if shard < 0 else 0):
             raise PpodError(

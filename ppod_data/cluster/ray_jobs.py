@@ -12,6 +12,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.format.manifest import create_manifest, read_manifest
 from ppod_data.format.shards import committed_shards, refuse_sealed, shard_committed
 from ppod_data.storage.files import DataPath
+from ppod_data.support.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from ppod_data.dataset.dataset import Dataset
@@ -115,10 +116,7 @@ def generate_on_ray(
     *,
     shards: Sequence[int],
     license: str = "unknown",
-    on_batch: Callable[[int], None] = lambda num_images: None,
-    on_shard: Callable[[int, bool], None] = lambda shard, made: None,
-    on_status: Callable[[str], None] = lambda text: None,
-    on_loss: Callable[[str], None] = lambda text: None,
+    progress: Progress = SILENT,
 ) -> "GenerateSummary":
     """`generate.generate` by the workers of a cluster, inside `connected`: the same files, arguments and errors; all
     images of a shard are reported at once, when it is done.
@@ -134,22 +132,23 @@ def generate_on_ray(
     create_manifest(root, spec, license)
     there = set(committed_shards(root))
     missing = [shard for shard in shards if shard not in there]
+    progress.start(sum(len(spec.shard_range(shard)) for shard in shards), "images")
     for shard in shards:
         if shard in there:
-            on_batch(len(spec.shard_range(shard)))
-            on_shard(shard, False)
+            progress.skip(len(spec.shard_range(shard)))
+            progress.note(f"shard {shard} of {spec.num_shards} was there")
     if missing:
         refuse_sealed(root)
     job = GenerateJob(root, spec)
-    with contextlib.closing(map_shards(job, missing, device, on_status=on_status, on_loss=on_loss)) as done:
+    with contextlib.closing(map_shards(job, missing, device, progress=progress)) as done:
         for shard, _ in done:
             if not shard_committed(root, shard) and shard not in committed_shards(root):
                 raise ConfigError(
                     f"a Ray node made shard {shard} and it is not in {root}: put the data set into a folder that "
                     "all nodes share"
                 )
-            on_batch(len(spec.shard_range(shard)))
-            on_shard(shard, True)
+            progress.advance(len(spec.shard_range(shard)))
+            progress.note(f"shard {shard} of {spec.num_shards} made")
     return summarize(spec, shards, missing, time.monotonic() - start)
 
 
@@ -161,9 +160,7 @@ def score_engine(
     *,
     batch_size: int,
     retry_failed: bool,
-    on_batch: Callable[[int], None] = lambda num_images: None,
-    on_status: Callable[[str], None] = lambda text: None,
-    on_loss: Callable[[str], None] = lambda text: None,
+    progress: Progress = SILENT,
 ) -> "Engine":
     """The `engine` of `score.score_all` by the workers of a cluster, inside `connected`.
 
@@ -179,11 +176,9 @@ def score_engine(
     )
 
     def engine(shards: Iterable[int]) -> "Iterator[tuple[int, list[ShardRows]]]":
-        with contextlib.closing(
-            map_shards(job, shards, device, on_status=on_status, on_loss=on_loss)
-        ) as done:
+        with contextlib.closing(map_shards(job, shards, device, progress=progress)) as done:
             for shard, parts in done:
-                on_batch(sum(len(rows.todo) for rows in parts))
+                progress.advance(sum(len(rows.todo) for rows in parts))
                 yield shard, parts
 
     return engine

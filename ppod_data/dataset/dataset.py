@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from ppod_data.dataset.exclusions import excluded_samples, read_exclusions
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.format.manifest import UNKNOWN_LICENSE, create_manifest, read_manifest
+from ppod_data.format.provenance import provenance_of
 from ppod_data.format.sample_index import SampleNumbers
 from ppod_data.format.shards import committed_shards, parts_in, read_member
 from ppod_data.format.spec import GenerationSpec
@@ -36,8 +37,7 @@ from ppod_data.format.tables import (
 )
 from ppod_data.format.trajectory import TORCH_NAMES, Trajectory, decode_latents, latent_rows
 from ppod_data.storage.cache import read_cached
-from ppod_data.storage.files import DataPath, data_path
-from ppod_data.storage.json_reader import made_by
+from ppod_data.storage.files import AnyPath, DataPath, data_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,6 +57,11 @@ _MEMBER = ("traj_file", "traj_offset", "traj_nbytes", "traj_sha256")
 class Dataset:
     """A data set folder, from `Dataset.open(path)`. Reading checks what it reads, and never writes.
 
+    >>> from ppod_data import Dataset
+    >>> dataset = Dataset.open("data")
+    >>> dataset.samples().num_rows, dataset.score_names()
+    (4, ['scenes'])
+
     Excluded samples are in nothing that it gives: tables have no rows of them, and pairs with one are left out.
     """
 
@@ -66,8 +71,8 @@ class Dataset:
     """What ppod.json holds."""
 
     @classmethod
-    def open(cls, path: DataPath | str) -> "Dataset":
-        """The data set in the folder `path`, or at a URL such as `s3://bucket/data`.
+    def open(cls, path: AnyPath) -> "Dataset":
+        """Return the data set in the folder `path`, or at a URL such as `s3://bucket/data`.
 
         Raises `ConfigError` where there is none, or one of a newer format; `DamagedError` for an edited or
         cut manifest.
@@ -178,7 +183,7 @@ class Dataset:
         """How a table of pairs was made, as its metadata says; nothing where it does not."""
         _check_known(name, "pairs", self.pair_names(), self.root)
         path = self.root / "pairs" / f"{name}.parquet"
-        return made_by(read_table(path, PAIRS, []).schema.metadata, path)
+        return provenance_of(read_table(path, PAIRS, []).schema.metadata, path)
 
     def iter_pairs(self, name: str, columns: Sequence[str]) -> Iterator[Any]:
         """Some columns of a table of pairs, as Arrow tables of some rows each: for what needs no more at a time."""
@@ -432,7 +437,7 @@ def _check_one_origin(root: DataPath, table: str, parts: Sequence[Any]) -> None:
                 product(*(pc.unique(part[column]).to_pylist() for column in ("scorer", "revision")))
             )
         else:
-            made = made_by(part.schema.metadata, root / table)
+            made = provenance_of(part.schema.metadata, root / table)
             origins.add((str(made.get("policy_fingerprint", "an unknown policy")),))
     if len(origins) > 1:
         some = " and ".join(sorted(" ".join(map(str, origin)) for origin in origins)[:2])

@@ -12,13 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ppod_data.format.pair_ids import key_samples, pair_key
 from ppod_data.format.sample_index import SampleNumbers
 from ppod_data.format.spec import GenerationSpec
 
 PAIR_COLUMNS = ("pair_id", "prompt_id", "chosen_id", "rejected_id", "label", "margin")
 """What the checks of a table of pairs read."""
-_HALF = 32
-"""Bits of a sample's number in the key of a pair."""
 
 Problem = tuple[str | None, str]
 """(sample_id or None, what is wrong)."""
@@ -74,7 +73,7 @@ def pair_problems(table: Any, prompts: PromptOf) -> Iterator[Problem]:
 def pair_keys(table: Any, prompts: PromptOf) -> NDArray[np.int64]:
     """Return a number for each pair of two samples [P], the same in both directions; none for samples not known."""
     chosen, rejected = (prompts.samples.find(table[name]) for name in ("chosen_id", "rejected_id"))
-    keys = np.minimum(chosen, rejected) << _HALF | np.maximum(chosen, rejected)
+    keys = pair_key(chosen, rejected)
     known: NDArray[np.int64] = keys[(chosen >= 0) & (rejected >= 0) & (chosen != rejected)]
     return known
 
@@ -89,8 +88,7 @@ def repeated_pair(keys: Sequence[NDArray[np.int64]], prompts: PromptOf) -> Probl
     again = np.flatnonzero(every[1:] == every[:-1])
     if not len(again):
         return None
-    key = int(every[again[0]])
-    first, second = (prompts.sample_id(number) for number in (key >> _HALF, key & ((1 << _HALF) - 1)))
+    first, second = (prompts.sample_id(int(number)) for number in key_samples(every[again[0]]))
     return (
         first,
         f"{len(again):,} pairs repeat another one, in its direction or the other: {first} and {second} first",

@@ -1,4 +1,4 @@
-"""The ids of pairs, for millions of them: an image is hashed, not a pair.
+"""The ids and keys of pairs, for millions of them: an image is hashed, not a pair.
 
 Shapes: N images, P pairs.
 """
@@ -15,8 +15,25 @@ from numpy.typing import NDArray
 from ppod_data.support.canonical_json import canonical_json
 
 PAIR_ID = re.compile(r"[0-9a-f]{32}")
+_HALF = 32
+"""Bits of a sample number in a key."""
 _BYTES = 16
 """Of an id, which is half a sha256 and has two hexadecimal digits a byte."""
+
+
+def pair_key(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int64]:
+    """Return a number for each pair of samples [P], the same in both directions; a and b [P] are sample numbers.
+
+    Keys sort by the earlier sample, then by the later one.
+    """
+    low, high = np.minimum(a, b).astype(np.int64), np.maximum(a, b).astype(np.int64)
+    keys: NDArray[np.int64] = low << _HALF | high
+    return keys
+
+
+def key_samples(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the earlier and the later sample number of each key of `pair_key`."""
+    return keys >> _HALF, keys & ((1 << _HALF) - 1)
 
 
 def pair_ids(images: Any, chosen: NDArray[Any], rejected: NDArray[Any], source: str) -> Any:

@@ -63,6 +63,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class GenerationSpec:
     """One data set's generation options. K images a prompt, T denoising steps, latents [C, H, W].
 
+    >>> from ppod_data import Dataset
+    >>> spec = Dataset.open("data").spec
+    >>> spec.prompts, spec.num_images_per_prompt
+    (('a dog on the moon',), 4)
+
     Sample n belongs to prompt n // K and has image_index n % K; shard i holds a run of consecutive samples. Where the
     images are given (`origin`), a prompt has its own number of them, and samples are in the order of `images`.
     """

@@ -21,7 +21,14 @@ _SAFETENSORS_NAMES = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trajectory:
-    """The recorded denoising chain of one image: x_T, …, x_0, or the part of it that the data set stores."""
+    """The recorded denoising chain of one image: x_T, …, x_0, or the part of it that the data set stores.
+
+    >>> from ppod_data import Dataset
+    >>> dataset = Dataset.open("data")
+    >>> trajectory = dataset.trajectory(dataset.samples()["sample_id"][0].as_py())
+    >>> len(trajectory.timesteps), len(trajectory.latents)
+    (4, 5)
+    """
 
     sample_id: str
     prompt_id: str

@@ -1,12 +1,15 @@
 """The spec of a new data set, built from a model and the user's choices."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ppod_data.diffusion.models.model import DTYPES, DiffusionModel, resized
 from ppod_data.diffusion.schedule import chain_config
 from ppod_data.format.spec import POLICY, GenerationSpec
+from ppod_data.generation.sampling_settings import SamplingSettings
 
 _SHARD_BYTES = 256 * 2**20
 _SHARD_IMAGES = 512
@@ -14,43 +17,45 @@ _SHARD_IMAGES = 512
 
 def build_spec(
     model: DiffusionModel,
-    *,
     prompts: Sequence[str],
-    height: int | None = None,
-    width: int | None = None,
-    negative_prompt: str = "",
-    num_images_per_prompt: int = 64,
-    num_inference_steps: int = 20,
-    guidance_scale: float | None = None,
-    guidance_mode: str = "batched",
-    ddim_eta: float | None = None,
-    initial_noise: str = "per-image",
-    seed: int = 0,
+    settings: SamplingSettings | None = None,
+    *,
     stage: int = 0,
     purpose: str = "train",
-    batch_size: int | None = None,
-    images_per_shard: int | None = None,
-    latent_dtype: str = "fp32",
-    store_steps: str = "all",
     origin: str = POLICY,
     images: tuple[tuple[str, ...], ...] = (),
+    **changes: Any,
 ) -> GenerationSpec:
-    """The generation spec of a data set made by `model`, with what the user left open filled in.
+    """Return the generation spec of a data set, with the model's defaults for what the settings leave open.
 
-    height, width: of the images, in pixels; the model's own size.
-    guidance_scale: 1 for `scenes`, 5 for Stable Diffusion, 4.5 for its version 3, 3.5 for FLUX.1-dev.
-    ddim_eta: 1, or 0.7 for flow-matching models. batch_size: 64 for images up to 64 pixels, else 8.
-    images_per_shard: whole batches that make about 256 MiB of latents, at most 512 images.
+    >>> from ppod_data import build_spec, load_model
+    >>> spec = build_spec(load_model("scenes"), ["a dog on the moon"], num_images_per_prompt=8)
+    >>> spec.num_samples, spec.num_inference_steps
+    (8, 20)
+
+    Args:
+        model: The model that samples.
+        prompts: Texts, all different.
+        settings: How to sample.
+        stage: Number of the stage of an online run; part of the key of all noise.
+        purpose: What the noise is for; part of its key.
+        origin: Whether a policy made the images or they were given.
+        images: Hashes of the given images of each prompt.
+        changes: Fields of `SamplingSettings`, in place of those of `settings`.
 
     Raises:
-        ConfigError: an option out of its range, by name, or a size that the model does not make.
+        ConfigError: An option is out of its range, or the model does not make images of this size.
     """
-    model = resized(model, height, width)
+    chosen = replace(settings or SamplingSettings(), **changes)
+    model = resized(model, chosen.height, chosen.width)
     small = max(model.height, model.width) <= 64
-    batch_size = batch_size if batch_size is not None else (64 if small else 8)
+    batch_size = chosen.batch_size if chosen.batch_size is not None else (64 if small else 8)
+    images_per_shard = chosen.images_per_shard
     if images_per_shard is None:
         bytes_per_image = (
-            (num_inference_steps + 1) * int(np.prod(model.latent_shape)) * DTYPES[latent_dtype].itemsize
+            (chosen.num_inference_steps + 1)
+            * int(np.prod(model.latent_shape))
+            * DTYPES[chosen.latent_dtype].itemsize
         )
         most = min(_SHARD_IMAGES, _SHARD_BYTES // max(bytes_per_image, 1))
         images_per_shard = max(1, most // max(batch_size, 1)) * batch_size
@@ -60,25 +65,25 @@ def build_spec(
         variant=model.variant,
         adapter=model.adapter,
         policy_fingerprint=model.fingerprint,
-        scheduler=chain_config(model.scheduler_config, num_inference_steps),
+        scheduler=chain_config(model.scheduler_config, chosen.num_inference_steps),
         prompts=tuple(prompts),
-        negative_prompt=negative_prompt,
-        num_images_per_prompt=num_images_per_prompt,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale
-        if guidance_scale is not None
+        negative_prompt=chosen.negative_prompt,
+        num_images_per_prompt=chosen.num_images_per_prompt,
+        num_inference_steps=chosen.num_inference_steps,
+        guidance_scale=chosen.guidance_scale
+        if chosen.guidance_scale is not None
         else (1.0 if model.name == "scenes" else model.family.guidance_scale(model.pipeline)),
-        guidance_mode=guidance_mode,
-        ddim_eta=model.family.noise_level if ddim_eta is None else ddim_eta,
-        initial_noise=initial_noise,
-        seed=seed,
+        guidance_mode=chosen.guidance_mode,
+        ddim_eta=model.family.noise_level if chosen.ddim_eta is None else chosen.ddim_eta,
+        initial_noise=chosen.initial_noise,
+        seed=chosen.seed,
         stage=stage,
         purpose=purpose,
         batch_size=batch_size,
         images_per_shard=images_per_shard,
         compute_dtype=model.compute_dtype,
-        latent_dtype=latent_dtype,
-        store_steps=store_steps,
+        latent_dtype=chosen.latent_dtype,
+        store_steps=chosen.store_steps,
         height=model.height,
         width=model.width,
         latent_shape=model.latent_shape,

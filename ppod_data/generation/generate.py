@@ -29,6 +29,7 @@ from ppod_data.generation.sampler import Sampler, check_finite, prepare_sampler,
 from ppod_data.storage.files import DataPath, atomic_write, data_path
 from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
+from ppod_data.support.progress import SILENT, Progress
 from ppod_data.support.runtime import one_thread
 
 
@@ -73,15 +74,13 @@ def generate(
     shards: Sequence[int],
     license: str = "unknown",
     records: Records | None = None,
-    on_batch: Callable[[int], None] = lambda num_images: None,
-    on_shard: Callable[[int, bool], None] = lambda shard, made: None,
+    progress: Progress = SILENT,
 ) -> GenerateSummary:
     """Make the missing ones of `shards` in the data set folder `root`, creating the folder when it is new.
 
     Args:
         records: (spec, sampler, indices) -> the samples of a batch; `sample_records` unless given.
-        on_batch: called with the number of images of every batch that is done or skipped.
-        on_shard: called with the shard's number and whether it was made now.
+        progress: counts images.
 
     Raises:
         SpecMismatchError: the folder holds a data set made with another spec.
@@ -93,16 +92,17 @@ def generate(
     sampler: Sampler | None = None
     start = time.monotonic()
     made: list[int] = []
+    progress.start(sum(len(spec.shard_range(shard)) for shard in shards), "images")
     for shard in free_first(shards, partial(shard_committed, root), partial(look_who_works, root)):
         if shard_committed(root, shard):
-            on_batch(len(spec.shard_range(shard)))
-            on_shard(shard, False)
+            progress.skip(len(spec.shard_range(shard)))
+            progress.note(f"shard {shard} of {spec.num_shards} was there")
             continue
         refuse_sealed(root)
         sampler = sampler or prepare_sampler(spec, model)
-        make_shard(root, spec, sampler, shard, records=records, on_batch=on_batch)
+        make_shard(root, spec, sampler, shard, records=records, progress=progress)
         made.append(shard)
-        on_shard(shard, True)
+        progress.note(f"shard {shard} of {spec.num_shards} made")
     return summarize(spec, shards, made, time.monotonic() - start)
 
 
@@ -134,12 +134,12 @@ def make_shard(
     shard: int,
     *,
     records: Records | None = None,
-    on_batch: Callable[[int], None] = lambda num_images: None,
+    progress: Progress = SILENT,
 ) -> None:
     """Sample and commit one shard, whoever runs this; where another worker is first, its shard stays.
 
     Args:
-        records: as of `generate`.
+        records, progress: as of `generate`.
 
     Raises:
         NonFiniteError: the model gave NaN or infinite latents; nothing is written.
@@ -150,7 +150,7 @@ def make_shard(
             batch = range(first, min(first + spec.batch_size, indices.stop))
             for sample in (records or sample_records)(spec, sampler, batch):
                 writer.add(sample)
-            on_batch(len(batch))
+            progress.advance(len(batch))
     if writer.committed:
         place = canonical_json(environment() | {"device": device}) + "\n"
         atomic_write(root / "environment" / f"{shard:06d}.json", place.encode())

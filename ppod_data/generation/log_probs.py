@@ -6,7 +6,7 @@ training needs no second network. A shard's table is a pure function of the shar
 Shapes: B trajectories, R stored latents, T steps, C H W latent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from ppod_data.dataset.trajectory_reader import Reader
 from ppod_data.diffusion.models.model import DiffusionModel, resized
 from ppod_data.diffusion.replay import replay_log_prob
 from ppod_data.errors import ConfigError, NonFiniteError
+from ppod_data.format.provenance import provenance_of, with_provenance
 from ppod_data.format.shards import committed_shards
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.sums import seal_table
@@ -25,12 +26,9 @@ from ppod_data.format.tables import LOG_PROBS, check_name, part_name, read_table
 from ppod_data.format.trajectory import Trajectory
 from ppod_data.generation.sampler import Sampler, prepare_sampler
 from ppod_data.storage.files import DataPath
-from ppod_data.storage.json_reader import made_by
 from ppod_data.storage.real_folders import refuse_linked_folders
-from ppod_data.support.canonical_json import canonical_json
+from ppod_data.support.progress import SILENT, Progress
 from ppod_data.support.runtime import device_kind, one_thread
-
-_METADATA = b"ppod"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +53,7 @@ def compute_log_probs(
     batch_size: int | None = None,
     rank: int = 0,
     world_size: int = 1,
-    on_batch: Callable[[int], None] = lambda num_trajectories: None,
-    on_shard: Callable[[int, int], None] = lambda shard, num_computed: None,
+    progress: Progress = SILENT,
 ) -> LogProbsSummary:
     """Write `log_probs/<name>`: log π(x_{t-1} | x_t, c) under `model` of every stored step with a density.
 
@@ -65,8 +62,7 @@ def compute_log_probs(
     Args:
         batch_size: trajectories in one network call; None for the data set's own, which makes the replay of the
             policy that made the data exact.
-        on_batch: called with the number of trajectories of every batch.
-        on_shard: called with each shard's number and how many of its rows were computed (0: it was there).
+        progress: counts trajectories.
 
     Raises:
         ConfigError: a model of another latent shape, or a table of this name computed by another policy.
@@ -90,9 +86,11 @@ def compute_log_probs(
     missing = [shard for shard in shards if not _is_made(folder / part_name(shard), made)]
     sampler = prepare_sampler(spec, model) if missing else None
     largest: float | None = None
+    progress.start(sum(len(spec.shard_range(shard)) for shard in shards), "trajectories")
     for shard in shards:
         if sampler is None or shard not in missing:
-            on_shard(shard, 0)
+            progress.skip(len(spec.shard_range(shard)))
+            progress.note(f"shard {shard} of {spec.num_shards} was there")
             continue
         ids = [name for name in spec.shard_sample_ids(shard) if name not in dataset.excluded]
         index = dataset.trajectory_index(ids).to_pylist()
@@ -105,9 +103,10 @@ def compute_log_probs(
                 values = batch_log_probs(spec, sampler, batch)
             largest = max([largest or 0.0, *_differences(batch, values)])
             rows += values
-            on_batch(len(batch))
+            progress.advance(len(batch))
         _write(folder / part_name(shard), ids, rows, made | {"device": device_kind(model.device)})
-        on_shard(shard, len(ids))
+        progress.skip(len(spec.shard_range(shard)) - len(ids))
+        progress.note(f"shard {shard} of {spec.num_shards} computed")
     seal_table(folder, spec)
     computed = sum(len(spec.shard_range(shard)) for shard in missing)
     return LogProbsSummary(
@@ -170,14 +169,14 @@ def _differences(batch: Sequence[Trajectory], values: Sequence[Sequence[float | 
 
 def policy_of(table: Any) -> str:
     """The fingerprint of the policy whose log-probabilities a `Dataset.log_probs` table holds; "" if unsaid."""
-    return str(made_by(table.schema.metadata, "log_probs").get("policy_fingerprint", ""))
+    return str(provenance_of(table.schema.metadata, "log_probs").get("policy_fingerprint", ""))
 
 
 def _is_made(path: DataPath, made: dict[str, Any]) -> bool:
     """Whether the part is there. Raises ConfigError when it was computed otherwise."""
     if not path.exists():
         return False
-    old = made_by(read_table(path, LOG_PROBS, []).schema.metadata, path)
+    old = provenance_of(read_table(path, LOG_PROBS, []).schema.metadata, path)
     for key, value in made.items():
         if old.get(key) != value:
             raise ConfigError(
@@ -189,5 +188,4 @@ def _is_made(path: DataPath, made: dict[str, Any]) -> bool:
 
 def _write(path: DataPath, ids: list[str], rows: list[list[float | None]], made: dict[str, Any]) -> None:
     table = pa.table({"sample_id": ids, "log_probs": rows}, schema=LOG_PROBS)
-    metadata = {_METADATA: canonical_json(made).encode()}
-    write_table(path, table.replace_schema_metadata({**table.schema.metadata, **metadata}))
+    write_table(path, table.replace_schema_metadata(with_provenance(table.schema.metadata, made)))

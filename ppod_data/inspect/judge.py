@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
+from ppod_data.format.provenance import provenance_of
 from ppod_data.format.tables import SCORES, part_name, read_table
 from ppod_data.labels.stored import PEOPLE
 from ppod_data.pairs.rank import name_sum
@@ -25,7 +26,6 @@ from ppod_data.rewards import BUILDERS, PromptReader, RewardModel, check_reward_
 from ppod_data.rewards.named import spelling_of
 from ppod_data.rewards.weighted import WeightedReward
 from ppod_data.storage.files import DataPath, sha256_file
-from ppod_data.storage.json_reader import made_by
 
 WAYS_OUT = "give --reward NAME, which then chooses the policy, or --eval-every 0"
 _ONE = "reward:"
@@ -182,7 +182,7 @@ def _spelled(dataset: Dataset, table: str) -> str | None:
         return None
     for shard in dataset.score_parts(table)[:1]:
         path = dataset.root / "scores" / table / part_name(shard)
-        value = made_by(read_table(path, SCORES, []).schema.metadata, path).get("reward")
+        value = provenance_of(read_table(path, SCORES, []).schema.metadata, path).get("reward")
         return value if isinstance(value, str) else None
     return None
 

@@ -23,9 +23,9 @@ from ppod_data.format.pair_checks import (
     two_problems,
 )
 from ppod_data.format.pair_ids import PAIR_ID
+from ppod_data.format.provenance import provenance_of
 from ppod_data.format.tables import LABELS, LOG_PROBS, PAIRS, SCORES, iter_table, read_table
 from ppod_data.storage.files import DataPath
-from ppod_data.storage.json_reader import made_by
 
 
 def check_part(
@@ -67,7 +67,7 @@ def _score_problems(rows: list[dict[str, Any]], pixels: Mapping[str, str]) -> It
 
 def _log_prob_problems(table: Any, rows: list[dict[str, Any]], num_steps: int) -> Iterator[Problem]:
     try:
-        named = isinstance(made_by(table.schema.metadata, "").get("policy_fingerprint"), str)
+        named = isinstance(provenance_of(table.schema.metadata, "").get("policy_fingerprint"), str)
     except DamagedError:
         named = False
     if not named:

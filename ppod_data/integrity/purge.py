@@ -5,7 +5,7 @@ bytes and its names. The list keeps its entries: they say why samples of the spe
 finished by running it again. A seal is kept up: it is set aside while files change, and written anew at the end.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from ppod_data.format.tables import (
 from ppod_data.integrity.seal import remove_leftovers, seal, table_folders
 from ppod_data.storage.files import DataPath, matching, name_below, remove, rename
 from ppod_data.storage.real_folders import refuse_linked_folders
+from ppod_data.support.progress import SILENT, Progress
 
 _SCHEMAS = {"scores": SCORES, "log_probs": LOG_PROBS}
 
@@ -43,11 +44,11 @@ class PurgeSummary:
     sealed_again: bool
 
 
-def purge(dataset: Dataset, *, on_file: Callable[[str], None] = lambda name: None) -> PurgeSummary:
+def purge(dataset: Dataset, *, progress: Progress = SILENT) -> PurgeSummary:
     """Rewrite every file of `dataset` that holds an excluded sample. No other process may write meanwhile.
 
     Args:
-        on_file: called with the name of every file that was rewritten.
+        progress: notes the name of every file that was rewritten.
 
     Raises:
         DamagedError: a file that has to be rewritten is damaged.
@@ -67,7 +68,7 @@ def purge(dataset: Dataset, *, on_file: Callable[[str], None] = lambda name: Non
             open_table(path.parent)
         write_table(path, kept)
         rows += table.num_rows - kept.num_rows
-        on_file(name_below(root, path))
+        progress.note(name_below(root, path))
     for shard in committed_shards(root):
         part = root / "samples" / part_name(shard)
         ids = read_table(part, SAMPLES, ["sample_id"])["sample_id"].to_pylist()
@@ -76,7 +77,7 @@ def purge(dataset: Dataset, *, on_file: Callable[[str], None] = lambda name: Non
         if (root / SUMS).exists():
             rename(root / SUMS, root / PURGING)
         samples += _purge_shard(dataset, shard)
-        on_file(f"samples/{part.name}")
+        progress.note(f"samples/{part.name}")
     _seal_again(dataset, sealed)
     return PurgeSummary(num_samples=samples, num_rows=rows, sealed_again=sealed)
 

@@ -6,7 +6,7 @@ pairs has NAME.sha256 beside it. Every seal is a pure function of the files that
 the same time write the same bytes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from ppod_data.storage.files import (
     sync,
 )
 from ppod_data.storage.real_folders import refuse_linked_folders
+from ppod_data.support.progress import SILENT, Progress
 
 BASE_FOLDERS = ("samples", "trajectories")
 """Of tables with a part a shard."""
@@ -57,14 +58,12 @@ class SealSummary:
     num_missing_shards: int
 
 
-def seal(
-    root: DataPath, *, incomplete: bool = False, on_file: Callable[[str, int], None] = lambda name, size: None
-) -> SealSummary:
+def seal(root: DataPath, *, incomplete: bool = False, progress: Progress = SILENT) -> SealSummary:
     """Remove leftovers, check every file of the base, and write its SHA256SUMS; seal tables that lack a seal.
 
     Args:
         incomplete: seal also where shards are missing.
-        on_file: called with the name and the size of every file of the base that was hashed.
+        progress: counts the files of the base.
 
     Raises:
         ConfigError: shards are missing, or a folder is a link to another place.
@@ -91,12 +90,15 @@ def seal(
         size = sum((root / name).stat().st_size for name in sums if (root / name).exists())
         return _summary(sums, size, removed, True, missing)
     sums, total = {}, 0
-    for name in base_files(root):
+    names = base_files(root)
+    progress.start(len(names), "files")
+    for name in names:
         path = root / name
         sums[name] = _checked_sha256(path)
         size = path.stat().st_size
-        on_file(name, size)
         total += size
+        progress.advance(1)
+        progress.status(name)
     if list(sums) != base_files(root):
         raise PpodError(
             f"{root}: files appeared while it was sealed: wait for ppod-gen to end, then seal again"

@@ -8,7 +8,7 @@ ppod_data.integrity.replay.
 import math
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
@@ -35,9 +35,11 @@ from ppod_data.format.tables import (
 )
 from ppod_data.integrity.check_bytes import read_sealed, read_shard
 from ppod_data.integrity.check_tables import check_labels, check_pairs, check_part
+from ppod_data.integrity.replay import Replay
 from ppod_data.integrity.seal import BASE_FOLDERS, table_folders
 from ppod_data.storage.files import DataPath, in_folder, name_below
 from ppod_data.storage.real_folders import links_below
+from ppod_data.support.progress import SILENT, Progress
 
 DAMAGED, INCOMPLETE, LEFTOVER = "damaged", "incomplete", "leftover"
 _STRUCTURE = [name for name in SAMPLES.names if name != "image"]
@@ -67,6 +69,8 @@ class Report:
     sealed: bool = False
     tables: list[str] = field(default_factory=list)
     """The tables that were checked: `scores/<name>`, `log_probs/<name>`, `pairs/<name>`."""
+    replay: Replay | None = None
+    """Of `ppod_data.integrity.replay`, where a model was given."""
 
     def add(self, kind: str, file: str, problem: object, sample_id: str | None = None) -> None:
         text = " ".join(str(problem).split())
@@ -81,8 +85,7 @@ def verify(
     *,
     read_data: float = 0.0,
     chooser: random.Random | None = None,
-    on_shards: Callable[[int], None] = lambda num_shards: None,
-    on_shard: Callable[[int], None] = lambda shard: None,
+    progress: Progress = SILENT,
 ) -> Report:
     """Check the data set in `root`; nothing is written.
 
@@ -90,8 +93,7 @@ def verify(
         read_data: the share of the shards of which every byte is read: 0 for the structure alone, 1 for all, which also
             checks the seals. At least one shard above 0.
         chooser: which shards those are, when not all; a new choice every time unless given.
-        on_shards: called once with the number of shards that will be checked.
-        on_shard: called after each of them.
+        progress: counts shards.
 
     Raises:
         ConfigError: no data set, or one of a newer format.
@@ -113,7 +115,7 @@ def verify(
         excluded = {}
     shards = _shards(root, spec, report)
     chosen = _choose(shards, read_data, chooser or random.SystemRandom())
-    on_shards(len(shards))
+    progress.start(len(shards), "shards")
     here = np.zeros(spec.num_samples, bool)
     pixels: dict[int, Any] = {}
     named: set[str] = set()
@@ -131,7 +133,8 @@ def verify(
             report.num_shards_read += 1
             for file, sample_id, problem in read_shard(root, spec, shard, rows, digests):
                 report.add(DAMAGED, file, problem, sample_id)
-        on_shard(shard)
+        progress.advance(1)
+        progress.status(f"shard {shard}")
     report.num_samples, report.num_shards = int(here.sum()), len(shards)
     _check_parts(root, spec, pixels, here, excluded, report)
     _check_files(root, spec, here, report)

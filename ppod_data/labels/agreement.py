@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from ppod_data.format.pair_ids import pair_key
 from ppod_data.labels.answers import TIE
 from ppod_data.labels.votes import Votes, merge
 from ppod_data.support.statistics import Interval, wilson
@@ -115,10 +116,8 @@ def people_agreement(votes: Votes, annotators: list[str | None]) -> PeopleAgreem
 
 def units(votes: Votes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The number of each label's unit, [L] from 0, and whether its a is the later of the two samples."""
-    a, b = votes.a.astype(np.int64), votes.b.astype(np.int64)
-    size = int(max(a.max(), b.max())) + 1 if len(a) else 1
-    _, unit = np.unique(np.minimum(a, b) * size + np.maximum(a, b), return_inverse=True)
-    return unit, a > b
+    _, unit = np.unique(pair_key(votes.a, votes.b), return_inverse=True)
+    return unit, votes.a > votes.b
 
 
 def answer_counts(

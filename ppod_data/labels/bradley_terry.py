@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
+from ppod_data.format.provenance import with_provenance
 from ppod_data.format.shards import committed_shards
 from ppod_data.format.sums import seal_table
 from ppod_data.format.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
@@ -25,7 +26,6 @@ from ppod_data.labels.votes import Votes
 from ppod_data.scoring.score import OK
 from ppod_data.storage.files import DataPath, sha256_file
 from ppod_data.storage.real_folders import refuse_linked_folders
-from ppod_data.support.canonical_json import canonical_json
 
 PRIOR_PRECISION = 0.1
 """1 / variance of the normal prior of a score: about one tenth of a label's weight."""
@@ -142,6 +142,6 @@ def _parts(
             "status": [OK if one else "failed: nobody compared it" for one in judged],
         }
         table = pa.table(columns, schema=SCORES)
-        made = canonical_json({"dtype": "fp64", "device": "cpu", "prior_precision": PRIOR_PRECISION})
-        metadata = {**table.schema.metadata, b"ppod": made.encode()}
+        made = {"dtype": "fp64", "device": "cpu", "prior_precision": PRIOR_PRECISION}
+        metadata = with_provenance(table.schema.metadata, made)
         yield folder / part_name(shard), table.replace_schema_metadata(metadata)

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, NothingToLearnError
+from ppod_data.format.pair_ids import key_samples, pair_key
 from ppod_data.format.tables import PAIRS, check_name
+from ppod_data.format.write_once import NewFile, publish_once, write_pieces
 from ppod_data.labels.answers import TIE
 from ppod_data.labels.matching import SampleIndex
 from ppod_data.labels.stored import rows_of
 from ppod_data.labels.votes import Merged, pair_tables
-from ppod_data.labels.writing import publish_once, write_pieces
 from ppod_data.storage.files import temporary_beside
 from ppod_data.storage.real_folders import refuse_linked_folders
 
@@ -110,7 +111,7 @@ def combine(
             temporary = stack.enter_context(temporary_beside(path))
             part = _take(merged, smoothed, here)
             write_pieces(temporary, PAIRS, pair_tables(part, index, f"combine:{name}"), made)
-            wanted.append((temporary, path))
+            wanted.append(NewFile(temporary, path, PAIRS))
         publish_once(wanted)
     return summary
 
@@ -177,9 +178,7 @@ def _merge(rows: _Rows, same: NDArray[np.int64], drop: bool) -> tuple[Merged, di
     a, b = same[rows.chosen], same[rows.rejected]
     real = a != b
     a, b, label, votes, weight = (x[real] for x in (a, b, rows.label, rows.votes, rows.weight))
-    low, high = np.minimum(a, b), np.maximum(a, b)
-    size = len(same) + 1
-    keys, pair = np.unique(low * size + high, return_inverse=True)
+    keys, pair = np.unique(pair_key(a, b), return_inverse=True)
     count = len(keys)
     prefers_low = np.where(a < b, label, 1 - label)
     mean = np.bincount(pair, weight * prefers_low, count) / np.bincount(pair, weight, count)
@@ -190,7 +189,7 @@ def _merge(rows: _Rows, same: NDArray[np.int64], drop: bool) -> tuple[Merged, di
     dropped = contradictory if drop else np.zeros(count, bool)
     undecided = (mean == TIE) & ~dropped
     kept = ~dropped & ~undecided
-    low, high, wins = keys // size, keys % size, mean > TIE
+    (low, high), wins = key_samples(keys), mean > TIE
     lost = np.bincount(pair, minlength=count) - 1
     merged = Merged(
         chosen=np.where(wins, low, high)[kept],

@@ -6,14 +6,13 @@ for the labels, by the ordinary import. Images wait in one hidden file in the da
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError
 from ppod_data.format.prompts import normalise, unprintable
-from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.generate import GenerateSummary, generate
 from ppod_data.generation.given_images import build_forward_spec, check_forward, forward_records
 from ppod_data.labels.answers import Bad, BadRowError, Comparison, Image, Rating, each, shown
@@ -21,6 +20,7 @@ from ppod_data.labels.files.records import all_records, label_files
 from ppod_data.labels.formats.by_name import FORMATS
 from ppod_data.labels.matching import image_file, pixels_of, read_image
 from ppod_data.storage.files import DataPath, is_being_written, is_temporary, remove, temporary_beside
+from ppod_data.support.progress import SILENT, Progress
 
 _SPOOL = "images"
 _BATCH = 1_024
@@ -34,10 +34,7 @@ def build_dataset(
     format: str,
     license: str = "unknown",
     skip_bad: bool = False,
-    on_records: Callable[[int], None] = lambda num_records: None,
-    on_spec: Callable[[GenerationSpec], None] = lambda spec: None,
-    on_batch: Callable[[int], None] = lambda num_images: None,
-    on_shard: Callable[[int, bool], None] = lambda shard, made: None,
+    progress: Progress = SILENT,
     **options: Any,
 ) -> GenerateSummary:
     """Make the data set `root` of the images in the label file or folder `path`; what is there of it is kept.
@@ -46,9 +43,7 @@ def build_dataset(
         format: one of FORMATS.
         license: of the data set.
         skip_bad: leave out answers whose images or prompt cannot be used, instead of stopping at the first.
-        on_records: called with the number of records of every batch that was read.
-        on_spec: called with the spec, once all images are known.
-        on_batch, on_shard: as of `generate.generate`.
+        progress: shows how many records were read, then counts images.
         options: of `forward.build_forward_spec`.
 
     Raises:
@@ -58,9 +53,8 @@ def build_dataset(
         NonFiniteError: the model gave NaN or infinity; the shard is not written.
     """
     check_forward(model)
-    with foreign_images(root, path, format=format, skip_bad=skip_bad, on_records=on_records) as found:
+    with foreign_images(root, path, format=format, skip_bad=skip_bad, progress=progress) as found:
         spec = build_forward_spec(model, prompts=tuple(found.prompts), images=found.images, **options)
-        on_spec(spec)
         return generate(
             root,
             spec,
@@ -68,8 +62,7 @@ def build_dataset(
             shards=range(spec.num_shards),
             license=license,
             records=forward_records(found.read),
-            on_batch=on_batch,
-            on_shard=on_shard,
+            progress=progress,
         )
 
 
@@ -82,7 +75,7 @@ class ForeignImages:
     def __init__(self, spool: BinaryIO) -> None:
         self.prompts: dict[str, dict[str, None]] = {}
         """prompt, normalised -> the sha256 of its images."""
-        self.num_rejected = 0
+        self.num_records = self.num_rejected = 0
         self._spool = spool
         self._pixels: dict[str, str] = {}
         self._places: dict[str, tuple[int, int]] = {}
@@ -136,13 +129,13 @@ def foreign_images(
     *,
     format: str,
     skip_bad: bool = False,
-    on_records: Callable[[int], None] = lambda num_records: None,
+    progress: Progress = SILENT,
 ) -> Iterator[ForeignImages]:
     """The images of the label file or folder `path`, for a data set in `root`, while the block runs.
 
     Args:
         skip_bad: leave out answers whose images or prompt cannot be used, instead of stopping at the first.
-        on_records: called with the number of records of every batch that was read.
+        progress: shows how many records were read.
 
     Raises:
         ConfigError: an answer without usable images, or no images at all.
@@ -157,7 +150,7 @@ def foreign_images(
         with temporary_beside(root / _SPOOL) as temporary, temporary.open("w+b") as spool:
             found = ForeignImages(spool)
             for file in files:
-                _gather(file, FORMATS[format].parse, found, skip_bad, on_records)
+                _gather(file, FORMATS[format].parse, found, skip_bad, progress)
             if not found.prompts:
                 raise ConfigError(
                     f"{path}: no answer has its images in the file or beside it: a data set is made of images; "
@@ -178,10 +171,7 @@ def _remove_abandoned(root: DataPath) -> None:
             remove(path)
 
 
-def _gather(
-    file: Path, parse: Any, found: ForeignImages, skip_bad: bool, on_records: Callable[[int], None]
-) -> None:
-    pending = 0
+def _gather(file: Path, parse: Any, found: ForeignImages, skip_bad: bool, progress: Progress) -> None:
     for item in all_records(file):
         record, bad = item if isinstance(item, tuple) else (item, None)
         for answer in [bad] if bad else each(record, parse):
@@ -195,11 +185,10 @@ def _gather(
                         f"{record.file}:{record.number}: {error}{columns}: correct the file, or leave such rows out "
                         "with --skip-bad"
                     ) from error
-        pending += 1
-        if pending == _BATCH:
-            on_records(pending)
-            pending = 0
-    on_records(pending)
+        found.num_records += 1
+        if found.num_records % _BATCH == 0:
+            progress.status(f"{found.num_records:,} records read")
+    progress.status(f"{found.num_records:,} records read")
 
 
 def _take(answer: Any, folder: Path, found: ForeignImages) -> None:

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
+from ppod_data.format.provenance import with_provenance
 from ppod_data.format.tables import LABELS, PAIRS, check_name, table_writer
+from ppod_data.format.write_once import NewFile, publish_once, write_pieces
 from ppod_data.labels.answers import TIE, Bad, BadRowError, Comparison, Rating, Record, Skipped, each
 from ppod_data.labels.files.records import (
     all_records,
@@ -34,9 +36,9 @@ from ppod_data.labels.rows import Annotators, Block, Ratings, Row, match_answer,
 from ppod_data.labels.secret import keep_salt, read_salt, secret_of
 from ppod_data.labels.stored import choose_dimension
 from ppod_data.labels.votes import Votes, first_answers, merge, pair_tables
-from ppod_data.labels.writing import described, publish_once, write_pieces
 from ppod_data.storage.files import sha256_file, temporary_beside
 from ppod_data.storage.real_folders import refuse_linked_folders
+from ppod_data.support.progress import SILENT, Progress
 
 _BATCH = 16_384
 _FOREIGN = (
@@ -151,7 +153,7 @@ def import_labels(
     dimension: str | None = None,
     keep_ties: bool = False,
     skip_bad: bool = False,
-    on_records: Callable[[int], None] = lambda num_records: None,
+    progress: Progress = SILENT,
 ) -> ImportSummary:
     """Write `labels/<name>.parquet` and `pairs/<name>.parquet` from the label file or folder `path`.
 
@@ -161,7 +163,7 @@ def import_labels(
         dimension: whose labels become pairs; unless given "overall", or the only one.
         keep_ties: ties enter the pairs as labels of 0.5; else they are in no pair.
         skip_bad: write answers that cannot be labels to `labels/<name>.rejects.jsonl` instead of stopping.
-        on_records: called with the number of records of every batch that was read.
+        progress: shows how many records were read.
 
     Raises:
         ConfigError: an answer that cannot be a label, images that are no samples, an unknown format or dimension, a
@@ -191,7 +193,7 @@ def import_labels(
         index = SampleIndex.read(dataset)
         rejects = _Rejects(temporary[2])
         stack.callback(rejects.close)
-        schema = described(LABELS, options)
+        schema = LABELS.with_metadata(with_provenance(LABELS.metadata, options))
         with table_writer(temporary[0], schema) as writer:
 
             def write(block: Block) -> None:
@@ -201,7 +203,7 @@ def import_labels(
             found = _Found(index, Annotators(secret_of(dataset, salt), format), write, rejects)
             for file in files:
                 _check_shape(file, FORMATS[format], dataset)
-                _read(file, FORMATS[format], found, on_records)
+                _read(file, FORMATS[format], found, progress)
             for source, rows in found.ratings.rows().items():
                 for first in range(0, len(rows), _BATCH):
                     found.add(Block.of(rows[first : first + _BATCH], source))
@@ -210,9 +212,9 @@ def import_labels(
         chosen = choose_dimension(sorted(found.by_dimension), dimension)
         summary = _write_pairs(temporary[1], found, chosen, keep_ties, f"labels:{name}", options)
         keep_salt(dataset, salt)
-        wanted = [(temporary[0], labels)]
-        wanted += [(temporary[1], pairs)] if summary.num_pairs else []
-        wanted += [(temporary[2], rejected)] if summary.num_rejected else []
+        wanted = [NewFile(temporary[0], labels, LABELS)]
+        wanted += [NewFile(temporary[1], pairs, PAIRS)] if summary.num_pairs else []
+        wanted += [NewFile(temporary[2], rejected)] if summary.num_rejected else []
         publish_once(wanted)
     return summary
 
@@ -229,9 +231,9 @@ def _check_shape(file: Path, format: Format, dataset: Dataset) -> None:
     format.check_shape(all_records(file), counts, file.name)
 
 
-def _read(file: Path, format: Format, found: _Found, on_records: Callable[[int], None]) -> None:
+def _read(file: Path, format: Format, found: _Found, progress: Progress) -> None:
     if not is_parquet(file):
-        _read_records(file, read_records(file), file.parent, format, found, on_records)
+        _read_records(file, read_records(file), file.parent, format, found, progress)
         return
     first = 1
     for table in read_tables(file):
@@ -252,8 +254,8 @@ def _read(file: Path, format: Format, found: _Found, on_records: Callable[[int],
             for number, record in zip(numbers, table_records(rest, file.name, 1), strict=True)
         )
         if len(numbers):
-            _read_records(file, records, file.parent, format, found, lambda _: None)
-        on_records(table.num_rows)
+            _read_records(file, records, file.parent, format, found, SILENT)
+        progress.status(f"{found.num_records:,} records read")
         first += table.num_rows
 
 
@@ -263,25 +265,22 @@ def _read_records(
     folder: Path,
     format: Format,
     found: _Found,
-    on_records: Callable[[int], None],
+    progress: Progress,
 ) -> None:
     rows: list[Row] = []
-    pending = 0
     for item in records:
         record, bad = item if isinstance(item, tuple) else (item, None)
         found.num_records += 1
-        pending += 1
         for answer in [bad] if bad else each(record, format.parse):
             _take(answer, record, folder, found, rows)
         if len(rows) >= _BATCH:
             found.add(Block.of(rows, file.name))
             rows = []
-        if pending == _BATCH:
-            on_records(pending)
-            pending = 0
+        if found.num_records % _BATCH == 0:
+            progress.status(f"{found.num_records:,} records read")
     if rows:
         found.add(Block.of(rows, file.name))
-    on_records(pending)
+    progress.status(f"{found.num_records:,} records read")
 
 
 def _take(answer: Any, record: Record, folder: Path, found: _Found, rows: list[Row]) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ppod_data.format.pair_ids import pair_ids
-from ppod_data.format.tables import PAIRS
+from ppod_data.format.pair_ids import key_samples, pair_key
 from ppod_data.labels.answers import TIE
 from ppod_data.labels.matching import SampleIndex
+from ppod_data.pairs.writer import pair_table
 
 _PIECE = 100_000
 
@@ -56,11 +56,9 @@ def merge(votes: Votes, *, keep_ties: bool = False) -> Merged:
     """
     tied = votes.label == TIE
     use = np.ones(len(tied), bool) if keep_ties else ~tied
-    a, b = votes.a[use].astype(np.int64), votes.b[use].astype(np.int64)
-    low, high = np.minimum(a, b), np.maximum(a, b)
+    a, b = votes.a[use], votes.b[use]
     prefers_low = np.where(a < b, votes.label[use], 1 - votes.label[use])
-    size = int(high.max()) + 1 if len(high) else 1
-    keys, pair = np.unique(low * size + high, return_inverse=True)
+    keys, pair = np.unique(pair_key(a, b), return_inverse=True)
     weight = np.maximum(votes.votes[use], 1).astype(np.float64)
     total = np.bincount(pair, weight, len(keys))
     label = np.bincount(pair, weight * prefers_low, len(keys)) / total
@@ -69,7 +67,7 @@ def merge(votes: Votes, *, keep_ties: bool = False) -> Merged:
     contradictory = _any(pair, prefers_low > TIE, len(keys)) & _any(pair, prefers_low < TIE, len(keys))
     undecided = label == TIE
     kept = np.ones(len(keys), bool) if keep_ties else ~undecided
-    low, high = keys // size, keys % size
+    low, high = key_samples(keys)
     low_wins = label >= TIE
     return Merged(
         chosen=np.where(low_wins, low, high)[kept],
@@ -87,9 +85,7 @@ def first_answers(votes: Votes, annotators: NDArray[np.int64]) -> NDArray[np.boo
     first: NDArray[np.bool_] = annotators < 0
     named = np.flatnonzero(~first)
     if len(named):
-        a, b = votes.a[named].astype(np.int64), votes.b[named].astype(np.int64)
-        size = int(max(a.max(), b.max())) + 1
-        _, pair = np.unique(np.minimum(a, b) * size + np.maximum(a, b), return_inverse=True)
+        _, pair = np.unique(pair_key(votes.a[named], votes.b[named]), return_inverse=True)
         _, places = np.unique(annotators[named] * (int(pair.max()) + 1) + pair, return_index=True)
         first[named[places]] = True
     return first
@@ -101,23 +97,18 @@ def _any(pair: NDArray[np.int64], flags: NDArray[np.bool_], count: int) -> NDArr
 
 
 def pair_tables(merged: Merged, index: SampleIndex, source: str) -> Iterator[Any]:
-    """The rows of pairs/<name>.parquet as Arrow tables, a piece at a time."""
+    """Yield the rows of pairs/<name>.parquet as Arrow tables, a piece at a time."""
     for first in range(0, len(merged.chosen), _PIECE):
         piece = slice(first, first + _PIECE)
-        chosen = index.ids.take(pa.array(merged.chosen[piece]))
-        rejected = index.ids.take(pa.array(merged.rejected[piece]))
-        count = len(chosen)
-        votes = np.minimum(merged.votes[piece], 2**31 - 1)
         both = np.stack([merged.chosen[piece], merged.rejected[piece]])
         samples, (won, lost) = np.unique(both, return_inverse=True)
-        columns = {
-            "pair_id": pair_ids(index.ids.take(pa.array(samples)), won, lost, source),
-            "prompt_id": index.prompt_ids.take(pa.array(index.prompt_of[merged.chosen[piece]])),
-            "chosen_id": chosen,
-            "rejected_id": rejected,
-            "label": pa.array(merged.label[piece].astype(np.float32)),
-            "margin": pa.nulls(count, pa.float64()),
-            "source": pa.array([source]).take(pa.array(np.zeros(count, np.int64))),
-            "votes": pa.array(votes.astype(np.int32), mask=votes == 0),
-        }
-        yield pa.table(columns, schema=PAIRS)
+        votes = np.minimum(merged.votes[piece], 2**31 - 1)
+        yield pair_table(
+            index.ids.take(pa.array(samples)),
+            won,
+            lost,
+            prompt_ids=index.prompt_ids.take(pa.array(index.prompt_of[merged.chosen[piece]])),
+            label=merged.label[piece],
+            votes=pa.array(votes.astype(np.int32), mask=votes == 0),
+            source=source,
+        )

@@ -12,7 +12,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,19 +19,17 @@ from numpy.typing import NDArray
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, NothingToLearnError
-from ppod_data.format.sums import seal_file
-from ppod_data.format.tables import PAIRS, check_name, read_table, table_writer
+from ppod_data.format.provenance import with_provenance
+from ppod_data.format.tables import PAIRS, check_name, table_writer
+from ppod_data.format.write_once import NewFile, publish_once
 from ppod_data.pairs.scored_images import Group, ScoredImages
 from ppod_data.pairs.writer import Margins, PromptPairs, write_rows
-from ppod_data.storage.files import DataPath, publish_new, sha256_file, sync, temporary_beside
-from ppod_data.storage.json_reader import made_by
+from ppod_data.storage.files import temporary_beside
 from ppod_data.storage.real_folders import refuse_linked_folders
-from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.noise import generator
 
 STRATEGIES = ("random", "best-worst", "all")
 _DEFAULT_PAIRS = {"random": 256, "best-worst": 1, "all": None}
-_METADATA = b"ppod"
 _FEWEST_DRAWS = 64
 _COUNTED = ("num_pairs", "num_ties", "num_below_margin", "num_prompts", "num_prompts_without_pairs")
 _RECORDED = (*_COUNTED, "num_unscored", "median_margin")
@@ -139,11 +136,9 @@ def rank(
             }
             if label_temperature is not None:
                 options["label_temperature"] = label_temperature
-            metadata = canonical_json(
-                {**options, "counts": {key: getattr(summary, key) for key in _RECORDED}}
-            )
-            writer.add_key_value_metadata({_METADATA: metadata.encode()})
-        _publish_once(temporary, path, options)
+            made = {**options, "counts": {key: getattr(summary, key) for key in _RECORDED}}
+            writer.add_key_value_metadata(with_provenance({}, made))
+        publish_once([NewFile(temporary, path, PAIRS)])
     return summary
 
 
@@ -321,40 +316,3 @@ def check_pair_options(
     if label_temperature is not None and not (math.isfinite(label_temperature) and label_temperature > 0):
         raise ConfigError(f"label_temperature is {label_temperature}: it must be a positive number")
     return num_pairs_per_prompt if num_pairs_per_prompt is not None else _DEFAULT_PAIRS[strategy]
-
-
-def _publish_once(temporary: Path, path: DataPath, options: dict[str, Any]) -> None:
-    """Give the finished table its name, unless the same one has it. Raises ConfigError for another one."""
-    sync(temporary)
-    if not publish_new(temporary, path) and sha256_file(path) != sha256_file(temporary):
-        _refuse_other(temporary, path, options)
-    seal_file(path)
-
-
-def _refuse_other(temporary: Path, path: DataPath, options: dict[str, Any]) -> None:
-    """Raise ConfigError unless the tables differ in nothing but how another version of Parquet's writer stores them."""
-    new, old = (read_table(one, PAIRS, []).schema.metadata or {} for one in (temporary, path))
-    made = made_by(old, path)
-    for key in [key for key in {**options, **made} if key != "counts"]:
-        if made.get(key) != options.get(key):
-            raise ConfigError(
-                f"pairs/{path.name} was made with {key} {made.get(key)!r}, not {options.get(key)!r}: "
-                f"a table that was made stays, give another --name, such as --name {_free_name(path)}"
-            )
-    alike = new == old and all(
-        read_table(temporary, PAIRS, [name]).equals(read_table(path, PAIRS, [name])) for name in PAIRS.names
-    )
-    if not alike:
-        raise ConfigError(
-            f"pairs/{path.name} was made from other scores or fewer images: a table that was made stays, give another "
-            f"--name, such as --name {_free_name(path)}"
-        )
-
-
-def _free_name(path: DataPath) -> str:
-    """A name for a table beside the one at `path`."""
-    stem = path.name.removesuffix(".parquet")
-    number = 2
-    while path.with_name(f"{stem}-{number}.parquet").exists():
-        number += 1
-    return f"{stem}-{number}"

@@ -1,9 +1,9 @@
-"""A table of pairs that is written while its pairs are found: memory holds some of them, or those of one prompt.
+"""Rows of a table of pairs, written while pairs are found: memory holds some of them, or those of one prompt.
 
 Legend: P pairs of a prompt.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -18,8 +18,6 @@ from ppod_data.support.prefetch import ahead
 _ROW_GROUP = 10_000
 _BLOCK = 50_000
 """Pairs, or images, that become rows at once; a prompt with more does as a whole."""
-_DIGIT = 16
-"""Bits of a number that one pass over the margins finds."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,30 +35,64 @@ class PromptPairs:
 
 
 class Margins:
-    """Positive numbers in a scratch file, 8 bytes each: their median is known when all are there."""
+    """Numbers in a scratch file, 8 bytes each, for figures over more of them than memory should hold."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def add(self, margins: NDArray[np.float64]) -> None:
-        """Some more."""
+        """Append some numbers."""
         self._file.write(margins.tobytes())
 
     def median(self) -> float:
-        """Exactly `numpy.median` of all; 0 without any."""
-        count = self._file.seek(0, 2) // 8
-        if not count:
-            return 0.0
-        return float(np.mean([_kth_smallest(self._blocks, k) for k in {(count - 1) // 2, count // 2}]))
+        """Return `numpy.median` of all numbers, which sorts the file in part; 0 without any."""
+        values = self._mapped()
+        return float(np.median(values, overwrite_input=True)) if len(values) else 0.0
 
     def below(self, limit: float) -> int:
-        """How many are less than `limit`."""
-        return sum(int((block < limit).sum()) for block in self._blocks())
+        """Count the numbers less than `limit`."""
+        return int((self._mapped() < limit).sum())
 
-    def _blocks(self) -> Iterator[NDArray[np.float64]]:
-        self._file.seek(0)
-        while data := self._file.read(8 * _BLOCK):
-            yield np.frombuffer(data)
+    def _mapped(self) -> NDArray[np.float64]:
+        self._file.flush()
+        if not self._file.seek(0, 2):
+            return np.empty(0)
+        return np.memmap(self._file, np.float64, "r+")
+
+
+def pair_table(
+    images: Any,
+    chosen: NDArray[Any],
+    rejected: NDArray[Any],
+    *,
+    prompt_ids: Any,
+    label: NDArray[np.float64],
+    source: str,
+    margin: NDArray[np.float64] | None = None,
+    votes: Any = None,
+) -> Any:
+    """Return rows of a table of pairs [P].
+
+    Args:
+        images: sample ids, an Arrow array.
+        chosen: rows of `images` [P], and `rejected` too.
+        prompt_ids: of the pairs [P], an Arrow array.
+        label: probability that chosen is preferred [P].
+        margin: [P]; None if there is none.
+        votes: [P], an Arrow array; None if they are unknown.
+    """
+    count = len(chosen)
+    columns = {
+        "pair_id": pair_ids(images, chosen, rejected, source),
+        "prompt_id": prompt_ids,
+        "chosen_id": images.take(pa.array(chosen)),
+        "rejected_id": images.take(pa.array(rejected)),
+        "label": label.astype(np.float32),
+        "margin": pa.nulls(count, pa.float64()) if margin is None else margin,
+        "source": pa.repeat(source, count),
+        "votes": pa.nulls(count, pa.int32()) if votes is None else votes,
+    }
+    return pa.table(columns, schema=PAIRS)
 
 
 def write_rows(
@@ -105,34 +137,12 @@ def _as_table(block: list[PromptPairs], source: str, label_temperature: float | 
     labels = np.ones(len(margins))
     if label_temperature is not None:
         labels = 1 / (1 + np.exp(-margins / label_temperature))
-    columns = {
-        "pair_id": pair_ids(images, chosen, rejected, source),
-        "prompt_id": prompts.take(pa.array(np.repeat(np.arange(len(block)), counts))),
-        "chosen_id": images.take(pa.array(chosen)),
-        "rejected_id": images.take(pa.array(rejected)),
-        "label": labels.astype(np.float32),
-        "margin": margins,
-        "source": pa.repeat(source, len(margins)),
-        "votes": pa.nulls(len(margins), pa.int32()),
-    }
-    return pa.table(columns, schema=PAIRS)
-
-
-def _kth_smallest(values: Callable[[], Iterator[NDArray[np.float64]]], k: int) -> float:
-    """The k-th (from 0) of the positive numbers that `values` gives at each call, in the same order or another.
-
-    Positive floats are ordered as their bits: each pass finds the next bits of the answer by counting.
-    """
-    found = 0
-    for shift in range(64 - _DIGIT, -1, -_DIGIT):
-        counts = np.zeros(1 << _DIGIT, np.int64)
-        for block in values():
-            bits = block.view(np.uint64) >> np.uint64(shift)
-            alike = bits[bits >> np.uint64(_DIGIT) == found] if shift + _DIGIT < 64 else bits
-            digits = (alike & np.uint64((1 << _DIGIT) - 1)).astype(np.int64)
-            counts += np.bincount(digits, minlength=len(counts))
-        before = np.cumsum(counts)
-        digit = int(np.searchsorted(before, k, side="right"))
-        k -= int(before[digit - 1]) if digit else 0
-        found = found << _DIGIT | digit
-    return float(np.uint64(found).view(np.float64))
+    return pair_table(
+        images,
+        chosen,
+        rejected,
+        prompt_ids=prompts.take(pa.array(np.repeat(np.arange(len(block)), counts))),
+        label=labels,
+        margin=margins,
+        source=source,
+    )

@@ -11,7 +11,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.format.images import image_name
 from ppod_data.format.prompts import visible
+from ppod_data.format.shards import committed_shards
 from ppod_data.storage.files import atomic_create, atomic_write, below, is_temporary, read_small
 from ppod_data.storage.real_folders import refuse_linked_folders, settled
+from ppod_data.support.progress import SILENT, Progress
 
 LAYOUTS = ("prompt", "flat")
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -52,7 +54,7 @@ def export(
     out: Path,
     *,
     layout: str = "prompt",
-    on_shard: Callable[[int], None] = lambda count: None,
+    progress: Progress = SILENT,
 ) -> ExportSummary:
     """Write every image to `out`/<prompt>/<sample_id>.png, or to `out`/<sample_id>.png with the layout "flat".
 
@@ -63,7 +65,7 @@ def export(
     interrupted export goes on.
 
     Args:
-        on_shard: called with the number of images after each shard.
+        progress: counts images.
 
     Raises:
         ConfigError: `out` holds other files than an export of this data set.
@@ -79,6 +81,8 @@ def export(
         for table in [dataset.scores(name)]
     }
     lines, skipped = [], 0
+    shards = committed_shards(dataset.root)
+    progress.start(sum(len(dataset.spec.shard_range(shard)) for shard in shards), "images")
     columns = _COLUMNS if dataset.spec.safety_checker is None else (*_COLUMNS, "flagged")
     for table in dataset.iter_samples(columns):
         for row in table.to_pylist():
@@ -98,7 +102,7 @@ def export(
                 key: one.get(row["sample_id"]) for key, one in scores.items()
             }
             lines.append(json.dumps(line, ensure_ascii=False))
-        on_shard(table.num_rows)
+        progress.advance(table.num_rows)
     atomic_write(out / "metadata.jsonl", "".join(f"{line}\n" for line in lines).encode())
     return ExportSummary(num_images=len(lines), num_skipped=skipped)
 

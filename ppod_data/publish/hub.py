@@ -7,7 +7,7 @@ then the tables, and last the files of the top folder with ppod.json, without wh
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from ppod_data.publish.transfer import (
 )
 from ppod_data.storage.files import DataPath, atomic_write, data_path, remove
 from ppod_data.storage.real_folders import linked, links_below
+from ppod_data.support.progress import SILENT, Progress
 
 _URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/?")
 
@@ -67,7 +68,7 @@ def push_to_hub(
     *,
     private: bool = True,
     api: Any = None,
-    on_file: Callable[[str, int], None] = lambda name, size: None,
+    progress: Progress = SILENT,
 ) -> TransferSummary:
     """Upload to the data set repository, which is made where it is missing; the Hub skips what it has.
 
@@ -97,6 +98,7 @@ def push_to_hub(
         pass
     for name in names:
         check_file(dataset.root / name, name, sums, str(dataset.root / name))
+    progress.start(len(names), "files")
     for group in upload_groups(names):
         api.upload_folder(
             repo_id=repository,
@@ -105,8 +107,8 @@ def push_to_hub(
             allow_patterns=group,
             commit_message=f"ppod data set {dataset.spec.fingerprint[:16]}: {group[0].split('/')[0]}",
         )
-        for name in group:
-            on_file(name, sizes[name])
+        progress.advance(len(group))
+        progress.status(group[-1])
     return TransferSummary(num_files=len(names), num_copied=len(names), nbytes=sum(sizes.values()))
 
 
@@ -128,7 +130,7 @@ def pull_from_hub(
     *,
     revision: str | None = None,
     api: Any = None,
-    on_file: Callable[[str, int], None] = lambda name, size: None,
+    progress: Progress = SILENT,
 ) -> TransferSummary:
     """Download the data set repository into the folder `root`, which is made, or is an earlier copy of it.
 
@@ -160,6 +162,7 @@ def pull_from_hub(
     fresh = not (root / MANIFEST).exists()
     api.snapshot_download(**where, local_dir=root, allow_patterns=names)
     sums = {one.rfilename: one.lfs.sha256 for one in info.siblings if one.lfs} | sealed_sums(root)
+    progress.start(len(names), "files")
     for name in names:
         try:
             check_file(root / name, name, sums, f"{repository}/{name}")
@@ -171,7 +174,8 @@ def pull_from_hub(
             except DamagedError:
                 remove(root / name)
                 raise
-        on_file(name, sizes[name])
+        progress.advance(1)
+        progress.status(name)
     if fresh:
         atomic_write(root / MANIFEST, manifest)
     return TransferSummary(num_files=len(names) + 1, num_copied=len(names) + 1, nbytes=sum(sizes.values()))

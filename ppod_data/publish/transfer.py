@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from ppod_data.storage.files import (
 from ppod_data.storage.object_store import Stat
 from ppod_data.storage.range_reader import read_again
 from ppod_data.storage.real_folders import linked, links_below, refuse_linked_folders
+from ppod_data.support.progress import SILENT, Progress
 
 _STORE_SUMS = ".SHA256SUMS"
 _CHUNK = 1 << 20
@@ -61,13 +62,11 @@ class TransferSummary:
     """Copied now."""
 
 
-def push(
-    dataset: Dataset, url: str, *, on_file: Callable[[str, int], None] = lambda name, size: None
-) -> TransferSummary:
+def push(dataset: Dataset, url: str, *, progress: Progress = SILENT) -> TransferSummary:
     """Copy the data set to the folder `url` of a store; orphaned tars and hidden files stay behind.
 
     Args:
-        on_file: called with the name and size of every file that is done.
+        progress: counts files.
 
     Raises:
         ConfigError: a store that is not known or installed, or another data set at `url`.
@@ -86,19 +85,21 @@ def push(
             raise ConfigError(
                 f"{url}/{name}: committed with other bytes, by another machine: push to a new place, or pull first"
             )
+    progress.start(len(names), "files")
     for name in names:
         if name == MANIFEST:
             _write_sums(target / _STORE_SUMS, encode_sums(hashes))
-        if name not in there:
+        if name in there:
+            progress.skip(1)
+        else:
             _copy(source / name, target / name, name, sealed, sizes[name])
-        on_file(name, sizes[name])
+            progress.advance(1)
+        progress.status(name)
     copied = [sizes[name] for name in names if name not in there]
     return TransferSummary(num_files=len(names), num_copied=len(copied), nbytes=sum(copied))
 
 
-def pull(
-    url: str, root: DataPath, *, on_file: Callable[[str, int], None] = lambda name, size: None
-) -> TransferSummary:
+def pull(url: str, root: DataPath, *, progress: Progress = SILENT) -> TransferSummary:
     """Copy the data set at `url` of a store into `root`, a folder that is made, or an earlier copy of it.
 
     A file that arrives damaged is removed and fetched once more.
@@ -118,11 +119,15 @@ def pull(
     sums = _store_sums(source, entries) | sealed_sums(source)
     found = sizes_under(root)
     copied, total = 0, 0
+    progress.start(len(names), "files")
     for name in names:
-        if not _is_there(source, root, name, sizes, found, sums):
+        if _is_there(source, root, name, sizes, found, sums):
+            progress.skip(1)
+        else:
             _copy(source / name, root / name, name, sums, sizes[name])
             copied, total = copied + 1, total + sizes[name]
-        on_file(name, sizes[name])
+            progress.advance(1)
+        progress.status(name)
     if MANIFEST not in found:
         atomic_write(root / MANIFEST, manifest)
         copied, total = copied + 1, total + len(manifest)

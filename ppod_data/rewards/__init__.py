@@ -168,7 +168,11 @@ def _function_hint(reward: str) -> str:
 
 
 def load_reward(reward: str, device: str = "cpu") -> RewardModel:
-    """The reward model `reward`, ready on `device`; see `check_reward_name` for what can be given.
+    """Return the reward model `reward`, loaded on `device`; `check_reward_name` lists what can be given.
+
+    >>> from ppod_data import load_reward
+    >>> load_reward("jpeg-compressibility").name
+    'jpeg-compressibility'
 
     Raises:
         ConfigError: an unknown name, or weights that are not there.

@@ -6,7 +6,7 @@ a file that exists is done. An image that cannot be scored is a row with the rea
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from PIL.Image import Image
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, RewardError
 from ppod_data.format.images import decode_image, pixels_sha256
+from ppod_data.format.provenance import with_provenance
 from ppod_data.format.shards import committed_shards, parts_in
 from ppod_data.format.sums import open_table, seal_table
 from ppod_data.format.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
@@ -26,7 +27,7 @@ from ppod_data.rewards.each import Trial, score_each
 from ppod_data.rewards.named import spelling_of
 from ppod_data.storage.files import DataPath
 from ppod_data.storage.real_folders import refuse_linked_folders
-from ppod_data.support.canonical_json import canonical_json
+from ppod_data.support.progress import SILENT, Progress
 from ppod_data.support.runtime import device_kind, one_thread
 
 OK = "ok"
@@ -85,9 +86,8 @@ def score_all(
     device: str = "cpu",
     rank: int = 0,
     world_size: int = 1,
-    shards: range | None = None,
-    on_batch: Callable[[int], None] = lambda num_images: None,
-    on_shard: Callable[[int, int], None] = lambda shard, num_scored: None,
+    shards: Collection[int] | None = None,
+    progress: Progress = SILENT,
     engine: Engine | None = None,
 ) -> list[ScoreSummary]:
     """Write `scores/<name>` for each name of `rewards`, for the finished shards i with i % world_size == rank.
@@ -97,8 +97,7 @@ def score_all(
         batch_size: images that a reward model sees at once; batches never cross a shard.
         retry_failed: score the rows again that failed before.
         device: where the reward models compute; its kind is recorded in the tables' metadata.
-        on_batch: called with the number of images of every batch that a reward model scored.
-        on_shard: called with each shard's number and how many scores were made for it now (0: all were there).
+        progress: counts images, of several rewards scores.
         engine: what scores the shards that lack scores, elsewhere; None for this process.
 
     Raises:
@@ -114,23 +113,31 @@ def score_all(
     is_share = world_size > 1 or shards is not None
     tables = [_Table.open(dataset, name, reward, is_share, retry_failed) for name, reward in rewards.items()]
     trials = [table.trial for table in tables]
+    sizes = {
+        shard: len(rewards) * len(dataset.spec.shard_range(shard))
+        for shard in committed_shards(dataset.root)
+        if shard % world_size == rank and (shards is None or shard in shards)
+    }
+    progress.start(sum(sizes.values()), "images" if len(rewards) == 1 else "scores")
 
     def finish(shard: int, parts: list[ShardRows]) -> None:
         for table, rows in zip(tables, parts, strict=True):
             table.add(shard, rows, batch_size, device)
-        on_shard(shard, sum(len(rows.todo) for rows in parts))
+        num_scored = sum(len(rows.todo) for rows in parts)
+        progress.skip(sizes[shard] - num_scored)
+        state = "scored" if num_scored else "was there"
+        progress.note(f"shard {shard} of {dataset.spec.num_shards} {state}")
 
     def lacking() -> Iterator[int]:
-        for shard in committed_shards(dataset.root):
-            if shard % world_size == rank and (shards is None or shard in shards):
-                parts = _read_rows(dataset, rewards, shard, retry_failed)
-                if any(rows.todo for rows in parts):
-                    yield shard
-                else:
-                    finish(shard, parts)
+        for shard in sizes:
+            parts = _read_rows(dataset, rewards, shard, retry_failed)
+            if any(rows.todo for rows in parts):
+                yield shard
+            else:
+                finish(shard, parts)
 
     def here(shards: Iterable[int]) -> Iterator[tuple[int, list[ShardRows]]]:
-        options: dict[str, Any] = {"retry_failed": retry_failed, "device": device, "on_batch": on_batch}
+        options: dict[str, Any] = {"retry_failed": retry_failed, "device": device, "progress": progress}
         for shard in shards:
             yield shard, score_shard(dataset, rewards, shard, batch_size, trials=trials, **options)
 
@@ -150,7 +157,7 @@ def score_shard(
     *,
     retry_failed: bool = False,
     device: str = "cpu",
-    on_batch: Callable[[int], None] = lambda num_images: None,
+    progress: Progress = SILENT,
     trials: Sequence[Trial] | None = None,
 ) -> "list[ShardRows]":
     """The rows of one shard with their outcomes, for each reward; nothing is written, and arguments are `score_all`'s.
@@ -170,7 +177,7 @@ def score_shard(
             outcomes = [_outcome(one) for one in score_each(models[which], prompts, images, trial)]
         parts[which].outcomes.update(zip(rows, outcomes, strict=True))
         waiting[which].clear()
-        on_batch(len(rows))
+        progress.advance(len(rows))
 
     wanted = [set(rows.todo) for rows in parts]
     images = read_table(dataset.root / "samples" / part_name(shard), SAMPLES, ["image"])["image"]
@@ -179,7 +186,7 @@ def score_shard(
         for which in range(len(models)):
             if row in wanted[which] and isinstance(image, _Outcome):
                 parts[which].outcomes[row] = image
-                on_batch(1)
+                progress.advance(1)
             elif row in wanted[which] and not isinstance(image, _Outcome):
                 waiting[which].append((row, prompt, image))
                 if len(waiting[which]) == batch_size:
@@ -364,10 +371,11 @@ def _as_table(rows: ShardRows, reward: RewardModel, batch_size: int, device: str
         "status": [outcome.status for outcome in outcomes],
     }
     spelling = spelling_of(reward)
-    made = {"dtype": "fp32", "device": device_kind(device), "batch_size": batch_size}
-    made_by = canonical_json(made if spelling == reward.name else {**made, "reward": spelling})
+    made: dict[str, Any] = {"dtype": "fp32", "device": device_kind(device), "batch_size": batch_size}
+    if spelling != reward.name:
+        made["reward"] = spelling
     table = pa.table(columns, schema=SCORES)
-    return table.replace_schema_metadata({**table.schema.metadata, b"ppod": made_by.encode()})
+    return table.replace_schema_metadata(with_provenance(table.schema.metadata, made))
 
 
 def _statistics(folder: DataPath, num_shards: int) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from ppod_data.storage.real_folders import move, naming, real_folder, remove_fil
 
 DataPath: TypeAlias = Path | StorePath
 """A place in a local folder, or in a store."""
+AnyPath: TypeAlias = str | os.PathLike[str] | StorePath
+"""A place as users give it: a path, or a URL such as `s3://bucket/data`."""
 
 _CHUNK = 1 << 20
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -41,14 +43,16 @@ _POINTER_BYTES = 1024
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
-def data_path(text: str | DataPath) -> DataPath:
-    """The folder that `text` names, its links resolved, or the place in a store, such as `s3://bucket/data`.
+def data_path(text: AnyPath) -> DataPath:
+    """Return the folder that `text` names, its links resolved, or the place in a store, such as `s3://bucket/data`.
 
     Raises:
         ConfigError: a store that is not known, or whose package is missing.
     """
+    if isinstance(text, StorePath):
+        return text
     if not isinstance(text, str):
-        return settled(text) if isinstance(text, Path) else text
+        return settled(Path(text))
     if (url := _URL.match(text)) is None:
         return settled(Path(text).expanduser())
     if url[1].lower() in ("file", "local"):

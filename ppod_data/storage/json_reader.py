@@ -9,7 +9,7 @@ covers all of it:
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,26 +71,6 @@ def read_object(
         raise DamagedError(f"{path}: the file is missing: {advice}") from error
     if not isinstance(value, dict):
         raise DamagedError(f"{path}: holds no JSON object: {advice}")
-    return value
-
-
-def made_by(metadata: Mapping[bytes, bytes] | None, where: DataPath | str) -> dict[str, Any]:
-    """Return how a table was made, as the key `ppod` of its Parquet metadata says; empty where it does not.
-
-    Raises:
-        DamagedError: the key holds no JSON object; names the table by `where`.
-    """
-    text = (metadata or {}).get(b"ppod")
-    if text is None:
-        return {}
-    try:
-        value = parse_json(text)
-    except ValueError as error:
-        raise DamagedError(
-            f"{where}: its metadata is not readable as JSON ({error}): get it again"
-        ) from error
-    if not isinstance(value, dict):
-        raise DamagedError(f"{where}: its metadata holds no JSON object: get it again")
     return value
 
 

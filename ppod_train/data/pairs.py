@@ -18,6 +18,7 @@ from ppod_data.format.pair_checks import (
     pair_problems,
     repeated_pair,
 )
+from ppod_data.format.pair_ids import pair_key
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,15 +45,8 @@ class Pairs:
 
     def without(self, earlier: "Pairs") -> "Pairs":
         """Return the pairs whose two trajectories are not a pair of `earlier` in either order."""
-        new = ~np.isin(_unordered_keys(self), _unordered_keys(earlier))
+        new = ~np.isin(pair_key(self.chosen, self.rejected), pair_key(earlier.chosen, earlier.rejected))
         return Pairs(**{field.name: getattr(self, field.name)[new] for field in fields(Pairs)})
-
-
-def _unordered_keys(pairs: Pairs) -> NDArray[np.int64]:
-    """Return a key [P] of the two trajectories of each pair, independent of their order."""
-    low, high = np.minimum(pairs.chosen, pairs.rejected), np.maximum(pairs.chosen, pairs.rejected)
-    keys: NDArray[np.int64] = (high << 32) + low
-    return keys
 
 
 def no_pairs() -> Pairs:

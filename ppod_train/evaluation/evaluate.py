@@ -1,8 +1,8 @@
-"""What a policy's images are worth: sample on fixed noise, score, compare with the same seeds before.
+"""Evaluation of a policy: sample on fixed noise, score, and compare with a baseline on the same seeds.
 
-Images stream through: they are scored in batches, reduced to a few numbers each and dropped, except the
-first few of a prompt, which are kept for the grids. The noise has the purpose "eval": whatever the seed, no
-image is made from noise that a data set was generated from.
+Images are processed as a stream: each batch is scored, reduced to a few numbers per image and dropped. Only the first
+few images of a prompt are kept, for the grids. The noise has the purpose "eval", so with any seed it differs from the
+noise of every generated data set.
 
 Shapes: K images of a prompt, D = 192 numbers that describe an image.
 """
@@ -54,35 +54,36 @@ def evaluate(
 ) -> EvalResult:
     """Sample every prompt's images on the evaluation noise and measure them.
 
+    An image without a score is left out of the reward and counted.
+
     Args:
         baseline: another policy's evaluation with the same settings, for win rate and gain.
-        check_reward: a second scorer, reported beside the first.
+        check_reward: a second scorer, reported alongside the first.
         on_batch: called with the number of images of each batch that this process scored.
-        workers: the processes that share the images; all of them get the result.
+        workers: the processes that share the images; every process gets the result.
 
     Raises:
-        ConfigError: impossible settings, or a baseline evaluated on other images.
-        RewardError: a reward that is wrong whatever the image, or has no score for any. An image without a score is
-            left out and counted.
+        ConfigError: impossible settings, or a baseline evaluated on different images.
+        RewardError: a reward that fails on every image, or that scores no image.
     """
     spec = eval_spec(model, settings)
     filled = filled_settings(model, settings)
     if baseline is not None:
         check_same_images(baseline.settings, filled)
-    places = images_of(spec, workers)
+    indices = images_of(spec, workers)
     scored = score_images(
-        images_at(spec, model, places),
+        images_at(spec, model, indices),
         reward,
         check_reward=check_reward,
         batch_size=spec.batch_size,
         on_batch=on_batch,
     )
-    measurements = by_prompt(gathered(scored, spec, places.start, workers))
+    measurements = by_prompt(gathered(scored, spec, indices.start, workers))
     overall, prompts = summarise(measurements, baseline.measurements if baseline else None)
     if overall.reward_mean is None:
         raise RewardError(
             f"{reward.name} could score none of {overall.num_images} images ({scored.first_failure}): choose a reward "
-            "that knows these prompts, or correct it"
+            "that supports these prompts, or correct the reward"
         )
     return EvalResult(
         model=model.name,
@@ -99,7 +100,7 @@ def evaluate(
 
 
 def eval_spec(model: DiffusionModel, settings: EvalSettings) -> GenerationSpec:
-    """The generation spec of an evaluation's images: its purpose keeps its noise apart from all other."""
+    """Return the generation spec of an evaluation's images; its purpose separates its noise from all other noise."""
     return build_spec(
         model,
         prompts=settings.prompts,
@@ -117,7 +118,7 @@ def eval_spec(model: DiffusionModel, settings: EvalSettings) -> GenerationSpec:
 
 
 def filled_settings(model: DiffusionModel, settings: EvalSettings) -> EvalSettings:
-    """Return the settings with what the model decides filled in."""
+    """Return the settings with the model's defaults in place of None."""
     spec = eval_spec(model, settings)
     return replace(
         settings,
@@ -134,7 +135,7 @@ def check_same_images(before: EvalSettings, after: EvalSettings) -> None:
         if old != new:
             raise ConfigError(
                 f"the baseline was evaluated with {field.name} {_short(old)}, not {_short(new)}: "
-                "seeds can be compared only between the same settings"
+                "evaluate both with the same settings, so that their seeds can be compared"
             )
 
 
@@ -144,16 +145,17 @@ def _short(value: object) -> str:
 
 
 def images_of(spec: GenerationSpec, workers: Workers) -> range:
-    """The images that this process samples and scores: those of some batches in a row.
+    """Return the indices of the images that this process samples and scores.
 
-    Batches of the sampler run over prompts, batches of the scorer do not. Each of the latter goes, whole, to the
-    process that samples its first image, so that sampler and scorer see the batches that one process would give them.
+    The indices cover consecutive batches. Batches of the sampler span prompts; batches of the scorer do not. Every
+    scorer batch goes whole to the process that samples its first image, so sampler and scorer see the same batches as
+    in a single process.
     """
     total, size, each = spec.num_samples, spec.batch_size, spec.num_images_per_prompt
     own = workers.shard(-(-total // size))
 
     def first_scored_from(image: int) -> int:
-        """The first image of the first scoring batch that starts at `image` or later."""
+        """Return the first image of the first scorer batch that starts at `image` or later."""
         if image >= total:
             return total
         prompt, k = divmod(image, each)
@@ -163,33 +165,33 @@ def images_of(spec: GenerationSpec, workers: Workers) -> range:
 
 
 def images_at(
-    spec: GenerationSpec, model: DiffusionModel, places: range
+    spec: GenerationSpec, model: DiffusionModel, indices: range
 ) -> Iterator[tuple[str, int, Image.Image]]:
-    """The images at `places` of the spec, as (prompt, image index, image), sampled in the spec's batches."""
+    """Yield the images at `indices` of the spec as (prompt, image index, image), sampled in the spec's batches."""
     size = spec.batch_size
-    batches = range(places.start // size, -(-places.stop // size) if places else 0)
+    batches = range(indices.start // size, -(-indices.stop // size) if indices else 0)
     images = chain.from_iterable(sample_images(spec, model, batches))
-    skipped = places.start - batches.start * size
-    return islice(images, skipped, skipped + len(places))
+    skipped = indices.start - batches.start * size
+    return islice(images, skipped, skipped + len(indices))
 
 
 class Scored(NamedTuple):
-    """What was measured of N images, in their order."""
+    """Measurements of N images, in order."""
 
     prompts: list[str]
     """[N]"""
     columns: dict[str, npt.NDArray[Any]]
-    """[N, ...] each: "rewards", "features", and "correct", "check_rewards", "check_correct" where known."""
+    """[N, ...] each: "rewards" and "features"; if available "correct", "check_rewards" and "check_correct"."""
     kept: dict[int, Image.Image]
-    """The first images of each prompt, by their place."""
+    """The first images of each prompt, by index."""
     first_failure: str | None = None
-    """Why the first image without a score, by either scorer, has none."""
+    """Reason why the first image without a score, by either scorer, has none."""
 
 
 def measure(
     images: Iterable[tuple[str, int, Image.Image]], reward: RewardModel, **options: Any
 ) -> dict[str, PromptMeasurement]:
-    """Score a stream of images by `score_images`, with its options and errors, and put them together by prompt."""
+    """Score a stream of images with `score_images`, and group the measurements by prompt."""
     return by_prompt(score_images(images, reward, **options))
 
 
@@ -202,16 +204,16 @@ def score_images(
     num_kept_images: int = NUM_KEPT_IMAGES,
     on_batch: OnBatch = lambda num_images: None,
 ) -> Scored:
-    """Score a stream of (prompt, image index, image), the images of a prompt in a row, a batch at a time.
+    """Score a stream of (prompt, image index, image) in batches; images of a prompt are consecutive.
 
     An image that cannot be scored has the reward NaN.
 
     Raises:
-        RewardError: a reward that is wrong whatever the image.
+        RewardError: a reward that fails on every image.
     """
     prompts: list[str] = []
     trials = (Trial(), Trial())
-    parts = {name: [column] for name, column in _no_images(reward, check_reward).items()}
+    parts = {name: [column] for name, column in _empty_columns(reward, check_reward).items()}
     kept: dict[int, Image.Image] = {}
     for prompt, group in groupby(images, key=lambda item: item[0]):
         while batch := list(islice(group, batch_size)):
@@ -228,44 +230,44 @@ def score_images(
 
 
 def gathered(scored: Scored, spec: GenerationSpec, first: int, workers: Workers) -> Scored:
-    """What all processes measured, from what this one did of the images from `first` on."""
+    """Combine the measurements of all processes; `first` is the index of this process's first image."""
     if workers.world_size == 1:
         return scored
     total, each = spec.num_samples, spec.num_images_per_prompt
     columns = {name: workers.gather(rows, first, total) for name, rows in scored.columns.items()}
-    own = {first + place: image for place, image in scored.kept.items()}
+    own = {first + index: image for index, image in scored.kept.items()}
     kept: dict[int, Image.Image] = {}
     for start in range(0, total, each):
-        places = range(start, start + min(each, NUM_KEPT_IMAGES))
-        pixels = np.zeros((len(places), spec.height, spec.width, 3), np.uint8)
-        for row, place in enumerate(places):
-            if place in own:
-                pixels[row] = np.asarray(own[place].convert("RGB"))
+        indices = range(start, start + min(each, NUM_KEPT_IMAGES))
+        pixels = np.zeros((len(indices), spec.height, spec.width, 3), np.uint8)
+        for row, index in enumerate(indices):
+            if index in own:
+                pixels[row] = np.asarray(own[index].convert("RGB"))
         workers.sum(torch.from_numpy(pixels))
-        kept |= {place: Image.fromarray(pixels[row]) for row, place in enumerate(places)}
-    prompts = [spec.prompts[place // each] for place in range(total)]
+        kept |= {index: Image.fromarray(pixels[row]) for row, index in enumerate(indices)}
+    prompts = [spec.prompts[index // each] for index in range(total)]
     return Scored(prompts, columns, kept, scored.first_failure)
 
 
 def by_prompt(scored: Scored) -> dict[str, PromptMeasurement]:
-    """The measurements of each prompt."""
+    """Group the measurements by prompt."""
     measured: dict[str, PromptMeasurement] = {}
     first = 0
     for prompt, group in groupby(scored.prompts):
-        assert prompt not in measured, "the images of a prompt come in a row"
+        assert prompt not in measured, "the images of a prompt are consecutive"
         rows = slice(first, first + len(list(group)))
         of_prompt = {name: values[rows] for name, values in scored.columns.items()}
         measured[prompt] = PromptMeasurement(
             diversity=mean_pairwise_distance(of_prompt.pop("features")),
-            images=tuple(image for place, image in scored.kept.items() if rows.start <= place < rows.stop),
+            images=tuple(image for index, image in scored.kept.items() if rows.start <= index < rows.stop),
             **of_prompt,
         )
         first = rows.stop
     return measured
 
 
-def _no_images(reward: RewardModel, check_reward: RewardModel | None) -> dict[str, npt.NDArray[Any]]:
-    """The columns of no images: also a process without a share knows which there are."""
+def _empty_columns(reward: RewardModel, check_reward: RewardModel | None) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns without rows, so that a process without a share has the same columns."""
     columns: dict[str, npt.NDArray[Any]] = {
         "rewards": np.empty(0, np.float64),
         "features": np.empty((0, 3 * POOLED_SIDE**2), np.float32),
@@ -302,23 +304,23 @@ def _measure_batch(
 
 
 def _scores(scorer: RewardModel, prompt: str, images: list[Image.Image], trial: Trial) -> FloatArray:
-    """[K], NaN for an image that has no score."""
+    """Return the scores [K]; NaN for an image without a score."""
     results = score_each(scorer, [prompt] * len(images), images, trial)
-    return np.array([math.nan if isinstance(one, str) else one for one in results], dtype=np.float64)
+    return np.array([math.nan if isinstance(result, str) else result for result in results], dtype=np.float64)
 
 
 def _correct(scorer: FactChecker, prompt: str, images: list[Image.Image], rewards: FloatArray) -> BoolArray:
-    """[K], False for an image that has no score, of which nothing is asked."""
+    """Return a mask [K] of correct images; False for an image without a score, which is not checked."""
     correct = np.zeros(len(images), np.bool_)
-    known = np.flatnonzero(np.isfinite(rewards))
-    correct[known] = (
-        correct_each(scorer, [prompt] * len(known), [images[row] for row in known]) if len(known) else []
+    scored = np.flatnonzero(np.isfinite(rewards))
+    correct[scored] = (
+        correct_each(scorer, [prompt] * len(scored), [images[row] for row in scored]) if len(scored) else []
     )
     return correct
 
 
 def pooled_pixels(image: Image.Image) -> npt.NDArray[np.float32]:
-    """The image as an 8x8 grid of box averages (rounded to 8 bits), RGB in [0, 1]: float32 [D]."""
+    """Return the image as an 8x8 grid of box averages (rounded to 8 bits), RGB in [0, 1]: float32 [D]."""
     pooled = image.convert("RGB").resize((POOLED_SIDE, POOLED_SIDE), Image.Resampling.BOX)
     pixels: npt.NDArray[np.float32] = np.asarray(pooled, dtype=np.float32).reshape(-1) / np.float32(255)
     return pixels

@@ -1,21 +1,21 @@
-"""An evaluation as a folder: eval.json with the numbers, images.png with the first images of each prompt.
+"""An evaluation as a folder: eval.json with the metrics, images.png with the first images of each prompt.
 
 eval.json, format 1:
     format                 1
-    model, adapter         what was evaluated, as the user named it (adapter: null without one)
-    policy_fingerprint     sha256 over the weights and configurations that were loaded
-    height, width          of the images, in pixels; null or absent: the model's own size
+    model, adapter         names of the evaluated policy, as the user gave them (adapter: null without an adapter)
+    policy_fingerprint     sha256 of the loaded weights and configurations
+    height, width          image size in pixels; null or absent: the model's own size
     seed, num_images_per_prompt, num_inference_steps, guidance_scale, ddim_eta, negative_prompt, batch_size,
-    validation             how the images were made (`EvalSettings`)
-    scorer, check_scorer   {"name", "revision"}; check_scorer is null without one
-    overall                the figures over all prompts, explained in `Metrics`: num_images,
+    validation             settings of the images (`EvalSettings`)
+    scorer, check_scorer   {"name", "revision"}; check_scorer is null without a check scorer
+    overall                metrics over all prompts, explained in `Metrics`: num_images,
                            num_failed, num_check_failed, reward_mean, reward_low, reward_high,
                            correct, correct_low, correct_high, check_reward_mean, check_correct, diversity,
-                           win_rate, win_rate_low, win_rate_high, gain, gain_low, gain_high; null where not measured
-    prompts                {prompt: the same figures}, in the order of evaluation
+                           win_rate, win_rate_low, win_rate_high, gain, gain_low, gain_high; null if not measured
+    prompts                {prompt: the same metrics}, in the order of evaluation
     images                 {prompt: {"rewards": [K], "correct": [K] or null, and by the check scorer
-                           "check_rewards", "check_correct"}}; a reward is null where an image has no score
-    sheet                  {"prompts": the rows of images.png, "columns": images a row,
+                           "check_rewards", "check_correct"}}; a reward is null if the image has no score
+    sheet                  {"prompts": the rows of images.png, "columns": images per row,
                            "width", "height": pixels of one image}
 
 images.png has no labels and no gaps: row r, column k is image k of the sheet's prompt r.
@@ -47,7 +47,7 @@ _SIZE = ("height", "width")
 
 
 def write_evaluation(folder: Path, result: EvalResult) -> None:
-    """Write images.png, then eval.json: where eval.json is, the evaluation is whole."""
+    """Write images.png, then eval.json; an evaluation is complete if its eval.json exists."""
     prompts = sheet_prompts(result)
     sheet = contact_sheet([result.measurements[prompt].images for prompt in prompts])
     rows = len(prompts)
@@ -61,7 +61,7 @@ def write_evaluation(folder: Path, result: EvalResult) -> None:
         "scorer": asdict(result.scorer),
         "check_scorer": asdict(result.check_scorer) if result.check_scorer else None,
         "overall": asdict(result.overall),
-        "prompts": {prompt: asdict(figures) for prompt, figures in result.prompts.items()},
+        "prompts": {prompt: asdict(metrics) for prompt, metrics in result.prompts.items()},
         "images": {prompt: _values(item) for prompt, item in result.measurements.items()},
         "sheet": {
             "prompts": prompts,
@@ -75,7 +75,7 @@ def write_evaluation(folder: Path, result: EvalResult) -> None:
 
 
 def read_evaluation(folder: Path) -> EvalResult:
-    """The evaluation that `write_evaluation` wrote, kept images included: a baseline for later ones.
+    """Read an evaluation written by `write_evaluation`, including the kept images.
 
     Raises:
         DamagedError: the folder holds no readable evaluation.
@@ -93,7 +93,7 @@ def read_evaluation(folder: Path) -> EvalResult:
             scorer=Scorer(**record["scorer"]),
             check_scorer=Scorer(**record["check_scorer"]) if record["check_scorer"] else None,
             overall=Metrics(**record["overall"]),
-            prompts={prompt: Metrics(**figures) for prompt, figures in record["prompts"].items()},
+            prompts={prompt: Metrics(**metrics) for prompt, metrics in record["prompts"].items()},
             measurements={
                 prompt: _measurement(values, record["prompts"][prompt]["diversity"], tiles.get(prompt, ()))
                 for prompt, values in record["images"].items()
@@ -112,11 +112,15 @@ def read_evaluation(folder: Path) -> EvalResult:
 
 
 def read_sheet(path: Path, layout: Mapping[str, Any]) -> tuple[bytes, Image.Image]:
-    """Return the PNG file of a contact sheet and its pixels; `layout` as eval.json's "sheet", which must fit it.
+    """Return the PNG bytes of a contact sheet and its pixels.
+
+    Args:
+        path: the PNG file.
+        layout: the object "sheet" of eval.json.
 
     Raises:
-        DamagedError: no PNG file, or one beyond its bounds.
-        ValueError: another layout.
+        DamagedError: not a PNG file, or a PNG file larger than its limits.
+        ValueError: the image is smaller than the layout.
     """
     data = read_small(path, _MAX_SHEET)
     sheet = decode_image(data, formats=("PNG",), max_pixels=_MAX_SHEET_PIXELS)
@@ -125,17 +129,17 @@ def read_sheet(path: Path, layout: Mapping[str, Any]) -> tuple[bytes, Image.Imag
     if not (
         min(columns, width, height) > 0 and columns * width <= sheet.width and rows * height <= sheet.height
     ):
-        raise ValueError(f"no sheet of {rows} rows of {columns} images of {width} x {height} pixels")
+        raise ValueError(f"expected a sheet of {rows} rows of {columns} images of {width} x {height} pixels")
     return data, sheet
 
 
 def sheet_prompts(result: EvalResult) -> list[str]:
-    """The prompts that images.png shows: the first twelve."""
+    """Return the prompts shown in images.png: the first twelve."""
     return list(result.measurements)[:MAX_SHEET_PROMPTS]
 
 
 def contact_sheet(rows: list[tuple[Image.Image, ...]]) -> Image.Image:
-    """Images of one size, edge to edge, a row of them a prompt."""
+    """Paste images of one size edge to edge, one row per prompt."""
     width, height = rows[0][0].size
     sheet = Image.new("RGB", (width * max(map(len, rows)), height * len(rows)))
     for y, row in enumerate(rows):
@@ -145,7 +149,7 @@ def contact_sheet(rows: list[tuple[Image.Image, ...]]) -> Image.Image:
 
 
 def cut_sheet(sheet: Image.Image, layout: Mapping[str, Any]) -> dict[str, tuple[Image.Image, ...]]:
-    """The images of each prompt of a contact sheet; `layout` as eval.json's "sheet"."""
+    """Return the images of each prompt of a contact sheet; `layout` is the object "sheet" of eval.json."""
     width, height = layout["width"], layout["height"]
     return {
         prompt: tuple(
@@ -167,7 +171,7 @@ def _values(item: PromptMeasurement) -> dict[str, list[Any] | None]:
 
 
 def _or_null(values: list[Any]) -> list[Any]:
-    """The values, None for NaN, which JSON does not have."""
+    """Replace NaN by None, because JSON has no NaN."""
     return [None if value != value else value for value in values]
 
 

@@ -1,6 +1,6 @@
-"""The before/after picture: the same seeds above each other, framed by whether the scorer finds them correct.
+"""The before/after picture: the same seeds in two rows, framed by the scorer's correctness verdict.
 
-Sizes are in pixels of the picture. Pillow's own font makes it the same on every machine.
+Sizes are in pixels of the picture. Pillow's own font renders the same picture on every machine.
 """
 
 from PIL import Image, ImageDraw, ImageFont
@@ -12,7 +12,7 @@ from ppod_train.evaluation.metrics import EvalResult, Metrics, PromptMeasurement
 Colour = tuple[int, int, int]
 
 TILE = 112
-"""Small images are enlarged to about this side, large ones shrunk to at most twice it."""
+"""Small images are enlarged to about this side; large images are reduced to at most twice this side."""
 GAP = 10
 FRAME = 4
 MARGIN = 28
@@ -27,16 +27,16 @@ _WRONG: Colour = (214, 69, 65)
 
 
 def before_after_grid(before: EvalResult | None, after: EvalResult) -> Image.Image:
-    """A labelled picture of the kept images of each prompt, column k the same seed before and after.
+    """Draw the kept images of each prompt; column k has the same seed before and after.
 
-    With `before` None, one row of images a prompt.
+    With `before` None, every prompt has one row of images.
     """
     prompts = sheet_prompts(after)
     first = after.measurements[prompts[0]].images
     tile = _tile_size(first[0])
-    rows_a_prompt = 1 if before is None else 2
+    rows_per_prompt = 1 if before is None else 2
     cell_height = tile[1] + 2 * FRAME + GAP
-    block = 58 + rows_a_prompt * cell_height
+    block = 58 + rows_per_prompt * cell_height
     left = MARGIN + (0 if before is None else ROW_LABEL)
     width = max(left + len(first) * (tile[0] + 2 * FRAME + GAP) - GAP + MARGIN, 560)
     header = 104
@@ -47,7 +47,7 @@ def before_after_grid(before: EvalResult | None, after: EvalResult) -> Image.Ima
         top = header + index * block
         text = _summary(before.prompts[prompt] if before else None, after.prompts[prompt])
         _draw_prompt(draw, prompt, text, top, width)
-        for row, (name, result) in enumerate((("before", before), ("after", after))[-rows_a_prompt:]):
+        for row, (name, result) in enumerate((("before", before), ("after", after))[-rows_per_prompt:]):
             assert result is not None
             item = result.measurements[prompt]
             y = top + 46 + row * cell_height
@@ -58,7 +58,7 @@ def before_after_grid(before: EvalResult | None, after: EvalResult) -> Image.Ima
 
 
 def _tile_size(image: Image.Image) -> tuple[int, int]:
-    """Whole multiples of a small image's size, so that its pixels stay even; large images shrink to fit."""
+    """Return the drawn size: an integer multiple of a small image's size, or a large image's size reduced to fit."""
     if max(image.size) <= TILE:
         factor = max(1, round(TILE / max(image.size)))
         return image.width * factor, image.height * factor
@@ -67,7 +67,7 @@ def _tile_size(image: Image.Image) -> tuple[int, int]:
 
 
 def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image at `size`, smooth in both directions: blocks of enlarged pixels hide what a scene shows."""
+    """Resize the image to `size` with a smooth filter; blocks of enlarged pixels would hide the content."""
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -86,27 +86,30 @@ def _draw_header(draw: ImageDraw.ImageDraw, width: int, before: EvalResult | Non
 
 
 def _summary(before: Metrics | None, after: Metrics) -> str:
-    """The prompt's figures, without arrows: Pillow's font has none."""
-    known = [figures for figures in (before, after) if figures is not None]
-    ends = [(figures.reward_low, figures.reward_high) for figures in known]
-    reward = precision([figures.reward_mean for figures in known], ends).number
+    """Return a prompt's metrics as text, without arrows, which Pillow's font lacks."""
+    available = [metrics for metrics in (before, after) if metrics is not None]
+    ends = [(metrics.reward_low, metrics.reward_high) for metrics in available]
+    reward = precision([metrics.reward_mean for metrics in available], ends).number
     texts = []
     for name, key, show in (("reward", "reward_mean", reward), ("correct", "correct", percent)):
-        values = [getattr(figures, key) for figures in (before, after) if figures is not None]
+        values = [getattr(metrics, key) for metrics in (before, after) if metrics is not None]
         if None not in values:
             texts.append(f"{name} {' to '.join(map(show, values))}")
     return "     ".join(texts)
 
 
 def _draw_numbers(draw: ImageDraw.ImageDraw, right: float, middle: float, text: str, size: int) -> float:
-    """Draw a text that ends at `right`, and return its width. Pillow's font has no minus sign: it is a line."""
+    """Draw a text that ends at `right`, and return its width.
+
+    Minus signs are drawn as lines, because Pillow's font has no minus sign.
+    """
     font = _font(size)
     minus = font.getlength("+")
     parts = text.split("\N{MINUS SIGN}")
     width = sum(map(font.getlength, parts)) + minus * (len(parts) - 1)
     x = right - width
-    for place, part in enumerate(parts):
-        if place:
+    for index, part in enumerate(parts):
+        if index:
             draw.line((x + 1, middle, x + minus - 2, middle), _MUTED, max(1, size // 12))
             x += minus
         draw.text((x, middle), part, _MUTED, font, anchor="lm")
@@ -122,7 +125,7 @@ def _draw_prompt(draw: ImageDraw.ImageDraw, prompt: str, summary: str, top: int,
 
 
 def fitted(text: str, room: float, size: int = 18) -> str:
-    """`text` cut with an ellipsis to at most `room` pixels."""
+    """Truncate `text` with an ellipsis to at most `room` pixels."""
     font = _font(size)
     if font.getlength(text) <= room:
         return text
@@ -145,7 +148,9 @@ def _draw_images(
         box = (x, y, x + tile[0] + 2 * FRAME - 1, y + tile[1] + 2 * FRAME - 1)
         draw.rounded_rectangle(box, radius=5, fill=colour)
         picture.paste(scaled(image, tile), (x + FRAME, y + FRAME))
-        if correct is not None:  # a mark as well as a colour: not everyone tells red from green
+        if (
+            correct is not None
+        ):  # a mark in addition to the colour, for readers with red-green colour blindness
             centre = (box[2] - 9, box[3] - 9)
             draw.ellipse((centre[0] - 9, centre[1] - 9, centre[0] + 9, centre[1] + 9), fill=colour)
             _draw_mark(draw, centre, (255, 255, 255), right=correct)

@@ -1,4 +1,4 @@
-"""What an evaluation consists of, and its figures, worked out from what was measured on each image.
+"""Settings and metrics of an evaluation; metrics are computed from per-image measurements.
 
 Shapes: K images of a prompt.
 """
@@ -21,65 +21,65 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptMeasurement:
-    """What was measured on the K images of one prompt."""
+    """Measurements of the K images of one prompt."""
 
     rewards: FloatArray
-    """[K]; NaN for an image without a score, which is left out of every figure of the reward."""
+    """[K]; NaN for an image without a score, which every metric of the reward leaves out."""
     correct: BoolArray | None = None
-    """[K], whether every fact of the prompt holds, False without a score; None where the scorer cannot say."""
+    """[K], True if every fact of the prompt holds, False without a score; None if the scorer does not check facts."""
     check_rewards: FloatArray | None = None
-    """[K], by the check scorer, NaN for an image without its score; None without one."""
+    """[K], by the check scorer; NaN for an image without a score; None without a check scorer."""
     check_correct: BoolArray | None = None
     diversity: float | None = None
     """Mean over pairs of images of the root-mean-square difference of their 8x8 averages, RGB in [0, 1]."""
     images: tuple[Image.Image, ...] = ()
-    """The first few."""
+    """The first few images."""
 
     @property
     def scored(self) -> BoolArray:
-        """[K], the images that have a score."""
+        """Return a mask [K] of the images that have a score."""
         known: BoolArray = np.isfinite(self.rewards)
         return known
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """The figures of one prompt, or of all. Intervals are 95 %; None where something was not measured."""
+    """Metrics of one prompt or of all prompts. Intervals are 95 %; None if not measured."""
 
     num_images: int
-    """Images made, with and without a score."""
+    """Images sampled, with and without a score."""
     reward_mean: float | None
-    """Over the images with a score; None where a prompt has none."""
+    """Mean over the images with a score; None if no image of a prompt has one."""
     reward_low: float | None
-    """Student's t over the spread within each prompt; None below 5 images with a score."""
+    """Lower bound from Student's t and the spread within each prompt; None below 5 images with a score."""
     reward_high: float | None
     num_failed: int = 0
-    """Images without a score: the reward raised, declined or gave no finite number."""
+    """Images without a score: the reward raised, declined or returned a number that is not finite."""
     num_check_failed: int = 0
     """Images without a score by the check scorer."""
     correct: float | None = None
-    """Share of images of which every fact of the prompt holds; Wilson interval."""
+    """Share of images for which every fact of the prompt holds; Wilson interval."""
     correct_low: float | None = None
     correct_high: float | None = None
     check_reward_mean: float | None = None
-    """By a second scorer that nothing is trained on; where it falls as the reward climbs, that is hacked."""
+    """Mean reward of a second scorer that is not trained on. A fall while the reward rises indicates reward hacking."""
     check_correct: float | None = None
     diversity: float | None = None
-    """As in `PromptMeasurement`, 0 for identical images; overall it is the mean over prompts."""
+    """As in `PromptMeasurement`, 0 for identical images; the overall value is the mean over prompts."""
     win_rate: float | None = None
-    """Share of images whose reward passes the baseline's on the same noise, ties half; Wilson interval."""
+    """Share of images with a higher reward than the baseline on the same noise, ties count half; Wilson interval."""
     win_rate_low: float | None = None
     win_rate_high: float | None = None
     gain: float | None = None
-    """Mean reward minus the baseline's on the same noise; Student's t over the paired differences of the images that
-    have a score in both."""
+    """Mean reward minus the baseline's on the same noise. The interval is Student's t over the paired differences of
+    the images that have a score in both."""
     gain_low: float | None = None
     gain_high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """Which reward model gave the scores."""
+    """Name and revision of a reward model."""
 
     name: str
     revision: str
@@ -87,45 +87,45 @@ class Scorer:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvalResult:
-    """One policy's evaluation."""
+    """Evaluation of one policy."""
 
     model: str
     adapter: str | None
     policy_fingerprint: str
     settings: EvalSettings
-    """With every None filled in."""
+    """Settings with every None replaced."""
     scorer: Scorer
     check_scorer: Scorer | None
     overall: Metrics
     prompts: Mapping[str, Metrics]
     measurements: Mapping[str, PromptMeasurement]
     first_failure: str | None = None
-    """Why the first image without a score has none, where this process met it."""
+    """Reason why the first image without a score has none, if this process scored it."""
 
     @property
     def reward(self) -> float:
-        """The mean reward over all prompts."""
-        assert self.overall.reward_mean is not None, "an evaluation without any score is refused"
+        """Return the mean reward over all prompts."""
+        assert self.overall.reward_mean is not None, "an evaluation without a score is rejected"
         return self.overall.reward_mean
 
 
 def summarise(
     measurements: Mapping[str, PromptMeasurement], baseline: Mapping[str, PromptMeasurement] | None = None
 ) -> tuple[Metrics, dict[str, Metrics]]:
-    """The figures over all prompts, and those of each prompt.
+    """Return the metrics over all prompts, and the metrics of each prompt.
 
     Raises:
-        ConfigError: the baseline holds other prompts, or another number of images of one.
+        ConfigError: the baseline holds other prompts, or another number of images of a prompt.
     """
     measured = list(measurements.values())
-    figures = [_described(group) for group in [*([item] for item in measured), measured]]
+    metrics = [_group_metrics(group) for group in [*([item] for item in measured), measured]]
     if baseline is not None:
-        figures = _compared(figures, measured, _matching(measurements, baseline))
-    return figures[-1], dict(zip(measurements, figures[:-1], strict=True))
+        metrics = _add_comparison(metrics, measured, _matching(measurements, baseline))
+    return metrics[-1], dict(zip(measurements, metrics[:-1], strict=True))
 
 
-def _described(group: Sequence[PromptMeasurement]) -> Metrics:
-    """The figures over a group of prompts, but for those that a baseline needs."""
+def _group_metrics(group: Sequence[PromptMeasurement]) -> Metrics:
+    """Return the metrics over a group of prompts, except those that need a baseline."""
     num_images = sum(len(item.rewards) for item in group)
     mean = mean_interval([item.rewards[item.scored] for item in group])
     correct = _joined([item.correct[item.scored] for item in group if item.correct is not None])
@@ -133,7 +133,7 @@ def _described(group: Sequence[PromptMeasurement]) -> Metrics:
     check_rewards = _joined([rewards[np.isfinite(rewards)] for rewards, _ in checks])
     check_correct = _joined([right[np.isfinite(rewards)] for rewards, right in checks if right is not None])
     diversities = [item.diversity for item in group if item.diversity is not None]
-    figures = Metrics(
+    metrics = Metrics(
         num_images=num_images,
         num_failed=num_images - sum(int(item.scored.sum()) for item in group),
         num_check_failed=num_images - len(check_rewards) if checks else 0,
@@ -145,9 +145,9 @@ def _described(group: Sequence[PromptMeasurement]) -> Metrics:
         diversity=float(np.mean(diversities)) if diversities else None,
     )
     if not len(correct):
-        return figures
+        return metrics
     share = wilson(int(correct.sum()), len(correct))
-    return replace(figures, correct=share.value, correct_low=share.low, correct_high=share.high)
+    return replace(metrics, correct=share.value, correct_low=share.low, correct_high=share.high)
 
 
 def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -160,25 +160,25 @@ def _matching(
     for prompt, item in measurements.items():
         if prompt not in baseline or len(baseline[prompt].rewards) != len(item.rewards):
             raise ConfigError(
-                f"the baseline holds other images of {prompt!r}: evaluate it again like the policy"
+                f"the baseline holds other images of {prompt!r}: evaluate the baseline with the policy's settings"
             )
     return [baseline[prompt] for prompt in measurements]
 
 
-def _compared(
-    figures: Sequence[Metrics], after: Sequence[PromptMeasurement], before: Sequence[PromptMeasurement]
+def _add_comparison(
+    metrics: Sequence[Metrics], after: Sequence[PromptMeasurement], before: Sequence[PromptMeasurement]
 ) -> list[Metrics]:
-    """`figures` (of each prompt, then of all) with win rate and gain over the images of the same seeds."""
+    """Add win rate and gain over the images of the same seeds to `metrics` (of each prompt, then of all)."""
     both = [a.scored & b.scored for a, b in zip(after, before, strict=True)]
     new = [item.rewards[rows] for item, rows in zip(after, both, strict=True)]
     old = [item.rewards[rows] for item, rows in zip(before, both, strict=True)]
     differences = [a - b for a, b in zip(new, old, strict=True)]
-    gains = [*(mean_interval([one]) for one in differences), mean_interval(differences)]
+    gains = [*(mean_interval([difference]) for difference in differences), mean_interval(differences)]
     wins = [win_rate(a, b) for a, b in zip(new, old, strict=True)]
     wins.append(win_rate(np.concatenate(new), np.concatenate(old)))
     return [
         replace(
-            figure,
+            own,
             win_rate=win.value,
             win_rate_low=win.low,
             win_rate_high=win.high,
@@ -186,5 +186,5 @@ def _compared(
             gain_low=gain.low,
             gain_high=gain.high,
         )
-        for figure, win, gain in zip(figures, wins, gains, strict=True)
+        for own, win, gain in zip(metrics, wins, gains, strict=True)
     ]

@@ -10,9 +10,10 @@ _SAMPLE, _CHAIN = "What to sample", "The chain"
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings:
-    """Which images an evaluation makes. Two evaluations with equal settings are comparable image by image.
+    """Settings that determine an evaluation's images.
 
-    None is filled in as for a data set (`ppod_data.generation.build_spec.build_spec`).
+    Two evaluations can be compared image by image if these settings agree. None is replaced as in a data set: see
+    `ppod_data.generation.build_spec.build_spec`.
 
     >>> EvalSettings(prompts=("a cat and a dog",), num_images_per_prompt=16).seed
     0
@@ -70,7 +71,8 @@ class EvalSettings:
     )
     """The last bits of an image depend on it."""
     validation: bool = False
-    """Noise of its own for choosing a checkpoint while training: reported figures are of other noise."""
+    """True to sample on the validation noise, which chooses a checkpoint during training; reported results use the
+    evaluation noise, so that the choice does not bias them."""
 
     def validate(self) -> None:
         """Raise ConfigError, naming the option, for a value outside its range or no prompt."""

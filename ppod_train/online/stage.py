@@ -1,7 +1,7 @@
 """One stage of online training: generate, score, pair, train, evaluate. Each phase goes on where it was."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from ppod_data.rewards import RewardModel
 from ppod_data.scoring.score import score
 from ppod_data.storage.json_reader import read_object
 from ppod_data.support.noise import generator
+from ppod_data.support.progress import SILENT, Silent
 from ppod_train.data.training_data import DataSource
 from ppod_train.distributed import Workers
 from ppod_train.evaluation.evaluate import evaluate
@@ -118,12 +119,27 @@ def _outside_band(run: OnlineRun, stage: int) -> float:
     return float(record["outside_band_at_start"])
 
 
+class _Units(Silent):
+    """The units of one phase of a stage, finished now or before, as a run's callbacks count them."""
+
+    def __init__(self, on_units: Callable[[int], None]) -> None:
+        self._on_units = on_units
+
+    def advance(self, count: int) -> None:
+        """Report finished units."""
+        self._on_units(count)
+
+    def skip(self, count: int) -> None:
+        """Report units that were finished before."""
+        self._on_units(count)
+
+
 def _generate(run: OnlineRun, stage: int, data: Path) -> None:
     policy = run.load(run.policy(stage - 1))
     spec = stage_spec(run, policy, stage)
     run.callbacks.on_phase(stage, "generate", run.own_share(spec.num_samples))
     shards = select_shards(spec, None, run.workers.rank, run.workers.world_size)
-    generate(data, spec, policy, shards=shards, on_batch=run.callbacks.on_units)
+    generate(data, spec, policy, shards=shards, progress=_Units(run.callbacks.on_units))
     run.workers.wait()
 
 
@@ -149,13 +165,14 @@ def _score(run: OnlineRun, stage: int, dataset: Dataset) -> None:
     """Score the shards, each process its own; then the first one sees that nothing is missing, and says so if it is."""
     run.callbacks.on_phase(stage, "score", run.own_share(dataset.spec.num_samples))
     rank, world_size = run.workers.rank, run.workers.world_size
-    name, on_batch = run.reward.name, run.callbacks.on_units
+    name, units = run.reward.name, _Units(run.callbacks.on_units)
     if world_size > 1:
         # A process with no image that can be scored writes nothing, which is an error only where no process has one.
         with suppress(ConfigError):
-            score(dataset, run.reward, name=name, rank=rank, world_size=world_size, on_batch=on_batch)
+            score(dataset, run.reward, name=name, rank=rank, world_size=world_size, progress=units)
         run.workers.wait()
-    run.workers.on_main(lambda: score(dataset, run.reward, name=name, on_batch=on_batch))
+    rest = units if world_size == 1 else SILENT
+    run.workers.on_main(lambda: score(dataset, run.reward, name=name, progress=rest))
 
 
 def _pair(run: OnlineRun, dataset: Dataset) -> None:
@@ -183,7 +200,7 @@ def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
         batch_size=run.settings.train.batch_size,
         rank=run.workers.rank,
         world_size=run.workers.world_size,
-        on_batch=run.callbacks.on_units,
+        progress=_Units(run.callbacks.on_units),
     )
     run.workers.wait()
 

@@ -87,7 +87,8 @@ def prepare(
     if "log_ratio_clip" in objective.reads and model.compute_dtype != "fp32":
         rounding = measure_rounding(data, sampler, parameters, batch_size=batch_size, workers=workers)
         drift = replace(drift, rounding=rounding)
-        check_rounding(drift, settings.clip, weights, model.compute_dtype)
+        even = step_weights(data.spec, data.steps, "k2")
+        check_rounding(drift, settings.clip, weights, model.compute_dtype, even_weights=even)
     graph_bytes = graph_bytes_per_evaluation(sampler, data)
     if workers.sharded:
         parameters = shard(model.denoiser, workers.device)

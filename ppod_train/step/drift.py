@@ -1,5 +1,6 @@
 """Replay stored steps before training: does the trainer compute the log-probabilities that the sampler recorded?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -139,19 +140,41 @@ def _signs(value: torch.Tensor, number: int) -> torch.Tensor:
 
 
 def check_rounding(
-    drift: Drift, log_ratio_clip: float, step_weights: NDArray[np.float64], compute_dtype: str
+    drift: Drift,
+    log_ratio_clip: float,
+    step_weights: NDArray[np.float64],
+    compute_dtype: str,
+    *,
+    even_weights: NDArray[np.float64],
 ) -> None:
-    """Raise DriftError where training would leave the clip band by rounding alone."""
+    """Refuse training that would leave the clip band by rounding alone.
+
+    Args:
+        even_weights: the weights of `--step-weight k2`. The message names the option if it is enough.
+
+    Raises:
+        DriftError: rounding exceeds a tenth of the clip at some step.
+    """
     if not drift.rounding:
         return
     step, largest = worst_step(drift.steps, drift.rounding, step_weights)
     if not largest <= log_ratio_clip / 10:
         better = "fp32" if compute_dtype == "fp16" else "fp16, which rounds an eighth as much, or fp32"
+        enough = worst_step(drift.steps, drift.rounding, even_weights)[1] <= log_ratio_clip / 10
         raise DriftError(
             f"once weights have moved, rounding in {compute_dtype} moves log-ratios of step {step} by {largest:.1e}, "
-            f"more than a tenth of the clip {log_ratio_clip:g}: make the data and train in {better} (of data that "
-            "exist, `ppod-data log-probs` computes the numbers again), give --step-weight k2, or widen --log-ratio-clip"
+            f"more than a tenth of the clip {log_ratio_clip:g}: make the data and train in {better} (for existing "
+            "data, run `ppod-data log-probs --compute-dtype fp32` and its next line), "
+            f"{'give --step-weight k2, ' if enough else ''}or give --log-ratio-clip {_at_least(10 * largest)} or more"
         )
+
+
+def _at_least(value: float) -> str:
+    """Format a number, rounded up to two significant digits."""
+    if not 0 < value < math.inf:
+        return f"{value:g}"
+    digit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.ceil(value / digit) * digit:.2g}"
 
 
 def worst_step(

@@ -218,3 +218,13 @@ def test_two_policies_are_compared_on_the_same_seeds(folder: Path) -> None:
     sides = [json.loads((folder / "ab" / side / "eval.json").read_text()) for side in ("before", "after")]
     assert [side["adapter"] for side in sides] == ["b/policy", "a/policy"]
     assert sides[1]["overall"]["win_rate"] is not None
+
+
+def test_log_probs_in_another_precision_lead_to_training_on_them(folder: Path) -> None:
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd' --compute-dtype fp16", *SMALL)
+    ran("ppod-score d --reward jpeg-compressibility")
+    ran("ppod-pair rank d --reward jpeg-compressibility")
+    computed = ran("ppod-data log-probs d --name exact --compute-dtype fp32")
+    assert "--compute-dtype fp32 --reference-log-probs exact" in following(computed)
+    ran(following(computed), *TRAIN)
+    assert (folder / "run" / "policy").is_dir()

@@ -43,12 +43,14 @@ def free_name(*names: str) -> str:
     return f"{names[-1]}-{number}"
 
 
-def say_train(dataset: str, opened: "Dataset", pairs: str, choice: str = "") -> list[str]:
+def say_train(
+    dataset: str, opened: "Dataset", pairs: str, choice: str = "", numerics: Sequence[str] = ()
+) -> list[str]:
     """Return the line that trains on a table of pairs, judged by the reward that made them.
 
     Pairs of people name no reward: then one that scored the data set judges, or none. Training on an adapter's data
     starts from that adapter, and needs the reference's log-probabilities first. An incomplete data set is not trained
-    on.
+    on. `numerics` are the options for log-probabilities that were computed again.
     """
     from ppod_data.errors import ConfigError
     from ppod_data.inspect.judge import judge_of_tables, must_be_named
@@ -67,6 +69,7 @@ def say_train(dataset: str, opened: "Dataset", pairs: str, choice: str = "") -> 
         words += _judge_of_people(opened)
     if spec.adapter is not None:  # the policy that made the data, the band of the clip around it
         words += [*model, "--start", spec.adapter, "--clip-anchor", "stage"]
+    words += numerics
     return [next_line(*words, "--out", free_name("run", f"run-{pairs}"), choice=choice)]
 
 

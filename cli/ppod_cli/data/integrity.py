@@ -58,19 +58,13 @@ def seal(
     What stopped processes left behind is removed, and every file is checked first. Scores, log-probabilities
     and pairs may still be added: each table has a seal of its own. README.md and exclusions stay open.
     """
-    from ppod_data.format.shards import committed_shards
     from ppod_data.integrity.seal import seal as seal_dataset
     from ppod_data.storage.files import data_path
 
     root = data_path(dataset)
     with summary(as_json) as report:
-        with progress(2 * len(committed_shards(root)) + 1, "seal", "files") as shown:
-
-            def on_file(name: str, size: int) -> None:
-                shown.advance(1)
-                shown.status(name)
-
-            done = seal_dataset(root, incomplete=incomplete, on_file=on_file)
+        with progress(0, "seal", "files") as shown:
+            done = seal_dataset(root, incomplete=incomplete, progress=shown)
         report({"dataset": dataset} | dataclasses.asdict(done), _say_sealed(dataset, done))
 
 
@@ -131,14 +125,7 @@ def verify(
     share = 1.0 if read_data else parse_share(read_data_subset)
     with summary(as_json) as report:
         with progress(0, "verify", "shards") as shown:
-
-            def on_shard(shard: int) -> None:
-                shown.advance(1)
-                shown.status(f"shard {shard}")
-
-            done = verify_dataset(
-                root, read_data=share, on_shards=lambda count: shown.skip(-count), on_shard=on_shard
-            )
+            done = verify_dataset(root, read_data=share, progress=shown)
         code = _code(done)
         replayed = None
         if model is not None and code != DAMAGED:
@@ -281,7 +268,7 @@ def exclude(
         purged = None
         if purge:
             with progress(0, "purge", "files") as shown:
-                purged = purge_dataset(Dataset.open(root), on_file=shown.note)
+                purged = purge_dataset(Dataset.open(root), progress=shown)
         write_card(root)
         opened = Dataset.open(root)
         figures = {

@@ -78,8 +78,12 @@ def log_probs(
         done = _compute(opened, loaded, name, batch_size, rank, world_size)
         lines = _say_computed(dataset, done)
         pairs = opened.pair_names()
+        numerics = ["--compute-dtype", dtype] if dtype != opened.spec.compute_dtype else []
+        if loaded.fingerprint == opened.spec.policy_fingerprint and opened.spec.adapter is None:
+            numerics += ["--reference-log-probs", name]
         for table in pairs:
-            lines += say_train(dataset, opened, table, "" if len(pairs) == 1 else f"on the pairs {table}")
+            choice = "" if len(pairs) == 1 else f"on the pairs {table}"
+            lines += say_train(dataset, opened, table, choice, numerics)
         report({"dataset": dataset} | dataclasses.asdict(done), lines)
 
 
@@ -91,19 +95,9 @@ def _compute(
     rank: int,
     world_size: int,
 ) -> "LogProbsSummary":
-    from ppod_data.format.shards import committed_shards
     from ppod_data.generation.log_probs import compute_log_probs
 
-    shards = [shard for shard in committed_shards(dataset.root) if shard % world_size == rank]
-    sizes = {shard: len(dataset.spec.shard_range(shard)) for shard in shards}
-    with progress(sum(sizes.values()), f"log-probs {name}", "trajectories") as shown:
-
-        def on_shard(shard: int, num_computed: int) -> None:
-            shown.skip(sizes[shard] - num_computed)
-            shown.note(
-                f"shard {shard} of {dataset.spec.num_shards} {'computed' if num_computed else 'was there'}"
-            )
-
+    with progress(0, f"log-probs {name}", "trajectories") as shown:
         return compute_log_probs(
             dataset,
             model,
@@ -111,8 +105,7 @@ def _compute(
             batch_size=batch_size,
             rank=rank,
             world_size=world_size,
-            on_batch=shown.advance,
-            on_shard=on_shard,
+            progress=shown,
         )
 
 

@@ -132,7 +132,6 @@ def export(
     interruption. Images that were given to the data set are written as they came, with what they say of themselves.
     """
     from ppod_data.dataset.dataset import Dataset
-    from ppod_data.format.shards import committed_shards
     from ppod_data.publish.export_images import export as export_images
     from ppod_data.storage.files import data_path
     from ppod_data.storage.folder_kinds import check_not_inside
@@ -140,9 +139,8 @@ def export(
     check_not_inside(out, option="--out")
     with summary(as_json) as report:
         opened = Dataset.open(data_path(dataset))
-        total = sum(len(opened.spec.shard_range(shard)) for shard in committed_shards(opened.root))
-        with progress(total, "export", "images") as shown:
-            done = export_images(opened, out, layout=layout, on_shard=shown.advance)
+        with progress(0, "export", "images") as shown:
+            done = export_images(opened, out, layout=layout, progress=shown)
         line = f"{out}: {done.num_images:,} images" + (
             f", {done.num_skipped:,} were there" if done.num_skipped else ""
         )
@@ -204,22 +202,17 @@ def push(
     """
     from ppod_data.dataset.dataset import Dataset
     from ppod_data.publish.hub import hub_repository, push_to_hub
-    from ppod_data.publish.transfer import published_names
     from ppod_data.publish.transfer import push as push_files
     from ppod_data.storage.files import data_path
 
     with summary(as_json) as report:
         opened = Dataset.open(data_path(dataset))
         hub = hub_repository(url)
-        with progress(len(published_names(opened)), "push", "files") as shown:
-
-            def on_file(name: str, size: int) -> None:
-                shown.advance(1)
-
+        with progress(0, "push", "files") as shown:
             done = (
-                push_to_hub(opened, hub[0], private=not public, on_file=on_file)
+                push_to_hub(opened, hub[0], private=not public, progress=shown)
                 if hub
-                else push_files(opened, url, on_file=on_file)
+                else push_files(opened, url, progress=shown)
             )
         report({"dataset": dataset, "url": url, **dataclasses.asdict(done)}, [_say_transfer(url, done)])
 
@@ -241,7 +234,12 @@ def pull(
 
     with summary(as_json) as report:
         hub, root = hub_repository(url), data_path(dataset)
-        done = pull_from_hub(hub[0], root, revision=hub[1]) if hub else pull_files(url, root)
+        with progress(0, "pull", "files") as shown:
+            done = (
+                pull_from_hub(hub[0], root, revision=hub[1], progress=shown)
+                if hub
+                else pull_files(url, root, progress=shown)
+            )
         lines = [_say_transfer(dataset, done), next_line("ppod-data", "info", dataset)]
         report({"url": url, "dataset": dataset, **dataclasses.asdict(done)}, lines)
 

@@ -44,9 +44,8 @@ def export(
 
     with summary(as_json) as report:
         opened = Dataset.open(data_path(dataset))
-        total = opened.pairs(name).num_rows
-        with progress(total, f"export {name}", "pairs") as shown:
-            done = export_pairs(opened, name=name, format=format, out=out, on_pairs=shown.advance)
+        with progress(0, f"export {name}", "pairs") as shown:
+            done = export_pairs(opened, name=name, format=format, out=out, progress=shown)
         lines = [f"{out}: {done.num_pairs:,} pairs of {done.num_images:,} images as {format}"]
         if done.num_hardened:
             lines.append(

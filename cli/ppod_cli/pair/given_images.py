@@ -84,32 +84,7 @@ def make_dataset(
         device=resolve_device(chain.pop("device")),
         compute_dtype=chain.pop("compute_dtype"),
     )
-    num_shards = read = done = 0
     with progress(0, "images", "images") as shown:
-
-        def on_records(count: int) -> None:
-            nonlocal read
-            read += count
-            shown.status(f"{read:,} records read")
-
-        def on_spec(spec: Any) -> None:
-            nonlocal num_shards
-            num_shards = spec.num_shards
-            shown.skip(-spec.num_samples)
-
-        def on_batch(count: int) -> None:
-            nonlocal done
-            done += count
-            shown.advance(count)
-
-        def on_shard(shard: int, made: bool) -> None:
-            nonlocal done
-            if not made:  # its images were reported as done, but took no time
-                shown.advance(-done)
-                shown.skip(done)
-            done = 0
-            shown.note(f"shard {shard} of {num_shards} {'made' if made else 'was there'}")
-
         return build_dataset(
             root,
             path,
@@ -117,10 +92,7 @@ def make_dataset(
             format=format,
             license=license,
             skip_bad=skip_bad,
-            on_records=on_records,
-            on_spec=on_spec,
-            on_batch=on_batch,
-            on_shard=on_shard,
+            progress=shown,
             **chain,
         )
 

@@ -156,13 +156,6 @@ def import_labels(
             )
         opened = Dataset.open(root)
         with progress(0, f"import {table}", "records") as shown:
-            read = 0
-
-            def on_records(count: int) -> None:
-                nonlocal read
-                read += count
-                shown.status(f"{read:,} records read")
-
             done = import_file(
                 opened,
                 path,
@@ -172,7 +165,7 @@ def import_labels(
                 dimension=dimension,
                 keep_ties=keep_ties,
                 skip_bad=skip_bad,
-                on_records=on_records,
+                progress=shown,
             )
         write_card(opened.root)
         figures = {"dataset": dataset, "name": table, "num_skipped": done.num_skipped}

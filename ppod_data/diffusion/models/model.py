@@ -97,6 +97,10 @@ def load_model(
 ) -> DiffusionModel:
     """Load a pipeline for sampling and training.
 
+    >>> from ppod_data import load_model
+    >>> load_model("scenes").latent_shape
+    (4, 8, 8)
+
     Args:
         name: `scenes` (shipped with the package), a folder in diffusers format, or an id on the Hub.
         revision: of the Hub repository; a commit hash makes it exact.

@@ -5,7 +5,7 @@ Pairs go through in their own order, and images are read a shard at a time, so m
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from ppod_data.labels.answers import TIE
 from ppod_data.labels.export.formats import EXPORTS, FOLDERS, HARD, ROWS, Images, Pair
 from ppod_data.storage.files import atomic_output, publish, sync
 from ppod_data.storage.real_folders import make_folder, settled
+from ppod_data.support.progress import SILENT, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ def export_pairs(
     name: str,
     format: str,
     out: Path,
-    on_pairs: Callable[[int], None] = lambda num_pairs: None,
+    progress: Progress = SILENT,
 ) -> ExportSummary:
     """Write `pairs/<name>` to `out` in one of EXPORTS' formats; `out` appears whole or not at all.
 
@@ -56,11 +57,12 @@ def export_pairs(
 
     def pairs() -> Iterator[Pair]:
         prompts = dict(zip(dataset.spec.prompt_ids, dataset.spec.prompts, strict=True))
+        progress.start(table.num_rows, "pairs")
         columns = ["pair_id", "prompt_id", "chosen_id", "rejected_id", "label", "votes", "source"]
         for batch in table.select(columns).to_batches(ROWS):
             for row in batch.to_pylist():
                 yield Pair(prompt=prompts[row["prompt_id"]], **row)
-            on_pairs(batch.num_rows)
+            progress.advance(batch.num_rows)
 
     with _output(out, folder=format in FOLDERS) as temporary:
         EXPORTS[format](dataset, pairs(), images, temporary)

@@ -11,6 +11,7 @@ from ppod_data.cluster.ray_engine import RayCluster, connected, map_shards
 from ppod_data.cluster.ray_jobs import GenerateJob
 from ppod_data.dataset.dataset import create
 from ppod_data.errors import ConfigError, NonFiniteError, PpodError
+from tests.support.progress import Watch
 from tests.support.ray_cluster import SmallCluster, Squares, small_cluster
 from tests.support.toy import make_spec
 
@@ -31,7 +32,7 @@ def device(cluster: SmallCluster) -> Iterator[str]:
 def ran(job: Squares, shards: Any, device: str) -> tuple[dict[int, int], list[str], int]:
     """({shard: its square}, what was said of losses, the number of processes that were prepared)."""
     said: list[str] = []
-    done = list(map_shards(job, shards, device, on_loss=said.append))
+    done = list(map_shards(job, shards, device, progress=Watch({"say": said.append})))
     assert len(dict(done)) == len(done), "a shard came twice"
     processes = len(list(job.folder.glob("prepared-*")))
     return {shard: square for shard, (square, _) in done}, said, processes

@@ -38,6 +38,7 @@ from tests.support.durable_data import kill_everywhere
 from tests.support.faults import temporaries, visible
 from tests.support.foreign_cases import PROMPTS, picture, row, rows, write_parquet
 from tests.support.pipelines import save_tiny_flux_pipeline, save_tiny_sd3_pipeline
+from tests.support.progress import Watch
 
 STRIDE = 60
 """Of the writes that are struck."""
@@ -157,13 +158,13 @@ def test_shards_are_made_alone_in_any_order(
     class Killed(Exception):
         pass
 
-    def stop(shard: int, made: bool) -> None:
-        if made:
+    def stop(text: str) -> None:
+        if text.endswith("made"):
             raise Killed
 
     for _ in range(3):
         with pytest.raises(Killed):
-            make(tmp_path / "data", other, tiny_model, on_shard=stop)
+            make(tmp_path / "data", other, tiny_model, progress=Watch({"note": stop}))
     assert make(tmp_path / "data", other, tiny_model).num_made == 0
     for folder in ("samples", "trajectories"):
         for path in (dataset.root / folder).iterdir():

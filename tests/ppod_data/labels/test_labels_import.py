@@ -27,6 +27,7 @@ from ppod_data.publish.transfer import push
 from ppod_data.storage import object_store
 from ppod_data.storage.files import atomic_create
 from tests.support.label_cases import prompts, records, sample_ids, write_lines
+from tests.support.progress import Watch
 from tests.support.toy import files, make_dataset
 
 
@@ -276,7 +277,9 @@ def test_the_same_import_again_changes_nothing_and_another_is_refused(
     again = import_labels(dataset, tmp_path / "l.jsonl", format="table", name="n")
     assert again == first and files(dataset.root) == before
     table_file(tmp_path, [*rows, {"a": s[0], "b": s[2], "label": "a"}])
-    with pytest.raises(ConfigError, match=r"labels/n\.parquet was made from other labels"):
+    with pytest.raises(
+        ConfigError, match=r"labels/n\.parquet was made with other files: .* give another --name"
+    ):
         import_labels(dataset, tmp_path / "l.jsonl", format="table", name="n")
     assert files(dataset.root) == before
 
@@ -317,7 +320,7 @@ def test_the_secret_of_a_data_set_in_a_store_is_not_in_the_store(
         assert "labels/n.parquet" in stored and not [name for name in stored if "salt" in name]
     assert hashed[0] == hashed[1] != hashed[2]
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "one"))
-    with pytest.raises(ConfigError, match="was made from other labels"):
+    with pytest.raises(ConfigError, match="was made from other scores, labels or images"):
         import_labels(dataset, tmp_path / "l.jsonl", format="table", name="n")
 
 
@@ -394,11 +397,11 @@ def test_an_import_whose_secret_another_one_made_meanwhile_writes_nothing(
     forget(dataset)
     file = write_lines(tmp_path / "labels.jsonl", records(dataset)["table"])
 
-    def other(count: int) -> None:
+    def other(text: str) -> None:
         atomic_create(dataset.root / "labels" / ".salt", b"5a" * 32)
 
     with pytest.raises(PpodError, match="run the same command again"):
-        import_labels(dataset, file, format="table", name="mine", on_records=other)
+        import_labels(dataset, file, format="table", name="mine", progress=Watch({"status": other}))
     assert dataset.label_names() == [] and dataset.pair_names() == []
     import_labels(dataset, file, format="table", name="mine")
     assert dataset.label_names() == ["mine"]

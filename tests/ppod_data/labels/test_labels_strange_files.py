@@ -15,6 +15,7 @@ from ppod_data.errors import ConfigError, DamagedError, PpodError
 from ppod_data.labels.files.records import read_records
 from ppod_data.labels.importing import ImportSummary, import_labels
 from tests.support.label_cases import prompts, sample_ids
+from tests.support.progress import Watch
 from tests.support.toy import make_dataset
 
 ROWS = 20
@@ -308,9 +309,9 @@ def test_of_two_imports_under_one_name_at_once_the_later_is_refused(
     if salted:
         import_labels(fresh, mine, format="table", name="before")
 
-    def meanwhile(count: int) -> None:
+    def meanwhile(text: str) -> None:
         import_labels(fresh, other, format="table", name="n")
 
     with pytest.raises(PpodError, match="another --name" if salted else "run the same command again"):
-        import_labels(fresh, mine, format="table", name="n", on_records=meanwhile)
+        import_labels(fresh, mine, format="table", name="n", progress=Watch({"status": meanwhile}))
     assert set(fresh.labels("n")["file"].to_pylist()) == {"other.csv"}

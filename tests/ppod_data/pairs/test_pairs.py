@@ -254,12 +254,12 @@ def test_the_same_call_again_changes_nothing_and_another_is_refused(dataset: Dat
     assert rank(dataset, reward="r", name="p") == first
     with pytest.raises(
         ConfigError,
-        match=r"made with strategy 'random', not 'all': .* give another --name, such as --name p-2",
+        match=r"256, not None; strategy 'random', not 'all': .* give another --name, such as --name p-2",
     ):
         rank(dataset, reward="r", name="p", strategy="all")
     assert files(dataset.root) == before
     write_scores(dataset, [value and value + 1 for value in reversed(distinct())])
-    with pytest.raises(ConfigError, match="from other scores or fewer images"):
+    with pytest.raises(ConfigError, match="from other scores, labels or images"):
         rank(dataset, reward="r", name="p")
     written(dataset)
 

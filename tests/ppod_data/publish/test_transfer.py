@@ -15,6 +15,7 @@ from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.integrity.seal import seal
 from ppod_data.publish.card import write_card
 from ppod_data.publish.transfer import commit_order, is_safe_name, published_names, pull, push
+from tests.support.progress import Watch
 from tests.support.tables import add_pairs, add_scores
 from tests.support.toy import files, flip, make_dataset, make_sample, make_spec, write_shard
 
@@ -50,7 +51,7 @@ def stored(url: str) -> dict[str, bytes]:
 
 def names_in_order(operation: Any, *arguments: Any) -> list[str]:
     done: list[str] = []
-    operation(*arguments, on_file=lambda name, size: done.append(name))
+    operation(*arguments, progress=Watch({"status": done.append}))
     return done
 
 
@@ -86,16 +87,16 @@ def test_a_copy_is_a_data_set_only_when_whole(dataset: Dataset, url: str, tmp_pa
     def stop_after(count: int) -> Any:
         done: list[str] = []
 
-        def on_file(name: str, size: int) -> None:
+        def on_file(name: str) -> None:
             done.append(name)
             if len(done) == count:
                 raise Stop
 
-        return on_file
+        return Watch({"status": on_file})
 
     for count in range(1, total):
         with pytest.raises(Stop):
-            push(dataset, url, on_file=stop_after(count))
+            push(dataset, url, progress=stop_after(count))
         there = stored(url)
         assert "ppod.json" not in there and not any("tmp" in name for name in there)
         with pytest.raises(ConfigError, match=r"no ppod\.json"):
@@ -104,7 +105,7 @@ def test_a_copy_is_a_data_set_only_when_whole(dataset: Dataset, url: str, tmp_pa
     back = tmp_path / "back"
     for count in range(1, total):
         with pytest.raises(Stop):
-            pull(url, back, on_file=stop_after(count))
+            pull(url, back, progress=stop_after(count))
         with pytest.raises(ConfigError, match="not a ppod data set"):
             Dataset.open(back)
         parts = len(list(back.glob("samples/*.parquet")))

@@ -18,10 +18,11 @@ from ppod_data.dataset.image_reader import read_images
 from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.errors import ConfigError, DamagedError, PpodError
 from ppod_data.format.manifest import read_manifest
+from ppod_data.format.provenance import provenance_of
 from ppod_data.format.spec import from_json
 from ppod_data.format.tables import LOG_PROBS, SAMPLES, read_table, write_table
 from ppod_data.integrity.verify import verify
-from ppod_data.storage.json_reader import MAX_DEPTH, made_by, parse_json, read_object
+from ppod_data.storage.json_reader import MAX_DEPTH, parse_json, read_object
 from tests.support.toy import flip, make_dataset, make_spec
 
 MIB = 1 << 20
@@ -206,7 +207,7 @@ def test_json_beyond_its_bounds_is_one_kind_of_error(text: bytes, reason: str, t
     with pytest.raises(DamagedError, match=r"run\.json: not readable as JSON"):
         read_object(tmp_path / "run.json")
     with pytest.raises(DamagedError, match="pairs/p: its metadata"):
-        made_by({b"ppod": text}, "pairs/p")
+        provenance_of({b"ppod": text}, "pairs/p")
 
 
 def test_json_within_its_bounds_is_read_as_json_is() -> None:
@@ -287,6 +288,6 @@ def _replaced(value: Any, place: tuple[Any, ...], new: Any) -> str:
 
 
 def test_metadata_of_a_table_that_is_no_object_is_damage(tmp_path: Path) -> None:
-    assert made_by(None, "x") == {} == made_by({}, "x")
+    assert provenance_of(None, "x") == {} == provenance_of({}, "x")
     with pytest.raises(DamagedError, match="holds no JSON object"):
-        made_by({b"ppod": b"[1]"}, "pairs/p.parquet")
+        provenance_of({b"ppod": b"[1]"}, "pairs/p.parquet")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import load_model
@@ -219,9 +220,24 @@ def test_rounding_above_a_tenth_of_the_clip_is_refused_and_the_way_out_named() -
     drift = Drift(
         steps=(0, 1), median=(0, 0), p99=(0, 0), overall_p99=0, share_exact=1, rounding=(1e-4, 2e-3)
     )
-    with pytest.raises(DriftError, match=r"bf16.*step 1 by 2\.0e-03.*fp16.*--step-weight k2"):
-        check_rounding(drift, 0.01, np.ones(2), "bf16")
+    flat, even = np.ones(2), np.array([1.0, 0.1])
+    with pytest.raises(
+        DriftError, match=r"bf16.*step 1 by 2\.0e-03.*fp16.*--step-weight k2, or .*clip 0\.02 or"
+    ):
+        check_rounding(drift, 0.01, flat, "bf16", even_weights=even)
     with pytest.raises(DriftError, match="train in fp32"):
-        check_rounding(drift, 0.01, np.ones(2), "fp16")
-    check_rounding(drift, 0.01, np.array([1.0, 0.1]), "bf16")
-    check_rounding(drift, 0.03, np.ones(2), "bf16")
+        check_rounding(drift, 0.01, flat, "fp16", even_weights=even)
+    check_rounding(drift, 0.01, even, "bf16", even_weights=even)
+    check_rounding(drift, 0.02, flat, "bf16", even_weights=even)
+
+
+@pytest.mark.parametrize("weights", [np.ones(2), np.array([1.0, 0.1])], ids=["flat", "k2"])
+def test_a_refusal_for_rounding_omits_step_weights_that_are_not_enough(weights: NDArray[np.float64]) -> None:
+    drift = Drift(
+        steps=(0, 1), median=(0, 0), p99=(0, 0), overall_p99=0, share_exact=1, rounding=(1e-4, 2.34e-3)
+    )
+    with pytest.raises(DriftError) as refused:
+        check_rounding(drift, 1e-4, weights, "fp16", even_weights=np.array([1.0, 0.1]))
+    assert "--step-weight" not in str(refused.value)
+    width = float(str(refused.value).split("--log-ratio-clip ")[1].split()[0])
+    check_rounding(drift, width, weights, "fp16", even_weights=weights)

@@ -1,0 +1,122 @@
+"""`import_labels` and `agreement`: labels of people."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from ppod_data.format.tables import check_name
+from ppod_data.labels.agreement import PeopleAgreement, RewardAgreement, people_agreement, reward_agreement
+from ppod_data.labels.bradley_terry import PeopleScores, write_scores
+from ppod_data.labels.importing import ImportSummary
+from ppod_data.labels.importing import import_labels as import_file
+from ppod_data.labels.matching import SampleIndex
+from ppod_data.labels.stored import read_scores, read_votes, reward_names
+from ppod_data.library.datasets import AnyDataset, open_dataset
+from ppod_data.publish.card import write_card
+from ppod_data.storage.files import AnyPath, local_path
+from ppod_data.support.progress import SILENT, Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Which labels of a file count, and their licence.
+
+    >>> from ppod_data import ImportOptions, import_labels
+    >>> import_labels("data", "answers.csv", format="table", options=ImportOptions(keep_ties=True)).num_ties
+    0
+    """
+
+    license: str = "unknown"
+    """SPDX identifier of the labels that name none themselves."""
+    dimension: str | None = None
+    """Question whose labels become pairs; `overall`, or the only one, unless given."""
+    keep_ties: bool = False
+    """Ties enter the pairs as labels of 0.5; otherwise they are in no pair."""
+    skip_bad: bool = False
+    """Write rows that are no labels to a file of rejects; otherwise the first one is an error."""
+
+
+def import_labels(
+    dataset: AnyDataset,
+    file: AnyPath,
+    *,
+    format: str,
+    name: str | None = None,
+    options: ImportOptions | None = None,
+    progress: Progress = SILENT,
+) -> ImportSummary:
+    """Import people's labels, and write `labels/NAME.parquet`, `pairs/NAME.parquet` and the card.
+
+    >>> from ppod_data import import_labels
+    >>> import_labels("data", "answers.csv", format="table", name="people").num_pairs
+    2
+
+    Args:
+        dataset: The data set that the images are from, or its folder or URL.
+        file: Local file or folder of labels.
+        format: Format of the file, such as `pickapic`, `label-studio` or `table`, the plain one of docs/labels.md.
+        name: Name of the labels and of their pairs; the format's unless given.
+        options: Which labels count, and their licence.
+        progress: Shows how many records were read.
+
+    Raises:
+        ConfigError: A row is no label, its images are not in the data set, or the name is taken. Nothing is written.
+        DamagedError: A file cannot be read to its end.
+    """
+    table = check_name(format if name is None else name, "a table of labels")
+    opened, path = open_dataset(dataset), local_path(str(file))
+    done = import_file(
+        opened, path, format=format, name=table, progress=progress, **asdict(options or ImportOptions())
+    )
+    write_card(opened.root)
+    return done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Agreement between people, and between people and rewards, on one dimension of the labels."""
+
+    dimension: str
+    people: PeopleAgreement
+    rewards: tuple[RewardAgreement, ...]
+    scores: PeopleScores | None
+    """The score table that was written."""
+
+
+def agreement(
+    dataset: AnyDataset,
+    labels: str,
+    *,
+    rewards: Sequence[str] | None = None,
+    dimension: str | None = None,
+    scores: str | None = None,
+) -> Agreement:
+    """Measure how far people agree, with each other and with each reward.
+
+    >>> from ppod_data import agreement, import_labels
+    >>> _ = import_labels("data", "answers.csv", format="table", name="people")
+    >>> agreement("data", "people").people.num_labels
+    2
+
+    Args:
+        dataset: A data set, or its folder or URL.
+        labels: Name of the table of labels.
+        rewards: Score tables to compare with; all but those of people unless given.
+        dimension: Question that the labels answer; `overall`, or the only one, unless given.
+        scores: Also write the people's Bradley-Terry scores to `scores/SCORES`, and the card.
+
+    Raises:
+        ConfigError: A table or dimension is unknown, or the name of the scores is taken.
+    """
+    opened = open_dataset(dataset)
+    index = SampleIndex.read(opened)
+    votes, annotators, chosen = read_votes(opened, labels, index, dimension)
+    people = people_agreement(votes, annotators)
+    compared = [
+        reward_agreement(votes, read_scores(opened, name, index), name)
+        for name in rewards or reward_names(opened)
+    ]
+    written = None
+    if scores is not None:
+        written = write_scores(opened, labels, name=scores, dimension=dimension)
+        write_card(opened.root)
+    return Agreement(dimension=chosen, people=people, rewards=tuple(compared), scores=written)

@@ -1,0 +1,132 @@
+"""`score`: rate the images of a data set."""
+
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+
+from ppod_data.cluster.ray_engine import RayCluster, connected
+from ppod_data.cluster.ray_jobs import score_engine
+from ppod_data.errors import ConfigError
+from ppod_data.library.datasets import AnyDataset, open_dataset
+from ppod_data.publish.card import write_card
+from ppod_data.rewards import RewardModel, load_reward
+from ppod_data.rewards.named import spelling_of
+from ppod_data.scoring.score import ScoreSummary, score_all
+from ppod_data.support.progress import SILENT, Progress
+
+
+def score(
+    dataset: AnyDataset,
+    reward: str | RewardModel,
+    *,
+    name: str | None = None,
+    batch_size: int = 64,
+    retry_failed: bool = False,
+    shards: Collection[int] | None = None,
+    device: str | RayCluster = "cpu",
+    progress: Progress = SILENT,
+) -> ScoreSummary:
+    """Score the images of a data set by a reward model, and write `scores/NAME` and the card.
+
+    Run the same call again to score new shards. An image that cannot be scored gets the reason instead of a score.
+
+    >>> from ppod_data import score
+    >>> score("data", "scenes").num_scores
+    4
+
+    Args:
+        dataset: A data set, or its folder or URL.
+        reward: A reward model, or what `load_reward` takes.
+        name: Name of the table; the reward's own unless given.
+        batch_size: Images that the reward model sees at once.
+        retry_failed: Score the images again that failed before.
+        shards: Numbers of the shards to score; all that are made unless given. A call with a share of the shards also
+            writes failures when every image fails, because other workers may be able to score theirs.
+        device: Torch device of the reward model, or a Ray cluster whose workers score.
+        progress: Counts images.
+
+    Raises:
+        ConfigError: The table holds scores of another reward or of other images, or no image can be scored.
+        RewardError: The reward raises for all of its first images, or does not give one number an image.
+        DamagedError: An image is not the one that its row describes.
+        RewardUnavailableError: The reward's server stopped answering; finished shards are kept.
+    """
+    names = None if name is None else [name]
+    return score_by(
+        dataset,
+        [reward],
+        names=names,
+        batch_size=batch_size,
+        retry_failed=retry_failed,
+        shards=shards,
+        device=device,
+        progress=progress,
+    )[0]
+
+
+def score_by(
+    dataset: AnyDataset,
+    rewards: Sequence[str | RewardModel],
+    *,
+    names: Sequence[str] | None = None,
+    batch_size: int = 64,
+    retry_failed: bool = False,
+    shards: Collection[int] | None = None,
+    device: str | RayCluster = "cpu",
+    progress: Progress = SILENT,
+) -> list[ScoreSummary]:
+    """Score by several reward models, and decode each image once. Other arguments and errors are those of `score`.
+
+    Args:
+        dataset: A data set, or its folder or URL.
+        rewards: Reward models, or what `load_reward` takes.
+        names: Name of the table of each reward; the reward's own unless given.
+
+    Raises:
+        ConfigError: Two tables would have the same name.
+    """
+    with ExitStack() as stack:
+        on_ray = not isinstance(device, str)
+        place = device if isinstance(device, str) else stack.enter_context(connected(device))
+        opened = open_dataset(dataset)
+        models = _by_name(rewards, names, "cpu" if on_ray else place)
+        engine = None
+        if on_ray:
+            texts = [
+                reward if isinstance(reward, str) else spelling_of(model)
+                for reward, model in zip(rewards, models.values(), strict=True)
+            ]
+            engine = score_engine(
+                opened,
+                models,
+                texts,
+                place,
+                batch_size=batch_size,
+                retry_failed=retry_failed,
+                progress=progress,
+            )
+        done = score_all(
+            opened,
+            models,
+            batch_size=batch_size,
+            retry_failed=retry_failed,
+            device=place,
+            shards=shards,
+            progress=progress,
+            engine=engine,
+        )
+    write_card(opened.root)
+    return done
+
+
+def _by_name(
+    rewards: Sequence[str | RewardModel], names: Sequence[str] | None, device: str
+) -> dict[str, RewardModel]:
+    """Load the rewards, by the names of their tables."""
+    models: dict[str, RewardModel] = {}
+    for index, reward in enumerate(rewards):
+        model = load_reward(reward, device) if isinstance(reward, str) else reward
+        name = model.name if names is None else names[index]
+        if name in models:
+            raise ConfigError(f"two rewards are called {name}: score one of them alone, with --as NAME")
+        models[name] = model
+    return models
