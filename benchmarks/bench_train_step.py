@@ -26,9 +26,9 @@ from ppod_train.step.train_step import TrainState, train_step
 def median_log_ratio(state: TrainState) -> float:
     """The clip that leaves about half of the evaluations in the band."""
     data = state.data
-    batch = load_batch(data, data.units, data.steps, "cpu")
+    batch = load_batch(data, data.units, data.steps, state.policy.prompts)
     with torch.no_grad():
-        log_probs = batch_log_probs(data.spec, state.sampler, batch)
+        log_probs = batch_log_probs(state.policy, batch)
         policy = all_log_probs(log_probs, batch.reference_log_probs, chunk_size=BATCH)
     return float((policy - batch.reference_log_probs).abs().median())
 

@@ -22,8 +22,7 @@ from ppod_data.format.shards import Sample
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import encode_latents
 from ppod_data.generation.build_spec import build_spec
-from ppod_data.generation.generate import generate
-from ppod_data.generation.sampler import Sampler
+from ppod_data.generation.generate import Records, generate
 from ppod_data.inspect.overview import overview
 from ppod_data.integrity.seal import seal
 from ppod_data.integrity.verify import verify
@@ -100,7 +99,7 @@ def measure_commands(root: Path, num_samples: int, images_per_shard: int) -> Poi
     return Point(num_samples=spec.num_samples, num_shards=spec.num_shards, seconds=seconds, wall=wall)
 
 
-def ready_made(spec: GenerationSpec) -> Callable[[GenerationSpec, Sampler, range], list[Sample]]:
+def ready_made(spec: GenerationSpec) -> Records:
     """What `ppod_data.generation.generate.generate` records, for the price of two names a sample."""
     random, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     contents = []
@@ -131,7 +130,7 @@ def ready_made(spec: GenerationSpec) -> Callable[[GenerationSpec, Sampler, range
             latents_safetensors=latents,
         )
 
-    return lambda spec, sampler, indices: [sample(number) for number in indices]
+    return lambda spec, model, policy, indices: [sample(number) for number in indices]
 
 
 def fit(points: Sequence[Point], command: str) -> Fit:

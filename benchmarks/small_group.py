@@ -17,13 +17,14 @@ from ppod_data.diffusion.models.model import load_model
 from ppod_data.format.tables import PAIRS, write_table
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import generate
-from ppod_data.generation.sampler import prepare_sampler
+from ppod_data.generation.sampling import build_policy
 from ppod_data.scoring.score import score
 from ppod_train.data.batches import load_batch
 from ppod_train.data.training_data import DataSource, TrainingData, open_training_data
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.policy import reference_network, trainable_parameters
 from ppod_train.settings import TrainSettings
+from ppod_train.step.step_weight import step_weights
 from ppod_train.step.train_step import TrainState
 
 BATCH = 64
@@ -93,17 +94,20 @@ def make_state(
         for parameter in parameters.values():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
     data = open_group(root, objective)
+    policy = build_policy(data.spec, loaded)
     pairs = len(data.chosen) if data.on_pairs else len(data.units) // 2
     return TrainState(
         data=data,
-        sampler=prepare_sampler(data.spec, loaded),
-        reference=reference,
+        model=loaded,
+        policy=policy,
+        reference=policy.with_network(reference),
         parameters=parameters,
         average={},
         optimizer=torch.optim.AdamW(parameters.values(), lr=1e-30),
         settings=TrainSettings(objective=objective, pairs_per_step=pairs, **settings),
         batch_size=batch_size,
         graph_bytes=0,
+        step_weights=step_weights(data.spec, data.steps, "none"),
         scorer="",
         start_fingerprint=loaded.fingerprint,
     )
@@ -111,11 +115,11 @@ def make_state(
 
 def bare_calls(state: TrainState, *, backward: bool) -> Callable[[], None]:
     """The network alone on every (trajectory, timestep), timestep by timestep in chunks."""
-    data, unet = state.data, state.sampler.model.pipeline.unet
-    batch = load_batch(data, data.units, data.steps, "cpu")
+    data, unet = state.data, state.model.pipeline.unet
+    batch = load_batch(data, data.units, data.steps, state.policy.prompts)
     latents = batch.latents[batch.current].flatten(0, 1)
-    timesteps = state.sampler.schedule.timesteps[batch.step_index].repeat_interleave(len(data.rows))
-    embeds = state.sampler.conditioning.of(batch.prompt_index)["prompt_embeds"].repeat(len(data.steps), 1, 1)
+    timesteps = state.policy.schedule.timesteps[batch.step_index].repeat_interleave(len(data.rows))
+    embeds = batch.prompt["prompt_embeds"].repeat(len(data.steps), 1, 1)
     chunks = list(zip(*(torch.split(tensor, BATCH) for tensor in (latents, timesteps, embeds)), strict=True))
 
     def run() -> None:

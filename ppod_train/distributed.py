@@ -1,8 +1,14 @@
-"""The processes that train together. Each computes a share of a step; after every exchange all hold the same numbers.
+"""Processes that train together. Each computes a share of a step; every exchange leaves equal numbers in all of them.
 
-The only exchange is a sum over processes, in place, whose result has the same bits everywhere: numbers are gathered by
-summing arrays that are zero but for a process's own share, which is exact. So nothing but numbers is sent (no pickle),
-and one process is the special case in which nothing happens.
+The only exchange is an in-place sum over processes, whose result has the same bits in every process. Rows are gathered
+by summing arrays that are zero outside a process's own share, which is exact. Only numbers are sent (no pickle). In a
+single process every method is a no-op or a plain copy.
+
+Example:
+    with start_workers(rank, world_size, device) as workers:
+        for chunk, counts in workers.strided(chunks):
+            ...
+        workers.sum(total)
 """
 
 import hashlib
@@ -24,31 +30,31 @@ from ppod_data.errors import ConfigError, NothingToLearnError, WorkersError
 Item = TypeVar("Item")
 
 TIMEOUT = timedelta(hours=2)
-"""How long a process waits for another at most: longer than a shard takes. One that ends is noticed at once."""
+"""Maximum wait for another process: longer than a shard takes. A process that ends is noticed immediately."""
 _BUCKET_ELEMENTS = 2**25
-_AGAIN = "run the same command again to go on from the last checkpoint"
+_AGAIN = "run the same command again to resume from the last checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """One of `world_size` processes that call the same methods in the same order."""
+    """This process, one of `world_size` processes that call the same methods in the same order."""
 
     rank: int = 0
     world_size: int = 1
     device: str = "cpu"
-    """Where this process computes."""
+    """Device of this process."""
     sharded: bool = False
-    """True if each process holds a part of the weights (`ppod_train.policy.fsdp`): all call the network together."""
+    """True if each process holds a part of the weights (`ppod_train.policy.fsdp`) and all call the network together."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Return True for rank 0, the process that writes files and reports progress."""
         return self.rank == 0
 
     def strided(self, items: Sequence[Item]) -> list[tuple[Item, bool]]:
-        """The items that this process calls the network for, every `world_size`-th, and whether the call counts.
+        """Return this rank's items, every `world_size`-th, each with a flag that says if the call counts.
 
-        Calls that do not count make the turns of all processes as many where the weights are sharded.
+        With sharded weights, calls that do not count give every process the same number of network calls.
         """
         own = [(item, True) for item in items[self.rank :: self.world_size]]
         if self.sharded and items:
@@ -56,26 +62,26 @@ class Workers:
         return own
 
     def shard(self, count: int) -> range:
-        """The places of `count` items that this process works on where they are to be in a row."""
+        """Return this rank's contiguous slice of `range(count)`."""
         return range(count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size)
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Add up a tensor over all processes, in place.
+        """Sum a tensor over all processes, in place.
 
         Raises:
-            WorkersError: another process ended, or did not answer in time.
+            WorkersError: another process ended or did not respond within the timeout.
         """
         if self.world_size > 1:
             try:
                 dist.all_reduce(tensor)
             except RuntimeError as error:
                 raise WorkersError(
-                    f"another process of this run ended or does not answer: {_AGAIN}"
+                    f"another process of this run ended or does not respond: {_AGAIN}"
                 ) from error
         return tensor
 
     def gather(self, own: NDArray[Any], first: int, total: int) -> NDArray[Any]:
-        """Rows [total, …] of all processes; `own` are the rows of this one, from row `first` on."""
+        """Return the rows [total, …] of all processes; `own` holds this process's rows, starting at row `first`."""
         if self.world_size == 1:
             return own
         rows = np.zeros((total, *own.shape[1:]), own.dtype)
@@ -85,14 +91,14 @@ class Workers:
         return rows
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process has called this method."""
         self.sum(torch.zeros(1))
 
     def on_main(self, work: Callable[[], object]) -> None:
-        """The first process does `work`, the others wait for its end.
+        """Run `work` in the main process; the other processes wait until it ends.
 
         Raises:
-            NothingToLearnError: in all processes, where `work` raised it.
+            NothingToLearnError: in every process, if `work` raised it.
         """
         failed = torch.zeros(1)
         try:
@@ -102,10 +108,13 @@ class Workers:
             self.sum(failed.fill_(1))
             raise
         if float(self.sum(failed)):
-            raise NothingToLearnError("there is nothing to learn, as the first process says")
+            raise NothingToLearnError("there is nothing to learn: see the error of the main process")
 
     def sum_gradients(self, parameters: Iterable[torch.Tensor]) -> None:
-        """Add up `.grad` over all processes; a gradient that is missing is zero. Sharded ones are summed already."""
+        """Sum `.grad` over all processes; a missing gradient counts as zero.
+
+        Gradients of sharded weights are summed in the backward pass already.
+        """
         bucket: list[torch.Tensor] = []
         for parameter in parameters:
             if parameter.grad is None:
@@ -126,37 +135,40 @@ class Workers:
             first += gradient.numel()
 
     def check_same(self, tensors: Iterable[torch.Tensor], what: str) -> None:
-        """Raise WorkersError where the processes do not hold the same bits. Of sharded tensors there are no two."""
+        """Raise WorkersError if the processes hold different bits; sharded tensors are not compared."""
         if self.world_size == 1 or self.sharded:
             return
         digest = hashlib.sha256()
         for tensor in tensors:
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
         own = np.frombuffer(digest.digest(), np.int64)[None]
-        found = self.gather(own, self.rank, self.world_size)
-        if others := [rank for rank in range(self.world_size) if (found[rank] != found[0]).any()]:
+        digests = self.gather(own, self.rank, self.world_size)
+        if different := [rank for rank in range(self.world_size) if (digests[rank] != digests[0]).any()]:
             raise WorkersError(
-                f"the processes 0 and {others[0]} hold different {what}: train on equal devices with equal software; "
+                f"the processes 0 and {different[0]} hold different {what}: use equal devices and software versions; "
                 f"{_AGAIN}"
             )
 
 
 SINGLE_PROCESS = Workers()
+"""Workers of a run without other processes."""
 
 
 @contextmanager
 def start_workers(rank: int, world_size: int, device: str, *, sharded: bool = False) -> Iterator[Workers]:
-    """Meet the other processes that torchrun or `accelerate launch` started; nothing to do for one process.
+    """Join the process group that torchrun or `accelerate launch` started; a single process joins none.
 
     Raises:
         ConfigError: variables of a launcher are missing.
-        WorkersError: in the block, when this process is ended from outside.
+        WorkersError: inside the block, if this process is terminated.
     """
     if world_size == 1:
         yield Workers(device=device)
         return
     if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
-        raise ConfigError(f"WORLD_SIZE is {world_size}, and {missing[0]} is not set: start by torchrun")
+        raise ConfigError(
+            f"WORLD_SIZE is {world_size}, but {missing[0]} is not set: start the command with torchrun"
+        )
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
@@ -165,19 +177,19 @@ def start_workers(rank: int, world_size: int, device: str, *, sharded: bool = Fa
         dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=TIMEOUT)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise WorkersError(f"the {world_size} processes do not find each other: {reason}") from error
-    before = signal.signal(signal.SIGTERM, _on_terminate)
+        raise WorkersError(f"the {world_size} processes cannot connect to each other: {reason}") from error
+    previous_handler = signal.signal(signal.SIGTERM, _on_terminate)
     workers = Workers(rank=rank, world_size=world_size, device=device, sharded=sharded)
     try:
         yield workers
         workers.wait()
     except BaseException:
-        # This process ends, and says why first: the launcher, which has noticed as well, kills it if that takes long.
+        # Ignore SIGTERM, so that this process reports its error first; the launcher kills it if that takes long.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise
-    signal.signal(signal.SIGTERM, before)
-    dist.destroy_process_group()  # not after an error: it would wait for the others
+    signal.signal(signal.SIGTERM, previous_handler)
+    dist.destroy_process_group()  # not after an error, because it would wait for the other processes
 
 
 def _on_terminate(number: int, frame: object) -> None:
-    raise WorkersError(f"ended from outside, as when another process of this run ended: {_AGAIN}")
+    raise WorkersError(f"terminated, for example because another process of this run ended: {_AGAIN}")

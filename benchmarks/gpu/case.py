@@ -16,12 +16,11 @@ from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.guidance import guided_prediction
 from ppod_data.diffusion.models.model import DiffusionModel, decode_images
 from ppod_data.diffusion.models.skeleton import load_skeleton
-from ppod_data.diffusion.replay import replay_log_prob
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.cost import plan_generation
 from ppod_data.generation.generate import generate, sample_records
-from ppod_data.generation.sampler import prepare_sampler, sample_batch, sample_images
+from ppod_data.generation.sampling import build_policy, sample_batch, sample_images
 from ppod_data.pairs.rank import rank
 from ppod_data.scoring.score import score
 from ppod_train.data.batches import load_batch, timesteps_of_step, units_of_step
@@ -86,27 +85,22 @@ def check_case(
 
 def _replay(model: DiffusionModel, spec: GenerationSpec) -> dict[str, Any]:
     """Sample a batch twice and replay it in its own shape: is a log-probability reproducible on this device?"""
-    sampler = prepare_sampler(spec, model)
+    policy = build_policy(spec, model)
     batch = range(min(spec.batch_size, spec.num_samples))
-    chain = sample_batch(spec, sampler, batch, record=True)
-    again = sample_batch(spec, sampler, batch, record=True)
+    chain = sample_batch(spec, policy, batch, record=True)
+    again = sample_batch(spec, policy, batch, record=True)
 
     def replayed(rows: torch.Tensor, i: int) -> torch.Tensor:
         with torch.no_grad():
-            return replay_log_prob(
-                sampler.network,
-                sampler.schedule,
-                latents=chain.latents[i, rows].float(),
-                next_latents=chain.latents[i + 1, rows].float(),
-                step_index=torch.full_like(rows, i),
-                condition=sampler.conditioning.of([0] * len(rows)),
-                negative=sampler.conditioning.negative,
-                guidance_scale=spec.guidance_scale,
-                guidance_mode=spec.guidance_mode,
+            return policy.log_prob(
+                chain.latents[i, rows].float(),
+                chain.latents[i + 1, rows].float(),
+                torch.full_like(rows, i),
+                policy.prompts.of([0] * len(rows)),
             ).cpu()
 
     rows = torch.arange(len(batch), device=model.device)
-    steps = [i for i, stochastic in enumerate(sampler.schedule.stochastic) if stochastic][:3]
+    steps = [i for i, stochastic in enumerate(policy.schedule.stochastic) if stochastic][:3]
     orders = {"same_batch": rows, "rows_rolled": rows.roll(1), "half_batch": rows[: len(rows) // 2]}
     errors = dict.fromkeys(orders, 0.0)
     for i in steps:
@@ -128,14 +122,14 @@ def _sampling(
     model: DiffusionModel, spec: GenerationSpec, folder: Path, dtype: str, *, timed: bool
 ) -> dict[str, Any]:
     """Speed against diffusers' call, and peak memory against the estimate."""
-    sampler = prepare_sampler(spec, model)
+    policy = build_policy(spec, model)
     batch = range(min(spec.batch_size, spec.num_samples))
-    ways: dict[str, Callable[[], object]] = {"recorded": lambda: sample_records(spec, sampler, batch)}
+    ways: dict[str, Callable[[], object]] = {"recorded": lambda: sample_records(spec, model, policy, batch)}
     if timed:
         ways["images"] = lambda: next(iter(sample_images(spec, model, range(1))))
         ways["diffusers"] = _pipeline_call(model, spec)
     reset_peak(model.device)
-    sample_records(spec, sampler, batch)
+    sample_records(spec, model, policy, batch)
     found: dict[str, Any] = {"sample_peak_gib": peak_gib(model.device)}
     skeleton = load_skeleton(str(folder), compute_dtype=dtype)
     found["sample_estimate_gib"] = plan_generation(skeleton, spec).peak_bytes / 2**30
@@ -230,12 +224,12 @@ def _training(
 
 def _bare(state: TrainState, *, backward: bool) -> Callable[[], None]:
     """The guided network on the (trajectory, timestep) places of a step, in the trainer's chunks."""
-    data, sampler, settings = state.data, state.sampler, state.settings
+    data, policy, settings = state.data, state.policy, state.settings
     units = units_of_step(data, step=0, pairs_per_step=settings.pairs_per_step, seed=settings.seed)
     steps = timesteps_of_step(
         data, step=0, timesteps_per_update=settings.timesteps_per_update, seed=settings.seed
     )
-    batch = load_batch(data, units, steps, sampler.model.device)
+    batch = load_batch(data, units, steps, policy.prompts)
     count = batch.latents.shape[1]
     rows = torch.arange(count, device=batch.latents.device).repeat(len(steps))
     columns = torch.arange(len(steps), device=batch.latents.device).repeat_interleave(count)
@@ -244,14 +238,14 @@ def _bare(state: TrainState, *, backward: bool) -> Callable[[], None]:
         chunks = zip(rows.split(state.batch_size), columns.split(state.batch_size), strict=True)
         with torch.set_grad_enabled(backward):
             for row, column in chunks:
+                x_t, _, step, prompt = batch.transition(row, column)
                 prediction = guided_prediction(
-                    sampler.network,
-                    batch.latents[batch.current[column], row],
-                    sampler.schedule.timesteps[batch.step_index[column]],
-                    sampler.conditioning.of(batch.prompt_index[row]),
-                    sampler.conditioning.negative,
-                    guidance_scale=data.spec.guidance_scale,
-                    guidance_mode=data.spec.guidance_mode,
+                    policy.network,
+                    x_t,
+                    policy.schedule.timesteps[step],
+                    prompt,
+                    policy.prompts.negative,
+                    policy.guidance,
                 )
                 if backward:
                     torch.autograd.backward(prediction, torch.ones_like(prediction))

@@ -19,7 +19,7 @@ from ppod_data.diffusion.models.model import DiffusionModel, decode_pixels, load
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import generate
-from ppod_data.generation.sampler import prepare_sampler, sample_batch
+from ppod_data.generation.sampling import build_policy, sample_batch
 from ppod_train.data.batches import load_batch
 from ppod_train.policy.policy import save_policy
 from ppod_train.step.train_step import TrainState, train_step
@@ -35,7 +35,7 @@ def prepare(pipeline: str, folder: Path, batch: int, steps: int) -> Mapping[str,
     d3po = make_state(data, objective="d3po", log_ratio_clip=D3PO_CLIP, **common)
     save_chain(state, folder / CHAIN_FILE)
     policy = folder / "policy"
-    save_policy(state.sampler.model, policy)
+    save_policy(state.model, policy)
     return {
         **sampling(data, pipeline, policy, folder),
         "ddpo, one pass": training(state, "one-pass"),
@@ -46,7 +46,7 @@ def prepare(pipeline: str, folder: Path, batch: int, steps: int) -> Mapping[str,
 
 def save_chain(state: TrainState, file: Path) -> None:
     """Latents [T + 1, B, C, H, W] and log-probabilities [T, B] of all chains."""
-    batch = load_batch(state.data, state.data.units, state.data.steps, "cpu")
+    batch = load_batch(state.data, state.data.units, state.data.steps, state.policy.prompts)
     save_file({"latents": batch.latents, "log_probs": batch.reference_log_probs.T.contiguous()}, file)
 
 
@@ -71,8 +71,8 @@ def sampling(data: Path, pipeline: str, policy: Path, folder: Path) -> Mapping[s
         return run
 
     def in_memory() -> object:
-        sampler = prepare_sampler(spec, with_lora)
-        chain = sample_batch(spec, sampler, range(spec.num_samples), record=True)
+        policy = build_policy(spec, with_lora)
+        chain = sample_batch(spec, policy, range(spec.num_samples), record=True)
         return chain, list(decode_pixels(with_lora, chain.latents[-1]))
 
     return {
@@ -91,21 +91,22 @@ def cached_and_asked(pipeline: str, state: TrainState) -> Mapping[str, Task]:
     """A D3PO step by ppod, and by the loop with two networks on the same pairs from the same weights."""
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
-    policy = copy.deepcopy(state.sampler.model.pipeline.unet)
+    policy = copy.deepcopy(state.model.pipeline.unet)
     reference = UNet2DConditionModel.from_pretrained(pipeline, subfolder="unet").eval().requires_grad_(False)
     scheduler = DDIMScheduler.from_pretrained(pipeline, subfolder="scheduler")
     scheduler.set_timesteps(state.data.spec.num_inference_steps)
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
-    batch = load_batch(state.data, state.data.units, state.data.steps, "cpu")
+    batch = load_batch(state.data, state.data.units, state.data.steps, state.policy.prompts)
     order = torch.cat([batch.targets.chosen, batch.targets.rejected])
-    conditioning = state.sampler.conditioning
+    negative = state.policy.prompts.negative
+    assert negative is not None
     chains = PairedChains(
         latents=batch.latents[:, order].contiguous(),
         prompt_embeds=torch.cat(
             [
-                conditioning.negative["prompt_embeds"].expand(len(order), -1, -1),
-                conditioning.of(batch.prompt_index[order])["prompt_embeds"],
+                negative["prompt_embeds"].expand(len(order), -1, -1),
+                batch.prompt["prompt_embeds"][order],
             ]
         ),
     )

@@ -1,9 +1,8 @@
-"""The web application around a session: one page, three requests, and the images.
+"""Web application around a session: one page, three requests and the images.
 
-What the page shows comes from a stranger's data set: texts are put in as texts, images are decoded and encoded again,
-and the page may load nothing but what this server has. Who asks is checked first: the Host header, so that no other
-site reaches a loopback address under a name of its own; that a request comes from this page; and beyond loopback the
-token of the address.
+The data set is untrusted input. Texts are inserted as text, images are decoded and encoded again, and the page may
+load only what this server serves. Requests are checked first: the Host header, so that no other site reaches a
+loopback address under its own name; the origin of the request; and beyond loopback the token of the address.
 """
 
 import hmac
@@ -54,8 +53,8 @@ _HEADERS = {
 }
 QUESTION = "Which image is better?"
 INSTRUCTIONS = (
-    "You will see images that were made for the same text. Choose the one that you like better: which shows what the "
-    "text says, and looks good. There are no right answers."
+    "You will see images that were made for the same text. Choose the image that you prefer: it shows what the text "
+    "says, and it looks good. There are no right answers."
 )
 _MAX_BODY = 16 << 10
 _CACHED_BYTES = 64 << 20
@@ -72,45 +71,50 @@ def label_app(
     instructions: str = INSTRUCTIONS,
     token: str | None = None,
 ) -> Starlette:
-    """The ASGI application that asks the questions of `session`.
+    """Build the ASGI application that asks the questions of `session`.
 
     Args:
-        title: what the page says that is judged.
-        question: what people are asked about every group of images.
+        title: title of the page: what is judged.
+        question: the question about every group of images.
         instructions: how to answer it, shown before the first question.
-        token: the address must carry it once, as `/?token=…`; None where only this machine can connect.
+        token: secret that the address must carry once, as `/?token=…`; None if only this machine can connect.
     """
     images = _Images(dataset)
     page = {"title": title, "question": question, "instructions": instructions}
 
     def turn(name: str) -> dict[str, Any]:
-        """What the person sees next, with its images in memory; a question whose images are damaged is left out."""
+        """Return the person's next question with its images in memory; skip questions whose images are damaged."""
         while True:
-            found = session.next(name)
+            next_turn = session.next(name)
             try:
-                images.load(found.shown)
-                return _told(found)
-            except UnreadableError as error:
-                print(f"left out: {error}", file=sys.stderr, flush=True)
-                session.withdraw(error.sample_id)
+                images.load(next_turn.shown)
+                return _turn_json(next_turn)
+            except UnreadableError as unreadable:
+                print(f"left out: {unreadable}", file=sys.stderr, flush=True)
+                session.withdraw(unreadable.sample_id)
 
     def then_turn(change: Callable[[dict[str, Any]], None]) -> _Act:
-        """A change, then the person's next question; with an error where another page of the person was first."""
+        """Return an action that makes a change and returns the next question.
 
-        def act(told: dict[str, Any]) -> dict[str, Any]:
+        If another page of the person was faster, the result also has an error.
+        """
+
+        def act(request: dict[str, Any]) -> dict[str, Any]:
             try:
-                change(told)
+                change(request)
             except StaleError as error:
-                return turn(told["annotator"]) | {"error": str(error)}
-            return turn(told["annotator"])
+                return turn(request["annotator"]) | {"error": str(error)}
+            return turn(request["annotator"])
 
         return act
 
-    def answer(told: dict[str, Any]) -> None:
-        session.record(told["annotator"], told["number"], told["shown"], told["answer"], told["ticket"])
+    def answer(request: dict[str, Any]) -> None:
+        session.record(
+            request["annotator"], request["number"], request["shown"], request["answer"], request["ticket"]
+        )
 
-    def undo(told: dict[str, Any]) -> None:
-        session.undo(told["annotator"], told["number"])
+    def undo(request: dict[str, Any]) -> None:
+        session.undo(request["annotator"], request["number"])
 
     def image(request: Request) -> Response:
         data = images.get(request.path_params["sample_id"])
@@ -120,15 +124,15 @@ def label_app(
             else Response(data, media_type="image/png")
         )
 
-    post = _handler(anyio.CapacityLimiter(1))  # journals are written by one thread
-    files = [Route(path, _file(*found)) for path, found in _FILES.items()]
+    post = _handler(anyio.CapacityLimiter(1))  # only one thread writes journals
+    files = [Route(path, _file(*file)) for path, file in _FILES.items()]
     app = Starlette(
         routes=[
             *files,
             Route("/api/page", lambda request: JSONResponse(page)),
             Route("/favicon.ico", lambda request: Response(status_code=204)),
             Route("/image/{sample_id}", image),
-            Route("/api/next", post(lambda told: turn(told["annotator"])), methods=["POST"]),
+            Route("/api/next", post(lambda request: turn(request["annotator"])), methods=["POST"]),
             Route("/api/answer", post(then_turn(answer)), methods=["POST"]),
             Route("/api/undo", post(then_turn(undo)), methods=["POST"]),
         ]
@@ -138,13 +142,16 @@ def label_app(
 
 
 def _handler(limiter: anyio.CapacityLimiter) -> Callable[[_Act], Callable[[Request], Awaitable[Response]]]:
-    """What makes request handlers of functions that answer JSON to JSON; those of one limiter never run at once."""
+    """Return a decorator that makes request handlers of functions from JSON to JSON.
+
+    Handlers of one limiter never run concurrently.
+    """
 
     def post(act: _Act) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             try:
-                told = _checked(parse_json(await read_body(request, _MAX_BODY)))
-                result = await anyio.to_thread.run_sync(act, told, limiter=limiter)
+                request_json = _check_request(parse_json(await read_body(request, _MAX_BODY)))
+                result = await anyio.to_thread.run_sync(act, request_json, limiter=limiter)
                 return JSONResponse(result, 409 if "error" in result else 200)
             except (ValueError, RecursionError, PpodError, OSError) as error:
                 return JSONResponse({"error": _reason(error)}, _status(error))
@@ -164,7 +171,7 @@ def _reason(error: Exception) -> str:
 
 
 class UnreadableError(DamagedError):
-    """The image of one sample cannot be shown."""
+    """The image of a sample cannot be shown."""
 
     def __init__(self, sample_id: str, reason: str) -> None:
         super().__init__(reason)
@@ -172,14 +179,18 @@ class UnreadableError(DamagedError):
 
 
 class _Images:
-    """Images as PNG, encoded again, the newest in memory."""
+    """Re-encoded PNG images; the most recent ones stay in memory."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._kept: OrderedDict[str, bytes] = OrderedDict()
 
     def load(self, sample_ids: tuple[str, ...]) -> None:
-        """Raises UnreadableError for an image that cannot be read."""
+        """Load images into memory.
+
+        Raises:
+            UnreadableError: an image cannot be read.
+        """
         missing = [name for name in sample_ids if name not in self._kept]
         for name, data in read_images(self._dataset.root, self._dataset.spec, missing) if missing else ():
             try:
@@ -188,7 +199,7 @@ class _Images:
                 raise UnreadableError(name, f"{self._dataset.root}: sample {name}: {error}") from error
         for name in sample_ids:
             if name not in self._kept:
-                raise UnreadableError(name, f"{self._dataset.root}: sample {name}: its image is not there")
+                raise UnreadableError(name, f"{self._dataset.root}: sample {name}: the image is missing")
             self._kept.move_to_end(name)
         while len(self._kept) > len(sample_ids) and sum(map(len, self._kept.values())) > _CACHED_BYTES:
             self._kept.popitem(last=False)
@@ -197,35 +208,39 @@ class _Images:
         return self._kept.get(sample_id)
 
 
-def _told(found: Turn) -> dict[str, Any]:
-    question = found.question
+def _turn_json(turn: Turn) -> dict[str, Any]:
+    question = turn.question
     return {
-        "number": found.number,
-        "done": found.num_done,
-        "wanted": found.num_wanted,
+        "number": turn.number,
+        "done": turn.num_done,
+        "wanted": turn.num_wanted,
         "prompt": None if question is None else visible(question.prompt),
-        "shown": list(found.shown),
-        "ticket": found.ticket,
+        "shown": list(turn.shown),
+        "ticket": turn.ticket,
     }
 
 
-def _checked(told: Any) -> dict[str, Any]:
-    """A request as the page makes it. Raises ValueError for another."""
-    kinds: dict[str, Any] = {
+def _check_request(request: Any) -> dict[str, Any]:
+    """Check a request of the page and fill in missing fields.
+
+    Raises:
+        ValueError: a field that the page does not send, or of another type.
+    """
+    types: dict[str, Any] = {
         "annotator": str,
         "number": int,
         "shown": list,
         "answer": (int, str),
         "ticket": str,
     }
-    if not isinstance(told, dict) or "annotator" not in told:
-        raise ValueError("a request names its annotator")
-    for name, value in told.items():
-        if name not in kinds or isinstance(value, bool) or not isinstance(value, kinds[name]):
-            raise ValueError(f"{name!r} is not as the page sends it")
-    if not all(isinstance(one, str) for one in told.get("shown", [])):
-        raise ValueError("shown is a list of ids")
-    return {"number": -1, "shown": [], "answer": "", "ticket": "", **told}
+    if not isinstance(request, dict) or "annotator" not in request:
+        raise ValueError("annotator is missing: expected the person's name")
+    for name, value in request.items():
+        if name not in types or isinstance(value, bool) or not isinstance(value, types[name]):
+            raise ValueError(f"{name!r} is not a field of this type: reload the page")
+    if not all(isinstance(sample_id, str) for sample_id in request.get("shown", [])):
+        raise ValueError("shown: expected a list of sample ids")
+    return {"number": -1, "shown": [], "answer": "", "ticket": "", **request}
 
 
 def _file(path: Path, media_type: str) -> Callable[[Request], Response]:
@@ -234,36 +249,37 @@ def _file(path: Path, media_type: str) -> Callable[[Request], Response]:
 
 
 def _guard(token: str | None) -> Callable[[Request, RequestResponseEndpoint], Any]:
-    async def guard(request: Request, go_on: RequestResponseEndpoint) -> Response:
-        response = _refused(request, token)
+    async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = _access_response(request, token)
         if response is None:
-            response = await go_on(request)
+            response = await call_next(request)
         response.headers.update(_HEADERS)
         return response
 
     return guard
 
 
-def _refused(request: Request, token: str | None) -> Response | None:
-    """The answer to a request that is none of our page's; or the one that keeps the token; None: go on."""
+def _access_response(request: Request, token: str | None) -> Response | None:
+    """Return a response that rejects a request or sets the token's cookie; None if the request may continue."""
     if token is None and not is_loopback(requested_host(request)):
         return PlainTextResponse("open the address that ppod-pair label printed", 403)
     if request.method == "POST":
         if not is_same_origin(request):
-            return PlainTextResponse("a request of another site", 403)
+            return PlainTextResponse("rejected: the request comes from another site", 403)
         if not is_json(request):
             return PlainTextResponse("send JSON", 415)
     if token is None:
         return None
     given = request.query_params.get("token")
-    if given is not None and _same(given, token):
-        answer = RedirectResponse(str(URL(request.url.path or "/")), 303)
-        answer.set_cookie(_COOKIE, token, httponly=True, samesite="lax")  # strict fails from a link in a mail
-        return answer
-    if not _same(request.cookies.get(_COOKIE, ""), token):
+    if given is not None and _equal(given, token):
+        redirect = RedirectResponse(str(URL(request.url.path or "/")), 303)
+        # "lax", because "strict" would fail for a link in a mail.
+        redirect.set_cookie(_COOKIE, token, httponly=True, samesite="lax")
+        return redirect
+    if not _equal(request.cookies.get(_COOKIE, ""), token):
         return PlainTextResponse("open the whole address that ppod-pair label printed, with its token", 403)
     return None
 
 
-def _same(given: str, token: str) -> bool:
+def _equal(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode(), token.encode())

@@ -1,6 +1,6 @@
-"""The answers of one person as JSON lines: a line is on the disk before the next question is shown.
+"""Answers of one person as JSON lines; a line is on disk before the next question is shown.
 
-A process that is killed leaves at most a last line without an end, which was never acknowledged: it is cut off when
+A killed process can leave an incomplete last line. That answer was never acknowledged, so the line is removed when
 the journal is opened again.
 """
 
@@ -23,30 +23,34 @@ TIE, SKIP = "tie", "skip"
 
 @dataclass(frozen=True)
 class Answer:
-    """What one person said about some images."""
+    """Answer of one person about some images."""
 
     shown: tuple[str, ...]
-    """Sample ids in the order in which they were shown."""
+    """Sample ids in the order of display."""
     answer: int | str
-    """The place of the best one in `shown`, "tie" or "skip"."""
+    """Index of the best image in `shown`, "tie" or "skip"."""
     annotator: str
-    """A hash."""
+    """Hash of the person's name."""
     dimension: str = OVERALL
-    """What was asked about the images."""
+    """Question that was asked about the images."""
 
     def line(self) -> bytes:
-        """The answer as JSON; a dimension that is not the usual one is named."""
-        told = asdict(self)
+        """Return the answer as a JSON line; the default dimension is omitted."""
+        fields = asdict(self)
         if self.dimension == OVERALL:
-            del told["dimension"]
-        return json.dumps(told, separators=(",", ":")).encode() + b"\n"
+            del fields["dimension"]
+        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
 class Journal:
-    """One person's answers, in the file `path`; it is open only while it is read or written."""
+    """Answers of one person in the file `path`, which is open only during reads and writes."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file, where there is one. Raises DamagedError for one that no journal wrote."""
+        """Read the file if it exists.
+
+        Raises:
+            DamagedError: the file is not a journal.
+        """
         self.path = path
         self.answers: list[Answer] = []
         self._ends = [0]
@@ -54,20 +58,20 @@ class Journal:
             return
         with self._opened() as file:
             data = _read(file)
-            whole = data[: data.rfind(b"\n") + 1]
-            for number, line in enumerate(whole.splitlines(keepends=True), 1):
+            complete = data[: data.rfind(b"\n") + 1]
+            for number, line in enumerate(complete.splitlines(keepends=True), 1):
                 try:
-                    told: dict[str, Any] = parse_json(line)
-                    self.answers.append(_answer(**told))
+                    fields: dict[str, Any] = parse_json(line)
+                    self.answers.append(_answer(**fields))
                 except (ValueError, TypeError, KeyError, RecursionError) as error:
                     raise DamagedError(
-                        f"{path}:{number}: no answer of ppod-pair label: remove the line, or take another --name"
+                        f"{path}:{number}: not an answer of ppod-pair label: remove the line, or give another --name"
                     ) from error
                 self._ends.append(self._ends[-1] + len(line))
             self._cut(file)
 
     def append(self, answer: Answer) -> None:
-        """Add an answer; it is on the disk when this returns."""
+        """Append an answer; it is on disk when this method returns."""
         line = answer.line()
         with self._opened() as file:
             try:
@@ -82,7 +86,7 @@ class Journal:
         self._ends.append(self._ends[-1] + len(line))
 
     def undo(self) -> Answer:
-        """Remove the last answer; it is gone from the disk when this returns."""
+        """Remove the last answer; it is removed from disk when this method returns."""
         with self._opened() as file:
             answer = self.answers.pop()
             self._ends.pop()

@@ -1,6 +1,6 @@
-"""Which images of a prompt people are asked to compare: at random, or where rewards know least.
+"""Selection of the images of a prompt that people compare: at random, or where rewards are least certain.
 
-The same samples, scores and seed give the same questions in the same order. Shapes: N samples, n images of one prompt.
+The same samples, scores and seed give the same questions in the same order. Shapes: N samples, n images of a prompt.
 """
 
 import itertools
@@ -18,14 +18,14 @@ from ppod_data.labels.stored import read_scores
 from ppod_data.support.noise import generator
 
 _CANDIDATES = 4096
-"""Of one prompt: so many are drawn where it has more groups of images, before they are ordered."""
+"""Maximum number of groups per prompt that are drawn before they are ordered."""
 _Group = tuple[int, ...]
 _Order = Callable[[list[_Group]], list[_Group]]
 
 
 @dataclass(frozen=True)
 class Question:
-    """Some images of one prompt; the order of `ids` says nothing about how they are shown."""
+    """Images of one prompt to compare; the order of display is independent of `ids`."""
 
     prompt: str
     ids: tuple[str, ...]
@@ -34,21 +34,21 @@ class Question:
 def read_questions(
     dataset: Dataset, *, size: int, count: int, seed: int, choose: str = "random", rewards: Sequence[str] = ()
 ) -> list[Question]:
-    """`draw_groups` of a data set's samples; `rewards` are names of score tables.
+    """Draw groups of a data set's samples by `draw_groups`; `rewards` are names of score tables.
 
-    Excluded samples, and those that a safety checker flagged, are in no question.
+    Excluded samples, and samples that a safety checker flagged, are left out.
 
     Raises:
-        ConfigError: no such groups, an unknown score table, or another number of rewards than `choose` reads.
+        ConfigError: no such groups, an unknown score table, or a wrong number of rewards for `choose`.
     """
     if len(rewards) != REWARDS_OF[choose]:
-        wanted = {0: "none", 1: "one", 2: "two"}[REWARDS_OF[choose]]
-        raise ConfigError(f"--choose {choose} reads {wanted} of --reward NAME, not {len(rewards)}")
+        expected = {0: "none", 1: "one", 2: "two"}[REWARDS_OF[choose]]
+        raise ConfigError(f"--choose {choose} reads {expected} of --reward NAME, not {len(rewards)}")
     if choose != "random" and size != 2:
-        raise ConfigError(f"--choose {choose} is of pairs: give --images-per-question 2")
+        raise ConfigError(f"--choose {choose} compares two images: give --images-per-question 2")
     index = SampleIndex.read(dataset)
     scores = [read_scores(dataset, name, index) for name in rewards]
-    rows = _shown(dataset)
+    rows = _showable_rows(dataset)
     groups = draw_groups(
         index.prompt_of[rows],
         size=size,
@@ -64,8 +64,8 @@ def read_questions(
     ]
 
 
-def _shown(dataset: Dataset) -> NDArray[np.int64]:
-    """The samples that may be shown, as rows of the SampleIndex."""
+def _showable_rows(dataset: Dataset) -> NDArray[np.int64]:
+    """Return the samples that may be shown, as rows of the SampleIndex."""
     if dataset.spec.safety_checker is None:
         return np.arange(dataset.num_samples)
     return np.flatnonzero(~np.asarray(dataset.samples(["flagged"])["flagged"]))
@@ -80,13 +80,13 @@ def draw_groups(
     choose: str = "random",
     scores: Sequence[NDArray[np.float64]] = (),
 ) -> list[_Group]:
-    """At most `count` groups of `size` samples of one prompt, as ascending rows; the prompts take turns.
+    """Draw at most `count` groups of `size` samples of one prompt, as ascending rows, alternating between prompts.
 
     Args:
         prompt_of: [N], the prompt of each sample.
-        choose: "random"; "small-margin", pairs whose scores are nearest first; or "disagreement", pairs that two
-            rewards put in opposite order, those first that are furthest apart in both.
-        scores: [N] of each reward, NaN where there is none: one for small-margin, two for disagreement.
+        choose: "random"; "small-margin", pairs with the closest scores first; or "disagreement", pairs that two
+            rewards order differently, with the largest difference in both first.
+        scores: [N] of each reward, NaN without a score: one for small-margin, two for disagreement.
 
     Raises:
         ConfigError: no prompt has such a group.
@@ -98,17 +98,17 @@ def draw_groups(
         rows = np.flatnonzero(prompt_of == prompt)
         if groups := order(_candidates(rows, size, generator("label", seed, int(prompt)))):
             turns.append(groups)
-    found = [group for turn in itertools.zip_longest(*turns) for group in turn if group is not None]
-    if not found:
+    drawn = [group for turn in itertools.zip_longest(*turns) for group in turn if group is not None]
+    if not drawn:
         raise ConfigError(
             f"no prompt has {size} images to compare in this way: "
-            + ("make more images of each prompt" if choose == "random" else "try --choose random")
+            + ("generate more images per prompt" if choose == "random" else "try --choose random")
         )
-    return found[:count]
+    return drawn[:count]
 
 
 def _candidates(rows: NDArray[np.int64], size: int, random: np.random.Generator) -> list[_Group]:
-    """Different groups of these rows in random order: all of them, or _CANDIDATES."""
+    """Return distinct groups of these rows in random order: all groups, or _CANDIDATES of them."""
     if math.comb(len(rows), size) <= _CANDIDATES:
         groups = [tuple(map(int, group)) for group in itertools.combinations(rows, size)]
         return [groups[i] for i in random.permutation(len(groups))]
@@ -141,23 +141,23 @@ def _small_margin(scores: Sequence[NDArray[np.float64]]) -> _Order:
 def _disagreement(scores: Sequence[NDArray[np.float64]]) -> _Order:
     first, second = (_ranks(score) for score in scores)
 
-    def apart(pair: _Group) -> float:
-        """How far both rewards are from a tie; below 0 where they agree."""
+    def disagreement(pair: _Group) -> float:
+        """Return the smaller rank difference of the two rewards; negative if they agree."""
         a, b = pair
         by_first, by_second = first[a] - first[b], second[a] - second[b]
         return float(-np.sign(by_first * by_second) * min(abs(by_first), abs(by_second)))
 
     def order(groups: list[_Group]) -> list[_Group]:
-        return sorted((pair for pair in groups if apart(pair) > 0), key=apart, reverse=True)
+        return sorted((pair for pair in groups if disagreement(pair) > 0), key=disagreement, reverse=True)
 
     return order
 
 
 def _ranks(score: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The place of each score among all of them, so that rewards of any scale compare; NaN stays NaN."""
+    """Return the rank of each score among all scores, so that rewards of any scale compare; NaN stays NaN."""
     known = np.isfinite(score)
-    places = np.searchsorted(np.sort(score[known]), score).astype(np.float64)
-    return np.where(known, places, math.nan)
+    ranks = np.searchsorted(np.sort(score[known]), score).astype(np.float64)
+    return np.where(known, ranks, math.nan)
 
 
 _ORDERS: dict[str, Callable[[Sequence[NDArray[np.float64]]], _Order]] = {
@@ -166,4 +166,4 @@ _ORDERS: dict[str, Callable[[Sequence[NDArray[np.float64]]], _Order]] = {
     "disagreement": _disagreement,
 }
 REWARDS_OF = {"random": 0, "small-margin": 1, "disagreement": 2}
-"""How many rewards each way to choose reads."""
+"""Number of rewards that each value of --choose reads."""

@@ -1,7 +1,7 @@
-"""Who is asked what next: questions are shared out, some come again, and the order on the page is random.
+"""Assignment of questions to people: questions are shared, some are repeated, and the order on the page is random.
 
-All that matters is in the journals. What this process knows besides is which questions are on a screen right now, so
-that two people are not asked the same thing when one answer is enough; after a restart nothing is lost.
+All durable state is in the journals. This process also tracks the questions that are on a screen, so that two
+people are not asked the same question when one answer is enough. A restart loses no answer.
 """
 
 import contextlib
@@ -27,39 +27,40 @@ from ppod_data.storage.real_folders import make_folder
 from ppod_data.support.noise import generator
 
 _REPEAT_AFTER = 5
-"""A question comes again after at least so many others."""
+"""Minimum number of other questions before a question is repeated."""
 _MAX_NAME = 80
 _MOST_ON_SCREEN = 1024
-"""People whose question is remembered: made-up names must not reserve them all, nor fill the memory."""
+"""Maximum number of people whose question is tracked, so that invented names cannot reserve all questions."""
 _SALT_BYTES = 32
 _SUFFIX = ".jsonl"
 _SALT = ".salt"
 
 
 class StaleError(ConfigError):
-    """The page is not where the journal is: it must ask again what is next."""
+    """The page is out of date with the journal and must request the next question."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What one person sees."""
+    """One person's next question."""
 
     number: int
-    """Answers that the person has given: what comes is the next."""
+    """Number of answers that the person has given."""
     question: Question | None
-    """None: there is nothing left to ask."""
+    """None if no question is left."""
     shown: tuple[str, ...]
-    """The question's ids in the order in which they are shown."""
+    """The question's ids in the order of display."""
     ticket: str
-    """Proves, also after a restart, that this person was asked this question."""
+    """Proof, valid across restarts, that this person was asked this question."""
     num_done: int
-    """Answers of all, and all that are wanted."""
+    """Answers of all people."""
     num_wanted: int
+    """Answers needed from all people."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """What was answered."""
+    """Counts of the answers."""
 
     num_answers: int
     num_ties: int
@@ -67,11 +68,11 @@ class Count:
     num_annotators: int
     num_repeated: int
     num_repeated_alike: int
-    """Of them, answered as the first time."""
+    """Repeated questions with the same answer as the first time."""
 
 
 class Session:
-    """The questions of one table of labels, and the journals of the people who answer them."""
+    """Questions of one table of labels, and the journals of the people who answer them."""
 
     def __init__(
         self,
@@ -84,16 +85,16 @@ class Session:
         seed: int = 0,
         dimension: str = OVERALL,
     ) -> None:
-        """Reads the journals in `folder`, which is made.
+        """Read the journals in `folder`, which is created if necessary.
 
         Args:
-            answers_per_question: different people who are asked each question.
-            repeat_share: of the questions are ones that the person has answered before.
-            dimension: what is asked about the images.
+            answers_per_question: number of people who are asked each question.
+            repeat_share: share of questions that repeat a question of the same person.
+            dimension: the question that is asked about the images.
 
         Raises:
             ConfigError: another process has these journals open, or they hold answers on another dimension.
-            DamagedError: a file in the folder that is no journal.
+            DamagedError: a file in the folder is not a journal.
         """
         make_folder(folder)
         self._lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -118,7 +119,7 @@ class Session:
         self._on_screen: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     def next(self, name: str) -> Turn:
-        """What a person is asked: what is on the screen already, a repeated question, or a new one."""
+        """Return a person's question: the question on the screen, a repeated question, or a new one."""
         who = self._person(name)
         journal = self._journal(who)
         shown = self._on_screen.get(who)
@@ -134,16 +135,16 @@ class Session:
     def record(
         self, name: str, number: int, shown: Sequence[str], answer: int | str, ticket: str = ""
     ) -> None:
-        """Keep the answer to question `number`; it is durable when this returns.
+        """Record the answer to question `number`; it is durable when this method returns.
 
-        An answer that was kept already, and whose acknowledgement was lost, is not kept twice.
+        A resubmitted answer, whose acknowledgement was lost, is not recorded twice.
 
         Args:
-            ticket: of the turn; without it the question must be on the person's screen.
+            ticket: ticket of the turn; without a ticket the question must be on the person's screen.
 
         Raises:
-            StaleError: the journal is elsewhere, the person was not asked this question, another answer to it was kept,
-                or other people's answers are enough.
+            StaleError: the journal has advanced, the person was not asked this question, a different answer was
+                recorded, or other people's answers are enough.
         """
         who = self._person(name)
         journal = self._journal(who)
@@ -151,87 +152,95 @@ class Session:
         if number == len(journal.answers) - 1 and journal.answers[-1].shown == shown:
             if journal.answers[-1].answer == answer:
                 return
-            raise StaleError("this question has another answer of yours: go back to change it")
+            raise StaleError("you have answered this question differently: go back to change the answer")
         if number != len(journal.answers) or frozenset(shown) not in self._known:
-            raise StaleError("this question is not open any more")
+            raise StaleError("this question is no longer open")
         is_ours = hmac.compare_digest(
             self._ticket(who, number, shown).encode(), ticket.encode("utf-8", "replace")
         )
         if self._on_screen.get(who) != shown and not is_ours:
             raise StaleError("you were not asked this question")
         if answer not in (TIE, SKIP) and answer not in range(len(shown)):
-            raise ConfigError("an answer is the place of an image, tie or skip")
+            raise ConfigError("answer: expected the index of an image, tie or skip")
         if not self._is_wanted(who, journal, frozenset(shown)):
             self._on_screen.pop(who, None)
-            raise StaleError("this question was answered meanwhile")
+            raise StaleError("another person has answered this question")
         self._journals[who] = journal
         journal.append(Answer(shown, answer, who, self.dimension))
         self._on_screen.pop(who, None)
 
     def withdraw(self, sample_id: str) -> None:
-        """Ask no more about an image that cannot be shown."""
+        """Remove all questions about an image that cannot be shown."""
         for ids in [ids for ids in self._known if sample_id in ids]:
             del self._known[ids]
 
     def undo(self, name: str, number: int) -> None:
-        """Take the last answer back, so that its question is asked again. `number` answers were given before.
+        """Remove the last of `number` answers, so that its question is asked again.
 
-        Raises StaleError where there is none, or the journal is elsewhere.
+        Raises:
+            StaleError: there is no answer, or the journal has advanced.
         """
         who = self._person(name)
         journal = self._journal(who)
         if not journal.answers or number != len(journal.answers):
-            raise StaleError("there is nothing to take back")
+            raise StaleError("there is no answer to undo")
         self._show(who, journal.undo().shown)
 
     def count(self) -> Count:
-        """What all journals hold."""
+        """Count the answers in all journals."""
         answers = [answer for journal in self._journals.values() for answer in journal.answers]
         first: dict[tuple[str, frozenset[str]], str | int] = {}
         repeated: list[bool] = []
-        for one in answers:
-            if one.answer == SKIP:
+        for answer in answers:
+            if answer.answer == SKIP:
                 continue
-            said = one.answer if isinstance(one.answer, str) else one.shown[one.answer]
-            unit = (one.annotator, frozenset(one.shown))
-            if unit in first:
-                repeated.append(said == first[unit])
-            first.setdefault(unit, said)
+            choice = answer.answer if isinstance(answer.answer, str) else answer.shown[answer.answer]
+            key = (answer.annotator, frozenset(answer.shown))
+            if key in first:
+                repeated.append(choice == first[key])
+            first.setdefault(key, choice)
         return Count(
             num_answers=len(first) + len(repeated),
-            num_ties=sum(one.answer == TIE for one in answers),
-            num_skipped=sum(one.answer == SKIP for one in answers),
+            num_ties=sum(answer.answer == TIE for answer in answers),
+            num_skipped=sum(answer.answer == SKIP for answer in answers),
             num_annotators=sum(bool(journal.answers) for journal in self._journals.values()),
             num_repeated=len(repeated),
             num_repeated_alike=sum(repeated),
         )
 
     def close(self) -> None:
-        """Let another process have the journals."""
+        """Release the lock on the journals."""
         os.close(self._lock)
 
     def _check_dimension(self) -> None:
         for journal in self._journals.values():
-            if other := next((one for one in journal.answers if one.dimension != self.dimension), None):
+            if other := next(
+                (answer for answer in journal.answers if answer.dimension != self.dimension), None
+            ):
                 self.close()
                 raise ConfigError(
                     f"{self.folder}: answers on {other.dimension}, not on {self.dimension}: give another --name"
                 )
 
     def _person(self, name: str) -> str:
-        """The hash of a person's name. Capitals, accents in two codes and invisible characters make no other person."""
-        plain = " ".join(name.split())
-        folded = unicodedata.normalize("NFC", plain).casefold()
-        folded = "".join(one for one in folded if unicodedata.category(one) not in ("Cf", "Cc"))
+        """Return the hash of a person's name.
+
+        Case, equivalent Unicode accents and invisible characters do not distinguish people.
+        """
+        stripped = " ".join(name.split())
+        folded = unicodedata.normalize("NFC", stripped).casefold()
+        folded = "".join(
+            character for character in folded if unicodedata.category(character) not in ("Cf", "Cc")
+        )
         folded = " ".join(unicodedata.normalize("NFC", folded).split())
-        if not folded or len(plain) > _MAX_NAME:
-            raise ConfigError(f"a name has 1 to {_MAX_NAME} letters")
-        who, before = self.people.hash(folded), self.people.hash(plain)
-        assert who is not None and before is not None
-        return before if before in self._journals and who not in self._journals else who
+        if not folded or len(stripped) > _MAX_NAME:
+            raise ConfigError(f"name: expected 1 to {_MAX_NAME} letters")
+        who, earlier = self.people.hash(folded), self.people.hash(stripped)
+        assert who is not None and earlier is not None
+        return earlier if earlier in self._journals and who not in self._journals else who
 
     def _journal(self, who: str) -> Journal:
-        """The person's journal; its file is made with the first answer, so that a name alone leaves nothing."""
+        """Return the person's journal; the first answer creates its file, so that a name alone leaves no file."""
         return self._journals.get(who) or Journal(self.folder / f"{who}{_SUFFIX}")
 
     def _show(self, who: str, shown: tuple[str, ...]) -> None:
@@ -244,8 +253,8 @@ class Session:
         return self.people.sign(json.dumps([who, number, list(shown)]))
 
     def _is_wanted(self, who: str, journal: Journal, ids: frozenset[str]) -> bool:
-        """Whether the question wants this person's answer: a repeated one always does."""
-        if any(frozenset(one.shown) == ids for one in journal.answers):
+        """Return True if the question needs this person's answer; a repeated question always does."""
+        if any(frozenset(earlier.shown) == ids for earlier in journal.answers):
             return True
         return self._answered()[ids] < self._answers_per_question
 
@@ -262,19 +271,19 @@ class Session:
         )
 
     def _answered(self) -> Counter[frozenset[str]]:
-        """How many people have answered each question."""
+        """Count the people who have answered each question."""
         return Counter(
             ids
             for journal in self._journals.values()
-            for ids in {frozenset(one.shown) for one in journal.answers if one.answer != SKIP}
+            for ids in {frozenset(answer.shown) for answer in journal.answers if answer.answer != SKIP}
         )
 
     def _fresh(self, who: str, journal: Journal) -> Question | None:
-        """The first question that the person has not seen, and that wants an answer.
+        """Return the first question that the person has not seen and that needs an answer.
 
-        Those on other people's screens come last: one of them may have gone away.
+        Questions on other people's screens come last; they are assigned again because those people may have left.
         """
-        seen = {frozenset(one.shown) for one in journal.answers}
+        seen = {frozenset(answer.shown) for answer in journal.answers}
         answered = self._answered()
         asked = answered + Counter(
             frozenset(shown) for other, shown in self._on_screen.items() if other != who
@@ -286,27 +295,27 @@ class Session:
         return None
 
     def _again(self, who: str, journal: Journal) -> Question | None:
-        """Now and then a question that the person answered a while ago, once."""
+        """Return, with probability `repeat_share`, a question that the person answered once some time ago."""
         random = generator("label", self._seed, "repeat", who, len(journal.answers))
         if random.random() >= self._repeat_share:
             return None
-        times = Counter(frozenset(one.shown) for one in journal.answers)
+        times = Counter(frozenset(answer.shown) for answer in journal.answers)
         earlier = journal.answers[:-_REPEAT_AFTER]
-        once = [frozenset(one.shown) for one in earlier if one.answer != SKIP]
+        once = [frozenset(answer.shown) for answer in earlier if answer.answer != SKIP]
         once = [ids for ids in once if times[ids] == 1 and ids in self._known]
         return self._known[once[random.integers(len(once))]] if once else None
 
     def _order(self, who: str, question: Question, journal: Journal) -> tuple[str, ...]:
-        times = sum(frozenset(one.shown) == frozenset(question.ids) for one in journal.answers)
+        times = sum(frozenset(answer.shown) == frozenset(question.ids) for answer in journal.answers)
         random = generator("label", self._seed, "order", who, *question.ids, times)
         return tuple(question.ids[i] for i in random.permutation(len(question.ids)))
 
 
 def open_session(folder: Path, questions: Sequence[Question], **options: Any) -> Session:
-    """The session whose journals are in `folder`, with the secret that hashes names; else as `Session`."""
+    """Open the session whose journals are in `folder`, with the folder's salt; options as for `Session`."""
     make_folder(folder)
     atomic_create(folder / _SALT, secrets.token_bytes(_SALT_BYTES))
     salt = read_small(folder / _SALT, _SALT_BYTES)
     if len(salt) != _SALT_BYTES:
-        raise DamagedError(f"{folder / _SALT}: no secret of {_SALT_BYTES} bytes: give another --name")
+        raise DamagedError(f"{folder / _SALT}: expected a salt of {_SALT_BYTES} bytes: give another --name")
     return Session(folder, questions, Annotators(salt, "ppod-label"), **options)

@@ -43,7 +43,7 @@ class GenerateJob:
         """Raises ConfigError where the worker sees another folder or another model than the driver."""
         from ppod_data.diffusion.models.model import load_model
         from ppod_data.generation.generate import make_shard
-        from ppod_data.generation.sampler import prepare_sampler
+        from ppod_data.generation.sampling import build_policy
 
         spec = self.spec
         _read_shared_spec(self.root, spec.fingerprint)
@@ -61,12 +61,12 @@ class GenerateJob:
                 f"{spec.model} on the Ray node {socket.gethostname()} is another model than here "
                 f"({model.fingerprint[:16]}, not {spec.policy_fingerprint[:16]}): copy the same files to every node"
             )
-        sampler = prepare_sampler(spec, model)
+        policy = build_policy(spec, model)
 
         def work(shard: int) -> None:
             if not shard_committed(self.root, shard):
                 refuse_sealed(self.root)
-                make_shard(self.root, spec, sampler, shard)
+                make_shard(self.root, spec, model, policy, shard)
 
         return work
 

@@ -16,9 +16,7 @@ import torch
 from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.ddim import DDIMSchedule
 from ppod_data.diffusion.gaussian import sample_next
-from ppod_data.diffusion.guidance import Network
-from ppod_data.diffusion.replay import replay_log_prob
-from ppod_data.diffusion.sampling import Chain
+from ppod_data.diffusion.policy import Chain, Policy
 
 
 def forward_latents(
@@ -51,40 +49,34 @@ def forward_latents(
 
 @torch.no_grad()
 def forward_chain(
-    network: Network,
-    schedule: DDIMSchedule,
-    *,
+    policy: Policy,
     encoded: torch.Tensor,
+    *,
     initial_noise: torch.Tensor,
     step_noise: torch.Tensor,
-    condition: Condition,
-    negative: Condition | None,
-    guidance_scale: float,
-    guidance_mode: str,
-    latent_dtype: torch.dtype,
+    prompt: Condition,
 ) -> Chain:
-    """The chains of `forward_latents`, with the log-probabilities that the policy gives their steps.
+    """Return the chains of `forward_latents`, with the log-probabilities that the policy gives their steps.
 
     Args:
-        condition: of the prompts, [B, …].
-        negative: [1, …], or None at guidance scale 1.
+        policy: on a DDIM schedule.
+        encoded, initial_noise, step_noise: as for `forward_latents`.
+        prompt: c, [B, …], from `policy.prompts.of`.
     """
+    schedule = policy.schedule
+    assert isinstance(schedule, DDIMSchedule)
     latents = forward_latents(
-        schedule, encoded, initial_noise=initial_noise, step_noise=step_noise, latent_dtype=latent_dtype
+        schedule,
+        encoded,
+        initial_noise=initial_noise,
+        step_noise=step_noise,
+        latent_dtype=policy.latent_dtype,
     )
     batch = len(encoded)
     log_probs = torch.full((schedule.num_inference_steps, batch), float("nan"), dtype=torch.float64)
     for i, stochastic in enumerate(schedule.stochastic):
         if stochastic:
-            log_probs[i] = replay_log_prob(
-                network,
-                schedule,
-                latents=latents[i].float(),
-                next_latents=latents[i + 1].float(),
-                step_index=torch.full((batch,), i, device=encoded.device),
-                condition=condition,
-                negative=negative,
-                guidance_scale=guidance_scale,
-                guidance_mode=guidance_mode,
-            ).cpu()
+            step = torch.full((batch,), i, device=encoded.device)
+            x_t, x_prev = latents[i].float(), latents[i + 1].float()
+            log_probs[i] = policy.log_prob(x_t, x_prev, step, prompt).cpu()
     return Chain(latents=latents, log_probs=log_probs)

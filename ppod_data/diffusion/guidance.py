@@ -4,6 +4,7 @@ Shapes: B rows, C H W latent.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -13,20 +14,26 @@ from ppod_data.diffusion.condition import Condition, expand, stack
 Network = Callable[[torch.Tensor, torch.Tensor, Condition], torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance: its scale, and how the two halves are computed."""
+
+    scale: float
+    mode: str
+    """`batched`: one network call on [unconditional, conditional] halves; `sequential`: a call a half."""
+
+
 def guided_prediction(
     network: Network,
     latents: torch.Tensor,
     timesteps: torch.Tensor,
     condition: Condition,
     negative: Condition | None,
-    *,
-    guidance_scale: float,
-    guidance_mode: str,
+    guidance: Guidance,
 ) -> torch.Tensor:
     """uncond + scale·(cond − uncond), in fp32 at least; the conditional prediction alone where `negative` is None.
 
     Args:
-        network: called once on [unconditional, conditional] halves (`batched`) or once a half (`sequential`).
         latents: x_t, [B, C, H, W].
         timesteps: int64 [B].
         condition: of the prompts, [B, …].
@@ -38,7 +45,7 @@ def guided_prediction(
     if negative is None:
         return _at_least_fp32(network(latents, timesteps, condition))
     negatives = expand(negative, len(latents))
-    if guidance_mode == "batched":
+    if guidance.mode == "batched":
         both = network(
             torch.cat([latents, latents]),
             torch.cat([timesteps, timesteps]),
@@ -48,7 +55,7 @@ def guided_prediction(
     else:
         unconditional = _at_least_fp32(network(latents, timesteps, negatives))
         conditional = _at_least_fp32(network(latents, timesteps, condition))
-    return unconditional + guidance_scale * (conditional - unconditional)
+    return unconditional + guidance.scale * (conditional - unconditional)
 
 
 def _at_least_fp32(tensor: torch.Tensor) -> torch.Tensor:

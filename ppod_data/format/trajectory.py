@@ -60,13 +60,19 @@ class Trajectory:
             raise ConfigError(
                 f"step {i} is not stored in this data set: it stores the steps {self.step_index}"
             )
-        row = self.latent_index.index(i)
+        (row,) = rows_before(self.latent_index, [i])
         return self.latents[row], self.latents[row + 1]
 
 
 def latent_rows(step_index: Sequence[int]) -> list[int]:
     """The latents that some steps need, ascending: step i goes from latent i to latent i + 1."""
     return sorted({row for i in step_index for row in (i, i + 1)})
+
+
+def rows_before(latent_index: Sequence[int], steps: Sequence[int]) -> list[int]:
+    """Return the row of x_t of each step among the stored latents `latent_index`; x_{t-1} is in the row after it."""
+    row_of = {latent: row for row, latent in enumerate(latent_index)}
+    return [row_of[step] for step in steps]
 
 
 def encode_latents(latents: "torch.Tensor", latent_index: Sequence[int]) -> bytes:

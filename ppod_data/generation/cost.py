@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from ppod_data.diffusion.condition import condition_bytes
-from ppod_data.diffusion.guidance import guided_prediction
+from ppod_data.diffusion.guidance import Guidance, guided_prediction
 from ppod_data.diffusion.models.model import (
     DTYPES,
     DiffusionModel,
@@ -30,7 +30,7 @@ from ppod_data.diffusion.models.model import (
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import latent_rows
 from ppod_data.generation.build_spec import build_spec
-from ppod_data.generation.sampler import prepare_sampler, sample_batch
+from ppod_data.generation.sampling import build_policy, sample_batch
 from ppod_data.support.runtime import one_thread
 from ppod_data.support.tensor_memory import LiveBytes, attention_without_scores
 
@@ -107,17 +107,17 @@ def measure_seconds(spec: GenerationSpec, model: DiffusionModel) -> float:
         batch_size=batch,
         **probe_options,
     )
-    sampler = prepare_sampler(probe, model)
+    policy = build_policy(probe, model)
     with one_thread(model.device):
-        sample_batch(probe, sampler, range(batch), record=False)  # warm-up, in the shape that is measured
+        sample_batch(probe, policy, range(batch), record=False)  # warm-up, in the shape that is measured
         start = time.perf_counter()
-        sampler.conditioning.embed(0)
+        policy.prompts.embed(0)
         embedded = time.perf_counter() - start
         start = time.perf_counter()
-        chain = sample_batch(probe, sampler, range(batch), record=True)
+        chain = sample_batch(probe, policy, range(batch), record=True)
         latents = chain.latents[-1].cpu()  # waits for the device
         sampled = time.perf_counter()
-        decode_images(sampler.model, latents)
+        decode_images(model, latents)
         decoded = time.perf_counter()
     per_image = (sampled - start) / probe.num_inference_steps * spec.num_inference_steps + (decoded - sampled)
     return per_image / batch * spec.num_samples + embedded * len(spec.prompts)
@@ -158,8 +158,7 @@ def call_bytes(
             index,
             conditioning.of([0] * rows),
             conditioning.negative,
-            guidance_scale=spec.guidance_scale,
-            guidance_mode=spec.guidance_mode,
+            Guidance(spec.guidance_scale, spec.guidance_mode),
         )
         kept = int(live.now)
         if with_graph:

@@ -18,14 +18,14 @@ from PIL import Image
 
 from ppod_data.dataset.dataset import create
 from ppod_data.diffusion.models.model import DiffusionModel, decode_images
-from ppod_data.diffusion.sampling import Chain
-from ppod_data.diffusion.schedule import build_schedule
+from ppod_data.diffusion.policy import Chain, Policy
+from ppod_data.diffusion.schedule import Schedule, build_schedule
 from ppod_data.errors import ConfigError
 from ppod_data.format.images import encode_pngs
 from ppod_data.format.shards import Sample, ShardWriter, look_who_works, refuse_sealed, shard_committed
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import encode_latents, latent_rows
-from ppod_data.generation.sampler import Sampler, check_finite, prepare_sampler, sample_batch
+from ppod_data.generation.sampling import build_policy, check_finite, sample_batch
 from ppod_data.storage.files import DataPath, atomic_write, data_path
 from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
@@ -47,7 +47,7 @@ class GenerateSummary:
     """Steps of zero variance: recorded, without a log-probability and outside the loss."""
 
 
-Records: TypeAlias = Callable[[GenerationSpec, Sampler, range], list[Sample]]
+Records: TypeAlias = Callable[[GenerationSpec, DiffusionModel, Policy, range], list[Sample]]
 
 
 def select_shards(
@@ -79,7 +79,7 @@ def generate(
     """Make the missing ones of `shards` in the data set folder `root`, creating the folder when it is new.
 
     Args:
-        records: (spec, sampler, indices) -> the samples of a batch; `sample_records` unless given.
+        records: (spec, model, policy, indices) -> the samples of a batch; `sample_records` unless given.
         progress: counts images.
 
     Raises:
@@ -89,7 +89,7 @@ def generate(
     """
     root = data_path(root)
     create(root, spec, license)
-    sampler: Sampler | None = None
+    policy: Policy | None = None
     start = time.monotonic()
     made: list[int] = []
     progress.start(sum(len(spec.shard_range(shard)) for shard in shards), "images")
@@ -99,8 +99,8 @@ def generate(
             progress.note(f"shard {shard} of {spec.num_shards} was there")
             continue
         refuse_sealed(root)
-        sampler = sampler or prepare_sampler(spec, model)
-        make_shard(root, spec, sampler, shard, records=records, progress=progress)
+        policy = policy or build_policy(spec, model)
+        make_shard(root, spec, model, policy, shard, records=records, progress=progress)
         made.append(shard)
         progress.note(f"shard {shard} of {spec.num_shards} made")
     return summarize(spec, shards, made, time.monotonic() - start)
@@ -130,7 +130,8 @@ def free_first(
 def make_shard(
     root: DataPath,
     spec: GenerationSpec,
-    sampler: Sampler,
+    model: DiffusionModel,
+    policy: Policy,
     shard: int,
     *,
     records: Records | None = None,
@@ -144,11 +145,11 @@ def make_shard(
     Raises:
         NonFiniteError: the model gave NaN or infinite latents; nothing is written.
     """
-    device, indices = sampler.model.device, spec.shard_range(shard)
+    device, indices = policy.device, spec.shard_range(shard)
     with one_thread(device), ShardWriter(root, shard) as writer:
         for first in range(indices.start, indices.stop, spec.batch_size):
             batch = range(first, min(first + spec.batch_size, indices.stop))
-            for sample in (records or sample_records)(spec, sampler, batch):
+            for sample in (records or sample_records)(spec, model, policy, batch):
                 writer.add(sample)
             progress.advance(len(batch))
     if writer.committed:
@@ -170,17 +171,20 @@ def summarize(
     )
 
 
-def sample_records(spec: GenerationSpec, sampler: Sampler, indices: range) -> list[Sample]:
-    """The rows and trajectory members of samples `indices`, ready for a shard."""
-    chain = sample_batch(spec, sampler, indices, record=True)
+def sample_records(
+    spec: GenerationSpec, model: DiffusionModel, policy: Policy, indices: range
+) -> list[Sample]:
+    """Sample the rows and trajectory members of samples `indices`, ready for a shard."""
+    chain = sample_batch(spec, policy, indices, record=True)
     check_finite(chain, indices)
-    images = decode_images(sampler.model, chain.latents[-1])
-    return to_samples(spec, sampler, indices, chain, encode_pngs(images), _flags(spec, sampler.model, images))
+    images = decode_images(model, chain.latents[-1])
+    flags = _flags(spec, model, images)
+    return to_samples(spec, policy.schedule, indices, chain, encode_pngs(images), flags)
 
 
 def to_samples(
     spec: GenerationSpec,
-    sampler: Sampler,
+    schedule: Schedule,
     indices: range,
     chain: Chain,
     images: Sequence[tuple[bytes, str]],
@@ -193,7 +197,7 @@ def to_samples(
     step_index = list(spec.stored_steps())
     rows = latent_rows(step_index)
     latents = chain.latents[rows].transpose(0, 1).contiguous().cpu()
-    stochastic = list(sampler.schedule.stochastic)
+    stochastic = list(schedule.stochastic)
     log_probs = chain.log_probs.T.tolist()
     samples = []
     for row, index in enumerate(indices):
@@ -208,7 +212,7 @@ def to_samples(
                 seed=spec.seed,
                 image_bytes=images[row][0],
                 image_pixels_sha256=images[row][1],
-                timesteps=sampler.schedule.timesteps.round().int().tolist(),
+                timesteps=schedule.timesteps.round().int().tolist(),
                 stochastic=stochastic,
                 log_probs=[
                     value if known else None for value, known in zip(log_probs[row], stochastic, strict=True)

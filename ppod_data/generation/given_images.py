@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ppod_data.diffusion.ddim import DDIMSchedule
 from ppod_data.diffusion.forward_process import forward_chain
 from ppod_data.diffusion.models.encode import encode_images, fit_image
-from ppod_data.diffusion.models.model import DTYPES, DiffusionModel
+from ppod_data.diffusion.models.model import DiffusionModel, resized
+from ppod_data.diffusion.policy import Policy
 from ppod_data.errors import ConfigError
 from ppod_data.format.images import decode_image, pixels_sha256
 from ppod_data.format.shards import Sample
 from ppod_data.format.spec import FORWARD, GenerationSpec
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import Records, to_samples
-from ppod_data.generation.sampler import Sampler, batch_noise, check_finite
+from ppod_data.generation.sampling import batch_noise, check_finite
 
 ReadImage = Callable[[str], bytes]
 """sha256 -> the bytes of an image file."""
@@ -68,28 +68,24 @@ def forward_records(read_image: ReadImage) -> Records:
     return partial(_records, read_image)
 
 
-def _records(read_image: ReadImage, spec: GenerationSpec, sampler: Sampler, indices: range) -> list[Sample]:
-    schedule = sampler.schedule
-    assert isinstance(schedule, DDIMSchedule)
+def _records(
+    read_image: ReadImage, spec: GenerationSpec, model: DiffusionModel, policy: Policy, indices: range
+) -> list[Sample]:
+    model = resized(model, spec.height, spec.width)
     places = [spec.place(index) for index in indices]
     files, fitted = [], []
     for prompt, k in places:
         data = read_image(spec.images[prompt][k])
         image = decode_image(data)
         files.append((data, pixels_sha256(image)))
-        fitted.append(fit_image(sampler.model, image))
-    initial, noise = batch_noise(spec, indices, sampler.model.device)
+        fitted.append(fit_image(model, image))
+    initial, noise = batch_noise(spec, indices, policy.device)
     chain = forward_chain(
-        sampler.network,
-        schedule,
-        encoded=encode_images(sampler.model, fitted),
+        policy,
+        encode_images(model, fitted),
         initial_noise=initial,
         step_noise=noise,
-        condition=sampler.conditioning.of([prompt for prompt, _ in places]),
-        negative=sampler.conditioning.negative,
-        guidance_scale=spec.guidance_scale,
-        guidance_mode=spec.guidance_mode,
-        latent_dtype=DTYPES[spec.latent_dtype],
+        prompt=policy.prompts.of([prompt for prompt, _ in places]),
     )
     check_finite(chain, indices)
-    return to_samples(spec, sampler, indices, chain, files, [None] * len(files))
+    return to_samples(spec, policy.schedule, indices, chain, files, [None] * len(files))

@@ -6,7 +6,7 @@ training needs no second network. A shard's table is a pure function of the shar
 Shapes: B trajectories, R stored latents, T steps, C H W latent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +16,15 @@ import torch
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.dataset.trajectory_reader import Reader
 from ppod_data.diffusion.models.model import DiffusionModel, resized
-from ppod_data.diffusion.replay import replay_log_prob
+from ppod_data.diffusion.policy import Policy
 from ppod_data.errors import ConfigError, NonFiniteError
 from ppod_data.format.provenance import provenance_of, with_provenance
 from ppod_data.format.shards import committed_shards
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.sums import seal_table
 from ppod_data.format.tables import LOG_PROBS, check_name, part_name, read_table, write_table
-from ppod_data.format.trajectory import Trajectory
-from ppod_data.generation.sampler import Sampler, prepare_sampler
+from ppod_data.format.trajectory import Trajectory, rows_before
+from ppod_data.generation.sampling import build_policy
 from ppod_data.storage.files import DataPath
 from ppod_data.storage.real_folders import refuse_linked_folders
 from ppod_data.support.progress import SILENT, Progress
@@ -71,36 +71,23 @@ def compute_log_probs(
     refuse_linked_folders(dataset.root)
     spec, size = dataset.spec, batch_size or dataset.spec.batch_size
     folder = dataset.root / "log_probs" / check_name(name, "a table of log-probabilities")
-    model = resized(model, spec.height, spec.width)
-    if model.latent_shape != spec.latent_shape:
-        raise ConfigError(
-            f"{model.name} has latents {model.latent_shape}, and the data set {spec.latent_shape}: "
-            "give a model of the same shape"
-        )
-    made = {
-        "policy_fingerprint": model.fingerprint,
-        "compute_dtype": model.compute_dtype,
-        "batch_size": size,
-    }
+    model = _of_the_same_shape(model, spec)
+    made = {"policy_fingerprint": model.fingerprint, "compute_dtype": model.compute_dtype, "batch_size": size}
     shards = [shard for shard in committed_shards(dataset.root) if shard % world_size == rank]
     missing = [shard for shard in shards if not _is_made(folder / part_name(shard), made)]
-    sampler = prepare_sampler(spec, model) if missing else None
+    policy = build_policy(spec, model) if missing else None
     largest: float | None = None
     progress.start(sum(len(spec.shard_range(shard)) for shard in shards), "trajectories")
     for shard in shards:
-        if sampler is None or shard not in missing:
+        if policy is None or shard not in missing:
             progress.skip(len(spec.shard_range(shard)))
             progress.note(f"shard {shard} of {spec.num_shards} was there")
             continue
         ids = [name for name in spec.shard_sample_ids(shard) if name not in dataset.excluded]
-        index = dataset.trajectory_index(ids).to_pylist()
-        reader = Reader.of(dataset, index)
         rows: list[list[float | None]] = []
-        for first in range(0, len(index), size):
-            batch = reader.read(range(first, min(first + size, len(index))))
-            reader.expect(range(first + size, min(first + 2 * size, len(index))))
+        for batch in _batches(dataset, ids, size):
             with one_thread(model.device):
-                values = batch_log_probs(spec, sampler, batch)
+                values = trajectory_log_probs(spec, policy, batch)
             largest = max([largest or 0.0, *_differences(batch, values)])
             rows += values
             progress.advance(len(batch))
@@ -118,42 +105,51 @@ def compute_log_probs(
     )
 
 
-@torch.no_grad()
-def batch_log_probs(
-    spec: GenerationSpec, sampler: Sampler, batch: Sequence[Trajectory]
-) -> list[list[float | None]]:
-    """[B][T] log-probabilities (fp64) of the stored steps; None where a step has no density or is not stored.
-
-    Raises `NonFiniteError` for NaN or infinity.
-    """
-    device = sampler.model.device
-    latents = torch.stack([trajectory.latents.float() for trajectory in batch]).to(device)  # [B, R, C, H, W]
-    place = {index: row for row, index in enumerate(batch[0].latent_index)}
-    prompts = {prompt: row for row, prompt in enumerate(spec.prompts)}
-    condition = sampler.conditioning.of([prompts[trajectory.prompt] for trajectory in batch])
-    result: list[list[float | None]] = [[None] * spec.num_inference_steps for _ in batch]
-    stochastic = sampler.schedule.stochastic
-    for step in batch[0].step_index:
-        if not stochastic[step]:
-            continue
-        values = replay_log_prob(
-            sampler.network,
-            sampler.schedule,
-            latents=latents[:, place[step]],
-            next_latents=latents[:, place[step + 1]],
-            step_index=torch.full((len(batch),), step, device=device),
-            condition=condition,
-            negative=sampler.conditioning.negative,
-            guidance_scale=spec.guidance_scale,
-            guidance_mode=spec.guidance_mode,
+def _of_the_same_shape(model: DiffusionModel, spec: GenerationSpec) -> DiffusionModel:
+    """Return the model at the spec's image size. Raises ConfigError if its latents have another shape."""
+    model = resized(model, spec.height, spec.width)
+    if model.latent_shape != spec.latent_shape:
+        raise ConfigError(
+            f"{model.name} has latents {model.latent_shape}, and the data set {spec.latent_shape}: "
+            "give a model of the same shape"
         )
+    return model
+
+
+def _batches(dataset: Dataset, ids: Sequence[str], size: int) -> Iterator[list[Trajectory]]:
+    """Yield the trajectories of some samples, `size` at a time, while the next batch is read ahead."""
+    index = dataset.trajectory_index(ids).to_pylist()
+    reader = Reader.of(dataset, index)
+    for first in range(0, len(index), size):
+        batch = reader.read(range(first, min(first + size, len(index))))
+        reader.expect(range(first + size, min(first + 2 * size, len(index))))
+        yield batch
+
+
+@torch.no_grad()
+def trajectory_log_probs(
+    spec: GenerationSpec, policy: Policy, batch: Sequence[Trajectory]
+) -> list[list[float | None]]:
+    """Return log π(x_{t-1} | x_t, c) of the recorded steps, fp64 [B][T]; None for a step without density or not stored.
+
+    Raises:
+        NonFiniteError: NaN or infinity.
+    """
+    latents = torch.stack([trajectory.latents.float() for trajectory in batch]).to(policy.device)
+    numbers = {prompt: number for number, prompt in enumerate(spec.prompts)}
+    prompt = policy.prompts.of([numbers[trajectory.prompt] for trajectory in batch])
+    result: list[list[float | None]] = [[None] * spec.num_inference_steps for _ in batch]
+    steps = [i for i in batch[0].step_index if policy.schedule.stochastic[i]]
+    for i, row in zip(steps, rows_before(batch[0].latent_index, steps), strict=True):
+        step = torch.full((len(batch),), i, device=policy.device)
+        values = policy.log_prob(latents[:, row], latents[:, row + 1], step, prompt)
         if not bool(torch.isfinite(values).all()):
             raise NonFiniteError(
-                f"step {step} has a NaN or infinite log-probability under {sampler.model.name}: "
+                f"step {i} has a NaN or infinite log-probability under this model: "
                 "try --compute-dtype fp32; nothing of this shard was written"
             )
-        for row, value in enumerate(values.tolist()):
-            result[row][step] = value
+        for number, value in enumerate(values.tolist()):
+            result[number][i] = value
     return result
 
 

@@ -15,8 +15,8 @@ from ppod_data.dataset.trajectory_reader import Reader
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError
 from ppod_data.format.shards import committed_shards
-from ppod_data.generation.log_probs import batch_log_probs
-from ppod_data.generation.sampler import prepare_sampler
+from ppod_data.generation.log_probs import trajectory_log_probs
+from ppod_data.generation.sampling import build_policy
 from ppod_data.integrity.check_images import other_images
 from ppod_data.support.runtime import one_thread
 
@@ -63,7 +63,7 @@ def replay(dataset: Dataset, model: DiffusionModel, *, num_trajectories: int) ->
     if not groups:
         raise ConfigError(f"{dataset.root}: no trajectories to replay: make some with ppod-gen")
     count = min(len(groups), math.ceil(num_trajectories / spec.batch_size))
-    sampler = prepare_sampler(spec, model)
+    policy = build_policy(spec, model)
     errors: list[list[float]] = []
     wrong: list[str] = []
     steps: list[int] = []
@@ -72,7 +72,7 @@ def replay(dataset: Dataset, model: DiffusionModel, *, num_trajectories: int) ->
         rows = dataset.trajectory_index(groups[place]).to_pylist()
         batch = Reader.of(dataset, rows).read(range(len(rows)))
         with one_thread(model.device):
-            values = batch_log_probs(spec, sampler, batch)
+            values = trajectory_log_probs(spec, policy, batch)
         wrong += other_images(
             model, spec, batch, dict(read_images(dataset.root, dataset.spec, groups[place]))
         )

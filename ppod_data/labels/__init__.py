@@ -1,5 +1,4 @@
-"""What people prefer: read from the formats of others, kept in one table, understood, combined and given on.
+"""People's preferences: import from many formats, one label table, agreement, combination and export.
 
-One file a format, each with a function `parse` that turns one record into answers. docs/labels.md is the page for
-users.
+Each format is a file with a function `parse` that turns one record into answers. docs/labels.md is the users' page.
 """

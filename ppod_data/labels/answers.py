@@ -1,7 +1,7 @@
-"""What a record of a label file says: the vocabulary that all formats share, and checks of single fields.
+"""Vocabulary of label records that all formats share, and checks of single fields.
 
-A parser yields at least one answer for every record, and never drops one silently: what it cannot use is `Skipped`
-(not meant to be a label) or raises `BadRow` (meant to be one, and wrong).
+A parser yields at least one answer for every record and never drops an answer silently. An unusable answer is
+`Skipped` (not meant to be a label) or raises `BadRowError` (meant to be a label, and invalid).
 """
 
 import base64
@@ -21,14 +21,14 @@ _REASON = 400
 
 
 class BadRowError(ValueError):
-    """A record, or one answer of it, that cannot be a label; the message is the reason."""
+    """A record, or one of its answers, that cannot be a label; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """How a record names an image: by a key (an id, a hash of the pixels, a file's path), by its bytes, or both.
+    """Reference of a record to an image: a key (an id, a hash of the pixels, a file's path), its bytes, or both.
 
-    Where a format names images by their position alone, by `place` instead.
+    Formats that name images only by position use `place`.
     """
 
     key: str | None
@@ -46,7 +46,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two images of one prompt, in the order in which the source has them."""
+    """Comparison of two images of one prompt, in the source's order."""
 
     prompt: str | None
     a: Image
@@ -54,7 +54,7 @@ class Comparison:
     label: float
     """Probability that a is preferred; 0.5 is a tie."""
     votes: int | None = 1
-    """People behind the label; None where unknown."""
+    """Number of people behind the label; None if unknown."""
     annotator: str | None = None
     dimension: str = OVERALL
     license: str | None = None
@@ -62,11 +62,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rating:
-    """One image with a number; the images of a group are compared once all records are read."""
+    """One image with a number. The images of a group are compared when all records are read."""
 
     prompt: str | None
     group: str | None
-    """None: the images of one prompt of the data set are a group."""
+    """None: the images of one prompt of the data set form a group."""
     image: Image
     value: float
     """Higher is better."""
@@ -76,14 +76,14 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Not meant to be a label: cancelled, without votes. Counted by its reason."""
+    """An answer that is not meant to be a label, such as a cancelled one; counted by reason."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """Meant to be a label, and wrong: one answer of a record whose other answers may be right."""
+    """An invalid answer of a record whose other answers may be valid."""
 
     reason: str
 
@@ -98,34 +98,34 @@ class Record:
     value: Any
     file: str
     number: int
-    """From 1: the line of a JSON-lines file, else the number of the record."""
+    """Line number, from 1, of a JSON-lines file; otherwise the record's number."""
     columns: str = ""
-    """The header of a CSV file as it was read, for messages."""
+    """Header of a CSV file as it was read, for messages."""
 
 
 Parser: TypeAlias = Callable[[Record], Iterator[Answer]]
 
 
 def shown(value: object) -> str:
-    """A value in a message: short, and printable."""
+    """Return a short, printable form of a value for a message."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def reason_of(error: BaseException) -> str:
-    """The message of an error on one line."""
+    """Return the message of an error on one line."""
     return " ".join(str(error).split())[:_REASON] or type(error).__name__
 
 
 def fields(record: Record) -> Mapping[str, Any]:
-    """The record as a mapping."""
+    """Return the record as a mapping."""
     if not isinstance(record.value, Mapping):
-        raise BadRowError(f"the record is no object with named fields but {shown(record.value)}")
+        raise BadRowError(f"the record is {shown(record.value)}, not an object with named fields")
     return record.value
 
 
 def need(row: Mapping[str, Any], name: str) -> Any:
-    """The value of a field that must be there and not null."""
+    """Return the value of a required field."""
     value = row.get(name)
     if value is None or value == "":
         raise BadRowError(f"{name} is missing")
@@ -133,7 +133,7 @@ def need(row: Mapping[str, Any], name: str) -> Any:
 
 
 def text(value: Any, name: str) -> str:
-    """A text that can be stored: valid Unicode, not empty, not endless."""
+    """Return a text that can be stored: valid Unicode, not empty, of limited length."""
     if not isinstance(value, str):
         raise BadRowError(f"{name} is {shown(value)}, not a text")
     stripped = value.strip()
@@ -142,12 +142,12 @@ def text(value: Any, name: str) -> str:
     if len(value) > _MAX_TEXT:
         raise BadRowError(f"{name} has {len(value)} characters, more than {_MAX_TEXT}")
     if any(unicodedata.category(character) == "Cs" or character == "\0" for character in value):
-        raise BadRowError(f"{name} holds what is no Unicode text: save the file as UTF-8")
+        raise BadRowError(f"{name} is not valid Unicode text: save the file as UTF-8")
     return stripped
 
 
 def number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """A finite number from low to high; digits in a text count, as a CSV file has nothing else."""
+    """Return a finite number from low to high; texts with digits are accepted, because CSV files have only texts."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -165,7 +165,7 @@ def number(value: Any, name: str, low: float = -math.inf, high: float = math.inf
 
 
 def whole(value: Any, name: str, low: int = 0, high: int = 2**31 - 1) -> int:
-    """A whole number from low to high."""
+    """Return a whole number from low to high."""
     result = number(value, name, low, high)
     if result != int(result):
         raise BadRowError(f"{name} is {shown(value)}, not a whole number")
@@ -173,7 +173,7 @@ def whole(value: Any, name: str, low: int = 0, high: int = 2**31 - 1) -> int:
 
 
 def flag(value: Any, name: str) -> bool:
-    """A truth value: true, 1, "true" and their opposites."""
+    """Return a truth value: true, 1, "true" and their opposites."""
     if isinstance(value, str) and value.strip().lower() in {"true", "false", "0", "1"}:
         return value.strip().lower() in {"true", "1"}
     if isinstance(value, bool) or value in (0, 1):
@@ -182,7 +182,7 @@ def flag(value: Any, name: str) -> bool:
 
 
 def items(value: Any, name: str, length: int | None = None) -> Sequence[Any]:
-    """A list, of `length` where given."""
+    """Return a list; check its length if `length` is given."""
     if not isinstance(value, list | tuple):
         raise BadRowError(f"{name} is {shown(value)}, not a list")
     if length is not None and len(value) != length:
@@ -191,7 +191,7 @@ def items(value: Any, name: str, length: int | None = None) -> Sequence[Any]:
 
 
 def annotator(value: Any) -> str | None:
-    """Who answered: a text or a number, None where nobody is named. Never quoted in a message."""
+    """Return the annotator's name, a text or a number, or None. Messages never quote it."""
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -200,7 +200,7 @@ def annotator(value: Any) -> str | None:
 
 
 def image(name: str, *values: Any) -> Image:
-    """An image from the fields that may name it: keys, bytes, `datasets`' {bytes, path}, base64 data URLs."""
+    """Build an image from the fields that may name it: keys, bytes, `datasets` {bytes, path}, base64 data URLs."""
     key: str | None = None
     data: bytes | None = None
     for value in values:
@@ -213,7 +213,7 @@ def image(name: str, *values: Any) -> Image:
             elif isinstance(part, str) and part.strip():
                 key = key or text(part, name)
             elif part is not None and not isinstance(part, str | bytes):
-                raise BadRowError(f"{name} is {shown(part)}, neither an image nor a name of one")
+                raise BadRowError(f"{name} is {shown(part)}, neither an image nor the name of an image")
     if key is None and data is None:
         raise BadRowError(f"{name} is missing")
     return Image(key, data)
@@ -226,20 +226,20 @@ def _data_url(value: str, name: str) -> bytes:
             raise ValueError
         return base64.b64decode(body, validate=True)
     except (ValueError, binascii.Error):
-        raise BadRowError(f"{name} is a data URL that holds no base64") from None
+        raise BadRowError(f"{name} is a data URL without valid base64") from None
 
 
 def ranking(
     images: Sequence[Image], ranks: Sequence[float], *, prompt: str | None, annotator: str | None = None
 ) -> Iterator[Comparison]:
-    """Every pair of some ranked images; the lower rank is preferred, equal ranks are ties."""
+    """Yield every pair of ranked images; the lower rank is preferred, equal ranks are ties."""
     for (a, rank_a), (b, rank_b) in combinations(zip(images, ranks, strict=True), 2):
         label = TIE if rank_a == rank_b else float(rank_a < rank_b)
         yield Comparison(prompt=prompt, a=a, b=b, label=label, annotator=annotator)
 
 
 def each(record: Record, parse: Parser) -> Iterator[Answer]:
-    """The answers of a record; what the parser refuses comes as `Bad`, and nothing at all as `Skipped`."""
+    """Yield the answers of a record; a parser's error becomes `Bad`, no answer becomes `Skipped`."""
     answers = 0
     try:
         for answer in parse(record):

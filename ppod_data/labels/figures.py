@@ -1,4 +1,4 @@
-"""How far people agree, for every table of labels of a data set: plain values that go into JSON."""
+"""Agreement between people for every label table of a data set, as plain values for JSON."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,10 +15,11 @@ from ppod_data.labels.stored import read_scores, read_votes, reward_names
 
 
 def label_figures(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """For each table its "rows", and under "dimensions" for each question what `people_agreement` and
-    `reward_agreement` find, as "people" and "rewards".
+    """Compute the agreement of every label table.
 
-    A table with labels on samples whose shard is not here has the reason under "problem" instead.
+    Returns:
+        For each table "rows", and "dimensions" with the results of `people_agreement` and `reward_agreement` for each
+        dimension as "people" and "rewards". A table with labels on samples of a missing shard has a "problem" instead.
     """
     names = dataset.label_names()
     if not names:
@@ -40,14 +41,14 @@ def _figures(
     dataset: Dataset, name: str, index: SampleIndex, scores: Mapping[str, NDArray[Any]]
 ) -> dict[str, Any]:
     table = dataset.labels(name, ["dimension"])
-    found: dict[str, Any] = {"rows": table.num_rows, "dimensions": {}}
+    figures: dict[str, Any] = {"rows": table.num_rows, "dimensions": {}}
     for dimension in sorted(pc.unique(table["dimension"]).to_pylist()):
         try:
             votes, annotators, _ = read_votes(dataset, name, index, dimension)
         except ConfigError as error:
             return {"rows": table.num_rows, "problem": str(error)}
-        found["dimensions"][dimension] = {
+        figures["dimensions"][dimension] = {
             "people": asdict(people_agreement(votes, annotators)),
-            "rewards": [asdict(reward_agreement(votes, column, one)) for one, column in scores.items()],
+            "rewards": [asdict(reward_agreement(votes, column, reward)) for reward, column in scores.items()],
         }
-    return found
+    return figures

@@ -1,4 +1,4 @@
-"""Which sample of a data set an image in a label file is: by its id, by the hash of its pixels, or by its place."""
+"""Matching of a label file's images with samples of a data set: by id, by the hash of the pixels, or by position."""
 
 import hashlib
 import os
@@ -24,35 +24,37 @@ _CACHED = 100_000
 _MAX_FILE = 256 << 20
 _AMBIGUOUS = -1
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the name of a file that was uploaded."""
+"""Prefix that Label Studio adds to the name of an uploaded file."""
 
 
 class ForeignImageError(BadRowError):
-    """The image is none of the data set's."""
+    """The image is not in the data set."""
 
 
 @dataclass(frozen=True, eq=False)
 class SampleIndex:
-    """The committed samples of a data set; a sample is its row, from 0, a prompt its number, from 0."""
+    """Index of a data set's committed samples; samples are rows from 0, prompts are numbers from 0."""
 
     ids: Any
     """Arrow array of the sample ids."""
     prompts: Any
-    """Arrow array of the prompts, and `prompt_ids` of their ids."""
+    """Arrow array of the prompts."""
     prompt_ids: Any
+    """Arrow array of the prompt ids."""
     prompt_of: NDArray[np.int32]
-    """The prompt of each sample."""
+    """For each sample the number of its prompt."""
     _rows: Mapping[str, int]
-    """Sample ids and hashes of pixels."""
+    """Row by sample id and by hash of pixels."""
     _places: Mapping[Place, int]
     _prompt_rows: Mapping[str, int]
-    """Prompt ids."""
+    """Prompt number by prompt id."""
     _seen_prompts: dict[str, int | None] = field(default_factory=dict)
     _seen_images: dict[Path | bytes, str] = field(default_factory=dict)
-    """The hash of the pixels, by a file's path or the sha256 of the bytes."""
+    """Hash of the pixels, by a file's path or the sha256 of the bytes."""
 
     @classmethod
     def read(cls, dataset: Dataset) -> "SampleIndex":
+        """Read the index of a data set."""
         spec = dataset.spec
         table = dataset.samples(["sample_id", "prompt_id", "image_index", "image_pixels_sha256"])
         prompt_rows = {name: row for row, name in enumerate(spec.prompt_ids)}
@@ -83,14 +85,15 @@ class SampleIndex:
         )
 
     def find(self, image: Image, folder: Path, prompt: int | None = None) -> int:
-        """The sample that an image is; files are looked for in `folder`, the label file's own.
+        """Return the row of the sample that an image is; image files are in `folder`, the label file's folder.
 
         Args:
-            prompt: the number of the prompt, where the record names one: it decides between samples of several
-                prompts that have the same pixels.
+            prompt: number of the prompt if the record names one; it distinguishes samples of several prompts with
+                the same pixels.
 
-        Raises ForeignImageError where it is none, BadRowError where several samples have these pixels or the
-        bytes are no image.
+        Raises:
+            ForeignImageError: the image is not in the data set.
+            BadRowError: several samples have these pixels, or the bytes are not an image.
         """
         if image.place is not None:
             return self._at(image.place)
@@ -100,7 +103,7 @@ class SampleIndex:
             if row == _AMBIGUOUS and prompt is not None:
                 row = self._rows.get(_of_prompt(pixels, prompt), _AMBIGUOUS)
         if row is None:
-            raise ForeignImageError(f"{shown(image.key or 'an image')} is none of the data set's images")
+            raise ForeignImageError(f"{shown(image.key or 'an image')} is not an image of this data set")
         if row == _AMBIGUOUS:
             raise BadRowError("several samples have these pixels: name the image by its sample_id")
         return row
@@ -112,7 +115,7 @@ class SampleIndex:
         return row
 
     def _by_key(self, key: str | None) -> int | None:
-        """The sample whose id, or hash of pixels, is the key, or the name of the file or address that it is."""
+        """Return the sample whose id, or hash of pixels, is the key or the file name in the key."""
         if key is None:
             return None
         for name in (key, *_stems(key)):
@@ -121,21 +124,21 @@ class SampleIndex:
         return None
 
     def _pixels_of(self, image: Image, folder: Path) -> str | None:
-        """The hash of the pixels of an image's bytes, or of the file that its key names; None without either."""
+        """Return the hash of the pixels of an image's bytes, or of the file that its key names; None without either."""
         data, path = image.data, None
         if data is None:
             path = image_file(image.key, folder) if image.key is not None else None
             if path is None:
                 return None
-        seen = path if path is not None else hashlib.sha256(data or b"").digest()
-        if seen not in self._seen_images:
+        cache_key = path if path is not None else hashlib.sha256(data or b"").digest()
+        if cache_key not in self._seen_images:
             if len(self._seen_images) >= _CACHED:
                 self._seen_images.clear()
-            self._seen_images[seen] = pixels_of(data or b"") if path is None else _pixels_of_file(path)
-        return self._seen_images[seen]
+            self._seen_images[cache_key] = pixels_of(data or b"") if path is None else _pixels_of_file(path)
+        return self._seen_images[cache_key]
 
     def find_prompt(self, prompt: str) -> int | None:
-        """The number of a prompt; None where it is none of the data set's."""
+        """Return the number of a prompt; None if it is not in the data set."""
         if prompt not in self._seen_prompts:
             if len(self._seen_prompts) >= _CACHED:
                 self._seen_prompts.clear()
@@ -144,7 +147,7 @@ class SampleIndex:
 
 
 def _stems(key: str) -> Iterator[str]:
-    """What may be a sample's id in a file's name or an address, without the prefix that uploads get."""
+    """Yield the possible sample ids in a file name or an address, with and without an upload's prefix."""
     for address in (key, key.partition("?")[0]):
         stem = PurePosixPath(unquote(address).replace("\\", "/")).name.split(".")[0]
         yield stem
@@ -152,21 +155,26 @@ def _stems(key: str) -> Iterator[str]:
 
 
 def image_file(key: str, folder: Path) -> Path | None:
-    """The file of an image that a key names, inside `folder`; None where there is none.
+    """Return the image file that a key names inside `folder`; None if there is none.
 
-    Links in the folder are followed, since large images often lie elsewhere; a key itself cannot lead out of it.
+    Links in the folder are followed, because large images are often stored elsewhere. A key cannot lead out of the
+    folder.
     """
     home = os.path.abspath(folder)
     try:
         path = Path(os.path.normpath(os.path.join(home, key)))
         inside = path.is_relative_to(home) and path.is_file()
         return path if inside and path.stat().st_size <= _MAX_FILE else None
-    except (OSError, ValueError):  # a key may be no possible path
+    except (OSError, ValueError):  # a key may be an invalid path
         return None
 
 
 def read_image(path: Path) -> bytes:
-    """The bytes of a file that `image_file` gave. Raises BadRowError, with the reason, for one that cannot be read."""
+    """Read a file returned by `image_file`.
+
+    Raises:
+        BadRowError: the file cannot be read; the message is the reason.
+    """
     try:
         return read_small(path, _MAX_FILE)
     except (OSError, DamagedError) as error:
@@ -182,12 +190,16 @@ def _pixels_of_file(path: Path) -> str:
 
 
 def _of_prompt(pixels: str, prompt: int) -> str:
-    """The key of an image whose pixels samples of several prompts have."""
+    """Return the key of an image whose pixels occur in samples of several prompts."""
     return f"{pixels} {prompt}"
 
 
 def pixels_of(data: bytes) -> str:
-    """The hash of an image's pixels. Raises BadRowError, with the reason, for bytes that are no image."""
+    """Return the hash of an image's pixels.
+
+    Raises:
+        BadRowError: the bytes are not an image; the message is the reason.
+    """
     try:
         return pixels_sha256(decode_image(data))
     except DamagedError as error:

@@ -1,4 +1,4 @@
-"""Answers become rows of a label table: matched with the samples, checked, kept as numbers until they are written."""
+"""Rows of a label table: answers matched with samples, checked, and kept as numbers until they are written."""
 
 import hashlib
 import hmac
@@ -24,15 +24,15 @@ _CACHED = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A comparison of two samples, given as rows of the SampleIndex."""
+    """Comparison of two samples, given as rows of the SampleIndex."""
 
     a: int
     b: int
     label: float
     votes: int
-    """0 where unknown."""
+    """0 if unknown."""
     annotator: str | None
-    """Hashed."""
+    """Hash of the annotator's name."""
     dimension: str
     record: int
     license: str | None
@@ -40,18 +40,21 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
-    """Rows as columns [L]: what one batch of records of one file gave."""
+    """Columns [L] of the rows from one batch of records of one file."""
 
     votes: Votes
     annotator: Any
-    """Arrow strings, and the dimension and license too."""
+    """Arrow strings."""
     dimension: Any
+    """Arrow strings."""
     license: Any
+    """Arrow strings."""
     record: NDArray[np.int64]
     file: str
 
     @classmethod
     def of(cls, rows: Sequence[Row], file: str) -> "Block":
+        """Build the columns of some rows."""
         votes = Votes(
             a=np.array([row.a for row in rows], np.int32),
             b=np.array([row.b for row in rows], np.int32),
@@ -68,7 +71,7 @@ class Block:
         )
 
     def table(self, index: SampleIndex, source: str, license: str) -> Any:
-        """The rows of labels/<name>.parquet; `license` is that of rows that name none."""
+        """Return the rows of labels/<name>.parquet; `license` applies to rows that name no license."""
         count = len(self.record)
         prompt = pa.array(index.prompt_of[self.votes.a])
         columns = {
@@ -93,14 +96,17 @@ def _repeat(text: str, count: int) -> Any:
 
 
 class Annotators:
-    """Names of annotators, hashed with a secret: the same person has the same hash in one data set, and no other way
-    back to the name than to know the secret."""
+    """Salted hashes of annotators' names.
+
+    The same person has the same hash throughout a data set. Only the owner of the secret can link a hash to a name.
+    """
 
     def __init__(self, salt: bytes, source: str) -> None:
         self._salt, self._source = salt, source
         self._known: dict[str, str] = {}
 
     def hash(self, name: str | None) -> str | None:
+        """Return the hash of a name; None for None."""
         if name is None:
             return None
         if name not in self._known:
@@ -117,7 +123,11 @@ class Annotators:
 def match_answer(
     answer: Comparison, record: Record, index: SampleIndex, folder: Path, people: Annotators
 ) -> Row:
-    """The row of a comparison. Raises BadRowError for images of other prompts, twice the same, or foreign ones."""
+    """Return the row of a comparison.
+
+    Raises:
+        BadRowError: images of two prompts, the same image twice, or an image that is not in the data set.
+    """
     named = None if answer.prompt is None else index.find_prompt(answer.prompt)
     a, b = (index.find(image, folder, named) for image in (answer.a, answer.b))
     prompt = index.prompt_of[a]
@@ -126,7 +136,7 @@ def match_answer(
     if index.prompt_of[b] != prompt:
         raise BadRowError("images of two prompts")
     if answer.prompt is not None and named != prompt:
-        raise BadRowError("the prompt is not that of the images")
+        raise BadRowError("the prompt differs from the prompt of the images")
     return Row(
         a=a,
         b=b,
@@ -142,7 +152,7 @@ def match_answer(
 def match_many(
     table: Any, index: SampleIndex, people: Annotators, file: str, first: int
 ) -> tuple[Block, Any]:
-    """The block of the rows of a format's `columns` that are plainly good; and their row numbers in the batch."""
+    """Match the valid rows of a format's `columns` in bulk; return their block and their row numbers in the batch."""
     a, b = (pc.index_in(table[side], value_set=index.ids) for side in ("a", "b"))
     a, b = (column.combine_chunks() if hasattr(column, "combine_chunks") else column for column in (a, b))
     a, b = (np.asarray(pc.fill_null(column, -1)).astype(np.int32) for column in (a, b))
@@ -173,7 +183,7 @@ def match_many(
 
 
 class Ratings:
-    """Rated images, until all of a group are read: a few dozen bytes an image."""
+    """Ratings of images, held until every group is complete; a few dozen bytes per image."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[Any, ...], dict[int, tuple[float, int, str]]] = {}
@@ -182,12 +192,16 @@ class Ratings:
     def add(
         self, answer: Rating, record: Record, index: SampleIndex, folder: Path, people: Annotators
     ) -> None:
-        """Raises BadRowError for a foreign image, another prompt, or an image that is rated twice in its group."""
+        """Add a rating.
+
+        Raises:
+            BadRowError: an image that is not in the data set, another prompt, or a second rating in its group.
+        """
         named = None if answer.prompt is None else index.find_prompt(answer.prompt)
         row = index.find(answer.image, folder, named)
         prompt = int(index.prompt_of[row])
         if answer.prompt is not None and named != prompt:
-            raise BadRowError("the prompt is not that of the image")
+            raise BadRowError("the prompt differs from the prompt of the image")
         key = (answer.group, prompt, answer.dimension, people.hash(answer.annotator))
         group = self._groups.setdefault(key, {})
         if row in group:
@@ -196,16 +210,16 @@ class Ratings:
         self.num_ratings += 1
 
     def rows(self) -> dict[str, list[Row]]:
-        """The comparisons of every two images of a group, by the file of the first."""
-        found: dict[str, list[Row]] = {}
+        """Return the comparisons of every two images of a group, by the file of the first."""
+        by_file: dict[str, list[Row]] = {}
         for (_, _, dimension, annotator), group in self._groups.items():
             for (a, (x, record, file)), (b, (y, _, _)) in combinations(sorted(group.items()), 2):
                 label = TIE if x == y else float(x > y)
                 row = Row(a, b, label, 1, annotator, dimension, record, None)
-                found.setdefault(file, []).append(row)
-        return found
+                by_file.setdefault(file, []).append(row)
+        return by_file
 
     @property
     def num_alone(self) -> int:
-        """Ratings of images that no other image of their group can be compared with."""
+        """Return the number of ratings without another image in their group to compare."""
         return sum(len(group) == 1 for group in self._groups.values())

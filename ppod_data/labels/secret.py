@@ -1,7 +1,7 @@
-"""The secret that annotators' names are hashed with: half of it in the data set's folder, half with the user.
+"""Secret for hashing annotators' names: half in the data set's folder, half in the user's own data.
 
-A folder may come from a stranger together with its `.salt`, with which the stranger could try names until a hash
-fits. So the file alone is never the secret.
+A folder from an untrusted source may come with its `.salt`, with which the sender could test names against hashes.
+Therefore the file alone is never the secret.
 """
 
 import hmac
@@ -20,9 +20,10 @@ _OWN = "own.key"
 
 
 def salt_path(dataset: Dataset) -> Path:
-    """Where the salt of the data set's annotators is: a hidden file, and so no part of the data set.
+    """Return the path of the salt of the data set's annotators: a hidden file that is not part of the data set.
 
-    Of a data set in a store it is among the user's own data, since all who read a bucket can read every object.
+    The salt of a data set in an object store is in the user's own data, because all readers of a bucket can read every
+    object.
     """
     if isinstance(dataset.root, Path):
         return dataset.root / "labels" / ".salt"
@@ -30,27 +31,35 @@ def salt_path(dataset: Dataset) -> Path:
 
 
 def read_salt(dataset: Dataset) -> bytes:
-    """The salt of the data set's annotators, or a new one. Raises ConfigError for a file that is none."""
+    """Return the salt of the data set's annotators, or a new salt.
+
+    Raises:
+        ConfigError: the file is not a salt.
+    """
     path = salt_path(dataset)
     return _read(path) if os.path.lexists(path) else secrets.token_bytes(32)
 
 
 def keep_salt(dataset: Dataset, salt: bytes) -> None:
-    """Keep the salt, unless an import that ran at the same time was first: then ours hashed with one of its own."""
+    """Store the salt.
+
+    Raises:
+        PpodError: a concurrent import stored a different salt, so the annotators' hashes would not match.
+    """
     path = salt_path(dataset)
     if not isinstance(dataset.root, Path):
         _make_home()
     if not atomic_create(path, salt.hex().encode()) and _read(path) != salt:
-        raise PpodError(f"{path}: another import made the secret meanwhile: run the same command again")
+        raise PpodError(f"{path}: a concurrent import created a different salt; run the command again")
 
 
 def secret_of(dataset: Dataset, salt: bytes) -> bytes:
-    """The key that names are hashed with."""
+    """Return the key of the names' hashes."""
     return hmac.digest(_own_key(), salt, "sha256") if isinstance(dataset.root, Path) else salt
 
 
 def _own_key() -> bytes:
-    """The user's key, the same for all local data sets; it is made once."""
+    """Return the user's key, created once and the same for all local data sets."""
     path = _home() / _OWN
     if not path.exists():
         _make_home()
@@ -63,10 +72,12 @@ def _read(path: Path) -> bytes:
         data = read_small(path, 1024)
     except (OSError, DamagedError) as error:
         raise ConfigError(
-            f"{path}: the secret cannot be read ({error}): remove it, and a new one is made"
+            f"{path}: the secret cannot be read ({error}): remove the file to create a new secret"
         ) from error
     if not _HEX.fullmatch(data):
-        raise ConfigError(f"{path}: no secret of 64 hex digits: remove it, and a new one is made")
+        raise ConfigError(
+            f"{path}: expected a secret of 64 hex digits: remove the file to create a new secret"
+        )
     return bytes.fromhex(data.decode())
 
 

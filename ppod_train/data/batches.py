@@ -5,16 +5,31 @@ Shapes: U trajectories, P pairs among them, R stored latents per trajectory, T t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ppod_data.dataset.torch_loader import positions_of_step
-from ppod_data.format.trajectory import latent_rows
+from ppod_data.diffusion.condition import Condition, Conditioning, take
+from ppod_data.format.trajectory import latent_rows, rows_before
 from ppod_data.support.noise import generator
 from ppod_train.data.training_data import TrainingData, read_latents
 from ppod_train.objectives.targets import Targets
+
+
+class Transition(NamedTuple):
+    """Recorded denoising steps, as `Policy.log_prob` takes them. E of them."""
+
+    x_t: torch.Tensor
+    """fp32 [E, C, H, W]."""
+    x_prev: torch.Tensor
+    """x_{t-1}, fp32 [E, C, H, W]."""
+    step: torch.Tensor
+    """int64 [E]."""
+    prompt: Condition
+    """c, [E, …]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,19 +39,27 @@ class TrainingBatch:
     latents: torch.Tensor
     """[R, U, C, H, W], fp32 values of the storage dtype."""
     current: torch.Tensor
-    """int64 [T], the row of `latents` that holds x_t of each trained step."""
-    following: torch.Tensor
-    """int64 [T], the row of `latents` that holds x_{t-1}: the row after `current`."""
+    """int64 [T], the row of `latents` that holds x_t of each trained step; the next row holds x_{t-1}."""
     step_index: torch.Tensor
     """int64 [T], the trained steps of the chain."""
-    prompt_index: torch.Tensor
-    """int64 [U], for each trajectory its index in the data's prompts."""
+    prompt: Condition
+    """c of each trajectory, [U, …]."""
     reference_log_probs: torch.Tensor
     """fp64 [U, T]."""
     targets: Targets
     step_weights: torch.Tensor = field(default_factory=lambda: torch.ones(()))
     """fp64 [T], factor of the log-ratios before the clip (`ppod_train.step.step_weight`). The anchors in `targets` are
     multiplied already."""
+
+    def transition(self, rows: torch.Tensor, columns: torch.Tensor) -> Transition:
+        """Return the recorded steps of trajectories `rows` [E] at trained steps `columns` [E]."""
+        row = self.current[columns]
+        return Transition(
+            x_t=self.latents[row, rows],
+            x_prev=self.latents[row + 1, rows],
+            step=self.step_index[columns],
+            prompt=take(self.prompt, rows),
+        )
 
 
 def units_of_step(data: TrainingData, *, step: int, pairs_per_step: int, seed: int) -> NDArray[np.int64]:
@@ -79,22 +102,26 @@ def trajectories_of(
 
 
 def load_batch(
-    data: TrainingData, units: NDArray[np.int64], steps: Sequence[int], device: str | torch.device
+    data: TrainingData, units: NDArray[np.int64], steps: Sequence[int], prompts: Conditioning
 ) -> TrainingBatch:
-    """Read the distinct trajectories of some units, verify their sha256, and move them to the device."""
+    """Read the distinct trajectories of some units, verify their sha256, and move them to the device.
+
+    Args:
+        prompts: of `data.prompts`, in their order; the batch goes to their device.
+    """
+    device = prompts.device
     trajectories, positions = trajectories_of(data, units)
     units = units if data.on_pairs else positions
-    latent_row = {row: i for i, row in enumerate(latent_rows(data.spec.stored_steps()))}
+    before = rows_before(latent_rows(data.spec.stored_steps()), steps)
 
     def of_steps(values: NDArray[np.float64]) -> torch.Tensor:
         return torch.from_numpy(values[trajectories][:, list(steps)]).to(device)
 
     return TrainingBatch(
         latents=read_latents(data.reader, trajectories).to(device),
-        current=torch.tensor([latent_row[step] for step in steps], device=device),
-        following=torch.tensor([latent_row[step + 1] for step in steps], device=device),
+        current=torch.tensor(before, device=device),
         step_index=torch.tensor(list(steps), device=device),
-        prompt_index=torch.from_numpy(data.prompt_index[trajectories]).to(device),
+        prompt=prompts.of(data.prompt_index[trajectories].tolist()),
         reference_log_probs=of_steps(data.reference_log_probs),
         targets=Targets(
             chosen=torch.from_numpy(positions[: len(units)]).to(device),

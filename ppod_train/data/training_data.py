@@ -23,7 +23,7 @@ from ppod_data.dataset.trajectory_reader import Reader
 from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.errors import ConfigError, DamagedError, NothingToLearnError
 from ppod_data.format.spec import GenerationSpec
-from ppod_data.format.trajectory import latent_rows
+from ppod_data.format.trajectory import latent_rows, rows_before
 from ppod_data.storage.files import DataPath
 from ppod_data.support.canonical_json import canonical_json
 from ppod_train.data.joined import join
@@ -235,10 +235,10 @@ def _prompt_index(rows: Any, prompts: Sequence[str], dataset: Dataset) -> NDArra
 def _latents_before(
     reader: Reader, spec: GenerationSpec, steps: Sequence[int]
 ) -> Callable[[NDArray[np.int64]], torch.Tensor]:
-    latent_row = {row: i for i, row in enumerate(latent_rows(spec.stored_steps()))}
+    before = rows_before(latent_rows(spec.stored_steps()), steps)
 
     def read(trajectories: NDArray[np.int64]) -> torch.Tensor:
-        return read_latents(reader, trajectories)[[latent_row[step] for step in steps]]
+        return read_latents(reader, trajectories)[before]
 
     return read
 

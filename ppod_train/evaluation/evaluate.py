@@ -22,7 +22,7 @@ from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError, RewardError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.build_spec import build_spec
-from ppod_data.generation.sampler import sample_images
+from ppod_data.generation.sampling import sample_images
 from ppod_data.rewards import FactChecker, RewardModel
 from ppod_data.rewards.each import Trial, correct_each, score_each
 from ppod_train.distributed import SINGLE_PROCESS, Workers

@@ -21,10 +21,11 @@ def ppod_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) 
     """Compute the cross-entropy of the predicted preference σ(η·D) and the label, averaged over pairs (Eq. 10).
 
     Args:
-        log_ratios: log π − log π_ref, [U, T].
+        log_ratios: log π(x_{t-1} | x_t, c) − log π_ref, fp64 [U, T]; log π is
+            `ppod_train.step.log_probs.batch_log_probs`, log π_ref is stored with the data.
 
     Returns:
-        A scalar; ln 2 if policy = reference. A label of 1 gives exactly Eq. 10.
+        An fp64 scalar; ln 2 if policy = reference. A label of 1 gives exactly Eq. 10.
     """
     lower, upper = preference_bounds(log_ratios, targets, options)
     labels = targets.labels

@@ -1,14 +1,14 @@
-"""Online training (Algorithm 1): at every stage a new data set from the newest policy, then training on it.
+"""Online training (Algorithm 1): every stage samples a data set from the newest policy and trains on it.
 
 OUT/online.json            settings and identities, written at the start
-OUT/stage-01/data/         the stage's data set, an ordinary one
-OUT/stage-01/run/          the stage's training run, an ordinary one (`ppod_train.run.run_folder`)
-OUT/stage-01/stage.json    how the stage went; where it is, the stage is done
-OUT/evals/stage-01/        the policy after the stage on validation noise; stage-00 is the reference
-OUT/policy/                the best stage's policy, or the last one's where none was evaluated
+OUT/stage-01/data/         data set of the stage
+OUT/stage-01/run/          training run of the stage (`ppod_train.run.run_folder`)
+OUT/stage-01/stage.json    record of the stage; the stage is complete if this file exists
+OUT/evals/stage-01/        evaluation of the policy after the stage on validation noise; stage-00 is the reference
+OUT/policy/                the best stage's policy, or the last stage's policy without evaluations
 OUT/summary.json           written at the end
 
-Every phase of a stage goes on where it was: a run that was killed anywhere, run again, ends in the same policy.
+Every phase of a stage is resumable. A killed run that is run again produces the same policy.
 """
 
 import json
@@ -53,21 +53,23 @@ def train_online(
     callbacks: OnlineCallbacks | None = None,
     workers: Workers = SINGLE_PROCESS,
 ) -> OnlineSummary:
-    """Run every stage that is not done; run again, it goes on where it was. More stages may be added to a finished run.
+    """Run every stage that is not complete. A finished run may be extended by more stages.
 
-    A stage whose rewards tell no two images of a prompt apart ends the run: there is nothing left to learn.
+    The run ends early if the rewards of a stage are equal within each prompt, because there is nothing left to
+    learn.
 
     Args:
-        reference: the pretrained model, a whole pipeline: the KL anchor of all stages.
-        build_spec: the spec of a stage's data set, given the policy that samples it.
-        load: loads a policy anew.
-        callbacks: called in the first process alone.
-        workers: the processes that share every phase, all of which call this; the first one writes.
+        reference: the pretrained model, a whole pipeline; the KL anchor of all stages.
+        build_spec: returns the spec of a stage's data set for the policy that samples it.
+        load: loads a new copy of a policy.
+        callbacks: called in the main process only.
+        workers: the processes that share every phase. All call this function; the main process writes.
 
     Raises:
         ConfigError: settings that contradict each other or the run in `out`.
-        NothingToLearnError: the rewards tell no two images of the reference apart.
-        Others as `generate`, `score`, `rank`, `compute_log_probs`, `train_offline` and `evaluate`.
+        NothingToLearnError: the rewards of the reference's images are equal within each prompt.
+
+    Errors of `generate`, `score`, `rank`, `compute_log_probs`, `train_offline` and `evaluate` are passed on.
     """
     out = settled(out)
     settings.validate()
@@ -86,13 +88,13 @@ def train_online(
         workers=workers,
     )
     if settings.prompts_per_stage is not None:
-        stage_spec(run, load(reference), 1)  # refused before anything is written
+        stage_spec(run, load(reference), 1)  # raises before the run writes a file
     with ExitStack() as folder:
-        keep = _write_record(run, spec, folder)
+        keep_calls = _write_record(run, spec, folder)
         if settings.eval_images_per_prompt:
             stage_evaluation(run, 0)
-        for begun in keep:
-            begun()
+        for keep in keep_calls:
+            keep()
         records: list[StageRecord] = []
         for stage in range(1, settings.num_stages + 1):
             records.append(run_stage(run, stage))
@@ -102,13 +104,13 @@ def train_online(
 
 
 def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> list[Callable[[], None]]:
-    """Write online.json, or check that the run in the folder is this one; the number of stages may grow.
+    """Write online.json, or check that the run in the folder is this run; the number of stages may grow.
 
-    The folder is this process's alone until `folder` is closed. A run of which nothing was made yet, such as one whose
-    prompts the reward could not read, may be started otherwise.
+    The folder is locked until `folder` is closed. A run without results, for example because the reward could not
+    read the prompts, may be started again with other options.
 
     Returns:
-        In the process that writes, the function to call once there is work to keep.
+        In the main process, the functions to call once there are results to keep.
     """
     if run.settings.eval_images_per_prompt:
         check_prompts(run.reward, run.settings.eval_prompts or spec.prompts)
@@ -121,17 +123,17 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
     }
     path = run.out / "online.json"
     if path.exists() and ((run.out / "evals").exists() or run.folder(1).exists()):
-        old = read_object(path)["identity"]
+        recorded = read_object(path)["identity"]
         for key, value in json.loads(canonical_json(identity)).items():
-            if old.get(key) != value:
+            if recorded.get(key) != value:
                 raise ConfigError(
-                    f"this online run was started with {key} {_short(old.get(key))}, not {_short(value)}: give the "
-                    "same options, or another --out"
+                    f"this online run was started with {key} {_short(recorded.get(key))}, not {_short(value)}: "
+                    "give the same options, or another --out"
                 )
         if run.folder(run.settings.num_stages + 1).exists():
             raise ConfigError(
                 f"this online run is in stage {len(list(run.out.glob('stage-*')))}, past --stages "
-                f"{run.settings.num_stages}: give at least as many, or another --out"
+                f"{run.settings.num_stages}: give at least that number, or another --out"
             )
     record = {
         "num_stages": run.settings.num_stages,
@@ -145,14 +147,14 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
         "environment": environment(),
     }
 
-    keep: list[Callable[[], None]] = []
+    keep_calls: list[Callable[[], None]] = []
 
     def write() -> None:
-        keep.append(folder.enter_context(only_run(run.out)))
+        keep_calls.append(folder.enter_context(only_run(run.out)))
         write_json(path, record)
 
     run.workers.on_main(write)
-    return keep
+    return keep_calls
 
 
 def _short(value: object) -> str:
@@ -161,7 +163,7 @@ def _short(value: object) -> str:
 
 
 def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
-    """Keep the policy: of the stage with the best mean reward, or the last where none was evaluated."""
+    """Keep the policy of the stage with the best mean reward, or of the last stage without evaluations."""
     last = sum(record.steps > 0 for record in records)
     rewards: list[float] = []
     if run.settings.eval_images_per_prompt:

@@ -1,4 +1,4 @@
-"""One stage of online training: generate, score, pair, train, evaluate. Each phase goes on where it was."""
+"""One stage of online training: generate, score, pair, train, evaluate. Every phase is resumable."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -35,12 +35,12 @@ from ppod_train.run.run_folder import log_evaluation, write_json
 from ppod_train.run.train import Callbacks, train_offline
 
 REFERENCE = "reference"
-"""The table under log_probs/ of a later stage's data set that holds the pretrained reference's."""
+"""Name under log_probs/ of the pretrained reference's table in the data sets of later stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineRun:
-    """What every phase needs."""
+    """Inputs of every phase."""
 
     out: Path
     settings: OnlineSettings
@@ -52,17 +52,19 @@ class OnlineRun:
     workers: Workers
 
     def own_share(self, count: int) -> int:
-        """How many of `count` units of a phase the first process does, about."""
+        """Return the approximate number of a phase's `count` items that the main process handles."""
         return -(-count // self.workers.world_size)
 
     def folder(self, stage: int) -> Path:
+        """Return the folder of a stage."""
         return self.out / f"stage-{stage:02d}"
 
     def policy_folder(self, stage: int) -> Path:
+        """Return the folder of the policy that a stage trained."""
         return self.folder(stage) / "run" / "policy"
 
     def policy(self, stage: int) -> PolicySource:
-        """The policy after `stage` stages."""
+        """Return the policy after `stage` stages."""
         if stage == 0:
             return self.reference
         folder = str(self.policy_folder(stage))
@@ -72,11 +74,15 @@ class OnlineRun:
 
 
 def run_stage(run: OnlineRun, stage: int) -> StageRecord:
-    """Do what is missing of a stage. The first one raises NothingToLearnError where there is nothing to learn."""
-    done = run.folder(stage) / "stage.json"
-    if done.exists():
+    """Run the missing phases of a stage.
+
+    Raises:
+        NothingToLearnError: in the first stage only, if the rewards are equal within each prompt.
+    """
+    record_path = run.folder(stage) / "stage.json"
+    if record_path.exists():
         run.callbacks.on_finished_before(stage)
-        return StageRecord(**read_object(done))
+        return StageRecord(**read_object(record_path))
     seconds: dict[str, float] = {}
     data = run.folder(stage) / "data"
     with _timed(seconds, "generate"):
@@ -84,7 +90,7 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     dataset = Dataset.open(data)
     with _timed(seconds, "score"):
         _score(run, stage, dataset)
-    steps, judged = 0, 0
+    steps, num_judged = 0, 0
     try:
         with _timed(seconds, "pair"):
             run.workers.on_main(lambda: _pair(run, dataset))
@@ -99,17 +105,17 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     run.workers.on_main(lambda: write_card(data))
     if steps and run.settings.eval_images_per_prompt:
         with _timed(seconds, "evaluate"):
-            judged = stage_evaluation(run, stage).overall.num_images
+            num_judged = stage_evaluation(run, stage).overall.num_images
     scores = np.array(dataset.scores(run.reward.name)["score"].to_pylist(), dtype=np.float64)
     record = StageRecord(
         stage=stage,
-        reward_queries=len(scores) + judged,
+        reward_queries=len(scores) + num_judged,
         data_reward_mean=float(np.nanmean(scores)),
         outside_band_at_start=_outside_band(run, stage) if steps else None,
         steps=steps,
         seconds=seconds,
     )
-    run.workers.on_main(lambda: write_json(done, asdict(record)))
+    run.workers.on_main(lambda: write_json(record_path, asdict(record)))
     run.callbacks.on_stage(record)
     return record
 
@@ -144,10 +150,10 @@ def _generate(run: OnlineRun, stage: int, data: Path) -> None:
 
 
 def stage_spec(run: OnlineRun, policy: DiffusionModel, stage: int) -> GenerationSpec:
-    """Return the spec of a stage's data set: of all prompts, or of a draw that depends on the stage's number.
+    """Return the spec of a stage's data set: all prompts, or a random draw that depends on the stage's number.
 
     Raises:
-        ConfigError: more prompts a stage than there are.
+        ConfigError: more prompts per stage than there are.
     """
     spec = run.build_spec(policy, stage=stage)
     count = run.settings.prompts_per_stage
@@ -162,12 +168,12 @@ def stage_spec(run: OnlineRun, policy: DiffusionModel, stage: int) -> Generation
 
 
 def _score(run: OnlineRun, stage: int, dataset: Dataset) -> None:
-    """Score the shards, each process its own; then the first one sees that nothing is missing, and says so if it is."""
+    """Score every shard in its own process; then the main process scores missing shards and reports errors."""
     run.callbacks.on_phase(stage, "score", run.own_share(dataset.spec.num_samples))
     rank, world_size = run.workers.rank, run.workers.world_size
     name, units = run.reward.name, _Units(run.callbacks.on_units)
     if world_size > 1:
-        # A process with no image that can be scored writes nothing, which is an error only where no process has one.
+        # A process without any scorable image raises ConfigError; the call below raises it if no process has one.
         with suppress(ConfigError):
             score(dataset, run.reward, name=name, rank=rank, world_size=world_size, progress=units)
         run.workers.wait()
@@ -191,7 +197,7 @@ def _pair(run: OnlineRun, dataset: Dataset) -> None:
 
 
 def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
-    """What the pretrained reference says of the newer policy's chains, once, in the trainer's numerics."""
+    """Compute the pretrained reference's log-probabilities of the stage's chains, in the trainer's numerics."""
     run.callbacks.on_phase(stage, "log-probs", run.own_share(dataset.spec.num_samples))
     compute_log_probs(
         dataset,
@@ -207,7 +213,7 @@ def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
 
 def _train(run: OnlineRun, stage: int, data: Path) -> int:
     run.callbacks.on_phase(stage, "train", run.settings.train.num_train_steps)
-    done = train_offline(
+    summary = train_offline(
         DataSource(roots=[data], pairs=run.reward.name, scores=run.reward.name),
         run.folder(stage) / "run",
         run.settings.train,
@@ -221,11 +227,11 @@ def _train(run: OnlineRun, stage: int, data: Path) -> int:
         ),
         workers=run.workers,
     )
-    return done.steps
+    return summary.steps
 
 
 def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
-    """The evaluation of the policy after a stage on validation noise, made where it is missing."""
+    """Return the evaluation of the policy after a stage on validation noise; evaluate it if it is missing."""
     folder = run.out / "evals" / f"stage-{stage:02d}"
     if (folder / "eval.json").exists():
         return read_evaluation(folder)

@@ -1,1 +1,1 @@
-"""The trained policy: LoRA or full weights, saved, loaded, sharded."""
+"""The trained policy: LoRA or full weights; saving, loading and sharding."""

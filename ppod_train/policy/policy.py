@@ -1,7 +1,7 @@
-"""The trained policy: LoRA weights on the network's attention projections, or all of its weights.
+"""The trained policy: LoRA weights on the network's attention projections, or all weights.
 
-The reference needs no second network: its log-probabilities are in the data set. Where a KL term or noise predictions
-ask for it, it is the network without its LoRA, or a copy of the network where all weights train.
+The reference needs no second network, because its log-probabilities are in the data set. If a KL term or noise
+predictions need it, the reference is the network without its LoRA, or a copy of the network if all weights train.
 """
 
 import copy
@@ -25,10 +25,10 @@ from ppod_train.policy.fsdp import whole_network
 
 
 def policy_rank(start: Path) -> int:
-    """The LoRA rank of a saved policy: 0 for a whole pipeline; of layers with different ranks the usual one.
+    """Return the LoRA rank of a saved policy: 0 for a whole pipeline; the most frequent rank of a LoRA's layers.
 
     Raises:
-        ConfigError: no policy.
+        ConfigError: `start` is not a policy.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -43,7 +43,7 @@ def policy_rank(start: Path) -> int:
         raise ConfigError(f"the policy {start} cannot be read: {reason(error)}") from error
     if not ranks:
         raise ConfigError(
-            f"the policy {start} holds no LoRA weights: give the folder that a run wrote, RUN/policy"
+            f"the policy {start} holds no LoRA weights: give the folder of a run's policy, RUN/policy"
         )
     return int(ranks.most_common(1)[0][0])
 
@@ -58,25 +58,25 @@ def trainable_parameters(
 ) -> dict[str, torch.nn.Parameter]:
     """Make the network trainable in place and return its trained weights by name, in fp32.
 
-    A new LoRA's second factor is zero, so that the policy starts as the reference, exactly.
+    The second factor of a new LoRA is zero, so the policy starts exactly as the reference.
 
     Args:
         lora_rank: 0 trains all weights.
-        seed: of LoRA's first factors.
-        start: the policy that `start_from` will put in: LoRA goes on the layers that it has, at their ranks.
-        gradient_checkpointing: keep the inputs of the network's blocks alone for the backward pass.
+        seed: seed of LoRA's first factors.
+        start: the policy that `start_from` will load; LoRA is added to its layers, at their ranks.
+        gradient_checkpointing: keep only the inputs of the network's blocks for the backward pass.
 
     Raises:
-        ConfigError: a model that has an adapter already; all weights in half precision; a start that cannot be trained.
+        ConfigError: a model with an adapter, all weights in half precision, or a start that cannot be trained.
     """
     denoiser = model.denoiser
     if getattr(denoiser, "peft_config", None):
         raise ConfigError(
-            f"{model.name} has the adapter {model.adapter}: training starts from a whole pipeline; give the model "
-            "without an adapter, and its log-probabilities by `ppod-data log-probs`"
+            f"{model.name} has the adapter {model.adapter}, but training starts from a whole pipeline: give the model "
+            "without an adapter, and compute its log-probabilities with `ppod-data log-probs`"
         )
     if start is not None:
-        _refuse_other_rank(start, lora_rank)
+        _check_rank(start, lora_rank)
     if lora_rank == 0:
         if model.compute_dtype != "fp32":
             raise ConfigError(
@@ -98,7 +98,7 @@ def trainable_parameters(
 
 
 def start_layers(model: DiffusionModel, start: Path) -> Mapping[str, LoraLayer]:
-    """The LoRA layers of the policy in `start`, by the names of the network's modules.
+    """Return the LoRA layers of the policy in `start`, by the names of the network's modules.
 
     Raises:
         ConfigError: a policy of another network, or with parts that training does not continue.
@@ -110,10 +110,10 @@ def start_layers(model: DiffusionModel, start: Path) -> Mapping[str, LoraLayer]:
     except Exception as error:
         raise ConfigError(f"the policy {start} does not fit {model.name}: {reason(error)}") from error
     layers = components.get(model.family.denoiser, {})
-    if others := sorted(components.keys() - {model.family.denoiser}):
+    if other_parts := sorted(components.keys() - {model.family.denoiser}):
         raise ConfigError(
-            f"the policy {start} changes the {others[0]} too, which training does not continue: start from one that "
-            f"changes the {model.family.denoiser} alone"
+            f"the policy {start} changes the {other_parts[0]} too, which training does not continue: start from a "
+            f"policy that changes only the {model.family.denoiser}"
         )
     if any(layer.magnitude is not None or layer.up_bias is not None for layer in layers.values()):
         raise ConfigError(
@@ -124,13 +124,13 @@ def start_layers(model: DiffusionModel, start: Path) -> Mapping[str, LoraLayer]:
 
 
 def start_from(model: DiffusionModel, start: Path) -> str:
-    """Give a network made trainable the weights of the policy in the folder `start`: what `load_model` makes of it.
+    """Load the weights of the policy in the folder `start` into a trainable network, as `load_model` does.
 
     Returns:
-        The fingerprint of that policy, as data sets that it makes have it.
+        The fingerprint of that policy, as recorded in the data sets that it makes.
 
     Raises:
-        ConfigError: a policy of other layers, another rank or another network.
+        ConfigError: a policy with other layers, another rank or another network.
     """
     denoiser = model.denoiser
     if getattr(denoiser, "peft_config", None):
@@ -140,15 +140,16 @@ def start_from(model: DiffusionModel, start: Path) -> str:
             for name, _ in denoiser.named_modules()
             if name.endswith(".lora_A.default")
         ]
-        if other := sorted(layers.keys() ^ set(trained)):
+        if unmatched := sorted(layers.keys() ^ set(trained)):
             raise ConfigError(
-                f"the policy {start} does not fit: of it and what is trained one alone has {other[0]}"
+                f"the policy {start} does not fit: the layer {unmatched[0]} is in only one of the policy and the "
+                "trained network"
             )
         try:
             set_lora(denoiser, layers)
         except ValueError as error:
             raise ConfigError(
-                f"the policy {start} does not fit: {error}; leave out --lora-rank, which is the policy's"
+                f"the policy {start} does not fit: {error}; leave out --lora-rank to use the policy's rank"
             ) from error
         return adapter_fingerprint(model.fingerprint, adapter_file(str(start)))
     from safetensors.torch import load_file
@@ -165,8 +166,8 @@ def start_from(model: DiffusionModel, start: Path) -> str:
     for name, parameter in parameters.items():
         if name not in weights or weights[name].shape != parameter.shape:
             raise ConfigError(
-                f"the policy {start} does not fit: it has no {name} of shape {tuple(parameter.shape)}, so it "
-                "is of another network"
+                f"the policy {start} does not fit: it has no {name} of shape {tuple(parameter.shape)}; give a policy "
+                "of the same network"
             )
         with torch.no_grad():
             parameter.copy_(weights[name])
@@ -174,7 +175,7 @@ def start_from(model: DiffusionModel, start: Path) -> str:
 
 
 def new_layers(denoiser: torch.nn.Module, targets: Sequence[str], rank: int) -> Mapping[str, LoraLayer]:
-    """The shapes of new LoRA layers on the modules whose names end in one of `targets`."""
+    """Return the shapes of new LoRA layers for the modules whose names end in one of `targets`."""
     return {
         name: LoraLayer(
             down=torch.empty(rank, module.in_features, device="meta"),
@@ -185,17 +186,20 @@ def new_layers(denoiser: torch.nn.Module, targets: Sequence[str], rank: int) -> 
     }
 
 
-def _refuse_other_rank(start: Path, lora_rank: int) -> None:
+def _check_rank(start: Path, lora_rank: int) -> None:
     rank = policy_rank(start)
     if rank != lora_rank:
-        has = f"has LoRA rank {rank}" if rank else "is a whole pipeline, of rank 0"
+        actual = f"has LoRA rank {rank}" if rank else "is a whole pipeline, of rank 0"
         raise ConfigError(
-            f"the policy {start} {has}, not {lora_rank}: leave out --lora-rank, which is the policy's"
+            f"the policy {start} {actual}, not {lora_rank}: leave out --lora-rank to use the policy's rank"
         )
 
 
 def reference_network(model: DiffusionModel, *, lora_rank: int) -> Network:
-    """The network as it is before training, also after; to be made before `trainable_parameters`."""
+    """Return the network as it is before training; it stays so during training.
+
+    Call this function before `trainable_parameters`.
+    """
     denoiser = model.denoiser
     if lora_rank == 0:
         return network_of(model, copy.deepcopy(denoiser))
@@ -215,7 +219,7 @@ def reference_network(model: DiffusionModel, *, lora_rank: int) -> Network:
 def update_average(
     average: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.nn.Parameter], decay: float
 ) -> None:
-    """average = decay·average + (1 − decay)·weights, in place; nothing for an empty average."""
+    """Update average = decay·average + (1 − decay)·weights in place; an empty average stays empty."""
     for name, value in average.items():
         value.lerp_(parameters[name], 1 - decay)
 
@@ -224,7 +228,7 @@ def update_average(
 def policy_weights(
     parameters: Mapping[str, torch.nn.Parameter], average: Mapping[str, torch.Tensor]
 ) -> Iterator[None]:
-    """The network as the policy inside the block: with the averaged weights in place of the trained ones."""
+    """Replace the trained weights by the averaged weights inside the block."""
     trained = {name: parameters[name].data for name in average}
     for name, value in average.items():
         parameters[name].data = value
@@ -238,13 +242,13 @@ def policy_weights(
 def save_policy(
     model: DiffusionModel, folder: Path, weights: Mapping[str, torch.Tensor] | None = None
 ) -> None:
-    """Write the policy so that plain diffusers loads it, replacing `folder` at once.
+    """Write the policy for plain diffusers, replacing `folder` atomically.
 
     LoRA: `pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`. Otherwise a whole pipeline for
     `from_pretrained(folder)`.
 
     Args:
-        weights: all of the network's, where those in the model are sharded.
+        weights: all weights of the network if the model's weights are sharded.
     """
     denoiser = model.denoiser
     with new_folder(folder) as temporary:
@@ -256,7 +260,7 @@ def save_policy(
         from peft.utils import get_peft_model_state_dict
 
         layers = get_peft_model_state_dict(denoiser)
-        # The old names have none for joint attention: of a mixed file diffusers loads a part, without a word.
+        # The old names do not cover joint attention; diffusers would silently load only a part of a mixed file.
         if model.family.denoiser == "unet":
             renamed = convert_state_dict_to_diffusers(layers)
             layers = layers if any(".lora_A." in name for name in renamed) else renamed

@@ -1,11 +1,11 @@
-"""The name of a policy to evaluate."""
+"""Location of a policy to evaluate."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySource:
-    """Where a policy is loaded from: the arguments of `load_model`."""
+    """Arguments of `load_model` for a policy."""
 
     model: str
     revision: str | None = None

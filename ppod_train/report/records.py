@@ -1,4 +1,4 @@
-"""JSON that may be half written or lack a part: what is not whole is left out."""
+"""JSON files that may be incomplete; missing or truncated parts are left out."""
 
 import math
 from collections.abc import Mapping
@@ -9,18 +9,18 @@ from ppod_data.storage.files import read_small
 from ppod_data.storage.json_reader import MAX_RECORD, parse_json
 
 _MAX_METRICS = 1 << 30
-"""Bytes: those of some million steps."""
+"""Limit in bytes, enough for about a million steps."""
 
 Record = Mapping[str, Any]
 
 
 def read_json(path: Path) -> Record | None:
-    """The JSON object in a file, or None where there is no whole one."""
+    """Return the JSON object in a file; None if the file is missing or incomplete."""
     return _parsed(_text(path, MAX_RECORD)) if path.is_file() else None
 
 
 def read_metrics(path: Path) -> tuple[Record, ...]:
-    """The lines of a metrics.jsonl in order of their steps; of a step done again after a resume, the later line."""
+    """Return the lines of a metrics.jsonl in order of steps; of a repeated step, after a resume, the later line."""
     steps: dict[int, Record] = {}
     if path.is_file():
         for line in _text(path, _MAX_METRICS).splitlines():
@@ -31,13 +31,13 @@ def read_metrics(path: Path) -> tuple[Record, ...]:
 
 
 def part(record: Record, key: str) -> Record:
-    """The object under `key`; empty where there is none."""
+    """Return the object under `key`; empty if there is none."""
     value = record.get(key)
     return value if isinstance(value, Mapping) else {}
 
 
 def finite(value: object) -> float | None:
-    """A number that can be drawn: None for anything else, NaN and infinities included."""
+    """Return a finite number, or None for anything else, including NaN and infinities."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None

@@ -1,9 +1,9 @@
-"""What a run left behind, finished or not, as the report sees it.
+"""Content of a run's folder, finished or not, as the report reads it.
 
-A training run's folder holds run.json, metrics.jsonl (one object a step) and evals/step-000100/, each with
-eval.json and images.png; an evaluation's folder holds before/ and after/ of the same form. An online run's folder
-holds online.json, stage-01/run/ (a training run), stage-01/stage.json, and evals/stage-00/ (the pretrained model),
-evals/stage-01/ (the policy after stage 1) and so on. What is missing or half written is left out.
+A training run's folder holds run.json, metrics.jsonl (one object per step) and evals/step-000100/, each with eval.json
+and images.png. An evaluation's folder holds before/ and after/ of the same form. An online run's folder holds
+online.json, stage-01/run/ (a training run), stage-01/stage.json, and evals/stage-00/ (the pretrained model),
+evals/stage-01/ (the policy after stage 1) and so on. Missing or incomplete parts are left out.
 """
 
 import math
@@ -23,19 +23,19 @@ class Evaluation:
     label: str
     """"step 100", "pretrained", "stage 2", "before", "after"."""
     record: Record
-    """eval.json as it is."""
+    """Content of eval.json."""
     sheet: Path | None
-    """images.png, where it is there."""
+    """Path of images.png, if it exists."""
     step: int | None = None
-    """Training steps before it, those of all stages; None outside training, or where not known."""
+    """Number of training steps before the evaluation, over all stages; None outside training or if unknown."""
     stage: int | None = None
-    """The stage that it ends, 0 for the pretrained model; None outside an online run."""
+    """The stage that the evaluation follows, 0 for the pretrained model; None outside an online run."""
     queries: float | None = None
-    """Images that the reward had scored for the run, of data and of validation; None where not known."""
+    """Images that the reward had scored for the run, of data and validation; None if unknown."""
 
     @property
     def overall(self) -> Record:
-        """The figures over all prompts."""
+        """Return the metrics over all prompts."""
         return part(self.record, "overall")
 
 
@@ -45,13 +45,13 @@ class Stage:
 
     number: int
     record: Record
-    """stage.json as it is; empty while the stage is under way."""
+    """Content of stage.json; empty during the stage."""
     run_record: Record
-    """run.json of its training."""
+    """Content of run.json of the stage's training."""
     first_step: int
-    """Training steps of the stages before."""
+    """Number of training steps of the earlier stages."""
     metrics: tuple[Record, ...]
-    """Their steps count on from the stages before."""
+    """One record per step; steps continue those of the earlier stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,30 +60,30 @@ class Run:
 
     name: str
     record: Record
-    """run.json or online.json as it is; empty where there is none."""
+    """Content of run.json or online.json; empty if the file is missing."""
     metrics: tuple[Record, ...]
-    """One record a training step, in order, of all stages."""
+    """One record per training step, in order, of all stages."""
     evaluations: tuple[Evaluation, ...]
-    """In the order of training steps or stages, or before and after."""
+    """In the order of training steps or stages; or before and after."""
     online: bool = False
     stages: tuple[Stage, ...] = ()
-    """Of an online run; those that have begun."""
+    """Stages of an online run that have begun."""
 
     @property
     def is_training(self) -> bool:
-        """Whether this is a training run; otherwise it is an evaluation alone."""
+        """Return True for a training run, False for an evaluation."""
         return (
             bool(self.record) or bool(self.metrics) or any(item.step is not None for item in self.evaluations)
         )
 
     @property
     def settings(self) -> Record:
-        """As they were given; those of an online run are nested."""
+        """Return the settings as given; those of an online run are nested."""
         return part(self.record, "settings")
 
     @property
     def before(self) -> Evaluation | None:
-        """The untouched policy's evaluation: step or stage 0 of a run, the baseline of an evaluation."""
+        """Return the starting policy's evaluation: step or stage 0 of a run, the baseline of an evaluation."""
         first = (
             item for item in self.evaluations if item.label == "before" or (item.step == 0 and not item.stage)
         )
@@ -91,14 +91,15 @@ class Run:
 
     @property
     def later(self) -> tuple[Evaluation, ...]:
-        """The evaluations after the first."""
+        """Return the evaluations after the first."""
         return tuple(item for item in self.evaluations if item is not self.before)
 
     @property
     def after(self) -> Evaluation | None:
-        """The kept policy's; "after" of an evaluation. None where the kept policy is the starting model.
+        """Return the evaluation of the kept policy, or "after"; None if the starting model was kept.
 
-        Offline that is the first of the highest mean reward, the untouched policy's included; online the best stage's.
+        Offline the kept policy has the highest mean reward, the starting policy included; online it is the best
+        stage's.
         """
         if not self.is_training:
             return next((item for item in self.later if item.label == "after"), None)
@@ -107,14 +108,14 @@ class Run:
 
     @property
     def kept_is_start(self) -> bool:
-        """Whether no evaluation of a training beat the untouched policy's, so that this one was kept."""
+        """Return True if no evaluation of an offline run beat the starting policy, which is then kept."""
         if self.online or not self.is_training or self.before is None or not self.later:
             return False
         return max(_reward(item) for item in self.later) <= _reward(self.before)
 
     @property
     def last_training(self) -> tuple[Record, tuple[Record, ...]]:
-        """run.json and metrics of the last stage that trains or has trained; offline, of the run."""
+        """Return run.json and metrics of the last stage that has begun training; offline those of the run."""
         trained = [stage for stage in self.stages if stage.run_record or stage.metrics]
         return (trained[-1].run_record, trained[-1].metrics) if trained else (self.record, self.metrics)
 
@@ -123,14 +124,14 @@ def read_run(folder: Path) -> Run:
     """Read a run's folder.
 
     Raises:
-        ConfigError: there is neither a training run nor an evaluation in it.
+        ConfigError: the folder holds neither a training run nor an evaluation.
     """
-    traces = (_numbered(folder, "stage"), _numbered(folder / "evals", "stage"))
-    online = (folder / "online.json").is_file() or any(traces)
+    stage_folders = (_numbered(folder, "stage"), _numbered(folder / "evals", "stage"))
+    online = (folder / "online.json").is_file() or any(stage_folders)
     run = _read_online(folder) if online else _read_offline(folder)
     if not run.record and not run.metrics and not run.evaluations and not run.stages:
         raise ConfigError(
-            f"{folder} is no run: give a folder that `ppod-train offline`, `online` or `eval` wrote to"
+            f"{folder} is not a run: give the output folder of `ppod-train offline`, `online` or `eval`"
         )
     return run
 
@@ -155,28 +156,28 @@ def _reward(item: Evaluation) -> float:
 
 
 def _while_training(folder: Path) -> list[Evaluation]:
-    found = [
+    evaluations = [
         _evaluation(path, f"step {step}", step=step)
         for step, path in _numbered(folder / "evals", "step").items()
     ]
-    return [item for item in found if item is not None]
+    return [item for item in evaluations if item is not None]
 
 
 def _with_queries(evaluations: Sequence[Evaluation], data: float | None) -> list[Evaluation]:
-    """With the images scored so far, the `data` and each evaluation's; for the untouched policy none were needed."""
-    counted: list[Evaluation] = []
+    """Add the number of images scored so far: `data` plus those of each evaluation; 0 for the starting policy."""
+    with_queries: list[Evaluation] = []
     total = data
     for item in evaluations:
         images = finite(item.overall.get("num_images"))
         total = None if total is None or images is None else total + images
-        counted.append(replace(item, queries=total if item.step else 0.0))
-    return counted
+        with_queries.append(replace(item, queries=total if item.step else 0.0))
+    return with_queries
 
 
 def _read_online(folder: Path) -> Run:
     stages = _stages(folder)
     steps = _totals({stage.number: _num_steps(stage.record, stage.metrics) for stage in stages})
-    found = [
+    loaded = [
         _evaluation(
             path,
             f"stage {number}" if number else "pretrained",
@@ -185,7 +186,7 @@ def _read_online(folder: Path) -> Run:
         )
         for number, path in _numbered(folder / "evals", "stage").items()
     ]
-    evaluations = [item for item in found if item is not None]
+    evaluations = [item for item in loaded if item is not None]
     return Run(
         name=folder.resolve().name,
         record=read_json(folder / "online.json") or {},
@@ -197,16 +198,16 @@ def _read_online(folder: Path) -> Run:
 
 
 def _with_stage_queries(evaluations: Sequence[Evaluation], stages: Sequence[Stage]) -> list[Evaluation]:
-    """With the images scored so far: the stages', and those of the first evaluation, which no stage counts."""
+    """Add the number of images scored so far: those of the stages and of the first evaluation."""
     totals = _totals({stage.number: finite(stage.record.get("reward_queries")) for stage in stages})
     first = next((finite(item.overall.get("num_images")) for item in evaluations if item.stage == 0), None)
-    counted: list[Evaluation] = []
+    with_queries: list[Evaluation] = []
     for item in evaluations:
         total = totals.get(item.stage or 0)
         if item.stage and total is not None:
             total += first or 0.0
-        counted.append(replace(item, queries=total))
-    return counted
+        with_queries.append(replace(item, queries=total))
+    return with_queries
 
 
 def _stages(folder: Path) -> tuple[Stage, ...]:
@@ -229,13 +230,13 @@ def _stages(folder: Path) -> tuple[Stage, ...]:
 
 
 def _num_steps(record: Record, metrics: Sequence[Record]) -> float | None:
-    """A stage's training steps, of stage.json or of the metrics where that is not there yet."""
+    """Return a stage's number of training steps, from stage.json, or from the metrics while it is missing."""
     steps = finite(record.get("steps"))
     return steps if steps is not None or not metrics else float(metrics[-1]["step"])
 
 
 def _totals(values: Mapping[int, float | None]) -> dict[int, float | None]:
-    """The sum of all stages up to each, 0 before the first; None from a stage on of which it is not known."""
+    """Return cumulative sums by stage, 0 before the first; None from the first unknown value on."""
     totals: dict[int, float | None] = {0: 0.0}
     for number in sorted(values):
         before, value = totals.get(number - 1), values[number]
@@ -244,13 +245,13 @@ def _totals(values: Mapping[int, float | None]) -> dict[int, float | None]:
 
 
 def _numbered(folder: Path, prefix: str) -> dict[int, Path]:
-    """The folders `prefix`-<number>, in order of their numbers."""
-    found = {
+    """Return the folders `prefix`-<number> in numerical order."""
+    folders = {
         int(digits): path
         for path in folder.glob(f"{prefix}-*")
         if (digits := path.name.removeprefix(f"{prefix}-")).isdecimal() and len(digits) < 10 and path.is_dir()
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(folders.items()))
 
 
 def _evaluation(

@@ -1,4 +1,4 @@
-"""The report's curves over the steps of the chain: log-ratios of a training, and the drift before it.
+"""Curves of the report over the steps of the chain: log-ratios of a training, and the drift before training.
 
 Shapes: T steps of the chain.
 """
@@ -13,7 +13,7 @@ from ppod_train.report.records import Record, finite, part
 from ppod_train.report.words import precise_percent
 
 _MAX_STEPS = 10_000
-"""Of a chain: those that a spec may have."""
+"""Maximum number of steps of a chain in a spec."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ _METRICS = (
 
 
 def timestep_curves(record: Record, metrics: Sequence[Record]) -> str:
-    """Log-ratios and shares outside the band by timestep, a curve for each quarter of the training so far; drift.
+    """Draw log-ratios and shares outside the band by timestep, one curve per quarter of the training, and the drift.
 
     Args:
         record: run.json of the training.
-        metrics: its steps.
+        metrics: the metrics of its steps.
     """
     records = [line for line in metrics if isinstance(line.get("per_timestep"), dict)]
     settings = part(record, "settings")
@@ -48,15 +48,15 @@ def timestep_curves(record: Record, metrics: Sequence[Record]) -> str:
         for metric in _METRICS
         if banded or metric.key not in BAND_KEYS
     ]
-    shown = grid([*charts, drift_chart(record)])
+    charts_html = grid([*charts, drift_chart(record)])
     note = "Timestep 0 is the noisiest. A curve for each quarter of the training, later ones stronger."
-    said = [note] if any(charts) else []
-    said += [drift_words(record)] if part(record, "drift") else []
-    return f'<p class="note">{" ".join(said)}</p>{shown}' if said else ""
+    notes = [note] if any(charts) else []
+    notes += [drift_words(record)] if part(record, "drift") else []
+    return f'<p class="note">{" ".join(notes)}</p>{charts_html}' if notes else ""
 
 
 def _band(settings: Record) -> list[tuple[float, str]]:
-    """The ends of the clip band, where it lies around 0; around another policy it has no fixed place."""
+    """Return the ends of the clip band around 0; a band around another policy has no fixed position."""
     clip = finite(settings.get("log_ratio_clip"))
     if clip is None or settings.get("clip_anchor", "reference") != "reference":
         return []
@@ -87,7 +87,7 @@ def _metric_chart(records: Sequence[Record], metric: _Metric, rules: Sequence[tu
 
 
 def drift_words(record: Record) -> str:
-    """Whether an untouched policy, replayed, had the log-probabilities that were recorded."""
+    """Describe how closely a replay of the untrained policy matched the recorded log-probabilities."""
     drift = part(record, "drift")
     exact, p99 = finite(drift.get("share_exact")), finite(drift.get("overall_p99"))
     if exact == 1:
@@ -99,7 +99,7 @@ def drift_words(record: Record) -> str:
 
 
 def drift_chart(record: Record) -> str:
-    """|replayed − stored| log-probability by timestep; empty where all of it is 0, or not recorded."""
+    """Draw |replayed − stored| log-probability by timestep; "" if all values are 0 or none is recorded."""
     drift = part(record, "drift")
     steps = [finite(step) for step in drift.get("steps") or ()]
     series = []
@@ -107,7 +107,7 @@ def drift_chart(record: Record) -> str:
         values = [finite(value) for value in drift.get(key) or ()]
         known = [(x, y) for x, y in zip(steps, values, strict=False) if x is not None]
         series.append(Series(name=name, x=[x for x, _ in known], y=[y for _, y in known], colour=index))
-    if not any(value for one in series for value in one.y):
+    if not any(value for curve in series for value in curve.y):
         return ""
     clip = finite(part(record, "settings").get("log_ratio_clip"))
     return line_chart(
@@ -120,16 +120,16 @@ def drift_chart(record: Record) -> str:
 
 
 def _quarters(records: Sequence[Record]) -> list[tuple[int, int, Sequence[Record]]]:
-    """(number of parts, index, records): at most four parts of about the same length, none of them empty."""
+    """Return (number of parts, index, records) of at most four non-empty parts of similar length."""
     count = min(NUM_SHADES, len(records))
     ends = [round(i * len(records) / count) for i in range(count + 1)] if count else []
     return [(count, i, records[ends[i] : ends[i + 1]]) for i in range(count)]
 
 
 def _timestep_means(records: Sequence[Record], key: str) -> list[float | None]:
-    """The mean over records of each chain step's value [T], None for a step that no record trained.
+    """Average each chain step's value over records [T]; None for a step that no record trained.
 
-    A record's `steps` say which chain steps its values are of; without them the values are of steps 0, 1, ….
+    A record's `steps` name the chain steps of its values; without them the values are of steps 0, 1, ….
     """
     values: dict[int, list[float]] = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""A run in which nothing beat the starting model: what happened, and what to try first."""
+"""Verdict on a run that did not beat the starting model, with advice."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ from ppod_train.report.records import finite, part
 from ppod_train.report.runs import Evaluation, Run
 
 _GREW_ALIKE = 0.8
-"""Below this share of the diversity before, images have grown alike."""
+"""Below this share of the initial diversity, the images have become alike."""
 
 
 def no_gain(run: Run) -> str | None:
-    """Say that a finished or running training has not beaten its start, and what to try; None where it has.
+    """Return a sentence with advice if a finished or running training has not beaten its start; otherwise None.
 
-    None too where too little was evaluated to tell.
+    None is also returned if there are too few evaluations to tell.
     """
     before, later = run.before, run.later
     if before is None or not later or not run.is_training:
@@ -33,7 +33,7 @@ def _advice(run: Run, before: Evaluation, later: Sequence[Evaluation]) -> str:
     rate = finite(settings.get("learning_rate"))
     lower = f"--learning-rate {rate / 10:g}" if rate else "a tenth of the learning rate"
     if _fell(later[0]) or _fell(later[-1]):
-        alike = " and the images grew alike" if _grew_alike(before, later[-1]) else ""
+        alike = " and the images became alike" if _grew_alike(before, later[-1]) else ""
         since = "from the first evaluation on" if _fell(later[0]) else "later on"
         return (
             f"The reward fell {since}{alike}: the learning rate is too high; try {lower} and another --out."

@@ -1,4 +1,4 @@
-"""Numbers as the report writes them, beside those of `ppod_data.support.formatting`."""
+"""Number formats of the report, in addition to those of `ppod_data.support.formatting`."""
 
 from collections.abc import Sequence
 
@@ -9,26 +9,26 @@ _NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
 
 
 def figure_precision(overall: Sequence[Record], name: str) -> Precision:
-    """The precision of a column of "reward", "gain" or "check_reward", which its intervals set."""
+    """Return the precision of a column of "reward", "gain" or "check_reward", which its intervals determine."""
     value = name if name == "gain" else f"{name}_mean"
     return precision(
-        [finite(figures.get(value)) for figures in overall],
-        [(finite(figures.get(f"{name}_low")), finite(figures.get(f"{name}_high"))) for figures in overall],
+        [finite(metrics.get(value)) for metrics in overall],
+        [(finite(metrics.get(f"{name}_low")), finite(metrics.get(f"{name}_high"))) for metrics in overall],
     )
 
 
 def precise_percent(value: float | None) -> str:
-    """A share that may be far below a hundredth: three significant digits."""
+    """Format a share that may be far below a hundredth with three significant digits."""
     return number(None) if value is None else f"{100 * value:.3g} %"
 
 
 def count(value: float | None) -> str:
-    """A whole number, its thousands apart."""
+    """Format a whole number with separated thousands."""
     return number(None) if value is None else f"{value:,.0f}".replace(",", _NARROW_SPACE)
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
+    """Format seconds, minutes or hours, whichever is most readable."""
     if seconds is None:
         return number(None)
     for unit, size in (("h", 3600), ("min", 60)):

@@ -1,1 +1,1 @@
-"""An offline training run."""
+"""Offline training runs."""

@@ -1,6 +1,6 @@
-"""Checkpoints that resume to the bit: weights, optimizer state, progress, and whose reference it is.
+"""Checkpoints for bit-exact resume: weights, optimizer state, progress and the identity of the run.
 
-No pickle: tensors are safetensors, everything else is JSON. A checkpoint folder appears whole or not at all.
+No pickle: tensors are safetensors, everything else is JSON. A checkpoint folder is written atomically.
 """
 
 import json
@@ -17,7 +17,7 @@ from ppod_data.storage.json_reader import read_object
 from ppod_train.policy.fsdp import like, whole
 
 KEPT = 2
-"""Checkpoints that stay: the newest."""
+"""Number of newest checkpoints that are kept."""
 _ADVICE = "delete the checkpoint and run again"
 _AVERAGE = "average/"
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
@@ -25,7 +25,7 @@ _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "
 
 @dataclass(frozen=True)
 class Tensors:
-    """What a checkpoint holds beside its state: whole tensors on the CPU, by their names in the files."""
+    """Tensors of a checkpoint, unsharded and on the CPU, by their names in the files."""
 
     weights: Mapping[str, torch.Tensor]
     optimizer: Mapping[str, torch.Tensor]
@@ -37,11 +37,11 @@ class Tensors:
         average: Mapping[str, torch.Tensor],
         optimizer: torch.optim.Optimizer,
     ) -> "Tensors":
-        """Copy them; where weights are sharded, in all processes together.
+        """Copy the tensors to the CPU. With sharded weights every process must call this method.
 
         Args:
             parameters: the trained weights by name, in the optimizer's order.
-            average: their moving average by the same names, or nothing.
+            average: the moving average of the weights by the same names, or an empty mapping.
         """
         weights = {name: _copied(parameter) for name, parameter in parameters.items()}
         averaged = {f"{_AVERAGE}{name}": _copied(value) for name, value in average.items()}
@@ -61,7 +61,7 @@ def save_checkpoint(folder: Path, *, step: int, tensors: Tensors, state: Mapping
     """Write `folder`/step-NNNNNN and remove all but the newest two checkpoints.
 
     Args:
-        state: JSON values; the training loop's progress and the identities that a resume must agree with.
+        state: JSON values: the training loop's progress, and the identities that a resume must match.
     """
     from safetensors.torch import save
 
@@ -73,18 +73,22 @@ def save_checkpoint(folder: Path, *, step: int, tensors: Tensors, state: Mapping
 
 
 def remove_older(folder: Path) -> None:
-    """Remove all checkpoints but the newest two."""
+    """Remove all checkpoints except the newest two."""
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
         remove_folder(old)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint, or None."""
+    """Return the newest complete checkpoint, or None."""
     return max(folder.glob("step-*"), default=None)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """The JSON state of a checkpoint. Raises DamagedError where it cannot be read."""
+    """Read the JSON state of a checkpoint.
+
+    Raises:
+        DamagedError: the file cannot be read.
+    """
     try:
         return read_object(checkpoint / _STATE, advice=_ADVICE)
     except OSError as error:
@@ -98,10 +102,10 @@ def load_checkpoint(
     average: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Put a checkpoint's weights, their average and optimizer state in place.
+    """Load a checkpoint's weights, their average and the optimizer state in place.
 
     Raises:
-        DamagedError: a file of the checkpoint cannot be read, or holds other weights than the policy has.
+        DamagedError: a file of the checkpoint cannot be read, or its weights do not match the policy.
     """
     load_weights(checkpoint, parameters=parameters, average=average)
     load_optimizer(checkpoint, parameters=parameters, optimizer=optimizer)
@@ -113,14 +117,14 @@ def load_weights(
     parameters: Mapping[str, torch.nn.Parameter],
     average: Mapping[str, torch.Tensor],
 ) -> None:
-    """Put a checkpoint's weights and their average in place.
+    """Load a checkpoint's weights and their average in place.
 
     Raises:
-        DamagedError: the file cannot be read, or holds other weights than the policy has.
+        DamagedError: the file cannot be read, or its weights do not match the policy.
     """
     weights = _read(checkpoint, _WEIGHTS)
     if weights.keys() != parameters.keys() | {f"{_AVERAGE}{name}" for name in average}:
-        raise DamagedError(f"checkpoint {checkpoint} holds other weights than this policy has: delete it")
+        raise DamagedError(f"checkpoint {checkpoint} does not match the weights of this policy: delete it")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(like(parameter, weights[name]))
@@ -134,7 +138,7 @@ def load_optimizer(
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Put a checkpoint's optimizer state in place, and leave the weights alone: a later stage goes on with it.
+    """Load a checkpoint's optimizer state in place, without its weights; later stages continue with it.
 
     Raises:
         DamagedError: the file cannot be read.
@@ -164,13 +168,13 @@ def _read(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:
 def check_same_run(
     state: Mapping[str, Any], identity: Mapping[str, Any], *, free: Collection[str] = ()
 ) -> None:
-    """Refuse to resume a run with other settings, data or reference than it was started with.
+    """Reject a resume with settings, data or a reference that differ from those of the run.
 
     Args:
-        free: what may differ.
+        free: names of the identities that may differ.
 
     Raises:
-        ConfigError: naming the first identity that differs and both values.
+        ConfigError: names the first identity that differs, with both values.
     """
     for key, value in identity.items():
         if key not in free and state["identity"].get(key) != value:

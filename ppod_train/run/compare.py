@@ -1,4 +1,4 @@
-"""A policy beside its baseline on the same seeds: folder, picture and table of `ppod-train eval`."""
+"""Comparison of a policy with its baseline on the same seeds: folder, picture and summary of `ppod-train eval`."""
 
 import gc
 import json
@@ -28,7 +28,7 @@ from ppod_train.report import write_report
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """What `run_evaluation` found, and where it is."""
+    """Results of `run_evaluation` and the paths of its files."""
 
     before: EvalResult | None
     after: EvalResult
@@ -37,11 +37,14 @@ class Comparison:
     report_path: Path
 
     def summary(self) -> dict[str, object]:
-        """What summary.json holds: `before` (None without a baseline) and `after`, each with the figures over all
-        prompts (`ppod_train.evaluation.metrics.Metrics`), the policy's name and the figures of every prompt."""
+        """Return the content of summary.json.
+
+        `before` (None without a baseline) and `after` each hold the metrics over all prompts
+        (`ppod_train.evaluation.metrics.Metrics`), the policy's name and the metrics of every prompt.
+        """
         return {
-            "before": None if self.before is None else _figures(self.before),
-            "after": _figures(self.after),
+            "before": None if self.before is None else _metrics(self.before),
+            "after": _metrics(self.after),
         }
 
 
@@ -58,23 +61,22 @@ def run_evaluation(
     on_batch: OnBatch = lambda num_images: None,
     workers: Workers = SINGLE_PROCESS,
 ) -> Comparison:
-    """Evaluate a policy, and the baseline on the same noise, and write what was found to the folder `out`.
+    """Evaluate a policy, and the baseline on the same noise, and write the results to the folder `out`.
 
-    The folder gets before/ and after/ (`ppod_train.evaluation.files`), summary.json with the figures of both, grid.png
-    (the same seeds before and after) and report.html. The two policies are never in memory together. Run again, it
-    takes what is there of the same policies, images and scorers, and replaces an evaluation of others.
+    The folder gets before/ and after/ (`ppod_train.evaluation.files`), summary.json with the metrics of both,
+    grid.png (the same seeds before and after) and report.html. Only one of the two policies is in memory at a time.
+    A second run reuses evaluations of the same policies, images and scorers, and replaces other evaluations.
 
     Args:
         baseline: usually `replace(policy, adapter=None)`; None evaluates the policy alone.
         on_batch: called with the number of images of each batch that this process scored, the baseline's first.
-        workers: the processes that share the images, all of which call this; the first one writes.
+        workers: the processes that share the images. All call this function; the main process writes.
 
     Raises:
         ConfigError: an unknown model or adapter, or impossible settings.
-        RewardError: a reward that is wrong whatever the image, or has no score for any.
+        RewardError: a reward that fails on every image, or that scores no image.
     """
     out = settled(out)
-
     check_out(out, EVALUATION)
     for model in (reward, check_reward):
         if model is not None:
@@ -89,10 +91,10 @@ def run_evaluation(
             device=device,
             compute_dtype=compute_dtype,
         )
-        found = None if had_baseline else _finished(folder, model, reward, check_reward, settings, workers)
-        if found is not None:
+        earlier = None if had_baseline else _finished(folder, model, reward, check_reward, settings, workers)
+        if earlier is not None:
             on_batch(_own_images(model, settings, workers))
-            return found
+            return earlier
         result = evaluate(
             model,
             reward,
@@ -106,7 +108,9 @@ def run_evaluation(
         return result
 
     refuse_linked_folders(out)
-    had_baseline = baseline is None and (out / "before").exists()  # its win rates and gains are not asked for
+    had_baseline = (
+        baseline is None and (out / "before").exists()
+    )  # after/ contains win rates and gains; evaluate again without
     before = evaluated(baseline, None, out / "before") if baseline is not None else None
     gc.collect()
     after = evaluated(policy, before, out / "after")
@@ -129,19 +133,21 @@ def _finished(
     settings: EvalSettings,
     workers: Workers,
 ) -> EvalResult | None:
-    """Return the evaluation in `folder` where all processes find it there, of this policy, these images and scorers."""
+    """Return the evaluation in `folder` if every process reads it and the policy, images and scorers match."""
     scorers = [
-        Scorer(name=one.name, revision=one.revision) if one else None for one in (reward, check_reward)
+        Scorer(name=scorer_model.name, revision=scorer_model.revision) if scorer_model else None
+        for scorer_model in (reward, check_reward)
     ]
-    found: EvalResult | None = None
+    earlier: EvalResult | None = None
     with suppress(DamagedError):
-        found = read_evaluation(folder)
-    same = found is not None and (
-        (found.policy_fingerprint, found.settings) == (model.fingerprint, filled_settings(model, settings))
-        and [found.scorer, found.check_scorer] == scorers
+        earlier = read_evaluation(folder)
+    matches = earlier is not None and (
+        (earlier.policy_fingerprint, earlier.settings)
+        == (model.fingerprint, filled_settings(model, settings))
+        and [earlier.scorer, earlier.check_scorer] == scorers
     )
-    agreed = workers.sum(torch.tensor(float(same)))
-    return found if agreed == workers.world_size else None
+    agreed = workers.sum(torch.tensor(float(matches)))
+    return earlier if agreed == workers.world_size else None
 
 
 def _own_images(model: DiffusionModel, settings: EvalSettings, workers: Workers) -> int:
@@ -149,7 +155,7 @@ def _own_images(model: DiffusionModel, settings: EvalSettings, workers: Workers)
 
 
 def _keep(out: Path, folder: Path, result: EvalResult) -> None:
-    """Write one policy's evaluation, so that an interrupted comparison resumes; what was made of others goes first."""
+    """Write one policy's evaluation, so that an interrupted comparison resumes; remove outdated results first."""
     for name in ("summary.json", "grid.png", "report.html"):
         remove_file(out / name)
     if folder.name == "before":
@@ -157,18 +163,18 @@ def _keep(out: Path, folder: Path, result: EvalResult) -> None:
     write_evaluation(folder, result)
 
 
-def _write(found: Comparison, out: Path) -> None:
-    if found.before is None:
+def _write(comparison: Comparison, out: Path) -> None:
+    if comparison.before is None:
         remove_tree(out / "before")  # of an earlier evaluation in this folder
-    atomic_write(found.grid_path, encode_png(before_after_grid(found.before, found.after)))
-    atomic_write(found.summary_path, (json.dumps(found.summary(), indent=1) + "\n").encode())
-    write_report([out], found.report_path)
+    atomic_write(comparison.grid_path, encode_png(before_after_grid(comparison.before, comparison.after)))
+    atomic_write(comparison.summary_path, (json.dumps(comparison.summary(), indent=1) + "\n").encode())
+    write_report([out], comparison.report_path)
 
 
-def _figures(result: EvalResult) -> dict[str, object]:
+def _metrics(result: EvalResult) -> dict[str, object]:
     return {
         "model": result.model,
         "adapter": result.adapter,
         **asdict(result.overall),
-        "prompts": {prompt: asdict(figures) for prompt, figures in result.prompts.items()},
+        "prompts": {prompt: asdict(metrics) for prompt, metrics in result.prompts.items()},
     }

@@ -1,6 +1,6 @@
-"""What a training would take, from the model's own sizes: memory, network calls and disk. Nothing is computed.
+"""Estimate of a training's memory, network calls and disk space from the model's sizes, without computation.
 
-How memory is counted: `ppod_data.generation.cost`.
+The memory model is described in `ppod_data.generation.cost`.
 """
 
 from dataclasses import dataclass
@@ -18,41 +18,41 @@ from ppod_train.settings import TrainSettings
 from ppod_train.step.train_step import backward_rows, use_one_pass
 
 _BACKWARD = 2
-"""Network calls that take as long as a backward pass."""
+"""Cost of a backward pass in network calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """The estimate of a dry run."""
+    """Estimate of a dry run."""
 
     generation: GenerationPlan
-    """Of the data set that is trained on."""
+    """Estimate for the data set of the training."""
     trained_bytes: int
-    """Trained weights beside the pipeline's, their gradient, AdamW's two moments, and their moving average, in fp32."""
+    """Trained weights beyond the pipeline, their gradient, AdamW's two moments and the moving average, in fp32."""
     reference_bytes: int
-    """A second network, where the objective needs one and all weights train."""
+    """A second network, if the objective needs one and all weights train."""
     update_bytes: int
-    """The most that an update keeps: one network call and its backward pass, or one whole graph."""
+    """Peak memory of an update: one network call with its backward pass, or one whole graph."""
     peak_bytes: int
-    """Of training and the evaluations that it makes."""
+    """Peak memory of training and its evaluations."""
     one_pass: bool
-    """Whether the first update keeps the whole graph."""
+    """True if the first update keeps the whole graph."""
     num_train_steps: int
     network_calls_per_step: int
-    """Evaluations of one latent in one optimizer step, at most; those with a backward pass are counted once."""
+    """Maximum number of evaluations of one latent in an optimizer step; one with a backward pass counts once."""
     backward_calls_per_step: int
-    """Of those, the calls with a backward pass."""
+    """Number of those evaluations with a backward pass."""
     eval_calls: int
-    """Evaluations of one latent in all evaluations on validation noise."""
+    """Number of evaluations of one latent in all evaluations on validation noise."""
     disk_bytes: int
-    """Checkpoints and policy; the images of evaluations come on top."""
+    """Checkpoints and policy, without the images of evaluations."""
 
     def seconds(self, data_seconds: float) -> float:
-        """Estimate the seconds of training in one process, without the reward's own.
+        """Estimate the seconds of training in one process, without the reward's time.
 
         Args:
-            data_seconds: of making the data set here (`ppod_data.generation.cost.measure_seconds`): a network call
-                takes its share, and a backward pass two calls.
+            data_seconds: the seconds to generate the data set on this machine
+                (`ppod_data.generation.cost.measure_seconds`). A backward pass counts as two network calls.
         """
         update = self.network_calls_per_step + _BACKWARD * self.backward_calls_per_step
         calls = self.num_train_steps * update + self.eval_calls
@@ -60,7 +60,7 @@ class TrainingPlan:
 
 
 def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSettings) -> TrainingPlan:
-    """The estimate for training `model`, a skeleton, which is made trainable in place, on data of a spec."""
+    """Estimate the training of `model`, a skeleton, on data of a spec; the skeleton becomes trainable in place."""
     model = resized(model, spec.height, spec.width)
     generation = plan_generation(model, spec)
     network_bytes = tensor_bytes(model.denoiser.parameters())

@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""Lock that keeps a run folder to one process at a time."""
 
 import fcntl
 import os
@@ -16,16 +16,16 @@ _LEFT = re.compile(r"\.(policy|step-\d+)\.(tmp|old)")
 
 @contextmanager
 def only_run(out: Path) -> Iterator[Callable[[], None]]:
-    """Make the run folder `out`, and keep other runs out of it until the block ends; a killed process lets go of it.
+    """Create and lock the run folder `out` until the block ends; the lock of a killed process is released.
 
-    Yields a function to call once there is work to keep. Where an error ends the block before that, what was written
-    since is removed: a start that is refused leaves nothing behind. Some network file systems have no locks: there
-    nobody looks.
+    Yields a function to call once there are results to keep. If an error ends the block before that call, the files
+    written in the block are removed, so that a rejected start leaves no files. Network file systems without locks
+    are not protected.
 
     Raises:
-        ConfigError: another run is at work in it, or a folder in it is a link.
+        ConfigError: another run holds the lock, or a folder in `out` is a link.
     """
-    made = not out.exists()
+    created = not out.exists()
     make_folder(out)
     refuse_linked_folders(out)
     descriptor = os.open(out, os.O_RDONLY | os.O_CLOEXEC)
@@ -41,33 +41,33 @@ def only_run(out: Path) -> Iterator[Callable[[], None]]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ConfigError(
-                    f"{out}: another ppod-train is at work here: wait for its end, or give another --out"
+                    f"{out}: another ppod-train is running in this folder: wait until it ends, or give another --out"
                 ) from error
         before = {path.name for path in out.iterdir()}
         try:
             yield keep
         except Exception:
             if not kept:
-                _discard(out, before, whole=made)
+                _discard(out, before, remove_folder=created)
             raise
     finally:
         os.close(descriptor)
 
 
-def _discard(out: Path, before: set[str], *, whole: bool) -> None:
-    """Remove what is in a folder and was not there before; `whole`: the empty folder too."""
+def _discard(out: Path, before: set[str], *, remove_folder: bool) -> None:
+    """Remove the entries of a folder that are not in `before`; with `remove_folder` also the empty folder."""
     for path in [path for path in out.iterdir() if path.name not in before]:
         if path.is_dir() and not path.is_symlink():
             remove_tree(path)
         else:
             remove_file(path)
-    if whole:
+    if remove_folder:
         with suppress(OSError):
             out.rmdir()
 
 
 def remove_leftovers(out: Path) -> None:
-    """Remove what a killed process left in the run folder `out`: half folders, and temporary files nobody writes."""
+    """Remove the partial folders and the unlocked temporary files that a killed process left in the run folder."""
     evals = sorted((out / "evals").glob("step-*"))
     folders = [out, out / "policy", out / "checkpoints", out / "evals", *evals]
     for path in [path for folder in folders for path in folder.glob(".*")]:

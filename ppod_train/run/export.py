@@ -1,4 +1,4 @@
-"""Write the policy of a checkpoint for plain diffusers, as a run writes its best one."""
+"""Export of a checkpoint's policy for plain diffusers, in the layout of a run's policy folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,25 +15,25 @@ from ppod_train.run.checkpoint import latest_checkpoint, load_state, load_weight
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedPolicy:
-    """A policy that was written."""
+    """An exported policy."""
 
     policy: Path
     step: int
-    """Optimizer steps behind it."""
+    """Optimizer steps of the checkpoint."""
     model: str
-    """The pipeline that a LoRA belongs to."""
+    """The pipeline of a LoRA."""
     whole: bool
-    """Whether it is a whole pipeline, not a LoRA."""
+    """True for a whole pipeline, False for a LoRA."""
 
 
 def export_policy(checkpoint: Path, out: Path) -> ExportedPolicy:
-    """Write the policy of a checkpoint to the new folder `out`: the averaged weights where the run averages.
+    """Write the policy of a checkpoint to the new folder `out`, with averaged weights if the run averages.
 
     Args:
         checkpoint: RUN/checkpoints/step-NNNNNN, or RUN for its newest checkpoint.
 
     Raises:
-        ConfigError: no checkpoint, another reference than the run's, or a folder `out` that exists.
+        ConfigError: no checkpoint, a reference that differs from the run's, or an existing folder `out`.
         DamagedError: a file of the run cannot be read.
     """
     if out.exists():
@@ -49,7 +49,7 @@ def export_policy(checkpoint: Path, out: Path) -> ExportedPolicy:
 
 
 def _checkpoint(path: Path) -> Path:
-    """The folder of a checkpoint, given as such, by its weights file, or as a run whose newest one is meant."""
+    """Return the folder of a checkpoint, given as the folder, its weights file, or a run (newest checkpoint)."""
     path = path.parent if path.name == "weights.safetensors" else path
     if (path / "run.json").is_file():
         newest = latest_checkpoint(path / "checkpoints")
@@ -58,7 +58,7 @@ def _checkpoint(path: Path) -> Path:
         return newest
     if not (path / "state.json").is_file() or not (path.resolve().parents[1] / "run.json").is_file():
         raise ConfigError(
-            f"{path} is no checkpoint of a run: give RUN/checkpoints/step-NNNNNN, or RUN for the newest"
+            f"{path} is not a checkpoint of a run: give RUN/checkpoints/step-NNNNNN, or RUN for the newest"
         )
     return path.resolve()
 
@@ -75,7 +75,9 @@ def _export(
         compute_dtype=generation["compute_dtype"] if lora_rank else "fp32",
     )
     if model.fingerprint != identity["reference_fingerprint"]:
-        raise ConfigError(f"{record['model']} has changed since the run began: its weights are other ones")
+        raise ConfigError(
+            f"the weights of {record['model']} have changed since the run began: restore the model that the run used"
+        )
     parameters = trainable_parameters(
         model, lora_rank=lora_rank, seed=settings["seed"], start=_start(record, identity)
     )
@@ -91,12 +93,13 @@ def _export(
 
 
 def _start(record: Mapping[str, Any], identity: Mapping[str, Any]) -> Path | None:
-    """The policy that the run started from, whose layers and ranks it kept; None for the reference."""
+    """Return the policy that the run started from, which has the run's layers and ranks; None for the reference."""
     if identity["start_fingerprint"] == identity["reference_fingerprint"]:
         return None
     start = record.get("start")
     if not isinstance(start, str) or not Path(start).is_dir():
         raise ConfigError(
-            f"the policy that this run started from is not at {start}: its LoRA layers are needed; put it back there"
+            f"the policy that this run started from is not at {start}, and the export needs its LoRA layers: "
+            "restore the folder"
         )
     return Path(start)

@@ -1,4 +1,4 @@
-"""Upload a policy to the Hugging Face Hub."""
+"""Upload of a policy to the Hugging Face Hub."""
 
 from pathlib import Path
 
@@ -8,7 +8,11 @@ from ppod_data.storage.real_folders import linked, links_below
 
 
 def check_repo_id(name: str) -> str:
-    """`name` itself if it can be a repository, OWNER/NAME. Raises ConfigError."""
+    """Return `name` if it is a valid repository id, OWNER/NAME.
+
+    Raises:
+        ConfigError: not a valid id.
+    """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -21,11 +25,13 @@ def check_repo_id(name: str) -> str:
 
 
 def push_policy(folder: Path, repository: str) -> str:
-    """Upload a policy's folder to a model repository, created private where there is none; returns its address.
+    """Upload a policy's folder to a model repository and return its address.
+
+    A repository that does not exist is created as a private one.
 
     Raises:
-        ConfigError: a link in the folder: what it points to may be private.
-        HubError: the Hub cannot be reached or refuses; the policy is where it was.
+        ConfigError: a link in the folder, because its target may be private.
+        HubError: the Hub cannot be reached or rejects the upload; the local policy is unchanged.
     """
     from huggingface_hub import HfApi
 

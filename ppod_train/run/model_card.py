@@ -1,6 +1,6 @@
-"""README.md of a trained policy: what it is, how it was trained and judged, and how to load it in diffusers.
+"""README.md of a trained policy: description, training, evaluation and usage in diffusers.
 
-Written beside the weights from the records of the run, so that the folder can be uploaded as it is.
+The file is written next to the weights from the run's records, so that the folder can be uploaded as it is.
 """
 
 import json
@@ -25,7 +25,7 @@ _SHOWN_PROMPTS = 20
 
 
 def write_model_card(out: Path) -> None:
-    """Write OUT/policy/README.md for a finished run, offline or online. The same text for the same run."""
+    """Write OUT/policy/README.md for a finished run, offline or online. The text depends only on the run."""
     online = out / "online.json"
     record = read_object(online if online.exists() else out / "run.json")
     summary = read_object(out / "summary.json")
@@ -59,7 +59,7 @@ def _stage_data(out: Path, stages: int) -> list[str]:
 
 
 def _front_matter(model: str, lora: bool) -> str:
-    """Strings are quoted as JSON, which YAML reads as the same strings."""
+    """Return the YAML front matter; strings are quoted as JSON, which YAML reads as the same strings."""
     on_hub = model.count("/") == 1 and not Path(model).exists()
     return "\n".join(
         [
@@ -84,22 +84,24 @@ def _no_gain(out: Path) -> str:
 
 
 def usage(record: Mapping[str, Any], lora: bool) -> str:
-    """How plain diffusers makes images with the policy, by the sampler that it was trained for."""
+    """Return the section with the diffusers code that samples images with the policy and the run's sampler."""
     model, prompt = record["model"], (record["prompts"] or ["a cat and a dog"])[0]
     sampler = record.get("generation") or {}
     base = json.dumps(model) if lora else '"THIS_FOLDER"'
     imports = []
     if lora and model == "scenes":
         base, imports = "PIPELINE_PATH", ["", "from ppod_data.scenes import PIPELINE_PATH"]
-    named = {name: sampler.get(name) for name in ("revision", "variant") if lora}
-    source = "".join(f", {name}={json.dumps(value)}" for name, value in named.items() if value)
+    model_options = {name: sampler.get(name) for name in ("revision", "variant") if lora}
+    source = "".join(f", {name}={json.dumps(value)}" for name, value in model_options.items() if value)
     options = {name: sampler[name] for name in ("num_inference_steps", "guidance_scale") if name in sampler}
     if sampler.get("negative_prompt"):
         options["negative_prompt"] = sampler["negative_prompt"]
     is_flow = bool(sampler.get("is_flow_matching"))
     if not is_flow:
         options["eta"] = sampler.get("ddim_eta", 1.0)
-    shown = "".join(f", {name}={json.dumps(value, ensure_ascii=False)}" for name, value in options.items())
+    arguments = "".join(
+        f", {name}={json.dumps(value, ensure_ascii=False)}" for name, value in options.items()
+    )
     lines = [
         "```python",
         f"from diffusers import {'' if is_flow else 'DDIMScheduler, '}DiffusionPipeline",
@@ -108,22 +110,22 @@ def usage(record: Mapping[str, Any], lora: bool) -> str:
         f"pipe = DiffusionPipeline.from_pretrained({base}{source})",
         *(['pipe.load_lora_weights("THIS_FOLDER")'] if lora else []),
         *([] if is_flow else ["pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"]),
-        f"image = pipe({json.dumps(visible(prompt), ensure_ascii=False)}{shown}).images[0]",
+        f"image = pipe({json.dumps(visible(prompt), ensure_ascii=False)}{arguments}).images[0]",
         "```",
     ]
     return "## Use\n\n" + "\n".join(lines)
 
 
 def _evaluation(before: Path, after: Path, reward: str) -> str:
-    """A table of the validation images, on which the policy was chosen; nothing where none were made."""
+    """Return a table of the evaluation that chose the policy, on validation noise; "" without evaluations."""
     if not (before / "eval.json").exists() or not (after / "eval.json").exists():
         return ""
-    places = [("before", before), ("after", after)] if after != before else [("before and after", before)]
-    figures = [read_evaluation(place).overall for _, place in places]
-    form = precision(
-        [one.reward_mean for one in figures], [(one.reward_low, one.reward_high) for one in figures]
+    folders = [("before", before), ("after", after)] if after != before else [("before and after", before)]
+    metrics = [read_evaluation(folder).overall for _, folder in folders]
+    number_format = precision(
+        [item.reward_mean for item in metrics], [(item.reward_low, item.reward_high) for item in metrics]
     )
-    rows = [_row(name, one, form) for (name, _), one in zip(places, figures, strict=True)]
+    rows = [_row(name, item, number_format) for (name, _), item in zip(folders, metrics, strict=True)]
     return "\n".join(
         [
             "## Evaluation",
@@ -138,23 +140,23 @@ def _evaluation(before: Path, after: Path, reward: str) -> str:
     )
 
 
-def _row(name: str, figures: Metrics, form: Precision) -> str:
-    reward = form.with_interval(figures.reward_mean, figures.reward_low, figures.reward_high)
-    better = UNKNOWN if name != "after" else percent(figures.win_rate)
-    return f"| {name} | {figures.num_images:,} | {reward} | {percent(figures.correct)} | {better} |"
+def _row(name: str, metrics: Metrics, number_format: Precision) -> str:
+    reward = number_format.with_interval(metrics.reward_mean, metrics.reward_low, metrics.reward_high)
+    better = UNKNOWN if name != "after" else percent(metrics.win_rate)
+    return f"| {name} | {metrics.num_images:,} | {reward} | {percent(metrics.correct)} | {better} |"
 
 
 def _settings(settings: Mapping[str, Any], data: list[str]) -> str:
-    """Those that are not the trainer's defaults, and what the policy was trained on."""
-    plain = TrainSettings()
+    """Return the settings that differ from the trainer's defaults, the main settings and the data's sha256."""
+    defaults = TrainSettings()
     changed = {
         field.name: settings[field.name]
         for field in fields(TrainSettings)
-        if settings.get(field.name) != getattr(plain, field.name)
+        if settings.get(field.name) != getattr(defaults, field.name)
     }
-    kept = ("dpo_beta", "log_ratio_clip", "learning_rate", "lora_rank", "num_train_steps", "pairs_per_step")
-    shown = {"objective": settings["objective"], **{name: settings[name] for name in kept}, **changed}
-    lines = [f"- {name}: {code(str(value))}" for name, value in shown.items()]
+    main = ("dpo_beta", "log_ratio_clip", "learning_rate", "lora_rank", "num_train_steps", "pairs_per_step")
+    values = {"objective": settings["objective"], **{name: settings[name] for name in main}, **changed}
+    lines = [f"- {name}: {code(str(value))}" for name, value in values.items()]
     lines += [f"- data, sha256: {code(fingerprint)}" for fingerprint in data]
     return "## Training\n\n" + "\n".join(lines)
 

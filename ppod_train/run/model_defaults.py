@@ -1,20 +1,21 @@
-"""Settings that depend on the model: what is taken where an option is not given, with its reason.
+"""Default settings that depend on the model, with their reasons.
 
-A change d (rms) of the guided prediction makes the log-ratio of step t smaller by (k_t·d)²/2, whatever N, the number of
-latent dimensions, and moves it at random by k_t·d/√N (`ppod_train.step.step_weight`). On `scenes` (N = 256) both are of
-one size at the clip, and its settings were found by experiment. At N = 16,384 the clip is a bound on d alone, and an
-update of the same learning rate changes a larger network several times as much. So none of its settings is taken over.
+A change d (rms) of the guided prediction lowers the log-ratio of step t by (k_t·d)²/2, independently of N, the
+number of latent dimensions, and adds a random shift of k_t·d/√N (`ppod_train.step.step_weight`). On `scenes` (N =
+256) both terms are of equal size at the clip, and its settings were found by experiment. At N = 16,384 the clip
+bounds d alone, and an update with the same learning rate changes a larger network several times as much. Therefore
+larger models have defaults of their own.
 
 | model | learning_rate | log_ratio_clip | step_weight |
 |---|---|---|---|
 | N ≤ 1,024 (`scenes`) | 3e-3 | 0.01 | none: Eq. 10 |
-| Stable Diffusion 1.x, 2.x at 512 pixels, guidance ≤ 5 | 2e-4: d = 0.01 an update, as on `scenes` | d = 0.2 | k2 |
+| Stable Diffusion 1.x, 2.x at 512 pixels, guidance ≤ 5 | 2e-4: d = 0.01 per update, as on `scenes` | d = 0.2 | k2 |
 | the same with more guidance, and all others | 1e-4: guidance multiplies d; larger networks | d = 0.2 | k2 |
 
-Of d3po and the policy gradients too. None of these values has been tried on a real model.
+The defaults also hold for d3po and the policy gradients. None of these values has been tried on a real model.
 
-The clip is (0.2·k_med)²/2: 0.0099 for Stable Diffusion 1.5 with 20 steps, 0.0035 with 50. A change of 0.2 is about that
-from guidance 5 to 8. For all weights the rate is a hundredth.
+The clip is (0.2·k_med)²/2: 0.0099 for Stable Diffusion 1.5 with 20 steps, 0.0035 with 50. A change of 0.2 is about
+the change from guidance 5 to 8. If all weights train, the learning rate is a hundredth.
 """
 
 import math
@@ -37,7 +38,7 @@ _TUNED = ("learning_rate", "log_ratio_clip", "step_weight")
 
 
 def resolve(settings: TrainSettings, spec: GenerationSpec) -> TrainSettings:
-    """The settings with what was not given taken for the model that made a data set; what was given stays."""
+    """Replace the settings that were not given by the defaults for the model that made a data set."""
     defaults = _defaults(spec)
     rate = defaults.learning_rate / (100 if settings.rank == 0 and not _is_small(spec) else 1)
     weight: Literal["none", "k2"] = (
@@ -55,10 +56,10 @@ def resolve(settings: TrainSettings, spec: GenerationSpec) -> TrainSettings:
 
 
 def limit_graph(settings: TrainSettings, device: str) -> TrainSettings:
-    """The settings with the memory for a graph taken for the device, where it was not given: a third of a GPU's.
+    """Limit the memory of a graph to a third of the GPU's memory if no limit was given.
 
-    A GPU computes few evaluations hardly faster than many: Stable Diffusion 1.5 took twice as long under 4 GiB as
-    under 18 on an H200.
+    More memory brings little speed: on an H200, Stable Diffusion 1.5 took twice as long under 4 GiB as under 18
+    GiB.
     """
     if settings.max_graph_gib is not None or torch.device(device).type != "cuda":
         return settings
@@ -67,10 +68,11 @@ def limit_graph(settings: TrainSettings, device: str) -> TrainSettings:
 
 
 def check_subset(settings: TrainSettings, num_steps: int) -> None:
-    """Raise ConfigError where a subset of the timesteps would bias the gradient beyond use.
+    """Raise ConfigError if a subset of the timesteps would bias the gradient beyond use.
 
-    The weight σ(−D) of a pair is convex in D, so its mean over subsets is too near 1/2: pairs count too equally. At
-    dpo_beta 10 and clip 0.01 by 8 to 18 % with 5 of 19 steps, at 100 by a factor of 27.
+    The weight σ(−D) of a pair is convex in D, so its mean over subsets is too close to 1/2, and pairs count too
+    equally. The bias is 8 to 18 % with 5 of 19 steps at dpo_beta 10 and clip 0.01, and a factor of 27 at dpo_beta
+    100.
     """
     subset = settings.timesteps_per_update
     strength = settings.dpo_beta * min(settings.clip, 0.01)
@@ -84,12 +86,12 @@ def check_subset(settings: TrainSettings, num_steps: int) -> None:
 
 
 def explain(settings: TrainSettings, spec: GenerationSpec) -> str:
-    """One line on what `resolve` takes and why; "" where everything was given."""
-    taken = [name for name in _TUNED if getattr(settings, name) is None]
-    if not taken:
+    """Return one line with the defaults that `resolve` chooses and the reason; "" if every setting was given."""
+    names = [name for name in _TUNED if getattr(settings, name) is None]
+    if not names:
         return ""
     resolved = resolve(settings, spec)
-    values = ", ".join(f"{name} {_word(getattr(resolved, name))}" for name in taken)
+    values = ", ".join(f"{name} {_word(getattr(resolved, name))}" for name in names)
     size = f"N = {math.prod(spec.latent_shape):,}"
     if _is_small(spec):
         return f"defaults: {values} (as tuned on scenes; {size})"
@@ -100,7 +102,7 @@ def explain(settings: TrainSettings, spec: GenerationSpec) -> str:
 
 
 def explain_choices(settings: TrainSettings, spec: GenerationSpec) -> list[str]:
-    """What a dry run says of a training: the defaults that it takes, and what its clip means."""
+    """Return the lines of a dry run about a training: its defaults, and the meaning of its clip."""
     lines = [explain(settings, spec)]
     if "log_ratio_clip" in OBJECTIVES[settings.objective].reads:
         lines.append(explain_sensitivity(resolve(settings, spec), spec))
@@ -108,19 +110,23 @@ def explain_choices(settings: TrainSettings, spec: GenerationSpec) -> list[str]:
 
 
 def explain_sensitivity(settings: TrainSettings, spec: GenerationSpec) -> str:
-    """One line on how much each step's log-ratio moves with the prediction, and what the clip means by it."""
+    """Return one line with the sensitivity of each step's log-ratio to the prediction, and the meaning of the clip."""
     k = chain_sensitivity(spec)
     steps = [step for step in spec.stored_steps() if k[step] > 0]
-    found, clip = k[steps], settings.clip
-    words = f"k_t {found.min():.2g} … {found.max():.2g}, median {np.median(found):.2g}"
+    sensitivities, clip = k[steps], settings.clip
+    summary = (
+        f"k_t {sensitivities.min():.2g} … {sensitivities.max():.2g}, median {np.median(sensitivities):.2g}"
+    )
     if not math.isfinite(clip):
-        return f"sensitivity: a change d of the prediction moves a log-ratio by -(k_t·d)²/2; {words}; no clip"
+        return (
+            f"sensitivity: a change d of the prediction moves a log-ratio by -(k_t·d)²/2; {summary}; no clip"
+        )
     power = {"none": 0, "k": 1, "k2": 2}[settings.step_weight or "none"]
-    weights = (np.median(found) / found) ** power
-    edges = np.sqrt(2 * clip / weights) / found
+    weights = (np.median(sensitivities) / sensitivities) ** power
+    edges = np.sqrt(2 * clip / weights) / sensitivities
     narrow = int(np.argmin(edges))
     return (
-        f"sensitivity: a change d of the prediction moves a log-ratio by -(k_t·d)²/2; {words}; the clip {clip:g} is "
+        f"sensitivity: a change d of the prediction moves a log-ratio by -(k_t·d)²/2; {summary}; the clip {clip:g} is "
         f"d = {np.median(edges):.2g} at the median step, {edges[narrow]:.2g} at step {steps[narrow]}"
     )
 

@@ -1,4 +1,4 @@
-"""From a model, data and settings to what an optimizer step works on, with the log-probabilities checked."""
+"""Preparation of a run: build the train state from model, data and settings, and check the log-probabilities."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from ppod_data.diffusion.models.model import DiffusionModel
+from ppod_data.diffusion.models.model import DiffusionModel, resized
 from ppod_data.errors import ConfigError
-from ppod_data.generation.sampler import prepare_sampler
+from ppod_data.generation.sampling import build_policy
 from ppod_train.data.training_data import DataSource, TrainingData, open_training_data
 from ppod_train.distributed import Workers
 from ppod_train.objectives import OBJECTIVES
@@ -30,8 +30,11 @@ def prepare(
     start: Path | None,
     workers: Workers,
 ) -> tuple[TrainState, Drift]:
-    """Everything that a step works on, and the drift of the reference; where training starts from the policy that made
-    the data, or the clip is around that policy, its drift is checked as well."""
+    """Build the train state and measure the drift of the reference.
+
+    The drift of the policy that made the data is also checked if training starts from that policy or the clip is
+    around that policy.
+    """
     if workers.sharded:
         check_can_shard(settings)
     objective = OBJECTIVES[settings.objective]
@@ -45,11 +48,13 @@ def prepare(
     defaults, settings = explain(settings, data.spec), resolve(settings, data.spec)
     settings = limit_graph(settings, model.device)
     check_subset(settings, len(data.steps))
-    sampler = prepare_sampler(replace(data.spec, prompts=data.prompts), model)
+    model = resized(model, data.spec.height, data.spec.width)
+    policy = build_policy(replace(data.spec, prompts=data.prompts), model)
     batch_size = settings.batch_size or data.spec.batch_size
     weights = step_weights(data.spec, data.steps, settings.step_weight or "none")
-    needs_reference = bool(settings.kl_weight) or objective.on_final_latents
-    reference = reference_network(model, lora_rank=settings.rank) if needs_reference else None
+    reference = None
+    if settings.kl_weight or objective.on_final_latents:
+        reference = policy.with_network(reference_network(model, lora_rank=settings.rank))
     parameters = trainable_parameters(
         model,
         lora_rank=settings.rank,
@@ -61,18 +66,20 @@ def prepare(
     def checked_drift(recorded: bool) -> Drift:
         drift = measure_drift(
             data,
-            sampler,
+            policy,
             num_trajectories=settings.drift_samples,
             batch_size=batch_size,
             recorded=recorded,
             workers=workers,
         )
-        # Without a band, a recorded number is only a constant of the loss.
+        # Without a clip band, recorded log-probabilities are only a constant of the loss.
         if "log_ratio_clip" in objective.reads:
             check_drift(drift, settings.clip, weights)
         return drift
 
-    drift = checked_drift(recorded=False)  # a new LoRA's second factor is 0: still the reference
+    drift = checked_drift(
+        recorded=False
+    )  # a new LoRA's second factor is 0, so the network is still the reference
     start_fingerprint = model.fingerprint
     if start is not None:
         start_fingerprint = start_from(model, start)
@@ -80,21 +87,22 @@ def prepare(
             checked_drift(recorded=True)
     others = _makers(data) - {model.fingerprint, start_fingerprint}
     if others and (objective.clips_at_stage or settings.clip_anchor == "stage"):
-        with _as_maker(data, model, parameters) as there:
-            if there:
+        with _as_maker(data, model, parameters) as available:
+            if available:
                 checked_drift(recorded=True)
-        drift = replace(drift, unchecked=not there)
+        drift = replace(drift, unchecked=not available)
     if "log_ratio_clip" in objective.reads and model.compute_dtype != "fp32":
-        rounding = measure_rounding(data, sampler, parameters, batch_size=batch_size, workers=workers)
+        rounding = measure_rounding(data, policy, parameters, batch_size=batch_size, workers=workers)
         drift = replace(drift, rounding=rounding)
         even = step_weights(data.spec, data.steps, "k2")
         check_rounding(drift, settings.clip, weights, model.compute_dtype, even_weights=even)
-    graph_bytes = graph_bytes_per_evaluation(sampler, data)
+    graph_bytes = graph_bytes_per_evaluation(policy, data, model.denoiser)
     if workers.sharded:
         parameters = shard(model.denoiser, workers.device)
     state = TrainState(
         data=data,
-        sampler=sampler,
+        model=model,
+        policy=policy,
         reference=reference,
         parameters=parameters,
         average={name: value.detach().clone() for name, value in parameters.items()}
@@ -124,10 +132,10 @@ def _makers(data: TrainingData) -> set[str]:
 def _as_maker(
     data: TrainingData, model: DiffusionModel, parameters: Mapping[str, torch.nn.Parameter]
 ) -> Iterator[bool]:
-    """Give the network the weights of the policy that made the data inside the block, where they are on this machine.
+    """Load the weights of the policy that made the data into the network inside the block, if they are available.
 
     Yields:
-        Whether they are: a LoRA of the trained rank, in the folder that the data set names.
+        True if they are available: a LoRA of the trained rank in the folder that the data set names.
     """
     adapter = data.spec.adapter
     if len(_makers(data)) > 1 or adapter is None or not Path(adapter).is_dir():

@@ -1,12 +1,11 @@
-"""The files of a training run: what is recorded at its start and end, and what a resume drops.
+"""Files of a training run: records of its start and end, and the cleanup of a resume.
 
-run.json                 settings, data, identities, drift; written at the start
-metrics.jsonl            one line an optimizer step (`ppod_train.step.metrics.StepMetrics`)
-tensorboard/             the same figures, and those of the evaluations as eval/…
-evals/step-000020/       an evaluation on validation noise (`ppod_train.evaluation.files`); step-000000 is the reference
-checkpoints/step-000020/ the newest two, to resume from
-policy/                  the best policy so far, for plain diffusers
-summary.json             written at the end
+run.json                 settings, data, identities, drift; written at the start metrics.jsonl            one line
+per optimizer step (`ppod_train.step.metrics.StepMetrics`) tensorboard/             the same metrics, and those of
+the evaluations as eval/… evals/step-000020/       an evaluation on validation noise
+(`ppod_train.evaluation.files`); step-000000 is the reference checkpoints/step-000020/ the newest two, to resume
+from policy/                  the best policy so far, for plain diffusers summary.json             written at the
+end
 """
 
 import json
@@ -40,19 +39,19 @@ TENSORBOARD = "tensorboard"
 
 
 def evaluation_folder(out: Path, step: int) -> Path:
-    """Where the evaluation after `step` optimizer steps is."""
+    """Return the folder of the evaluation after `step` optimizer steps."""
     return out / "evals" / f"step-{step:06d}"
 
 
 def identity_of(state: TrainState) -> dict[str, Any]:
-    """What a resumed run must share with the run it goes on: every choice, the data, the reference; as JSON has it."""
+    """Return the identity that a resume must match, as JSON values: every setting, the data and the reference."""
     settings = asdict(state.settings)
     prompts = settings["eval_prompts"]
     return {
         **settings,
         "eval_prompts": None if prompts is None else list(prompts),
         "data_fingerprint": state.data.fingerprint,
-        "reference_fingerprint": state.sampler.model.fingerprint,
+        "reference_fingerprint": state.model.fingerprint,
         "start_fingerprint": state.start_fingerprint,
         "scorer": state.scorer,
     }
@@ -70,7 +69,7 @@ def write_run_record(
     """Write run.json.
 
     Args:
-        judge: the reward that judges the policy, or else the data's; None where unknown.
+        judge: the reward that evaluates the policy, otherwise the data's reward; None if unknown.
         start: the policy that training started from; None for the reference.
     """
     settings, data = state.settings, state.data
@@ -79,14 +78,14 @@ def write_run_record(
         "identity": identity_of(state),
         "datasets": [str(root) for root in source.roots],
         "targets": source.target_table(OBJECTIVES[settings.objective]),
-        "model": state.sampler.model.name,
+        "model": state.model.name,
         "start": None if start is None else str(start.resolve()),
         "reward": state.scorer,
         "judge": judge.to_json() if judge else None,
         "generation": {
             **generation_of(data.spec),
-            "revision": state.sampler.model.revision,
-            "variant": state.sampler.model.variant,
+            "revision": state.model.revision,
+            "variant": state.model.variant,
         },
         "prompts": list(data.prompts),
         "num_pairs": len(data.chosen),
@@ -108,7 +107,7 @@ def write_run_record(
 
 
 def extend_run_record(out: Path, state: TrainState) -> None:
-    """Record the settings of a resumed run, which may have more steps, and drop the summary of its earlier end."""
+    """Record the settings of a resumed run, which may have more steps, and remove its earlier summary."""
     record = read_object(out / "run.json")
     changed = {"settings": asdict(state.settings), "identity": identity_of(state)}
     if any(record.get(name) != value for name, value in changed.items()):
@@ -117,7 +116,7 @@ def extend_run_record(out: Path, state: TrainState) -> None:
 
 
 def generation_of(spec: GenerationSpec) -> dict[str, Any]:
-    """The sampler of a spec, for the record: with it the policy's images are made as in training."""
+    """Return the sampler settings of a spec, with which the policy's images are sampled as in training."""
     names = (
         "revision",
         "variant",
@@ -132,9 +131,10 @@ def generation_of(spec: GenerationSpec) -> dict[str, Any]:
 
 
 def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | None:
-    """2·dpo_beta·T·log_ratio_clip, which no pair's logit can pass; None where the clip sets no such bound.
+    """Return 2·dpo_beta·T·log_ratio_clip, the bound of a pair's logit; None if the clip sets no such bound.
 
-    That is without a clip, in a pessimistic mode, around another policy, or for a loss not of the sum over steps.
+    There is no bound without a clip, in a pessimistic mode, with the clip around another policy, or for a loss that
+    is not of the sum over steps.
     """
     of_the_sum = "clip_mode" in OBJECTIVES[settings.objective].reads
     if not of_the_sum or (settings.clip_mode, settings.clip_anchor) != ("paper", "reference"):
@@ -144,7 +144,7 @@ def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | N
 
 
 class MetricsLog:
-    """metrics.jsonl and tensorboard/, as they grow."""
+    """Writer of metrics.jsonl and tensorboard/."""
 
     def __init__(self, lines: TextIO, writer: Any) -> None:
         self._lines, self._writer = lines, writer
@@ -152,7 +152,7 @@ class MetricsLog:
     @classmethod
     @contextmanager
     def open(cls, out: Path, settings: TrainSettings, *, first_step: int) -> Iterator["MetricsLog"]:
-        """Open the log of a run until the block ends; a run from step 0 writes its settings too."""
+        """Open the log of a run until the block ends; a run from step 0 also writes its settings."""
         from torch.utils.tensorboard import SummaryWriter
 
         with (
@@ -161,12 +161,12 @@ class MetricsLog:
         ):
             if first_step == 0:
                 values = asdict(settings) | {"eval_prompts": None}  # TensorBoard takes single values
-                known = {name: value for name, value in values.items() if value is not None}
-                writer.add_hparams(known, metric_dict={}, run_name=".")
+                given = {name: value for name, value in values.items() if value is not None}
+                writer.add_hparams(given, metric_dict={}, run_name=".")
             yield cls(lines, writer)
 
     def add(self, metrics: StepMetrics) -> None:
-        """Write the figures of a step to both."""
+        """Write the metrics of a step to both."""
         self._lines.write(json.dumps(metrics.to_json()) + "\n")
         self._lines.flush()
         for name, value in metrics.scalars().items():
@@ -174,16 +174,16 @@ class MetricsLog:
         self._writer.flush()
 
     def add_evaluation(self, step: int, result: EvalResult) -> None:
-        """Write the figures of an evaluation to TensorBoard."""
+        """Write the metrics of an evaluation to TensorBoard."""
         _add_evaluation(self._writer, step, result)
 
     def sync(self) -> None:
-        """Wait until the figures are on the disk: a checkpoint takes them for done."""
+        """Flush the metrics to disk, because a checkpoint marks them as complete."""
         os.fsync(self._lines.fileno())
 
 
 def log_evaluation(out: Path, step: int, result: EvalResult) -> None:
-    """Write the figures of one evaluation to OUT/tensorboard, where no metrics log is open."""
+    """Write the metrics of one evaluation to OUT/tensorboard if no metrics log is open."""
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(out / TENSORBOARD)) as writer:
@@ -191,13 +191,13 @@ def log_evaluation(out: Path, step: int, result: EvalResult) -> None:
 
 
 def _add_evaluation(writer: Any, step: int, result: EvalResult) -> None:
-    figures = result.overall
+    metrics = result.overall
     scalars = {
-        "reward": figures.reward_mean,
-        "correct": figures.correct,
-        "win_rate": figures.win_rate,
-        "gain": figures.gain,
-        "diversity": figures.diversity,
+        "reward": metrics.reward_mean,
+        "correct": metrics.correct,
+        "win_rate": metrics.win_rate,
+        "gain": metrics.gain,
+        "diversity": metrics.diversity,
     }
     for name, value in scalars.items():
         if value is not None:
@@ -206,8 +206,9 @@ def _add_evaluation(writer: Any, step: int, result: EvalResult) -> None:
 
 
 def forget_after(out: Path, step: int) -> None:
-    """Make the folder, drop the metrics and evaluations of steps later than `step`, which are made again, and what a
-    kill left.
+    """Create the folder and remove metrics and evaluations after `step`, which a resume computes again.
+
+    The partial files of a killed process are removed too.
     """
     make_folder(out)
     remove_leftovers(out)
@@ -224,12 +225,12 @@ def forget_after(out: Path, step: int) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file at once."""
+    """Write a JSON file atomically."""
     atomic_write(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def _line_step(line: str) -> float:
-    """The step of a metrics line; infinity for one that a kill cut short."""
+    """Return the step of a metrics line; infinity for a line that a kill truncated."""
     try:
         return int(parse_json(line)["step"])
     except (ValueError, LookupError, TypeError):

@@ -1,4 +1,4 @@
-"""The run that trained a policy, found beside it: how its images are made and judged."""
+"""Record of the run that trained a policy, read from the policy's parent folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,24 +15,24 @@ _POLICY = "policy"
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What an evaluation of a run's policy takes from the run, unless it is given otherwise."""
+    """Defaults that an evaluation of a run's policy takes from the run."""
 
     shown: Path
     """The run's folder, as the policy's was given."""
     model: str
     prompts: tuple[str, ...]
     judge: Judge | None
-    """The reward that judged, or that made the data; None where the run does not say."""
+    """The reward that evaluated the policy or made the data; None if the run does not record it."""
     whole: bool
-    """Whether the policy is a whole pipeline, not a LoRA."""
+    """True if the policy is a whole pipeline, False for a LoRA."""
     start: Path | None = None
     """The policy that training started from; None if it started from `model`."""
     generation: Mapping[str, Any] = field(default_factory=dict)
-    """How images are made: revision, variant, negative_prompt, guidance_scale, compute_dtype …; {} in old runs."""
+    """Sampler settings: revision, variant, negative_prompt, guidance_scale, compute_dtype …; {} in old runs."""
 
 
 def run_of(policy: str | None) -> RunRecord | None:
-    """Return the record of the run whose policy is in the folder `policy`; None where that is no run's.
+    """Return the record of the run whose policy is in the folder `policy`; None if the folder is not a run's policy.
 
     Raises:
         DamagedError: the record cannot be read.
@@ -65,7 +65,7 @@ def _read(file: Path, *, whole: bool) -> RunRecord:
 
 
 def _judge(record: Mapping[str, Any], source: str) -> Judge | None:
-    """Of an old run, which recorded name and revision alone, a reward whose name loads it."""
+    """Return the recorded reward; for an old run with only name and revision, a built-in reward of that name."""
     if record.get("judge"):
         return Judge.from_json(record["judge"], source)
     name, _, revision = str(record.get("reward") or "").partition(" ")

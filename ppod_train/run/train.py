@@ -1,6 +1,6 @@
-"""Training on recorded trajectories: optimizer steps, evaluated on validation noise, the best policy kept.
+"""Training on recorded trajectories: optimizer steps, evaluation on validation noise, and the best policy.
 
-What is written where: `ppod_train.run.run_folder`.
+The files of a run are described in `ppod_train.run.run_folder`.
 """
 
 import math
@@ -54,26 +54,26 @@ from ppod_train.step.metrics import StepMetrics
 from ppod_train.step.train_step import TrainState, train_step
 
 _MAY_CHANGE = ("num_train_steps", "patience", "checkpoint_every", "max_graph_gib")
-"""How long a run goes on and how much memory its graph may take: a resumed run may differ in these."""
+"""Settings that a resumed run may change: the length of the run, and the memory of its graph."""
 
 
 @dataclass
 class Progress:
-    """Where a run stands: all that a resume needs beside weights and optimizer."""
+    """Progress of a run: the state of a resume in addition to weights and optimizer."""
 
     step: int = 0
     best_step: int = 0
     best_reward: float = -math.inf
     evals_since_best: int = 0
     reward_queries: int = 0
-    """Images scored for validation so far: they count as queries, like those of the data set."""
+    """Images scored for validation so far; they count as queries, as the data set's images do."""
     gradient_share: float = 1.0
     scale_drops: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSummary:
-    """How a run ended; written to summary.json."""
+    """Result of a run; written to summary.json."""
 
     steps: int
     stopped_early: bool
@@ -83,18 +83,18 @@ class TrainSummary:
     reward_best: float | None
     reward_queries: int
     improved: bool | None
-    """False where nothing beat the first evaluation, so that the kept policy is the starting model; None without
+    """False if no evaluation beat the first one, so that the kept policy is the starting model; None without
     evaluations."""
     policy: str
-    """The folder of the kept policy, relative to the run."""
+    """Folder of the kept policy, relative to the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """How a run tells its caller what happens."""
+    """Functions that a run calls to report its progress."""
 
     on_start: Callable[[Drift, int], None] = lambda drift, step: None
-    """After the drift check, with the step that the run starts from."""
+    """Called after the drift check with the step that the run starts from."""
     on_step: Callable[[StepMetrics], None] = lambda metrics: None
     on_eval: Callable[[int, EvalResult], None] = lambda step, result: None
 
@@ -111,21 +111,21 @@ def train_offline(
     callbacks: Callbacks | None = None,
     workers: Workers = SINGLE_PROCESS,
 ) -> TrainSummary:
-    """Train `model` in place on recorded data; run again, it goes on where it was.
+    """Train `model` in place on recorded data. A run that is called again resumes from its last checkpoint.
 
     Args:
-        model: the reference, freshly loaded: the KL anchor of every objective.
-        reward: scores validation images; needed unless settings.eval_every is 0.
+        model: the reference, freshly loaded; the KL anchor of every objective.
+        reward: scores validation images; required unless settings.eval_every is 0.
         start: folder of the policy to start from, as an earlier run wrote it; None starts from the reference.
-        optimizer_of: folder of the run whose optimizer's moments to go on with, as the stages of an online run do.
-        callbacks: called in the first process alone.
-        workers: the processes that train together, all of which call this. A run may go on with another number of them.
+        optimizer_of: folder of the run whose optimizer moments are continued, as in the stages of an online run.
+        callbacks: called in the main process only.
+        workers: the processes that train together. All call this function; a resumed run may have another number.
 
     Raises:
         ConfigError: settings, data or model that contradict each other or the run in `out`.
-        DriftError: the trainer does not compute the log-probabilities that were recorded.
+        DriftError: the trainer's log-probabilities differ from the recorded ones.
         NonFiniteError: the loss or gradient is NaN or infinite.
-        WorkersError: another process ended, or came to other numbers.
+        WorkersError: another process ended, or computed different numbers.
     """
     out = settled(out)
     settings.validate()
@@ -133,7 +133,7 @@ def train_offline(
     if settings.lora_rank is None and start is not None:
         settings = replace(settings, lora_rank=policy_rank(start))
     if settings.eval_every and reward is None:
-        raise ConfigError("evaluation while training needs a reward: give one, or --eval-every 0")
+        raise ConfigError("evaluation during training needs a reward: give a reward, or --eval-every 0")
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
         state, drift = prepare(source, model, settings, scorer, start, workers)
@@ -142,11 +142,13 @@ def train_offline(
         if optimizer_of is not None:
             checkpoint = latest_checkpoint(optimizer_of / "checkpoints")
             if checkpoint is None:
-                raise ConfigError(f"{optimizer_of} has no checkpoint, whose optimizer was to go on")
+                raise ConfigError(
+                    f"{optimizer_of} has no checkpoint to take the optimizer's state from: run that stage again"
+                )
             load_optimizer(checkpoint, parameters=state.parameters, optimizer=state.optimizer)
         with ExitStack() as folder:
-            keep: list[Callable[[], None]] = []
-            workers.on_main(lambda: keep.append(folder.enter_context(only_run(out))))
+            keep_calls: list[Callable[[], None]] = []
+            workers.on_main(lambda: keep_calls.append(folder.enter_context(only_run(out))))
             _check_same_table(out, source.target_table(OBJECTIVES[settings.objective]))
             progress = _resume(out, state)
             _check_same_weights(state)
@@ -159,14 +161,14 @@ def train_offline(
                 workers.on_main(lambda: extend_run_record(out, state))
             callbacks = callbacks if callbacks and workers.is_main else Callbacks()
             callbacks.on_start(drift, progress.step)
-            _loop(out, state, progress, reward, callbacks, keep)
+            _loop(out, state, progress, reward, callbacks, keep_calls)
             summary = _summary(out, settings, progress)
             workers.on_main(lambda: _finish(out, summary))
         return summary
 
 
 def _judge(source: DataSource, state: TrainState, reward: RewardModel | None) -> Judge | None:
-    """The reward that judges the policy; without one the reward of the data, where it is known."""
+    """Return the reward that evaluates the policy; without a reward the data's reward, if known."""
     if reward is not None:
         return judge_of_reward(reward)
     folder, _, table = source.target_table(OBJECTIVES[state.settings.objective]).partition("/")
@@ -182,9 +184,13 @@ def _loop(
     progress: Progress,
     reward: RewardModel | None,
     callbacks: Callbacks,
-    keep: Sequence[Callable[[], None]],
+    keep_calls: Sequence[Callable[[], None]],
 ) -> None:
-    """keep: called once a step is done, in the process that writes."""
+    """Train until the run is finished.
+
+    Args:
+        keep_calls: called after every step in the main process, because there are results to keep.
+    """
     settings, workers = state.settings, state.workers
     with ExitStack() as files:
         log = None
@@ -200,8 +206,8 @@ def _loop(
                 scale_drops=progress.scale_drops,
             )
             progress.step = metrics.step
-            for begun in keep:
-                begun()
+            for keep in keep_calls:
+                keep()
             progress.gradient_share = metrics.gradient_share
             progress.scale_drops = metrics.scale_drops
             if log is not None:
@@ -214,7 +220,7 @@ def _loop(
                 _check_same_weights(state)
                 if log is not None:
                     log.sync()
-                if not settings.eval_every:  # no evaluation chooses: the newest policy is kept
+                if not settings.eval_every:  # without evaluations the newest policy is kept
                     _save_policy(state, out)
                 _save_checkpoint(out / "checkpoints", state, progress)
     if not settings.eval_every:
@@ -230,7 +236,7 @@ def _evaluate_if_due(
     callbacks: Callbacks,
     log: MetricsLog | None,
 ) -> None:
-    """Score images of the current policy on validation noise; keep the policy when none was better."""
+    """Score images of the current policy on validation noise; keep the policy if it is the best so far."""
     settings, spec, workers = state.settings, state.data.spec, state.workers
     if not settings.eval_every:
         return
@@ -247,7 +253,7 @@ def _evaluate_if_due(
         negative_prompt=spec.negative_prompt,
         validation=True,
     )
-    model = state.sampler.model
+    model = state.model
     with (
         policy_weights(state.parameters, state.average),
         gathered(model.denoiser) if workers.sharded else nullcontext(),
@@ -271,7 +277,7 @@ def _eval_prompts(state: TrainState) -> tuple[str, ...]:
 
 
 def _save_policy(state: TrainState, out: Path) -> None:
-    model, workers = state.sampler.model, state.workers
+    model, workers = state.model, state.workers
     weights = None
     if workers.sharded:
         weights = {name: whole(value).cpu() for name, value in model.denoiser.state_dict().items()}
@@ -301,7 +307,7 @@ def _is_finished(settings: TrainSettings, progress: Progress) -> bool:
 
 
 def _resume(out: Path, state: TrainState) -> Progress:
-    """Go on from the newest checkpoint, or from the start; what came after the checkpoint is made again."""
+    """Resume from the newest checkpoint, or from the start; results after the checkpoint are computed again."""
     identity = identity_of(state)
     checkpoint = latest_checkpoint(out / "checkpoints")
     if checkpoint is None:
@@ -324,16 +330,16 @@ def _resume(out: Path, state: TrainState) -> Progress:
 
 
 def _check_length(out: Path, checkpoint: Path, settings: TrainSettings, step: int) -> None:
-    """Raise ConfigError where fewer steps are asked for than the run has done."""
+    """Raise ConfigError if the settings ask for fewer steps than the run has completed."""
     if settings.num_train_steps < step:
         raise ConfigError(
-            f"{out} has done {step} steps: give --num-train-steps {step} or more; the policy of a checkpoint is "
-            f"written by ppod-train export {checkpoint} --out DIR"
+            f"{out} has completed {step} steps: give --num-train-steps {step} or more, or export a checkpoint's "
+            f"policy by ppod-train export {checkpoint} --out DIR"
         )
 
 
 def _check_same_table(out: Path, table: str) -> None:
-    """Raise ConfigError where the run in `out` trains on another table: settings that differ follow from that."""
+    """Raise ConfigError if the run in `out` trains on another table, before the settings are compared."""
     if not (out / "run.json").exists() or not _has_steps(out):
         return
     before = read_object(out / "run.json").get("targets", table)
@@ -342,7 +348,7 @@ def _check_same_table(out: Path, table: str) -> None:
 
 
 def _has_steps(out: Path) -> bool:
-    """Whether any step was done: a run that ended before may be started otherwise."""
+    """Return True if the run has completed a step; a run without steps may be started with other options."""
     metrics = out / "metrics.jsonl"
     return metrics.is_file() and metrics.stat().st_size > 0
 

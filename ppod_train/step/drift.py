@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ppod_data.diffusion.policy import Policy
 from ppod_data.errors import DriftError
-from ppod_data.generation.sampler import Sampler
 from ppod_data.support.noise import generator
 from ppod_train.data.batches import load_batch
 from ppod_train.data.training_data import TrainingData
 from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.step.gradient import all_log_probs
-from ppod_train.step.log_probs import batch_log_probs, batch_means
+from ppod_train.step.log_probs import batch_log_probs
 
 _SECOND_FACTOR = "lora_B"
 _MOVE = 1e-4
@@ -50,7 +50,7 @@ class Drift:
 @torch.no_grad()
 def measure_drift(
     data: TrainingData,
-    sampler: Sampler,
+    policy: Policy,
     *,
     num_trajectories: int,
     batch_size: int,
@@ -60,8 +60,7 @@ def measure_drift(
     """Replay all trained steps of some trajectories in the trainer's batch shape, guidance mode and precision.
 
     Args:
-        sampler: with the network of the policy whose log-probabilities are compared: the reference's, or with
-            `recorded` that of the policy that made the data.
+        policy: whose log-probabilities are compared: the reference, or with `recorded` the policy that made the data.
     """
     count = min(num_trajectories, len(data.units))
     unusual = _most_unusual(data, min(_UNUSUAL, count // 2), recorded)
@@ -69,11 +68,9 @@ def measure_drift(
         int
     )  # of every data set, many prompts
     places = np.unique(np.concatenate([spread, unusual]))
-    batch = load_batch(data, data.units[places], data.steps, sampler.model.device)
+    batch = load_batch(data, data.units[places], data.steps, policy.prompts)
     stored = batch.reference_log_probs + (batch.targets.anchors if recorded else 0.0)
-    replayed = all_log_probs(
-        batch_log_probs(data.spec, sampler, batch), stored, chunk_size=batch_size, workers=workers
-    )
+    replayed = all_log_probs(batch_log_probs(policy, batch), stored, chunk_size=batch_size, workers=workers)
     error = (replayed - stored).abs().cpu().numpy()
     return Drift(
         steps=data.steps,
@@ -88,7 +85,7 @@ def measure_drift(
 @torch.no_grad()
 def measure_rounding(
     data: TrainingData,
-    sampler: Sampler,
+    policy: Policy,
     parameters: Mapping[str, torch.nn.Parameter],
     *,
     batch_size: int,
@@ -109,26 +106,26 @@ def measure_rounding(
         return ()
     count = min(batch_size, len(data.units))
     places = np.linspace(0, len(data.units) - 1, count).astype(int)
-    batch = load_batch(data, data.units[places], data.steps, sampler.model.device)
-    columns = torch.arange(len(data.steps), device=sampler.model.device)
-    rows = columns % len(batch.prompt_index)
-    mean_of = batch_means(data.spec, sampler, batch)
+    batch = load_batch(data, data.units[places], data.steps, policy.prompts)
+    columns = torch.arange(len(data.steps), device=policy.device)
+    rows = columns % batch.latents.shape[1]
     before = [value.detach().clone() for value in factors]
     signs = [_signs(value, number) for number, value in enumerate(factors)]
     square = torch.zeros(len(columns), dtype=torch.float64, device=columns.device)
     chunks = [columns[first : first + batch_size] for first in range(0, len(columns), batch_size)]
     for chunk, counts in workers.strided(chunks):
+        x_t, _, step, prompt = batch.transition(rows[chunk], chunk)
         difference: torch.Tensor | float = 0.0
         for move, share in ((_MOVE, 1), (-_MOVE, 1), (0.0, -2)):
             for value, old, sign in zip(factors, before, signs, strict=True):
                 value.copy_(old + move * sign)
-            difference = difference + share * mean_of(sampler.network, rows[chunk], chunk).double()
+            difference = difference + share * policy.mean(x_t, step, prompt).double()
         assert isinstance(difference, torch.Tensor)
         square[chunk] = counts * (difference**2).flatten(1).mean(dim=1) / 3
     for value, old in zip(factors, before, strict=True):
         value.copy_(old)
     workers.sum(square)
-    error = square.sqrt() / sampler.schedule.std.double()[batch.step_index]
+    error = square.sqrt() / policy.schedule.std.double()[batch.step_index]
     scatter = error / batch.latents[0, 0].numel() ** 0.5
     return tuple((error**2 / 2 + _P99 * scatter).tolist())
 

@@ -1,96 +1,68 @@
-"""What the policy's network says of a batch's recorded steps, in the trainer's numerics.
+"""The numerator of the paper's log-ratio: log π of a batch's recorded steps, in the trainer's numerics.
+
+From Eq. 10 to the Gaussian:
+
+    ppod_train.objectives.ppod.ppod_loss            −log σ(η·D), D a sum of clipped log π(x_{t-1} | x_t, c) − log π_ref
+    ppod_train.step.log_probs.batch_log_probs       log π(x_{t-1} | x_t, c) of (trajectory, trained step)
+    ppod_data.diffusion.policy.Policy.log_prob      μ_θ(x_t, t, c) under guidance, and the density of x_{t-1}
+    ppod_data.diffusion.gaussian.log_prob           N(x_{t-1}; μ, σ_t² I)
+
+log π_ref, the denominator, is stored with the data (`TrainingBatch.reference_log_probs`).
 
 Shapes: E evaluations, U trajectories, T trained steps, C H W latent.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from ppod_data.diffusion.condition import take
 from ppod_data.diffusion.gaussian import kl_divergence, log_prob
-from ppod_data.diffusion.guidance import Network
-from ppod_data.diffusion.replay import replay_mean
-from ppod_data.format.spec import GenerationSpec
-from ppod_data.generation.sampler import Sampler
+from ppod_data.diffusion.policy import Policy
 from ppod_data.support.noise import generator
 from ppod_train.data.batches import TrainingBatch
 from ppod_train.step.gradient import Evaluate, StepValues
 
-# (network, rows [E], columns [E]) -> means [E, C, H, W]
-Means = Callable[[Network, torch.Tensor, torch.Tensor], torch.Tensor]
 
+def batch_log_probs(policy: Policy, batch: TrainingBatch, *, kl_to: Policy | None = None) -> Evaluate:
+    """Return log π(x_{t-1} | x_t, c) of a batch's recorded steps as a differentiable function.
 
-def batch_log_probs(
-    spec: GenerationSpec, sampler: Sampler, batch: TrainingBatch, *, kl_to: Network | None = None
-) -> Evaluate:
-    """log π(x_{t-1} | x_t, c) of (trajectory, trained step) places of a batch, as a differentiable function.
-
-    The function takes rows [E] (trajectories) and columns [E] (trained steps) and returns fp64 [E].
+    The function takes rows, int64 [E] (trajectories), and columns, int64 [E] (trained steps), and returns fp64 [E].
 
     Args:
-        kl_to: a fixed network; the function then also returns KL(π ‖ its policy) of each step.
+        kl_to: a fixed policy; the function then also returns KL(π ‖ kl_to) of each step, fp64 [E].
     """
-    mean_of = batch_means(spec, sampler, batch)
 
     def call(rows: torch.Tensor, columns: torch.Tensor) -> StepValues:
-        step_index = batch.step_index[columns]
-        fixed = None
-        if kl_to is not None:
-            with torch.no_grad():
-                fixed = mean_of(kl_to, rows, columns)
-        mean = mean_of(sampler.network, rows, columns)
-        next_latents = batch.latents[batch.following[columns], rows]
+        x_t, x_prev, step, prompt = batch.transition(rows, columns)
+        if kl_to is None:
+            return StepValues(policy.log_prob(x_t, x_prev, step, prompt))
+        with torch.no_grad():
+            fixed = kl_to.mean(x_t, step, prompt)
+        mean = policy.mean(x_t, step, prompt)  # both values are of one network call
         return StepValues(
-            log_prob(sampler.schedule, step_index, mean, next_latents),
-            None if fixed is None else kl_divergence(sampler.schedule, step_index, mean, fixed),
+            log_prob(policy.schedule, step, mean, x_prev), kl_divergence(policy.schedule, step, mean, fixed)
         )
 
     return call
 
 
-def batch_means(spec: GenerationSpec, sampler: Sampler, batch: TrainingBatch) -> Means:
-    """The mean of x_{t-1} at (trajectory, trained step) places of a batch under a network, [E, C, H, W]."""
+def denoising_scores(policy: Policy, batch: TrainingBatch, *, noise: torch.Tensor) -> Evaluate:
+    """Return −½·(mean square error of the prediction from noised final latents), in place of a log-probability.
 
-    conditions = sampler.conditioning.of(batch.prompt_index)
-
-    def call(network: Network, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        return replay_mean(
-            network,
-            sampler.schedule,
-            latents=batch.latents[batch.current[columns], rows],
-            step_index=batch.step_index[columns],
-            condition=take(conditions, rows),
-            negative=sampler.conditioning.negative,
-            guidance_scale=spec.guidance_scale,
-            guidance_mode=spec.guidance_mode,
-        )
-
-    return call
-
-
-def denoising_scores(
-    sampler: Sampler, network: Network, batch: TrainingBatch, *, noise: torch.Tensor
-) -> Evaluate:
-    """−½·(mean square error of the network's prediction) for noised final latents, in place of a log-probability.
-
-    Without guidance, as in the training of a diffusion model (Diffusion-DPO, Wallace et al. 2024).
+    The prediction is without guidance, as in the training of a diffusion model (Diffusion-DPO, Wallace et al. 2024).
 
     Args:
         noise: [T, C, H, W]: one draw a timestep, shared by all trajectories, so by both images of every pair.
     """
-    conditions = sampler.conditioning.of(batch.prompt_index)
+    schedule = policy.schedule
 
     def call(rows: torch.Tensor, columns: torch.Tensor) -> StepValues:
-        step_index = batch.step_index[columns]
+        step = batch.step_index[columns]
         final, drawn = batch.latents[-1, rows], noise[columns]
-        prediction = network(
-            sampler.schedule.noised(step_index, final, drawn),
-            sampler.schedule.timesteps[step_index],
-            take(conditions, rows),
+        prediction = policy.network(
+            schedule.noised(step, final, drawn), schedule.timesteps[step], take(batch.prompt, rows)
         )
-        target = sampler.schedule.target(step_index, final, drawn)
+        target = schedule.target(step, final, drawn)
         error = prediction.to(torch.promote_types(prediction.dtype, target.dtype)) - target
         return StepValues(-0.5 * (error * error).flatten(1).double().mean(dim=1))
 
@@ -98,7 +70,7 @@ def denoising_scores(
 
 
 def forward_noise(batch: TrainingBatch, *, step: int, seed: int) -> torch.Tensor:
-    """The forward process's noise of optimizer step `step`: fp32 [T, C, H, W]."""
+    """Draw the forward process's noise of optimizer step `step`: fp32 [T, C, H, W]."""
     shape = (len(batch.step_index), *batch.latents.shape[2:])
     drawn = generator(seed, "forward-noise", step).standard_normal(shape, dtype=np.float32)
     return torch.from_numpy(drawn).to(batch.latents.device)

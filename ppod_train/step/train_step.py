@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppod_data.diffusion.guidance import Network
+from ppod_data.diffusion.models.model import DiffusionModel
+from ppod_data.diffusion.policy import Policy
 from ppod_data.errors import NonFiniteError
-from ppod_data.generation.sampler import Sampler
 from ppod_data.support.tensor_memory import LiveBytes
 from ppod_train.data.batches import (
     TrainingBatch,
@@ -54,9 +54,12 @@ class TrainState:
     """What an optimizer step works on."""
 
     data: TrainingData
-    sampler: Sampler
-    reference: Network | None
-    """The network before training; None where neither a KL nor noise predictions ask for it."""
+    model: DiffusionModel
+    """The pipeline whose denoiser is trained, at the data's image size."""
+    policy: Policy
+    """π: the trained network on the data's chain and prompts."""
+    reference: Policy | None
+    """π_ref with the network before training; None if neither a KL nor noise predictions need it."""
     parameters: Mapping[str, torch.nn.Parameter]
     average: Mapping[str, torch.Tensor]
     """The moving average of the trained weights by the same names; empty where the policy is the weights themselves."""
@@ -95,7 +98,7 @@ def train_step(state: TrainState, *, step: int, gradient_share: float, scale_dro
     steps = timesteps_of_step(
         data, step=step, timesteps_per_update=settings.timesteps_per_update, seed=settings.seed
     )
-    batch = weighted(load_batch(data, units, steps, state.sampler.model.device), state.step_weights)
+    batch = weighted(load_batch(data, units, steps, state.policy.prompts), state.step_weights)
     if step + 1 < settings.num_train_steps:
         following = units_of_step(
             data, step=step + 1, pairs_per_step=settings.pairs_per_step, seed=settings.seed
@@ -180,19 +183,19 @@ def batch_gradient(
 
 def _evaluated(state: TrainState, batch: TrainingBatch, *, step: int) -> tuple[Evaluate, torch.Tensor]:
     """What the objective asks the network for, and the reference's values of the same places [U, T]."""
-    settings, sampler = state.settings, state.sampler
+    settings, policy = state.settings, state.policy
     if not OBJECTIVES[settings.objective].on_final_latents:
         kl_to = state.reference if settings.kl_weight else None
-        evaluate = batch_log_probs(state.data.spec, sampler, batch, kl_to=kl_to)
+        evaluate = batch_log_probs(policy, batch, kl_to=kl_to)
         return evaluate, batch.reference_log_probs
     assert state.reference is not None
     noise = forward_noise(batch, step=step, seed=settings.seed)
     with torch.no_grad():
-        fixed = denoising_scores(sampler, state.reference, batch, noise=noise)
+        fixed = denoising_scores(state.reference, batch, noise=noise)
         reference = all_log_probs(
             fixed, batch.reference_log_probs, chunk_size=state.batch_size, workers=state.workers
         )
-    return denoising_scores(sampler, sampler.network, batch, noise=noise), reference
+    return denoising_scores(policy, batch, noise=noise), reference
 
 
 def backward_rows(settings: TrainSettings, batch_size: int, graph_bytes: int) -> int:
@@ -210,15 +213,15 @@ def use_one_pass(settings: TrainSettings, *, graph_bytes: int, gradient_share: f
     return fits and share >= _ONE_PASS_SHARE
 
 
-def graph_bytes_per_evaluation(sampler: Sampler, data: TrainingData) -> int:
+def graph_bytes_per_evaluation(policy: Policy, data: TrainingData, denoiser: torch.nn.Module) -> int:
     """The bytes that the graph of one log-probability keeps alive, weights not counted.
 
     A property of the network and its dtypes, so that the choice that hangs on it is the same on every run.
     """
-    batch = load_batch(data, data.units[:1], data.steps[:1], sampler.model.device)
-    index = torch.zeros(1, dtype=torch.int64, device=sampler.model.device)
-    evaluate = batch_log_probs(data.spec, sampler, batch)
-    with LiveBytes(sampler.model.denoiser.parameters()) as live:
+    batch = load_batch(data, data.units[:1], data.steps[:1], policy.prompts)
+    index = torch.zeros(1, dtype=torch.int64, device=policy.device)
+    evaluate = batch_log_probs(policy, batch)
+    with LiveBytes(denoiser.parameters()) as live:
         values = evaluate(index, index)
         kept = int(live.now)
     del values  # its graph is what was counted

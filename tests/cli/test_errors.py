@@ -1,25 +1,31 @@
 """Bad input and failures of the world: one line that says what to do next, the exit code, nothing half-written.
 
-What needs no model runs as a subprocess; the others run the same entry point in this process.
+Three tests run a command in a process of its own; the others run the same entry point in this process.
 """
 
 import errno
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from ppod_cli import data, gen, pair, score, train
 from ppod_cli.app.errors import entry_point, explain
 from ppod_cli.app.options import command, new_commands
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.format.tables import PAIRS, read_table, write_table
 from tests.cli.conftest import GEN, Made
 from tests.support.command import call, run
 from tests.support.toy import files, flip
+
+COMMANDS = {"gen": gen.app, "score": score.app, "pair": pair.app, "train": train.app, "data": data.app}
 
 
 @pytest.fixture
@@ -41,9 +47,12 @@ def copy(made: Made, tmp_path: Path) -> Path:
         ("twice.txt", b"a cat\na dog\na cat\n", "twice.txt:3: the same prompt as twice.txt:1"),
     ],
 )
-def test_prompt_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_prompt_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, message: str
+) -> None:
     (tmp_path / name).write_bytes(content)
-    failed = run("gen", "data", "--prompts", name, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    failed = call(gen.app, "data", "--prompts", name)
     assert failed.code == 2
     assert message in failed.one_error()
     assert os.listdir(tmp_path) == [name]
@@ -74,8 +83,11 @@ def test_prompt_files(tmp_path: Path, name: str, content: bytes, message: str) -
         (["--unknown", "1"], "No such option: --unknown"),
     ],
 )
-def test_options_out_of_range(tmp_path: Path, words: list[str], message: str) -> None:
-    failed = run("gen", "data", "--prompt", "a cat", *words, cwd=tmp_path)
+def test_options_out_of_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed = call(gen.app, "data", "--prompt", "a cat", *words)
     assert failed.code == 2
     assert message in failed.one_error()
     assert os.listdir(tmp_path) == []
@@ -106,10 +118,20 @@ def test_options_out_of_range(tmp_path: Path, words: list[str], message: str) ->
         ("data", ["info", "data"], "data: no such folder"),
     ],
 )
-def test_names_and_folders(tmp_path: Path, module: str, words: list[str], message: str) -> None:
-    failed = run(module, *words, cwd=tmp_path)
+def test_names_and_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed = call(COMMANDS[module], *words)
     assert failed.code == 2
     assert message in failed.one_error()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_process_ends_with_the_code_and_one_line(tmp_path: Path) -> None:
+    failed = run("gen", "data", "--prompt", "a cat", "--seed", "1.5", cwd=tmp_path)
+    assert failed.code == 2
+    assert "'--seed': must be a whole number, not 1.5" in failed.one_error()
     assert os.listdir(tmp_path) == []
 
 
@@ -159,7 +181,7 @@ def test_pairs_that_refer_to_missing_samples(copy: Path, tmp_path: Path) -> None
     write_table(path, pa.Table.from_pylist(rows, schema=PAIRS))
     failed = call(train.app, "offline", copy, "--out", tmp_path / "run")
     assert failed.code == 2
-    assert f"no sample {'0' * 32} in this data set" in failed.one_error()
+    assert f"refer to sample {'0' * 32}, which is not in this data set" in failed.one_error()
     assert not (tmp_path / "run").exists()
 
 
@@ -271,6 +293,19 @@ def test_every_kind_of_error_has_a_line(error: Exception, code: int, message: st
     line, found = explain(error, "ppod-gen", "lower it")
     assert found == code
     assert message in line
+
+
+def test_weights_over_the_limit_of_a_file_size_name_the_limit(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))
+    try:
+        with pytest.raises(SafetensorError) as refused:
+            save_file({"weight": np.zeros(10_000)}, tmp_path / "weights.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    line, code = explain(refused.value, "ppod-train", "")
+    assert (line.split(":")[0], code) == ("a file may not be this large", 1)
+    assert "raise the limit of ulimit -f" in line
 
 
 @pytest.fixture

@@ -73,10 +73,10 @@ def test_what_people_read_says_what_to_do_next(labelled: Path) -> None:
     ("arguments", "message"),
     [
         (("import", "data", "no.csv", "--format", "table"), "no.csv: no such file or folder"),
-        (("import", "data", "notes.txt", "--format", "table"), "not a file of labels"),
+        (("import", "data", "notes.txt", "--format", "table"), "not a label file"),
         (
             ("import", "data", "bad.csv", "--format", "table"),
-            "bad.csv:1: 'x' is none of the data set's images",
+            "bad.csv:1: 'x' is not an image of this data set",
         ),
         (("agreement", "data", "--labels", "none"), "no labels named 'none' here"),
         (("combine", "data", "--pairs", "scenes=x", "--name", "z"), "'x' is no weight: write NAME=2"),

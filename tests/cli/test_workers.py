@@ -104,7 +104,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(
         stdout, stderr = process.communicate(timeout=120)
     assert process.returncode != 0 and stdout == ""
     [line] = [line for line in stderr.splitlines() if line.startswith("error: ")]
-    assert "another process of this run ended" in line and line.endswith("go on from the last checkpoint")
+    assert "another process of this run ended" in line and line.endswith("resume from the last checkpoint")
     assert 2 <= len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) < 20
     monkeypatch.chdir(tmp_path)
     resumed = call(train.app, *training(made.data))
@@ -165,7 +165,10 @@ def test_a_launcher_that_says_too_little_is_refused(
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     failed = call(train.app, *training(made.data))
-    assert failed.one_error() == "process 1: WORLD_SIZE is 2, and MASTER_ADDR is not set: start by torchrun"
+    assert (
+        failed.one_error()
+        == "process 1: WORLD_SIZE is 2, but MASTER_ADDR is not set: start the command with torchrun"
+    )
 
 
 def test_a_lone_process_of_accelerate_launch_says_so(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from ppod_data.errors import PpodError
 from ppod_data.support.runtime import is_out_of_memory
 
 _INTERRUPTED = 130
+_RUST_OS_ERROR = re.compile(r"\(os error (\d{1,4})\)")
+"""In messages of libraries written in Rust, such as safetensors, whose exceptions are not OSErrors."""
 
 
 def entry_point(commands: typer.Typer, name: str, *, out_of_memory: str) -> Callable[..., None]:
@@ -62,6 +65,8 @@ def explain(error: Exception, name: str, out_of_memory: str) -> tuple[str, int]:
         return f"out of memory: {out_of_memory}", 1
     if isinstance(error, OSError):
         return _explain_os_error(error), 1
+    if code := _RUST_OS_ERROR.search(str(error)):
+        return _explain_os_error(OSError(int(code[1]), os.strerror(int(code[1])))), 1
     detail = str(error) or "no message"
     return f"{type(error).__name__}: {detail} (--debug shows where)", 1
 

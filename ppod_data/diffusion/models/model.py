@@ -5,6 +5,7 @@ What differs between the classes of pipelines is in `families`.
 Shapes: P prompts, B rows, C H W latent.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -288,5 +289,6 @@ def decode_pixels(model: DiffusionModel, latents: torch.Tensor) -> Iterator[torc
         scaled = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
     else:
         scaled = latents * std / vae.config.scaling_factor + mean
-    for part in scaled.split(max(1, _DECODE_PIXELS // (model.height * model.width))):
+    pixels = math.prod(latents.shape[2:]) * int(model.pipeline.vae_scale_factor) ** 2
+    for part in scaled.split(max(1, _DECODE_PIXELS // pixels)):
         yield vae.decode(part, return_dict=False)[0]

@@ -1,1 +1,1 @@
-"""Exporting pairs for labelling tools and trainers."""
+"""Export of pairs for labelling tools and trainers."""

@@ -1,6 +1,6 @@
-"""Pairs in the formats of others: a file or a folder that their own loaders read.
+"""Export of pairs in the formats of other tools: a file or a folder that their own loaders read.
 
-Pairs go through in their own order, and images are read a shard at a time, so memory does not grow with the pairs.
+Pairs are written in order and images are read a shard at a time, so memory does not grow with the number of pairs.
 """
 
 import shutil
@@ -23,12 +23,12 @@ from ppod_data.support.progress import SILENT, Progress
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSummary:
-    """What an export wrote."""
+    """Result of an export."""
 
     num_pairs: int
     num_images: int
     num_hardened: int
-    """Soft labels that the format cannot hold, written as 1."""
+    """Soft labels that the format cannot represent, written as 1."""
 
 
 def export_pairs(
@@ -39,16 +39,17 @@ def export_pairs(
     out: Path,
     progress: Progress = SILENT,
 ) -> ExportSummary:
-    """Write `pairs/<name>` to `out` in one of EXPORTS' formats; `out` appears whole or not at all.
+    """Write `pairs/<name>` to `out` in a format of EXPORTS; `out` is written atomically.
 
-    Raises ConfigError for an unknown format or table, something at `out`, and images that are not here.
+    Raises:
+        ConfigError: an unknown format or table, an existing `out`, or images that are missing.
     """
     out = settled(out)
     if format not in EXPORTS:
         raise ConfigError(f"format {format!r} is unknown: choose one of {', '.join(EXPORTS)}")
     table = dataset.pairs(name)
     if out.exists():
-        raise ConfigError(f"{out}: there already: give another --out, or remove it")
+        raise ConfigError(f"{out} exists: give another --out, or remove it")
     _check_ids(table, f"{dataset.root}/pairs/{name}.parquet")
     images = Images(dataset)
     for column in ("chosen_id", "rejected_id"):
@@ -72,17 +73,15 @@ def export_pairs(
 
 
 def _check_ids(table: Any, path: str) -> None:
-    """Raise DamagedError for a pair_id that ppod never gives: it becomes a name in a tar."""
+    """Raise DamagedError for an invalid pair_id, because it becomes a file name in a tar."""
     for pair_id in table["pair_id"].to_pylist():
         if pair_id is None or not PAIR_ID.fullmatch(pair_id):
-            raise DamagedError(
-                f"{path}: the pair_id {pair_id!r} is none that ppod gives: get this table again"
-            )
+            raise DamagedError(f"{path}: the pair_id {pair_id!r} is not valid: copy this table again")
 
 
 @contextmanager
 def _output(out: Path, *, folder: bool) -> Iterator[Path]:
-    """A temporary file or folder to write to, which becomes `out` at the end."""
+    """Yield a temporary file or folder, which becomes `out` at the end of the block."""
     if not folder:
         with atomic_output(out) as file:
             yield file

@@ -1,4 +1,4 @@
-"""The export formats: each writes all pairs to a file or an empty folder."""
+"""Export formats; each writer writes all pairs to a file or an empty folder."""
 
 import csv
 import json
@@ -22,14 +22,14 @@ from ppod_data.storage.files import below
 
 _OPEN_SHARDS = 4
 ROWS = 64
-"""Pairs that are held in memory at a time."""
+"""Number of pairs that are held in memory at a time."""
 _TAR_BYTES = 256 << 20
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One pair with what the formats need of it."""
+    """One pair with the fields that the formats need."""
 
     pair_id: str
     prompt_id: str
@@ -42,12 +42,12 @@ class Pair:
 
     @property
     def swapped(self) -> bool:
-        """Whether the chosen image is shown second: as good as random, and the same every time."""
+        """Return True if the chosen image is shown second: pseudo-random, and the same every time."""
         return int(self.pair_id[-1], 16) % 2 == 1
 
 
 class Images:
-    """The image files of samples, a few shards in memory at a time."""
+    """Image files of samples, with a few shards in memory at a time."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -61,8 +61,9 @@ class Images:
         return read_table(self._dataset.root / "samples" / part_name(shard), SAMPLES, columns)
 
     def check(self, sample_id: str) -> None:
+        """Raise ConfigError if a sample is missing."""
         if sample_id not in self._place:
-            raise ConfigError(f"sample {sample_id} is not here: get its shard, or run ppod-gen again")
+            raise ConfigError(f"sample {sample_id} is missing here: copy its shard, or run ppod-gen again")
 
     def __call__(self, sample_id: str) -> bytes:
         shard, row = self._place[sample_id]
@@ -76,7 +77,10 @@ class Images:
 
 
 def _pick_a_pic(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Path) -> None:
-    """The columns of Pick-a-Pic v2. Its readers know wins and ties only, and take any label_0 but 0 for a win."""
+    """Write the columns of Pick-a-Pic v2.
+
+    Its readers support only wins and ties, and treat any label_0 except 0 as a win.
+    """
     text, number = pa.string(), pa.int64()
     schema = pa.schema(
         [
@@ -92,7 +96,7 @@ def _pick_a_pic(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Pa
 
     model = "" if dataset.spec.is_forward else dataset.spec.model
 
-    def row(place: int, pair: Pair) -> dict[str, Any]:
+    def row(index: int, pair: Pair) -> dict[str, Any]:
         sides = [pair.chosen_id, pair.rejected_id]
         label = TIE if pair.label == TIE else 1.0
         first = 1 - label if pair.swapped else label
@@ -106,20 +110,20 @@ def _pick_a_pic(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Pa
             **{"image_0_uid": zero, "image_1_uid": one, "image_0_url": "", "image_1_url": ""},
             **{"jpg_0": images(zero), "jpg_1": images(one), "label_0": first, "label_1": 1 - first},
             **{"model_0": model, "model_1": model},
-            **{"ranking_id": place, "user_id": 0, "num_example_per_prompt": 1, "__index_level_0__": place},
+            **{"ranking_id": index, "user_id": 0, "num_example_per_prompt": 1, "__index_level_0__": index},
         }
 
-    _write_parquet(out, schema, (row(place, pair) for place, pair in enumerate(pairs)))
+    _write_parquet(out, schema, (row(index, pair) for index, pair in enumerate(pairs)))
 
 
 def _trl(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Path) -> None:
-    """The preference form of TRL: prompt, chosen, rejected; both answers are images."""
+    """Write TRL's preference form: prompt, chosen, rejected, with images as answers."""
     schema = pa.schema(
         [("prompt", pa.string()), ("chosen", _IMAGE), ("rejected", _IMAGE), ("label", pa.float32())]
     )
-    kinds = {"prompt": "string", "label": "float32"}
+    types = {"prompt": "string", "label": "float32"}
     features = {
-        name: {"dtype": kinds[name], "_type": "Value"} if name in kinds else {"_type": "Image"}
+        name: {"dtype": types[name], "_type": "Value"} if name in types else {"_type": "Image"}
         for name in schema.names
     }
     schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
@@ -142,18 +146,18 @@ def _trl(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Path) -> 
 
 def _write_parquet(out: Path, schema: Any, rows: Iterator[dict[str, Any]]) -> None:
     with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
-        held: list[dict[str, Any]] = []
+        batch: list[dict[str, Any]] = []
         for row in rows:
-            held.append(row)
-            if len(held) == ROWS:
-                writer.write_table(pa.Table.from_pylist(held, schema))
-                held = []
-        if held:
-            writer.write_table(pa.Table.from_pylist(held, schema))
+            batch.append(row)
+            if len(batch) == ROWS:
+                writer.write_table(pa.Table.from_pylist(batch, schema))
+                batch = []
+        if batch:
+            writer.write_table(pa.Table.from_pylist(batch, schema))
 
 
 def _flow_factory(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Path) -> None:
-    """Flow-Factory's manifest of offline preferences, version 2: train.jsonl, and the images beside it."""
+    """Write Flow-Factory's manifest of offline preferences, version 2: train.jsonl and the images."""
     written: dict[str, str] = {}
     with (out / "train.jsonl").open("w", encoding="utf-8") as file:
         for pair in pairs:
@@ -171,7 +175,7 @@ def _flow_factory(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: 
 
 
 def _put_image(out: Path, sample_id: str, images: Images, written: dict[str, str]) -> str:
-    """Write an image once; its path relative to `out`."""
+    """Write an image once and return its path relative to `out`."""
     if sample_id not in written:
         data = images(sample_id)
         path = below(out, "images", image_name(sample_id, data))
@@ -182,7 +186,7 @@ def _put_image(out: Path, sample_id: str, images: Images, written: dict[str, str
 
 
 def _webdataset(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Path) -> None:
-    """Tars of chosen.png, rejected.png (or what the images are) and json, a pair a key."""
+    """Write tars with chosen.png, rejected.png (or the images' own suffix) and json for every pair."""
     from webdataset import TarWriter
 
     writer, shard, size = None, 0, 0
@@ -193,7 +197,7 @@ def _webdataset(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Pa
                     writer.close()
                 writer, size = TarWriter(str(out / f"pairs-{shard:06d}.tar"), encoder=False, mtime=0), 0
                 shard += 1
-            about = {
+            metadata = {
                 **{"prompt": pair.prompt, "prompt_id": pair.prompt_id, "label": pair.label},
                 **{"chosen_id": pair.chosen_id, "rejected_id": pair.rejected_id},
                 **{"votes": pair.votes, "source": pair.source},
@@ -203,7 +207,7 @@ def _webdataset(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Pa
                 "__key__": pair.pair_id,
                 image_name("chosen", chosen): chosen,
                 image_name("rejected", rejected): rejected,
-                "json": json.dumps(about, ensure_ascii=False, sort_keys=True).encode(),
+                "json": json.dumps(metadata, ensure_ascii=False, sort_keys=True).encode(),
             }
             size += writer.write(member)
     finally:
@@ -212,7 +216,7 @@ def _webdataset(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Pa
 
 
 def _csv(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Path) -> None:
-    """The plain form that `--format table` imports: a is the chosen image."""
+    """Write the plain form that `--format table` imports; a is the chosen image."""
     names = ["pair_id", "prompt", "a", "b", "label", "votes", "source"]
     with out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names)
@@ -238,8 +242,10 @@ LABEL_STUDIO_CONFIG = """<View>
 
 
 def _label_studio(dataset: Dataset, pairs: Iterator[Pair], images: Images, out: Path) -> None:
-    """Tasks to label the pairs anew: tasks.json, config.xml, and the images for local storage. Sides are as good as
-    random, and nothing shows the label that a pair has."""
+    """Write tasks to label the pairs again: tasks.json, config.xml, and the images for local storage.
+
+    The sides are pseudo-random, and the tasks do not show a pair's label.
+    """
     written: dict[str, str] = {}
     (out / "config.xml").write_text(LABEL_STUDIO_CONFIG, encoding="utf-8")
     with (out / "tasks.json").open("w", encoding="utf-8") as file:
@@ -266,4 +272,4 @@ EXPORTS: dict[str, Callable[[Dataset, Iterator[Pair], Images, Path], None]] = {
 FOLDERS = {"flow-factory", "webdataset", "label-studio"}
 """Formats that are a folder."""
 HARD = {"pickapic"}
-"""Formats that know wins and ties only."""
+"""Formats that represent only wins and ties."""

@@ -1,1 +1,1 @@
-"""Readers of label files: JSON, CSV, Parquet, spreadsheets."""
+"""Readers of label files, one record at a time."""

@@ -1,4 +1,4 @@
-"""Label files, read record by record in flat memory: Parquet, JSON, JSON lines, CSV, TFRecord."""
+"""Label files read record by record with constant memory: Parquet, JSON, JSON lines, CSV, TFRecord."""
 
 import struct
 from collections.abc import Iterator
@@ -18,12 +18,14 @@ _SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tfrecor
 
 
 def label_files(path: Path) -> list[Path]:
-    """The label files that `path` is or holds, sorted. Raises ConfigError where there are none."""
+    """Return the label files that `path` is or contains, sorted.
+
+    Raises:
+        ConfigError: there are no label files.
+    """
     if path.is_file():
         if _suffix(path) is None:
-            raise ConfigError(
-                f"{path}: not a file of labels: its name ends in none of {', '.join(_SUFFIXES)}"
-            )
+            raise ConfigError(f"{path}: not a label file: its name must end in one of {', '.join(_SUFFIXES)}")
         refuse_pointer_file(path)
         return [path]
     if not path.is_dir():
@@ -31,10 +33,10 @@ def label_files(path: Path) -> list[Path]:
     found = sorted(file for file in path.rglob("[!.]*") if file.is_file() and _suffix(file))
     if not found:
         raise ConfigError(f"{path}: no file of labels in this folder ({', '.join(_SUFFIXES)})")
-    kinds = sorted({str(_suffix(file)) for file in found})
-    if len(kinds) > 1:
+    suffixes = sorted({str(_suffix(file)) for file in found})
+    if len(suffixes) > 1:
         raise ConfigError(
-            f"{path}: files of several kinds ({', '.join(kinds)}): name the one with the labels"
+            f"{path}: files of several formats ({', '.join(suffixes)}): give the file with the labels"
         )
     for file in found:
         refuse_pointer_file(file)
@@ -42,7 +44,7 @@ def label_files(path: Path) -> list[Path]:
 
 
 def _suffix(path: Path) -> str | None:
-    """The kind of a file; the parts of a TFRecord set are named train.tfrecord-00000-of-00001."""
+    """Return the format's suffix; the parts of a TFRecord set are named train.tfrecord-00000-of-00001."""
     name = path.name.lower()
     return next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), None) or (
         ".tfrecord" if ".tfrecord-" in name else None
@@ -50,15 +52,16 @@ def _suffix(path: Path) -> str | None:
 
 
 def read_tables(path: Path) -> Iterator[Any]:
-    """The Arrow tables of a Parquet file, one batch of rows after another.
+    """Yield the Arrow tables of a Parquet file in batches of rows.
 
-    Raises DamagedError for a file that is cut or no Parquet.
+    Raises:
+        DamagedError: the file is truncated or not Parquet.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        # Without pre_buffer: iter_batches would keep every row group that it has read until the end.
+        # pre_buffer would make iter_batches keep every row group in memory until the end.
         with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
             heavy = any(_holds_bytes(field.type) for field in file.schema_arrow)
             for batch in file.iter_batches(_PARQUET_ROWS_WITH_BYTES if heavy else _PARQUET_ROWS):
@@ -70,20 +73,21 @@ def read_tables(path: Path) -> Iterator[Any]:
         raise DamagedError(f"{path}: cannot be read as Parquet ({reason}): get the file again") from error
 
 
-def _holds_bytes(kind: Any) -> bool:
+def _holds_bytes(data_type: Any) -> bool:
     import pyarrow as pa
 
-    if pa.types.is_struct(kind):
-        return any(_holds_bytes(field.type) for field in kind)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    if pa.types.is_struct(data_type):
+        return any(_holds_bytes(field.type) for field in data_type)
+    return bool(pa.types.is_binary(data_type) or pa.types.is_large_binary(data_type))
 
 
 def is_parquet(path: Path) -> bool:
+    """Return True for a Parquet file."""
     return _suffix(path) == ".parquet"
 
 
 def table_records(table: Any, file: str, first: int) -> Iterator[Record]:
-    """The rows of an Arrow table as records, `first` being the number of its first row."""
+    """Yield the rows of an Arrow table as records; `first` is the number of the first row."""
     try:
         rows = table.to_pylist()
     except UnicodeDecodeError:
@@ -93,7 +97,7 @@ def table_records(table: Any, file: str, first: int) -> Iterator[Record]:
 
 
 def _row(table: Any, i: int) -> dict[str, Any] | str:
-    """One row, or where a text in it is not UTF-8 a text that no parser takes for a record."""
+    """Return one row, or, if a text in it is not UTF-8, a text that every parser rejects."""
     try:
         row: dict[str, Any] = table.slice(i, 1).to_pylist()[0]
         return row
@@ -102,23 +106,23 @@ def _row(table: Any, i: int) -> dict[str, Any] | str:
 
 
 def read_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
-    """The records of a file that is not Parquet; a line that cannot be read comes with its reason.
+    """Yield the records of a file that is not Parquet; an unreadable line comes with its reason.
 
     Raises:
-        DamagedError: the file breaks off, or stops being JSON: what follows cannot be found.
+        DamagedError: the file is truncated, or invalid from some point on.
     """
-    kind = _suffix(path)
-    if kind in (".jsonl", ".ndjson"):
+    suffix = _suffix(path)
+    if suffix in (".jsonl", ".ndjson"):
         return _json_lines(path)
-    if kind == ".json":
+    if suffix == ".json":
         return _json(path)
-    if kind == ".tfrecord":
+    if suffix == ".tfrecord":
         return _tf_records(path)
-    return read_csv(path, "\t" if kind == ".tsv" else ",")
+    return read_csv(path, "\t" if suffix == ".tsv" else ",")
 
 
 def all_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
-    """The records of a file of any kind. Raises as `read_records` and `read_tables` do."""
+    """Yield the records of a file of any format; errors as in `read_records` and `read_tables`."""
     if not is_parquet(path):
         yield from read_records(path)
         return
@@ -148,7 +152,7 @@ def _json_lines(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
 
 
 def _json(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
-    """The entries of the list that the file is."""
+    """Yield the entries of a file's JSON list."""
     import ijson
 
     with path.open("rb") as file:
@@ -157,7 +161,7 @@ def _json(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
         start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
         if start != b"[":
             raise DamagedError(
-                f"{path}: not a JSON list: save it as one, or one record a line as {path.stem}.jsonl"
+                f"{path}: not a JSON list: save it as a list, or as one record per line in {path.stem}.jsonl"
             )
         file.seek(0)
         if file.read(3) != b"\xef\xbb\xbf":
@@ -170,12 +174,12 @@ def _json(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
         except (ijson.JSONError, ValueError, RecursionError) as error:
             raise DamagedError(
                 f"{path}: not JSON after record {number} ({reason_of(error)}): get the file again, or save "
-                f"one record a line as {path.stem}.jsonl"
+                f"one record per line in {path.stem}.jsonl"
             ) from error
 
 
 def _tf_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
-    """tf.train.Example messages: each a length, a checksum of it, the bytes, and a checksum of them."""
+    """Yield tf.train.Example messages: each has a length, a checksum of the length, the bytes, and their checksum."""
     from google.protobuf.message import DecodeError
 
     example = _example_class()
@@ -186,7 +190,7 @@ def _tf_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
             length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else _MAX_RECORD + 1
             body = file.read(length + 4) if length <= _MAX_RECORD else b""
             if len(body) != length + 4:
-                raise DamagedError(f"{path}: breaks off in record {number}: get the file again")
+                raise DamagedError(f"{path}: truncated in record {number}: get the file again")
             try:
                 message = example.FromString(body[:-4])
                 value = {entry.key: _feature(entry.value) for entry in message.features.feature}
@@ -197,7 +201,7 @@ def _tf_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
 
 
 def _feature(feature: Any) -> Any:
-    """The single value of a feature; texts where the bytes are UTF-8."""
+    """Return the single value of a feature; bytes become text if they are UTF-8."""
     values = [*feature.bytes_list.value, *feature.float_list.value, *feature.int64_list.value]
     if len(values) != 1:
         return values or None
@@ -210,7 +214,7 @@ def _feature(feature: Any) -> Any:
 
 
 def _example_class() -> Any:
-    """The message class tf.train.Example, described here: tensorflow is not needed for four messages."""
+    """Return the message class tf.train.Example; its description here avoids the dependency on tensorflow."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name="ppod/example.proto", package="ppod", syntax="proto3")

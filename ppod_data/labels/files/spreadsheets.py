@@ -1,8 +1,8 @@
-"""CSV files as spreadsheets and people write them; every line of a file is in a row, or has its reason.
+"""CSV files from spreadsheets and people; every line of a file is part of a row or has a reason.
 
-Read are commas, semicolons and tabs between cells, UTF-8 and UTF-16, and headers in any case. A quotation mark that
-stands alone swallows the lines up to the next one: where a row of several lines looks like several rows, each line is
-read by itself, and those with a stray mark are rejected.
+Supported are commas, semicolons and tabs between cells, UTF-8 and UTF-16, and headers in any case. A stray quotation
+mark swallows the lines up to the next quotation mark. If a row of several lines looks like several rows, each line is
+read separately, and lines with a stray mark are rejected.
 """
 
 import csv
@@ -19,7 +19,7 @@ _EXCEL_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 EMPTY = "empty rows"
 _SHOWN = 160
 _STRAY = (
-    'a quotation mark (") that does not end in its line: correct it, or double it where it is part of a text'
+    'a quotation mark (") that is not closed in its line: correct it, or double it if it is part of a text'
 )
 
 
@@ -28,11 +28,11 @@ class _Header:
     names: tuple[str, ...]
     separator: str
     text: str
-    """For messages: what was read as the header."""
+    """Header as it was read, for messages."""
 
 
 def text_encoding(path: Path) -> str:
-    """The encoding of a text file, by its first bytes."""
+    """Return the encoding of a text file, detected from its first bytes."""
     with path.open("rb") as file:
         start = file.read(64)
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -45,9 +45,10 @@ def text_encoding(path: Path) -> str:
 
 
 def read_csv(path: Path, separator: str) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
-    """The rows of a file below its header, whose cells `separator` parts unless the header shows another one.
+    """Yield the rows below a file's header; `separator` separates cells unless the header shows another separator.
 
-    Raises DamagedError for a header that cannot be read, and for bytes of no encoding that is known.
+    Raises:
+        DamagedError: an unreadable header, or bytes of an unknown encoding.
     """
     encoding = text_encoding(path)
     errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
@@ -70,12 +71,12 @@ def read_csv(path: Path, separator: str) -> Iterator[Record | tuple[Record, Bad 
                     yield record if reason is None else (record, Bad(reason))
     except UnicodeError as error:
         raise DamagedError(
-            f"{path}: written as {encoding.upper()}, and cut or mixed: save it as UTF-8"
+            f"{path}: {encoding.upper()} with invalid bytes: save the file as UTF-8"
         ) from error
 
 
 class _Lines:
-    """The lines of a file, and those of them that were taken since the last `forget`."""
+    """Lines of a file, and the lines that were read since the last `forget`."""
 
     def __init__(self, file: Iterator[str]) -> None:
         self._file = file
@@ -90,30 +91,31 @@ class _Lines:
         return line
 
     def forget(self) -> None:
+        """Forget the lines that were read."""
         self.taken = []
 
 
 def _read_header(path: Path, lines: _Lines, separator: str, encoding: str) -> _Header | None:
-    """The first line with anything in it. None in an empty file."""
+    """Return the first line that is not empty as the header; None for an empty file."""
     line = next((line for line in lines if line.strip()), None)
-    if line is not None and (named := _EXCEL_LINE.fullmatch(line)):
-        separator = named[1]
+    if line is not None and (excel := _EXCEL_LINE.fullmatch(line)):
+        separator = excel[1]
         line = next((line for line in lines if line.strip()), None)
     lines.forget()
     if line is None:
         return None
     row = _single(line, separator)
     if row is not None and len(row) == 1:
-        other = [_single(line, one) for one in _SEPARATORS]
-        best = max(zip(other, _SEPARATORS, strict=True), key=lambda found: len(found[0] or ()))
+        candidates = [_single(line, candidate) for candidate in _SEPARATORS]
+        best = max(zip(candidates, _SEPARATORS, strict=True), key=lambda scored: len(scored[0] or ()))
         row, separator = best if best[0] and len(best[0]) > 1 else (row, separator)
     if row is None:
         raise DamagedError(f"{path}: the header holds {_STRAY}")
     names = tuple(name.strip().lower() for name in row)
     while names and not names[-1]:  # a separator at the end of every line
         names = names[:-1]
-    told = ", ".join(names)
-    text = f"columns: {told if len(told) <= _SHOWN else told[:_SHOWN] + '…'}"
+    columns = ", ".join(names)
+    text = f"columns: {columns if len(columns) <= _SHOWN else columns[:_SHOWN] + '…'}"
     if separator != ",":
         text += f"; separated by {_SEPARATORS.get(separator, repr(separator))}"
     if encoding != "utf-8-sig":
@@ -124,19 +126,19 @@ def _read_header(path: Path, lines: _Lines, separator: str, encoding: str) -> _H
 
 
 def _rows(lines: _Lines, header: _Header) -> Iterator[tuple[list[str], str | None]]:
-    """Rows, each with the reason why it is none where it cannot be read."""
+    """Yield rows, each with a reason if it cannot be read."""
     reader = csv.reader(lines, delimiter=header.separator, strict=True)
     width = len(header.names)
     while True:
         lines.forget()
         try:
             row = next(reader, None)
-            sound = True
+            valid = True
         except csv.Error:
-            row, sound = [], False
+            row, valid = [], False
         if row is None:
             return
-        if sound and (len(lines.taken) == 1 or _is_one_row(row, width, header.separator)):
+        if valid and (len(lines.taken) == 1 or _is_one_row(row, width, header.separator)):
             if row:
                 yield _fit(row, width)
             continue
@@ -146,7 +148,7 @@ def _rows(lines: _Lines, header: _Header) -> Iterator[tuple[list[str], str | Non
 
 
 def _alone(line: str, width: int, separator: str) -> tuple[list[str], str | None]:
-    """One line as a row of its own."""
+    """Parse one line as a row of its own."""
     try:
         row = next(csv.reader([line], delimiter=separator, strict=True), [])
     except csv.Error as error:
@@ -165,14 +167,14 @@ def _fit(row: list[str], width: int) -> tuple[list[str], str | None]:
 
 
 def _is_one_row(row: list[str], width: int, separator: str) -> bool:
-    """Whether a row of several lines is meant: its lines, each by itself, do not look like rows."""
+    """Return True if a record of several lines is one row, because its lines do not look like rows themselves."""
     if len(row) != width:
         return False
     for index, cell in enumerate(row):
         first, *more = re.split(r"\r\n|\r|\n", cell)
         if not more:
             continue
-        *inner, last = (one.count(separator) for one in more)
+        *inner, last = (line.count(separator) for line in more)
         if any(count + 1 == width for count in inner):
             return False
         if index + first.count(separator) + 1 == width and last + width - index == width:
@@ -181,7 +183,7 @@ def _is_one_row(row: list[str], width: int, separator: str) -> bool:
 
 
 def _single(line: str, separator: str) -> list[str] | None:
-    """The cells of one line; None where a quotation mark does not end."""
+    """Return the cells of one line; None if a quotation mark is not closed."""
     try:
         return next(csv.reader([line], delimiter=separator, strict=True), [])
     except csv.Error:

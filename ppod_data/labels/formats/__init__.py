@@ -1,1 +1,1 @@
-"""Parsers of published and exported label formats, one file a format."""
+"""Parsers of published and exported label formats, one file per format."""

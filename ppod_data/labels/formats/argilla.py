@@ -1,9 +1,9 @@
-"""Argilla records with a question that compares two images, and Open Image Preferences, which came from it.
+"""Argilla records with a question that compares two images, and Open Image Preferences, which uses the same form.
 
 Fields `image_1` and `image_2` (in `fields`, in `images`, or on the record itself), `prompt` (or `caption`), and the
 answers to a question: `responses` {question: [{value, user_id, status}]}, or the columns `<question>.responses`,
-`<question>.responses.users` and `.status`, which a data set on the Hub has. An answer is the name of a field, or says
-that both are alike. Rows with `chosen` and `rejected` are read as well.
+`<question>.responses.users` and `.status` of a data set on the Hub. An answer is the name of a field or a word for a
+tie. Rows with `chosen` and `rejected` are supported too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +34,7 @@ _SUBMITTED = {None, "", "submitted"}
 
 
 def parse(record: Record) -> Iterator[Answer]:
+    """Yield the answers of an Argilla record."""
     row = fields(record)
     content = _content(row)
     prompt = text(content.get("prompt") or content.get("caption"), "prompt")
@@ -68,36 +69,36 @@ def _content(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _responses(row: Mapping[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
-    """(value, person, status) of each answer to the only question."""
+    """Yield (value, person, status) of each answer to the only question."""
     nested = row.get("responses")
     if isinstance(nested, Mapping):
         if len(nested) > 1:
-            raise BadRowError(f"{len(nested)} questions: keep the one that compares the images")
+            raise BadRowError(f"{len(nested)} questions: keep the question that compares the images")
         for answers in nested.values():
-            for one in items(answers, "responses"):
-                inner = fields(Record(one, "", 0))
+            for answer in items(answers, "responses"):
+                inner = fields(Record(answer, "", 0))
                 yield inner.get("value"), inner.get("user_id"), inner.get("status")
         return
     questions = [name for name in row if isinstance(name, str) and name.endswith(".responses")]
     if len(questions) != 1:
         raise BadRowError(f"{len(questions)} columns that end in .responses, not one")
     values = items(row[questions[0]] or [], questions[0])
-    people = _beside(row, f"{questions[0]}.users", len(values))
-    statuses = _beside(row, f"{questions[0]}.status", len(values))
+    people = _parallel_column(row, f"{questions[0]}.users", len(values))
+    statuses = _parallel_column(row, f"{questions[0]}.status", len(values))
     yield from zip(values, people, statuses, strict=True)
 
 
-def _beside(row: Mapping[str, Any], name: str, length: int) -> Sequence[Any]:
+def _parallel_column(row: Mapping[str, Any], name: str, length: int) -> Sequence[Any]:
     value = row.get(name)
     return [None] * length if value is None else items(value, name, length)
 
 
 def _label(value: Any, names: Sequence[str]) -> float:
-    """The probability that the first image is preferred: of a choice, or of a ranking of both."""
+    """Return the probability that the first image is preferred, from a choice or a ranking of both."""
     if isinstance(value, list | tuple):
         ranks: dict[Any, float] = {}
-        for one in value:
-            inner = fields(Record(one, "", 0))
+        for entry in value:
+            inner = fields(Record(entry, "", 0))
             ranks[text(inner.get("value"), "an answer")] = number(inner.get("rank"), "rank")
         if set(ranks) != set(names):
             raise BadRowError(f"a ranking of {shown(sorted(ranks))}, not of {' and '.join(names)}")

@@ -22,12 +22,12 @@ from ppod_data.labels.formats import (
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is read: one record at a time, and where it pays many rows at once."""
+    """Functions that read a format: one record at a time, and optionally many rows in bulk."""
 
     parse: Parser
     columns: Callable[[Any], Any] | None = None
     check_shape: Callable[..., None] | None = None
-    """Given where images are named by their position alone: it refuses a file of another shape than the data set."""
+    """For formats that name images only by position: rejects a file whose shape differs from the data set's."""
 
 
 FORMATS = {
@@ -44,3 +44,4 @@ FORMATS = {
     "ppod-label": Format(ppod_label.parse),
     "table": Format(plain.parse),
 }
+"""Format names of `ppod-pair import`. A new format is a file with a function `parse`, and an entry here."""

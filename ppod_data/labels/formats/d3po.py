@@ -1,8 +1,8 @@
-"""D3PO: a list with an entry a prompt, in the order in which they were sampled, each the list of its images' numbers.
+"""D3PO: a list with one entry per prompt, in sampling order; each entry is the list of its images' numbers.
 
-The higher number is preferred, equal numbers are ties. The images are named by their place alone, so the file belongs
-to the data set whose n-th prompt its n-th entry is, with as many images a prompt: the import refuses a file of another
-shape (`check_shape`).
+The higher number is preferred; equal numbers are ties. Images are named only by position, so the file belongs to the
+data set with the same prompts in the same order and the same number of images per prompt. The import rejects a file of
+another shape (`check_shape`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,8 @@ from ppod_data.labels.answers import (
 
 
 def parse(record: Record) -> Iterator[Answer]:
-    values = [number(one, "a preference") for one in items(record.value, "the record")]
+    """Yield every pair of a prompt's images."""
+    values = [number(value, "a preference") for value in items(record.value, "the record")]
     if len(values) < 2:
         raise BadRowError(f"{len(values)} images of a prompt: nothing to compare")
     for (i, first), (j, second) in combinations(enumerate(values), 2):
@@ -34,13 +35,14 @@ def parse(record: Record) -> Iterator[Answer]:
 
 
 def check_shape(records: Iterator[Any], num_images: Sequence[int], name: str) -> None:
-    """Count the records of the file `name`: a file of another shape would label the wrong images.
+    """Check that the file `name` has one record per prompt and one number per image, so that no label is misplaced.
 
     Args:
-        records: as of `records.all_records`.
-        num_images: of each prompt of the data set.
+        records: records from `records.all_records`.
+        num_images: number of images of each prompt of the data set.
 
-    Raises ConfigError unless there is a record a prompt, and a number an image in each.
+    Raises:
+        ConfigError: the shape differs.
     """
     count = 0
     for count, item in enumerate(records, 1):
@@ -49,10 +51,10 @@ def check_shape(records: Iterator[Any], num_images: Sequence[int], name: str) ->
             raise ConfigError(
                 f"{name}: line {count} is empty, so later entries would label other prompts: remove it"
             )
-        known = num_images[count - 1] if count <= len(num_images) else None
-        if known is not None and isinstance(record.value, list) and len(record.value) != known:
+        expected = num_images[count - 1] if count <= len(num_images) else None
+        if expected is not None and isinstance(record.value, list) and len(record.value) != expected:
             raise ConfigError(
-                f"{name}:{count}: {len(record.value)} numbers, and the data set has {known} images of this prompt: "
+                f"{name}:{count}: {len(record.value)} numbers, and the data set has {expected} images of this prompt: "
                 "import the file into the data set that it was made from"
             )
     if count != len(num_images):

@@ -1,7 +1,8 @@
-"""HPDv2: the images of a prompt, one of them preferred (training), or ranked by several people (test).
+"""HPDv2: images of a prompt, one of them preferred (training), or ranked by several people (test).
 
-Training: `prompt`, `file_path`, `human_preference` (1 for the preferred image). Test: `prompt`, `image_path`, `rank`
-(lower is better) and `raw_annotations`, each with `rank` and `user_hash`; these are used where they are there.
+Training: `prompt`, `file_path`, `human_preference` (1 for the preferred image). Test: `prompt`, `image_path`,
+`rank` (lower is better) and `raw_annotations`, each with `rank` and `user_hash`. If present, `raw_annotations`
+replace `rank`.
 """
 
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from ppod_data.labels.answers import (
 
 
 def parse(record: Record) -> Iterator[Answer]:
+    """Yield the comparisons of a record."""
     row = fields(record)
     prompt = text(need(row, "prompt"), "prompt")
     if "human_preference" in row:
@@ -34,7 +36,7 @@ def parse(record: Record) -> Iterator[Answer]:
         flags = [whole(one, "human_preference", 0, 1) for one in liked]
         if sum(flags) != 1 or len(flags) < 2:
             raise BadRowError(
-                f"human_preference prefers {sum(flags)} of {len(flags)} images, not one of several"
+                f"human_preference prefers {sum(flags)} of {len(flags)} images, not exactly one of several"
             )
         best = flags.index(1)
         for other, one in enumerate(images):

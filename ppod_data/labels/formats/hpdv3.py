@@ -1,5 +1,8 @@
-"""HPDv3: `prompt`, `path1` (the preferred image), `path2`, and how sure people were: `choice_dist`, the votes for each,
-or `confidence`, the share that preferred the first. Without either, the label is hard."""
+"""HPDv3: `prompt`, `path1` (the preferred image), `path2`, and optionally the strength of the preference.
+
+The strength is `choice_dist`, the votes for each image, or `confidence`, the share that preferred the first. Without
+either, the label is hard.
+"""
 
 from collections.abc import Iterator
 
@@ -18,6 +21,7 @@ from ppod_data.labels.answers import (
 
 
 def parse(record: Record) -> Iterator[Answer]:
+    """Yield the comparison of a record."""
     row = fields(record)
     label, votes = 1.0, None
     if row.get("choice_dist") is not None:
@@ -30,7 +34,7 @@ def parse(record: Record) -> Iterator[Answer]:
     elif row.get("confidence") not in (None, ""):
         label = number(row["confidence"], "confidence", 0, 1)
         if label < 0.5:
-            raise BadRowError(f"confidence is {label:g}: below 0.5 path1 is not the preferred image")
+            raise BadRowError(f"confidence is {label:g}, but path1 is the preferred image only from 0.5 on")
     yield Comparison(
         prompt=text(need(row, "prompt"), "prompt"),
         a=image("path1", row.get("path1")),

@@ -1,8 +1,8 @@
-"""ImageRewardDB: the images of a prompt, ranked by a person; the lower rank is better, equal ranks are ties.
+"""ImageRewardDB: images of a prompt ranked by a person; the lower rank is better, equal ranks are ties.
 
-Four shapes: a row an image (`prompt_id`, `prompt`, `rank`, `image_path` or `image`), a row a group (the same, each a
-list), a row a pair (`img_better`, `img_worse`), and the groups of the `test.json` that comes with ImageReward
-(`generations`, and in `ranking` the rank of each).
+Four shapes: one row per image (`prompt_id`, `prompt`, `rank`, `image_path` or `image`), one row per group (the same,
+each a list), one row per pair (`img_better`, `img_worse`), and the groups of ImageReward's `test.json` (`generations`,
+and in `ranking` the rank of each).
 """
 
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from ppod_data.labels.answers import (
 
 
 def parse(record: Record) -> Iterator[Answer]:
+    """Yield the comparisons or the rating of a record."""
     row = fields(record)
     prompt = text(need(row, "prompt"), "prompt")
     if "img_better" in row or "img_worse" in row:

@@ -1,8 +1,8 @@
-"""Label Studio's JSON export: pairwise comparisons and rankings; answers that were cancelled are skipped.
+"""Label Studio's JSON export: pairwise comparisons and rankings; cancelled answers are skipped.
 
-A task's `data` names its two images (`a_id` and `b_id` as our own tasks have them, else `image_a` and `image_b` or the
-like), left and right, or for a ranking lists its `items`, each with an `id`. A tie is a choice beside the pair, since
-the pairwise control has none.
+A task's `data` names its two images (`a_id` and `b_id` in ppod's own tasks, otherwise `image_a` and `image_b` or
+similar), left and right. For a ranking it lists its `items`, each with an `id`. A tie is an additional choice, because
+the pairwise control has no tie.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,10 +33,11 @@ _NAMES = (("image_a", "image_b"), ("image_1", "image_2"), ("image1", "image2"), 
 
 
 def parse(record: Record) -> Iterator[Answer]:
+    """Yield the answers of a task's annotations."""
     task = fields(record)
     data = task.get("data")
     if not isinstance(data, Mapping):
-        raise BadRowError("no data in the task: export as JSON, which keeps it, not as JSON-MIN")
+        raise BadRowError("no data in the task: export as JSON, not as JSON-MIN, which drops the data")
     annotations = items(task.get("annotations") or [], "annotations")
     if not annotations:
         yield Skipped(NOT_ANNOTATED)
@@ -73,7 +74,7 @@ def _annotation(record: Record) -> Iterator[Answer]:
 
 
 def _choice(results: list[Mapping[str, Any]], kinds: list[Any]) -> float:
-    """The probability that the left image is preferred."""
+    """Return the probability that the left image is preferred."""
     chosen: list[str] = []
     for one, kind in zip(results, kinds, strict=True):
         if kind == "choices":
@@ -99,7 +100,7 @@ def _value(result: Mapping[str, Any], name: str) -> Any:
 
 
 def _order(value: Any) -> list[str]:
-    """The ids, best first. Several buckets have no order in the export."""
+    """Return the ids, best first; the export has no order between several buckets."""
     if isinstance(value, Mapping):
         lists = [one for name, one in value.items() if name != "_"] or list(value.values())
         if len(lists) != 1:
@@ -112,9 +113,9 @@ def _order(value: Any) -> list[str]:
 
 
 def _items(data: Mapping[str, Any]) -> dict[str, Image]:
-    found = next((value for value in data.values() if isinstance(value, list | tuple)), None)
+    entries = next((value for value in data.values() if isinstance(value, list | tuple)), None)
     images = {}
-    for one in items(found, "the items of the task"):
+    for one in items(entries, "the items of the task"):
         item = fields(Record(one, "", 0))
         name = text(str(item.get("id", "")), "the id of an item")
         images[name] = image("an item", name)
@@ -126,9 +127,9 @@ def _pair(data: Mapping[str, Any]) -> tuple[Image, Image]:
         if left in data or right in data:
             first, second = (
                 ("a_id", "b_id") if left == "image_a" else (f"{left}_id", f"{right}_id")
-            )  # ids win over the images' addresses, which the export rewrites
+            )  # prefer ids, because the export rewrites the images' addresses
             return (
                 image(left, data.get(first), data.get(left)),
                 image(right, data.get(second), data.get(right)),
             )
-    raise BadRowError("data names no two images: call them image_a and image_b")
+    raise BadRowError("data does not name two images: call them image_a and image_b")

@@ -1,7 +1,7 @@
-"""Pick-a-Pic v1 and v2: two images, the one a person picked, or a tie.
+"""Pick-a-Pic v1 and v2: two images and the image that a person picked, or a tie.
 
 `caption`, `image_0_uid`, `image_1_uid` (or their files in `jpg_0`, `jpg_1`), `label_0`, `label_1` (1 and 0, or 0.5 and
-0.5 for a tie), `has_label`, `user_id`. The URLs of the data set lead nowhere any more and are not read.
+0.5 for a tie), `has_label`, `user_id`. The data set's URLs no longer resolve and are not read.
 """
 
 from collections.abc import Iterator
@@ -27,6 +27,7 @@ _ROUNDING = 1e-6
 
 
 def parse(record: Record) -> Iterator[Answer]:
+    """Yield the comparison of a record."""
     row = fields(record)
     if row.get("has_label") not in (None, "") and not flag(row["has_label"], "has_label"):
         yield Skipped(UNLABELLED)
@@ -44,14 +45,15 @@ def parse(record: Record) -> Iterator[Answer]:
 
 
 def columns(table: Any) -> Any:
-    """The same for the rows of an Arrow table that are plainly good, all at once; None where the columns are others.
+    """Parse the valid rows of an Arrow table in bulk; None if the columns have other types.
 
-    An Arrow table with `row`, `prompt`, `a`, `b`, `label` and `annotator`; rows that are not in it are for `parse`.
+    Returns:
+        An Arrow table with `row`, `prompt`, `a`, `b`, `label` and `annotator`; the remaining rows are for `parse`.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    kinds = {
+    types = {
         "caption": pa.types.is_string,
         "image_0_uid": pa.types.is_string,
         "image_1_uid": pa.types.is_string,
@@ -59,7 +61,7 @@ def columns(table: Any) -> Any:
         "label_1": pa.types.is_floating,
     }
     names = table.schema.names
-    if not all(name in names and kind(table.schema.field(name).type) for name, kind in kinds.items()):
+    if not all(name in names and kind(table.schema.field(name).type) for name, kind in types.items()):
         return None
     if "has_label" in names and not pa.types.is_boolean(table.schema.field("has_label").type):
         return None
@@ -71,7 +73,7 @@ def columns(table: Any) -> Any:
     people = table["user_id"] if "user_id" in names else pa.nulls(table.num_rows, pa.int64())
     if not pa.types.is_integer(people.type) and not pa.types.is_null(people.type):
         return None
-    found = pa.table(
+    parsed = pa.table(
         {
             "row": pa.array(range(table.num_rows), pa.int64()),
             "prompt": table["caption"],
@@ -81,4 +83,4 @@ def columns(table: Any) -> Any:
             "annotator": people.cast(pa.string()),
         }
     )
-    return found.filter(good)
+    return parsed.filter(good)

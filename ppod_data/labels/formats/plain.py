@@ -1,7 +1,7 @@
-"""Our own plain form, as CSV, JSON lines or Parquet: a row a comparison. docs/labels.md describes it.
+"""ppod's own plain form as CSV, JSON lines or Parquet: one row per comparison. docs/labels.md describes it.
 
-`a` and `b` name the images, `label` says which is preferred (a, b, tie, or the probability of a); or `votes_a` and
-`votes_b` count people. `prompt`, `votes`, `annotator`, `dimension` and `license` may be there.
+`a` and `b` name the images. `label` states the preferred image (a, b, tie, or the probability of a), or `votes_a` and
+`votes_b` count people. `prompt`, `votes`, `annotator`, `dimension` and `license` are optional.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,6 +31,7 @@ _WORDS = {"a": 1.0, "b": 0.0, "tie": TIE}
 
 
 def parse(record: Record) -> Iterator[Answer]:
+    """Yield the comparison of a row."""
     row = fields(record)
     if _given(row, "votes_a") or _given(row, "votes_b"):
         first, second = (whole(need(row, name), name, 0, 10**9) for name in ("votes_a", "votes_b"))

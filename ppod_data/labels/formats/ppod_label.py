@@ -1,7 +1,7 @@
-"""The journals of `ppod-pair label`: the images that were shown, and which of them was best.
+"""Journals of `ppod-pair label`: the images that were shown, and the best of them.
 
-The first of two shown images is a, so that a bias to a side can be seen. The best of several is preferred to each
-other one; a tie of several is a tie of every two.
+The first of two shown images is a, so that a bias to one side can be measured. The best of several is preferred to
+each other image; a tie of several is a tie of every two.
 """
 
 from collections.abc import Iterator
@@ -29,6 +29,7 @@ _MOST = 9
 
 
 def parse(record: Record) -> Iterator[Answer]:
+    """Yield the comparisons of an answer."""
     row = fields(record)
     images = [image("shown", one) for one in items(need(row, "shown"), "shown")]
     if not 2 <= len(images) <= _MOST:
@@ -42,7 +43,7 @@ def parse(record: Record) -> Iterator[Answer]:
             yield Comparison(prompt=None, a=a, b=b, label=TIE, annotator=who, dimension=dimension)
     else:
         if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(images):
-            raise BadRowError(f"answer is {shown(answer)}: neither the place of an image, nor tie, nor skip")
+            raise BadRowError(f"answer is {shown(answer)}, not the index of an image, tie or skip")
         for first, second in combinations(range(len(images)), 2):
             if answer in (first, second):
                 yield Comparison(

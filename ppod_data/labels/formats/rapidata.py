@@ -1,5 +1,7 @@
-"""Rapidata: `prompt`, `image1`, `image2` (or their names in `image1_path`, `image2_path`), and how many people chose
-each: `votes_image1`, `votes_image2`. The label is the share of the first."""
+"""Rapidata: `prompt`, `image1`, `image2` (or their names in `image1_path`, `image2_path`), and the number of votes.
+
+The votes are `votes_image1` and `votes_image2`. The label is the share of the first.
+"""
 
 from collections.abc import Iterator
 
@@ -19,6 +21,7 @@ NO_VOTES = "without votes"
 
 
 def parse(record: Record) -> Iterator[Answer]:
+    """Yield the comparison of a record."""
     row = fields(record)
     first, second = (whole(need(row, name), name, 0, 10**9) for name in ("votes_image1", "votes_image2"))
     if first + second == 0:

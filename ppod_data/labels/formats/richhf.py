@@ -1,6 +1,6 @@
-"""RichHF-18K: `filename` of an image and four scores of it, higher is better, each a dimension of its own.
+"""RichHF-18K: `filename` of an image and four scores, higher is better; each score is a dimension.
 
-The file has no prompts: the rated images of one prompt of the data set are compared.
+The file has no prompts. The rated images of one prompt of the data set are compared.
 """
 
 from collections.abc import Iterator
@@ -27,6 +27,7 @@ DIMENSIONS = {
 
 
 def parse(record: Record) -> Iterator[Answer]:
+    """Yield a rating for every score of a record."""
     row = fields(record)
     rated = image("filename", text(need(row, "filename"), "filename"))
     scores = {
@@ -35,6 +36,6 @@ def parse(record: Record) -> Iterator[Answer]:
         if row.get(name) not in (None, "")
     }
     if not scores:
-        raise BadRowError(f"none of the scores {', '.join(DIMENSIONS)} is there")
+        raise BadRowError(f"all scores are missing: {', '.join(DIMENSIONS)}")
     for dimension, score in scores.items():
         yield Rating(prompt=None, group=None, image=rated, value=score, dimension=dimension)

@@ -95,7 +95,7 @@ def test_a_journal_keeps_what_was_acknowledged_and_cuts_off_what_was_not(tmp_pat
 
 def test_another_file_is_no_journal(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
-    with pytest.raises(DamagedError, match=r"x\.jsonl:1: no answer of ppod-pair label"):
+    with pytest.raises(DamagedError, match=r"x\.jsonl:1: not an answer of ppod-pair label"):
         Journal(tmp_path / "x.jsonl")
 
 
@@ -168,13 +168,13 @@ def test_an_answer_that_is_sent_twice_is_kept_once_and_a_late_one_is_refused(tmp
     turn = answer(asked, "anna", 1)
     asked.record("anna", turn.number, turn.shown, 1)
     assert asked.count().num_answers == 1
-    with pytest.raises(StaleError, match="another answer of yours"):
+    with pytest.raises(StaleError, match="answered this question differently"):
         asked.record("anna", turn.number, turn.shown, 0)
     with pytest.raises(StaleError):
         asked.record("anna", 7, turn.shown, 1)
     with pytest.raises(StaleError):
         asked.record("anna", 1, ["0-left", "1-right"], 1)
-    with pytest.raises(ConfigError, match="an answer is"):
+    with pytest.raises(ConfigError, match="expected the index of an image"):
         asked.record("anna", 1, asked.next("anna").shown, 2)
 
 
@@ -205,7 +205,7 @@ def test_a_question_on_a_screen_that_was_left_is_asked_again_and_answered_once(t
     left, mine = asked.next("anna"), asked.next("bert")
     assert mine.question == left.question
     asked.record("bert", 0, mine.shown, 0)
-    with pytest.raises(StaleError, match="answered meanwhile"):
+    with pytest.raises(StaleError, match="another person has answered"):
         asked.record("anna", 0, left.shown, 0)
     assert asked.next("anna").question is None and asked.count().num_answers == 1
 

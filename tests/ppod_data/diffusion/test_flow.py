@@ -20,7 +20,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import generate
 from ppod_data.generation.log_probs import compute_log_probs
-from ppod_data.generation.sampler import prepare_sampler, sample_batch
+from ppod_data.generation.sampling import build_policy, sample_batch
 from tests.support.pipelines import save_tiny_flux_pipeline, save_tiny_sd3_pipeline
 
 SMALLEST = 1e-30
@@ -230,9 +230,9 @@ def test_a_data_set_tells_its_sigmas_and_leaves_the_last_step_out(
 def test_recorded_residuals_are_standard_normal(flux: DiffusionModel) -> None:
     """E[log-prob] of a Gaussian's own samples: −½ − log σ − ½ log 2π a dimension."""
     spec = build_spec(flux, prompts=["a cat"], num_images_per_prompt=16, num_inference_steps=4, batch_size=16)
-    sampler = prepare_sampler(spec, flux)
-    chain = sample_batch(spec, sampler, range(16), record=True)
-    std = sampler.schedule.std.double()[:3]
+    policy = build_policy(spec, flux)
+    chain = sample_batch(spec, policy, range(16), record=True)
+    std = policy.schedule.std.double()[:3]
     error = chain.log_probs.mean(dim=1)[:3] - (-0.5 - std.log() - 0.5 * np.log(2 * np.pi))
     assert float(error.abs().max()) < 5 * (0.5 / (16 * 256)) ** 0.5
 
@@ -242,10 +242,10 @@ def test_flux_obeys_its_guidance_in_one_call(flux: DiffusionModel) -> None:
     chains = []
     for guidance_scale in (1.0, 3.5):
         spec = build_spec(flux, prompts=["a cat"], num_images_per_prompt=1, guidance_scale=guidance_scale)
-        sampler = prepare_sampler(spec, flux)
-        assert sampler.conditioning.negative is None
-        assert sampler.conditioning.of([0])["guidance"].tolist() == [guidance_scale]
-        chains.append(sample_batch(spec, sampler, range(1), record=False).latents)
+        policy = build_policy(spec, flux)
+        assert policy.prompts.negative is None
+        assert policy.prompts.of([0])["guidance"].tolist() == [guidance_scale]
+        chains.append(sample_batch(spec, policy, range(1), record=False).latents)
     assert not torch.equal(*chains)
 
 
@@ -254,9 +254,9 @@ def test_what_a_flux_does_not_read_is_refused(flux: DiffusionModel, tmp_path: Pa
     spec = build_spec(schnell, prompts=["a cat"], num_inference_steps=4)
     assert spec.guidance_scale == 1
     with pytest.raises(ConfigError, match="reads no guidance scale: give 1"):
-        prepare_sampler(replace(spec, guidance_scale=3.5), schnell)
+        build_policy(replace(spec, guidance_scale=3.5), schnell)
     with pytest.raises(ConfigError, match="reads no negative prompt"):
-        prepare_sampler(build_spec(flux, prompts=["a cat"], negative_prompt="blurry"), flux)
+        build_policy(build_spec(flux, prompts=["a cat"], negative_prompt="blurry"), flux)
 
 
 def test_sd3_with_t5_reads_it(tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from ppod_data.diffusion.condition import Conditioning
 from ppod_data.diffusion.ddim import DDIMSchedule, build_ddim_schedule, ddim_config
 from ppod_data.diffusion.forward_process import forward_chain, forward_latents
+from ppod_data.diffusion.guidance import Guidance, Network
+from ppod_data.diffusion.policy import Policy
 from tests.support.pipelines import SCHEDULER
 
 STEPS = 10
@@ -16,6 +19,17 @@ ROWS = 4000
 
 def make_schedule(steps: int = STEPS, eta: float = 1.0, **options: Any) -> DDIMSchedule:
     return build_ddim_schedule(ddim_config("DDIMScheduler", SCHEDULER | options), steps, eta)
+
+
+def policy_of(network: Network, schedule: DDIMSchedule, latent_dtype: torch.dtype) -> Policy:
+    """A policy whose network reads no prompt."""
+    return Policy(
+        network=network,
+        schedule=schedule,
+        prompts=Conditioning(embed=lambda number: {}, negative=None, device="cpu"),
+        guidance=Guidance(1.0, "batched"),
+        latent_dtype=latent_dtype,
+    )
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
@@ -67,16 +81,11 @@ def test_a_policy_that_knows_the_point_has_standard_normal_residuals(dtype: torc
 
     noise = normal(STEPS, *encoded.shape, seed=1)
     chain = forward_chain(
-        network,
-        schedule,
-        encoded=encoded,
+        policy_of(network, schedule, dtype),
+        encoded,
         initial_noise=normal(*encoded.shape, seed=2),
         step_noise=noise,
-        condition={},
-        negative=None,
-        guidance_scale=1.0,
-        guidance_mode="batched",
-        latent_dtype=dtype,
+        prompt={},
     )
     square = (noise.double() ** 2).flatten(2).mean(dim=2)
     expected = -0.5 * square - schedule.std.double().log()[:, None] - 0.5 * math.log(2 * math.pi)
@@ -160,16 +169,11 @@ def test_for_gaussian_data_the_gap_to_the_exact_policy_is_the_closed_form() -> N
 
     encoded = math.sqrt(variance) * normal(4, 4, 64, 64, seed=0)
     chain = forward_chain(
-        network,
-        schedule,
-        encoded=encoded,
+        policy_of(network, schedule, torch.float32),
+        encoded,
         initial_noise=normal(*encoded.shape, seed=2),
         step_noise=normal(STEPS, *encoded.shape, seed=1),
-        condition={},
-        negative=None,
-        guidance_scale=1.0,
-        guidance_mode="batched",
-        latent_dtype=torch.float32,
+        prompt={},
     )
     expected = 1 + excess(schedule, variance)
     found = -2 * (chain.log_probs.mean(dim=1) + schedule.std.double().log() + 0.5 * math.log(2 * math.pi))

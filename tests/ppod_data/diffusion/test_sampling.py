@@ -10,13 +10,12 @@ import torch
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import DiffusionModel, decode_images
-from ppod_data.diffusion.replay import replay_log_prob
 from ppod_data.errors import ConfigError, NonFiniteError, SpecMismatchError
 from ppod_data.format.images import decode_image, pixels_sha256
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import generate, select_shards
-from ppod_data.generation.sampler import prepare_sampler, sample_batch, sample_images
+from ppod_data.generation.sampling import build_policy, sample_batch, sample_images
 from ppod_data.support.noise import standard_normal
 
 PROMPTS = ("a cat", "two dogs")
@@ -39,7 +38,7 @@ def test_a_chain_is_diffusers_own(tiny_model: DiffusionModel, guidance_scale: fl
     from diffusers import DDIMScheduler
 
     spec = make_spec(tiny_model, guidance_scale=guidance_scale)
-    chain = sample_batch(spec, prepare_sampler(spec, tiny_model), range(4), record=True)
+    chain = sample_batch(spec, build_policy(spec, tiny_model), range(4), record=True)
     pipeline = tiny_model.pipeline
     scheduler = DDIMScheduler(**spec.scheduler)
     scheduler.set_timesteps(5)
@@ -82,7 +81,7 @@ def test_replay_after_a_shard_is_exact(
 ) -> None:
     dataset = make_dataset(tmp_path, tiny_model, latent_dtype=latent_dtype, guidance_mode=guidance_mode)
     spec = dataset.spec
-    sampler = prepare_sampler(spec, tiny_model)
+    policy = build_policy(spec, tiny_model)
     ids = dataset.samples(["sample_id"])["sample_id"].to_pylist()[:4]
     batch = [dataset.trajectory(sample_id) for sample_id in ids]
     for step in range(5):
@@ -92,16 +91,11 @@ def test_replay_after_a_shard_is_exact(
             == {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[latent_dtype]
         )
         with torch.no_grad():
-            replayed = replay_log_prob(
-                sampler.network,
-                sampler.schedule,
-                latents=torch.stack(before).float(),
-                next_latents=torch.stack(after).float(),
-                step_index=torch.full((4,), step),
-                condition=sampler.conditioning.of([0] * 4),
-                negative=sampler.conditioning.negative,
-                guidance_scale=spec.guidance_scale,
-                guidance_mode=spec.guidance_mode,
+            replayed = policy.log_prob(
+                torch.stack(before).float(),
+                torch.stack(after).float(),
+                torch.full((4,), step),
+                policy.prompts.of([0] * 4),
             )
         assert replayed.tolist() == [trajectory.log_probs[step] for trajectory in batch]
 
@@ -109,9 +103,9 @@ def test_replay_after_a_shard_is_exact(
 def test_recorded_residuals_are_standard_normal(tiny_model: DiffusionModel) -> None:
     """E[log-prob] of a Gaussian's own samples: −½ − log σ − ½ log 2π a dimension."""
     spec = make_spec(tiny_model, num_images_per_prompt=64, batch_size=64, images_per_shard=64)
-    sampler = prepare_sampler(spec, tiny_model)
-    chain = sample_batch(spec, sampler, range(64), record=True)
-    expected = -0.5 - sampler.schedule.std.double().log() - 0.5 * np.log(2 * np.pi)
+    policy = build_policy(spec, tiny_model)
+    chain = sample_batch(spec, policy, range(64), record=True)
+    expected = -0.5 - policy.schedule.std.double().log() - 0.5 * np.log(2 * np.pi)
     error = chain.log_probs.mean(dim=1) - expected
     assert float(error.abs().max()) < 5 * (0.5 / (64 * 256)) ** 0.5
 
@@ -139,7 +133,7 @@ def test_images_are_the_decoded_last_latents(tiny_model: DiffusionModel, tmp_pat
 def test_siblings_share_their_start_per_prompt_only(tiny_model: DiffusionModel) -> None:
     for initial_noise, equal in [("per-prompt", True), ("per-image", False)]:
         spec = make_spec(tiny_model, initial_noise=initial_noise)
-        chain = sample_batch(spec, prepare_sampler(spec, tiny_model), range(2), record=True)
+        chain = sample_batch(spec, build_policy(spec, tiny_model), range(2), record=True)
         assert torch.equal(chain.latents[0, 0], chain.latents[0, 1]) == equal
         assert not torch.equal(chain.latents[-1, 0], chain.latents[-1, 1])
 

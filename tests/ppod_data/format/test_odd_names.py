@@ -103,7 +103,7 @@ def test_ids_of_pairs_name_no_member_and_no_file(
     for odd in ODD.values():
         rewritten(dataset.root / "pairs" / "brightness.parquet", PAIRS, **{column: odd})
         before = files(tmp_path)
-        with pytest.raises(PpodError, match=r"none that ppod gives|is not here"):
+        with pytest.raises(PpodError, match=r"is not valid|is missing here"):
             export_pairs(
                 Dataset.open(dataset.root), name="brightness", format=format, out=tmp_path / "b" / "out"
             )

@@ -73,8 +73,8 @@ def test_without_labels_there_is_no_section(tmp_path: Path) -> None:
 def test_labels_whose_shard_is_not_here_are_named_and_the_rest_is_shown(dataset: Dataset) -> None:
     (dataset.root / "samples" / "000000.parquet").unlink()
     found = overview(Dataset.open(dataset.root))["labels"]["people"]
-    assert found["rows"] == 7 and "which is not here: get its shard" in found["problem"]
-    assert "get its shard" in label_section({"people": found})
+    assert found["rows"] == 7 and "which is missing here: copy its shard" in found["problem"]
+    assert "copy its shard" in label_section({"people": found})
 
 
 def test_a_calibration_curve_is_drawn_where_its_points_are() -> None:

@@ -165,7 +165,7 @@ def test_label_studio_s_answers_come_back(dataset: Dataset, tmp_path: Path) -> N
     [
         ({"format": "other"}, "format 'other' is unknown: choose one of pickapic"),
         ({"name": "no"}, "no pairs named 'no' here: n"),
-        ({"out": "there"}, "there already: give another --out"),
+        ({"out": "there"}, "exists: give another --out"),
     ],
 )
 def test_nothing_is_replaced(dataset: Dataset, tmp_path: Path, options: dict[str, Any], message: str) -> None:

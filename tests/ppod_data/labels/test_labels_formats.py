@@ -184,7 +184,7 @@ def test_tf_records_of_richhf_are_read(dataset: Dataset, tmp_path: Path) -> None
     import_labels(dataset, path, format="richhf", name="n")
     assert found(dataset, "n") == [(0, 1, 0.0, 1, "overall")]
     path.write_bytes(data[:-7])
-    with pytest.raises(DamagedError, match="breaks off in record 2"):
+    with pytest.raises(DamagedError, match="truncated in record 2"):
         list(read_records(path))
 
 

@@ -247,8 +247,13 @@ def test_a_bad_row_stops_before_anything_is_written(dataset: Dataset, tmp_path: 
     cases = {
         "an image compared with itself": {"a": s[0], "b": s[0], "label": "a"},
         "images of two prompts": {"a": s[0], "b": s[3], "label": "a"},
-        "not that of the images": {"a": s[0], "b": s[1], "label": "a", "prompt": prompts(dataset)[1]},
-        "none of the data set's images": {"a": s[0], "b": "elsewhere", "label": "a"},
+        "differs from the prompt of the images": {
+            "a": s[0],
+            "b": s[1],
+            "label": "a",
+            "prompt": prompts(dataset)[1],
+        },
+        "is not an image of this data set": {"a": s[0], "b": "elsewhere", "label": "a"},
         "label is missing": {"a": s[0], "b": s[1]},
         "write a, b, tie or the probability": {"a": s[0], "b": s[1], "label": "c"},
     }
@@ -400,7 +405,7 @@ def test_an_import_whose_secret_another_one_made_meanwhile_writes_nothing(
     def other(text: str) -> None:
         atomic_create(dataset.root / "labels" / ".salt", b"5a" * 32)
 
-    with pytest.raises(PpodError, match="run the same command again"):
+    with pytest.raises(PpodError, match="run the command again"):
         import_labels(dataset, file, format="table", name="mine", progress=Watch({"status": other}))
     assert dataset.label_names() == [] and dataset.pair_names() == []
     import_labels(dataset, file, format="table", name="mine")

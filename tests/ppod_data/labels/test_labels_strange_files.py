@@ -88,7 +88,7 @@ def test_every_row_of_a_csv_is_a_label_or_a_reject(
 def test_a_csv_with_a_stray_mark_is_refused_by_its_row(dataset: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "l.csv"
     path.write_text(csv_of(dataset, {4: '{a},{b},a,"joe'}))
-    with pytest.raises(ConfigError, match=r"l\.csv:5: a quotation mark .* does not end in its line"):
+    with pytest.raises(ConfigError, match=r"l\.csv:5: a quotation mark .* is not closed in its line"):
         run(dataset, path)
 
 
@@ -285,7 +285,7 @@ def test_a_salt_that_ppod_did_not_write_is_refused(
         os.mkfifo(salt)
     else:
         salt.write_bytes(data)
-    with pytest.raises(ConfigError, match=r"\.salt: .*remove it"):
+    with pytest.raises(ConfigError, match=r"\.salt: .*remove the file"):
         run(fresh, labels_of(fresh, tmp_path, "l"))
     assert fresh.label_names() == []
 
@@ -312,6 +312,6 @@ def test_of_two_imports_under_one_name_at_once_the_later_is_refused(
     def meanwhile(text: str) -> None:
         import_labels(fresh, other, format="table", name="n")
 
-    with pytest.raises(PpodError, match="another --name" if salted else "run the same command again"):
+    with pytest.raises(PpodError, match="another --name" if salted else "run the command again"):
         import_labels(fresh, mine, format="table", name="n", progress=Watch({"status": meanwhile}))
     assert set(fresh.labels("n")["file"].to_pylist()) == {"other.csv"}

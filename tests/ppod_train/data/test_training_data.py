@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from ppod_data.dataset.dataset import Dataset
-from ppod_data.diffusion.models.model import DiffusionModel, load_model
+from ppod_data.diffusion.models.model import DiffusionModel, embed_prompts, load_model
 from ppod_data.errors import ConfigError, DamagedError, DriftError
 from ppod_data.format.tables import PAIRS, SAMPLES, read_table, write_table
 from ppod_data.generation.log_probs import compute_log_probs
@@ -57,7 +57,8 @@ def test_an_objective_of_single_trajectories_takes_two_for_a_pair(
     steps = [units_of_step(data, step=step, pairs_per_step=4, seed=0) for step in range(2)]
     assert [len(units) for units in steps] == [8, 8]
     assert sorted(np.concatenate(steps)) == list(range(16))
-    assert load_batch(data, steps[0], data.steps, "cpu").latents.shape == (5, 8, 4, 8, 8)
+    prompts = embed_prompts(tiny_model, data.prompts, "", 1.0)
+    assert load_batch(data, steps[0], data.steps, prompts).latents.shape == (5, 8, 4, 8, 8)
 
 
 def test_best_of_k_trains_on_the_best_alone(recorded: Path, tiny_model: DiffusionModel) -> None:
@@ -74,7 +75,7 @@ def test_trajectories_that_pairs_share_are_in_a_batch_once(
     recorded: Path, tiny_model: DiffusionModel
 ) -> None:
     data = opened(recorded, tiny_model)
-    batch = load_batch(data, data.units, data.steps, "cpu")
+    batch = load_batch(data, data.units, data.steps, embed_prompts(tiny_model, data.prompts, "", 1.0))
     assert batch.latents.shape[1] == len(data.rows) < 2 * len(data.units)
     assert data.chosen.tolist() == batch.targets.chosen.tolist()
     assert data.margins.tolist() == batch.targets.margins.tolist() and (data.margins > 0).all()

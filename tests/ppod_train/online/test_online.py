@@ -193,7 +193,7 @@ def test_old_stages_are_offline_data_together(
 
 
 def test_two_online_runs_in_one_folder_are_refused(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
-    with only_run(tmp_path), pytest.raises(ConfigError, match="another ppod-train is at work here"):
+    with only_run(tmp_path), pytest.raises(ConfigError, match="another ppod-train is running in this folder"):
         run(tmp_path, tiny_pipeline, redness)
     assert list(tmp_path.iterdir()) == []
 

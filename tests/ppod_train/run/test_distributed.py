@@ -112,11 +112,11 @@ def steps_of(
         )
         state, _ = prepare(source_of(data), load_model(str(pipeline)), settings, "", None, workers)
         if double:
-            unet = state.sampler.model.pipeline.unet.double()
+            unet = state.model.pipeline.unet.double()
             state = replace(
                 state,
-                sampler=replace(state.sampler, network=double_network(unet)),
-                reference=double_network(deepcopy(unet)),
+                policy=state.policy.with_network(double_network(unet)),
+                reference=state.policy.with_network(double_network(deepcopy(unet))),
                 average={key: value.double() for key, value in state.average.items()},
             )
             if not settings.kl_weight and not OBJECTIVES[settings.objective].on_final_latents:
@@ -382,7 +382,7 @@ def test_what_the_first_process_cannot_learn_ends_all() -> None:
             return str(error)
         return ""
 
-    assert together(2, work) == ["all equal", "there is nothing to learn, as the first process says"]
+    assert together(2, work) == ["all equal", "there is nothing to learn: see the error of the main process"]
 
 
 def online(out: Path, pipeline: Path, workers: Workers) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.log_probs import compute_log_probs
-from ppod_data.generation.sampler import prepare_sampler, sample_batch, sample_images
+from ppod_data.generation.sampling import build_policy, sample_batch, sample_images
 from ppod_data.support.noise import standard_normal
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.settings import EvalSettings
@@ -83,7 +83,7 @@ def test_a_chain_is_that_of_the_pipelines_own_call(
         guidance_scale=3.0,
         batch_size=2,
     )
-    chain = sample_batch(spec, prepare_sampler(spec, model), range(2), record=True)
+    chain = sample_batch(spec, build_policy(spec, model), range(2), record=True)
     noise = iter(step_noise(spec))
     monkeypatch.setattr("diffusers.schedulers.scheduling_ddim.randn_tensor", lambda *_, **__: next(noise))
     model.pipeline.scheduler = diffusers.DDIMScheduler(**spec.scheduler)
@@ -110,7 +110,7 @@ def test_a_flow_chain_without_noise_is_that_of_the_pipelines_own_call(
     written = {"negative_prompt": negative_prompt} if model.family.embed_negative else {}
     options = {"num_images_per_prompt": 2, "num_inference_steps": 5, "guidance_scale": 3.0} | written
     spec = build_spec(model, prompts=["a cat"], batch_size=2, ddim_eta=1e-30, **options)
-    chain = sample_batch(spec, prepare_sampler(spec, model), range(2), record=True)
+    chain = sample_batch(spec, build_policy(spec, model), range(2), record=True)
     pipeline, start = model.pipeline, chain.latents[0]
     if name == "flux":
         start = pipeline._pack_latents(start, 2, *model.latent_shape)

@@ -43,5 +43,7 @@ def test_leftovers_go_and_what_others_hid_stays(tmp_path: Path) -> None:
 
 
 def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
     remove_folder(tmp_path / "step-000001")
     remove_leftovers(tmp_path / "nowhere")
+    assert names(tmp_path) == ["kept"]

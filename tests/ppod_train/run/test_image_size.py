@@ -16,7 +16,7 @@ from ppod_data.diffusion.models.skeleton import load_skeleton
 from ppod_data.errors import ConfigError
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.cost import measure_seconds, plan_generation
-from ppod_data.generation.sampler import prepare_sampler, sample_batch, sample_images
+from ppod_data.generation.sampling import build_policy, sample_batch, sample_images
 from tests.ppod_train.run.test_families import step_noise
 from tests.support.command import call
 from tests.support.pipelines import (
@@ -41,15 +41,15 @@ def test_a_chain_is_that_of_the_pipelines_own_call(
     options: dict[str, Any] = {"num_images_per_prompt": 2, "num_inference_steps": 4, "guidance_scale": 3.0}
     spec = build_spec(model, prompts=["a cat"], batch_size=2, **SIZE, **options)
     assert (spec.height, spec.width, spec.latent_shape) == (24, 8, (4, 12, 4))
-    sampler = prepare_sampler(spec, model)
-    chain = sample_batch(spec, sampler, range(2), record=True)
+    policy = build_policy(spec, model)
+    chain = sample_batch(spec, policy, range(2), record=True)
     noise: Iterator[torch.Tensor] = iter(step_noise(spec))
     monkeypatch.setattr("diffusers.schedulers.scheduling_ddim.randn_tensor", lambda *_, **__: next(noise))
     model.pipeline.scheduler = diffusers.DDIMScheduler(**spec.scheduler)
     start = chain.latents[0].clone()
     ended = model.pipeline("a cat", eta=1.0, latents=start, output_type="latent", **SIZE, **options).images
     assert torch.equal(ended, chain.latents[-1])
-    assert [image.size for image in decode_images(sampler.model, chain.latents[-1])] == [(8, 24)] * 2
+    assert [image.size for image in decode_images(model, chain.latents[-1])] == [(8, 24)] * 2
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -60,8 +60,8 @@ def test_a_flow_chain_without_noise_is_that_of_the_pipelines_own_call(name: str,
     spec = build_spec(model, prompts=["a cat"], batch_size=2, ddim_eta=1e-30, **SIZE, **options)
     own = build_spec(model, prompts=["a cat"], **options)
     assert (spec.scheduler != own.scheduler) == (name == "flux")
-    sampler = prepare_sampler(spec, model)
-    chain = sample_batch(spec, sampler, range(2), record=True)
+    policy = build_policy(spec, model)
+    chain = sample_batch(spec, policy, range(2), record=True)
     pipeline, start = model.pipeline, chain.latents[0]
     if name == "flux":
         start = pipeline._pack_latents(start, 2, *spec.latent_shape)

@@ -48,7 +48,9 @@ def test_fewer_steps_than_were_done_are_refused_with_the_way_to_an_earlier_polic
     recorded: Path, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
     run(recorded, tmp_path / "run", tiny_pipeline, None, PLAIN)
-    with pytest.raises(ConfigError, match=r"has done 6 steps.*ppod-train export .*step-000006 --out DIR"):
+    with pytest.raises(
+        ConfigError, match=r"has completed 6 steps.*ppod-train export .*step-000006 --out DIR"
+    ):
         run(recorded, tmp_path / "run", tiny_pipeline, None, replace(PLAIN, num_train_steps=4))
 
 
@@ -100,7 +102,7 @@ def test_what_is_no_checkpoint_and_a_folder_that_exists_are_refused(
     recorded: Path, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
     run(recorded, tmp_path / "run", tiny_pipeline, None, replace(PLAIN, num_train_steps=1))
-    with pytest.raises(ConfigError, match="no checkpoint of a run"):
+    with pytest.raises(ConfigError, match="not a checkpoint of a run"):
         export_policy(recorded, tmp_path / "policy")
     with pytest.raises(ConfigError, match="exists: give a new folder"):
         export_policy(tmp_path / "run", tmp_path / "run")

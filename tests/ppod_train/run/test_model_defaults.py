@@ -124,11 +124,11 @@ def test_gradients_with_step_weights_agree_in_float64(
         batch_size=5,
     )
     state, _ = prepare(source_of(recorded), load_model(str(tiny_pipeline)), settings, "", None, Workers())
-    unet = state.sampler.model.pipeline.unet.double()
-    state = replace(state, sampler=replace(state.sampler, network=double_network(unet)))
+    unet = state.model.pipeline.unet.double()
+    state = replace(state, policy=state.policy.with_network(double_network(unet)))
     moved(dict(state.parameters))
     data = replace(state.data, behaviour_log_probs=state.data.behaviour_log_probs + 0.001)
-    plain = load_batch(data, data.units[:4], data.steps, "cpu")
+    plain = load_batch(data, data.units[:4], data.steps, state.policy.prompts)
     batch = weighted(plain, state.step_weights)
     torch.testing.assert_close(batch.targets.anchors, plain.targets.anchors * batch.step_weights)
     options = state.settings.loss_options()
@@ -139,7 +139,7 @@ def test_gradients_with_step_weights_agree_in_float64(
         found = [p.grad / done.scale for p in state.parameters.values() if p.grad is not None]
         return found, done
 
-    evaluate = batch_log_probs(state.data.spec, state.sampler, batch)
+    evaluate = batch_log_probs(state.policy, batch)
     columns, rows = torch.ones_like(batch.reference_log_probs).T.nonzero(as_tuple=True)
     policy = evaluate(rows, columns).log_prob.view(len(data.steps), -1).T
     own = torch.from_numpy(step_weights(data.spec, data.steps, step_weight))
@@ -170,11 +170,11 @@ def test_rounding_is_found_though_an_untouched_policy_replays_exactly(
         state, drift = prepare(source_of(root), model, settings, "", None, Workers())
         assert drift.share_exact == 1
         assert len(drift.rounding) == (0 if dtype == "fp32" else len(drift.steps))
-        first = measure_rounding(state.data, state.sampler, state.parameters, batch_size=8)
+        first = measure_rounding(state.data, state.policy, state.parameters, batch_size=8)
         assert drift.rounding in ((), first)
         moved(dict(state.parameters))
         before = {name: value.detach().clone() for name, value in state.parameters.items()}
-        again = measure_rounding(state.data, state.sampler, state.parameters, batch_size=3)
+        again = measure_rounding(state.data, state.policy, state.parameters, batch_size=3)
         assert all(torch.equal(value, before[name]) for name, value in state.parameters.items())
         assert max(again) < 10 * max(first)
         found[dtype] = max(first)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ppod_data.dataset.dataset import Dataset
-from ppod_data.diffusion.guidance import guided_prediction
+from ppod_data.diffusion.guidance import Guidance, guided_prediction
 from ppod_data.diffusion.models.model import embed_prompts, load_model, network
 from ppod_data.diffusion.models.model_folder import has_weights
 from ppod_data.diffusion.models.skeleton import load_skeleton
@@ -78,8 +78,7 @@ def test_a_skeleton_keeps_as_much_as_the_model(
             index,
             conditioning.of(index),
             conditioning.negative,
-            guidance_scale=spec.guidance_scale,
-            guidance_mode=spec.guidance_mode,
+            Guidance(spec.guidance_scale, spec.guidance_mode),
         )
         kept = live.now
         prediction.sum().backward()

@@ -52,7 +52,9 @@ def test_impossible_settings_are_named(options: dict[str, Any], named: str) -> N
 
 
 def test_the_clip_may_be_infinite() -> None:
-    TrainSettings(log_ratio_clip=float("inf")).validate()
+    settings = TrainSettings(log_ratio_clip=float("inf"))
+    settings.validate()
+    assert settings.clip == float("inf")
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

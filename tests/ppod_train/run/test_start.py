@@ -15,7 +15,7 @@ from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import DiffusionModel, load_model
 from ppod_data.errors import ConfigError, DriftError
 from ppod_data.generation.log_probs import compute_log_probs
-from ppod_data.generation.sampler import prepare_sampler
+from ppod_data.generation.sampling import build_policy
 from ppod_train.data.batches import load_batch
 from ppod_train.data.training_data import TrainingData, open_training_data
 from ppod_train.distributed import Workers
@@ -95,15 +95,13 @@ def test_log_ratios_of_the_first_step_are_the_anchors_exactly(
     reference = reference_network(fresh_model, lora_rank=stage.lora_rank)
     trainable_parameters(fresh_model, lora_rank=stage.lora_rank, seed=0)
     start_from(fresh_model, stage.policy)
-    sampler = prepare_sampler(replace(data.spec, prompts=data.prompts), fresh_model)
-    batch = load_batch(data, data.units, data.steps, "cpu")
+    policy = build_policy(replace(data.spec, prompts=data.prompts), fresh_model)
+    batch = load_batch(data, data.units, data.steps, policy.prompts)
     like = batch.reference_log_probs
-    policy = all_log_probs(batch_log_probs(data.spec, sampler, batch), like, chunk_size=8)
-    fixed = all_log_probs(
-        batch_log_probs(data.spec, replace(sampler, network=reference), batch), like, chunk_size=8
-    )
+    moved = all_log_probs(batch_log_probs(policy, batch), like, chunk_size=8)
+    fixed = all_log_probs(batch_log_probs(policy.with_network(reference), batch), like, chunk_size=8)
     assert torch.equal(fixed, batch.reference_log_probs)
-    assert torch.equal(policy - batch.reference_log_probs, batch.targets.anchors)
+    assert torch.equal(moved - batch.reference_log_probs, batch.targets.anchors)
     assert float(batch.targets.anchors.abs().max()) > 1e-4
 
 

@@ -14,7 +14,7 @@ from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import load_model
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.generation.build_spec import build_spec
-from ppod_data.generation.sampler import sample_images
+from ppod_data.generation.sampling import sample_images
 from ppod_data.publish.transfer import push
 from ppod_data.storage.files import data_path
 from ppod_train.objectives import OBJECTIVES
@@ -166,7 +166,7 @@ def test_two_runs_in_one_folder_are_refused(
     with only_run(out):
         (out / "run.json").write_text("{}")
         (out / "checkpoints" / ".step-000002.tmp").mkdir(parents=True)
-        with pytest.raises(ConfigError, match="another ppod-train is at work here"):
+        with pytest.raises(ConfigError, match="another ppod-train is running in this folder"):
             run(recorded, out, tiny_pipeline, redness)
         assert (out / "checkpoints" / ".step-000002.tmp").exists()
     assert run(recorded, out, tiny_pipeline, redness)[0].steps == SETTINGS.num_train_steps

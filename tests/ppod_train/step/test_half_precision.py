@@ -12,7 +12,7 @@ import torch
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import DiffusionModel, load_model
 from ppod_data.errors import NonFiniteError
-from ppod_data.generation.sampler import prepare_sampler
+from ppod_data.generation.sampling import build_policy
 from ppod_train.data.batches import load_batch
 from ppod_train.data.training_data import open_training_data
 from ppod_train.distributed import Workers
@@ -68,14 +68,14 @@ def gradient_in(
     source = open_training_data(
         source_of(data), OBJECTIVES[objective], policy_fingerprint=model.fingerprint, best_of=2
     )
-    sampler = prepare_sampler(replace(source.spec, prompts=source.prompts), model)
+    policy = build_policy(replace(source.spec, prompts=source.prompts), model)
     parameters = trainable_parameters(model, lora_rank=4, seed=0)
-    batch = load_batch(source, source.units[:2], source.steps, "cpu")
+    batch = load_batch(source, source.units[:2], source.steps, policy.prompts)
     options = replace(TrainSettings(objective=objective).loss_options(), log_ratio_clip=0.1)
     if objective == "d3po":
         options = replace(options, dpo_beta=0.1)
     done = two_pass_gradient(
-        batch_log_probs(source.spec, sampler, batch),
+        batch_log_probs(policy, batch),
         batch.reference_log_probs,
         lambda log_ratios: share / 4 * OBJECTIVES[objective].loss(log_ratios, batch.targets, options),
         chunk_size=4,
@@ -109,15 +109,14 @@ def test_the_scale_leaves_every_bit_of_an_fp32_gradient(
 ) -> None:
     """In one pass, in two, and in chunks of any size."""
     on_final_latents = OBJECTIVES[objective].on_final_latents
-    sampler, batch = six_units(Dataset.open(recorded), fresh_model, objective)
-    before = reference_network(fresh_model, lora_rank=4)
+    policy, batch = six_units(Dataset.open(recorded), fresh_model, objective)
+    before = policy.with_network(reference_network(fresh_model, lora_rank=4))
     parameters = trainable_parameters(fresh_model, lora_rank=4, seed=0)
     moved(parameters, 0.1)
-    spec = Dataset.open(recorded).spec
-    evaluate: Evaluate = batch_log_probs(spec, sampler, batch, kl_to=before if kl_weight else None)
+    evaluate: Evaluate = batch_log_probs(policy, batch, kl_to=before if kl_weight else None)
     if on_final_latents:
         noise = forward_noise(batch, step=0, seed=0)
-        evaluate = denoising_scores(sampler, sampler.network, batch, noise=noise)
+        evaluate = denoising_scores(policy, batch, noise=noise)
     loss = partial(
         OBJECTIVES[objective].loss,
         targets=batch.targets,
@@ -172,12 +171,12 @@ def test_an_overflow_lowers_the_scale_and_the_step_is_taken_again(
 
     def steep(*asked: Any) -> torch.Tensor:
         calls.append(1)
-        output = state.sampler.network(*asked)
+        output = state.policy.network(*asked)
         if output.requires_grad:
             output.register_hook(lambda given: given * 2.0**14)
         return output
 
-    steeper = replace(state, sampler=replace(state.sampler, network=steep))
+    steeper = replace(state, policy=state.policy.with_network(steep))
     first = train_step(steeper, step=0, gradient_share=1.0)
     assert first.scale_drops > 0 and 0 < first.grad_norm < float("inf")
     once = len(calls) / (first.scale_drops + 1)
@@ -192,15 +191,13 @@ def test_a_step_whose_gradient_is_never_finite_is_refused(recorded: Path, tiny_p
     state = half_state(recorded, tiny_pipeline)
 
     def endless(*asked: Any) -> torch.Tensor:
-        output = state.sampler.network(*asked)
+        output = state.policy.network(*asked)
         if output.requires_grad:
             output.register_hook(lambda given: given * float("inf"))
         return output
 
     with pytest.raises(NonFiniteError, match="step 1"):
-        train_step(
-            replace(state, sampler=replace(state.sampler, network=endless)), step=0, gradient_share=1.0
-        )
+        train_step(replace(state, policy=state.policy.with_network(endless)), step=0, gradient_share=1.0)
 
 
 def test_pass_2_keeps_to_the_size_of_a_graph_and_the_gradient_stays(
@@ -210,7 +207,7 @@ def test_pass_2_keeps_to_the_size_of_a_graph_and_the_gradient_stays(
     settings = TrainSettings(lora_rank=4, pairs_per_step=4, drift_samples=1, kl_weight=3.0)
     state, _ = prepare(source_of(recorded), load_model(str(tiny_pipeline)), settings, "", None, Workers())
     moved(dict(state.parameters))
-    batch = load_batch(state.data, state.data.units[:4], state.data.steps, "cpu")
+    batch = load_batch(state.data, state.data.units[:4], state.data.steps, state.policy.prompts)
     expected: list[torch.Tensor] = []
     for graphs in (8, 3, 1, 0.5):
         sizes: list[tuple[bool, int]] = []
@@ -219,12 +216,12 @@ def test_pass_2_keeps_to_the_size_of_a_graph_and_the_gradient_stays(
             latents: torch.Tensor, *asked: Any, sizes: list[tuple[bool, int]] = sizes
         ) -> torch.Tensor:
             sizes.append((torch.is_grad_enabled(), len(latents)))
-            return state.sampler.network(latents, *asked)
+            return state.policy.network(latents, *asked)
 
         limited = replace(
             state,
             settings=replace(settings, max_graph_gib=graphs * state.graph_bytes / 2**30),
-            sampler=replace(state.sampler, network=counted),
+            policy=state.policy.with_network(counted),
         )
         state.optimizer.zero_grad(set_to_none=True)
         done = batch_gradient(limited, batch, settings.loss_options(), step=0, one_pass=False)

@@ -20,9 +20,8 @@ def batch(targets: Targets) -> TrainingBatch:
     return TrainingBatch(
         latents=torch.zeros(3, 2, 4, 8, 8),
         current=torch.tensor([0, 1]),
-        following=torch.tensor([1, 2]),
         step_index=torch.tensor([3, 7]),
-        prompt_index=torch.tensor([0, 0]),
+        prompt={},
         reference_log_probs=torch.zeros(2, 2, dtype=torch.float64),
         targets=targets,
     )

@@ -14,7 +14,8 @@ from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.guidance import Network
 from ppod_data.diffusion.models.model import DiffusionModel, embed_prompts, load_model, network
-from ppod_data.generation.sampler import Sampler, prepare_sampler
+from ppod_data.diffusion.policy import Policy
+from ppod_data.generation.sampling import build_policy
 from ppod_train.data.batches import TrainingBatch, load_batch
 from ppod_train.data.training_data import open_training_data
 from ppod_train.objectives import OBJECTIVES
@@ -41,13 +42,13 @@ def moved(parameters: Parameters, scale: float = 0.02) -> None:
             )
 
 
-def six_units(dataset: Dataset, model: DiffusionModel, objective: str) -> tuple[Sampler, TrainingBatch]:
+def six_units(dataset: Dataset, model: DiffusionModel, objective: str) -> tuple[Policy, TrainingBatch]:
     """A batch of the objective: six pairs that share trajectories, or six trajectories."""
     data = open_training_data(
         source_of(dataset.root), OBJECTIVES[objective], policy_fingerprint=model.fingerprint, best_of=2
     )
-    sampler = prepare_sampler(replace(data.spec, prompts=data.prompts), model)
-    return sampler, load_batch(data, data.units[:6], data.steps, "cpu")
+    policy = build_policy(replace(data.spec, prompts=data.prompts), model)
+    return policy, load_batch(data, data.units[:6], data.steps, policy.prompts)
 
 
 @pytest.fixture(scope="module")
@@ -81,22 +82,22 @@ def test_gradients_of_a_real_network_agree_in_float64(
     """Trajectories that pairs share, a clip that cuts half of the steps, the whole network in float64."""
     dataset = Dataset.open(request.getfixturevalue(data))
     on_final_latents = OBJECTIVES[objective].on_final_latents
-    sampler, batch = six_units(dataset, fresh_model, objective)
+    policy, batch = six_units(dataset, fresh_model, objective)
     parameters = trainable_parameters(fresh_model, lora_rank=lora_rank, seed=0)
     unet = fresh_model.pipeline.unet.double()
-    before = double_network(deepcopy(unet))
+    before = policy.with_network(double_network(deepcopy(unet)))
     moved(parameters)
-    sampler = replace(sampler, network=double_network(unet))
+    policy = policy.with_network(double_network(unet))
     places = all_places(batch.reference_log_probs)
     if on_final_latents:
         noise = forward_noise(batch, step=0, seed=0)
-        evaluate = denoising_scores(sampler, sampler.network, batch, noise=noise)
+        evaluate = denoising_scores(policy, batch, noise=noise)
         with torch.no_grad():
-            fixed = denoising_scores(sampler, before, batch, noise=noise)
+            fixed = denoising_scores(before, batch, noise=noise)
             reference = all_log_probs(fixed, batch.reference_log_probs, chunk_size=5)
     else:
         kl_to = before if kl_weight else None
-        evaluate = batch_log_probs(dataset.spec, sampler, batch, kl_to=kl_to)
+        evaluate = batch_log_probs(policy, batch, kl_to=kl_to)
         reference = batch.reference_log_probs
     options = TrainSettings(objective=objective).loss_options()
     if "log_ratio_clip" in OBJECTIVES[objective].reads:
@@ -175,14 +176,13 @@ def test_gradients_flow_after_the_reference_was_called(
     fresh_model: DiffusionModel, recorded: Path, lora_rank: int
 ) -> None:
     """Its call switches the LoRA off and on: the gradient is the same, in one pass of several chunks and in two."""
-    sampler, batch = six_units(Dataset.open(recorded), fresh_model, "ppod")
-    reference = reference_network(fresh_model, lora_rank=lora_rank)
+    policy, batch = six_units(Dataset.open(recorded), fresh_model, "ppod")
+    reference = policy.with_network(reference_network(fresh_model, lora_rank=lora_rank))
     parameters = trainable_parameters(fresh_model, lora_rank=lora_rank, seed=0)
-    sampler = replace(sampler, network=network(fresh_model))
+    policy = policy.with_network(network(fresh_model))
     moved(parameters)
     options = TrainSettings(objective="ppod").loss_options()
     loss = partial(OBJECTIVES["ppod"].loss, targets=batch.targets, options=options)
-    spec = Dataset.open(recorded).spec
     found = []
     for kl_to, take in (
         (None, one_pass_gradient),
@@ -191,7 +191,7 @@ def test_gradients_flow_after_the_reference_was_called(
     ):
         for parameter in parameters.values():
             parameter.grad = None
-        evaluate = batch_log_probs(spec, sampler, batch, kl_to=kl_to)
+        evaluate = batch_log_probs(policy, batch, kl_to=kl_to)
         kl_weight = 1e-30 if kl_to else 0.0
         result = take(evaluate, batch.reference_log_probs, loss, chunk_size=5, kl_weight=kl_weight)
         assert all(parameter.requires_grad for parameter in parameters.values())
@@ -209,12 +209,10 @@ def test_the_kl_of_an_untouched_policy_is_0_and_of_a_moved_one_is_its_mean_log_r
     fresh_model: DiffusionModel, recorded: Path
 ) -> None:
     """The reference made the data, so E[log π - log π_ref] = -KL(π_ref ‖ π), and KL is the same either way."""
-    sampler, batch = six_units(Dataset.open(recorded), fresh_model, "sft")
-    reference = reference_network(fresh_model, lora_rank=4)
+    policy, batch = six_units(Dataset.open(recorded), fresh_model, "sft")
+    reference = policy.with_network(reference_network(fresh_model, lora_rank=4))
     parameters = trainable_parameters(fresh_model, lora_rank=4, seed=0)
-    evaluate = batch_log_probs(
-        Dataset.open(recorded).spec, replace(sampler, network=network(fresh_model)), batch, kl_to=reference
-    )
+    evaluate = batch_log_probs(policy.with_network(network(fresh_model)), batch, kl_to=reference)
     places = all_places(batch.reference_log_probs)
     with torch.no_grad():
         kl = evaluate(*places).kl

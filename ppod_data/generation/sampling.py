@@ -1,17 +1,16 @@
-"""A model prepared to sample the chains of a spec.
+"""The chains of a spec's samples, drawn by the policy of a model.
 
-Shapes: B rows, T steps, C H W latent."""
+Shapes: B rows, T steps, C H W latent.
+"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from PIL import Image
 
-from ppod_data.diffusion.condition import Conditioning
-from ppod_data.diffusion.guidance import Network
+from ppod_data.diffusion.guidance import Guidance
 from ppod_data.diffusion.models.model import (
     DTYPES,
     DiffusionModel,
@@ -20,32 +19,29 @@ from ppod_data.diffusion.models.model import (
     network,
     resized,
 )
-from ppod_data.diffusion.sampling import Chain, sample_chain
-from ppod_data.diffusion.schedule import Schedule, build_schedule
+from ppod_data.diffusion.policy import Chain, Policy
+from ppod_data.diffusion.schedule import build_schedule
 from ppod_data.errors import NonFiniteError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.support.noise import standard_normal
 from ppod_data.support.runtime import one_thread
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sampler:
-    """A model made ready to sample what a spec asks for."""
+def build_policy(spec: GenerationSpec, model: DiffusionModel) -> Policy:
+    """Return the policy of a model on a spec's chain: its image size, schedule, prompts and guidance.
 
-    model: DiffusionModel
-    network: Network
-    schedule: Schedule
-    conditioning: Conditioning
+    Prompts are embedded when they are first used.
 
-
-def prepare_sampler(spec: GenerationSpec, model: DiffusionModel) -> Sampler:
-    """Return the model with a spec's image size, schedule and prompts, which are embedded when first sampled."""
+    Raises:
+        ConfigError: an image size, guidance scale or negative prompt that the model does not take.
+    """
     model = resized(model, spec.height, spec.width)
-    return Sampler(
-        model=model,
+    return Policy(
         network=network(model),
         schedule=build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).to(model.device),
-        conditioning=embed_prompts(model, spec.prompts, spec.negative_prompt, spec.guidance_scale),
+        prompts=embed_prompts(model, spec.prompts, spec.negative_prompt, spec.guidance_scale),
+        guidance=Guidance(spec.guidance_scale, spec.guidance_mode),
+        latent_dtype=DTYPES[spec.latent_dtype],
     )
 
 
@@ -69,21 +65,11 @@ def batch_noise(spec: GenerationSpec, indices: range, device: str) -> tuple[torc
     return torch.from_numpy(initial).to(device), torch.from_numpy(noise).to(device)
 
 
-def sample_batch(spec: GenerationSpec, sampler: Sampler, indices: range, *, record: bool) -> Chain:
-    """The chains of samples `indices` of the spec; their noise depends on each sample alone."""
-    initial, noise = batch_noise(spec, indices, sampler.model.device)
-    return sample_chain(
-        sampler.network,
-        sampler.schedule,
-        initial_noise=initial,
-        step_noise=noise,
-        condition=sampler.conditioning.of([spec.place(index)[0] for index in indices]),
-        negative=sampler.conditioning.negative,
-        guidance_scale=spec.guidance_scale,
-        guidance_mode=spec.guidance_mode,
-        latent_dtype=DTYPES[spec.latent_dtype],
-        record=record,
-    )
+def sample_batch(spec: GenerationSpec, policy: Policy, indices: range, *, record: bool) -> Chain:
+    """Sample the chains of samples `indices` of the spec. The noise of a sample depends on that sample alone."""
+    initial, noise = batch_noise(spec, indices, policy.device)
+    prompt = policy.prompts.of([spec.place(index)[0] for index in indices])
+    return policy.sample(initial, noise, prompt, record=record)
 
 
 def check_finite(chain: Chain, indices: range) -> None:
@@ -102,14 +88,14 @@ def sample_images(
 
     Evaluation uses it with `purpose="eval"`, whose noise is never training noise.
     """
-    sampler = prepare_sampler(spec, model)
+    policy = build_policy(spec, model)
     if batches is None:
         batches = range(-(-spec.num_samples // spec.batch_size))
     for batch in batches:
         first = batch * spec.batch_size
         indices = range(first, min(first + spec.batch_size, spec.num_samples))
         with one_thread(model.device):
-            chain = sample_batch(spec, sampler, indices, record=False)
-            images = decode_images(sampler.model, chain.latents[-1])
+            chain = sample_batch(spec, policy, indices, record=False)
+            images = decode_images(model, chain.latents[-1])
         pairs = [spec.place(index) for index in indices]
         yield [(spec.prompts[prompt], k, image) for (prompt, k), image in zip(pairs, images, strict=True)]
