@@ -1,4 +1,4 @@
-"""Work that is done while its result is waited for."""
+"""Prefetching of an iterator in a background thread."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -10,18 +10,18 @@ _T = TypeVar("_T")
 _COUNT = 2
 
 
-def ahead(items: Iterator[_T]) -> Iterator[_T]:
-    """The same items, made by another thread up to two in advance: what it does must not need this one."""
+def prefetch(items: Iterator[_T]) -> Iterator[_T]:
+    """Iterate over `items` in a background thread, up to two items ahead. `items` must not wait on the consumer."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = deque(pool.submit(_some, items) for _ in range(_COUNT))
+        pending = deque(pool.submit(_next, items) for _ in range(_COUNT))
         try:
-            while some := coming.popleft().result():
-                coming.append(pool.submit(_some, items))
-                yield from some
+            while item := pending.popleft().result():
+                pending.append(pool.submit(_next, items))
+                yield from item
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _some(items: Iterator[_T]) -> list[_T]:
-    """The next item, or none at the end."""
+def _next(items: Iterator[_T]) -> list[_T]:
+    """Return the next item in a list, or an empty list at the end."""
     return list(islice(items, 1))
