@@ -1,8 +1,7 @@
-"""The errors that users see: one clear line each that says what to do next.
+"""Errors that users see: one line each, with the next step.
 
-Every error carries the exit code of the command line: 2 for bad options or input that contradicts itself,
-1 for a failure of the world, 3 for damage. Each also inherits the standard error it specialises, so library users can
-catch either.
+Every error has the command line's exit code: 2 for bad options or contradictory input, 1 for an external
+failure, 3 for damage. Each also inherits a standard exception, so that library users can catch either.
 """
 
 
@@ -21,48 +20,48 @@ class PpodError(Exception):
 
 
 class ConfigError(PpodError, ValueError):
-    """An option, a prompt file or a name that cannot be right: nothing was written."""
+    """An invalid option, prompt file or name. Nothing was written."""
 
     exit_code = 2
 
 
 class SpecMismatchError(ConfigError):
-    """The data set folder was made with another generation spec."""
+    """A data set folder made with another generation spec."""
 
 
 class NothingToLearnError(ConfigError):
-    """The rewards tell no two images of a prompt apart: there is no pair, or every advantage is zero."""
+    """Rewards that distinguish no two images of a prompt: there is no pair, or every advantage is zero."""
 
 
 class DamagedError(PpodError, RuntimeError):
-    """A stored file does not hold the bytes that were committed, or none that ppod wrote."""
+    """A stored file whose bytes differ from those committed, or that ppod did not write."""
 
     exit_code = 3
 
 
 class HubError(PpodError, RuntimeError):
-    """The Hugging Face Hub cannot be reached, or refuses."""
+    """A request that the Hugging Face Hub refused or did not answer."""
 
 
 class StoreError(PpodError, RuntimeError):
-    """A store of data sets cannot be reached, or refuses."""
+    """A request that an object store refused or did not answer."""
 
 
 class RewardError(ConfigError):
-    """A reward model that gives no usable scores, whatever the images: what it returns is wrong, or it always fails."""
+    """A reward model that returns no usable scores for any image, or always fails."""
 
 
 class RewardUnavailableError(PpodError, RuntimeError):
-    """A reward model that is served elsewhere does not answer: not the fault of the images in hand."""
+    """A remote reward model that does not respond, whatever the images."""
 
 
 class DriftError(PpodError, RuntimeError):
-    """Replayed log-probabilities differ from the stored ones by more than training can bear."""
+    """Replayed log-probabilities that differ from the stored ones by more than training tolerates."""
 
 
 class NonFiniteError(PpodError, RuntimeError):
-    """A loss, log-probability or gradient is NaN or infinite."""
+    """A loss, log-probability or gradient that is NaN or infinite."""
 
 
 class WorkersError(PpodError, RuntimeError):
-    """Processes that train together lost each other, or do not hold the same numbers."""
+    """Training processes that lost their connection, or that hold different numbers."""

@@ -1,4 +1,8 @@
-"""A data set folder, read: its spec, its tables, and one trajectory at a time."""
+"""A data set folder: its spec, its tables, and single trajectories.
+
+dataset = Dataset.open("data")
+dataset.samples(["sample_id", "prompt"])
+"""
 
 import math
 import os
@@ -55,27 +59,28 @@ _MEMBER = ("traj_file", "traj_offset", "traj_nbytes", "traj_sha256")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """A data set folder, from `Dataset.open(path)`. Reading checks what it reads, and never writes.
+    """A data set folder, opened by `Dataset.open(path)`. Reads are verified, and nothing is written.
 
     >>> from ppod_data import Dataset
     >>> dataset = Dataset.open("data")
     >>> dataset.samples().num_rows, dataset.score_names()
     (4, ['scenes'])
 
-    Excluded samples are in nothing that it gives: tables have no rows of them, and pairs with one are left out.
+    Excluded samples are left out of every result: tables have no rows of them, and pairs with one are dropped.
     """
 
     root: DataPath
     spec: GenerationSpec
     manifest: Mapping[str, Any]
-    """What ppod.json holds."""
+    """The content of ppod.json."""
 
     @classmethod
     def open(cls, path: AnyPath) -> "Dataset":
-        """Return the data set in the folder `path`, or at a URL such as `s3://bucket/data`.
+        """Open the data set in the folder `path`, or at a URL such as `s3://bucket/data`.
 
-        Raises `ConfigError` where there is none, or one of a newer format; `DamagedError` for an edited or
-        cut manifest.
+        Raises:
+            ConfigError: there is no data set, or one of a newer format.
+            DamagedError: the manifest was edited or truncated.
         """
         root = data_path(path)
         spec, manifest = read_manifest(root)
@@ -83,25 +88,27 @@ class Dataset:
 
     @cached_property
     def excluded(self) -> Mapping[str, str]:
-        """The reason for each sample_id that was taken down, as the list was when this was first asked for."""
+        """Return the reason of each excluded sample_id. The list is read once, on first use."""
         return excluded_samples(self.spec, read_exclusions(self.root))
 
     def __repr__(self) -> str:
-        """One line, for a notebook."""
+        """Summarise the data set on one line, for notebooks."""
         spec, shards = self.spec, len(self.shards())
-        done = f"{shards} of {spec.num_shards} shards" if shards < spec.num_shards else f"{shards} shards"
-        return f"Dataset({str(self.root)!r}: {len(self):,} samples of {len(spec.prompts):,} prompts, {done})"
+        progress = f"{shards} of {spec.num_shards} shards" if shards < spec.num_shards else f"{shards} shards"
+        return (
+            f"Dataset({str(self.root)!r}: {len(self):,} samples of {len(spec.prompts):,} prompts, {progress})"
+        )
 
     def __len__(self) -> int:
-        """The samples that are here."""
+        """Return the number of available samples."""
         return self.num_samples
 
     def __bool__(self) -> bool:
-        """True for an empty data set too: it is one."""
+        """Return true, also for an empty data set."""
         return True
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The row of `samples` of one sample, with its image decoded. Raises IndexError beyond the last."""
+        """Return the row of `samples` of one sample, its image decoded. Raises IndexError beyond the last."""
         left = index + len(self) if index < 0 else index
         for shard in self.shards() if left >= 0 else ():
             size = len(self.spec.shard_range(shard)) - self._num_excluded(shard)
@@ -110,83 +117,83 @@ class Dataset:
                 row: dict[str, Any] = self.sample_part(shard, columns).slice(left, 1).to_pylist()[0]
                 return row | {"image": self.image(row["sample_id"])}
             left -= size
-        raise IndexError(f"{self.root} has {len(self):,} samples: there is none at {index}")
+        raise IndexError(f"{self.root} has {len(self):,} samples: index {index} is out of range")
 
     def image(self, sample_id: str) -> "Image":
-        """The image of one sample, checked against its sha256. Raises ConfigError for a sample that is not here."""
+        """Return the image of one sample, checked against its sha256. Raises ConfigError for an absent sample."""
         from ppod_data.dataset.image_reader import read_images
         from ppod_data.format.images import decode_image
 
         for _, data in () if sample_id in self.excluded else read_images(self.root, self.spec, [sample_id]):
             return decode_image(data)
-        raise ConfigError(f'{self.root}: no sample {sample_id!r} here: `samples(["sample_id"])` lists them')
+        raise ConfigError(f'{self.root}: no sample {sample_id!r}: `samples(["sample_id"])` lists them')
 
     @property
     def num_samples(self) -> int:
-        """Samples of the committed shards, without the excluded ones."""
+        """Return the number of samples in committed shards, without excluded ones."""
         return sum(len(self.spec.shard_range(shard)) - self._num_excluded(shard) for shard in self.shards())
 
     @property
     def num_excluded(self) -> int:
-        """Samples of the committed shards that were taken down."""
+        """Return the number of excluded samples in committed shards."""
         return sum(self._num_excluded(shard) for shard in self.shards()) if self.excluded else 0
 
     @property
     def sample_schema(self) -> Any:
-        """The columns of `samples`: with `flagged` where a safety checker ran."""
+        """Return the schema of `samples`, with `flagged` if a safety checker ran."""
         return SAMPLES if self.spec.safety_checker is None else CHECKED_SAMPLES
 
     def samples(self, columns: Sequence[str] | None = None) -> Any:
-        """An Arrow table with a row a sample, of every committed shard in order; all columns, or `columns`.
+        """Return an Arrow table with one row a sample, of every committed shard in order; all columns, or `columns`.
 
-        Images of a large data set need memory: `iter_samples` gives one shard at a time.
+        The images of a large data set may exceed memory; `iter_samples` yields one shard at a time.
         """
         names = list(self.sample_schema.names if columns is None else columns)
         return _concatenate(list(self.iter_samples(names)), self.sample_schema, names)
 
     def iter_samples(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
-        """The samples' Arrow table of one committed shard after another."""
+        """Yield the samples' Arrow table of each committed shard."""
         for shard in self.shards():
             yield self.sample_part(shard, columns)
 
     def shards(self) -> list[int]:
-        """The committed shards as they are now, ascending: one listing of a folder."""
+        """Return the shards committed so far, ascending, from one listing of a folder."""
         return committed_shards(self.root)
 
     def scores(self, name: str) -> Any:
-        """An Arrow table with a row a scored sample; its metadata is that of the first part."""
+        """Return an Arrow table with one row a scored sample. Its metadata is that of the first part."""
         return self._read_parts("scores", name, self.score_names(), SCORES)
 
     def score_parts(self, name: str) -> list[int]:
-        """The shards of which a score table has a part, ascending. Raises ConfigError for an unknown table."""
+        """Return the shards that have a part in a score table, ascending. Raises ConfigError for an unknown table."""
         _check_known(name, "scores", self.score_names(), self.root)
         return self._parts_of("scores", name)
 
     def score_part(self, name: str, shard: int, columns: Sequence[str] | None = None) -> Any:
-        """The part of a score table that is of one shard; all columns, or `columns`, sample_id among them."""
+        """Return a score table's part of one shard; all columns, or `columns`, which must include sample_id."""
         return self._kept(
             read_table(self.root / "scores" / name / part_name(shard), SCORES, columns), "sample_id"
         )
 
     def log_probs(self, name: str) -> Any:
-        """An Arrow table with the log-probabilities that another policy, `name`, gives the stored steps."""
+        """Return an Arrow table of the stored steps' log-probabilities under another policy, `name`."""
         return self._read_parts("log_probs", name, self.log_prob_names(), LOG_PROBS)
 
     def pairs(self, name: str) -> Any:
-        """An Arrow table with a row a pair; its metadata says how the pairs were made."""
+        """Return an Arrow table with one row a pair. Its metadata holds the pairs' provenance."""
         _check_known(name, "pairs", self.pair_names(), self.root)
         return self._kept(
             read_table(self.root / "pairs" / f"{name}.parquet", PAIRS), "chosen_id", "rejected_id"
         )
 
     def pairs_made(self, name: str) -> Mapping[str, Any]:
-        """How a table of pairs was made, as its metadata says; nothing where it does not."""
+        """Return the provenance of a table of pairs from its metadata; empty if it has none."""
         _check_known(name, "pairs", self.pair_names(), self.root)
         path = self.root / "pairs" / f"{name}.parquet"
         return provenance_of(read_table(path, PAIRS, []).schema.metadata, path)
 
     def iter_pairs(self, name: str, columns: Sequence[str]) -> Iterator[Any]:
-        """Some columns of a table of pairs, as Arrow tables of some rows each: for what needs no more at a time."""
+        """Yield some columns of a table of pairs as Arrow tables of some rows each, in bounded memory."""
         _check_known(name, "pairs", self.pair_names(), self.root)
         ids = ("chosen_id", "rejected_id") if self.excluded else ()
         for piece in iter_table(
@@ -195,65 +202,66 @@ class Dataset:
             yield self._kept(piece, *ids).select(list(columns))
 
     def labels(self, name: str, columns: Sequence[str] | None = None) -> Any:
-        """An Arrow table with a row a comparison that people made; its metadata says where they come from."""
+        """Return an Arrow table with one row a comparison by people. Its metadata holds the labels' provenance."""
         _check_known(name, "labels", self.label_names(), self.root)
         names = list(LABELS.names if columns is None else columns)
         table = read_table(self.root / "labels" / f"{name}.parquet", LABELS, list({*names, "a_id", "b_id"}))
         return self._kept(table, "a_id", "b_id").select(names)
 
     def score_names(self) -> list[str]:
-        """The names under which the samples were scored, sorted."""
+        """Return the names of the score tables, sorted."""
         return _folders(self.root / "scores")
 
     def log_prob_names(self) -> list[str]:
-        """The names under which other policies' log-probabilities are kept, sorted."""
+        """Return the names of the tables of other policies' log-probabilities, sorted."""
         return _folders(self.root / "log_probs")
 
     def pair_names(self) -> list[str]:
-        """The names of the pair tables, sorted."""
+        """Return the names of the pair tables, sorted."""
         return _file_names(self.root / "pairs")
 
     def label_names(self) -> list[str]:
-        """The names of the tables of people's labels, sorted."""
+        """Return the names of the tables of people's labels, sorted."""
         return _file_names(self.root / "labels")
 
     def missing_shards(self) -> list[int]:
-        """The shards that are still to be made, ascending."""
+        """Return the shards that are not generated yet, ascending."""
         return sorted(set(range(self.spec.num_shards)) - set(self.shards()))
 
     def trajectory_index(self, sample_ids: Sequence[str]) -> Any:
-        """Where the trajectories of some samples are: an Arrow table with a row each, in the order asked for.
+        """Return the location of some samples' trajectories: an Arrow table with one row each, in the given order.
 
         Columns: sample_id, prompt_id, prompt, timesteps, stochastic, log_probs, step_index, traj_file,
-        traj_offset, traj_nbytes, traj_sha256. Only the shards that hold these samples are read, without
-        images. Raises `ConfigError` for a sample that is not here, or was taken down.
+        traj_offset, traj_nbytes, traj_sha256. Only the shards that hold these samples are read, without images.
+        Raises `ConfigError` for an absent or excluded sample.
         """
         return self._find(sample_ids, (*_TRAJECTORY, *_MEMBER))
 
     def trajectory(self, sample_id: str) -> Trajectory:
-        """The trajectory of one sample, checked against its sha256.
+        """Return the trajectory of one sample, checked against its sha256.
 
-        Raises `ConfigError` for a sample that is not here, `DamagedError` for bytes that are not the
-        committed ones.
+        Raises:
+            ConfigError: the sample is absent.
+            DamagedError: the bytes differ from those committed.
         """
         return self.read_trajectory(self.trajectory_index([sample_id]).to_pylist()[0])
 
     def read_trajectory(self, row: Mapping[str, Any]) -> Trajectory:
-        """The trajectory that a row of `trajectory_index` (or of `samples`) points at; one read of one file.
+        """Read the trajectory of a row of `trajectory_index` (or of `samples`): one read of one file.
 
-        Of a data set in a store, from the cache (`ppod_data.storage.cache`) where it is there.
-        Raises `DamagedError`, naming the file and the sample, for bytes that are not the committed ones.
+        Trajectories of a data set in an object store are cached (`ppod_data.storage.cache`). Raises
+        `DamagedError`, naming the file and the sample, if the bytes differ from those committed.
         """
-        self.check_place(row)
+        self.check_location(row)
         data = read_cached(self.root, row["traj_sha256"], row["traj_nbytes"], lambda: self.read_member(row))
         return self.decode(row, data)
 
     def read_member(self, row: Mapping[str, Any]) -> bytearray:
-        """The bytes of a row's trajectory, from its file, checked by their sha256. Raises `DamagedError`."""
+        """Read the bytes of a row's trajectory from its file and check their sha256. Raises `DamagedError`."""
         return read_member(self.root, *(row[name] for name in _MEMBER), sample_id=row["sample_id"])
 
-    def check_place(self, row: Mapping[str, Any]) -> None:
-        """Raise `DamagedError` for a row that cannot be read in bounded memory, or is not of this data set's steps."""
+    def check_location(self, row: Mapping[str, Any]) -> None:
+        """Raise `DamagedError` for a row that exceeds bounded memory, or whose steps are not those of this data set."""
         sample_id = row["sample_id"]
         self._check_row(row)
         most = len(latent_rows(row["step_index"])) * math.prod(self.spec.latent_shape) * 4 + _MAX_HEADER
@@ -264,9 +272,9 @@ class Dataset:
             )
 
     def decode(self, row: Mapping[str, Any], data: bytearray) -> Trajectory:
-        """The trajectory of a row from the bytes of its member, which it shares; they are those of its sha256.
+        """Decode a row's trajectory from the bytes of its member, which it shares. The caller has checked their sha256.
 
-        Raises `DamagedError` where they are not the latents that the spec says.
+        Raises `DamagedError` if they are not latents of the spec's shape, dtype and steps.
         """
         sample_id, expected = row["sample_id"], latent_rows(row["step_index"])
         where = f"{self.root / 'trajectories' / row['traj_file']}: sample {sample_id}"
@@ -275,7 +283,7 @@ class Dataset:
         dtype = f"torch.{TORCH_NAMES[self.spec.latent_dtype]}"
         if index != expected or tuple(latents.shape) != shape or str(latents.dtype) != dtype:
             raise DamagedError(
-                f"{where} holds {latents.dtype} latents {tuple(latents.shape)} of rows {index}, and the spec "
+                f"{where} holds {latents.dtype} latents {tuple(latents.shape)} of rows {index}, but the spec "
                 f"says {dtype} {shape} of rows {expected}: get the shard again"
             )
         if not bool(latents.isfinite().all()):
@@ -283,7 +291,7 @@ class Dataset:
         return Trajectory(**{name: row[name] for name in _TRAJECTORY}, latent_index=index, latents=latents)
 
     def _check_row(self, row: Mapping[str, Any]) -> None:
-        """Raise DamagedError for a row that no writer of ours makes: nulls, or other steps than the spec's."""
+        """Raise DamagedError for a row that ppod never writes: nulls, or other steps than the spec's."""
         steps = self.spec.num_inference_steps
         filled = all(row[name] is not None for name in (*_TRAJECTORY, *_MEMBER))
         if (
@@ -292,17 +300,17 @@ class Dataset:
             or tuple(row["step_index"]) != self.spec.stored_steps()
         ):
             raise DamagedError(
-                f"{self.root / 'samples'}: the row of sample {row['sample_id']} is not one of this data set's "
-                "steps: run ppod-data verify"
+                f"{self.root / 'samples'}: the row of sample {row['sample_id']} does not match the steps of this data "
+                "set: run ppod-data verify"
             )
 
     @cached_property
     def numbers(self) -> SampleNumbers:
-        """The number in the spec of every sample, made or not; excluded ones as well."""
+        """Return the index of the numbers of all samples of the spec, including absent and excluded ones."""
         return SampleNumbers.of(self.spec)
 
     def _find(self, sample_ids: Sequence[str], columns: Sequence[str]) -> Any:
-        """The rows of some samples in the order asked for, read shard by shard."""
+        """Return the rows of some samples in the given order, read shard by shard."""
         parts = []
         for shard, wanted in sorted(self._by_shard(sample_ids).items()):
             table = self.sample_part(shard, columns)
@@ -311,9 +319,9 @@ class Dataset:
                 path = self.root / "samples" / part_name(shard)
                 raise DamagedError(f"{path}: its sample_ids are not those of the spec: get this part again")
             parts.append(table)
-        found = _concatenate(parts, SAMPLES, columns)
-        here = found["sample_id"].combine_chunks()
-        return found.take(pc.index_in(pa.array(sample_ids, pa.string()), value_set=here))
+        table = _concatenate(parts, SAMPLES, columns)
+        ids = table["sample_id"].combine_chunks()
+        return table.take(pc.index_in(pa.array(sample_ids, pa.string()), value_set=ids))
 
     def _by_shard(self, sample_ids: Sequence[str]) -> dict[int, set[str]]:
         committed = set(self.shards())
@@ -322,21 +330,21 @@ class Dataset:
             shard = number // self.spec.images_per_shard
             if sample_id in self.excluded:
                 raise ConfigError(
-                    f"{self.root}: sample {sample_id} was taken down ({self.excluded[sample_id]}): leave it out"
+                    f"{self.root}: sample {sample_id} is excluded ({self.excluded[sample_id]}): leave it out"
                 )
             if number < 0:
                 raise ConfigError(
-                    f"{self.root}: no sample {sample_id} in this data set: was it made from another?"
+                    f"{self.root}: no sample {sample_id} in this data set: check that it comes from this one"
                 )
             if shard not in committed:
                 raise ConfigError(
-                    f"{self.root}: sample {sample_id} is not made yet (shard {shard}): run ppod-gen again"
+                    f"{self.root}: sample {sample_id} is not generated yet (shard {shard}): run ppod-gen again"
                 )
             by_shard.setdefault(shard, set()).add(sample_id)
         return by_shard
 
     def sample_part(self, shard: int, columns: Sequence[str] | None = None) -> Any:
-        """The samples' Arrow table of one committed shard; all columns, or `columns`."""
+        """Return the samples' Arrow table of one committed shard; all columns, or `columns`."""
         path = self.root / "samples" / part_name(shard)
         expected = len(self.spec.shard_range(shard))
         excluded = self._num_excluded(shard)
@@ -350,7 +358,7 @@ class Dataset:
         return table.drop_columns(["sample_id"]) if hidden else table
 
     def _num_excluded(self, shard: int) -> int:
-        """How many samples of the shard are excluded, purged or not."""
+        """Return the number of excluded samples of the shard, purged or not."""
         return self._excluded_of_shard.get(shard, 0) if self.excluded else 0
 
     @cached_property
@@ -360,7 +368,7 @@ class Dataset:
         return dict(zip(shards.tolist(), counts.tolist(), strict=True))
 
     def _kept(self, table: Any, *columns: str) -> Any:
-        """The rows that name no excluded sample in these columns."""
+        """Return the rows that name no excluded sample in these columns."""
         if not self.excluded:
             return table
         excluded = pa.array(sorted(self.excluded), pa.string())
@@ -376,18 +384,21 @@ class Dataset:
         return _concatenate(tables, schema, schema.names)
 
     def _parts_of(self, folder: str, name: str) -> list[int]:
-        """The shards of this data set of which a table has a part."""
+        """Return the shards of this data set that have a part in a table."""
         return parts_in(self.root / folder / name, self.spec.num_shards)
 
 
 def create(path: DataPath | str, spec: GenerationSpec, license: str = UNKNOWN_LICENSE) -> Dataset:
-    """Make the data set folder `path` for `spec`, or open it where it is there already.
+    """Create the data set folder `path` for `spec`, or open an existing one with the same spec.
 
-    `license` is an SPDX identifier, or "unknown", which agrees with every licence of an existing folder.
+    Args:
+        path: the folder, or a URL.
+        spec: the generation spec.
+        license: an SPDX identifier, or "unknown", which matches every licence of an existing folder.
 
     Raises:
         SpecMismatchError: the folder was made with another spec or licence.
-        ConfigError: the folder holds other things than a data set, which the card would overwrite.
+        ConfigError: the folder holds other files, which the card could overwrite.
     """
     create_manifest(data_path(path), spec, license)
     return Dataset.open(path)
@@ -400,16 +411,16 @@ def _concatenate(tables: Sequence[Any], schema: Any, columns: Sequence[str]) -> 
 
 
 def _file_names(folder: DataPath) -> list[str]:
-    """The names of the tables in `folder` that are one file, sorted; none that ppod would not give."""
-    found = folder.glob("[!.]*.parquet")
-    return sorted(path.name.removesuffix(".parquet") for path in found if is_table(path))
+    """Return the names of the tables in `folder` that are one file, sorted. Invalid names are skipped."""
+    paths = folder.glob("[!.]*.parquet")
+    return sorted(path.name.removesuffix(".parquet") for path in paths if is_table(path))
 
 
 def _folders(folder: DataPath) -> list[str]:
-    """The names of the folders in `folder` that hold a Parquet part, sorted; none that ppod would not give."""
+    """Return the names of the folders in `folder` that hold a Parquet part, sorted. Invalid names are skipped."""
     if not isinstance(folder, Path):
-        found = {path.parent.name for path in folder.glob("[!.]*/[!.]*.parquet") if _is_part(path.name)}
-        return sorted(name for name in found if is_name(name))
+        names = {path.parent.name for path in folder.glob("[!.]*/[!.]*.parquet") if _is_part(path.name)}
+        return sorted(name for name in names if is_name(name))
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -417,7 +428,7 @@ def _folders(folder: DataPath) -> list[str]:
 
 
 def _has_parts(folder: os.DirEntry[str]) -> bool:
-    """Whether a Parquet file is in it; the listing ends at the first."""
+    """Return true if the folder holds a Parquet part. The listing stops at the first."""
     if not folder.is_dir():
         return False
     with os.scandir(folder.path) as entries:
@@ -429,7 +440,7 @@ def _is_part(name: str) -> bool:
 
 
 def _check_one_origin(root: DataPath, table: str, parts: Sequence[Any]) -> None:
-    """Raise ConfigError where the parts of a table come from several reward models, or from several policies."""
+    """Raise ConfigError if the parts of a table come from several reward models or policies."""
     origins: set[Any] = set()
     for part in parts:
         if "scorer" in part.schema.names:
@@ -437,17 +448,17 @@ def _check_one_origin(root: DataPath, table: str, parts: Sequence[Any]) -> None:
                 product(*(pc.unique(part[column]).to_pylist() for column in ("scorer", "revision")))
             )
         else:
-            made = provenance_of(part.schema.metadata, root / table)
-            origins.add((str(made.get("policy_fingerprint", "an unknown policy")),))
+            provenance = provenance_of(part.schema.metadata, root / table)
+            origins.add((str(provenance.get("policy_fingerprint", "an unknown policy")),))
     if len(origins) > 1:
-        some = " and ".join(sorted(" ".join(map(str, origin)) for origin in origins)[:2])
+        two_origins = " and ".join(sorted(" ".join(map(str, origin)) for origin in origins)[:2])
         raise ConfigError(
-            f"{root}/{table} mixes parts from {some}: remove {root}/{table} and make the table again"
+            f"{root}/{table} mixes parts from {two_origins}: remove {root}/{table} and make the table again"
         )
 
 
-def _check_known(name: str, what: str, known: Sequence[str], root: DataPath) -> None:
-    check_name(name, what)
+def _check_known(name: str, table: str, known: Sequence[str], root: DataPath) -> None:
+    check_name(name, table)
     if name not in known:
-        there = ", ".join(known) or f"there are none yet: make them with {_MADE_BY[what]}"
-        raise ConfigError(f"{root}: no {what} named {name!r} here: {there}")
+        options = ", ".join(known) or f"there are none yet: make them with {_MADE_BY[table]}"
+        raise ConfigError(f"{root}: no {table} named {name!r}: {options}")

@@ -1,8 +1,9 @@
-"""The exclusion list: samples that are taken down, which no reader gives any more.
+"""The exclusion list: samples that were taken down and that every reader leaves out.
 
-`exclusions.jsonl` in the data set's folder: a JSON line each entry, and a last line with the number of entries and the
-sha256 of the lines above it, so that a damaged or cut list is refused instead of honoured by half. Entries are
-added, never removed. The list lies outside the seal: a sealed data set can still lose a sample.
+`exclusions.jsonl` in the data set's folder holds one JSON line an entry. A last line holds the number of
+entries and the sha256 of the lines above, so that a damaged or truncated list is rejected rather than half
+applied. Entries are added, never removed. The list is not covered by the seal: samples of a sealed data set can
+still be excluded.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from ppod_data.format.sample_index import SampleNumbers
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.storage.files import DataPath, atomic_create, data_path, open_file, read_small, replace
 from ppod_data.storage.json_reader import parse_json
-from ppod_data.storage.range_reader import read_again
+from ppod_data.storage.range_reader import retry_damaged
 from ppod_data.storage.real_folders import refuse_linked_folders
 from ppod_data.support.canonical_json import canonical_json
 
@@ -46,25 +47,25 @@ class Exclusion:
 def exclude(
     root: DataPath, spec: GenerationSpec, sample_ids: Sequence[str], prompts: Sequence[str], reason: str
 ) -> int:
-    """Add samples, and all samples of prompts, to the list of the data set in `root`; the number of new entries.
+    """Add samples, and all samples of prompts, to the exclusion list. Return the number of new entries.
 
-    What the list holds already keeps its first reason. Safe with several processes at once.
+    Existing entries keep their first reason. Safe for concurrent processes.
 
     Raises:
-        ConfigError: a sample or prompt that is not of this data set, or a reason that cannot be a line.
+        ConfigError: a sample or prompt is not of this data set, or the reason is not one printable line.
         DamagedError: the list is damaged.
     """
     root = data_path(root)
     reason = reason.strip()
     if not reason or (bad := unprintable(reason)):
-        what = f"holds the control character {bad}" if reason else "is empty"
-        raise ConfigError(f"the reason {what}: say in one line why, for who asks later")
+        problem = f"holds the control character {bad}" if reason else "is empty"
+        raise ConfigError(f"the reason {problem}: give the reason in one line")
     entries = [Exclusion("sample_id", sample_id, reason) for sample_id in sample_ids]
     entries += [Exclusion("prompt_id", prompt_id(text), reason) for text in prompts]
     refuse_linked_folders(root)
     _check_known(root, spec, entries, [normalise(text) for text in prompts])
     while True:
-        with _held(root / EXCLUSIONS) as version:
+        with _locked(root / EXCLUSIONS) as version:
             old = read_exclusions(root)
             known = {(entry.kind, entry.id) for entry in old}
             new = [entry for entry in dict.fromkeys(entries) if (entry.kind, entry.id) not in known]
@@ -80,11 +81,11 @@ def exclude(
 
 
 def read_exclusions(root: DataPath) -> list[Exclusion]:
-    """The entries of the list in `root`, in the order they were added; none where there is no list.
+    """Return the entries of the list in order; none if there is no list.
 
-    Raises `DamagedError` for a list that is not as it was written.
+    Raises `DamagedError` for a damaged list.
     """
-    return read_again(root, lambda: _read(root / EXCLUSIONS))
+    return retry_damaged(root, lambda: _read(root / EXCLUSIONS))
 
 
 def _read(path: DataPath) -> list[Exclusion]:
@@ -103,7 +104,7 @@ def _read(path: DataPath) -> list[Exclusion]:
 
 
 def excluded_samples(spec: GenerationSpec, entries: Sequence[Exclusion]) -> dict[str, str]:
-    """The reason for each excluded sample_id of the spec; an entry about another data set's prompt names none."""
+    """Return the reason of each excluded sample_id of the spec. Entries about other data sets' prompts match none."""
     reasons: dict[str, str] = {}
     numbers = dict(zip(spec.prompt_ids, range(len(spec.prompts)), strict=True)) if entries else {}
     for entry in entries:
@@ -116,7 +117,7 @@ def excluded_samples(spec: GenerationSpec, entries: Sequence[Exclusion]) -> dict
 
 
 def foreign_entries(spec: GenerationSpec, entries: Sequence[Exclusion]) -> list[Exclusion]:
-    """The entries that name no sample and no prompt of the spec: `exclude` never writes one."""
+    """Return the entries that name no sample and no prompt of the spec. `exclude` never writes one."""
     if not entries:
         return []
     samples = pa.array([entry.id for entry in entries if entry.kind == "sample_id"], pa.string())
@@ -126,7 +127,7 @@ def foreign_entries(spec: GenerationSpec, entries: Sequence[Exclusion]) -> list[
 
 
 def encode_exclusions(entries: Sequence[Exclusion]) -> bytes:
-    """The bytes of a list with these entries."""
+    """Return the bytes of a list with these entries."""
     lines = (canonical_json({entry.kind: entry.id, "reason": entry.reason}) + "\n" for entry in entries)
     body = "".join(lines).encode()
     return body + _last_line(entries, body)
@@ -157,21 +158,23 @@ def _check_known(
     root: DataPath, spec: GenerationSpec, entries: Sequence[Exclusion], prompts: Sequence[str]
 ) -> None:
     if unknown := [prompt for prompt in prompts if prompt not in spec.prompts]:
-        raise ConfigError(f"{root}: no prompt {unknown[0]!r} in this data set: write it as ppod.json has it")
-    wanted = {entry.id for entry in entries if entry.kind == "sample_id"}
-    if not wanted:
+        raise ConfigError(f"{root}: no prompt {unknown[0]!r} in this data set: write it as in ppod.json")
+    unseen = {entry.id for entry in entries if entry.kind == "sample_id"}
+    if not unseen:
         return
     for shard in range(spec.num_shards):
-        wanted -= set(spec.shard_sample_ids(shard))
-    if wanted:
-        raise ConfigError(f"{root}: no sample {min(wanted)!r} in this data set: was it made from another?")
+        unseen -= set(spec.shard_sample_ids(shard))
+    if unseen:
+        raise ConfigError(
+            f"{root}: no sample {min(unseen)!r} in this data set: check that it comes from this one"
+        )
 
 
 @contextlib.contextmanager
-def _held(path: DataPath) -> Iterator[str | None]:
-    """Hold the list as it is while the block runs; yields its version for `replace`, None where there is no list.
+def _locked(path: DataPath) -> Iterator[str | None]:
+    """Lock the list for the block. Yield its version for `replace`, or None if there is no list.
 
-    In a store nothing can be held: the version tells there.
+    Object stores have no locks; there the version detects concurrent changes.
     """
     if not isinstance(path, Path):
         yield path.version() if path.exists() else None

@@ -1,4 +1,4 @@
-"""The images of some samples, read without those of all the others."""
+"""A reader of some samples' images that skips all others."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ _COLUMNS = ("sample_id", "image", "image_sha256")
 def read_images(
     root: DataPath, spec: GenerationSpec, sample_ids: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the id and the image file of each sample, in the data set's order; each is the one of its image_sha256.
+    """Yield the id and the image file of each sample, in the data set's order, checked against its image_sha256.
 
-    Only row groups that hold a wanted sample are read, one at a time. Samples that are not there are left out.
+    Only row groups that hold a wanted sample are read, one at a time. Absent samples are skipped.
 
     Raises:
-        DamagedError: a part is cut, fails a checksum, or holds another image than it says.
+        DamagedError: a part is truncated, fails a checksum, or holds an image that does not match its sha256.
     """
     wanted = set(sample_ids)
     for shard in range(spec.num_shards):
@@ -30,6 +30,6 @@ def read_images(
             data = (row["image"] or {}).get("bytes") or b""
             if hashlib.sha256(data).hexdigest() != row["image_sha256"]:
                 raise DamagedError(
-                    f"{path}: the image of sample {row['sample_id']} is not the one of its sha256: get this part again"
+                    f"{path}: the image of sample {row['sample_id']} does not match its sha256: get this part again"
                 )
             yield row["sample_id"], data

@@ -1,6 +1,6 @@
-"""Several data sets as one for training, without copies: a small JSON file that names the folders of its parts.
+"""Merging data sets for training without copies: a small JSON file that names the folders of its parts.
 
-The file can be given wherever `ppod-train offline` takes a data set.
+`ppod-train offline` accepts the file in place of a data set.
 """
 
 import json
@@ -19,7 +19,7 @@ from ppod_data.storage.real_folders import settled
 
 _FORMAT, _VERSION = "ppod-merge", 1
 _MAX_BYTES = 1 << 20
-# What data sets that are trained on together must share: the sampler is part of the policy.
+# Data sets must share these to be trained on together, because the sampler is part of the policy.
 _SHARED = (
     "scheduler",
     "negative_prompt",
@@ -35,16 +35,16 @@ _SHARED = (
 
 
 def merge(out: Path, roots: Sequence[DataPath]) -> list[Dataset]:
-    """Write the file `out` that names the data sets in `roots`, folders relative to its own; returns them.
+    """Write the file `out`, which names the data sets in `roots` relative to its folder. Return them.
 
     Raises:
-        ConfigError: a part that is no data set, twice the same one, or parts of different samplers.
+        ConfigError: a part is not a data set, is named twice, or was made by another sampler.
     """
     out = settled(out)
     if out.is_dir():
-        raise ConfigError(f"{out}: a folder is in the way: give the name of a new file, such as {out}.json")
+        raise ConfigError(f"{out}: this is a folder: give the name of a new file, such as {out}.json")
     if out.is_file():
-        _parts(out)  # a file that merge did not write is not written over
+        _parts(out)  # refuse to overwrite a file that merge did not write
     for root in roots:
         if not isinstance(root, Path):
             _check_served(out, str(root))
@@ -65,7 +65,7 @@ def merge(out: Path, roots: Sequence[DataPath]) -> list[Dataset]:
 
 
 def expand(paths: Sequence[DataPath]) -> list[DataPath]:
-    """The folders of data sets that `paths` name: themselves, or the parts of a file that `merge` wrote.
+    """Return the data set folders that `paths` name: themselves, or the parts of a file that `merge` wrote.
 
     Raises:
         ConfigError: a file that `merge` did not write.
@@ -77,7 +77,7 @@ def check_alike(spec: GenerationSpec, dataset: Dataset) -> None:
     """Check that the data set was made by the sampler of `spec`.
 
     Raises:
-        ConfigError: a field of the sampler differs, with both values.
+        ConfigError: a field of the sampler differs; the message has both values.
     """
     for name in _SHARED:
         if getattr(dataset.spec, name) != getattr(spec, name):
@@ -96,7 +96,7 @@ def _parts(path: DataPath) -> list[DataPath]:
             raise ValueError("another format")
         if value.get("version") != _VERSION:
             raise ConfigError(
-                f"{path}: version {value.get('version')!r}, and this ppod reads {_VERSION}: update ppod"
+                f"{path}: version {value.get('version')!r}; this ppod reads version {_VERSION}: update ppod"
             )
         parts = value["parts"]
         if not parts or not all(isinstance(part, str) for part in parts):
@@ -109,7 +109,7 @@ def _parts(path: DataPath) -> list[DataPath]:
 
 
 def _part(path: DataPath, text: str) -> DataPath:
-    """The data set that a merge file names. Raises ConfigError for a URL that makes ppod ask another kind of server."""
+    """Return the data set that a merge file names. Raises ConfigError for a URL of another kind of server."""
     if "://" not in text and "::" not in text:
         return data_path(path.parent / text)
     _check_served(path, text)
@@ -119,5 +119,5 @@ def _part(path: DataPath, text: str) -> DataPath:
 def _check_served(path: DataPath, url: str) -> None:
     if "::" in url or url.partition("://")[0].lower() not in SERVED:
         raise ConfigError(
-            f"{path}: the parts of a merge are folders, or URLs of {', '.join(sorted(SERVED))}, and not {url!r}"
+            f"{path}: the parts of a merge must be folders or URLs of {', '.join(sorted(SERVED))}, not {url!r}"
         )

@@ -1,6 +1,6 @@
-"""Samples that several data sets share: the same noise for the same prompt and policy makes the same image.
+"""Detection of samples shared by several data sets: the same noise, prompt and policy give the same image.
 
-count_repeats([first.spec, second.spec])  # [0, 128]: 128 samples of the second are in the first as well
+count_repeats([first.spec, second.spec])  # [0, 128]: 128 samples of the second are also in the first
 """
 
 import hashlib
@@ -31,7 +31,7 @@ def check_named_once(datasets: Sequence[Dataset]) -> None:
 
 
 def count_repeats(specs: Sequence[GenerationSpec]) -> list[int]:
-    """Return, for each data set, how many of its samples are in an earlier one as well."""
+    """Return, for each data set, how many of its samples are also in an earlier one."""
     most: dict[tuple[str, str], int] = {}
     given: set[tuple[str, str]] = set()
     counts = []
@@ -53,8 +53,8 @@ def count_repeats(specs: Sequence[GenerationSpec]) -> list[int]:
 def sample_keys(dataset: Dataset, index: Any) -> tuple[Any, Any]:
     """Return two Arrow columns of texts for the rows of `Dataset.trajectory_index`.
 
-    Samples are the same if their first texts agree, made of the same noise or image, or their second, the same
-    latents of the same prompt.
+    Two samples are the same if their first texts agree (same noise or image) or their second (same latents of
+    the same prompt).
     """
     spec = dataset.spec
     numbers = dataset.numbers.find(index["sample_id"]).tolist()
@@ -73,13 +73,13 @@ def sample_keys(dataset: Dataset, index: Any) -> tuple[Any, Any]:
 
 
 def earlier_rows(keys: tuple[Any, Any], earlier: tuple[Any, Any]) -> NDArray[np.int64]:
-    """Return for each row of `keys` the row of `earlier` that is the same sample; -1 if there is none."""
+    """Return, for each row of `keys`, the row of `earlier` that is the same sample, or -1."""
     origin, latents = (pc.index_in(new, value_set=old) for new, old in zip(keys, earlier, strict=True))
     rows: NDArray[np.int64] = pc.fill_null(pc.coalesce(origin, latents), -1).to_numpy().astype(np.int64)
     return rows
 
 
 def _noise_of(spec: GenerationSpec) -> str:
-    """Return a hash of what decides the noise and the policy of a prompt's k-th image."""
+    """Return a hash of the fields that decide the noise and the policy of a prompt's k-th image."""
     names = ("policy_fingerprint", "purpose", "stage", "seed", "initial_noise")
     return hashlib.sha256(canonical_json([getattr(spec, name) for name in names]).encode()).hexdigest()

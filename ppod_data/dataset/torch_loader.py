@@ -1,7 +1,7 @@
 """Trajectories for torch's DataLoader, in an order that is a pure function of (seed, step).
 
-There is no state to save but the number of the next step: a run that was stopped anywhere goes on with exactly the
-batches that it had not seen, also with other numbers of ranks and workers.
+The only state to save is the number of the next step. A stopped run resumes with exactly the batches that it
+had not seen, also with other numbers of ranks and workers.
 
 Shapes: T steps of the chain, R stored latents, C H W latent.
 """
@@ -24,33 +24,36 @@ from ppod_data.support.noise import generator
 
 
 def positions_of_step(total: int, *, step: int, count: int, seed: int) -> NDArray[np.int64]:
-    """Which `count` of `total` items step `step` takes, int64 [count].
+    """Return the `count` of `total` items that step `step` takes, int64 [count].
 
-    A run of an endless sequence of permutations, one an epoch: a pure function of its arguments. Every item comes once
-    an epoch, also where a step spans two of them.
+    The items are a slice of an endless sequence of permutations, one an epoch: a pure function of the
+    arguments. Every item occurs once an epoch, also if a step spans two epochs.
     """
     positions = np.arange(step * count, (step + 1) * count)
     return np.array([_epoch(total, seed, int(at // total))[at % total] for at in positions], np.int64)
 
 
-@lru_cache(
-    maxsize=2
-)  # a step is of one epoch, or of two neighbours; making it takes a while for ten million items
+@lru_cache(maxsize=2)  # a step spans at most two epochs; permuting ten million items takes a while
 def _epoch(total: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return generator(seed, "epoch", epoch).permutation(total)
 
 
 class Trajectories(TorchDataset[dict[str, Any]]):
-    """A map-style data set of one item a trajectory; the files are read, and checked by sha256, item by item.
+    """A map-style data set with one trajectory an item, read and checked by sha256 item by item.
 
-    Of a data set in a store, the items of a batch are got at the same time.
+    For a data set in an object store, the items of a batch are fetched concurrently.
 
-    An item: "sample_id", "prompt", "latents" [R, C, H, W] in the storage
-    dtype, "latent_index" int64 [R], "timesteps" int64 [T], "log_probs" float64 [T], NaN where a step has no density.
+    An item has "sample_id", "prompt", "latents" [R, C, H, W] in the storage dtype, "latent_index" int64 [R],
+    "timesteps" int64 [T], and "log_probs" float64 [T], NaN for steps without a density.
     """
 
     def __init__(self, dataset: Dataset, sample_ids: Sequence[str] | None = None) -> None:
-        """`sample_ids`: all samples that are made, by default; their places are read now, their latents are not."""
+        """Index the trajectories without reading their latents.
+
+        Args:
+            dataset: the data set.
+            sample_ids: the samples; by default all available ones.
+        """
         if sample_ids is None:
             sample_ids = dataset.samples(["sample_id"])["sample_id"].to_pylist()
         self._dataset = dataset
@@ -64,7 +67,7 @@ class Trajectories(TorchDataset[dict[str, Any]]):
         return item
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The items of a batch: torch's DataLoader asks for them in this way."""
+        """Return the items of a batch; torch's DataLoader calls this method."""
         for index in indices:
             if not 0 <= index < len(self):
                 raise IndexError(index)
@@ -73,22 +76,22 @@ class Trajectories(TorchDataset[dict[str, Any]]):
 
 
 def _item(chain: Trajectory) -> dict[str, Any]:
-    known = [float("nan") if value is None else value for value in chain.log_probs]
+    log_probs = [float("nan") if value is None else value for value in chain.log_probs]
     return {
         "sample_id": chain.sample_id,
         "prompt": chain.prompt,
         "latents": chain.latents,
         "latent_index": torch.tensor(chain.latent_index),
         "timesteps": torch.tensor(chain.timesteps),
-        "log_probs": torch.tensor(known, dtype=torch.float64),
+        "log_probs": torch.tensor(log_probs, dtype=torch.float64),
     }
 
 
 class Steps(Sampler[list[int]]):
-    """The batches of one rank, for `DataLoader(..., batch_sampler=Steps(...))`; endless unless it has a last step.
+    """The batches of one rank, for `DataLoader(..., batch_sampler=Steps(...))`; endless without a last step.
 
-    The `batch_size` items of a step, all ranks together, do not depend on the number of ranks: rank r of w takes every
-    w-th of them.
+    The `batch_size` items of a step, over all ranks, do not depend on the number of ranks. Rank r of w takes
+    every w-th.
     """
 
     def __init__(
@@ -102,17 +105,22 @@ class Steps(Sampler[list[int]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """
+        """Check the sizes.
+
         Args:
-            batch_size: of all ranks together; a multiple of world_size.
-            first_step: where to go on; the number of steps that were done.
+            total: the number of items.
+            batch_size: items of a step over all ranks; a multiple of world_size.
+            seed: the seed of the permutations.
+            first_step: the step to resume at: the number of completed steps.
             last_step: one past the last step.
+            rank: this process.
+            world_size: the number of ranks.
 
         Raises:
-            ConfigError: nothing to draw from, a rank of no world, or a batch that ranks cannot share evenly.
+            ConfigError: no items, an invalid rank, or a batch that the ranks cannot share evenly.
         """
         if total < 1 or batch_size < 1:
-            raise ConfigError(f"{total} items in batches of {batch_size}: there must be some of both")
+            raise ConfigError(f"{total} items in batches of {batch_size}: both must be at least 1")
         if not 0 <= rank < world_size or batch_size % world_size:
             raise ConfigError(
                 f"rank {rank} of {world_size} with batches of {batch_size}: give a multiple of the number of ranks"

@@ -1,4 +1,4 @@
-"""Many trajectories of data sets in stores, at the same time and ahead of their use."""
+"""A concurrent, prefetching reader of trajectories in object stores."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,69 +9,73 @@ from ppod_data.dataset.dataset import Dataset
 from ppod_data.format.trajectory import Trajectory
 
 _THREADS = 8
-"""Requests at the same time; clients of stores keep about as many connections."""
+"""Concurrent requests; clients of object stores keep about as many connections."""
 _AHEAD = 256 << 20
-"""Bytes of trajectories that are read before they are asked for."""
+"""Bytes of trajectories to prefetch."""
 
 Row = Mapping[str, Any]
 
 
 class Reader:
-    """Reads the trajectories of a list of rows by their numbers; what is in a store by several threads.
+    """A reader of the trajectories of a list of rows by index, with several threads for object stores.
 
-    What it gives is what `Dataset.read_trajectory` gives, in the order asked for. So is what it raises: the error of
-    the first number that cannot be read, and never that of a number that nobody asks for.
+    Results equal those of `Dataset.read_trajectory`, in the requested order. An error is raised for the first
+    requested index that cannot be read, and never for a prefetched index that is not requested.
     """
 
-    def __init__(self, place: Callable[[int], tuple[Dataset, Row]]) -> None:
-        """`place`: the data set of a number, and its row of `Dataset.trajectory_index`."""
-        self._place = place
+    def __init__(self, locate: Callable[[int], tuple[Dataset, Row]]) -> None:
+        """Create a reader.
+
+        Args:
+            locate: returns the data set of an index, and its row of `Dataset.trajectory_index`.
+        """
+        self._locate = locate
         self._pool: ThreadPoolExecutor | None = None
         self._started: dict[int, Future[Trajectory]] = {}
 
     @classmethod
     def of(cls, dataset: Dataset, rows: Sequence[Row]) -> "Reader":
-        """Of the rows of one data set, by their place in the list."""
-        return cls(lambda number: (dataset, rows[number]))
+        """Create a reader of the rows of one data set, by their index in the list."""
+        return cls(lambda index: (dataset, rows[index]))
 
-    def expect(self, numbers: Iterable[int]) -> None:
-        """Say what is read next: in stores the first of them are got now, as many as fit into 256 MiB."""
+    def expect(self, indices: Iterable[int]) -> None:
+        """Announce the next reads. From object stores the first ones are prefetched, as many as fit into 256 MiB."""
         expected: dict[int, Future[Trajectory]] = {}
         room = _AHEAD
-        for number in dict.fromkeys(numbers):
-            dataset, row = self._place(number)
+        for index in dict.fromkeys(indices):
+            dataset, row = self._locate(index)
             if isinstance(dataset.root, Path):
                 continue
             room -= row["traj_nbytes"] or 0
             if room < 0:
                 break
-            expected[number] = self._begun(number)
-        self._forget()
+            expected[index] = self._submit(index)
+        self._cancel()
         self._started = expected
 
-    def read(self, numbers: Sequence[int]) -> list[Trajectory]:
-        """The trajectories of these numbers. Raises as `Dataset.read_trajectory`."""
-        places = [self._place(number) for number in numbers]
-        if all(isinstance(dataset.root, Path) for dataset, _ in places):
-            return [dataset.read_trajectory(row) for dataset, row in places]
-        started = [self._begun(number) for number in numbers]
+    def read(self, indices: Sequence[int]) -> list[Trajectory]:
+        """Return the trajectories of these indices. Raises as `Dataset.read_trajectory`."""
+        rows = [self._locate(index) for index in indices]
+        if all(isinstance(dataset.root, Path) for dataset, _ in rows):
+            return [dataset.read_trajectory(row) for dataset, row in rows]
+        futures = [self._submit(index) for index in indices]
         try:
-            return [one.result() for one in started]
+            return [future.result() for future in futures]
         except BaseException:
-            for one in started:
-                one.cancel()
-            self._forget()
+            for future in futures:
+                future.cancel()
+            self._cancel()
             raise
 
-    def _begun(self, number: int) -> "Future[Trajectory]":
-        if number in self._started:
-            return self._started.pop(number)
+    def _submit(self, index: int) -> "Future[Trajectory]":
+        if index in self._started:
+            return self._started.pop(index)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_THREADS)
-        dataset, row = self._place(number)
+        dataset, row = self._locate(index)
         return self._pool.submit(dataset.read_trajectory, row)
 
-    def _forget(self) -> None:
-        for one in self._started.values():
-            one.cancel()
+    def _cancel(self) -> None:
+        for future in self._started.values():
+            future.cancel()
         self._started = {}

@@ -1,9 +1,9 @@
-"""Checksums that a Parquet file carries of itself, so that no flipped bit of it goes unnoticed.
+"""Checksums that a Parquet file carries of itself, so that every flipped bit is detected.
 
-Parquet's own page checksums cover the pages' data, and neither their headers nor the footer: a single bit there can
-make rows or values disappear without an error. So every table that ppod writes holds, in the footer's key-value
-metadata under `ppod_checksums`, one text of fixed length: the marker, the sha256 of the footer with this digest as
-zeros, and the sha256 of each column's chunks. Any reader of Parquet ignores it.
+Parquet's own page checksums cover the pages' data, but not their headers or the footer: a single flipped bit
+there can drop rows or values without an error. Every table that ppod writes therefore holds one text of fixed
+length in the footer's key-value metadata, under `ppod_checksums`: a marker, the sha256 of the footer with this
+digest as zeros, and the sha256 of each column's chunks. Other Parquet readers ignore it.
 """
 
 import hashlib
@@ -22,22 +22,24 @@ _MAGIC = b"PAR1"
 _TAIL = 8
 _PIECE = 1 << 20
 MAX_FOOTER = 64 << 20
-"""Bytes; a longer footer is refused before memory is asked for."""
+"""Bytes; a longer footer is rejected before memory is allocated."""
 
 
 class ChecksumError(ValueError):
-    """A Parquet file does not hold the bytes that were written; the text says which."""
+    """A Parquet file whose bytes differ from those written; the message says which."""
 
 
 def placeholder(num_columns: int) -> bytes:
-    """What a writer stores under `KEY` for a file of `num_columns` leaf columns, before the digests are known."""
+    """Return the text that a writer stores under `KEY` before the digests of `num_columns` leaf columns are known."""
     return _MARKER + _NO_DIGEST + b":" + _NO_DIGEST * num_columns
 
 
 def fill_in(file: BinaryIO, metadata: Any) -> None:
-    """Replace the placeholder in a finished Parquet file, open for reading and writing, by the digests.
+    """Replace the placeholder in a finished Parquet file by the digests.
 
-    metadata: the file's pyarrow FileMetaData.
+    Args:
+        file: the file, open for reading and writing.
+        metadata: the file's pyarrow FileMetaData.
     """
     columns = range(metadata.num_columns)
     digests = b"".join(_column_digest(file, metadata, column).encode() for column in columns)
@@ -50,31 +52,31 @@ def fill_in(file: BinaryIO, metadata: Any) -> None:
 
 
 def check_footer(file: BinaryIO) -> list[str] | None:
-    """The digests of the leaf columns, from a footer that was found to be whole; None where there are none.
+    """Verify the footer. Return the digests of the leaf columns, or None for a table without checksums.
 
-    Tables of other writers carry no checksums: those have Parquet's own page checksums, if any.
+    Tables of other writers have no checksums, only Parquet's own page checksums, if any.
 
     Raises:
-        ChecksumError: no Parquet file, a cut one, or a footer that is not the one that was written; says why.
+        ChecksumError: not a Parquet file, a truncated one, or a footer that differs from the one written.
     """
     _, footer = _read_footer(file)
-    found = _VALUE.search(footer)
-    if found is None:
-        if _MARKER in footer or KEY in footer:  # one flipped bit cannot spoil both
+    match = _VALUE.search(footer)
+    if match is None:
+        if _MARKER in footer or KEY in footer:  # one flipped bit cannot damage both
             raise ChecksumError("its checksums are not readable")
         return None
-    zeros = footer[: found.start(1)] + _NO_DIGEST + footer[found.end(1) :]
-    if hashlib.sha256(zeros).hexdigest().encode() != found[1]:
+    zeros = footer[: match.start(1)] + _NO_DIGEST + footer[match.end(1) :]
+    if hashlib.sha256(zeros).hexdigest().encode() != match[1]:
         raise ChecksumError("the footer is not the one that was written")
-    digests = found[2].decode()
+    digests = match[2].decode()
     return [digests[i : i + _DIGITS] for i in range(0, len(digests), _DIGITS)]
 
 
 def check_columns(file: BinaryIO, metadata: Any, digests: Sequence[str], names: Sequence[str]) -> None:
-    """Check the bytes of every column in `names`. Raises ChecksumError, saying which column is not as written."""
+    """Verify the bytes of every column in `names`. Raises ChecksumError, naming the damaged column."""
     leaves = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
     if len(leaves) != len(digests):
-        raise ChecksumError("it has another number of columns than checksums")
+        raise ChecksumError("the count of columns differs from the count of checksums")
     for column, (leaf, digest) in enumerate(zip(leaves, digests, strict=True)):
         if leaf.partition(".")[0] in names and _column_digest(file, metadata, column) != digest:
             raise ChecksumError(
@@ -83,7 +85,7 @@ def check_columns(file: BinaryIO, metadata: Any, digests: Sequence[str], names: 
 
 
 def column_ranges(metadata: Any, names: Sequence[str]) -> list[tuple[int, int]]:
-    """Where the bytes of the columns in `names` are: (start, end) of each chunk."""
+    """Return the byte ranges (start, end) of the chunks of the columns in `names`."""
     leaves = [metadata.schema.column(i).path.partition(".")[0] for i in range(metadata.num_columns)]
     columns = [column for column, leaf in enumerate(leaves) if leaf in names]
     return [piece for column in columns for piece in _chunks(metadata, column)]
@@ -92,10 +94,10 @@ def column_ranges(metadata: Any, names: Sequence[str]) -> list[tuple[int, int]]:
 def column_expansion(
     file: BinaryIO, metadata: Any, names: Sequence[str], groups: Sequence[int], limit: int
 ) -> tuple[int, int]:
-    """Return (bytes that the columns become, bytes of the longest value of each column added up), decoding none.
+    """Return (bytes of the decoded columns, sum of each column's longest value in bytes), without decoding.
 
-    Both are upper bounds of some row groups; the second leaves out values that are stored as often as they are given.
-    Raises `PageError` where page headers are not readable.
+    Both are upper bounds over the row groups `groups`. The second skips values that are stored once for each
+    use. Raises `PageError` for an invalid page header.
     """
     nbytes = longest = 0
     for column in range(metadata.num_columns):
@@ -105,14 +107,14 @@ def column_expansion(
         chunks = list(_chunks(metadata, column))
         for group in groups:
             start, end = chunks[group]
-            found = expansion(file, metadata.row_group(group).column(column), start, end, limit)
-            nbytes, widest = nbytes + found.nbytes, max(widest, found.longest)
+            sizes = expansion(file, metadata.row_group(group).column(column), start, end, limit)
+            nbytes, widest = nbytes + sizes.nbytes, max(widest, sizes.longest)
         longest += widest
     return nbytes, longest
 
 
 def _column_digest(file: BinaryIO, metadata: Any, column: int) -> str:
-    """The sha256 of the column's chunks, page headers included, of one row group after another."""
+    """Return the sha256 of the column's chunks, page headers included, over all row groups in order."""
     digest = hashlib.sha256()
     for start, end in _chunks(metadata, column):
         file.seek(start)
@@ -124,27 +126,27 @@ def _column_digest(file: BinaryIO, metadata: Any, column: int) -> str:
 
 
 def _chunks(metadata: Any, column: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of the column's chunk in each row group."""
+    """Yield (start, end) of the column's chunk in each row group."""
     for group in range(metadata.num_row_groups):
         chunk = metadata.row_group(group).column(column)
         has_dictionary = chunk.has_dictionary_page and chunk.dictionary_page_offset is not None
         start = chunk.dictionary_page_offset if has_dictionary else chunk.data_page_offset
-        if chunk.num_values and start > chunk.data_page_offset:  # Arrow begins at the lower one
-            raise ChecksumError("a dictionary that is behind its data")
+        if chunk.num_values and start > chunk.data_page_offset:  # Arrow starts at the lower offset
+            raise ChecksumError("a dictionary page follows its data pages")
         yield start, start + chunk.total_compressed_size
 
 
 def _read_footer(file: BinaryIO) -> tuple[int, bytes]:
-    """The footer's place and its bytes."""
+    """Return the footer's offset and bytes."""
     size = file.seek(0, 2)
     if size < len(_MAGIC) + _TAIL:
-        raise ChecksumError("the file is cut or no Parquet file")
+        raise ChecksumError("the file is truncated, or not a Parquet file")
     file.seek(0)
     head = file.read(len(_MAGIC))
     file.seek(size - _TAIL)
     tail = file.read(_TAIL)
     length = int.from_bytes(tail[:4], "little")
     if head != _MAGIC or tail[4:] != _MAGIC or length > min(size - len(_MAGIC) - _TAIL, MAX_FOOTER):
-        raise ChecksumError("the file is cut or no Parquet file")
+        raise ChecksumError("the file is truncated, or not a Parquet file")
     file.seek(size - _TAIL - length)
     return size - _TAIL - length, file.read(length)

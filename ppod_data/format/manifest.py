@@ -1,4 +1,4 @@
-"""ppod.json, the file that makes a folder a data set: a pure function of the generation spec and licence."""
+"""The manifest ppod.json, which marks a folder as a data set: a pure function of the generation spec and licence."""
 
 import hashlib
 import json
@@ -25,19 +25,19 @@ _LOG_PROBS = {
 
 
 def create_manifest(root: DataPath, spec: GenerationSpec, license: str) -> None:
-    """Write the manifest of a new data set, or check that the folder's has the same spec and licence.
+    """Write the manifest of a new data set, or check that an existing one has the same spec and licence.
 
     Raises:
         SpecMismatchError: the folder was made with another spec or licence.
-        ConfigError: the folder holds other things than a data set, which the card would overwrite.
+        ConfigError: the folder holds other files, which the card could overwrite.
     """
     spec.validate()
     if root.exists() and not root.is_dir():
-        raise ConfigError(f"{root}: a file is in the way: give the path of a new folder")
+        raise ConfigError(f"{root}: a file of this name exists: give the path of a new folder")
     refuse_linked_folders(root)
     if root.exists() and not (root / MANIFEST).exists():
         others = [path.name for path in in_folder(root) if not path.name.startswith(".")]
-        if others and not (root / MANIFEST).exists():  # another worker may have made it in between
+        if others and not (root / MANIFEST).exists():  # a concurrent worker may have created it
             raise ConfigError(
                 f"{root}: the folder holds other files ({others[0]}): give a new or an empty folder"
             )
@@ -56,20 +56,21 @@ def create_manifest(root: DataPath, spec: GenerationSpec, license: str) -> None:
 
 
 def read_manifest(root: DataPath) -> tuple[GenerationSpec, dict[str, Any]]:
-    """The spec and the whole manifest of the data set in `root`.
+    """Return the spec and the whole manifest of the data set in `root`.
 
-    Raises `ConfigError` where there is no data set, or one of a newer format; `DamagedError` for an edited or
-    cut manifest.
+    Raises:
+        ConfigError: `root` holds no data set, or one of a newer format.
+        DamagedError: the manifest was edited or truncated.
     """
     file = root / MANIFEST
     if not file.exists():
-        what = "not a ppod data set (no ppod.json)" if root.is_dir() else "no such folder"
-        raise ConfigError(f"{root}: {what}: make one with ppod-gen, or check the path")
+        reason = "not a ppod data set (no ppod.json)" if root.is_dir() else "no such folder"
+        raise ConfigError(f"{root}: {reason}: make one with ppod-gen, or check the path")
     try:
         manifest = parse_json(read_manifest_bytes(file))
     except (ValueError, OSError) as error:
         raise DamagedError(f"{file}: not readable as JSON ({error}): get this file again") from error
-    edited = f"{file}: edited or damaged: not what its sha256 says; get this file again"
+    edited = f"{file}: edited or damaged: its sha256 does not match; get this file again"
     ours = (
         isinstance(manifest, dict)
         and manifest.get("format") == _FORMAT
@@ -81,43 +82,43 @@ def read_manifest(root: DataPath) -> tuple[GenerationSpec, dict[str, Any]]:
         and {"spec", "sha256"} <= manifest.keys()
         and not _agrees(manifest)
     ):
-        raise DamagedError(edited)  # a flipped bit, not another format or version
+        raise DamagedError(edited)  # a flipped bit rather than another format or version
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise ConfigError(f"{file}: not the manifest of a ppod data set: check the path")
     version = manifest.get("version")
     if version not in VERSIONS:
         raise ConfigError(
-            f"{file}: format version {version!r}, and this ppod reads {VERSIONS[-1]}: update ppod"
+            f"{file}: format version {version!r}; this ppod reads versions up to {VERSIONS[-1]}: update ppod"
         )
     try:
         spec = from_json(manifest["spec"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{file}: {error}: the manifest was edited or cut; get it again") from error
+        raise DamagedError(f"{file}: {error}: the manifest was edited or truncated; get it again") from error
     if version != spec.version:
-        raise DamagedError(f"{file}: edited: its version is not that of its spec; get this file again")
+        raise DamagedError(f"{file}: edited: its version does not match its spec; get this file again")
     if manifest.get("fingerprint") != spec.fingerprint or not isinstance(manifest.get("license"), str):
-        raise DamagedError(f"{file}: edited: its fingerprint is not that of its spec; get this file again")
+        raise DamagedError(f"{file}: edited: its fingerprint does not match its spec; get this file again")
     if set(manifest) - _KEYS or ("sha256" in manifest and not _agrees(manifest)):
         raise DamagedError(edited)
     return spec, manifest
 
 
 def read_manifest_bytes(file: DataPath) -> bytes:
-    """The bytes of a manifest file. `DamagedError` for one that is too large, or no regular file."""
+    """Return the bytes of a manifest file. Raises `DamagedError` if it is too large or not a regular file."""
     return read_small(file, _MAX_BYTES)
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:
-    """Of everything in the manifest but the checksum itself: the fingerprint leaves licence and model out."""
+    """Return the checksum of a manifest without its own key. The fingerprint does not cover licence and model."""
     values = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(canonical_json(values).encode()).hexdigest()
 
 
 def _agrees(manifest: Mapping[str, Any]) -> bool:
-    """Whether a manifest is what its checksum says."""
+    """Return true if a manifest matches its checksum."""
     try:
         return bool(manifest["sha256"] == _checksum(manifest))
-    except (ValueError, RecursionError):  # NaN, or more nesting than any that ppod wrote
+    except (ValueError, RecursionError):  # NaN, or deeper nesting than ppod writes
         return False
 
 

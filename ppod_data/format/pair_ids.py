@@ -1,4 +1,4 @@
-"""The ids and keys of pairs, for millions of them: an image is hashed, not a pair.
+"""Ids and keys of pairs. One hash an image, not a pair, so that millions of pairs are fast.
 
 Shapes: N images, P pairs.
 """
@@ -18,7 +18,7 @@ PAIR_ID = re.compile(r"[0-9a-f]{32}")
 _HALF = 32
 """Bits of a sample number in a key."""
 _BYTES = 16
-"""Of an id, which is half a sha256 and has two hexadecimal digits a byte."""
+"""Bytes of an id, which is half a sha256, written as two hex digits a byte."""
 
 
 def pair_key(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int64]:
@@ -37,14 +37,16 @@ def key_samples(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def pair_ids(images: Any, chosen: NDArray[Any], rejected: NDArray[Any], source: str) -> Any:
-    """The `pair_id` of each pair as an Arrow array of strings [P].
+    """Return the `pair_id` of each pair as an Arrow array of strings [P].
 
-    It is the exclusive or of the first half of the chosen image's hash and the second half of the rejected image's:
-    another for every two images, their order and source (docs/formats.md).
+    An id is the exclusive or of the first half of the chosen image's hash and the second half of the rejected
+    image's. It differs for every two images, order and source (docs/formats.md).
 
     Args:
         images: sample ids, an Arrow array [N].
-        chosen: rows of `images` [P], and `rejected` too.
+        chosen: rows of `images` [P].
+        rejected: rows of `images` [P].
+        source: the source of the pairs, part of each hash.
     """
     before, after = canonical_json(["", source]).split('""', 1)
     addresses = [f"{before}{encode_basestring(name)}{after}".encode() for name in images.to_pylist()]

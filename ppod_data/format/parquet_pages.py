@@ -1,8 +1,9 @@
-"""The page headers of a Parquet file, read without decoding a page: what a column will take in memory.
+"""Memory bounds of a Parquet column from its page headers, without decoding a page.
 
-Neither the footer nor the file's size bounds it. A page of a hundred kilobytes may expand to 2 GiB, a run-length code
-may stand for two billion values, and a dictionary gives each of a million rows the same long value. The header of each
-page says how large it becomes; a dictionary's longest value is found by expanding the dictionary alone.
+Neither the footer nor the file's size bounds the memory. A page of a hundred kilobytes may expand to 2 GiB, a
+run-length code may stand for two billion values, and a dictionary gives each of a million rows the same long
+value. Each page header states its expanded size. A dictionary's longest value is found by expanding the
+dictionary alone.
 
 Headers are Thrift's compact protocol: https://github.com/apache/parquet-format, PageHeader.
 """
@@ -17,33 +18,36 @@ _FIRST_READ, _MAX_HEADER = 4096, 1 << 20
 _MAX_NESTING = 8
 _SMALL_DICTIONARY = 64 << 10
 _DESCRIBED = {_DATA: 5, _INDEX: 6, _DICTIONARY: 7, _DATA_V2: 8}
-"""The field of a page header that describes a page of each kind."""
+"""The field of a page header that describes a page of each type."""
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 
 
 class PageError(ValueError):
-    """A page header that cannot be read, or says what no page can be; the text says what."""
+    """An unreadable or impossible page header; the message gives the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expansion:
-    """What a column chunk becomes when it is decoded."""
+    """The sizes of a decoded column chunk."""
 
     nbytes: int
-    """Bytes of its pages before they are decoded, and of as many values as they claim."""
+    """Bytes of the expanded pages, or of the values that the pages claim, whichever is larger."""
     longest: int
-    """An upper bound of the bytes of one value that is not stored as often as it is given."""
+    """An upper bound of the bytes of one value, for values that are stored once but used many times."""
 
 
 def expansion(file: BinaryIO, chunk: Any, start: int, end: int, limit: int) -> Expansion:
-    """Return what the column chunk in [start, end) of a file becomes.
+    """Return the decoded size of the column chunk in [start, end) of a file.
 
     Args:
+        file: the Parquet file.
         chunk: pyarrow's ColumnChunkMetaData.
-        limit: bytes; nothing larger is expanded to find the longest value.
+        start: the chunk's first byte.
+        end: one past the chunk's last byte.
+        limit: bytes; larger dictionaries are not expanded to find the longest value.
 
     Raises:
-        PageError: a page header that is not one.
+        PageError: an invalid page header.
     """
     width = _WIDTHS.get(chunk.physical_type, 0)
     nbytes = longest = values = 0
@@ -62,7 +66,7 @@ def expansion(file: BinaryIO, chunk: Any, start: int, end: int, limit: int) -> E
 class _Page:
     kind: int
     start: int
-    """Of its bytes, behind the header."""
+    """Offset of its bytes, after the header."""
     stored: int
     expanded: int
     num_values: int
@@ -75,7 +79,7 @@ def _pages(file: BinaryIO, start: int, end: int) -> Iterator[_Page]:
         yield page
         start = page.start + page.stored
     if start != end:
-        raise PageError("a page that ends outside its column")
+        raise PageError("a page ends outside its column")
 
 
 def _read_header(file: BinaryIO, start: int, end: int) -> _Page:
@@ -89,20 +93,20 @@ def _read_header(file: BinaryIO, start: int, end: int) -> _Page:
             break
         except IndexError:
             if size >= min(_MAX_HEADER, end - start):
-                raise PageError("a page header that is cut") from None
+                raise PageError("a truncated page header") from None
             size *= 16
     stored, expanded = fields.get(3), fields.get(2)
     kind = fields.get(1)
     described = fields.get(_DESCRIBED.get(kind or 0, 0), {})
     if not isinstance(described, dict):
-        raise PageError("a page header that is none")
-    # The field of the encoding is the second of a data or dictionary page, and the fourth of a data page of version 2.
+        raise PageError("an invalid page header")
+    # The encoding is field 2 of a data or dictionary page, and field 4 of a data page of version 2.
     numbers = [kind, stored, expanded, described.get(1, 0), described.get(4 if kind == _DATA_V2 else 2, 0)]
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
-        raise PageError("a page header that is none")
+        raise PageError("an invalid page header")
     return _Page(
         kind=numbers[0],
-        start=start + header.place,
+        start=start + header.offset,
         stored=numbers[1],
         expanded=numbers[2],
         num_values=numbers[3],
@@ -111,18 +115,18 @@ def _read_header(file: BinaryIO, start: int, end: int) -> _Page:
 
 
 def _longest(file: BinaryIO, chunk: Any, page: _Page, limit: int) -> int:
-    """Return the bytes of the longest value of a dictionary page of texts, or an upper bound of them."""
+    """Return the bytes of the longest value of a dictionary page of texts, or an upper bound."""
     if page.expanded <= _SMALL_DICTIONARY or page.expanded > limit:
         return page.expanded
     file.seek(page.start)
     data = memoryview(_expanded(file.read(page.stored), chunk.compression, page.expanded))
-    place = longest = 0
+    offset = longest = 0
     for _ in range(page.num_values):
-        if place + 4 > len(data):
+        if offset + 4 > len(data):
             break
-        size = int.from_bytes(data[place : place + 4], "little")
+        size = int.from_bytes(data[offset : offset + 4], "little")
         longest = max(longest, size)
-        place += 4 + size
+        offset += 4 + size
     return min(longest, page.expanded)
 
 
@@ -136,16 +140,19 @@ def _expanded(data: bytes, compression: str, size: int) -> Any:
 
 
 class _Compact:
-    """A reader of Thrift's compact protocol. Raises IndexError at the end of the data, PageError for what is none."""
+    """A reader of Thrift's compact protocol.
+
+    Raises IndexError at the end of the data, and PageError for invalid data.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self.place = 0
+        self.offset = 0
 
     def structure(self, depth: int = 0) -> dict[int, Any]:
-        """Return the fields of a structure by their number; whole numbers and structures have a value, others None."""
+        """Return the fields of a structure by number. Whole numbers and structures have a value, other types None."""
         if depth > _MAX_NESTING:
-            raise PageError("a page header that is nested too deep")
+            raise PageError("a page header is nested too deep")
         fields: dict[int, Any] = {}
         number = 0
         while head := self._byte():
@@ -154,7 +161,7 @@ class _Compact:
         return fields
 
     def _value(self, kind: int, depth: int) -> Any:
-        if kind in (1, 2):  # a field's truth is in its kind
+        if kind in (1, 2):  # a boolean's value is its type code
             return None
         if kind in (4, 5, 6):
             return _signed(self._varint())
@@ -164,13 +171,13 @@ class _Compact:
             self._skip(self._varint())
         elif kind == 12:
             return self.structure(depth + 1)
-        else:  # lists, sets and maps: no page header has one
-            raise PageError("a page header that is none")
+        else:  # lists, sets and maps: not used in page headers
+            raise PageError("an invalid page header")
         return None
 
     def _byte(self) -> int:
-        byte = self._data[self.place]
-        self.place += 1
+        byte = self._data[self.offset]
+        self.offset += 1
         return byte
 
     def _varint(self) -> int:
@@ -180,14 +187,14 @@ class _Compact:
             value |= (byte & 127) << shift
             if byte < 128:
                 return value
-        raise PageError("a page header that is none")
+        raise PageError("an invalid page header")
 
     def _skip(self, size: int) -> None:
-        self.place += size
-        if self.place > len(self._data):
+        self.offset += size
+        if self.offset > len(self._data):
             raise IndexError
 
 
 def _signed(value: int) -> int:
-    """Return the whole number that a zigzag code stands for."""
+    """Decode a zigzag-encoded whole number."""
     return value >> 1 ^ -(value & 1)

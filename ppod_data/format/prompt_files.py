@@ -1,10 +1,10 @@
-"""Prompt lists of any common form: one prompt a line, CSV, TSV, JSON, JSON Lines or Parquet.
+"""Prompt lists in common formats: one prompt a line, CSV, TSV, JSON, JSON Lines or Parquet.
 
-    for place, text in read_prompt_file(Path("prompts.jsonl")):
-        print(place, text)  # prompts.jsonl:1 a cat
+    for source, text in read_prompt_file(Path("prompts.jsonl")):
+        print(source, text)  # prompts.jsonl:1 a cat
 
-The suffix says which form a file has, and the content must agree: a table without its suffix is refused and
-never taken for text. Lines are read one by one, so memory is bounded by the longest line.
+The suffix decides the format, and the content must match: a table without its suffix is rejected, not read as
+text. Lines are read one by one, so memory is bounded by the longest line.
 """
 
 import csv
@@ -44,19 +44,20 @@ _HEADERS = {"prompt", "prompts", "caption"}
 
 
 def read_prompt_file(file: Path, column: str | None = None) -> Iterator[tuple[str, str]]:
-    """Yield each prompt of a file with its place: "prompts.csv:3", a line, row or entry.
+    """Yield each prompt of a file with its source: "prompts.csv:3", a line, row or entry.
 
     Args:
-        column: the column or key that holds the prompts. By default `prompt` in any case, or the only one
-            of `caption` and `text`.
+        file: the prompt list.
+        column: the column or key that holds the prompts. By default `prompt` in any case, or the only one of
+            `caption` and `text`.
 
     Raises:
-        ConfigError: a file that cannot be read, is empty, has another form or encoding or no such column.
+        ConfigError: the file cannot be read, is empty, has another format or encoding, or has no such column.
         DamagedError: a Git LFS pointer.
     """
     suffix = file.suffix.lower()
     if suffix in _OTHER_FORMS:
-        raise ConfigError(f"{file}: {suffix} is no form of a prompt list: give {_FORMS}")
+        raise ConfigError(f"{file}: {suffix} is not a format of a prompt list: give {_FORMS}")
     try:
         with file.open("rb") as stream:
             yield from _checked(file, _entries(file, suffix, stream, column))
@@ -73,9 +74,9 @@ def _entries(
     refuse_pointer(file, head)
     if head.startswith(b"PAR1") or suffix in (".parquet", ".pq"):
         return _parquet(file, column)
-    for magic, what in _MAGIC.items():
+    for magic, description in _MAGIC.items():
         if head.startswith(magic):
-            raise ConfigError(f"{file}: {what}: give {_FORMS}")
+            raise ConfigError(f"{file}: {description}: give {_FORMS}")
     lines = _numbered(file, stream)
     if suffix == ".json":
         return _json(file, lines, column)
@@ -107,7 +108,7 @@ def _numbered(file: Path, stream: io.BufferedReader) -> Iterator[tuple[int, byte
         number += 1
         if len(line) > limit:
             raise ConfigError(
-                f"{file}:{number}: a line of more than {limit >> 20} MiB: no prompt is that long"
+                f"{file}:{number}: a line of more than {limit >> 20} MiB: give one prompt a line"
             )
         yield number, line.removeprefix(_BOM) if number == 1 else line
 
@@ -121,37 +122,37 @@ def _decoded(file: Path, lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[i
 
 
 def _text(file: Path, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[str, str]]:
-    """One prompt a line. Refuses what is a table or JSON without its suffix."""
+    """Yield one prompt a line. A table or JSON without its suffix is rejected."""
     first = True
     for number, line in lines:
         if not (text := line.strip()):
             continue
-        place = f"{file}:{number}"
+        source = f"{file}:{number}"
         if first and (table := _looks_like_table(text)):
-            raise ConfigError(f"{place}: {table}, or remove this line if each line is a prompt")
+            raise ConfigError(f"{source}: {table}, or remove this line if each line is a prompt")
         if _looks_like_json(text):
             raise ConfigError(
-                f"{place}: JSON, and not one prompt a line: name the file .json, or .jsonl if each line is an object, "
-                "and its prompt column is read"
+                f"{source}: JSON, not one prompt a line: name the file .json, or .jsonl if each line is an object, to "
+                "read its prompt column"
             )
         if "\t" in text:
             raise ConfigError(
-                f"{place}: the prompt holds the control character U+0009, a tab: remove it, or name a table of "
+                f"{source}: the prompt holds the control character U+0009, a tab: remove it, or name a table of "
                 "columns .tsv"
             )
         first = False
-        yield place, line
+        yield source, line
 
 
 def _looks_like_table(header: str) -> str | None:
-    """Say which table a first line is the header of; None for a prompt."""
+    """Describe the table whose header a first line is; return None for a prompt."""
     tabs = [cell.strip().lower() for cell in header.split("\t")]
     if len(tabs) > 1 and _HEADERS.union(_SYNONYMS).intersection(tabs):
         return "the header of a table of columns separated by tabs: name the file .tsv"
     for delimiter in ",;":
         cells = [cell.strip().strip('"').lower() for cell in header.split(delimiter)]
         if _HEADERS.intersection(cells):
-            return "the header of a table: name the file .csv to have its prompt column read"
+            return "the header of a table: name the file .csv to read its prompt column"
     return None
 
 
@@ -170,7 +171,7 @@ def _looks_like_json(text: str) -> bool:
 def _table(
     file: Path, lines: Iterator[tuple[int, str]], delimiters: Sequence[str], column: str | None
 ) -> Iterator[tuple[str, str]]:
-    """The prompt column of CSV or TSV with a header; a cell on several lines is taken for a stray quote."""
+    """Yield the prompt column of CSV or TSV with a header. A cell that spans lines is rejected as a stray quote."""
     number, header = next(((number, line) for number, line in lines if line.strip()), (0, ""))
     if not header:
         return
@@ -193,38 +194,38 @@ def _table(
                 continue
             if start != end:
                 raise ConfigError(
-                    f"{file}:{start}: a quoted cell goes on to line {end}: remove the stray quote or the line breaks"
+                    f"{file}:{start}: a quoted cell continues on line {end}: remove the stray quote or the line breaks"
                 )
             if len(row) != len(names):
                 raise ConfigError(
-                    f"{file}:{end}: {len(row)} cells, and the header has {len(names)} columns: quote cells that hold "
+                    f"{file}:{end}: {len(row)} cells, but the header has {len(names)} columns: quote cells that hold "
                     f"{delimiter!r}"
                 )
             yield f"{file}:{end}", row[index]
     except csv.Error as error:
         raise ConfigError(
-            f"{file}:{current[0]}: not a table ({error}): mend the quotes of this line"
+            f"{file}:{current[0]}: not a table ({error}): fix the quotes of this line"
         ) from error
 
 
 def _json_lines(
     file: Path, lines: Iterator[tuple[int, str]], column: str | None
 ) -> Iterator[tuple[str, str]]:
-    """One object, or one text, a line."""
+    """Yield the prompt of each line: one object, or one text."""
     key = column
     for number, line in lines:
         if not line.strip():
             continue
         value = _parsed(f"{file}:{number}", line)
         if isinstance(value, list):
-            raise ConfigError(f"{file}:{number}: a JSON list, and not an object a line: name the file .json")
+            raise ConfigError(f"{file}:{number}: a JSON list, not one object a line: name the file .json")
         if key is None and isinstance(value, dict):
             key = list(value)[_choose(file, list(value), None)]
         yield f"{file}:{number}", _value(f"{file}:{number}", value, key)
 
 
 def _json(file: Path, lines: Iterable[tuple[int, bytes]], column: str | None) -> Iterator[tuple[str, str]]:
-    """A list of texts or objects, an object of lists, or JSON Lines under the name .json."""
+    """Yield prompts from a list of texts or objects, an object of lists, or JSON Lines under the name .json."""
     numbered = list(_within(file, lines))
     texts = list(_decoded(file, numbered))
     filled = [line for _, line in texts if line.strip()]
@@ -243,9 +244,13 @@ def _json(file: Path, lines: Iterable[tuple[int, bytes]], column: str | None) ->
             value = [value]
         column = None
         if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-            raise ConfigError(f"{file}: {name!r} is no list of texts: give a list of prompts or of objects")
+            raise ConfigError(
+                f"{file}: {name!r} is not a list of texts: give a list of prompts or of objects"
+            )
     if not isinstance(value, list):
-        raise ConfigError(f"{file}: no list of prompts: give a list of texts or of objects with a key prompt")
+        raise ConfigError(
+            f"{file}: not a list of prompts: give a list of texts or of objects with a key prompt"
+        )
     key = column
     for number, entry in enumerate(value, start=1):
         if key is None and isinstance(entry, dict):
@@ -265,7 +270,7 @@ def _within(file: Path, lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[in
 
 
 def _parquet(file: Path, column: str | None) -> Iterator[tuple[str, str]]:
-    """The prompt column of a Parquet table, a batch of rows at a time."""
+    """Yield the prompt column of a Parquet table, read in batches of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -273,56 +278,56 @@ def _parquet(file: Path, column: str | None) -> Iterator[tuple[str, str]]:
         with pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False) as table:
             names = table.schema_arrow.names
             name = names[_choose(file, names, column)]
-            kind = table.schema_arrow.field(name).type
-            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            dtype = table.schema_arrow.field(name).type
+            dtype = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
             if not (
-                pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+                pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype)
             ):
                 raise ConfigError(
-                    f"{file}: the column {name!r} holds {kind}, not texts: name another by --prompt-column"
+                    f"{file}: the column {name!r} holds {dtype}, not texts: name another with --prompt-column"
                 )
             row = 0
             for batch in table.iter_batches(_PARQUET_ROWS, columns=[name]):
                 for text in batch.column(0).to_pylist():
                     row += 1
-                    place = f"{file}: row {row}"
-                    yield place, _value(place, text, None)
+                    source = f"{file}: row {row}"
+                    yield source, _value(source, text, None)
     except (pa.ArrowException, ValueError, EOFError) as error:
         if isinstance(error, ConfigError):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{file}: cannot be read as Parquet ({reason}): get the file again") from error
+        raise ConfigError(f"{file}: not readable as Parquet ({reason}): get the file again") from error
 
 
 def _choose(file: Path, names: Sequence[str], column: str | None) -> int:
-    """The place of the prompt column among the names of columns or keys."""
+    """Return the index of the prompt column among the names of columns or keys."""
     lower = [name.strip().lower() for name in names]
-    shown = ", ".join(map(repr, names[:_SHOWN_COLUMNS])) + (", …" if len(names) > _SHOWN_COLUMNS else "")
+    listed = ", ".join(map(repr, names[:_SHOWN_COLUMNS])) + (", …" if len(names) > _SHOWN_COLUMNS else "")
     if column is not None:
         if (count := list(names).count(column)) != 1:
-            how = "several columns are" if count else "no column is"
-            raise ConfigError(f"{file}: {how} named {column!r}: its columns are {shown}")
+            count_text = "several columns are" if count else "no column is"
+            raise ConfigError(f"{file}: {count_text} named {column!r}: its columns are {listed}")
         return list(names).index(column)
-    found = [place for place, name in enumerate(lower) if name == "prompt"]
-    found = found or [place for place, name in enumerate(lower) if name in _SYNONYMS]
-    if len(found) != 1:
-        which = (
-            "several columns may hold" if found else "no column is named prompt, and none is known to hold"
+    matches = [index for index, name in enumerate(lower) if name == "prompt"]
+    matches = matches or [index for index, name in enumerate(lower) if name in _SYNONYMS]
+    if len(matches) != 1:
+        problem = (
+            "several columns may hold the prompts"
+            if matches
+            else "no column is named prompt, caption or text"
         )
-        raise ConfigError(
-            f"{file}: {which} the prompts: name one by --prompt-column; its columns are {shown}"
-        )
-    return found[0]
+        raise ConfigError(f"{file}: {problem}: name one with --prompt-column; its columns are {listed}")
+    return matches[0]
 
 
-def _value(place: str, value: Any, key: str | None) -> str:
+def _value(source: str, value: Any, key: str | None) -> str:
     if isinstance(value, dict):
         if key not in value:
-            raise ConfigError(f"{place}: no key {key!r} here: every object needs it")
+            raise ConfigError(f"{source}: no key {key!r}: every object needs it")
         value = value[key]
     if not isinstance(value, str):
-        what = "empty" if value is None else f"no text ({type(value).__name__})"
-        raise ConfigError(f"{place}: the prompt is {what}: write what the image should show")
+        problem = "empty" if value is None else f"not text ({type(value).__name__})"
+        raise ConfigError(f"{source}: the prompt is {problem}: write what the image should show")
     return value
 
 
@@ -333,16 +338,16 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _parsed(place: str, text: str) -> Any:
+def _parsed(source: str, text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if not isinstance(error, RecursionError) else "nested too deeply"
-        raise ConfigError(f"{place}: not JSON ({reason}): mend or get the file again") from error
+        raise ConfigError(f"{source}: not JSON ({reason}): fix the file, or get it again") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("a key is repeated")
     return values

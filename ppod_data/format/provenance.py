@@ -40,5 +40,5 @@ def provenance_of(metadata: Mapping[bytes, bytes] | None, where: DataPath | str)
             f"{where}: its metadata is not readable as JSON ({error}): get it again"
         ) from error
     if not isinstance(value, dict):
-        raise DamagedError(f"{where}: its metadata holds no JSON object: get it again")
+        raise DamagedError(f"{where}: its metadata is not a JSON object: get it again")
     return value

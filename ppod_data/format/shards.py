@@ -1,8 +1,8 @@
-"""Shards: how samples and their trajectories become two files that appear together.
+"""Shards: samples and their trajectories, in two files that are committed together.
 
-The tar of the trajectories is written first and named by its content; the Parquet part that names it, and
-every member's offset, length and sha256, is written second, and is the commit. A tar that no part names does
-not exist.
+The tar of the trajectories is written first, and its name holds its hash. The Parquet part, which names the tar
+and every member's offset, length and sha256, is written second: this is the commit. A tar that no part names is
+not part of the data set.
 """
 
 import contextlib
@@ -32,13 +32,13 @@ from ppod_data.storage.files import (
     sync,
     temporary_beside,
 )
-from ppod_data.storage.range_reader import read_again
+from ppod_data.storage.range_reader import retry_damaged
 from ppod_data.support.canonical_json import canonical_json
 
 SUMS = "SHA256SUMS"
 """The seal of the manifest, samples and trajectories."""
 PURGING = ".SHA256SUMS.purging"
-"""The seal's name while a purge rewrites sealed shards: the data set stays closed, and is sealed again at its end."""
+"""The seal's name while a purge rewrites sealed shards. The data set stays sealed, and the purge writes a new seal."""
 _BLOCK = 512
 _ROW_GROUP = 64
 TRAJ_FILE = re.compile(r"\d{6,}-[0-9a-f]{16}\.tar")
@@ -49,7 +49,7 @@ _SAMPLE_ID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One image with its recorded chain of T steps, ready to be stored."""
+    """One image with its recorded chain of T steps, ready to store."""
 
     sample_id: str
     prompt_id: str
@@ -57,32 +57,36 @@ class Sample:
     image_index: int
     seed: int
     image_bytes: bytes
-    """An image file: the PNG that was made, or the file that was given."""
+    """An image file: the generated PNG, or the given file."""
     image_pixels_sha256: str
     timesteps: list[int]
     """T scheduler timesteps, the noisiest first."""
     stochastic: list[bool]
-    """T flags: whether the step has variance, and so a density."""
+    """T flags: the step has variance, and therefore a density."""
     log_probs: list[float | None]
-    """T log-densities averaged over the latent's dimensions (nats); None where not stochastic."""
+    """T log-densities averaged over the latent's dimensions (nats); None for steps that are not stochastic."""
     step_index: list[int]
     """The steps, 0 to T - 1, whose latents are stored."""
     latents_safetensors: bytes
     flagged: bool | None = None
-    """What a safety checker said of the image; None where none ran, in all samples of a data set or in none."""
+    """The verdict of a safety checker; None without one, in all samples of a data set or in none."""
 
 
 class ShardWriter:
-    """Collects the samples of one shard and commits them together when the `with` block ends normally.
+    """A writer that commits the samples of one shard together when its `with` block ends normally.
 
-    On an error nothing stays behind, and nothing exists under the shard's name. Where another worker has
-    committed the shard first, the commit does nothing. Trajectories go to the disk as they are added; what
-    stays in memory is a row and an image a sample. With `replace`, a purge, the new shard takes the old one's place.
+        with ShardWriter(root, shard) as writer:
+            writer.add(sample)
+
+    On an error no file is left, under the shard's name or any other. If another worker has committed the shard
+    first, the commit does nothing. Trajectories are written to disk as they are added; only a row and an image
+    a sample stay in memory. With `replace`, used by a purge, the new shard replaces the old one.
     """
 
     def __init__(self, root: DataPath, shard: int, *, replace: bool = False) -> None:
+        """Prepare a writer of one shard."""
         self.committed = False
-        """After the block: True where this writer made the shard, False where another was first."""
+        """True after the block if this writer committed the shard, false if another worker was first."""
         self._root = root
         self._shard = shard
         self._replace = replace
@@ -93,8 +97,8 @@ class ShardWriter:
         from webdataset import TarWriter
 
         with self._cleanup as cleanup:
-            place = self._root / "trajectories" / f"{self._shard:06d}.tar"
-            self._temporary = cleanup.enter_context(temporary_beside(place))
+            tar = self._root / "trajectories" / f"{self._shard:06d}.tar"
+            self._temporary = cleanup.enter_context(temporary_beside(tar))
             self._file = _HashingFile(cleanup.enter_context(self._temporary.open("wb")))
             self._tar = TarWriter(self._file, user="", group="", encoder=False, mtime=0)
             self._cleanup = cleanup.pop_all()
@@ -147,62 +151,65 @@ class ShardWriter:
             self._remove_unless_named(tar)
 
     def _remove_unless_named(self, tar: DataPath) -> None:
-        """Another worker's part is final: a tar that it does not name will never be part of the data set."""
+        """Remove a tar that the committed part does not name: another worker's part is final."""
         named = read_table(_part(self._root, self._shard), SAMPLES, ["traj_file"])["traj_file"].to_pylist()
         if tar.name not in named:
             remove(tar)
 
 
 class _HashingFile:
-    """The writable file that a tar is streamed to; knows the sha256 of what went through."""
+    """The writable file that a tar is streamed to, with the sha256 of the bytes written."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file: BinaryIO | None = file
         self._digest = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
+        """Write `data` and add it to the hash."""
         if self._file is not None:
             self._file.write(data)
             self._digest.update(data)
         return len(data)
 
     def sync(self) -> None:
+        """Flush the file to the disk."""
         assert self._file is not None
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def sha256(self) -> str:
+        """Return the sha256 of the bytes written."""
         return self._digest.hexdigest()
 
     def discard(self) -> None:
-        """Swallow what is still written: the file is about to be removed."""
+        """Ignore further writes: the file is about to be removed."""
         self._file = None
 
 
 def is_sealed(root: DataPath) -> bool:
-    """Whether the manifest, samples and trajectories of the data set in `root` never change again."""
+    """Return true if the manifest, samples and trajectories of the data set can no longer change."""
     return (root / SUMS).exists() or (root / PURGING).exists()
 
 
 def refuse_sealed(root: DataPath) -> None:
-    """Raise ConfigError where the data set is sealed: no shard may be added."""
+    """Raise ConfigError if the data set is sealed: no shard may be added."""
     if is_sealed(root):
         raise ConfigError(
-            f"{root}: sealed without all its shards: use it as it is, or remove {SUMS}, make the rest with "
+            f"{root}: sealed without all its shards: use it as it is, or remove {SUMS}, generate the others with "
             "ppod-gen and run ppod-data seal again"
         )
 
 
 def shard_committed(root: DataPath, shard: int) -> bool:
-    """Whether the shard is complete: its Parquet part exists, which is written last."""
+    """Return true if the shard is complete: its Parquet part, which is written last, exists."""
     return _part(root, shard).exists()
 
 
-def look_who_works(root: DataPath) -> Callable[[int], bool]:
-    """Look at the folder once; gives whether a living process seems to have a shard in hand: it holds a lock on a
-    temporary file beside its tar.
+def active_shards(root: DataPath) -> Callable[[int], bool]:
+    """Return a predicate: is a live process writing this shard?
 
-    A hint for who looks for work; nothing relies on it. A store has no temporary files: there nobody is seen.
+    It is based on one scan for locked temporary files, and only a scheduling hint. It is always false on object
+    stores, which have no temporary files.
     """
     folder = root / "trajectories"
     begun: dict[int, list[DataPath]] = {}
@@ -213,15 +220,15 @@ def look_who_works(root: DataPath) -> Callable[[int], bool]:
 
 
 def committed_shards(root: DataPath) -> list[int]:
-    """The numbers of the complete shards, ascending."""
+    """Return the numbers of the complete shards, ascending."""
     return parts_in(root / "samples")
 
 
 def parts_in(folder: DataPath, num_shards: int | None = None) -> list[int]:
-    """The shards of which a table's folder has a part, ascending: one listing, and no file is asked for.
+    """Return the shards that have a part in a table's folder, ascending, from one listing of the folder.
 
-    `num_shards` leaves out what is beyond the data set's last shard. Every reader of parts starts here: a file with
-    another name, such as a stray copy, is no part.
+    Shards beyond `num_shards` are left out. Every reader of parts starts here, so that files with other names,
+    such as stray copies, are ignored.
     """
     if isinstance(folder, Path):
         names = os.listdir(folder) if folder.is_dir() else []
@@ -234,9 +241,9 @@ def parts_in(folder: DataPath, num_shards: int | None = None) -> list[int]:
 def read_member(
     root: DataPath, traj_file: str, offset: int, nbytes: int, sha256: str, *, sample_id: str
 ) -> bytearray:
-    """The bytes of one trajectory, read at its offset and checked against its sha256; a tensor can share them.
+    """Return the bytes of one trajectory, read at its offset and checked against its sha256. A tensor can share them.
 
-    Raises `DamagedError`, naming the file and the sample, where the bytes are not the committed ones.
+    Raises `DamagedError`, naming the file and the sample, if the bytes differ from those committed.
     """
     if not TRAJ_FILE.fullmatch(traj_file):
         raise DamagedError(
@@ -249,14 +256,14 @@ def read_member(
         with contextlib.suppress(FileNotFoundError):
             data = read_range(path, offset, nbytes)
         if hashlib.sha256(data).hexdigest() != sha256:
-            what = "is damaged" if path.exists() else "is missing"
+            problem = "is damaged" if path.exists() else "is missing"
             raise DamagedError(
-                f"{path}: the file {what}, found at sample {sample_id}: get it again, or remove "
-                f"samples/{part_name(int(traj_file.split('-')[0]))} and run ppod-gen to make this shard again"
+                f"{path}: the file {problem}, found at sample {sample_id}: get it again, or remove "
+                f"samples/{part_name(int(traj_file.split('-')[0]))} and run ppod-gen to generate this shard again"
             )
         return data
 
-    return read_again(path, read)
+    return retry_damaged(path, read)
 
 
 def _part(root: DataPath, shard: int) -> DataPath:
@@ -269,7 +276,7 @@ def _check(sample: Sample) -> None:
     )
     assert len(sample.timesteps) == len(sample.stochastic) == len(sample.log_probs)
     for step, (stochastic, value) in enumerate(zip(sample.stochastic, sample.log_probs, strict=True)):
-        assert stochastic == (value is not None), "a log-probability exactly where the step is stochastic"
+        assert stochastic == (value is not None), "a step has a log-probability exactly if it is stochastic"
         if value is not None and not math.isfinite(value):
             raise NonFiniteError(
                 f"sample {sample.sample_id}: log-probability {value} at step {step}: try --compute-dtype "
@@ -278,7 +285,7 @@ def _check(sample: Sample) -> None:
 
 
 def _member(sample: Sample) -> dict[str, Any]:
-    """What the tar alone tells about a sample, for readers of the stream without the tables."""
+    """Return a sample's JSON member of the tar, for readers of the stream without the tables."""
     return {
         "sample_id": sample.sample_id,
         "prompt_id": sample.prompt_id,
@@ -294,6 +301,7 @@ def _member(sample: Sample) -> dict[str, Any]:
 
 
 def _row(sample: Sample) -> dict[str, Any]:
+    """Return a sample's row of the table."""
     checked = {} if sample.flagged is None else {"flagged": sample.flagged}
     return (
         _member(sample)
@@ -308,9 +316,9 @@ def _row(sample: Sample) -> dict[str, Any]:
 
 
 def _check_offsets(tar: Path, rows: list[dict[str, Any]]) -> None:
-    """Read every member back where its row says that it is, before the row is committed."""
+    """Read every member back at its offset before the rows are committed."""
     with tar.open("rb") as file:
         for row in rows:
             data = os.pread(file.fileno(), row["traj_nbytes"], row["traj_offset"])
             if hashlib.sha256(data).hexdigest() != row["traj_sha256"]:
-                raise PpodError(f"{tar}: the disk gave back other bytes than were written: check the disk")
+                raise PpodError(f"{tar}: the disk returned other bytes than were written: check the disk")

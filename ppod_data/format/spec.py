@@ -1,7 +1,7 @@
-"""The generation spec: everything that decides the bytes of a data set, and nothing else.
+"""The generation spec: every option that decides the bytes of a data set, and no other.
 
-Shard i of a data set is a pure function of (spec, i). So the spec has a fingerprint, every sample's name
-holds it, and a folder made with one spec refuses another.
+Shard i of a data set is a pure function of (spec, i). The spec therefore has a fingerprint, every sample_id
+depends on it, and a folder made with one spec rejects another.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from ppod_data.support.canonical_json import canonical_json
 
 POLICY, FORWARD = "policy", "forward-process"
 VERSIONS = (1, 2, 3)
-"""Of manifest and spec that this ppod reads: 2 where images were given, 3 where a safety checker ran."""
+"""Versions of manifest and spec that this ppod reads: 2 for given images, 3 with a safety checker."""
 DTYPE_NAMES = ("fp32", "bf16", "fp16")
 _INFORMATIVE = ("model", "revision", "variant", "adapter")
 _FORWARD_ONLY = ("origin", "images")
 _OPTIONAL = ("safety_checker", "variant")
-"""Not written where they are not set, so that what was made without them keeps its fingerprint and bytes."""
+"""Fields that are not written unless set, so that data sets made before them keep their fingerprint and bytes."""
 _CHOICES = {
     "origin": (POLICY, FORWARD),
     "guidance_mode": ("batched", "sequential"),
@@ -53,7 +53,7 @@ _AT_MOST = {
 _MAX_SAMPLES = 2**24
 _MAX_LATENT = 2**28
 MAX_TRAIN_TIMESTEPS = 100_000
-"""Of a scheduler: a number a timestep is computed, for cosine schedules in a Python loop."""
+"""The most timesteps of a scheduler. Cosine schedules compute one number a timestep in a Python loop."""
 _MAX_DIGITS = 9
 _SHOWN = 60
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -61,23 +61,24 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSpec:
-    """One data set's generation options. K images a prompt, T denoising steps, latents [C, H, W].
+    """The generation options of one data set: K images a prompt, T denoising steps, latents [C, H, W].
 
     >>> from ppod_data import Dataset
     >>> spec = Dataset.open("data").spec
     >>> spec.prompts, spec.num_images_per_prompt
     (('a dog on the moon',), 4)
 
-    Sample n belongs to prompt n // K and has image_index n % K; shard i holds a run of consecutive samples. Where the
-    images are given (`origin`), a prompt has its own number of them, and samples are in the order of `images`.
+    Sample n belongs to prompt n // K and has image_index n % K. Shard i holds a run of consecutive samples.
+    With given images (`origin`), each prompt has its own number of images, and samples are in the order of
+    `images`.
     """
 
     model: str
-    """How the policy was named: a folder, a Hub id or "scenes". Not in the fingerprint, like what goes with it."""
+    """The policy's name: a folder, a Hub id or "scenes". Not in the fingerprint, like revision, adapter and variant."""
     revision: str | None
     adapter: str | None
     policy_fingerprint: str
-    """What the policy is: the sha256 over its weight files and configurations."""
+    """The policy's identity: the sha256 over its weight files and configurations."""
     scheduler: Mapping[str, Any]
     """The DDIM scheduler's full configuration, or the sigmas of a flow-matching chain; plain JSON values."""
     prompts: tuple[str, ...]
@@ -93,30 +94,30 @@ class GenerationSpec:
     """"per-image", or "per-prompt": the K images of a prompt start from one x_T."""
     seed: int
     stage: int
-    """0 for offline data, the number of the online stage otherwise; part of the noise's key."""
+    """0 for offline data, otherwise the number of the online stage; part of the noise's key."""
     purpose: str
     batch_size: int
     images_per_shard: int
     compute_dtype: str
     latent_dtype: str
-    """What latents are rounded to and stored in: "fp32", "bf16" or "fp16"."""
+    """The dtype to which latents are rounded and in which they are stored: "fp32", "bf16" or "fp16"."""
     store_steps: str
-    """Which steps' latents are stored: "all", "last:N" or "every:N"."""
+    """The steps whose latents are stored: "all", "last:N" or "every:N"."""
     height: int
-    """Of the images, in pixels; width likewise."""
+    """Height of the images in pixels; width likewise."""
     width: int
     latent_shape: tuple[int, int, int]
     origin: str = POLICY
-    """"policy": the policy denoised these chains. "forward-process": images were given, and noise drawn onto them."""
+    """"policy": chains sampled by the policy. "forward-process": noise drawn onto given images."""
     images: tuple[tuple[str, ...], ...] = ()
-    """For each prompt the sha256 of the image files that were given for it; K is the largest number of them."""
+    """For each prompt, the sha256 of its given image files; K is the largest count."""
     variant: str | None = None
-    """Which of the model's weight files were loaded, such as fp16; None: those without a variant in their names."""
+    """The loaded variant of the model's weight files, such as fp16; None for files without a variant in their names."""
     safety_checker: str | None = None
-    """sha256 of the safety checker whose verdicts are in the column `flagged`; None: none ran, there is no column."""
+    """The sha256 of the safety checker that filled the column `flagged`; None without a checker or column."""
 
     def __post_init__(self) -> None:
-        """One form for equal values, so that 7 and 7.0, or a list and a tuple, have one fingerprint."""
+        """Normalise equal values to one form, so that 7 and 7.0, or a list and a tuple, have one fingerprint."""
         for name in ("guidance_scale", "ddim_eta"):
             value = getattr(self, name)
             if isinstance(value, int) and not isinstance(value, bool):
@@ -125,107 +126,107 @@ class GenerationSpec:
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.images, list):
-            images = (tuple(one) if isinstance(one, list) else one for one in self.images)
+            images = (tuple(row) if isinstance(row, list) else row for row in self.images)
             object.__setattr__(self, "images", tuple(images))
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 of the canonical JSON of every field but what names the model; 64 hex digits."""
+        """Return the sha256 of the canonical JSON of every field except those that name the model; 64 hex digits."""
         identity = {key: value for key, value in to_json(self).items() if key not in _INFORMATIVE}
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
 
     @cached_property
     def prompt_ids(self) -> tuple[str, ...]:
-        """The id of each prompt, in the prompts' order."""
+        """Return the id of each prompt, in the prompts' order."""
         return tuple(prompt_id(prompt) for prompt in self.prompts)
 
     @property
     def version(self) -> int:
-        """The oldest format version whose readers understand the data set."""
+        """Return the oldest format version whose readers understand the data set."""
         if self.is_forward:
             return 2
         return 1 if self.safety_checker is None else 3
 
     @property
     def is_flow_matching(self) -> bool:
-        """Whether the chain is a flow-matching model's: its scheduler is a list of sigmas, not a configuration."""
+        """Return true for a flow-matching chain: its scheduler is a list of sigmas, not a configuration."""
         return "sigmas" in self.scheduler
 
     @property
     def is_forward(self) -> bool:
-        """Whether the images were given, and their chains come from the forward process."""
+        """Return true if the images were given and their chains come from the forward process."""
         return self.origin == FORWARD
 
     @cached_property
     def num_samples(self) -> int:
-        """Prompts times images per prompt, or the images that were given."""
+        """Return the number of prompts times images per prompt, or the number of given images."""
         if self.is_forward:
             return sum(map(len, self.images))
         return len(self.prompts) * self.num_images_per_prompt
 
     @cached_property
     def _ends(self) -> list[int]:
-        """For each prompt one above the number of its last sample, where images were given."""
+        """Return one past the last sample's number for each prompt of given images."""
         return list(accumulate(map(len, self.images)))
 
     def place(self, sample: int) -> tuple[int, int]:
-        """The prompt's number and the image_index of a sample, by its number."""
+        """Return (prompt number, image_index) of a sample, given its number."""
         if not self.is_forward:
             return divmod(sample, self.num_images_per_prompt)
         prompt = bisect_right(self._ends, sample)
         return prompt, sample - (self._ends[prompt - 1] if prompt else 0)
 
     def num_images_of(self, prompt: int) -> int:
-        """How many images a prompt has, by its number."""
+        """Return the number of images of a prompt, given its number."""
         return len(self.images[prompt]) if self.is_forward else self.num_images_per_prompt
 
     def places(self) -> Iterator[tuple[int, int]]:
-        """The place of every sample, in their order."""
+        """Yield (prompt number, image_index) of every sample in order."""
         for prompt in range(len(self.prompts)):
             for k in range(self.num_images_of(prompt)):
                 yield prompt, k
 
     @property
     def num_shards(self) -> int:
-        """Shards of images_per_shard samples; the last may be shorter."""
+        """Return the number of shards of images_per_shard samples; the last may be shorter."""
         return math.ceil(self.num_samples / self.images_per_shard)
 
     def shard_range(self, shard: int) -> range:
-        """The indices of a shard's samples. Raises `ConfigError` for a shard that is not in the data set."""
+        """Return the numbers of a shard's samples. Raises `ConfigError` for a shard outside the data set."""
         if not 0 <= shard < self.num_shards:
             raise ConfigError(
-                f"shard {shard} is not in this data set: it has shards 0 to {self.num_shards - 1}"
+                f"shard {shard} does not exist: this data set has shards 0 to {self.num_shards - 1}"
             )
         start = shard * self.images_per_shard
         return range(start, min(start + self.images_per_shard, self.num_samples))
 
     def sample_id(self, prompt_id: str, image_index: int) -> str:
-        """A sample's name, unique across data sets: a hash of [fingerprint, prompt_id, k], 32 hex digits."""
+        """Return a sample's id, unique across data sets: a hash of [fingerprint, prompt_id, k], 32 hex digits."""
         return hashlib.sha256(self._sample_name(prompt_id, image_index)).hexdigest()[:32]
 
     def sample_digests(self) -> bytes:
-        """The ids of all samples in order, 16 bytes each."""
+        """Return the ids of all samples in order, 16 bytes each."""
         names = (self._sample_name(self.prompt_ids[prompt], k) for prompt, k in self.places())
-        digests = bytearray()  # a list of them would take four times their bytes
+        digests = bytearray()  # a list would take four times the memory
         for name in names:
             digests += hashlib.sha256(name).digest()[:16]
         return bytes(digests)
 
     def _sample_name(self, prompt_id: str, image_index: int) -> bytes:
-        """The canonical JSON of [fingerprint, prompt_id, image_index]; all three are plain."""
+        """Return the canonical JSON of [fingerprint, prompt_id, image_index]; all three are plain."""
         return f'["{self.fingerprint}","{prompt_id}",{image_index}]'.encode()
 
     def shard_sample_ids(self, shard: int) -> list[str]:
-        """The sample_ids of a shard, in its order."""
+        """Return the sample_ids of a shard in order."""
         places = map(self.place, self.shard_range(shard))
         return [self.sample_id(self.prompt_ids[prompt], k) for prompt, k in places]
 
     def stored_steps(self) -> tuple[int, ...]:
-        """The steps whose latents are stored, ascending; step 0 is the first of the chain, the noisiest."""
+        """Return the steps whose latents are stored, ascending; step 0 is the first and noisiest of the chain."""
         return _stored_steps(self.store_steps, self.num_inference_steps)
 
     def validate(self) -> None:
-        """Check types, ranges and names. Raises `ConfigError` with one line about the first thing wrong."""
+        """Check types, ranges and names. Raises `ConfigError` with one line about the first problem."""
         _check_types(to_json(self))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
@@ -258,9 +259,9 @@ class GenerationSpec:
 
 
 def to_json(spec: GenerationSpec) -> dict[str, Any]:
-    """The spec as plain JSON values, "version" first, then the fields in their order.
+    """Return the spec as plain JSON values, "version" first, then the fields in order.
 
-    Only given images have keys of their own, and optional fields where they are set.
+    The keys of given images are written only for given images, and optional fields only if set.
     """
     names = [field.name for field in fields(spec) if spec.is_forward or field.name not in _FORWARD_ONLY]
     values = {"version": spec.version} | {name: getattr(spec, name) for name in names}
@@ -269,34 +270,36 @@ def to_json(spec: GenerationSpec) -> dict[str, Any]:
     values["prompts"] = list(spec.prompts)
     values["latent_shape"] = list(spec.latent_shape)
     if spec.is_forward:
-        values["images"] = [list(one) for one in spec.images]
+        values["images"] = [list(row) for row in spec.images]
     return values
 
 
 def from_json(values: Mapping[str, Any]) -> GenerationSpec:
-    """The valid spec that `to_json` wrote. Raises `ConfigError` for another version, key or type."""
+    """Return the valid spec that `to_json` wrote. Raises `ConfigError` for another version, key or type."""
     version = values.get("version")
     if version not in VERSIONS:
         raise ConfigError(
-            f"the spec's version is {version!r}, and this ppod reads {VERSIONS[-1]}: update ppod"
+            f"the spec's version is {version!r}; this ppod reads versions up to {VERSIONS[-1]}: update ppod"
         )
     given = version == 2
     names = [field.name for field in fields(GenerationSpec) if given or field.name not in _FORWARD_ONLY]
     if unknown := sorted(set(values) - set(names) - {"version"}):
-        raise ConfigError(f"the spec has the unknown key {unknown[0]!r}: it is not one that ppod wrote")
+        raise ConfigError(f"the spec has the unknown key {unknown[0]!r}: ppod did not write it")
     names = [name for name in names if name in values or name not in _OPTIONAL]
     if missing := [name for name in names if name not in values]:
-        raise ConfigError(f"the spec lacks the key {missing[0]!r}: it is not one that ppod wrote")
+        raise ConfigError(f"the spec lacks the key {missing[0]!r}: ppod did not write it")
     _check_types(values)
     spec = GenerationSpec(**{name: values[name] for name in names})
     spec.validate()
     if spec.version != version:
-        raise ConfigError(f"the spec's version is {version}, and its keys are those of {spec.version}")
+        raise ConfigError(
+            f"the spec's version is {version}, but its keys are those of version {spec.version}"
+        )
     return spec
 
 
 def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
-    """Raise `SpecMismatchError`, naming the first field that differs and both values, if one does."""
+    """Raise `SpecMismatchError` if two specs differ, naming the first field that differs and both values."""
     if existing.origin != new.origin:
         raise SpecMismatchError(
             f"origin differs: {existing.origin!r} in the data set, {new.origin!r} in the options: use another folder "
@@ -315,7 +318,7 @@ def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
 
 
 def _way_out(name: str, existing: GenerationSpec, new: GenerationSpec) -> str:
-    """Say what to do about a field that differs; more data of one sampler are data sets of their own."""
+    """Return the next step for a field that differs. More data of one sampler go into data sets of their own."""
     both = "and train on both, or name both in a file by ppod-data merge"
     if name == "num_images_per_prompt" and new.num_images_per_prompt > existing.num_images_per_prompt:
         return (
@@ -332,16 +335,16 @@ def _difference(name: str, old: Any, new: Any, existing: GenerationSpec, new_spe
     if name == "policy_fingerprint":
         return (
             f"policy_fingerprint differs: the data set was made by {_policy(existing)} "
-            f"({old[:16]}…), and the options name {_policy(new_spec)} ({new[:16]}…)"
+            f"({old[:16]}…), but the options name {_policy(new_spec)} ({new[:16]}…)"
         )
     if name == "images":
-        return f"images differs: the data set has {existing.num_samples:,}, and the file other {new_spec.num_samples:,}"
+        return f"images differs: the data set has {existing.num_samples:,}, the file {new_spec.num_samples:,} others"
     if name == "safety_checker":
-        had, has = ("a safety checker" if one else "none" for one in (old, new))
+        had, has = ("a safety checker" if checker else "none" for checker in (old, new))
         return f"safety_checker differs: {had} ran in the data set, {has if had != has else 'another'} in the options"
     if name == "prompts":
         if len(old) != len(new):
-            return f"prompts differs: the data set has {len(old)} prompts, and the options give {len(new)}"
+            return f"prompts differs: the data set has {len(old)} prompts, the options give {len(new)}"
         row = next(i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b)
         old, new, name = old[row], new[row], f"prompts[{row}]"
     if name == "scheduler":
@@ -361,10 +364,10 @@ def _short(value: Any) -> str:
 
 
 def _stored_steps(store_steps: str, num_steps: int) -> tuple[int, ...]:
-    kind, _, count = store_steps.partition(":")
+    rule, _, count = store_steps.partition(":")
     if store_steps == "all":
         return tuple(range(num_steps))
-    known = kind in ("last", "every") and count.isascii() and count.isdigit()
+    known = rule in ("last", "every") and count.isascii() and count.isdigit()
     if not known or len(count) > _MAX_DIGITS:
         raise ConfigError(f"store_steps is {_short(store_steps)}: write all, last:N or every:N")
     number = int(count)
@@ -372,11 +375,11 @@ def _stored_steps(store_steps: str, num_steps: int) -> tuple[int, ...]:
         raise ConfigError(
             f"store_steps is {store_steps!r}: N must be from 1 to num_inference_steps ({num_steps})"
         )
-    return tuple(range(num_steps))[-number:] if kind == "last" else tuple(range(0, num_steps, number))
+    return tuple(range(num_steps))[-number:] if rule == "last" else tuple(range(0, num_steps, number))
 
 
 def _check_bounds(spec: GenerationSpec) -> None:
-    """No reader's memory or time is at the mercy of a stranger's manifest."""
+    """Reject sizes that could exhaust a reader's memory; manifests are untrusted input."""
     check_scheduler(spec.scheduler)
     for name, most in _AT_MOST.items():
         if getattr(spec, name) > most:
@@ -386,7 +389,7 @@ def _check_bounds(spec: GenerationSpec) -> None:
     if spec.num_samples > _MAX_SAMPLES:
         raise ConfigError(
             f"prompts times num_images_per_prompt is {spec.num_samples:,}: at most {_MAX_SAMPLES:,} images "
-            "fit into one data set: make several"
+            "fit into one data set: split the prompts over several"
         )
 
 
@@ -425,33 +428,33 @@ def _check_prompts(prompts: tuple[str, ...]) -> None:
 
 
 def _check_origin(spec: GenerationSpec) -> None:
-    """Given images: some for every prompt, none twice for one, and noise of a purpose of their own."""
+    """Check a spec of given images: at least one image per prompt, no duplicates within a prompt, purpose "forward"."""
     if spec.is_forward != (spec.purpose == "forward") or spec.is_forward != bool(spec.images):
         raise ConfigError(
-            f"origin {spec.origin!r}, purpose {spec.purpose!r} and {len(spec.images)} lists of images: the three go "
-            "together"
+            f"origin {spec.origin!r}, purpose {spec.purpose!r} and {len(spec.images)} lists of images contradict each "
+            "other: set all three for given images, or none"
         )
     if not spec.is_forward:
         return
     if spec.safety_checker is not None:
-        raise ConfigError("a safety checker judges what a policy made, not images that were given")
+        raise ConfigError("a safety checker judges generated images, not given ones: leave it out")
     if len(spec.images) != len(spec.prompts):
         raise ConfigError(
-            f"images has {len(spec.images)} lists for {len(spec.prompts)} prompts: one for each"
+            f"images has {len(spec.images)} lists for {len(spec.prompts)} prompts: give one list for each"
         )
     if max(map(len, spec.images)) != spec.num_images_per_prompt:
-        raise ConfigError("num_images_per_prompt is not the largest number of images of a prompt")
+        raise ConfigError("num_images_per_prompt must be the largest number of images of a prompt")
     for row, images in enumerate(spec.images):
         if not images or len(set(images)) != len(images) or not all(map(_SHA256.fullmatch, images)):
-            raise ConfigError(f"images[{row}] is no list of different sha256 hashes")
+            raise ConfigError(f"images[{row}]: expected distinct sha256 hashes")
 
 
 def _check_types(values: Mapping[str, Any]) -> None:
-    """Refuse values of another type than the fields declare; JSON does not tell 4 from "4" for us."""
+    """Reject values of another type than the fields declare; Python does not check the types of JSON values."""
     images = values.get("images", [])
-    good = isinstance(images, list) and all(isinstance(one, list) for one in images)
+    good = isinstance(images, list) and all(isinstance(row, list) for row in images)
     _require(
-        good and all(isinstance(x, str) for one in images for x in one), "images", "lists of texts", values
+        good and all(isinstance(x, str) for row in images for x in row), "images", "lists of texts", values
     )
     texts = [name for name in _CHOICES if name in values]
     for name in (*texts, "model", "policy_fingerprint", "negative_prompt", "store_steps"):
@@ -466,32 +469,32 @@ def _check_types(values: Mapping[str, Any]) -> None:
         _require(type(values[name]) is int, name, "a whole number", values)
     for name in ("guidance_scale", "ddim_eta"):
         _require(type(values[name]) in (int, float), name, "a number", values)
-    for name, kind in (("prompts", str), ("latent_shape", int)):
-        good = isinstance(values[name], list) and all(type(item) is kind for item in values[name])
-        _require(good, name, f"a list of {'texts' if kind is str else 'whole numbers'}", values)
+    for name, item_type in (("prompts", str), ("latent_shape", int)):
+        good = isinstance(values[name], list) and all(type(item) is item_type for item in values[name])
+        _require(good, name, f"a list of {'texts' if item_type is str else 'whole numbers'}", values)
     plain = isinstance(values["scheduler"], dict) and _is_plain(values["scheduler"])
     _require(plain, "scheduler", "an object of plain JSON values", values)
 
 
-def _require(good: bool, name: str, kind: str, values: Mapping[str, Any]) -> None:
+def _require(good: bool, name: str, expected: str, values: Mapping[str, Any]) -> None:
     if not good:
-        raise ConfigError(f"{name} must be {kind}, not {_short(values[name])}")
+        raise ConfigError(f"{name} must be {expected}, not {_short(values[name])}")
 
 
 def _sorted(value: Any) -> Any:
-    """The same JSON value with the keys of every object in order: equal specs give the same manifest."""
+    """Sort the keys of every object of a JSON value, so that equal specs give the same manifest."""
     if isinstance(value, Mapping):
         return {key: _sorted(value[key]) for key in sorted(value)}
     return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
 def _is_text(value: Any) -> bool:
-    """Whether UTF-8 can hold the value: a lone surrogate, as of a name in another encoding, is no text."""
+    """Return true for a string that UTF-8 can encode: without lone surrogates, as in names of another encoding."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether JSON gives back the same value: no tuples, no numbers of other libraries, no NaN."""
+    """Return true if a JSON round trip preserves the value: no tuples, no numbers of other libraries, no NaN."""
     if isinstance(value, dict):
         return all(_is_text(key) and _is_plain(item) for key, item in value.items())
     if isinstance(value, list):

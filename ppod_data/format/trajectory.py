@@ -1,4 +1,4 @@
-"""One recorded denoising chain, and the bytes that its latents are in a tar.
+"""One recorded denoising chain, and the encoding of its latents in a tar.
 
 Shapes: R stored latents of one chain, T steps, C H W latent.
 """
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     import torch
 
 TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-"""Our names of dtypes, and torch's."""
+"""The torch name of each dtype in a spec."""
 _SAFETENSORS_NAMES = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trajectory:
-    """The recorded denoising chain of one image: x_T, …, x_0, or the part of it that the data set stores.
+    """The recorded denoising chain of one image: x_T, …, x_0, or the stored part of it.
 
     >>> from ppod_data import Dataset
     >>> dataset = Dataset.open("data")
@@ -36,23 +36,23 @@ class Trajectory:
     timesteps: list[int]
     """T scheduler timesteps, the noisiest first."""
     stochastic: list[bool]
-    """T flags: whether the step has variance, and so a log-probability."""
+    """T flags: the step has variance, and therefore a log-probability."""
     log_probs: list[float | None]
-    """T log-densities under the policy that made the data, averaged over C·H·W; None where not stochastic."""
+    """T log-densities under the policy that made the data, averaged over C·H·W; None if not stochastic."""
     step_index: list[int]
-    """The steps, 0 to T - 1, that `step` gives."""
+    """The steps, 0 to T - 1, that `step` returns."""
     latent_index: list[int]
-    """Which latent each row of `latents` is: 0 is x_T, T is x_0."""
+    """The latent in each row of `latents`: 0 is x_T, T is x_0."""
     latents: "torch.Tensor"
     """[R, C, H, W] in the storage dtype, on the CPU."""
 
     def __repr__(self) -> str:
-        """One line, for a notebook."""
+        """Summarise the trajectory on one line, for notebooks."""
         latents = f"{len(self.latent_index)} latents {tuple(self.latents.shape[1:])} {self.latents.dtype}"
         return f"Trajectory({self.sample_id}, {self.prompt[:60]!r}: {len(self.timesteps)} steps, {latents})"
 
     def step(self, i: int) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """The latents [C, H, W] before and after step i of the chain: x_t and x_{t-1}.
+        """Return the latents [C, H, W] before and after step i of the chain: x_t and x_{t-1}.
 
         Raises `ConfigError` for a step that is not stored.
         """
@@ -65,7 +65,7 @@ class Trajectory:
 
 
 def latent_rows(step_index: Sequence[int]) -> list[int]:
-    """The latents that some steps need, ascending: step i goes from latent i to latent i + 1."""
+    """Return the latents that some steps need, ascending: step i goes from latent i to latent i + 1."""
     return sorted({row for i in step_index for row in (i, i + 1)})
 
 
@@ -76,7 +76,7 @@ def rows_before(latent_index: Sequence[int], steps: Sequence[int]) -> list[int]:
 
 
 def encode_latents(latents: "torch.Tensor", latent_index: Sequence[int]) -> bytes:
-    """The safetensors bytes of a trajectory's latents [R, C, H, W]; the same bytes for the same values."""
+    """Return the safetensors bytes of a trajectory's latents [R, C, H, W]. The same values give the same bytes."""
     from safetensors.torch import save
 
     assert latents.ndim == 4 and len(latent_index) == latents.shape[0]
@@ -87,8 +87,10 @@ def encode_latents(latents: "torch.Tensor", latent_index: Sequence[int]) -> byte
 
 
 def decode_latents(data: bytearray, where: str) -> tuple[list[int], "torch.Tensor"]:
-    """The rows and the latents of a trajectory; the tensor shares the bytes of `data`: a copy would cost as much
-    time as reading and hashing them."""
+    """Return the latent index and the latents of a trajectory. The tensor shares the bytes of `data`.
+
+    A copy would take as much time as reading and hashing them.
+    """
     import torch
 
     try:
@@ -102,5 +104,5 @@ def decode_latents(data: bytearray, where: str) -> tuple[list[int], "torch.Tenso
         return index, latents.view(entry["shape"])
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise DamagedError(
-            f"{where} holds no latents that ppod wrote ({error}): get the shard again"
+            f"{where}: ppod did not write these latents ({error}): get the shard again"
         ) from error

@@ -22,7 +22,7 @@ from ppod_data.diffusion.policy import Chain, Policy
 from ppod_data.diffusion.schedule import Schedule, build_schedule
 from ppod_data.errors import ConfigError
 from ppod_data.format.images import encode_pngs
-from ppod_data.format.shards import Sample, ShardWriter, look_who_works, refuse_sealed, shard_committed
+from ppod_data.format.shards import Sample, ShardWriter, active_shards, refuse_sealed, shard_committed
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import encode_latents, latent_rows
 from ppod_data.generation.sampling import build_policy, check_finite, sample_batch
@@ -93,7 +93,7 @@ def generate(
     start = time.monotonic()
     made: list[int] = []
     progress.start(sum(len(spec.shard_range(shard)) for shard in shards), "images")
-    for shard in free_first(shards, partial(shard_committed, root), partial(look_who_works, root)):
+    for shard in free_first(shards, partial(shard_committed, root), partial(active_shards, root)):
         if shard_committed(root, shard):
             progress.skip(len(spec.shard_range(shard)))
             progress.note(f"shard {shard} of {spec.num_shards} was there")

@@ -5,7 +5,7 @@ from ppod_data.format.prompts import visible
 
 
 def settings(dataset: Dataset) -> dict[str, str]:
-    """How the data set was made, as names and texts for people; what was not given is left out."""
+    """Return the settings of a data set as names and texts for display. Unset values are left out."""
     spec = dataset.spec
     chain = "flow matching" if spec.is_flow_matching else "DDIM"
     values = {

@@ -1,8 +1,9 @@
-"""The reward that made a table of pairs or scores, found again: it judges the policies that are trained on the table.
+"""Recovery of the reward that made a table of pairs or scores, to judge the policies trained on the table.
 
-The table's metadata and the score table say which reward it was, and how `--reward` was spelled. That text comes with
-the data set, which may be a stranger's. So it never runs code that the user did not put there: a function is imported
-only from the current folder, from a file that has not changed since; a server is asked only on this machine.
+The table's metadata and the score table record the reward and its `--reward` argument. The data set, and
+therefore this text, may be untrusted. It must never run code that the user did not choose: a function is
+imported only from the current folder, from a file that has not changed; a server is contacted only on this
+machine.
 """
 
 import importlib.util
@@ -28,7 +29,7 @@ from ppod_data.rewards.weighted import WeightedReward
 from ppod_data.storage.files import DataPath, sha256_file
 
 WAYS_OUT = "give --reward NAME, which then chooses the policy, or --eval-every 0"
-_ONE = "reward:"
+_REWARD = "reward:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,26 +37,26 @@ class JudgePart:
     """One reward model of a judge."""
 
     name: str
-    """Its own name."""
+    """The reward's own name."""
     revision: str
     reward: str
-    """As `--reward` takes it; the name where no other spelling was recorded."""
+    """The `--reward` argument; the name if no other spelling was recorded."""
     weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """A reward model, or a weighted sum of several, that can be loaded."""
+    """A loadable reward model, or a weighted sum of several."""
 
     name: str
-    """The reward's own, or a weighted sum of score tables in words."""
+    """The reward's own name, or a weighted sum of score tables in words."""
     parts: tuple[JudgePart, ...]
     source: str
-    """What it comes from, for messages: "pairs/wide of data"."""
+    """Its origin, for messages: "pairs/wide of data"."""
 
     @property
     def is_sum(self) -> bool:
-        """Whether scores are multiplied and added up."""
+        """Return true if scores are multiplied and summed."""
         return len(self.parts) > 1 or self.parts[0].weight != 1
 
     def to_json(self) -> dict[str, Any]:
@@ -64,7 +65,7 @@ class Judge:
 
     @classmethod
     def from_json(cls, value: object, source: str) -> "Judge":
-        """Read what `to_json` gave. Raises ConfigError for anything else."""
+        """Read the result of `to_json`. Raises ConfigError for any other value."""
         try:
             if not isinstance(value, dict) or not value["parts"]:
                 raise TypeError("no parts")
@@ -78,7 +79,8 @@ def judge_of_tables(datasets: Sequence[Dataset], folder: str, table: str) -> Jud
     """Return the reward that made `folder`/`table` of every data set; `folder` is pairs or scores.
 
     Raises:
-        ConfigError: people made a table, the data sets' rewards differ, or a table does not say what made it.
+        ConfigError: people made a table, the rewards of the data sets differ, or a table does not name its
+            reward.
     """
     find = _of_pairs if folder == "pairs" else _of_scores
     judges = [find(dataset, table) for dataset in datasets]
@@ -92,7 +94,7 @@ def judge_of_tables(datasets: Sequence[Dataset], folder: str, table: str) -> Jud
 
 
 def judge_of_reward(reward: RewardModel) -> Judge:
-    """Describe a reward model that is loaded already."""
+    """Describe a loaded reward model."""
     models = reward.parts if isinstance(reward, WeightedReward) else ((1.0, reward),)
     parts = [
         JudgePart(name=model.name, revision=model.revision, reward=spelling_of(model), weight=weight)
@@ -102,49 +104,51 @@ def judge_of_reward(reward: RewardModel) -> Judge:
 
 
 def _of_pairs(dataset: Dataset, table: str) -> Judge:
-    made, source = dataset.pairs_made(table), f"pairs/{table} of {dataset.root}"
-    if not isinstance(made, Mapping):
-        raise ConfigError(f"{source} do not say which reward made them: {WAYS_OUT}")
-    rewards = made.get("rewards")
-    if isinstance(rewards, Mapping) and all(isinstance(one, Mapping) for one in rewards.values()):
+    provenance, source = dataset.pairs_made(table), f"pairs/{table} of {dataset.root}"
+    if not isinstance(provenance, Mapping):
+        raise ConfigError(f"{source} do not name the reward that made them: {WAYS_OUT}")
+    rewards = provenance.get("rewards")
+    if isinstance(rewards, Mapping) and all(isinstance(reward, Mapping) for reward in rewards.values()):
         parts = [
-            _part(dataset, name, one.get("scorer"), one.get("revision"), source, _weight(one))
-            for name, one in rewards.items()
+            _part(dataset, name, reward.get("scorer"), reward.get("revision"), source, _weight(reward))
+            for name, reward in rewards.items()
         ]
         weights = {name: part.weight for name, part in zip(rewards, parts, strict=True)}
         return Judge(name=name_sum(weights), parts=tuple(parts), source=source)
-    if isinstance(made.get("reward"), str):
-        part = _part(dataset, made["reward"], made.get("scorer"), made.get("revision"), source)
+    if isinstance(provenance.get("reward"), str):
+        part = _part(
+            dataset, provenance["reward"], provenance.get("scorer"), provenance.get("revision"), source
+        )
         return Judge(name=part.name, parts=(part,), source=source)
-    if isinstance(made.get("combined"), Mapping):
-        return _of_combined(dataset, list(made["combined"]), source)
+    if isinstance(provenance.get("combined"), Mapping):
+        return _of_combined(dataset, list(provenance["combined"]), source)
     return _of_sources(dataset, table, source)
 
 
-def _weight(one: Mapping[str, Any]) -> float:
-    value = one.get("weight")
+def _weight(reward: Mapping[str, Any]) -> float:
+    value = reward.get("weight")
     return float(value) if isinstance(value, int | float) else 1.0
 
 
 def _of_combined(dataset: Dataset, tables: Iterable[str], source: str) -> Judge:
-    """Of tables that one reward made, combined: that reward."""
+    """Return the judge of combined tables if one reward made them all."""
     known = dataset.pair_names()
     judges = [_of_pairs(dataset, name) for name in tables if name in known]
     if judges and len({judge.parts for judge in judges}) == 1:
         return replace(judges[0], source=source)
-    raise ConfigError(f"{source} combine several judgements, which no one reward repeats: {WAYS_OUT}")
+    raise ConfigError(f"{source} combine several judgements, which no single reward repeats: {WAYS_OUT}")
 
 
 def _of_sources(dataset: Dataset, table: str, source: str) -> Judge:
-    """Of pairs without metadata: by their column `source`."""
-    found: set[str] = set()
+    """Return the judge of pairs without metadata, from their column `source`."""
+    sources: set[str] = set()
     for piece in dataset.iter_pairs(table, ["source"]):
-        found |= {str(value) for value in pc.unique(piece["source"]).to_pylist()}
-    name = next(iter(found), "").removeprefix(_ONE)
-    if len(found) == 1 and found == {_ONE + name} and name in dataset.score_names():
+        sources |= {str(value) for value in pc.unique(piece["source"]).to_pylist()}
+    name = next(iter(sources), "").removeprefix(_REWARD)
+    if len(sources) == 1 and sources == {_REWARD + name} and name in dataset.score_names():
         return replace(_of_scores(dataset, name), source=source)
-    if found and all(value.startswith(_ONE) for value in found):
-        raise ConfigError(f"{source} do not say which reward made them: {WAYS_OUT}")
+    if sources and all(value.startswith(_REWARD) for value in sources):
+        raise ConfigError(f"{source} do not name the reward that made them: {WAYS_OUT}")
     raise ConfigError(f"{source} are the judgement of people, which no reward repeats: {WAYS_OUT}")
 
 
@@ -162,14 +166,14 @@ def _of_scores(dataset: Dataset, table: str) -> Judge:
 def _part(
     dataset: Dataset, table: str, scorer: object, revision: object, source: str, weight: float = 1.0
 ) -> JudgePart:
-    """Describe the reward of a score table. Raises ConfigError where nothing tells how it is loaded."""
+    """Describe the reward of a score table. Raises ConfigError if nothing tells how to load it."""
     name = scorer if isinstance(scorer, str) else table
     reward = _spelled(dataset, table) or name
     if ":" not in reward and reward not in BUILDERS:
         if name == PEOPLE:
             raise ConfigError(f"{source} are the judgement of people, which no reward repeats: {WAYS_OUT}")
         raise ConfigError(
-            f"{source} were made by the reward {name!r}, and nothing says where it is: give --reward "
+            f"{source} were made by the reward {name!r}, whose location is unknown: give --reward "
             f"MODULE:{name} or its URL, or --eval-every 0"
         )
     check_reward_name(reward)
@@ -177,7 +181,7 @@ def _part(
 
 
 def _spelled(dataset: Dataset, table: str) -> str | None:
-    """How `--reward` was spelled where it was not the reward's own name; None where the scores do not say."""
+    """Return the `--reward` argument if it was not the reward's own name, or None if it was not recorded."""
     if table not in dataset.score_names():
         return None
     for shard in dataset.score_parts(table)[:1]:
@@ -188,14 +192,17 @@ def _spelled(dataset: Dataset, table: str) -> str | None:
 
 
 def load_judge(judge: Judge, device: str, roots: Iterable[DataPath] = ()) -> RewardModel:
-    """Load the reward models of a judge on `device`, the very revisions that made its tables.
+    """Load the reward models of a judge on `device`, in the revisions that made its tables.
 
     Args:
-        roots: folders of data sets: no function in them is run.
+        judge: the judge.
+        device: the device.
+        roots: folders of data sets; functions in them are never run.
 
     Raises:
-        ConfigError: a function that is not in the current folder or has changed, a server elsewhere, another revision.
-        RewardUnavailableError: a server that does not answer.
+        ConfigError: a function is not in the current folder or has changed, a server is remote, or a revision
+            differs.
+        RewardUnavailableError: a server does not respond.
     """
     folders = [root for root in roots if isinstance(root, Path)]
     models: list[tuple[float, RewardModel]] = []
@@ -204,22 +211,22 @@ def load_judge(judge: Judge, device: str, roots: Iterable[DataPath] = ()) -> Rew
         model = load_reward(part.reward, device)
         if model.revision != part.revision:
             raise ConfigError(
-                f"{judge.source} are by {part.name} revision {part.revision}, and {part.reward} is revision "
-                f"{model.revision} now: give --reward {part.reward} to judge by it, or score again"
+                f"{judge.source} are by {part.name} revision {part.revision}, but {part.reward} is now revision "
+                f"{model.revision}: give --reward {part.reward} to judge by it, or score again"
             )
         models.append((part.weight, model))
     return WeightedReward(judge.name, tuple(models)) if judge.is_sum else models[0][1]
 
 
 def check_prompts(reward: RewardModel, prompts: Iterable[str]) -> None:
-    """Raise ConfigError, naming the first, where a reward cannot read some prompts."""
+    """Raise ConfigError for the first prompt that a reward cannot read."""
     if isinstance(reward, PromptReader):
         for prompt in prompts:
             reward.check_prompt(prompt)
 
 
 def must_be_named(judge: Judge, roots: Iterable[DataPath] = ()) -> bool:
-    """Whether `load_judge` leaves it to the user to name this reward, which is here."""
+    """Return true if the user must give `--reward` for `load_judge` to load this available reward."""
     if len(judge.parts) != 1 or judge.is_sum:
         return False
     part = judge.parts[0]
@@ -233,11 +240,11 @@ def must_be_named(judge: Judge, roots: Iterable[DataPath] = ()) -> bool:
 
 
 def _check_own(part: JudgePart, source: str, folders: Sequence[Path]) -> None:
-    """Raise ConfigError for a reward that only the user may choose to ask or run."""
+    """Raise ConfigError for a reward that only the user may choose to contact or run."""
     named = f"{source} are by the reward {part.reward}"
     if "://" in part.reward:
-        if not _is_here(part.reward):
-            raise ConfigError(f"{named}, a server elsewhere: give --reward {part.reward} to ask it")
+        if not _is_on_this_machine(part.reward):
+            raise ConfigError(f"{named}, a remote server: give --reward {part.reward} to use it")
         return
     module, colon, _ = part.reward.rpartition(":")
     if not colon or part.reward.partition(":")[0] in BUILDERS:
@@ -250,22 +257,22 @@ def _check_own(part: JudgePart, source: str, folders: Sequence[Path]) -> None:
         )
     if not _is_unchanged(file, part, folders):
         raise ConfigError(
-            f"{named}, and {file.name} has changed since: give --reward {part.reward} to judge by it as it is now, "
+            f"{named}, but {file.name} has changed since: give --reward {part.reward} to judge by the new version, "
             "or score again"
         )
 
 
 def _is_unchanged(file: Path, part: JudgePart, folders: Sequence[Path]) -> bool:
-    """Whether a file outside the data sets is the one that made the scores."""
+    """Return true if a file outside the data sets is the one that made the scores."""
     inside = any(file.is_relative_to(folder.resolve()) for folder in folders)
     return not inside and sha256_file(file)[:16] == part.revision
 
 
 def _source_file(module: str) -> Path | None:
-    """Return the file of a module or FILE.py in the current folder; None where there is none."""
-    here = Path.cwd()
-    file = _in_folder(here, module)
-    return file if file is not None and file.is_relative_to(here.resolve()) else None
+    """Return the file of a module or FILE.py in the current folder, or None."""
+    current = Path.cwd()
+    file = _in_folder(current, module)
+    return file if file is not None and file.is_relative_to(current.resolve()) else None
 
 
 def _in_folder(folder: Path, module: str) -> Path | None:
@@ -279,25 +286,25 @@ def _in_folder(folder: Path, module: str) -> Path | None:
 
 
 def _named_file(module: str) -> Path | None:
-    """Return the file of FILE.py anywhere, or of an installed module, which is not imported."""
+    """Return the file of FILE.py anywhere, or of an installed module, without importing it."""
     if module.endswith(".py"):
         return _in_folder(Path.cwd(), module)
     top = module.partition(".")[0]
     if not top or top in sys.stdlib_module_names:
         return None
     try:
-        found = importlib.util.find_spec(top)
+        spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
-    if found is None or found.origin is None:
+    if spec is None or spec.origin is None:
         return None
     return _in_folder(
-        Path(found.origin).parent.parent if found.submodule_search_locations else Path(found.origin).parent,
+        Path(spec.origin).parent.parent if spec.submodule_search_locations else Path(spec.origin).parent,
         module,
     )
 
 
-def _is_here(url: str) -> bool:
+def _is_on_this_machine(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

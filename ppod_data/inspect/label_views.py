@@ -1,4 +1,4 @@
-"""People's labels on the page of a data set: tables of agreement, and calibration curves of rewards as inline SVG.
+"""People's labels on the page of a data set: agreement tables, and calibration curves of rewards as inline SVG.
 
 Units: a curve is drawn in a box 360 wide and 190 high and scales with its column.
 """
@@ -17,7 +17,7 @@ _MAX_CURVES = 12
 
 
 def label_section(labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """HTML of what `ppod_data.labels.figures.label_figures` found; nothing where there are no labels."""
+    """Return HTML of the result of `ppod_data.labels.figures.label_figures`; empty without labels."""
     people, rewards, curves = [], [], []
     for name, found in labels.items():
         if "problem" in found:
@@ -71,7 +71,7 @@ def _share(interval: Mapping[str, Any] | None, count: int) -> str:
 
 
 def calibration_chart(reward: Mapping[str, Any], *, title: str) -> str:
-    """How often people prefer the image with the higher score, over how often σ(margin / temperature) says so.
+    """Draw how often people prefer the image with the higher score, over the prediction σ(margin / temperature).
 
     `reward` is a RewardAgreement as plain values, with a temperature.
     """

@@ -1,10 +1,9 @@
-"""What a data set holds, in figures: counts, bytes, histograms of scores, and how far its tables agree.
+"""Statistics of a data set: counts, bytes, histograms of scores, and the agreement of its tables.
 
-All of it is plain values that go into JSON; docs/formats.md names none of it, since it is computed, not stored.
+The results are plain values for JSON. They are computed, not stored, so docs/formats.md does not list them. No
+table is held in memory as a whole; of each score and each margin, only its number is.
 
-No table is in memory as a whole, but of each score and each margin its number.
-
-Shapes: M samples of the spec, made or not, in its order, K images of one prompt.
+Shapes: M samples of the spec in order, generated or not; K images of one prompt.
 """
 
 import math
@@ -24,7 +23,7 @@ from ppod_data.support.formatting import UNKNOWN
 
 BINS = 24
 MAX_COMPARED = 512
-"""Images of one prompt that are compared with each other: all pairs of more would take too long."""
+"""Images of one prompt that are compared with each other; all pairs of more would take too long."""
 _FOLDERS = ("samples", "trajectories", "scores", "labels", "pairs", "log_probs")
 _QUANTILES = {"p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 _WIDEST = 1e300  # wider ranges have no edges in floating point
@@ -32,7 +31,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def overview(dataset: Dataset) -> dict[str, Any]:
-    """The figures of a data set. Reads the score and pair tables; no file of samples or trajectories is opened."""
+    """Return the statistics of a data set. Reads score and pair tables, but no file of samples or trajectories."""
     shards = dataset.shards()
     columns = {name: read_scores(dataset, name) for name in dataset.score_names()}
     values = {name: column.values for name, column in columns.items()}
@@ -56,7 +55,7 @@ def overview(dataset: Dataset) -> dict[str, Any]:
 
 
 def num_flagged(dataset: Dataset) -> int | None:
-    """Images that the safety checker flagged; None where none ran."""
+    """Return the number of images that the safety checker flagged, or None without a checker."""
     if dataset.spec.safety_checker is None:
         return None
     flags: list[bool] = dataset.samples(["flagged"])["flagged"].to_pylist()
@@ -68,15 +67,15 @@ class ScoreColumn:
     """A table of scores without its texts."""
 
     values: NDArray[np.float64]
-    """[M]; NaN where a sample was not scored, or it failed."""
+    """[M]; NaN for samples that were not scored or failed."""
     rows: int
     failed: int
     made_by: list[tuple[str, str]]
-    """(scorer, revision), one unless tables were mixed."""
+    """(scorer, revision): one entry unless tables were mixed."""
 
 
 def read_scores(dataset: Dataset, name: str) -> ScoreColumn:
-    """The scores of a table in the order of the samples, a part at a time."""
+    """Return the scores of a table in the order of the samples, read part by part."""
     values = np.full(dataset.spec.num_samples, math.nan)
     rows = failed = 0
     made_by: set[tuple[str, str]] = set()
@@ -92,9 +91,9 @@ def read_scores(dataset: Dataset, name: str) -> ScoreColumn:
 
 
 def histogram(values: NDArray[np.float64], bins: int = BINS) -> dict[str, list[Any]]:
-    """Counts in `bins` equal parts of the finite values' range: {"edges": bins + 1 numbers, "counts"}.
+    """Count the finite values in `bins` equal intervals of their range: {"edges": bins + 1 numbers, "counts"}.
 
-    One part where all values are equal; none where there is no finite value.
+    If all values are equal there is one interval; without finite values there is none.
     """
     known = values[np.isfinite(values)]
     if not len(known):
@@ -107,7 +106,7 @@ def histogram(values: NDArray[np.float64], bins: int = BINS) -> dict[str, list[A
 
 
 def sparkline(counts: Sequence[int]) -> str:
-    """A histogram as one line of text; a bin that holds anything is never blank."""
+    """Return a histogram as one line of text. Only empty bins are blank."""
     top = max(counts, default=0)
     return "".join(" " if not n else _SPARKS[math.ceil(n / top * len(_SPARKS)) - 1] for n in counts)
 
@@ -115,18 +114,18 @@ def sparkline(counts: Sequence[int]) -> str:
 def agreement(
     a: NDArray[np.float64], b: NDArray[np.float64], prompts: NDArray[np.int64]
 ) -> dict[str, float | int | None]:
-    """How far two score columns [M] agree, on the samples that have both; `prompts` [M] numbers their prompts.
+    """Return the agreement of two score columns [M] on samples that have both; `prompts` [M] numbers their prompts.
 
-    "pearson" and "spearman" are correlations over all samples. "same_order" is what matters for preferences: of the
-    "compared" pairs of images of one prompt that both scorers tell apart, the share in which both prefer the same
-    image. At most `MAX_COMPARED` images of a prompt take part in it. None where it is not defined.
+    "pearson" and "spearman" are correlations over all samples. "same_order" matters for preferences: of the
+    "compared" pairs of images of one prompt that both scorers distinguish, the share in which both prefer the
+    same image. At most `MAX_COMPARED` images of a prompt are compared. Undefined values are None.
     """
     both = np.isfinite(a) & np.isfinite(b)
     a, b, prompts = a[both], b[both], prompts[both]
     same, compared = 0, 0
     for rows in _groups(prompts):
         product = _signs(a[rows[:MAX_COMPARED]]) * _signs(b[rows[:MAX_COMPARED]])
-        same += int((product > 0).sum()) // 2  # every pair is there twice
+        same += int((product > 0).sum()) // 2  # every pair is counted twice
         compared += int((product != 0).sum()) // 2
     return {
         "rows": len(a),
@@ -190,7 +189,7 @@ def _pair_figures(dataset: Dataset, name: str, values: Mapping[str, NDArray[np.f
 
 
 def _preferred(chosen: NDArray[np.float64], rejected: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many pairs a scorer prefers the chosen image of, and how many it tells apart."""
+    """Return (pairs whose chosen image a scorer prefers, pairs that it distinguishes)."""
     known = np.isfinite(chosen) & np.isfinite(rejected)
     higher = int((chosen[known] > rejected[known]).sum())
     told_apart = int((chosen[known] != rejected[known]).sum())
@@ -198,7 +197,7 @@ def _preferred(chosen: NDArray[np.float64], rejected: NDArray[np.float64]) -> ND
 
 
 def _groups(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The rows of each label, in their order."""
+    """Return the rows of each label in order."""
     if not len(labels):
         return []
     order = np.argsort(labels, kind="stable")
@@ -206,7 +205,7 @@ def _groups(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def _signs(values: NDArray[np.float64]) -> NDArray[np.int8]:
-    """[K, K]: whether the row's value is above (1), equal to (0) or below (-1) the column's."""
+    """Return [K, K]: 1, 0 or -1 if the row's value is above, equal to or below the column's."""
     above: NDArray[np.int8] = (values[:, None] > values[None, :]).astype(np.int8)
     return above - above.T
 

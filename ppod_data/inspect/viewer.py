@@ -1,7 +1,7 @@
-"""One self-contained HTML page about a data set: its samples and pairs to look at, its scores, how it was made.
+"""One self-contained HTML page about a data set: its samples, pairs, scores and settings.
 
-A stranger's data set is shown safely: every text is escaped, images are decoded and encoded again, and the page can
-load nothing. The number of images in it is bounded, so its size is too.
+Data sets are untrusted: every text is escaped, images are decoded and encoded again, and the page can load
+nothing. The number of images is bounded, and with it the page's size.
 """
 
 import base64
@@ -32,21 +32,23 @@ from ppod_data.storage.real_folders import settled
 from ppod_data.support.formatting import UNKNOWN, fixed, percent, spread
 
 MAX_IMAGES = 200
-"""Images in a page unless told otherwise: at most 10 MB in all, which only images of pure noise need."""
+"""The default number of images: at most 10 MB in all, reached only by images of pure noise."""
 _MAX_SIDE = 256
-"""Pixels: larger images are embedded smaller."""
+"""Pixels; larger images are scaled down."""
 _KEPT_SIDE = 128
-"""Pixels: images up to this size are embedded without loss."""
+"""Pixels; images up to this size are embedded without loss."""
 _JPEG_QUALITY = 85
 _MAX_PROMPT_ROWS = 100
 _ASSETS = Path(__file__).parent / "assets"
 
 
 def write_viewer(dataset: Dataset, out: Path, *, max_images: int = MAX_IMAGES) -> None:
-    """Write the page to the file `out`, replacing it.
+    """Write the page to the file `out`, replacing an existing one.
 
     Args:
-        max_images: at most this many are embedded: of evenly chosen prompts, from their best to their worst.
+        dataset: the data set.
+        out: the HTML file.
+        max_images: the most embedded images, of evenly chosen prompts, from their best to their worst.
 
     Raises:
         DamagedError: a table of the data set is damaged.
@@ -195,7 +197,7 @@ def _samples(
     chosen: Selection,
     num_pairs: Mapping[str, int],
 ) -> str:
-    """The browser of some images and pairs; `num_pairs` is how many there are in each table."""
+    """Return the browser of some images and pairs. `num_pairs` is the number of pairs in each table."""
     if not chosen.rows:
         return ""
     place = {samples[row]["sample_id"]: row for row in chosen.rows}
@@ -250,7 +252,7 @@ def _samples(
 
 
 def _prompts(samples: Sequence[Mapping[str, Any]], scores: Mapping[str, NDArray[np.float64]]) -> str:
-    """Of each prompt its images and mean scores."""
+    """Return a table of prompts with their image counts and mean scores."""
     rows_of: dict[str, list[int]] = {}
     for i, row in enumerate(samples):
         rows_of.setdefault(row["prompt"], []).append(i)
@@ -273,13 +275,13 @@ def _mean_and_range(values: NDArray[np.float64]) -> str:
 
 
 def _score_format(scores: Mapping[str, Any]) -> Callable[[float | None], str]:
-    """How the scores of a table are written."""
+    """Return the number format of a table's scores."""
     edges = scores["histogram"]["edges"]
     return spread(edges[0], edges[-1]).number if edges else fixed
 
 
 def _source(data: bytes) -> dict[str, Any]:
-    """What the page shows of an image file: its picture, or that it has none and why."""
+    """Return the data URI of an image file, or the reason that it cannot be shown."""
     try:
         return {"src": _data_uri(data)}
     except DamagedError as error:
@@ -287,9 +289,9 @@ def _source(data: bytes) -> dict[str, Any]:
 
 
 def _data_uri(data: bytes) -> str:
-    """The image as a data URI, from its decoded pixels: nothing else in the file gets into the page.
+    """Return the image as a data URI of its decoded pixels, so that no other content of the file reaches the page.
 
-    Raises DamagedError for what is no image.
+    Raises DamagedError for a file that is not an image.
     """
     image = decode_image(data)
     buffer = io.BytesIO()

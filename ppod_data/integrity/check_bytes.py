@@ -1,4 +1,4 @@
-"""Checks that read every byte: images, tars from their first block to their last, and sealed files."""
+"""Checks that read every byte: images, whole tars, and sealed files."""
 
 import hashlib
 import math
@@ -32,11 +32,11 @@ _MEMBER = (
 )
 
 Problem = tuple[str, str | None, str]
-"""(file, sample_id or None, what is wrong)."""
+"""(file, sample_id or None, description of the problem)."""
 
 
 class _TarError(Exception):
-    """A tar that is not two regular files a sample; the text says where."""
+    """A tar that does not hold two regular files a sample; the message says where."""
 
 
 def read_shard(
@@ -46,7 +46,7 @@ def read_shard(
     rows: Sequence[Mapping[str, Any]],
     digests: dict[DataPath, str],
 ) -> Iterator[Problem]:
-    """Problems in the bytes of one shard, whose `rows` (without images) passed the checks of structure.
+    """Yield the problems in the bytes of one shard, whose `rows` (without images) passed the structural checks.
 
     Adds the sha256 of every tar without problems to `digests`.
     """
@@ -67,7 +67,7 @@ def read_shard(
     for tar in dict.fromkeys(row["traj_file"] for row in rows):
         path, members = root / "trajectories" / tar, [row for row in rows if row["traj_file"] == tar]
         if not path.is_file():
-            continue  # told with the structure
+            continue  # already reported with the structure
         try:
             if digest := _digest_of_whole(dataset, path, members):
                 digests[path] = digest
@@ -80,23 +80,26 @@ def read_shard(
 def read_sealed(
     folder: DataPath, sums: Mapping[str, str], known: Mapping[DataPath, str]
 ) -> Iterator[tuple[str, str, bool]]:
-    """(file, problem, whether the file passes its own checks) of each file whose bytes are not the sealed ones.
+    """Yield (file, problem, file passes its own checks) for each file whose bytes differ from the sealed ones.
 
-    known: the sha256 of files that were read before.
+    Args:
+        folder: the sealed folder.
+        sums: the sha256 of each file in the seal.
+        known: the sha256 of files that were already read.
     """
     for name, digest in sums.items():
         try:
-            found = known.get(folder / name) or sha256_file(folder / name)
+            actual = known.get(folder / name) or sha256_file(folder / name)
         except (OSError, DamagedError) as error:
             yield name, f"cannot be read: {error}", False
             continue
-        if found != digest:
-            problem = f"the sha256 of {name} is {found[:16]}…, and the seal says {digest[:16]}…"
-            yield name, problem, _passes_own_checks(folder / name, found)
+        if actual != digest:
+            problem = f"the sha256 of {name} is {actual[:16]}…, but the seal says {digest[:16]}…"
+            yield name, problem, _passes_own_checks(folder / name, actual)
 
 
 def _passes_own_checks(path: DataPath, sha256: str) -> bool:
-    """Whether the file proves by itself that it is whole, so that the seal must be wrong."""
+    """Return true if the file's own checksums hold, so that the seal must be wrong."""
     if path.suffix == ".tar":
         return _is_named_by(path, sha256)
     try:
@@ -109,7 +112,7 @@ def _image_problem(spec: GenerationSpec, row: Mapping[str, Any]) -> str | None:
     image = row["image"] or {}
     data = image.get("bytes") or b""
     if hashlib.sha256(data).hexdigest() != row["image_sha256"]:
-        return "the image's bytes are not those of its sha256"
+        return "the image's bytes do not match its sha256"
     if image.get("path") != image_name(row["sample_id"], data):
         return f"the image is named {image.get('path')!r}"
     try:
@@ -117,19 +120,19 @@ def _image_problem(spec: GenerationSpec, row: Mapping[str, Any]) -> str | None:
     except DamagedError as error:
         return str(error)
     if not spec.is_forward and decoded.size != (spec.width, spec.height):
-        return f"the image is {decoded.width} x {decoded.height} pixels, and the spec says otherwise"
+        return f"the image is {decoded.width} x {decoded.height} pixels, but the spec says {spec.width} x {spec.height}"
     if pixels_sha256(decoded) != row["image_pixels_sha256"]:
-        return "the image's pixels are not those of image_pixels_sha256"
+        return "the image's pixels do not match image_pixels_sha256"
     return None
 
 
 def _digest_of_whole(dataset: Dataset, path: DataPath, rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """The sha256 of a tar in which nothing is wrong, which is read once; None for any other."""
+    """Return the sha256 of an intact tar, read once, or None for a damaged one."""
     with open_file(path) as file:
         stream = _Hashed(file)
         try:
             for row in rows:
-                dataset.check_place(row)
+                dataset.check_location(row)
                 size = _find_latents(stream, row)
                 data = bytearray(stream.read(size))
                 if hashlib.sha256(data).hexdigest() != row["traj_sha256"]:
@@ -143,13 +146,13 @@ def _digest_of_whole(dataset: Dataset, path: DataPath, rows: Sequence[Mapping[st
 
 
 def _tar_problems(dataset: Dataset, path: DataPath, rows: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
-    """What is wrong with a tar: its bytes, its trajectories by the table's places, and its members one by one."""
+    """Yield the problems of a tar: its hash, its trajectories at the table's offsets, and its members in order."""
     file = f"trajectories/{path.name}"
     if not _is_named_by(path, sha256_file(path)):
-        yield file, None, "its bytes are not those that its name says"
+        yield file, None, "its bytes do not match the hash in its name"
     for row in rows:
         try:
-            dataset.check_place(row)
+            dataset.check_location(row)
             dataset.decode(row, dataset.read_member(row))
         except DamagedError as error:
             yield file, row["sample_id"], str(error).removeprefix(f"{path}: ")
@@ -162,31 +165,36 @@ def _tar_problems(dataset: Dataset, path: DataPath, rows: Sequence[Mapping[str, 
                 _check_padding(stream, size)
             _check_end(stream)
     except (_TarError, ValueError, RecursionError) as error:
-        yield file, row["sample_id"], f"the tar is not as it was written: {error}"
+        yield file, row["sample_id"], f"the tar differs from the one written: {error}"
 
 
 class _Stream(Protocol):
+    """A readable stream with a position."""
+
     def read(self, size: int, /) -> bytes: ...
 
     def tell(self) -> int: ...
 
 
 class _Hashed:
-    """A file that is read from its start to its end, and its sha256."""
+    """A file that is read from start to end, with its sha256."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._digest = hashlib.sha256()
 
     def read(self, size: int, /) -> bytes:
+        """Read up to `size` bytes and add them to the hash."""
         data = self._file.read(size)
         self._digest.update(data)
         return data
 
     def tell(self) -> int:
+        """Return the position."""
         return self._file.tell()
 
     def sha256(self) -> str:
+        """Return the sha256 of the bytes read."""
         return self._digest.hexdigest()
 
 
@@ -195,46 +203,46 @@ def _is_named_by(path: DataPath, sha256: str) -> bool:
 
 
 def _find_latents(stream: _Stream, row: Mapping[str, Any]) -> int:
-    """Go to a sample's latents, past what must stand before them and say what its row says. Returns their size."""
+    """Move to a sample's latents after checking the members before them against its row. Return the latents' size."""
     size = _next_member(stream, f"{row['sample_id']}.json")
     if size > _MAX_JSON:
         raise _TarError(f"a json member of {size} bytes")
     if parse_json(_payload(stream, size)) != {name: row[name] for name in _MEMBER}:
-        raise _TarError("the json member says otherwise than the table")
+        raise _TarError("the json member differs from the table")
     size = _next_member(stream, f"{row['sample_id']}.safetensors")
     if (stream.tell(), size) != (row["traj_offset"], row["traj_nbytes"]):
-        raise _TarError("the latents are not where the table says")
+        raise _TarError("the latents are not at the table's offset")
     return size
 
 
 def _check_padding(stream: _Stream, size: int) -> None:
     if stream.read(-size % _BLOCK).strip(b"\0"):
-        raise _TarError("padding that is not empty")
+        raise _TarError("nonzero padding")
 
 
 def _check_end(stream: _Stream) -> None:
     while piece := stream.read(_PIECE):
         if piece.strip(b"\0"):
-            raise _TarError("there is more after the last member")
+            raise _TarError("data follows the last member")
 
 
 def _next_member(stream: _Stream, name: str) -> int:
-    """The size of the member whose header is read next. Nothing is extracted: a name is only compared."""
+    """Return the size of the next member. Nothing is extracted: its name is only compared with `name`."""
     header = stream.read(_BLOCK)
     if len(header) < _BLOCK:
-        raise _TarError(f"cut before {name}")
+        raise _TarError(f"truncated before {name}")
     fields = header[:148] + b" " * 8 + header[156:]
     if header[257:263] != b"ustar\0" or int(header[148:156].strip(b"\0 "), 8) != sum(fields):
-        raise _TarError(f"a damaged header where {name} should be")
+        raise _TarError(f"a damaged header instead of {name}")
     if header[156:157] not in _REGULAR or header[345:500].strip(b"\0"):
-        raise _TarError(f"no regular file where {name} should be")
+        raise _TarError(f"{name} is not a regular file")
     if header[:100].rstrip(b"\0") != name.encode():
-        raise _TarError(f"another member where {name} should be")
+        raise _TarError(f"another member instead of {name}")
     return int(header[124:136].strip(b"\0 "), 8)
 
 
 def _payload(stream: _Stream, size: int) -> bytes:
     data = stream.read(math.ceil(size / _BLOCK) * _BLOCK)
     if data[size:].strip(b"\0") or len(data) < size:
-        raise _TarError("padding that is not empty, or a cut")
+        raise _TarError("nonzero padding, or truncated")
     return data[:size]

@@ -1,4 +1,4 @@
-"""Are the images those that their trajectories end in? No hash tells: a stranger writes images and hashes alike.
+"""Check that images match the ends of their trajectories. Hashes cannot: an attacker writes matching hashes too.
 
 Shapes: B trajectories, C H W latent.
 """
@@ -16,19 +16,20 @@ from ppod_data.format.trajectory import Trajectory
 from ppod_data.support.runtime import one_thread
 
 MAX_LEVELS = 4.0
-"""Mean difference of decoded pixels, of 255 levels: another processor or precision makes less than one."""
+"""Largest mean difference of decoded pixels, of 255 levels. Another processor or precision differs by less than one."""
 MAX_LATENT_ERROR = 0.1
-"""Root-mean-square difference of encoded latents, in units of theirs: half precision makes less than 0.01."""
+"""Largest root-mean-square difference of encoded latents, relative to theirs. Half precision stays below 0.01."""
 _LAST_NOISE = 0.05
-"""The same, absolute: the last step of Stable Diffusion's own schedule leaves noise of 0.03 in x_0."""
+"""The same as an absolute value. The last step of Stable Diffusion's own schedule leaves noise of 0.03 in x_0."""
 
 
 def other_images(
     model: DiffusionModel, spec: GenerationSpec, batch: Sequence[Trajectory], images: Mapping[str, bytes]
 ) -> list[str]:
-    """Return the sample_ids whose image is not the one that x_0 of its trajectory is; none where x_0 is not stored.
+    """Return the sample_ids whose image does not match x_0 of its trajectory. Samples without a stored x_0 are skipped.
 
-    Generated images are decoded from x_0 again; of images that were given, x_0 is encoded again.
+    Generated images are compared with the decoded x_0; for given images, the image is encoded and compared with
+    x_0.
     """
     last = spec.num_inference_steps
     chains = [chain for chain in batch if last in chain.latent_index and chain.sample_id in images]
@@ -44,9 +45,9 @@ def other_images(
         else:
             pairs = zip(decode_images(model, final.to(model.device)), stored, strict=True)
             wrong = [
-                made.size != kept.size
-                or float(np.abs(np.asarray(made, np.float32) - np.asarray(kept, np.float32)).mean())
+                image.size != original.size
+                or float(np.abs(np.asarray(image, np.float32) - np.asarray(original, np.float32)).mean())
                 > MAX_LEVELS
-                for made, kept in pairs
+                for image, original in pairs
             ]
     return [chain.sample_id for chain, other in zip(chains, wrong, strict=True) if other]

@@ -1,6 +1,6 @@
-"""Checks of the tables that are made from samples: do they belong to these samples, and make sense in themselves?
+"""Checks of the tables derived from samples: they must belong to these samples and be consistent.
 
-A problem is (sample_id or None, what is wrong).
+A problem is (sample_id or None, description).
 """
 
 import math
@@ -31,22 +31,25 @@ from ppod_data.storage.files import DataPath
 def check_part(
     path: DataPath, kind: str, pixels: Mapping[str, str], excluded: Mapping[str, str], num_steps: int
 ) -> Iterator[Problem]:
-    """Problems of one part of a table of `kind` "scores" or "log_probs".
+    """Yield the problems of one part of a table of `kind` "scores" or "log_probs".
 
     Args:
-        pixels: image_pixels_sha256 of each sample of the shard, in its order; empty where they are not known.
+        path: the part.
+        kind: "scores" or "log_probs".
+        pixels: image_pixels_sha256 of each sample of the shard in order; empty if unknown.
         excluded: samples that may be absent.
+        num_steps: steps of the chain.
 
     Raises:
-        DamagedError: a part that cannot be read.
+        DamagedError: the part cannot be read.
     """
     table = read_table(path, SCORES if kind == "scores" else LOG_PROBS)
     rows = table.to_pylist()
     ids = [row["sample_id"] for row in rows]
-    there = set(ids)
-    expected = [name for name in pixels if name in there or name not in excluded]
+    present = set(ids)
+    expected = [name for name in pixels if name in present or name not in excluded]
     if pixels and [name for name in ids if name in pixels or name not in excluded] != expected:
-        yield None, "its samples are not those of the shard, in its order"
+        yield None, "its samples are not those of the shard in order"
         return
     if kind == "scores":
         yield from _score_problems(rows, pixels)
@@ -71,7 +74,7 @@ def _log_prob_problems(table: Any, rows: list[dict[str, Any]], num_steps: int) -
     except DamagedError:
         named = False
     if not named:
-        yield None, "does not say which policy's log-probabilities these are"
+        yield None, "does not name the policy of these log-probabilities"
     for row in rows:
         values = row["log_probs"] or []
         if len(values) != num_steps:
@@ -81,16 +84,16 @@ def _log_prob_problems(table: Any, rows: list[dict[str, Any]], num_steps: int) -
 
 
 def check_pairs(path: DataPath, prompts: PromptOf) -> Iterator[Problem]:
-    """Problems of a table of pairs.
+    """Yield the problems of a table of pairs.
 
     Raises:
-        DamagedError: a table that cannot be read.
+        DamagedError: the table cannot be read.
     """
     keys: list[NDArray[np.int64]] = []
     for table in iter_table(path, PAIRS, PAIR_COLUMNS):
         named = pc.match_substring_regex(table["pair_id"], f"^{PAIR_ID.pattern}$").fill_null(False)
         for row in np.flatnonzero(~named.to_numpy()).tolist():
-            yield None, f"the pair_id {table['pair_id'][row].as_py()!r} is none that ppod gives"
+            yield None, f"the pair_id {table['pair_id'][row].as_py()!r} is not a valid id"
         yield from pair_problems(table, prompts)
         keys.append(pair_keys(table, prompts))
     if problem := repeated_pair(keys, prompts):
@@ -98,14 +101,16 @@ def check_pairs(path: DataPath, prompts: PromptOf) -> Iterator[Problem]:
 
 
 def check_labels(path: DataPath, prompts: PromptOf) -> Iterator[Problem]:
-    """Problems of a table of labels.
+    """Yield the problems of a table of labels.
 
     Raises:
-        DamagedError: a table that cannot be read.
+        DamagedError: the table cannot be read.
     """
     before = 0
     for table in iter_table(path, LABELS, ["prompt_id", "a_id", "b_id", "label"]):
         for row in doubtful_rows(table, "a_id", "b_id", prompts):
-            one = table.slice(row, 1).to_pylist()[0]
-            yield from two_problems(f"label {before + row + 1}", one["a_id"], one["b_id"], one, prompts)
+            values = table.slice(row, 1).to_pylist()[0]
+            yield from two_problems(
+                f"label {before + row + 1}", values["a_id"], values["b_id"], values, prompts
+            )
         before += len(table)

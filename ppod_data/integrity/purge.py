@@ -1,8 +1,8 @@
-"""Take the excluded samples out of the files, for readers that know nothing of the exclusion list.
+"""Removal of excluded samples from the files, for readers that ignore the exclusion list.
 
-Every shard, score, log-probability, label and pair that holds one is written again without it; the rest keeps its
-bytes and its names. The list keeps its entries: they say why samples of the spec are not there. Killed anywhere, it is
-finished by running it again. A seal is kept up: it is set aside while files change, and written anew at the end.
+Every shard, score, log-probability, label and pair table that holds an excluded sample is rewritten without it.
+Other files keep their bytes and names. The list keeps its entries, which explain the missing samples. A killed
+purge is completed by running it again. A seal is set aside while files change, and rewritten at the end.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,29 +35,30 @@ _SCHEMAS = {"scores": SCORES, "log_probs": LOG_PROBS}
 
 @dataclass(frozen=True, kw_only=True)
 class PurgeSummary:
-    """What `purge` rewrote."""
+    """The result of `purge`."""
 
     num_samples: int
-    """Samples whose image and trajectory were removed now."""
+    """Samples whose image and trajectory this call removed."""
     num_rows: int
-    """Rows of scores, log-probabilities, labels and pairs that were removed now."""
+    """Rows of scores, log-probabilities, labels and pairs that this call removed."""
     sealed_again: bool
 
 
 def purge(dataset: Dataset, *, progress: Progress = SILENT) -> PurgeSummary:
-    """Rewrite every file of `dataset` that holds an excluded sample. No other process may write meanwhile.
+    """Rewrite every file of `dataset` that holds an excluded sample. No other process may write at the same time.
 
     Args:
-        progress: notes the name of every file that was rewritten.
+        dataset: the data set.
+        progress: notes the name of every rewritten file.
 
     Raises:
-        DamagedError: a file that has to be rewritten is damaged.
+        DamagedError: a file to rewrite is damaged.
     """
     root, excluded = dataset.root, dataset.excluded
     refuse_linked_folders(root)
     sealed = (root / SUMS).exists() or (root / PURGING).exists()
     samples, rows = 0, 0
-    for path, schema, columns in _tables(root):  # before the samples: nothing ever names what is not there
+    for path, schema, columns in _tables(root):  # tables first, so that none names a removed sample
         table = read_table(path, schema)
         kept = _without(table, excluded, columns)
         if kept.num_rows == table.num_rows:
@@ -83,7 +84,7 @@ def purge(dataset: Dataset, *, progress: Progress = SILENT) -> PurgeSummary:
 
 
 def _purge_shard(dataset: Dataset, shard: int) -> int:
-    """Commit the shard anew without the excluded samples; how many they were."""
+    """Recommit the shard without the excluded samples. Return how many were removed."""
     root = dataset.root
     part = root / "samples" / part_name(shard)
     table = read_table(part, dataset.sample_schema)
@@ -99,8 +100,8 @@ def _purge_shard(dataset: Dataset, shard: int) -> int:
 
 
 def _sample(root: DataPath, row: dict[str, Any]) -> Sample:
-    place = (row["traj_file"], row["traj_offset"], row["traj_nbytes"], row["traj_sha256"])
-    latents = bytes(read_member(root, *place, sample_id=row["sample_id"]))
+    member = (row["traj_file"], row["traj_offset"], row["traj_nbytes"], row["traj_sha256"])
+    latents = bytes(read_member(root, *member, sample_id=row["sample_id"]))
     names = Sample.__dataclass_fields__.keys() - {"image_bytes", "latents_safetensors"}
     return Sample(
         **{name: row[name] for name in names & row.keys()},
@@ -110,7 +111,7 @@ def _sample(root: DataPath, row: dict[str, Any]) -> Sample:
 
 
 def _tables(root: DataPath) -> Iterator[tuple[DataPath, Any, tuple[str, ...]]]:
-    """Every part of a table, with its schema and the columns that name samples."""
+    """Yield every part of a table with its schema and the columns that name samples."""
     for folder in table_folders(root):
         for path in matching(folder, "[!.]*.parquet"):
             yield path, _SCHEMAS[folder.parent.name], ("sample_id",)
@@ -127,7 +128,7 @@ def _without(table: Any, excluded: Mapping[str, str], columns: tuple[str, ...]) 
 
 
 def _seal_again(dataset: Dataset, sealed: bool) -> None:
-    """Remove the old tars, and write the seals that were taken away."""
+    """Remove the old tars, and rewrite the seals that were removed."""
     root = dataset.root
     list(remove_leftovers(root, at_once=True))  # no other process writes
     for folder in table_folders(root):

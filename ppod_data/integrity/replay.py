@@ -1,7 +1,7 @@
-"""Replay stored steps with the model that made a data set: are its log-probabilities those that were recorded?
+"""Replay stored steps with the model that made a data set, and compare log-probabilities with those recorded.
 
-Finds what no checksum can: another revision, scheduler or precision than the manifest says, and images that are not
-those of their trajectories.
+This detects what checksums cannot: another revision, scheduler or precision than the manifest says, and images
+that do not belong to their trajectories.
 """
 
 import math
@@ -23,34 +23,34 @@ from ppod_data.support.runtime import one_thread
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """|replayed − recorded| log-probability, in nats a latent dimension."""
+    """Differences |replayed − recorded| of log-probabilities, in nats a latent dimension."""
 
     num_trajectories: int
     steps: tuple[int, ...]
-    """The chain steps that were replayed: stored ones with a density."""
+    """The replayed chain steps: those stored that have a density."""
     timesteps: tuple[int, ...]
     median: tuple[float, ...]
-    """For each step."""
+    """One value a step."""
     largest: tuple[float, ...]
     share_exact: float
-    """The share of steps that gave the recorded number to the last bit."""
+    """The share of steps whose log-probability was reproduced to the last bit."""
     other_images: tuple[str, ...] = ()
-    """The samples whose image is not the one that their trajectory ends in (`ppod_data.integrity.check_images`)."""
+    """Samples whose image does not match the end of their trajectory (`ppod_data.integrity.check_images`)."""
 
 
 def replay(dataset: Dataset, model: DiffusionModel, *, num_trajectories: int) -> Replay:
-    """Replay whole batches as they were generated, spread over the data set, until there are `num_trajectories`.
+    """Replay whole batches as they were generated, spread over the data set, at least `num_trajectories` in total.
 
     Raises:
-        ConfigError: another model than the one that made the data set, or nothing to replay.
-        DamagedError: a trajectory that is not as it was committed.
+        ConfigError: the model is not the one that made the data set, or there is nothing to replay.
+        DamagedError: a trajectory is damaged.
     """
     spec = dataset.spec
     if model.fingerprint != spec.policy_fingerprint:
         named = {"revision": spec.revision, "variant": spec.variant, "adapter": spec.adapter}
         raise ConfigError(
-            f"{model.name} is not the policy that made {dataset.root}: fingerprint {model.fingerprint[:16]}…, and the "
-            f"data set says {spec.policy_fingerprint[:16]}… ({spec.model}"
+            f"{model.name} is not the policy that made {dataset.root}: its fingerprint is {model.fingerprint[:16]}…, "
+            f"but the data set says {spec.policy_fingerprint[:16]}… ({spec.model}"
             + "".join(f", {key} {value}" for key, value in named.items() if value)
             + "): give that --model, --revision, --variant and --adapter"
         )
@@ -58,23 +58,23 @@ def replay(dataset: Dataset, model: DiffusionModel, *, num_trajectories: int) ->
     for shard in committed_shards(dataset.root):
         ids = spec.shard_sample_ids(shard)
         for first in range(0, len(ids), spec.batch_size):
-            group = [name for name in ids[first : first + spec.batch_size] if name not in dataset.excluded]
-            groups += [group] if group else []
+            names = [name for name in ids[first : first + spec.batch_size] if name not in dataset.excluded]
+            groups += [names] if names else []
     if not groups:
-        raise ConfigError(f"{dataset.root}: no trajectories to replay: make some with ppod-gen")
+        raise ConfigError(f"{dataset.root}: no trajectories to replay: generate some with ppod-gen")
     count = min(len(groups), math.ceil(num_trajectories / spec.batch_size))
     policy = build_policy(spec, model)
     errors: list[list[float]] = []
     wrong: list[str] = []
     steps: list[int] = []
     timesteps: list[int] = []
-    for place in np.linspace(0, len(groups) - 1, count).astype(int):
-        rows = dataset.trajectory_index(groups[place]).to_pylist()
+    for group in np.linspace(0, len(groups) - 1, count).astype(int):
+        rows = dataset.trajectory_index(groups[group]).to_pylist()
         batch = Reader.of(dataset, rows).read(range(len(rows)))
         with one_thread(model.device):
             values = trajectory_log_probs(spec, policy, batch)
         wrong += other_images(
-            model, spec, batch, dict(read_images(dataset.root, dataset.spec, groups[place]))
+            model, spec, batch, dict(read_images(dataset.root, dataset.spec, groups[group]))
         )
         steps = [step for step in batch[0].step_index if batch[0].stochastic[step]]
         timesteps = [batch[0].timesteps[step] for step in steps]

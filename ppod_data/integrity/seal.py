@@ -1,9 +1,9 @@
-"""The seal: SHA256SUMS, in the form that `sha256sum -c` reads, of what will never change again.
+"""The seal: SHA256SUMS, in the format of `sha256sum -c`, of files that never change again.
 
-The base of a data set (manifest, samples, trajectories) is sealed once, by `seal`, in the file SHA256SUMS. Each table
-of scores or log-probabilities has a SHA256SUMS of its own, written when its last part is there; a table of labels or
-pairs has NAME.sha256 beside it. Every seal is a pure function of the files that it names, so workers that write it at
-the same time write the same bytes.
+`seal` seals the base of a data set (manifest, samples, trajectories) once, in the file SHA256SUMS. Each table
+of scores or log-probabilities has its own SHA256SUMS, written with its last part. A table of labels or pairs
+has NAME.sha256 beside it. Every seal is a pure function of the files that it names, so concurrent workers write
+the same bytes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -41,34 +41,34 @@ from ppod_data.storage.real_folders import refuse_linked_folders
 from ppod_data.support.progress import SILENT, Progress
 
 BASE_FOLDERS = ("samples", "trajectories")
-"""Of tables with a part a shard."""
-"""Of tables that are one file."""
+"""Folders with one file a shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SealSummary:
-    """What `seal` did."""
+    """The result of `seal`."""
 
     num_files: int
     """Files that SHA256SUMS names."""
     num_bytes: int
     removed: tuple[str, ...]
-    """Leftovers of stopped processes, by their names in the folder."""
+    """Leftovers of stopped processes, by their relative names."""
     was_sealed: bool
     num_missing_shards: int
 
 
 def seal(root: DataPath, *, incomplete: bool = False, progress: Progress = SILENT) -> SealSummary:
-    """Remove leftovers, check every file of the base, and write its SHA256SUMS; seal tables that lack a seal.
+    """Remove leftovers, check every file of the base, and write its SHA256SUMS. Tables without a seal are sealed too.
 
     Args:
-        incomplete: seal also where shards are missing.
+        root: the data set.
+        incomplete: seal even if shards are missing.
         progress: counts the files of the base.
 
     Raises:
-        ConfigError: shards are missing, or a folder is a link to another place.
-        DamagedError: a file is damaged or missing; nothing is sealed then.
-        PpodError: another process is making shards.
+        ConfigError: shards are missing, or a folder is a link.
+        DamagedError: a file is damaged or missing; nothing is sealed.
+        PpodError: another process is generating shards.
     """
     root = data_path(root)
     spec, _ = read_manifest(root)
@@ -78,8 +78,8 @@ def seal(root: DataPath, *, incomplete: bool = False, progress: Progress = SILEN
     was_sealed = (root / SUMS).exists() and not (root / PURGING).exists()
     if missing and not incomplete and not is_sealed(root):
         raise ConfigError(
-            f"{root}: {missing} of {spec.num_shards} shards are not made yet: run ppod-gen again, or give "
-            "--incomplete to seal what is there for good"
+            f"{root}: {missing} of {spec.num_shards} shards are not generated yet: run ppod-gen again, or give "
+            "--incomplete to seal the existing shards for good"
         )
     if writing := [path for path in leftovers(root) if is_temporary(path) and is_being_written(path)]:
         raise PpodError(f"{writing[0]}: a process is writing this file: wait for it to end, then seal again")
@@ -100,18 +100,16 @@ def seal(root: DataPath, *, incomplete: bool = False, progress: Progress = SILEN
         progress.advance(1)
         progress.status(name)
     if list(sums) != base_files(root):
-        raise PpodError(
-            f"{root}: files appeared while it was sealed: wait for ppod-gen to end, then seal again"
-        )
+        raise PpodError(f"{root}: files appeared during sealing: wait for ppod-gen to end, then seal again")
     write_sums(root / SUMS, sums)
     remove(root / PURGING)
     return _summary(sums, total, removed, False, missing)
 
 
 def table_folders(root: DataPath) -> list[DataPath]:
-    """The folders of tables of scores, then those of log-probabilities."""
-    found = [path for kind in TABLE_FOLDERS for path in matching(root / kind, "[!.]*/")]
-    return [path for path in found if is_name(path.name)]
+    """Return the folders of score tables, then those of log-probabilities."""
+    paths = [path for folder in TABLE_FOLDERS for path in matching(root / folder, "[!.]*/")]
+    return [path for path in paths if is_name(path.name)]
 
 
 def seal_tables(root: DataPath, spec: GenerationSpec) -> None:
@@ -125,13 +123,13 @@ def seal_tables(root: DataPath, spec: GenerationSpec) -> None:
 
 
 def base_files(root: DataPath) -> list[str]:
-    """The manifest, the samples' parts and the tars that they name, sorted."""
+    """Return the manifest, the samples' parts and the tars that they name, sorted."""
     parts = [f"samples/{part_name(shard)}" for shard in committed_shards(root)]
     return sorted([MANIFEST, *parts, *(f"trajectories/{name}" for name in named_tars(root))])
 
 
 def named_tars(root: DataPath) -> set[str]:
-    """The tars that the samples' parts name. Raises DamagedError for a name that ppod never gives."""
+    """Return the tars that the samples' parts name. Raises DamagedError for a name that ppod never writes."""
     names: set[str] = set()
     for shard in committed_shards(root):
         path = root / "samples" / part_name(shard)
@@ -142,7 +140,7 @@ def named_tars(root: DataPath) -> set[str]:
 
 
 def leftovers(root: DataPath) -> Iterator[DataPath]:
-    """Temporary files, and tars that no part names: what stopped or slower processes left behind."""
+    """Yield temporary files, and tars that no part names, left by stopped or slower processes."""
     named = named_tars(root)
     folders = [root, *(root / name for name in (*BASE_FOLDERS, *FILE_FOLDERS, "environment"))]
     folders += [folder for kind in TABLE_FOLDERS for folder in matching(root / kind, "*/")]
@@ -156,9 +154,10 @@ def leftovers(root: DataPath) -> Iterator[DataPath]:
 
 
 def remove_leftovers(root: DataPath, *, at_once: bool = False) -> Iterator[str]:
-    """Remove `leftovers` that nobody is writing, giving their names.
+    """Remove `leftovers` that no process is writing, and yield their names.
 
-    A store has no locks: there, what is younger than a day stays, unless `at_once` says that no other process writes.
+    Object stores have no locks: files younger than a day stay there, unless `at_once` states that no process
+    writes.
     """
     for path in list(leftovers(root)):
         in_store = not isinstance(path, Path)

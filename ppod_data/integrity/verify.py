@@ -1,8 +1,10 @@
-"""Check a data set: what is there, whether it fits together, and whether every byte is the one that was written.
+"""Verification of a data set: completeness, consistency, and every byte.
 
-Levels, as backup tools have them: the structure (every table without its images, every size, every id and reference);
-with `read_data` every byte of all or of some shards as well. Replaying steps with the model:
-ppod_data.integrity.replay.
+    report = verify(root, read_data=1.0)
+
+There are two levels, as in backup tools. The structure covers every table without its images, every size, id
+and reference. With `read_data`, every byte of all or some shards is read too. To replay steps with the model,
+see ppod_data.integrity.replay.
 """
 
 import math
@@ -47,19 +49,19 @@ _STRUCTURE = [name for name in SAMPLES.names if name != "image"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """One problem of a data set."""
 
     kind: str
-    """"damaged", "incomplete" (to be made or finished) or "leftover" (of a stopped process; no reader sees it)."""
+    """"damaged", "incomplete" (to be generated or finished) or "leftover" (of a stopped process; readers ignore it)."""
     file: str
-    """Its name in the data set's folder."""
+    """The file's relative name."""
     sample_id: str | None
     problem: str
 
 
 @dataclass(kw_only=True)
 class Report:
-    """What `verify` looked at and found."""
+    """The scope and findings of `verify`."""
 
     findings: list[Finding] = field(default_factory=list)
     num_samples: int = 0
@@ -68,15 +70,17 @@ class Report:
     """Shards of which every byte was read."""
     sealed: bool = False
     tables: list[str] = field(default_factory=list)
-    """The tables that were checked: `scores/<name>`, `log_probs/<name>`, `pairs/<name>`."""
+    """The checked tables: `scores/<name>`, `log_probs/<name>`, `pairs/<name>`."""
     replay: Replay | None = None
-    """Of `ppod_data.integrity.replay`, where a model was given."""
+    """The result of `ppod_data.integrity.replay`, if a model was given."""
 
     def add(self, kind: str, file: str, problem: object, sample_id: str | None = None) -> None:
+        """Add a finding, its problem on one line."""
         text = " ".join(str(problem).split())
         self.findings.append(Finding(kind=kind, file=file, sample_id=sample_id, problem=text))
 
     def of(self, kind: str) -> list[Finding]:
+        """Return the findings of a kind."""
         return [finding for finding in self.findings if finding.kind == kind]
 
 
@@ -87,16 +91,17 @@ def verify(
     chooser: random.Random | None = None,
     progress: Progress = SILENT,
 ) -> Report:
-    """Check the data set in `root`; nothing is written.
+    """Check the data set in `root` without writing.
 
     Args:
-        read_data: the share of the shards of which every byte is read: 0 for the structure alone, 1 for all, which also
-            checks the seals. At least one shard above 0.
-        chooser: which shards those are, when not all; a new choice every time unless given.
+        root: the data set.
+        read_data: the share of shards of which every byte is read: 0 for the structure alone, 1 for all, which
+            also checks the seals. Above 0, at least one shard is read.
+        chooser: chooses those shards if not all; by default a new random choice on every call.
         progress: counts shards.
 
     Raises:
-        ConfigError: no data set, or one of a newer format.
+        ConfigError: there is no data set, or one of a newer format.
     """
     report = Report()
     try:
@@ -123,9 +128,9 @@ def verify(
     for shard in shards:
         rows = _check_shard(root, spec, shard, excluded, report)
         numbers = spec.shard_range(shard)
-        found = {row["sample_id"] for row in rows}
-        here[numbers.start : numbers.stop] = len(found) == len(numbers) or [
-            name in found for name in spec.shard_sample_ids(shard)
+        present = {row["sample_id"] for row in rows}
+        here[numbers.start : numbers.stop] = len(present) == len(numbers) or [
+            name in present for name in spec.shard_sample_ids(shard)
         ]
         pixels[shard] = pa.array([row["image_pixels_sha256"] for row in rows], pa.string())
         named |= {row["traj_file"] for row in rows if isinstance(row["traj_file"], str)}
@@ -153,7 +158,7 @@ def _shards(root: DataPath, spec: GenerationSpec, report: Report) -> list[int]:
         report.add(
             INCOMPLETE,
             f"samples/{part_name(first)}",
-            f"{missing} of {spec.num_shards} shards are not there, this one first: run ppod-gen again",
+            f"{missing} of {spec.num_shards} shards are missing, this one first: run ppod-gen again",
         )
     return shards
 
@@ -167,7 +172,7 @@ def _choose(shards: Sequence[int], share: float, chooser: random.Random) -> set[
 def _check_shard(
     root: DataPath, spec: GenerationSpec, shard: int, excluded: Mapping[str, str], report: Report
 ) -> list[dict[str, Any]]:
-    """The rows of a samples part, without images; none where they cannot be read or are not the spec's."""
+    """Return the rows of a samples part, without images; none if they cannot be read or are not the spec's."""
     file = f"samples/{part_name(shard)}"
     try:
         checked = spec.safety_checker is not None
@@ -176,16 +181,16 @@ def _check_shard(
     except DamagedError as error:
         report.add(DAMAGED, file, _plain(root, error))
         return []
-    wanted = spec.shard_sample_ids(shard)
-    found = {row["sample_id"] for row in rows}
-    expected = [name for name in wanted if name in found or name not in excluded]
+    ids = spec.shard_sample_ids(shard)
+    present = {row["sample_id"] for row in rows}
+    expected = [name for name in ids if name in present or name not in excluded]
     if [row["sample_id"] for row in rows] != expected:
-        report.add(DAMAGED, file, "its samples are not those of the spec, in its order")
+        report.add(DAMAGED, file, "its samples are not those of the spec in order")
         return []
-    place = dict(zip(wanted, spec.shard_range(shard), strict=True))
+    numbers = dict(zip(ids, spec.shard_range(shard), strict=True))
     sizes: dict[str, int | None] = {}
     for row in rows:
-        for problem in _row_problems(spec, place[row["sample_id"]], row):
+        for problem in _row_problems(spec, numbers[row["sample_id"]], row):
             report.add(DAMAGED, file, problem, row["sample_id"])
         tar = row["traj_file"]
         if tar is None or not TRAJ_FILE.fullmatch(tar):
@@ -195,16 +200,18 @@ def _check_shard(
             path = root / "trajectories" / tar
             sizes[tar] = path.stat().st_size if path.is_file() else None
             if sizes[tar] is None:
-                report.add(DAMAGED, f"trajectories/{tar}", "is missing, or no regular file", row["sample_id"])
+                report.add(
+                    DAMAGED, f"trajectories/{tar}", "is missing, or not a regular file", row["sample_id"]
+                )
         size, end = sizes[tar], (row["traj_offset"] or 0) + (row["traj_nbytes"] or 0)
         if size is not None and not 0 < (row["traj_offset"] or 0) < end <= size:
-            problem = f"is cut: the trajectory ends at byte {end}, and the file at {size}"
+            problem = f"is truncated: the trajectory ends at byte {end}, but the file at {size}"
             report.add(DAMAGED, f"trajectories/{tar}", problem, row["sample_id"])
     return rows
 
 
 def _row_problems(spec: GenerationSpec, number: int, row: Mapping[str, Any]) -> Iterator[str]:
-    """How a sample's row contradicts the spec or itself."""
+    """Yield contradictions of a sample's row with the spec or itself."""
     prompt, k = spec.place(number)
     expected = {
         "prompt_id": spec.prompt_ids[prompt],
@@ -215,9 +222,9 @@ def _row_problems(spec: GenerationSpec, number: int, row: Mapping[str, Any]) -> 
     }
     for name, value in expected.items():
         if row[name] != value:
-            yield f"{name} is {row[name]!r}, and the spec says {value!r}"
+            yield f"{name} is {row[name]!r}, but the spec says {value!r}"
     if spec.safety_checker is not None and row["flagged"] is None:
-        yield "flagged is null, and a safety checker ran"
+        yield "flagged is null, but a safety checker ran"
     steps = spec.num_inference_steps
     columns = [row[name] or [] for name in ("timesteps", "stochastic", "log_probs")]
     if [len(column) for column in columns] != [steps] * 3:
@@ -225,7 +232,7 @@ def _row_problems(spec: GenerationSpec, number: int, row: Mapping[str, Any]) -> 
         return
     for step, (stochastic, value) in enumerate(zip(row["stochastic"], row["log_probs"], strict=True)):
         if stochastic != (value is not None) or (value is not None and not math.isfinite(value)):
-            yield f"log_probs[{step}] is {value}, and stochastic[{step}] {stochastic}"
+            yield f"log_probs[{step}] is {value}, but stochastic[{step}] is {stochastic}"
 
 
 def _check_parts(
@@ -236,7 +243,16 @@ def _check_parts(
     excluded: Mapping[str, str],
     report: Report,
 ) -> None:
-    """pixels: image_pixels_sha256 of the samples of each shard that are `here`, as Arrow arrays."""
+    """Check the tables with one part a shard.
+
+    Args:
+        root: the data set.
+        spec: its generation spec.
+        pixels: image_pixels_sha256 of the samples of each shard that are `here`, as Arrow arrays.
+        here: a flag for each sample of the spec: the sample is present.
+        excluded: samples that may be absent.
+        report: the report to add to.
+    """
     shards = list(pixels)
     for folder in table_folders(root):
         if not any(folder.glob("[!.]*.parquet")):
@@ -247,13 +263,15 @@ def _check_parts(
         parts = set(parts_in(folder))
         for path in folder.glob("[!.]*.parquet"):
             if shard_of(path.name) not in range(spec.num_shards):
-                report.add(LEFTOVER, f"{name}/{path.name}", "no part of the table, and never read: remove it")
-        there = [shard for shard in shards if shard in parts]
-        if len(there) < len(shards):
+                report.add(
+                    LEFTOVER, f"{name}/{path.name}", "not a part of the table, and never read: remove it"
+                )
+        present = [shard for shard in shards if shard in parts]
+        if len(present) < len(shards):
             first = min(set(shards) - parts)
-            problem = f"{len(shards) - len(there)} of {len(shards)} parts are not there, this one first"
+            problem = f"{len(shards) - len(present)} of {len(shards)} parts are missing, this one first"
             report.add(INCOMPLETE, f"{name}/{part_name(first)}", problem)
-        for shard in there:
+        for shard in present:
             numbers = spec.shard_range(shard)
             ids = compress(spec.shard_sample_ids(shard), here[numbers.start : numbers.stop])
             file = f"{name}/{part_name(shard)}"
@@ -265,7 +283,7 @@ def _check_parts(
 
 
 def _check_files(root: DataPath, spec: GenerationSpec, here: NDArray[np.bool_], report: Report) -> None:
-    """The tables of labels and pairs."""
+    """Check the tables of labels and pairs."""
     paths = file_tables(root)
     if not paths:
         return
@@ -295,9 +313,15 @@ def _check_seals(
     report: Report,
     digests: Mapping[DataPath, str] | None,
 ) -> None:
-    """Every seal names the files that are there; unless `digests` is None, their bytes are the sealed ones.
+    """Check that every seal names the existing files and, unless `digests` is None, matches their bytes.
 
-    digests: the sha256 of files that were read already.
+    Args:
+        root: the data set.
+        spec: its generation spec.
+        shards: the committed shards.
+        named: the tars that samples name.
+        report: the report to add to.
+        digests: the sha256 of files that were already read; None to skip their bytes.
     """
     report.sealed = (root / SUMS).exists()
     if (root / PURGING).exists():
@@ -308,8 +332,8 @@ def _check_seals(
         _check_seal(root, root / SUMS, expected, report, digests)
     for folder in table_folders(root):
         if (folder / SUMS).exists():
-            there = {part_name(shard) for shard in parts_in(folder, spec.num_shards)}
-            _check_seal(root, folder / SUMS, there, report, digests)
+            parts_present = {part_name(shard) for shard in parts_in(folder, spec.num_shards)}
+            _check_seal(root, folder / SUMS, parts_present, report, digests)
     for path in file_tables(root):
         if file_seal(path).exists():
             _check_seal(root, file_seal(path), {path.name}, report, digests)
@@ -329,19 +353,21 @@ def _check_seal(
         report.add(DAMAGED, name, _plain(root, error))
         return
     for file in sorted(expected - set(sums)):
-        report.add(DAMAGED, name, f"does not name {file}: it was added after the seal, or the seal is cut")
+        report.add(
+            DAMAGED, name, f"does not name {file}: it was added after the seal, or the seal is truncated"
+        )
     for file in sorted(set(sums) - expected):
-        what = "is no part of the data set" if (path.parent / file).is_file() else "is not there"
-        report.add(DAMAGED, name, f"names {file}, which {what}")
+        problem = "is not part of the data set" if (path.parent / file).is_file() else "is missing"
+        report.add(DAMAGED, name, f"names {file}, which {problem}")
     if digests is not None:
-        wanted = {file: sums[file] for file in sorted(expected & set(sums))}
-        for file, problem, whole in read_sealed(path.parent, wanted, digests):
+        sealed = {file: sums[file] for file in sorted(expected & set(sums))}
+        for file, problem, whole in read_sealed(path.parent, sealed, digests):
             damaged = path if whole else path.parent / file
             report.add(DAMAGED, name_below(root, damaged), problem)
 
 
 def _check_strays(root: DataPath, named: set[str], report: Report) -> None:
-    """Files that no table names; what damaged parts named is not known, so then tars are left alone."""
+    """Report files that no table names. After damage to a part, its tars are unknown, so tars are skipped."""
     damaged_parts = any(finding.file.startswith("samples/") for finding in report.of(DAMAGED))
     for folder in BASE_FOLDERS:
         for path in in_folder(root / folder):
@@ -350,21 +376,19 @@ def _check_strays(root: DataPath, named: set[str], report: Report) -> None:
                 continue
             if folder == "trajectories" and (path.name in named or damaged_parts):
                 continue
-            report.add(
-                LEFTOVER, name, "no part of the data set: ppod-data seal removes what ppod left behind"
-            )
+            report.add(LEFTOVER, name, "not part of the data set: ppod-data seal removes leftovers of ppod")
     for kind in (*FILE_FOLDERS, *TABLE_FOLDERS):
         for path in in_folder(root / kind):
             odd = path.suffix == ".parquet" and not is_table(path)
             if (odd or (kind in TABLE_FOLDERS and not is_name(path.name))) and not path.name.startswith("."):
                 report.add(
-                    LEFTOVER, f"{kind}/{path.name}", "skipped: no name that ppod gives: rename or remove it"
+                    LEFTOVER, f"{kind}/{path.name}", "skipped: not a valid table name: rename or remove it"
                 )
     for path in links_below(root):
-        problem = "a link to another place: nothing is written through it, and it is not published: remove it"
+        problem = "a link: nothing is written through it, and it is not published: remove it"
         report.add(LEFTOVER, name_below(root, path), problem)
 
 
 def _plain(root: DataPath, error: DamagedError) -> str:
-    """The problem without the file's name, which the finding has."""
+    """Return the problem without the file's name, which the finding has."""
     return re.sub(rf"^{re.escape(str(root))}/[^:]*: (damaged, )?", "", str(error))

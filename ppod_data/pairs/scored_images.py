@@ -20,7 +20,7 @@ from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.format.tables import SAMPLES, part_name
 from ppod_data.scoring.score import OK
-from ppod_data.support.prefetch import ahead
+from ppod_data.support.prefetch import prefetch
 
 _SAMPLE = ("image_index", "sample_id", "prompt_id", "image_pixels_sha256")
 
@@ -60,7 +60,7 @@ class ScoredImages:
         prompt: str | None = None
         pieces: list[_Piece] = []
         to_come = iter(self._dataset.spec.prompt_ids)
-        for shard, samples, scores in ahead(self._read()):
+        for shard, samples, scores in prefetch(self._read()):
             known, values = self._known(shard, samples, scores)
             self.num_unscored += int((~known).sum())
             places, ids = samples["image_index"].to_numpy(), samples["sample_id"].to_pylist()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ppod_data.format.pair_ids import pair_ids
 from ppod_data.format.tables import PAIRS
-from ppod_data.support.prefetch import ahead
+from ppod_data.support.prefetch import prefetch
 
 _ROW_GROUP = 10_000
 _BLOCK = 50_000
@@ -103,7 +103,7 @@ def write_rows(
     The bytes do not depend on the blocks.
     """
     rest = PAIRS.empty_table()
-    for piece in ahead(_as_table(block, source, label_temperature) for block in _blocks(prompts)):
+    for piece in prefetch(_as_table(block, source, label_temperature) for block in _blocks(prompts)):
         table = pa.concat_tables([rest, piece])
         whole = len(table) // _ROW_GROUP * _ROW_GROUP
         if whole:

@@ -1,12 +1,13 @@
-"""README.md of a data set: what is in the folder, for people, and for `datasets.load_dataset(folder, name)`.
+"""README.md of a data set: its content, for people and for `datasets.load_dataset(folder, name)`.
 
-A pure function of the folder's tables and manifest. The configurations list Parquet tables only: the
-`datasets` library takes one builder for all of them, and reads the tars with its "webdataset" builder.
+The card is a pure function of the folder's tables and manifest. Its configurations list Parquet tables only,
+because the `datasets` library uses one builder for all of them. It reads the tars with its "webdataset"
+builder.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -18,7 +19,7 @@ from ppod_data.format.spec import GenerationSpec
 from ppod_data.inspect.describe import settings
 from ppod_data.inspect.overview import ScoreColumn, histogram, num_flagged, read_scores, sparkline
 from ppod_data.publish.croissant import CROISSANT, croissant_text
-from ppod_data.publish.markdown import code, plain
+from ppod_data.publish.markdown import code, front_matter, plain
 from ppod_data.storage.files import DataPath, atomic_update, data_path
 from ppod_data.support.formatting import spread
 
@@ -33,7 +34,7 @@ _SIZES = (
 
 
 def write_card(root: DataPath) -> None:
-    """Write README.md and croissant.json from what the data set folder holds now, if they do not say so already."""
+    """Write README.md and croissant.json from the data set's current content, unless they are up to date."""
     root = data_path(root)
     dataset = Dataset.open(root)
     atomic_update(root / CROISSANT, croissant_text(dataset).encode())
@@ -41,7 +42,7 @@ def write_card(root: DataPath) -> None:
 
 
 def card_text(dataset: Dataset) -> str:
-    """The card: YAML for the Hub and for `datasets`, then Markdown. The same text for the same folder."""
+    """Return the card: YAML for the Hub and for `datasets`, then Markdown. The same folder gives the same text."""
     num_samples = dataset.num_samples
     scores = {name: read_scores(dataset, name) for name in dataset.score_names()}
     sections = [
@@ -60,29 +61,25 @@ def card_text(dataset: Dataset) -> str:
 
 
 def _front_matter(dataset: Dataset, num_samples: int) -> str:
-    """Strings are quoted as JSON, which YAML reads as the same strings."""
-    configs = [("samples", "samples/*.parquet")] if num_samples else []
-    configs += [(f"scores-{name}", f"scores/{name}/*.parquet") for name in dataset.score_names()]
-    configs += [(f"labels-{name}", f"labels/{name}.parquet") for name in dataset.label_names()]
-    configs += [(f"pairs-{name}", f"pairs/{name}.parquet") for name in dataset.pair_names()]
-    lines = [
-        "---",
-        f"license: {json.dumps(dataset.manifest['license'])}",
-        "task_categories:",
-        "- text-to-image",
-        "tags:",
-        "- diffusion",
-        "- preference-optimization",
-        "- denoising-trajectories",
-        "- ppod",
-        "size_categories:",
-        f"- {next((name for limit, name in _SIZES if num_samples < limit), 'n>10M')}",
+    """Return the YAML header."""
+    from huggingface_hub import DatasetCardData
+
+    files = {"samples": "samples/*.parquet"} if num_samples else {}
+    files |= {f"scores-{name}": f"scores/{name}/*.parquet" for name in dataset.score_names()}
+    files |= {f"labels-{name}": f"labels/{name}.parquet" for name in dataset.label_names()}
+    files |= {f"pairs-{name}": f"pairs/{name}.parquet" for name in dataset.pair_names()}
+    configs: list[dict[str, Any]] = [
+        {"config_name": name, "data_files": path, **({"default": True} if name == "samples" else {})}
+        for name, path in files.items()
     ]
-    lines += ["configs:"] if configs else []
-    for name, files in configs:
-        lines += [f"- config_name: {json.dumps(name)}", f"  data_files: {json.dumps(files)}"]
-        lines += ["  default: true"] if name == "samples" else []
-    return "\n".join([*lines, "---"])
+    data = DatasetCardData(
+        license=dataset.manifest["license"],
+        task_categories=["text-to-image"],
+        tags=["diffusion", "preference-optimization", "denoising-trajectories", "ppod"],
+        size_categories=[next((name for limit, name in _SIZES if num_samples < limit), "n>10M")],
+        configs=configs or None,
+    )
+    return front_matter(data)
 
 
 def _summary(spec: GenerationSpec, num_samples: int, num_excluded: int) -> str:
@@ -116,55 +113,61 @@ def _tables(dataset: Dataset, num_samples: int, scores: Mapping[str, ScoreColumn
         f"| `samples` | {num_samples:,} | prompt, image, log-probabilities, where the trajectory is |"
     )
     for name, column in scores.items():
-        what = "; ".join(sorted(f"scores by {scorer} ({revision})" for scorer, revision in column.made_by))
-        what += f", {column.failed:,} failed" if column.failed else ""
-        lines.append(f"| `scores-{name}` | {column.rows:,} | {plain(what)} |")
+        description = "; ".join(
+            sorted(f"scores by {scorer} ({revision})" for scorer, revision in column.made_by)
+        )
+        description += f", {column.failed:,} failed" if column.failed else ""
+        lines.append(f"| `scores-{name}` | {column.rows:,} | {plain(description)} |")
     for name in dataset.label_names():
         table = dataset.labels(name, ["source", "label", "license"])
-        made = ", ".join(sorted(pc.unique(table["source"]).to_pylist()))
-        rights = ", ".join(sorted(pc.unique(table["license"]).to_pylist()))
+        sources = ", ".join(sorted(pc.unique(table["source"]).to_pylist()))
+        licences = ", ".join(sorted(pc.unique(table["license"]).to_pylist()))
         ties = pc.sum(pc.equal(table["label"], 0.5)).as_py() or 0
-        what = f"people's labels from {made} (licence {rights}), {ties:,} ties"
-        lines.append(f"| `labels-{name}` | {table.num_rows:,} | {plain(what)} |")
+        description = f"people's labels from {sources} (licence {licences}), {ties:,} ties"
+        lines.append(f"| `labels-{name}` | {table.num_rows:,} | {plain(description)} |")
     for name in dataset.pair_names():
         counts: Counter[str] = Counter()
         for table in dataset.iter_pairs(name, ["source"]):
             counts.update(
                 {row["values"]: row["counts"] for row in pc.value_counts(table["source"]).to_pylist()}
             )
-        what = ", ".join(sorted(f"{count:,} from {source}" for source, count in counts.items()))
-        lines.append(f"| `pairs-{name}` | {counts.total():,} | pairs: {plain(what or 'none')} |")
+        description = ", ".join(sorted(f"{count:,} from {source}" for source, count in counts.items()))
+        lines.append(f"| `pairs-{name}` | {counts.total():,} | pairs: {plain(description or 'none')} |")
     return lines
 
 
 def _histograms(scores: Mapping[str, ScoreColumn]) -> str:
-    """As text, so that a terminal, the Hub and a diff show the same."""
+    """Return the histograms as text, so that a terminal, the Hub and a diff show the same."""
     blocks = []
     for name, column in scores.items():
-        known = column.values[np.isfinite(column.values)]
-        if len(known):
-            shape = histogram(known)
+        finite = column.values[np.isfinite(column.values)]
+        if len(finite):
+            shape = histogram(finite)
             edges = shape["edges"]
-            shown = spread(edges[0], edges[-1]).number
-            quartiles = ", ".join(shown(float(value)) for value in np.quantile(known, [0.25, 0.5, 0.75]))
+            format_number = spread(edges[0], edges[-1]).number
+            quartiles = ", ".join(
+                format_number(float(value)) for value in np.quantile(finite, [0.25, 0.5, 0.75])
+            )
             blocks.append(
-                f"{name}: mean {shown(float(known.mean()))}, quartiles {quartiles}\n"
-                f"{shown(edges[0]):>9} |{sparkline(shape['counts'])}| {shown(edges[-1])}"
+                f"{name}: mean {format_number(float(finite.mean()))}, quartiles {quartiles}\n"
+                f"{format_number(edges[0]):>9} |{sparkline(shape['counts'])}| {format_number(edges[-1])}"
             )
     return "## Scores\n\n```text\n" + "\n\n".join(blocks) + "\n```" if blocks else ""
 
 
 def _use(dataset: Dataset) -> str:
     license = dataset.manifest["license"]
-    known = f"Licence: {code(license)}."
+    licence_text = f"Licence: {code(license)}."
     if license == UNKNOWN_LICENSE:
-        known = "No licence was given: ask who made it."
-    origin = "All images are generated by a model; none is a photograph. The model's own\nlicence may bind its outputs."
+        licence_text = "No licence was given: contact its authors."
+    origin = (
+        "A model generated all images; none is a photograph. The model's own\nlicence may bind its outputs."
+    )
     if dataset.spec.is_forward:
         origin = "The images are other people's work, and may have\nlicences of their own."
     return f"""## Using and citing it
 
-{known} {origin} Cite the data set by its spec fingerprint, which names all that its bytes depend on:
+{licence_text} {origin} Cite the data set by its spec fingerprint, which covers every input of its bytes:
 
     ppod data set {dataset.spec.fingerprint}
 
@@ -207,6 +210,6 @@ def _settings_rows(dataset: Dataset) -> list[str]:
 
 
 def _prompts(prompts: Sequence[str]) -> str:
-    shown = "\n".join(f"    {visible(prompt)}" for prompt in prompts[:_SHOWN_PROMPTS])
+    examples = "\n".join(f"    {visible(prompt)}" for prompt in prompts[:_SHOWN_PROMPTS])
     more = len(prompts) - _SHOWN_PROMPTS
-    return f"## Prompts\n\n{shown}" + (f"\n\nand {more:,} more, in `ppod.json`." if more > 0 else "")
+    return f"## Prompts\n\n{examples}" + (f"\n\nand {more:,} more, in `ppod.json`." if more > 0 else "")

@@ -1,7 +1,7 @@
-"""croissant.json: the tables of a data set described for programs, in Croissant 1.1 (JSON-LD).
+"""croissant.json: a machine-readable description of a data set's tables, in Croissant 1.1 (JSON-LD).
 
-The vocabulary is that of MLCommons' specification (docs.mlcommons.org/croissant). Parquet tables are record sets;
-Croissant knows no records inside tars, so these are listed as files.
+The vocabulary is that of MLCommons' specification (docs.mlcommons.org/croissant). Parquet tables are record
+sets. Croissant has no record type for tar members, so tars are listed as files.
 """
 
 import json
@@ -15,7 +15,7 @@ from ppod_data.format.tables import PAIRS, SCORES
 
 CROISSANT = "croissant.json"
 _VERSION = "http://mlcommons.org/croissant/1.1"
-_PARQUET = "application/x-parquet"  # what mlcroissant knows it by
+_PARQUET = "application/x-parquet"  # the media type that mlcroissant expects
 _IDS = {"chosen_id": "sample_id", "rejected_id": "sample_id"}
 _CONTEXT = {
     "@language": "en",
@@ -62,7 +62,7 @@ _CONTEXT = {
 
 
 def croissant_text(dataset: Dataset) -> str:
-    """The JSON-LD text; the same for the same folder."""
+    """Return the JSON-LD text. The same folder gives the same text."""
     tables = (
         [("samples", "samples/*.parquet", dataset.sample_schema)]
         if any((dataset.root / "samples").glob("[!.]*.parquet"))

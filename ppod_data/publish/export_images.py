@@ -1,9 +1,10 @@
-"""Images as ordinary PNG files that say in themselves what they are: generated, by which model, from which prompt.
+"""Export of images as PNG files whose metadata states that they are generated, by which model, from which prompt.
 
-The pixels and their compression are untouched: an XMP packet is put behind the PNG's header. It holds the IPTC digital
-source type of generated media and the fields of the IPTC Photo Metadata Standard 2025.1 for prompt and model. An image
-that says something of itself already keeps its bytes: content credentials (C2PA) sign the whole file, and would not
-hold any more. With the metadata.jsonl beside them, `datasets` reads the folder as an "imagefolder".
+The pixels and their compression are untouched; an XMP packet is inserted after the PNG's header. It holds the
+IPTC digital source type of generated media and the IPTC Photo Metadata Standard 2025.1 fields for prompt and
+model. An image with metadata of its own keeps its bytes: content credentials (C2PA) sign the whole file and
+would become invalid. With the metadata.jsonl beside the images, `datasets` reads the folder as an
+"imagefolder".
 """
 
 import hashlib
@@ -31,10 +32,10 @@ GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMe
 _MARK = ".ppod-export"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _OTHERS = (b"\xff\xd8", b"RIFF")
-"""How JPEG and WebP files start."""
+"""The first bytes of JPEG and WebP files."""
 _XMP = b"XML:com.adobe.xmp\0"
 _HEADER = len(_SIGNATURE) + 25
-"""Bytes: the signature and the IHDR chunk, which is always the first."""
+"""Bytes of the signature and the IHDR chunk, which is always first."""
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SLUG = re.compile(r"[^a-z0-9]+")
 _COLUMNS = ("sample_id", "prompt_id", "prompt", "image_index", "seed", "image", "image_sha256")
@@ -42,11 +43,11 @@ _COLUMNS = ("sample_id", "prompt_id", "prompt", "image_index", "seed", "image", 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSummary:
-    """What `export` did."""
+    """The result of `export`."""
 
     num_images: int
     num_skipped: int
-    """Of them, files that were there already."""
+    """Images among them whose file existed already."""
 
 
 def export(
@@ -58,18 +59,19 @@ def export(
 ) -> ExportSummary:
     """Write every image to `out`/<prompt>/<sample_id>.png, or to `out`/<sample_id>.png with the layout "flat".
 
-    Images that were given (`spec.is_forward`) are written byte by byte as they came, whatever they say of themselves.
-
-    metadata.jsonl, written last, has a line an image: file_name, sample_id, prompt, image_index, seed, flagged where a
-    safety checker ran, model, and score_<name> for each score table. Files that are there already are kept, so an
-    interrupted export goes on.
+    Given images (`spec.is_forward`) are written unchanged. metadata.jsonl, written last, has one line an image:
+    file_name, sample_id, prompt, image_index, seed, model, flagged (if a safety checker ran), and score_<name>
+    for each score table. Existing files are kept, so that an interrupted export can be resumed.
 
     Args:
+        dataset: the data set.
+        out: a new folder, or one with an export of this data set.
+        layout: "prompt" or "flat".
         progress: counts images.
 
     Raises:
         ConfigError: `out` holds other files than an export of this data set.
-        DamagedError: an image is not the one that was committed.
+        DamagedError: an image differs from the committed one.
     """
     out = settled(out)
     if layout not in LAYOUTS:
@@ -99,7 +101,7 @@ def export(
                 if key in row
             }
             line |= {"model": None if dataset.spec.is_forward else dataset.spec.model} | {
-                key: one.get(row["sample_id"]) for key, one in scores.items()
+                key: column.get(row["sample_id"]) for key, column in scores.items()
             }
             lines.append(json.dumps(line, ensure_ascii=False))
         progress.advance(table.num_rows)
@@ -108,13 +110,13 @@ def export(
 
 
 def folder_name(prompt: str, prompt_id: str) -> str:
-    """A folder's name for a prompt: its words in plain letters, and digits that tell apart what they do not."""
+    """Return a folder name for a prompt: its words in plain letters, and hex digits that make it unique."""
     words = _SLUG.sub("-", prompt.lower()).strip("-")[:48].strip("-")
     return f"{words}-{prompt_id[:8]}" if words else prompt_id[:8]
 
 
 def xmp_packet(row: Mapping[str, Any], model: str, revision: str) -> str:
-    """The XMP of one image: digital source type, prompt, model, its revision, sample_id."""
+    """Return the XMP of one image: digital source type, prompt, model, its revision, sample_id."""
     prompt, model, revision, sample_id = (
         escape(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text))
         for text in (row["prompt"], model, revision, row["sample_id"])
@@ -135,7 +137,7 @@ def xmp_packet(row: Mapping[str, Any], model: str, revision: str) -> str:
 
 
 def with_xmp(png: bytes, packet: str) -> bytes:
-    """The PNG file with an XMP packet behind its header; the rest is unchanged. `ValueError` for what is no PNG."""
+    """Insert an XMP packet after a PNG's header; the rest is unchanged. Raises `ValueError` for other files."""
     if not png.startswith(_SIGNATURE) or png[12:16] != b"IHDR":
         raise ValueError("not a PNG file")
     body = b"iTXt" + _XMP + b"\0\0\0\0" + packet.encode()
@@ -143,16 +145,19 @@ def with_xmp(png: bytes, packet: str) -> bytes:
     return png[:_HEADER] + chunk + png[_HEADER:]
 
 
-def says_what_it_is(data: bytes) -> bool:
-    """Whether a PNG has content credentials (chunk caBX) or XMP. True for JPEG and WebP, which are never labelled."""
+def has_own_metadata(data: bytes) -> bool:
+    """Return true for a PNG with content credentials (chunk caBX) or XMP.
+
+    JPEG and WebP count too: they are not labelled.
+    """
     if not data.startswith(_SIGNATURE):
         return data.startswith(_OTHERS)
-    place = len(_SIGNATURE)
-    while place + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, place)
-        if kind == b"caBX" or (kind == b"iTXt" and data.startswith(_XMP, place + 8)):
+    offset = len(_SIGNATURE)
+    while offset + 8 <= len(data):
+        size, chunk_type = struct.unpack_from(">I4s", data, offset)
+        if chunk_type == b"caBX" or (chunk_type == b"iTXt" and data.startswith(_XMP, offset + 8)):
             return True
-        place += size + 12
+        offset += size + 12
     return False
 
 
@@ -160,8 +165,8 @@ def _labelled(row: Mapping[str, Any], dataset: Dataset) -> bytes:
     data = row["image"]["bytes"]
     where = f"{dataset.root}: image of sample {row['sample_id']}"
     if hashlib.sha256(data).hexdigest() != row["image_sha256"]:
-        raise DamagedError(f"{where}: not the bytes of its image_sha256: get its part of samples/ again")
-    if says_what_it_is(data):
+        raise DamagedError(f"{where}: its bytes do not match image_sha256: get its part of samples/ again")
+    if has_own_metadata(data):
         return bytes(data)
     spec = dataset.spec
     if spec.is_forward:
@@ -174,10 +179,10 @@ def _labelled(row: Mapping[str, Any], dataset: Dataset) -> bytes:
 
 
 def _claim(out: Path, mark: str) -> None:
-    """Make `out` the folder of this export, or find that it is."""
+    """Mark `out` as the folder of this export, or check that it is."""
     refuse_linked_folders(out)
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: a file is in the way: give the path of a new folder")
+        raise ConfigError(f"{out}: a file of this name exists: give the path of a new folder")
     if not (out / _MARK).exists() and out.exists() and not all(map(is_temporary, out.iterdir())):
         raise ConfigError(f"{out}: the folder holds other files: give a new or an empty folder")
     if not atomic_create(out / _MARK, mark.encode()) and read_small(out / _MARK, 1000) != mark.encode():

@@ -1,9 +1,8 @@
-"""A whole data set on the Hugging Face Hub, through huggingface_hub.
+"""Transfer of data sets to and from the Hugging Face Hub, through huggingface_hub.
 
-The rules of `ppod_data.publish.transfer` hold here too.
-
-A commit of the Hub shows all of its files at once. Uploads of large folders are several commits: trajectories first,
-then the tables, and last the files of the top folder with ppod.json, without which it is no data set.
+The rules of `ppod_data.publish.transfer` apply. A commit of the Hub shows all of its files at once. The upload
+of a large folder takes several commits: trajectories first, then the tables, and last the files of the top
+folder with ppod.json, which makes it a data set.
 """
 
 import re
@@ -35,7 +34,7 @@ _URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/?")
 
 @contextmanager
 def hub_errors(outcome: str) -> Iterator[None]:
-    """What goes wrong between here and the Hub as one `HubError`: `outcome`, the reason, and what to do."""
+    """Convert errors of the Hub to one `HubError`: `outcome`, the reason, and the next step."""
     from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
     try:
@@ -48,7 +47,7 @@ def hub_errors(outcome: str) -> Iterator[None]:
 
 
 def hub_repository(url: str) -> tuple[str, str | None] | None:
-    """("owner/name", revision) of hf://datasets/owner/name@revision; None for another kind of URL.
+    """Return ("owner/name", revision) of hf://datasets/owner/name@revision, or None for another kind of URL.
 
     Raises:
         ConfigError: an hf:// URL that names no data set.
@@ -70,14 +69,18 @@ def push_to_hub(
     api: Any = None,
     progress: Progress = SILENT,
 ) -> TransferSummary:
-    """Upload to the data set repository, which is made where it is missing; the Hub skips what it has.
+    """Upload a data set to a repository, which is created if missing. Files that the Hub already has are skipped.
 
     Args:
+        dataset: the data set, in a local folder.
+        repository: OWNER/NAME.
+        private: create a private repository.
         api: a `huggingface_hub.HfApi`; by default one with the user's stored token.
+        progress: counts files.
 
     Raises:
         ConfigError: the repository holds another data set.
-        DamagedError: a file here is not what it says it is.
+        DamagedError: a local file does not match its checksum.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RemoteEntryNotFoundError
@@ -85,15 +88,15 @@ def push_to_hub(
     api = api or HfApi()
     if not isinstance(dataset.root, Path):
         raise ConfigError(
-            f"{dataset.root}: only a local folder is pushed to the Hub: ppod-data pull it first"
+            f"{dataset.root}: only a local folder can be pushed to the Hub: run ppod-data pull first"
         )
     names, sums = published_names(dataset), sealed_sums(dataset.root)
     sizes = {name: (dataset.root / name).stat().st_size for name in names}
     api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
     try:
-        there = Path(api.hf_hub_download(repository, MANIFEST, repo_type="dataset"))
-        if there.read_bytes() != read_manifest_bytes(dataset.root / MANIFEST):
-            raise ConfigError(f"{repository}: another data set is there: push to a new repository")
+        remote = Path(api.hf_hub_download(repository, MANIFEST, repo_type="dataset"))
+        if remote.read_bytes() != read_manifest_bytes(dataset.root / MANIFEST):
+            raise ConfigError(f"{repository}: holds another data set: push to a new repository")
     except RemoteEntryNotFoundError:
         pass
     for name in names:
@@ -113,7 +116,7 @@ def push_to_hub(
 
 
 def upload_groups(names: Sequence[str]) -> list[list[str]]:
-    """Trajectories; then all other folders and unknown files; then the cards, sums and ppod.json, in one commit."""
+    """Group names by commit: trajectories; other folders and files; the cards, sums and ppod.json."""
     last = {"README.md", "croissant.json", SUMS, MANIFEST}
     groups = [
         [name for name in names if name.startswith("trajectories/")],
@@ -132,12 +135,20 @@ def pull_from_hub(
     api: Any = None,
     progress: Progress = SILENT,
 ) -> TransferSummary:
-    """Download the data set repository into the folder `root`, which is made, or is an earlier copy of it.
+    """Download a repository's data set into the folder `root`, which is created, or holds an earlier copy of it.
 
-    One commit is pulled, the newest of `revision`. A file that arrives damaged is removed and fetched once more.
+    One commit is pulled, the newest of `revision`. A file that arrives damaged is removed and fetched once
+    more.
+
+    Args:
+        repository: OWNER/NAME.
+        root: the folder.
+        revision: a branch, tag or commit; by default the newest.
+        api: a `huggingface_hub.HfApi`; by default one with the user's stored token.
+        progress: counts files.
 
     Raises:
-        ConfigError: no data set in the repository, or another one in `root`.
+        ConfigError: the repository holds no data set, or `root` another one.
         DamagedError: a file is damaged on the Hub.
     """
     root = data_path(root)
@@ -145,30 +156,32 @@ def pull_from_hub(
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     if not isinstance(root, Path):
-        raise ConfigError(f"{root}: the Hub's files go to a local folder: pull there, then ppod-data push")
+        raise ConfigError(
+            f"{root}: the Hub's files need a local folder: pull to one, then run ppod-data push"
+        )
     api = api or HfApi()
     info = api.dataset_info(repository, revision=revision, files_metadata=True)
-    where: dict[str, Any] = {"repo_id": repository, "repo_type": "dataset", "revision": info.sha}
+    source: dict[str, Any] = {"repo_id": repository, "repo_type": "dataset", "revision": info.sha}
     try:
-        manifest = Path(api.hf_hub_download(filename=MANIFEST, **where)).read_bytes()
+        manifest = Path(api.hf_hub_download(filename=MANIFEST, **source)).read_bytes()
     except RemoteEntryNotFoundError as error:
         raise ConfigError(f"{repository}: not a ppod data set (no {MANIFEST}): check the name") from error
     check_manifest(manifest, repository)
-    sizes = {one.rfilename: one.size or 0 for one in info.siblings if is_safe_name(one.rfilename)}
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings if is_safe_name(file.rfilename)}
     names = commit_order(set(sizes) - {MANIFEST})
     check_own_folder(root, manifest, {name.split("/")[0] for name in names}, repository)
-    for path in links_below(root):  # huggingface_hub would write through them
+    for path in links_below(root):  # huggingface_hub follows links when it writes
         raise linked(path)
-    fresh = not (root / MANIFEST).exists()
-    api.snapshot_download(**where, local_dir=root, allow_patterns=names)
-    sums = {one.rfilename: one.lfs.sha256 for one in info.siblings if one.lfs} | sealed_sums(root)
+    is_new = not (root / MANIFEST).exists()
+    api.snapshot_download(**source, local_dir=root, allow_patterns=names)
+    sums = {file.rfilename: file.lfs.sha256 for file in info.siblings if file.lfs} | sealed_sums(root)
     progress.start(len(names), "files")
     for name in names:
         try:
             check_file(root / name, name, sums, f"{repository}/{name}")
         except (DamagedError, FileNotFoundError):
             remove(root / name)
-            api.hf_hub_download(filename=name, **where, local_dir=root, force_download=True)
+            api.hf_hub_download(filename=name, **source, local_dir=root, force_download=True)
             try:
                 check_file(root / name, name, sums, f"{repository}/{name}")
             except DamagedError:
@@ -176,6 +189,6 @@ def pull_from_hub(
                 raise
         progress.advance(1)
         progress.status(name)
-    if fresh:
+    if is_new:
         atomic_write(root / MANIFEST, manifest)
     return TransferSummary(num_files=len(names) + 1, num_copied=len(names) + 1, nbytes=sum(sizes.values()))

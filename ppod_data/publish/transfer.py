@@ -1,11 +1,12 @@
-"""A whole data set copied from one place to another, folders or stores that fsspec knows, checked on the way.
+"""Copying of a whole data set between folders and object stores, with every file verified.
 
-The order is that of the data set's own commits: trajectories before the part that names them, tables after samples,
-and ppod.json, without which a folder is no data set, last. So a copy that stopped half-way is never read as whole; the
-same call goes on with it. Every file is copied to this machine, checked, and only then gets its name. A store's copy
-gets a list of all hashes, `.SHA256SUMS`, since page checksums of a table do not cover its headers.
+Files are copied in the order of the data set's own commits: trajectories before the part that names them,
+tables after samples, and ppod.json, which marks a data set, last. A partial copy is therefore never read as
+whole, and the same call resumes it. Every file is copied to this machine and verified before it is published. A
+copy in an object store gets a list of all hashes, `.SHA256SUMS`, because page checksums of a table do not cover
+its headers.
 
-A store is a stranger's: only names that ppod writes are taken from it.
+Object stores are untrusted: only names that ppod writes are copied from them.
 """
 
 import os
@@ -38,7 +39,7 @@ from ppod_data.storage.files import (
     temporary_beside,
 )
 from ppod_data.storage.object_store import Stat
-from ppod_data.storage.range_reader import read_again
+from ppod_data.storage.range_reader import retry_damaged
 from ppod_data.storage.real_folders import linked, links_below, refuse_linked_folders
 from ppod_data.support.progress import SILENT, Progress
 
@@ -53,24 +54,26 @@ _LAST = ("README.md", "croissant.json", SUMS, MANIFEST)
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSummary:
-    """What `push` or `pull` did."""
+    """The result of `push` or `pull`."""
 
     num_files: int
     num_copied: int
-    """Of them, copied now; the others were there, with the same bytes."""
+    """Files copied by this call; the others existed with the same bytes."""
     nbytes: int
-    """Copied now."""
+    """Bytes copied by this call."""
 
 
 def push(dataset: Dataset, url: str, *, progress: Progress = SILENT) -> TransferSummary:
-    """Copy the data set to the folder `url` of a store; orphaned tars and hidden files stay behind.
+    """Copy the data set to `url` in an object store, without orphaned tars and hidden files.
 
     Args:
+        dataset: the data set.
+        url: the target folder.
         progress: counts files.
 
     Raises:
-        ConfigError: a store that is not known or installed, or another data set at `url`.
-        DamagedError: a file here is not what it says it is.
+        ConfigError: the store is unknown or its package missing, or `url` holds another data set.
+        DamagedError: a local file does not match its checksum.
         StoreError: the store cannot be reached, or refuses.
     """
     source, target = dataset.root, data_path(url)
@@ -78,34 +81,39 @@ def push(dataset: Dataset, url: str, *, progress: Progress = SILENT) -> Transfer
     names, sizes = published_names(dataset), sizes_under(source)
     sealed = sealed_sums(source)
     hashes = {name: sha256_file(source / name) for name in names}
-    found = sizes_under(target)
-    there = {name for name in names if _is_there(source, target, name, sizes, found, {})}
-    for name in names:  # before anything is copied
-        if name.startswith("samples/") and name in found and name not in there:
+    target_sizes = sizes_under(target)
+    present = {name for name in names if _is_present(source, target, name, sizes, target_sizes, {})}
+    for name in names:  # check before anything is copied
+        if name.startswith("samples/") and name in target_sizes and name not in present:
             raise ConfigError(
-                f"{url}/{name}: committed with other bytes, by another machine: push to a new place, or pull first"
+                f"{url}/{name}: another machine committed other bytes: push to a new folder, or pull first"
             )
     progress.start(len(names), "files")
     for name in names:
         if name == MANIFEST:
             _write_sums(target / _STORE_SUMS, encode_sums(hashes))
-        if name in there:
+        if name in present:
             progress.skip(1)
         else:
             _copy(source / name, target / name, name, sealed, sizes[name])
             progress.advance(1)
         progress.status(name)
-    copied = [sizes[name] for name in names if name not in there]
+    copied = [sizes[name] for name in names if name not in present]
     return TransferSummary(num_files=len(names), num_copied=len(copied), nbytes=sum(copied))
 
 
 def pull(url: str, root: DataPath, *, progress: Progress = SILENT) -> TransferSummary:
-    """Copy the data set at `url` of a store into `root`, a folder that is made, or an earlier copy of it.
+    """Copy the data set at `url` of an object store into `root`, which is created, or holds an earlier copy of it.
 
     A file that arrives damaged is removed and fetched once more.
 
+    Args:
+        url: the source folder.
+        root: the target folder.
+        progress: counts files.
+
     Raises:
-        ConfigError: no data set at `url`, or another one in `root`.
+        ConfigError: `url` holds no data set, or `root` another one.
         DamagedError: a file is damaged in the store.
         StoreError: the store cannot be reached, or refuses.
     """
@@ -117,57 +125,56 @@ def pull(url: str, root: DataPath, *, progress: Progress = SILENT) -> TransferSu
     names = commit_order(set(sizes) - {MANIFEST})
     check_own_folder(root, manifest, {name.split("/")[0] for name in names}, url)
     sums = _store_sums(source, entries) | sealed_sums(source)
-    found = sizes_under(root)
+    target_sizes = sizes_under(root)
     copied, total = 0, 0
     progress.start(len(names), "files")
     for name in names:
-        if _is_there(source, root, name, sizes, found, sums):
+        if _is_present(source, root, name, sizes, target_sizes, sums):
             progress.skip(1)
         else:
             _copy(source / name, root / name, name, sums, sizes[name])
             copied, total = copied + 1, total + sizes[name]
             progress.advance(1)
         progress.status(name)
-    if MANIFEST not in found:
+    if MANIFEST not in target_sizes:
         atomic_write(root / MANIFEST, manifest)
         copied, total = copied + 1, total + len(manifest)
     return TransferSummary(num_files=len(names) + 1, num_copied=copied, nbytes=total)
 
 
 def published_names(dataset: Dataset) -> list[str]:
-    """The files of the data set in the order of their commits, without tars that no part names.
+    """Return the files of the data set in commit order, without tars that no part names.
 
     Raises:
-        ConfigError: a link in the folder: what it points to may be private.
+        ConfigError: the folder holds a link, whose target may be private.
         DamagedError: a trajectory file is missing.
     """
     root = dataset.root
     for path in links_below(root):
         raise linked(path)
     named = {f"trajectories/{name}" for name in named_tars(root)}
-    found = set(sizes_under(root))
-    if missing := sorted(named - found):
+    existing = set(sizes_under(root))
+    if missing := sorted(named - existing):
         raise DamagedError(f"{root / missing[0]}: the file is missing: get it again")
     return commit_order(
         name
-        for name in found
+        for name in existing
         if is_safe_name(name)
         and (name in named or not name.startswith("trajectories/"))
-        and not (
-            name.startswith("labels/") and name.endswith(".jsonl")
-        )  # rejects and journals: this machine's
+        # Rejects and journals stay on this machine.
+        and not (name.startswith("labels/") and name.endswith(".jsonl"))
     )
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether a relative name is of the form that ppod writes: no hidden file, nothing outside the folder."""
+    """Return true for a relative name of the form that ppod writes: not hidden, and inside the folder."""
     parts = name.split("/")
-    known = len(parts) == 1 or parts[0] in _FOLDERS
-    return known and len(parts) <= 3 and all(_SAFE.fullmatch(part) for part in parts)
+    is_known = len(parts) == 1 or parts[0] in _FOLDERS
+    return is_known and len(parts) <= 3 and all(_SAFE.fullmatch(part) for part in parts)
 
 
 def commit_order(names: Iterable[str]) -> list[str]:
-    """The names so that no file comes before one that it speaks of; other files of the top folder come first."""
+    """Sort names so that every file follows the files that it names. Other files of the top folder come first."""
 
     def key(name: str) -> tuple[int, int, str]:
         folder = name.split("/")[0]
@@ -179,18 +186,16 @@ def commit_order(names: Iterable[str]) -> list[str]:
 
 
 def check_file(path: DataPath, name: str, sums: Mapping[str, str], where: str) -> None:
-    """Check one file against what is known of it: its SHA256SUMS, the hash in a tar's name, a table's checksums.
-
-    `where` is how an error names the file.
+    """Verify one file by its SHA256SUMS, the hash in a tar's name, and a table's checksums. `where` names it in errors.
 
     Raises:
-        DamagedError: it is another file, cut, or changed.
+        DamagedError: it is another file, truncated, or changed.
     """
     digest = sha256_file(path) if name in sums or _TAR.fullmatch(name) else ""
     if name in sums and digest != sums[name]:
-        raise DamagedError(f"{where}: its sha256 is not that of {SUMS}: get this file again")
+        raise DamagedError(f"{where}: its sha256 does not match {SUMS}: get this file again")
     if (match := _TAR.fullmatch(name)) and not digest.startswith(match[1]):
-        raise DamagedError(f"{where}: its sha256 is not that of its name: get this file again")
+        raise DamagedError(f"{where}: its sha256 does not match its name: get this file again")
     if name.endswith(".parquet"):
         try:
             check_table(path)
@@ -200,13 +205,13 @@ def check_file(path: DataPath, name: str, sums: Mapping[str, str], where: str) -
 
 
 def sealed_sums(root: DataPath) -> dict[str, str]:
-    """The hashes in a sealed folder's SHA256SUMS, by relative name; nothing where it is not sealed."""
+    """Return the hashes in a sealed folder's SHA256SUMS by relative name; empty if it is not sealed."""
     file = root / SUMS
     return read_sums(file) if file.exists() else {}
 
 
 def _store_sums(root: DataPath, entries: Mapping[str, os.stat_result | Stat]) -> dict[str, str]:
-    """The hashes that a push left; not of files that commands have written there since."""
+    """Return the hashes that a push wrote, except of files that were written since."""
     if _STORE_SUMS not in entries:
         return {}
     last = entries[_STORE_SUMS].st_mtime
@@ -217,33 +222,33 @@ def _store_sums(root: DataPath, entries: Mapping[str, os.stat_result | Stat]) ->
 
 
 def _check_same_data_set(target: DataPath, dataset: Dataset) -> None:
-    there = target / MANIFEST
-    if there.exists() and read_manifest_bytes(there) != read_manifest_bytes(dataset.root / MANIFEST):
-        raise ConfigError(f"{target}: another data set is there: push to a new place")
+    manifest = target / MANIFEST
+    if manifest.exists() and read_manifest_bytes(manifest) != read_manifest_bytes(dataset.root / MANIFEST):
+        raise ConfigError(f"{target}: holds another data set: push to a new folder")
 
 
 def check_own_folder(root: DataPath, manifest: bytes, expected: Collection[str], url: str) -> None:
-    """Check that `root` is new, or a copy of the same data set; `expected` are the names of its top folder.
+    """Check that `root` is new, or a copy of the same data set. `expected` are the names of its top folder.
 
     Raises:
         ConfigError: it holds something else.
     """
     refuse_linked_folders(root)
     if root.exists() and not root.is_dir():
-        raise ConfigError(f"{root}: a file is in the way: give the path of a new folder")
+        raise ConfigError(f"{root}: a file of this name exists: give the path of a new folder")
     if (root / MANIFEST).exists():
         if read_manifest_bytes(root / MANIFEST) != manifest:
             raise ConfigError(f"{root}: holds another data set than {url}: give a new folder")
         return
     others = [path.name for path in in_folder(root)]
-    if strange := sorted(name for name in others if name not in expected and not name.startswith(".")):
+    if unexpected := sorted(name for name in others if name not in expected and not name.startswith(".")):
         raise ConfigError(
-            f"{root}: the folder holds other files ({strange[0]}): give a new or an empty folder"
+            f"{root}: the folder holds other files ({unexpected[0]}): give a new or an empty folder"
         )
 
 
 def _read_manifest(source: DataPath, url: str) -> bytes:
-    """The manifest's bytes, of a data set that this ppod can open."""
+    """Return the manifest's bytes after checking that this ppod can open the data set."""
     try:
         data = read_manifest_bytes(source / MANIFEST)
     except FileNotFoundError as error:
@@ -253,7 +258,7 @@ def _read_manifest(source: DataPath, url: str) -> bytes:
 
 
 def check_manifest(data: bytes, url: str) -> None:
-    """`ConfigError` for a manifest that is none, or of a newer format; `DamagedError` for an edited one."""
+    """Check a manifest's bytes. Raises `ConfigError` for an invalid or newer one, `DamagedError` for an edited one."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / MANIFEST).write_bytes(data)
         try:
@@ -262,19 +267,25 @@ def check_manifest(data: bytes, url: str) -> None:
             raise type(error)(f"{url}: {str(error).removeprefix(f'{folder}/')}") from error
 
 
-def _is_there(
+def _is_present(
     source: DataPath,
     target: DataPath,
     name: str,
     sizes: Mapping[str, int],
-    found: Mapping[str, int],
+    target_sizes: Mapping[str, int],
     sums: Mapping[str, str],
 ) -> bool:
-    """Whether source and target hold the same file. A tar got its name after its check: name and size tell.
+    """Return true if source and target hold the same file. A tar is named after verification: name and size suffice.
 
-    sizes, found: of the files of source and target. sums: the source's hashes, where it is trusted with them.
+    Args:
+        source: the source folder.
+        target: the target folder.
+        name: the file's relative name.
+        sizes: sizes of the source's files.
+        target_sizes: sizes of the target's files.
+        sums: trusted hashes of the source.
     """
-    if found.get(name) != sizes[name]:
+    if target_sizes.get(name) != sizes[name]:
         return False
     if _TAR.fullmatch(name):
         return True
@@ -282,7 +293,7 @@ def _is_there(
 
 
 def _write_sums(path: DataPath, data: bytes) -> None:
-    """Left alone where it is the same."""
+    """Write the sums unless they are unchanged."""
     if not path.exists() or read_small(path, _MAX_SUMS) != data:
         atomic_write(path, data)
 
@@ -298,6 +309,6 @@ def _copy(source: DataPath, target: DataPath, name: str, sums: Mapping[str, str]
         check_file(temporary, name, sums, str(source))
 
     with temporary_beside(target) as temporary:
-        read_again(source, lambda: fetch(temporary))
+        retry_damaged(source, lambda: fetch(temporary))
         sync(temporary)
         publish(temporary, target)

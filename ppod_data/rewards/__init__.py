@@ -1,7 +1,10 @@
 """Reward models: r(x_0, c), one number for an image and its prompt. One file a reward model.
 
-A reward model is any object with a name, a revision and `score`; nothing is inherited, and nothing is
-registered beyond the names that the command line knows. docs/rewards.md describes each of them.
+    reward = load_reward("clip", device="cuda")
+    reward.score(["a cat"], [image])
+
+A reward model is any object with a name, a revision and `score`. There is no base class, and no registry beyond
+the names of the command line. docs/rewards.md describes each of them.
 """
 
 from __future__ import annotations
@@ -20,39 +23,39 @@ if TYPE_CHECKING:
 
 
 class RewardModel(Protocol):
-    """What `ppod_data.scoring.score` and the evaluation ask of a reward model."""
+    """The interface that scoring and evaluation require of a reward model."""
 
     @property
     def name(self) -> str:
-        """Short name of the model: the folder under `scores/` unless the user gives another."""
+        """Return the model's short name: the folder under `scores/` unless the user gives another."""
 
     @property
     def revision(self) -> str:
-        """Identity of weights and preprocessing: another revision never mixes with this one in a table."""
+        """Return the identity of weights and preprocessing. A score table never mixes two revisions."""
 
     def score(self, prompts: Sequence[str], images: Sequence[Image]) -> Sequence[float | None]:
-        """One float per (prompt, RGB image) of the same index; higher is better, computed in fp32.
+        """Return one float for each (prompt, RGB image); higher is better, computed in fp32. None declines an image.
 
-        Call it through `ppod_data.rewards.each.score_each`: the lists and images are then copies of the caller's. None
-        declines an image. Where it raises, the images of the batch are tried one by one; an image that still fails is
-        marked. `RewardUnavailableError` ends the scoring and marks nothing: it is not about these images.
+        Call it through `ppod_data.rewards.each.score_each`, which passes copies of the lists and images. If a
+        batch raises, its images are retried one by one, and an image that fails again is marked.
+        `RewardUnavailableError` stops scoring and marks nothing, because it does not concern these images.
         """
 
 
 @runtime_checkable
 class FactChecker(Protocol):
-    """A reward model that also says whether an image shows all that its prompt asks for."""
+    """A reward model that also tells whether an image shows everything that its prompt asks for."""
 
     def correct(self, prompts: Sequence[str], images: Sequence[Image]) -> list[bool]:
-        """True where every fact of the prompt is read in the image."""
+        """Return true for each image that shows every fact of its prompt."""
 
 
 @runtime_checkable
 class PromptReader(Protocol):
-    """A reward model that reads the prompt's words and knows some prompts only."""
+    """A reward model that parses the prompt and supports only some prompts."""
 
     def check_prompt(self, prompt: str) -> None:
-        """Raise ConfigError for a prompt that the model cannot read; no image is needed."""
+        """Raise ConfigError for a prompt that the model cannot parse. No image is needed."""
 
 
 Builder = Callable[[str, str | None], RewardModel]
@@ -131,21 +134,21 @@ WITH_WEIGHTS = ("image-reward", "clip", "pickscore", "hpsv2", "aesthetic")
 _URL = re.compile(r"https?://\S+")
 _FUNCTION = re.compile(r"([^\W\d]\w*(\.[^\W\d]\w*)*|.+\.py):[^\W\d]\w*")
 _CLOSENESS = 0.7
-"""Of a mistyped name to the one that is suggested: 'scene' and 'scenes', but not 'redness' and 'scenes'."""
+"""The least similarity of a suggested name: 'scene' suggests 'scenes', but 'redness' does not."""
 
 
 def check_reward_name(reward: str) -> str:
-    """`reward` itself when it can name a reward model; nothing is loaded.
+    """Return `reward` if it can name a reward model, without loading it.
 
-    NAME, NAME:FOLDER, FILE.py:FUNCTION, MODULE:FUNCTION, or a URL of `ppod-score --serve`. Raises ConfigError for
-    anything else, with the names that are known.
+    Valid names are NAME, NAME:FOLDER, FILE.py:FUNCTION, MODULE:FUNCTION, and the URL of `ppod-score --serve`.
+    Raises ConfigError for any other text, listing the known names.
     """
     name, colon, folder = reward.partition(":")
     if _URL.fullmatch(reward):
         return reward
     if name in BUILDERS:
         if colon and name not in WITH_WEIGHTS:
-            raise ConfigError(f"{reward}: {name} needs no weights: drop what follows its name")
+            raise ConfigError(f"{reward}: {name} has no weights: drop the part after its name")
         if colon and not folder:
             raise ConfigError(f"{reward}: give the folder of its weights after the colon, or drop the colon")
         return reward
@@ -161,22 +164,22 @@ def check_reward_name(reward: str) -> str:
 
 
 def _function_hint(reward: str) -> str:
-    """How to give a function of one's own whose file or name alone was given."""
+    """Return how to write a function of the user if only its file or name was given."""
     if reward.endswith(".py"):
         return f" ({reward}:FUNCTION)"
     return f" (FILE.py:{reward})" if reward.isidentifier() else ""
 
 
 def load_reward(reward: str, device: str = "cpu") -> RewardModel:
-    """Return the reward model `reward`, loaded on `device`; `check_reward_name` lists what can be given.
+    """Load the reward model `reward` on `device`; see `check_reward_name` for valid names.
 
     >>> from ppod_data import load_reward
     >>> load_reward("jpeg-compressibility").name
     'jpeg-compressibility'
 
     Raises:
-        ConfigError: an unknown name, or weights that are not there.
-        RewardUnavailableError: a server that does not answer.
+        ConfigError: an unknown name, or missing weights.
+        RewardUnavailableError: a server that does not respond.
     """
     check_reward_name(reward)
     if device != "cpu":

@@ -1,6 +1,6 @@
-"""The reward `clip`: how alike an image and its prompt are to CLIP (Radford et al., 2021); and CLIP for other rewards.
+"""The reward `clip`: CLIP's similarity of image and prompt (Radford et al., 2021); and CLIP for other rewards.
 
-Reward = exp(logit_scale) × cos(image, prompt): what `CLIPModel` gives as `logits_per_image`. The scale of the
+Reward = exp(logit_scale) × cos(image, prompt), the `logits_per_image` of `CLIPModel`. The scale of the
 published models is 100.
 
 Shapes: B images or prompts, D width of the embedding, L tokens, H W pixels.
@@ -21,7 +21,7 @@ from ppod_data.support.runtime import quiet_transformers
 VIT_L = "openai/clip-vit-large-patch14"
 MODEL_FILES = ("config.json", "model*.safetensors")
 PROCESSOR_FILES = ("preprocessor_config.json", "tokenizer*.json")
-"""How images and prompts become tensors; the tokenizer's older files hold the same and are not needed."""
+"""Files of the preprocessing. The tokenizer's older files are redundant."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,25 @@ class Clip:
     """transformers' CLIPModel, on its device."""
     tokenizer: Any
     pixels: Callable[[Sequence[Image.Image]], torch.Tensor]
-    """RGB images to [B, 3, H, W], normalised."""
+    """Converts RGB images to [B, 3, H, W], normalised."""
 
     @property
     def scale(self) -> float:
-        """exp(logit_scale)."""
+        """Return exp(logit_scale)."""
         return float(self.model.logit_scale.exp())
 
     def embed_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Unit vectors [B, D]."""
+        """Return unit vectors [B, D]."""
         with torch.inference_mode():
             pixels = self.pixels(images).to(self.model.device)
             hidden = self.model.vision_model(pixel_values=pixels).pooler_output
             return _unit(self.model.visual_projection(hidden))
 
     def embed_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Unit vectors [B, D]; a prompt that comes more than once is computed once.
+        """Return unit vectors [B, D]. Repeated prompts are computed once.
 
-        Longer prompts are cut. All are padded to the model's length, so that no prompt depends on the others.
+        Long prompts are truncated. All are padded to the model's length, so that no result depends on other
+        prompts.
         """
         rows = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
         length = self.model.config.text_config.max_position_embeddings
@@ -63,7 +64,7 @@ class Clip:
             return _unit(self.model.text_projection(hidden))[[rows[prompt] for prompt in prompts]]
 
     def cosines(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> torch.Tensor:
-        """cos(image, prompt) [B] of the same index."""
+        """Return cos(image, prompt) [B] for each pair."""
         with torch.inference_mode():
             return (self.embed_images(images) * self.embed_prompts(prompts)).sum(-1)
 
@@ -82,20 +83,20 @@ class ClipReward:
     clip: Clip
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
-        """One value an image, at most exp(logit_scale)."""
+        """Return one value an image, at most exp(logit_scale)."""
         values: list[float] = (self.clip.scale * self.clip.cosines(prompts, images)).tolist()
         return values
 
 
 def build(device: str = "cpu", folder: str | None = None) -> ClipReward:
-    """CLIP ViT-L/14, or any CLIP model that `save_pretrained` of transformers wrote to `folder`."""
+    """Load CLIP ViT-L/14, or the CLIP model that `save_pretrained` of transformers wrote to `folder`."""
     files = find_files("clip", folder, repository=VIT_L, patterns=MODEL_FILES + PROCESSOR_FILES)
     clip = load_clip("clip", files[0].parent, files[0].parent, device)
     return ClipReward("clip", identity("exp(logit_scale) * cos", files), clip)
 
 
 def load_clip(reward: str, model_folder: Path, processor_folder: Path, device: str) -> Clip:
-    """The model and preprocessing in these folders, in transformers' layout. Raises ConfigError for another model."""
+    """Load model and preprocessing from folders in transformers' layout. Raises ConfigError for another model."""
     from transformers import CLIPModel
 
     with quiet_transformers():
@@ -112,7 +113,7 @@ def load_clip(reward: str, model_folder: Path, processor_folder: Path, device: s
 
 
 def load_tokenizer(reward: str, folder: Path) -> Any:
-    """CLIP's tokenizer in `folder`."""
+    """Load CLIP's tokenizer from `folder`."""
     from transformers import CLIPTokenizerFast
 
     with quiet_transformers():
@@ -123,18 +124,19 @@ def load_tokenizer(reward: str, folder: Path) -> Any:
 
 
 def load_pixels(folder: Path) -> Callable[[Sequence[Image.Image]], torch.Tensor]:
-    """The image preprocessing that `folder`/preprocessor_config.json describes, computed by Pillow.
+    """Return the image preprocessing that `folder`/preprocessor_config.json describes, computed by Pillow.
 
-    Pillow resizes as the models' authors did; torchvision, the default of newer transformers, rounds otherwise.
+    Pillow resizes as the models' authors did. Torchvision, the default of newer transformers, rounds
+    differently.
     """
     try:
         from transformers import CLIPImageProcessorPil as Processor
-    except ImportError:  # transformers 4, whose CLIPImageProcessor is Pillow's
+    except ImportError:  # the CLIPImageProcessor of transformers 4 uses Pillow
         from transformers import CLIPImageProcessor as Processor
     processor = Processor.from_pretrained(folder, local_files_only=True)
 
     def pixels(images: Sequence[Image.Image]) -> torch.Tensor:
-        found: torch.Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
-        return found.float()
+        values: torch.Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
+        return values.float()
 
     return pixels

@@ -1,7 +1,7 @@
-"""Call a reward model: the only place where its code gets images, and where its result is read.
+"""Calls of reward models: the only place that passes them images and reads their results.
 
-It gets copies, so that what it does to an image or to a list changes nothing for another reward, for a retry or for
-the caller. One image cannot spoil the others, and a reward that is wrong for every image is refused at once.
+Reward models get copies, so that their changes to an image or list do not affect other rewards, retries or the
+caller. One bad image does not affect the others, and a reward that fails for every image is rejected at once.
 """
 
 import math
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 _REASON_LENGTH = 200
 _FEWEST = 8
-"""Images that must all fail before a reward is refused: a batch of one says nothing about the reward."""
+"""Images that must all fail before a reward is rejected. One image would prove too little."""
 
 
 @dataclass
 class Trial:
-    """What one reward model has shown so far: whether it is right for any image at all."""
+    """The record of one reward model: whether it works for any image at all."""
 
     proven: bool = False
-    """It scored an image, now or before."""
+    """The reward has scored an image."""
     num_broken: int = 0
-    """Images for which it raised or gave no finite number, as long as it is not proven."""
+    """Images for which it raised or returned no finite number, until it is proven."""
     first_failure: str | None = None
 
     def add(self, name: str, results: "Sequence[float | _Failure]") -> None:
-        """Count the results of a batch. Raises RewardError where the first images all failed."""
+        """Count the results of a batch. Raises RewardError if the first images all failed."""
         failures = [result for result in results if isinstance(result, _Failure)]
         self.first_failure = self.first_failure or next((failure.reason for failure in failures), None)
         self.proven = self.proven or len(failures) < len(results)
@@ -44,7 +44,7 @@ class Trial:
                 raise RewardError(self.problem(name, "the first "))
 
     def problem(self, name: str, which: str = "") -> str:
-        """What is wrong with a reward that failed for images and scored none; empty for any other."""
+        """Describe the problem of a reward that failed for images and scored none; empty for other rewards."""
         if not self.num_broken or self.proven:
             return ""
         return (
@@ -58,20 +58,23 @@ class Trial:
 class _Failure:
     reason: str
     is_declined: bool
-    """The reward says on purpose that it has no score for the image or its prompt."""
+    """The reward declined the image or its prompt on purpose."""
 
 
 def score_each(
     reward: "RewardModel", prompts: Sequence[str], images: "Sequence[Image]", trial: Trial | None = None
 ) -> list[float | str]:
-    """A finite score for each image, or why it has none; where the batch raises, its images are tried one by one.
+    """Return a finite score for each image, or the reason for its absence. A failed batch is retried image by image.
 
     Args:
-        trial: what the reward has shown so far, which grows; None for a call that stands alone.
+        reward: the reward model.
+        prompts: one a image.
+        images: RGB images.
+        trial: the record of the reward, updated; None for a single call.
 
     Raises:
         RewardError: the result is not one number for each image, or the reward scored none of its first images.
-        RewardUnavailableError, or what means that memory ran out: it is not about these images.
+        RewardUnavailableError: the reward cannot be reached. Out-of-memory errors are raised too.
     """
     if not images:
         return []
@@ -82,7 +85,7 @@ def score_each(
 
 
 def correct_each(checker: "FactChecker", prompts: Sequence[str], images: "Sequence[Image]") -> list[bool]:
-    """Whether each image shows what its prompt asks for. Raises RewardError for another number of answers."""
+    """Return true for each image that shows its prompt. Raises RewardError for another number of answers."""
     answers = checker.correct(list(prompts), [image.copy() for image in images])
     if len(answers) != len(images):
         raise RewardError(
@@ -94,9 +97,9 @@ def correct_each(checker: "FactChecker", prompts: Sequence[str], images: "Sequen
 def numbers_of(
     reward: "RewardModel", prompts: Sequence[str], images: "Sequence[Image]"
 ) -> list[float | None]:
-    """Call a reward model once, with copies: one number for each image, None where it declines.
+    """Call a reward model once, with copies. Return one number for each image, or None if it declines.
 
-    Raises what the reward raises, and RewardError where its result is anything else.
+    Raises what the reward raises, and RewardError for an invalid result.
     """
     values = reward.score(list(prompts), [image.copy() for image in images])
     return as_numbers(reward.name, values, len(images))

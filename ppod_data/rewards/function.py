@@ -1,4 +1,4 @@
-"""A reward of the user's own: FILE.py:FUNCTION or MODULE:FUNCTION, called with (prompts, images)."""
+"""A user's own reward: FILE.py:FUNCTION or MODULE:FUNCTION, called with (prompts, images)."""
 
 import importlib
 import importlib.util
@@ -21,7 +21,7 @@ ScoreFunction = Callable[[list[str], list[Image]], Any]
 
 @dataclass(frozen=True)
 class FunctionReward:
-    """The reward model that a function is."""
+    """A reward model that calls a function."""
 
     name: str
     """The function's name."""
@@ -30,15 +30,17 @@ class FunctionReward:
     function: ScoreFunction
 
     def score(self, prompts: Sequence[str], images: Sequence[Image]) -> list[float | None]:
-        """Call the function and read its result. Raises RewardError where that is not one number an image."""
+        """Call the function and read its result. Raises RewardError unless it is one number an image."""
         return as_numbers(self.name, self.function(list(prompts), list(images)), len(images))
 
 
 def load_function(reward: str) -> FunctionReward:
-    """The reward FILE.py:FUNCTION or MODULE:FUNCTION; modules of the current folder are found, as with `python -m`.
+    """Load the reward FILE.py:FUNCTION or MODULE:FUNCTION.
+
+    Modules of the current folder are found, as with `python -m`.
 
     Raises:
-        ConfigError: a file or module that cannot be imported, no such function in it, or no source file.
+        ConfigError: the file or module cannot be imported, lacks the function, or has no source file.
     """
     module_name, _, name = reward.rpartition(":")
     module = (
@@ -67,19 +69,19 @@ def _import(reward: str, module_name: str) -> ModuleType:
 
 
 def _import_file(reward: str, file: str) -> ModuleType:
-    """The module in a file, under the file's name, so that it is the one that MODULE:FUNCTION gives."""
+    """Import a file under its own name, so that MODULE:FUNCTION gives the same module."""
     path = Path(file).resolve()
     if not path.is_file():
         raise ConfigError(f"{reward}: there is no file {file} in {Path.cwd()}: give its path")
     _find_modules_in(path.parent)
-    known = sys.modules.get(path.stem)
-    if known is not None and getattr(known, "__file__", None) == str(path):
-        return known
-    name = path.stem if known is None else f"_ppod_reward_{sha256_file(path)[:16]}"
+    loaded = sys.modules.get(path.stem)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return loaded
+    name = path.stem if loaded is None else f"_ppod_reward_{sha256_file(path)[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look a module up by its name
+    sys.modules[name] = module  # dataclasses and pickle look modules up by name
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -93,11 +95,13 @@ def _import_file(reward: str, file: str) -> ModuleType:
 
 def _find_modules_in(folder: Path) -> None:
     if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))  # for good: the module may import its neighbours later
+        sys.path.insert(0, str(folder))  # permanently: the module may import its neighbours later
 
 
 def _own_functions(module: ModuleType) -> str:
-    """The functions that a module defines, for an error: ": it has redness and blueness"."""
-    names = [name for name, one in vars(module).items() if getattr(one, "__module__", "") == module.__name__]
+    """List the functions that a module defines, for an error: ": it has redness and blueness"."""
+    names = [
+        name for name, item in vars(module).items() if getattr(item, "__module__", "") == module.__name__
+    ]
     names = [name for name in names if inspect.isfunction(getattr(module, name)) and not name.startswith("_")]
     return f": it has {', '.join(names[:8])}" if names else ": define it there"

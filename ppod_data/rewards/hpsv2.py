@@ -1,10 +1,11 @@
 """The reward `hpsv2`: Human Preference Score v2.1 (Wu et al., 2023), a CLIP ViT-H/14 trained on people's rankings.
 
-Reward = cos(image, prompt), without the logit scale, as the authors' package computes it: about 0.2 to 0.35. It
-computes in half precision, this one in fp32.
+Reward = cos(image, prompt), without the logit scale, as in the authors' package: about 0.2 to 0.35. The package
+computes in half precision, this module in fp32.
 
 The checkpoint is in open_clip's layout. `to_transformers` renames and splits its tensors, so that no other CLIP
-implementation is needed; images are prepared as the package does: resized by their longer side and padded with black.
+implementation is needed. Images are prepared as in the package: resized by their longer side and padded with
+black.
 """
 
 import re
@@ -60,72 +61,78 @@ class HpsReward:
     clip: Clip
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
-        """One value an image, at most 1."""
+        """Return one value an image, at most 1."""
         values: list[float] = self.clip.cosines(prompts, images).tolist()
         return values
 
 
 def build(device: str = "cpu", folder: str | None = None) -> HpsReward:
-    """Version 2.1; or the one HPS*.pt in `folder`, beside the configuration and tokenizer of `PROCESSOR`."""
+    """Load version 2.1, or the single HPS*.pt in `folder`.
+
+    `folder` must also hold the configuration and tokenizer of `PROCESSOR`.
+    """
     pattern = _CHECKPOINT if folder is None else "HPS*.pt"
     weights = find_files("hpsv2", folder, repository=_MODEL, patterns=(pattern,))
     if len(weights) > 1:
         raise ConfigError(
-            f"hpsv2: {len(weights)} HPS*.pt files in {weights[0].parent}: leave one version there"
+            f"hpsv2: {len(weights)} HPS*.pt files in {weights[0].parent}: keep only one version there"
         )
-    described = find_files("hpsv2", folder, repository=PROCESSOR, patterns=("config.json", *PROCESSOR_FILES))
-    clip = _load(weights[0], described[0].parent, device)
-    return HpsReward("hpsv2", identity("cos, longer side resized, padded", weights + described), clip)
+    processor = find_files("hpsv2", folder, repository=PROCESSOR, patterns=("config.json", *PROCESSOR_FILES))
+    clip = _load(weights[0], processor[0].parent, device)
+    return HpsReward("hpsv2", identity("cos, longer side resized, padded", weights + processor), clip)
 
 
-def _load(weights: Path, described: Path, device: str) -> Clip:
+def _load(weights: Path, processor: Path, device: str) -> Clip:
     from transformers import CLIPConfig, CLIPModel
 
-    model = CLIPModel(CLIPConfig.from_pretrained(described, local_files_only=True))
+    model = CLIPModel(CLIPConfig.from_pretrained(processor, local_files_only=True))
     state = load_state("hpsv2", weights)
     try:
         model.load_state_dict(to_transformers(state.get("state_dict", state)))
     except (KeyError, RuntimeError, AttributeError) as error:
         raise ConfigError(
-            f"hpsv2: {weights} does not fit config.json beside it: take {_CHECKPOINT} of {_MODEL} and the rest of "
+            f"hpsv2: {weights} does not fit config.json beside it: use {_CHECKPOINT} of {_MODEL} and the rest of "
             f"{PROCESSOR}"
         ) from error
     model = model.float().eval().requires_grad_(False).to(device)
     return Clip(
-        model, load_tokenizer("hpsv2", described), padded_square(model.config.vision_config.image_size)
+        model, load_tokenizer("hpsv2", processor), padded_square(model.config.vision_config.image_size)
     )
 
 
 def to_transformers(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state of open_clip's CLIP under the names of transformers' CLIPModel.
+    """Convert the state of open_clip's CLIP to the names of transformers' CLIPModel.
 
-    Projections are transposed; the one matrix of queries, keys and values becomes three. Raises KeyError for a name
-    that open_clip's CLIP does not have.
+    Projections are transposed, and the joint matrix of queries, keys and values is split in three. Raises
+    KeyError for a name that open_clip's CLIP does not have.
     """
-    found: dict[str, torch.Tensor] = {}
+    converted: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
         if layer := _LAYER.fullmatch(name):
             side = "vision_model" if layer[1] else "text_model"
-            prefix, part, kind = f"{side}.encoder.layers.{layer[2]}", layer[3], layer[4]
+            prefix, part, parameter = f"{side}.encoder.layers.{layer[2]}", layer[3], layer[4]
             if part == "attn.in_proj":
                 for letter, piece in zip("qkv", tensor.chunk(3), strict=True):
-                    found[f"{prefix}.self_attn.{letter}_proj.{kind}"] = piece
+                    converted[f"{prefix}.self_attn.{letter}_proj.{parameter}"] = piece
             else:
-                found[f"{prefix}.{_PARTS[part]}.{kind}"] = tensor
+                converted[f"{prefix}.{_PARTS[part]}.{parameter}"] = tensor
         elif name in ("visual.proj", "text_projection"):
-            found[_NAMES[name]] = tensor.T
+            converted[_NAMES[name]] = tensor.T
         elif name != "attn_mask":  # a buffer that older versions of open_clip stored
-            norm, _, kind = name.rpartition(".")
-            found[f"{_NORMS[norm]}.{kind}" if norm in _NORMS else _NAMES[name]] = tensor
-    return found
+            norm, _, parameter = name.rpartition(".")
+            converted[f"{_NORMS[norm]}.{parameter}" if norm in _NORMS else _NAMES[name]] = tensor
+    return converted
 
 
 def padded_square(side: int) -> Callable[[Sequence[Image.Image]], torch.Tensor]:
-    """RGB images to [B, 3, side, side]: the longer side resized (bicubic, antialiased), the rest black, normalised."""
+    """Return a function from RGB images to [B, 3, side, side], normalised.
+
+    The longer side is resized (bicubic, antialiased), and the rest padded with black.
+    """
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.functional import normalize, pad, resize
 
-    def one(image: Image.Image) -> Any:
+    def convert(image: Image.Image) -> Any:
         pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
         scale = side / max(pixels.shape[1:])
         height, width = (round(size * scale) for size in pixels.shape[1:])
@@ -135,6 +142,6 @@ def padded_square(side: int) -> Callable[[Sequence[Image.Image]], torch.Tensor]:
         return normalize(pixels, _MEAN, _STD)
 
     def pixels(images: Sequence[Image.Image]) -> torch.Tensor:
-        return torch.stack([one(image) for image in images])
+        return torch.stack([convert(image) for image in images])
 
     return pixels

@@ -1,8 +1,8 @@
-"""The reward `image-reward`: ImageReward v1.0 (Xu et al., 2023), by the network of the package `image-reward`.
+"""The reward `image-reward`: ImageReward v1.0 (Xu et al., 2023), with the network of the package `image-reward`.
 
-The package was written for transformers 4.27. `_imported` and `_built` are all that newer versions need. What they
-change in other packages lasts for one import or one construction and is undone; what has to stay is set on the
-package's own classes. The scores are the package's own: it gives the same ones with transformers 4.30 and no adapter.
+The package was written for transformers 4.27. `_imported` and `_built` adapt it to newer versions. Their
+changes to other packages last for one import or one construction and are undone; permanent changes are made on
+the package's own classes only. The scores equal the package's own with transformers 4.30 and no adapter.
 
 Shapes: B images, L = 35 tokens.
 """
@@ -35,7 +35,7 @@ _MAX_TOKENS = 35  # of the package's own score()
 
 @dataclass(frozen=True)
 class ImageRewardScorer:
-    """A person's preference as a number, standardised over the authors' data: about -2 to 2."""
+    """A human preference as a number, standardised over the authors' data: about -2 to 2."""
 
     name: str
     revision: str
@@ -43,7 +43,7 @@ class ImageRewardScorer:
     """The package's ImageReward module, on its device."""
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
-        """One value an image: of the package's `score`, computed for the batch at once."""
+        """Return one value an image: the package's `score`, computed for the whole batch."""
         with torch.inference_mode():
             tokens = self.model.blip.tokenizer(
                 list(prompts),
@@ -59,12 +59,12 @@ class ImageRewardScorer:
 
 
 def build(device: str = "cpu", folder: str | None = None) -> ImageRewardScorer:
-    """The published model, or the one in `folder`; BERT's tokenizer from there too where it is in the folder."""
+    """Load the published model, or the one in `folder`, with BERT's tokenizer from `folder` if it is there."""
     files = find_files("image-reward", folder, repository=_REPOSITORY, patterns=_FILES)
     weights, config = files
-    vocabulary = "tokenizer.json" if has_files(folder, "tokenizer.json") else "vocab.txt"
-    own = folder if has_files(folder, vocabulary) else None
-    tokenizer = find_files("image-reward", own, repository=_TOKENIZER, patterns=(vocabulary,))
+    file = "tokenizer.json" if has_files(folder, "tokenizer.json") else "vocab.txt"
+    tokenizer_folder = folder if has_files(folder, file) else None
+    tokenizer = find_files("image-reward", tokenizer_folder, repository=_TOKENIZER, patterns=(file,))
     model = _built(config, tokenizer[0].parent, device)
     missing = model.load_state_dict(load_state("image-reward", weights), strict=False).missing_keys
     lost = sorted(set(missing) & {name for name, _ in model.named_parameters()})
@@ -79,9 +79,10 @@ def build(device: str = "cpu", folder: str | None = None) -> ImageRewardScorer:
 
 
 def _built(med_config: Path, tokenizer: Path, device: str) -> Any:
-    """The package's network with random weights.
+    """Return the package's network with random weights.
 
-    `init_tokenizer` is replaced while it is built: it downloads, and reads an attribute that tokenizers no longer have.
+    `init_tokenizer` is replaced during construction: it downloads, and reads an attribute that tokenizers no
+    longer have.
     """
     blip = _imported("ImageReward.models.BLIP.blip_pretrain")
     module = _imported("ImageReward.ImageReward")
@@ -90,7 +91,7 @@ def _built(med_config: Path, tokenizer: Path, device: str) -> Any:
 
 
 def _tokenizer(folder: Path) -> Any:
-    """As the package's init_tokenizer: BERT's, with the two tokens that BLIP adds."""
+    """Return BERT's tokenizer with the two tokens that BLIP adds, as the package's init_tokenizer does."""
     from transformers import BertTokenizer
 
     tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True)
@@ -100,7 +101,7 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _imported(name: str) -> Any:
-    """A module of the package, which the first call imports and completes."""
+    """Return a module of the package, which the first call imports and completes."""
     if name not in sys.modules:
         with _as_the_package_expects():
             _complete(importlib.import_module("ImageReward.models.BLIP.med"))
@@ -109,15 +110,15 @@ def _imported(name: str) -> Any:
 
 @contextmanager
 def _as_the_package_expects() -> Iterator[None]:
-    """What `import ImageReward` needs around it, and undoing what it does to others."""
+    """Prepare other packages for `import ImageReward`, and undo its changes to them."""
     import transformers.modeling_utils
     import transformers.pytorch_utils
 
     with ExitStack() as undo:
-        undo.enter_context(warnings.catch_warnings())  # the package silences all warnings, of everybody
+        undo.enter_context(warnings.catch_warnings())  # the package silences all warnings of the process
         undo.enter_context(quiet_transformers())  # and transformers' messages
         if importlib.util.find_spec("clip") is None:
-            # Imported by its scores CLIP and Aesthetic, which nothing here uses, and not among its requirements.
+            # Its scores CLIP and Aesthetic import clip. They are unused here, and clip is not among its requirements.
             sys.modules["clip"] = types.ModuleType("clip")
             undo.callback(sys.modules.pop, "clip")
         for function in (
@@ -125,7 +126,7 @@ def _as_the_package_expects() -> Iterator[None]:
             "find_pruneable_heads_and_indices",
             "prune_linear_layer",
         ):
-            # The first moved to pytorch_utils; the others are for pruning heads, which ImageReward never does.
+            # The first moved to pytorch_utils; the others prune heads, which ImageReward never does.
             if not hasattr(transformers.modeling_utils, function):
                 moved = getattr(transformers.pytorch_utils, function, None)
                 undo.enter_context(patch.object(transformers.modeling_utils, function, moved, create=True))
@@ -133,7 +134,7 @@ def _as_the_package_expects() -> Iterator[None]:
 
 
 def _complete(med: Any) -> None:
-    """Give the package's BERT what its base class in transformers no longer has; no other class sees it."""
+    """Add attributes to the package's BERT that transformers' base class no longer has. Other classes are unchanged."""
     model = med.BertPreTrainedModel
     if not hasattr(model, "get_head_mask"):
         model.get_head_mask = _no_head_mask
@@ -149,6 +150,6 @@ def _no_head_mask(self: Any, head_mask: None, num_layers: int) -> list[None]:
 
 
 def _inverted(self: Any, mask: torch.Tensor) -> torch.Tensor:
-    """From 1 for what is attended to and 0 for what is not [B, L], to what is added to the scores [B, 1, 1, L]."""
+    """Convert a mask [B, L] of ones and zeros to the term [B, 1, 1, L] that is added to attention scores."""
     lowest = torch.finfo(self.dtype).min
     return (1.0 - mask[:, None, None, :].to(self.dtype)) * lowest

@@ -1,6 +1,6 @@
-"""The rewards `jpeg-compressibility` and `jpeg-incompressibility`: how large an image is as a JPEG (DDPO, section 4.1).
+"""The rewards `jpeg-compressibility` and `jpeg-incompressibility`: the size of an image as JPEG (DDPO, section 4.1).
 
-They need no weights and ignore the prompt: a quick check that a training loop moves a model at all.
+They need no weights and ignore the prompt, so they quickly show whether a training loop changes a model at all.
 """
 
 import io
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image, features
 
-_QUALITY = 95  # of DDPO's published code, with kB of 1000 bytes
+_QUALITY = 95  # as in DDPO's published code, with kB of 1000 bytes
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class JpegReward:
 
     @property
     def revision(self) -> str:
-        """The encoder, on whose choices the size depends."""
+        """Return the encoder, whose choices determine the size."""
         library = "libjpeg-turbo" if features.check_feature("libjpeg_turbo") else "libjpeg"
         return f"quality {_QUALITY}, {library} {features.version('jpg')}"
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
-        """sign × kB of each image; the prompts do not matter."""
+        """Return sign × kB of each image. The prompts are ignored."""
         return [self.sign * _size(image) / 1000 for image in images]
 
 

@@ -1,4 +1,4 @@
-"""A reward model beside the text that loads it again: `--reward my_rewards:redness` of the reward `redness`."""
+"""A reward model with the text that loads it: `--reward my_rewards:redness` for the reward `redness`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NamedReward:
-    """A reward model whose name alone does not load it: a function, a server, weights in a folder."""
+    """A reward model that its name alone cannot load: a function, a server, or weights in a folder."""
 
     spelling: str
-    """As `load_reward` takes it."""
+    """The argument of `load_reward`."""
     model: "RewardModel"
 
     @property
     def name(self) -> str:
-        """Short name of the model."""
+        """Return the model's short name."""
         return self.model.name
 
     @property
     def revision(self) -> str:
-        """Identity of weights and preprocessing."""
+        """Return the identity of weights and preprocessing."""
         return self.model.revision
 
     def score(self, prompts: Sequence[str], images: "Sequence[Image]") -> "Sequence[float | None]":
@@ -34,5 +34,5 @@ class NamedReward:
 
 
 def spelling_of(reward: "RewardModel") -> str:
-    """Return the text that `load_reward` makes this reward model of."""
+    """Return the argument with which `load_reward` loads this reward model."""
     return reward.spelling if isinstance(reward, NamedReward) else reward.name

@@ -1,7 +1,7 @@
-"""What a reward function returns, read as one number for each image.
+"""Conversion of a reward function's result to one number for each image.
 
-Lists, tuples, generators, NumPy arrays and tensors of any device are taken, of one number an image or of rows with one
-number each. Everything else is refused by what it is, and never guessed at.
+Accepted are lists, tuples, generators, NumPy arrays and tensors of any device, with one number an image or rows
+of one number each. Any other result is rejected with a description, never guessed at.
 """
 
 import math
@@ -12,14 +12,14 @@ from ppod_data.errors import RewardError
 
 
 def as_numbers(name: str, values: Any, count: int) -> list[float | None]:
-    """`count` numbers from what the reward `name` returned; None for an image that it declines to score.
+    """Return `count` numbers from the result of the reward `name`; None for an image that it declines to score.
 
     Raises:
-        RewardError: it is not one number for each image.
+        RewardError: the result is not one number for each image.
     """
     plain = _plain(values)
     if count == 1 and _is_number(plain):
-        return [_number(name, plain)]  # of a batch of one, where the function squeezes the axis away
+        return [_number(name, plain)]  # a batch of one, if the function squeezes the axis away
     if isinstance(plain, str | bytes | Mapping | Set) or not isinstance(plain, Iterable):
         raise _wrong(name, f"a {type(values).__name__}", count)
     items = [_plain(item) for item in plain]
@@ -35,7 +35,7 @@ def as_numbers(name: str, values: Any, count: int) -> list[float | None]:
 
 
 def _plain(value: Any) -> Any:
-    """Tensors and arrays as Python's numbers and lists of them; anything else as it is."""
+    """Convert tensors and arrays to Python numbers and lists. Other values are returned unchanged."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
     return value.tolist() if hasattr(value, "tolist") else value
@@ -52,12 +52,12 @@ def _number(name: str, value: Any) -> float:
         return math.inf
     except (TypeError, ValueError) as error:
         raise RewardError(
-            f"{name} returned a {type(value).__name__}, which is no number ({error})"
+            f"{name} returned a {type(value).__name__}, which is not a number ({error})"
         ) from error
 
 
-def _wrong(name: str, what: str, count: int) -> RewardError:
+def _wrong(name: str, description: str, count: int) -> RewardError:
     images = f"{count} images" if count > 1 else "1 image"
     return RewardError(
-        f"{name} returned {what} for {images}: it must return one number for each image, and nothing else"
+        f"{name} returned {description} for {images}: it must return one number for each image, and nothing else"
     )

@@ -1,4 +1,4 @@
-"""What a reward server and its client say to each other: JSON and PNG over HTTP. docs/rewards.md has it in full.
+"""The protocol of a reward server: JSON and PNG over HTTP. docs/rewards.md specifies it in full.
 
 GET  /        {"protocol": 1, "name", "revision", "max_images", "max_pixels", "max_bytes"}
 POST /score   {"prompts": [...], "images": [base64 of a PNG, ...]}
@@ -8,6 +8,6 @@ POST /score   {"prompts": [...], "images": [base64 of a PNG, ...]}
 VERSION = 1
 
 MAX_BYTES = 64 << 20
-"""Of a request's body."""
+"""The most bytes of a request's body."""
 MAX_PIXELS = 1 << 26
-"""Of all images of a request: 64 of 1024×1024."""
+"""The most pixels of all images of a request: 64 images of 1024×1024."""

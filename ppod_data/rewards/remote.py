@@ -1,7 +1,7 @@
-"""A reward that another process computes, here or elsewhere: the client of `ppod-score --serve`.
+"""A reward computed by another process: the client of `ppod-score --serve`.
 
-So a reward model whose requirements clash with ours lives in an environment of its own. Requests are repeated with a
-growing pause where a server does not answer, is busy or fails; what it answers is checked.
+A reward model with conflicting requirements can thus run in its own environment. Requests are retried with
+exponential back-off if the server does not respond, is busy or fails. Its responses are checked.
 """
 
 import base64
@@ -25,30 +25,30 @@ _TOO_LARGE = 413
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server is waited for."""
+    """Time-outs and retries of requests to a server."""
 
     attempts: int = 7
     pause: float = 0.5
-    """Seconds before the second attempt; doubled before each one after it: half a minute in all."""
+    """Seconds before the first retry, doubled before each further one: half a minute in all."""
     connect: float = 10.0
-    """Seconds for a connection."""
+    """Seconds to wait for a connection."""
     answer: float = 600.0
-    """Seconds without a byte of the answer: a large model on a CPU needs minutes for a batch."""
+    """Seconds without a byte of the response: a large model on a CPU needs minutes for a batch."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest request that a server takes."""
+    """The largest request that a server accepts."""
 
     images: int
     pixels: int
-    """Of all images together."""
+    """Pixels of all images together."""
     bytes: int
 
 
 @dataclass(frozen=True)
 class RemoteReward:
-    """The reward model behind a URL, under the name and revision that the server gives it."""
+    """The reward model behind a URL, with the name and revision that the server reports."""
 
     url: str
     name: str
@@ -57,29 +57,29 @@ class RemoteReward:
     patience: Patience = field(default=Patience(), repr=False)
 
     def score(self, prompts: Sequence[str], images: Sequence[Image]) -> list[float]:
-        """The server's scores, asked for in as many requests as its limits need.
+        """Return the server's scores, in as many requests as its limits require.
 
         Raises:
-            PpodError: the server says of an image that it cannot be scored, with its reason.
-            RewardUnavailableError: it does not answer, or is another reward than at the beginning.
+            PpodError: the server cannot score an image; the message has its reason.
+            RewardUnavailableError: the server does not respond, or now serves another reward.
         """
         scores: list[float] = []
-        for some_prompts, pngs in _requests(prompts, images, self.limits):
-            body = {"prompts": some_prompts, "images": pngs}
-            answer = _ask("POST", f"{self.url}/score", self.patience, json=body)
-            scores += self._read(answer, len(pngs))
+        for batch, pngs in _requests(prompts, images, self.limits):
+            body = {"prompts": batch, "images": pngs}
+            response = _request("POST", f"{self.url}/score", self.patience, json=body)
+            scores += self._read(response, len(pngs))
         return scores
 
-    def _read(self, answer: dict[str, Any], count: int) -> list[float]:
-        if (answer.get("name"), answer.get("revision")) != (self.name, self.revision):
+    def _read(self, response: dict[str, Any], count: int) -> list[float]:
+        if (response.get("name"), response.get("revision")) != (self.name, self.revision):
             raise RewardUnavailableError(
-                f"{self.url} serves {answer.get('name')} {answer.get('revision')} now, and was {self.name} "
-                f"{self.revision} before: run the command again to go on with one of them"
+                f"{self.url} now serves {response.get('name')} {response.get('revision')}, not {self.name} "
+                f"{self.revision}: run the command again to continue with one of them"
             )
-        results = answer.get("results")
+        results = response.get("results")
         if not (isinstance(results, list) and len(results) == count):
             raise RewardUnavailableError(
-                f"{self.url} answered without {count} results: is it a reward server?"
+                f"{self.url} did not return {count} results: check that it is a reward server"
             )
         return [self._score_of(result) for result in results]
 
@@ -89,69 +89,71 @@ class RemoteReward:
         score = result.get("score") if isinstance(result, dict) else None
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
             raise RewardUnavailableError(
-                f"{self.url} answered {str(result)[:60]!r} for a score: is it a reward server?"
+                f"{self.url} returned {str(result)[:60]!r} as a score: check that it is a reward server"
             )
         return float(score)
 
 
 def connect(url: str, patience: Patience | None = None) -> RemoteReward:
-    """The reward that the server at `url` has.
+    """Connect to the reward server at `url`.
 
     Raises:
-        RewardUnavailableError: nothing answers there.
-        ConfigError: what answers is no reward server, or of another version.
+        RewardUnavailableError: no server responds there.
+        ConfigError: the server is not a reward server, or has another version.
     """
     patience = patience or Patience()
     url = url.rstrip("/")
-    told = _ask("GET", f"{url}/", patience)
-    if told.get("protocol") != VERSION:
+    response = _request("GET", f"{url}/", patience)
+    if response.get("protocol") != VERSION:
         raise ConfigError(
-            f"{url} is no reward server of protocol {VERSION}: give the URL that ppod-score --serve prints"
+            f"{url} is not a reward server of protocol {VERSION}: give the URL that ppod-score --serve prints"
         )
-    name, revision = told.get("name"), told.get("revision")
+    name, revision = response.get("name"), response.get("revision")
     if not (isinstance(name, str) and isinstance(revision, str)):
-        raise ConfigError(f"{url} does not say its name and revision: see docs/rewards.md for the protocol")
-    limits = Limits(*(_limit(told, url, key) for key in ("max_images", "max_pixels", "max_bytes")))
+        raise ConfigError(
+            f"{url} does not report its name and revision: see docs/rewards.md for the protocol"
+        )
+    limits = Limits(*(_limit(response, url, key) for key in ("max_images", "max_pixels", "max_bytes")))
     return RemoteReward(url, check_name(name, "a score table"), revision, limits, patience)
 
 
-def _limit(told: dict[str, Any], url: str, key: str) -> int:
-    value = told.get(key)
+def _limit(response: dict[str, Any], url: str, key: str) -> int:
+    value = response.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{url} does not say {key}, a number: see docs/rewards.md for the protocol")
+        raise ConfigError(f"{url} does not report {key}, a number: see docs/rewards.md for the protocol")
     return value
 
 
 def _requests(
     prompts: Sequence[str], images: Sequence[Image], limits: Limits
 ) -> Iterator[tuple[list[str], list[str]]]:
-    """Prompts and base64 PNGs, as many as one request may hold. An image too large for any request goes alone."""
-    some: list[tuple[str, str]] = []
+    """Yield prompts and base64 PNGs, as many as one request may hold. An oversized image gets its own request."""
+    batch: list[tuple[str, str]] = []
     pixels = size = 0
     for prompt, image in zip(prompts, images, strict=True):
         png = base64.b64encode(encode_png(image)).decode("ascii")
         more = len(png) + 6 * len(prompt) + 16  # JSON's quotes and escapes included
         area = image.width * image.height
         full = (
-            len(some) == limits.images or pixels + area > limits.pixels or size + more > limits.bytes - 1024
+            len(batch) == limits.images or pixels + area > limits.pixels or size + more > limits.bytes - 1024
         )
-        if some and full:
-            yield [one for one, _ in some], [one for _, one in some]
-            some, pixels, size = [], 0, 0
-        some.append((prompt, png))
+        if batch and full:
+            yield [text for text, _ in batch], [data for _, data in batch]
+            batch, pixels, size = [], 0, 0
+        batch.append((prompt, png))
         pixels, size = pixels + area, size + more
-    if some:
-        yield [one for one, _ in some], [one for _, one in some]
+    if batch:
+        yield [text for text, _ in batch], [data for _, data in batch]
 
 
-def _ask(method: str, url: str, patience: Patience, **options: Any) -> dict[str, Any]:
-    """The JSON object that the server answers. Raises RewardUnavailableError, or PpodError for a refusal."""
+def _request(method: str, url: str, patience: Patience, **options: Any) -> dict[str, Any]:
+    """Return the JSON object of the response. Raises RewardUnavailableError, or PpodError for a refusal."""
     reason = ""
     for attempt in range(patience.attempts):
         if attempt:
             time.sleep(patience.pause * 2 ** (attempt - 1))
         try:
-            answer = urllib3.request(
+            response = urllib3.request(
                 method,
                 url,
                 timeout=urllib3.Timeout(connect=patience.connect, read=patience.answer),
@@ -159,35 +161,35 @@ def _ask(method: str, url: str, patience: Patience, **options: Any) -> dict[str,
                 **options,
             )
         except urllib3.exceptions.LocationValueError as error:
-            raise ConfigError(f"{url} is no URL ({error}): give http://HOST:PORT") from error
+            raise ConfigError(f"{url} is not a URL ({error}): give http://HOST:PORT") from error
         except urllib3.exceptions.HTTPError as error:
             reason = f"{type(error).__name__}: {error}"
             continue
-        if answer.status not in _BUSY:
-            return _decode(url, answer)
-        reason = f"status {answer.status}: {_excerpt(answer.data)}"
+        if response.status not in _BUSY:
+            return _decode(url, response)
+        reason = f"status {response.status}: {_excerpt(response.data)}"
     raise RewardUnavailableError(
-        f"{url} did not answer in {patience.attempts} attempts ({reason[:200]}): start the server again and run the "
+        f"{url} did not respond in {patience.attempts} attempts ({reason[:200]}): start the server again and run the "
         "command again"
     )
 
 
-def _decode(url: str, answer: Any) -> dict[str, Any]:
-    if answer.status == _TOO_LARGE:
-        raise PpodError(f"{url} refuses so large a request ({_excerpt(answer.data)})")
-    if answer.status != 200:
+def _decode(url: str, response: Any) -> dict[str, Any]:
+    if response.status == _TOO_LARGE:
+        raise PpodError(f"{url} refuses a request of this size ({_excerpt(response.data)})")
+    if response.status != 200:
         raise RewardUnavailableError(
-            f"{url} answered with status {answer.status} ({_excerpt(answer.data)}): is it a reward server?"
+            f"{url} returned status {response.status} ({_excerpt(response.data)}): check that it is a reward server"
         )
     try:
-        told = answer.json()
-    except ValueError as error:  # no JSON, no UTF-8
+        value = response.json()
+    except ValueError as error:  # not JSON, or not UTF-8
         raise RewardUnavailableError(
-            f"{url} did not answer in JSON ({_excerpt(answer.data)}): is it a reward server?"
+            f"{url} did not return JSON ({_excerpt(response.data)}): check that it is a reward server"
         ) from error
-    if not isinstance(told, dict):
-        raise RewardUnavailableError(f"{url} did not answer with a JSON object: is it a reward server?")
-    return told
+    if not isinstance(value, dict):
+        raise RewardUnavailableError(f"{url} did not return a JSON object: check that it is a reward server")
+    return value
 
 
 def _excerpt(data: bytes) -> str:

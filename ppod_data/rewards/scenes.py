@@ -1,4 +1,4 @@
-"""The reward `scenes`: how likely the facts of a prompt are under a small convolutional reader."""
+"""The reward `scenes`: the probability of a prompt's facts under a small convolutional reader."""
 
 from ppod_data.scenes import SCORERS_PATH
 from ppod_data.scenes.readers import ConvReader
@@ -6,5 +6,5 @@ from ppod_data.scenes.scoring import SceneScorer
 
 
 def build(device: str = "cpu") -> SceneScorer:
-    """The scorer on `device`; needs nothing to download."""
+    """Load the scorer on `device`. It needs no download."""
     return SceneScorer("scenes", ConvReader(), SCORERS_PATH / "scenes.safetensors", device)

@@ -1,8 +1,8 @@
-"""A reward model behind HTTP, for `RemoteReward`: what `ppod-score --serve` runs. docs/rewards.md has the protocol.
+"""The server of `ppod-score --serve`: a reward model over HTTP, for `RemoteReward`. docs/rewards.md has the protocol.
 
-One model, one batch at a time; requests that come meanwhile wait, most of them unread. A request is bounded in bytes
-before it is read, in values before its JSON is parsed, and in pixels before an image is decoded. Pages of other sites
-are refused: a browser would send them on to this machine.
+One model scores one batch at a time; concurrent requests wait, most of them unread. A request is bounded in
+bytes before it is read, in values before its JSON is parsed, and in pixels before an image is decoded. Requests
+from pages of other sites are rejected, because a browser would forward them to this machine.
 """
 
 import base64
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
 
 _READ_AT_ONCE = 4
-"""Bodies in memory: the next are read while one is scored."""
+"""Bodies in memory: the next ones are read while one is scored."""
 _BODY_SECONDS = 120
 _MARKS = (b",", b"[", b"{")
-"""A value of JSON has one of them before it, and may take a hundred times its bytes."""
+"""Bytes that precede every JSON value; a value may take a hundred times its bytes in memory."""
 _MAX_MARKS = 1_024
 _MARKS_OF_AN_IMAGE = 20_000
-"""Base64 has no marks; a prompt may."""
+"""Marks allowed an image. Base64 has none, but a prompt may."""
 
 
 class _Refused(Exception):
-    """A whole request that is not scored: status and reason."""
+    """A rejected request, with status and reason."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -62,23 +62,24 @@ def reward_app(
     max_pixels: int = MAX_PIXELS,
     only_loopback: bool = False,
 ) -> Starlette:
-    """The ASGI application that scores with `reward`.
+    """Return the ASGI application that scores with `reward`.
 
     Args:
         reward: the model.
-        max_images: of one request.
-        max_bytes: of a request's body.
-        max_pixels: of all images of a request.
-        only_loopback: refuse requests for another host than this machine, as a name that another site points here.
+        max_images: the most images of a request.
+        max_bytes: the most bytes of a request's body.
+        max_pixels: the most pixels of all images of a request.
+        only_loopback: reject requests for a host name other than this machine's loopback, such as a name that
+            another site resolves to this machine.
     """
     one_at_a_time = anyio.CapacityLimiter(1)
     read_at_once = anyio.CapacityLimiter(_READ_AT_ONCE)
 
     def check(request: Request) -> None:
         if only_loopback and not is_loopback(requested_host(request)):
-            raise _Refused(403, "ask for the address that ppod-score printed, or serve with --host")
+            raise _Refused(403, "use the address that ppod-score printed, or serve with --host")
         if not is_same_origin(request):
-            raise _Refused(403, "a request of another site")
+            raise _Refused(403, "the request comes from another site")
         if request.method == "POST" and not is_json(request):
             raise _Refused(415, "send JSON: Content-Type: application/json")
 
@@ -93,7 +94,7 @@ def reward_app(
     async def score(request: Request) -> Response:
         try:
             check(request)
-            async with read_at_once:  # the others wait unread
+            async with read_at_once:  # further requests wait unread
                 prompts, encoded = _read(await _body(request, max_bytes), max_images)
                 results = await anyio.to_thread.run_sync(
                     lambda: _results(reward, prompts, encoded, max_pixels), limiter=one_at_a_time
@@ -120,22 +121,23 @@ async def _body(request: Request, max_bytes: int) -> bytes:
 def _read(body: bytes, max_images: int) -> tuple[list[str], list[str]]:
     if sum(map(body.count, _MARKS)) > _MAX_MARKS + max_images * _MARKS_OF_AN_IMAGE:
         raise _Refused(
-            400, "the request is no list of prompts and one of images, but JSON of very many values"
+            400,
+            "the request must be a list of prompts and one of images, but its JSON holds very many values",
         )
     try:
-        told: Any = parse_json(body)
+        value: Any = parse_json(body)
     except (ValueError, RecursionError) as error:
-        raise _Refused(400, f"the request is no JSON: {error}") from error
-    prompts, images = _texts(told, "prompts"), _texts(told, "images")
+        raise _Refused(400, f"the request is not JSON: {error}") from error
+    prompts, images = _texts(value, "prompts"), _texts(value, "images")
     if len(prompts) != len(images):
         raise _Refused(400, f"{len(prompts)} prompts for {len(images)} images: give one prompt an image")
     if len(images) > max_images:
-        raise _Refused(413, f"{len(images)} images, and a request may have {max_images}: send fewer")
+        raise _Refused(413, f"{len(images)} images, but a request may have {max_images}: send fewer")
     return prompts, images
 
 
-def _texts(told: Any, key: str) -> list[str]:
-    texts = told.get(key) if isinstance(told, dict) else None
+def _texts(value: Any, key: str) -> list[str]:
+    texts = value.get(key) if isinstance(value, dict) else None
     if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
         raise _Refused(400, "give prompts and images, two lists of texts")
     return texts
@@ -144,7 +146,7 @@ def _texts(told: Any, key: str) -> list[str]:
 def _results(
     reward: "RewardModel", prompts: list[str], encoded: list[str], max_pixels: int
 ) -> list[dict[str, Any]]:
-    """A score or an error for each image, of the same index."""
+    """Return a score or an error for each image."""
     results: list[dict[str, Any]] = [{} for _ in encoded]
     images: dict[int, Image.Image] = {}
     left = max_pixels
@@ -168,9 +170,9 @@ def _results(
 
 
 def _decode(text: str, max_pixels: int) -> Image.Image:
-    """The RGB image in the base64 of a PNG. Raises ValueError or DamagedError, with the reason, for anything else."""
+    """Decode the base64 of a PNG to an RGB image. Raises ValueError or DamagedError, with the reason."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"the image is no base64: {error}") from error
+        raise ValueError(f"the image is not base64: {error}") from error
     return decode_image(data, formats=("PNG",), max_pixels=max_pixels)

@@ -1,4 +1,4 @@
-"""A weighted sum of reward models, as `ppod-pair rank --reward A=0.7 --reward B=0.3` ranks by."""
+"""A weighted sum of reward models, as ranked by `ppod-pair rank --reward A=0.7 --reward B=0.3`."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WeightedReward:
-    """The sum of some reward models' scores, each times its weight."""
+    """The weighted sum of several reward models' scores."""
 
     name: str
     parts: tuple[tuple[float, RewardModel], ...]
 
     @cached_property
     def revision(self) -> str:
-        """16 hex digits over weights, names and revisions."""
+        """Return 16 hex digits over weights, names and revisions."""
         identity = [[weight, model.name, model.revision] for weight, model in self.parts]
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
 
     def score(self, prompts: Sequence[str], images: "Sequence[Image]") -> list[float | None]:
-        """Return the weighted sum for each image; None where a model declines the image."""
+        """Return the weighted sum for each image, or None if a model declines the image."""
         columns = [numbers_of(model, prompts, images) for _, model in self.parts]
         return [self._sum(values) for values in zip(*columns, strict=True)]
 
     def _sum(self, values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        if len(known) < len(values):
+        scores = [value for value in values if value is not None]
+        if len(scores) < len(values):
             return None
-        return sum(weight * value for (weight, _), value in zip(self.parts, known, strict=True))
+        return sum(weight * value for (weight, _), value in zip(self.parts, scores, strict=True))
 
     def check_prompt(self, prompt: str) -> None:
         """Raise ConfigError for a prompt that one of the models cannot read."""

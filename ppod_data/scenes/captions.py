@@ -1,11 +1,11 @@
-"""The grammar of prompts about scenes: what a prompt says (`Facts`), and how it is said.
+"""The grammar of prompts about scenes: their facts (`Facts`) and their wording.
 
     prompt  = subject [place]
     subject = ("a" | "an" | "one" | "two" … "five") [colour ["colored"]] animal      colour, count, location
             | ("a" | "an") animal "and" ("a" | "an") animal                          composition
     place   = "in the park" | "on the moon" | "on the beach"
 
-Upper and lower case are the same; a final full stop is allowed. No torch import.
+Case is ignored, and a final full stop is allowed. Imports no torch.
 """
 
 import re
@@ -31,7 +31,7 @@ PAPER_PROMPTS: tuple[str, ...] = (
 _EXAMPLES = "write 'a red cat', 'four wolves in the park' or 'a cat and a dog'"
 _PLACES = ", ".join(PLACE_PHRASES.values())
 GRAMMAR = f"{_EXAMPLES}, of {', '.join(ANIMALS)}; {', '.join(COLOURS)}; one to five; {_PLACES}"
-_SHOWN = 40  # a reason of at most 200 letters is kept beside a score
+_SHOWN = 40  # a reason stored beside a score has at most 200 letters
 _PLURALS: dict[str, str] = {a: "wolves" if a == "wolf" else f"{a}s" for a in ANIMALS}
 _SINGULARS: dict[str, str] = {plural: animal for animal, plural in _PLURALS.items()}
 _ALTERNATIVES = "|".join([*_PLURALS.values(), *ANIMALS])
@@ -47,10 +47,10 @@ _TWO_KINDS = re.compile(
 
 @dataclass(frozen=True)
 class Facts:
-    """What a prompt says about a picture; `None` where it says nothing.
+    """The facts that a prompt states about an image; `None` for facts that it does not state.
 
     animals: the kinds named, one or two of `ANIMALS`, in the order of the prompt.
-    count:   animals in the picture, 1 to 5 (1 for "a dog", 2 for a composition).
+    count:   animals in the image, 1 to 5 (1 for "a dog", 2 for a composition).
     colour:  one of `COLOURS`, or None: an unnamed colour is not a fact.
     place:   one of `PLACES` without "plain", or None: an unnamed place is not a fact.
     """
@@ -62,7 +62,7 @@ class Facts:
 
     @property
     def kind(self) -> str:
-        """One of `KINDS`: composition, else count (above one), else colour, else location."""
+        """Return one of `KINDS`: composition, else count (above one), else colour, else location."""
         if len(self.animals) > 1:
             return "composition"
         if self.count > 1:
@@ -71,7 +71,7 @@ class Facts:
 
 
 def caption(facts: Facts, colored: bool = False) -> str:
-    """The lower-case prompt that says `facts`; `colored` writes "a green colored rabbit"."""
+    """Return the lower-case prompt that states `facts`; `colored` writes "a green colored rabbit"."""
     if len(facts.animals) > 1:
         words = " and ".join(f"a {animal}" for animal in facts.animals)
     else:
@@ -83,7 +83,7 @@ def caption(facts: Facts, colored: bool = False) -> str:
 
 
 def parse(prompt: str) -> Facts:
-    """The facts that `prompt` names, in any case; `ConfigError` for a prompt outside the grammar."""
+    """Return the facts that `prompt` names, in any case. Raises `ConfigError` for a prompt outside the grammar."""
     text = " ".join(prompt.lower().split())
     if match := _TWO_KINDS.fullmatch(text):
         first, second = match["first"], match["second"]
@@ -102,7 +102,7 @@ def parse(prompt: str) -> Facts:
 
 
 def unreadable(prompts: Sequence[str]) -> list[str]:
-    """Return the prompts that `parse` refuses."""
+    """Return the prompts that `parse` rejects."""
     refused = []
     for prompt in prompts:
         try:
@@ -113,10 +113,10 @@ def unreadable(prompts: Sequence[str]) -> list[str]:
 
 
 def all_prompts(kind: str) -> list[str]:
-    """Every prompt of one of the paper's four kinds, in a fixed order.
+    """Return every prompt of one of the paper's four kinds, in a fixed order.
 
-    colour "a green colored rabbit" (30), count "four wolves" and "four wolves in the park" (96),
-    composition "a cat and a dog" (30, both orders), location "a dog on the moon" (18).
+    colour "a green colored rabbit" (30), count "four wolves" and "four wolves in the park" (96), composition "a
+    cat and a dog" (30, both orders), location "a dog on the moon" (18).
     """
     if kind == "colour":
         return [caption(Facts((a,), 1, c), colored=True) for a in ANIMALS for c in COLOURS]

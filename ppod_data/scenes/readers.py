@@ -1,7 +1,7 @@
-"""Two small networks that read a picture: which animals, how many, which colour, which place.
+"""Two small networks that read an image: its kinds of animals, their count and colour, and the place.
 
-Shapes: B batch, images [B, 3, 32, 32] in [-1, 1]; A = 6 kinds of animal, 6 counts (0 to 5),
-6 colours (natural, then `captions.COLOURS`), 4 places.
+Shapes: B batch, images [B, 3, 32, 32] in [-1, 1]; A = 6 kinds of animal, 6 counts (0 to 5), 6 colours (natural,
+then `captions.COLOURS`), 4 places.
 """
 
 from typing import NamedTuple
@@ -17,10 +17,10 @@ COUNTS = 6  # 0 to 5 animals
 
 
 class Reading(NamedTuple):
-    """Log-probabilities of what a picture shows.
+    """Log-probabilities of an image's facts.
 
-    present, absent: [B, A], each kind for itself; total: [B, 6], animals in all;
-    colour: [B, 6], of `READ_COLOURS`; place: [B, 4], of `captions.PLACES`.
+    present, absent: [B, A], each kind independently; total: [B, 6], the count of animals; colour: [B, 6], of
+    `READ_COLOURS`; place: [B, 4], of `captions.PLACES`.
     """
 
     present: Tensor
@@ -31,7 +31,7 @@ class Reading(NamedTuple):
 
 
 class ConvReader(nn.Module):
-    """The reward's network: a residual convolutional network, mean and maximum over positions, four heads."""
+    """The network of the reward: residual convolutions, mean and maximum over positions, four heads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,6 +52,7 @@ class ConvReader(nn.Module):
         self.place = nn.Linear(128, len(PLACES))
 
     def forward(self, images: Tensor) -> Reading:
+        """Return the reading of images [B, 3, 32, 32]."""
         positions = self.features(images)
         pooled = torch.cat([positions.mean((2, 3)), positions.amax((2, 3))], dim=1)
         hidden = F.silu(self.hidden(pooled))
@@ -64,8 +65,10 @@ class ConvReader(nn.Module):
 
 
 class PlainReader(nn.Module):
-    """The second scorer's network: plain convolutions with batch normalisation and pooling, a dense layer
-    that sees every position, and a count for each kind of animal; the total is the sum of these counts.
+    """The network of the second scorer: plain convolutions with batch normalisation and pooling.
+
+    A dense layer sees every position and predicts a count for each kind of animal. The total is the sum of
+    these counts.
     """
 
     def __init__(self) -> None:
@@ -88,13 +91,14 @@ class PlainReader(nn.Module):
         self.place = nn.Linear(128, len(PLACES))
 
     def kind_log_probs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities: count of each kind [B, A, 6], colour [B, 6], place [B, 4]."""
+        """Return log-probabilities: count of each kind [B, A, 6], colour [B, 6], place [B, 4]."""
         pooled = self.features(images)
         kinds = self.kind_counts(pooled).float().unflatten(-1, (len(ANIMALS), COUNTS))
         colour, place = self.colour(pooled).float(), self.place(pooled).float()
         return kinds.log_softmax(-1), colour.log_softmax(-1), place.log_softmax(-1)
 
     def forward(self, images: Tensor) -> Reading:
+        """Return the reading of images [B, 3, 32, 32]."""
         kinds, colour, place = self.kind_log_probs(images)
         absent = kinds[..., 0]
         present = kinds[..., 1:].logsumexp(-1)
@@ -114,6 +118,7 @@ class _Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the sum of the input and the inner layers' output."""
         out: Tensor = x + self.inner(x)
         return out
 
@@ -123,7 +128,7 @@ def _plain_layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
 
 
 def _sum_distribution(kinds: Tensor) -> Tensor:
-    """Distribution of the total [B, 6] of independent counts [B, A, 6]; above five counts as five."""
+    """Return the distribution of the total [B, 6] of independent counts [B, A, 6]. Totals above five count as five."""
     total = kinds[:, 0]
     for kind in kinds.unbind(1)[1:]:
         terms = [total[:, i : i + 1] * kind for i in range(COUNTS)]

@@ -1,6 +1,6 @@
-"""From a reading of a picture to a reward: the log-likelihood of the facts that the prompt names.
+"""Rewards from readings of images: the log-likelihood of the facts that the prompt names.
 
-Shapes: B pictures, [B, 3, 32, 32] in [-1, 1].
+Shapes: B images, [B, 3, 32, 32] in [-1, 1].
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.scenes.captions import ANIMALS, PLACES, Facts, parse
 from ppod_data.scenes.readers import READ_COLOURS, Reading
 
-LOG_FLOOR = -4.0  # of each fact: no single fact can outweigh all others
+LOG_FLOOR = -4.0  # of each fact, so that no single fact outweighs all others
 _SIDE = 32
 _CHUNK = 64
 
@@ -26,8 +26,8 @@ _CHUNK = 64
 class SceneScorer:
     """A reward model. Reward = sum over the prompt's facts of max(log p(fact), LOG_FLOOR); at most 0.
 
-    The facts: each named kind is there; no other kind is there; the count of animals is right; the colour
-    is right if one is named; the place is right if one is named. So "a green colored rabbit" has four facts.
+    The facts are: each named kind is present; no other kind is; the count of animals is right; the colour is
+    right if named; the place is right if named. "A green colored rabbit" therefore has four facts.
     """
 
     def __init__(self, name: str, network: nn.Module, weights: Path, device: str = "cpu") -> None:
@@ -40,7 +40,7 @@ class SceneScorer:
         self._device = device
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
-        """One reward an image; `ConfigError` for a prompt outside the grammar of `captions`."""
+        """Return one reward an image. Raises `ConfigError` for a prompt outside the grammar of `captions`."""
         return [
             sum(max(fact, LOG_FLOOR) for fact in fact_log_probs(facts, row))
             for facts, row in self._read(prompts, images)
@@ -51,7 +51,7 @@ class SceneScorer:
         parse(prompt)
 
     def correct(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[bool]:
-        """Whether every fact of the prompt is the reading's most probable answer."""
+        """Return true for each image of which every fact of the prompt is the most probable answer."""
         return [is_correct(facts, row) for facts, row in self._read(prompts, images)]
 
     def _read(
@@ -59,17 +59,17 @@ class SceneScorer:
     ) -> list[tuple[Facts, dict[str, list[float]]]]:
         if len(prompts) != len(images):
             raise ConfigError(f"{len(prompts)} prompts for {len(images)} images: give one prompt an image")
-        known: dict[str, Facts] = {prompt: parse(prompt) for prompt in dict.fromkeys(prompts)}
+        facts: dict[str, Facts] = {prompt: parse(prompt) for prompt in dict.fromkeys(prompts)}
         rows: list[dict[str, list[float]]] = []
         for start in range(0, len(images), _CHUNK):
             batch = _batch(images[start : start + _CHUNK]).to(self._device)
             with torch.inference_mode():
                 rows += _rows(self._network(batch))
-        return [(known[prompt], row) for prompt, row in zip(prompts, rows, strict=True)]
+        return [(facts[prompt], row) for prompt, row in zip(prompts, rows, strict=True)]
 
 
 def fact_log_probs(facts: Facts, row: dict[str, list[float]]) -> list[float]:
-    """Log-probability of each fact, in the order: kinds named, no other kind, count, colour, place."""
+    """Return the log-probability of each fact, in the order: kinds named, no other kind, count, colour, place."""
     named = [ANIMALS.index(animal) for animal in facts.animals]
     values = [row["present"][i] for i in named]
     values.append(sum(row["absent"][i] for i in range(len(ANIMALS)) if i not in named))
@@ -82,9 +82,9 @@ def fact_log_probs(facts: Facts, row: dict[str, list[float]]) -> list[float]:
 
 
 def is_correct(facts: Facts, row: dict[str, list[float]]) -> bool:
-    """Whether each fact is the most probable answer to its own question."""
-    there = {kind for i, kind in enumerate(ANIMALS) if row["present"][i] > row["absent"][i]}
-    answers = [there == set(facts.animals), _argmax(row["total"]) == facts.count]
+    """Return true if each fact is the most probable answer to its own question."""
+    present = {kind for i, kind in enumerate(ANIMALS) if row["present"][i] > row["absent"][i]}
+    answers = [present == set(facts.animals), _argmax(row["total"]) == facts.count]
     if facts.colour is not None:
         answers.append(READ_COLOURS[_argmax(row["colour"])] == facts.colour)
     if facts.place is not None:

@@ -1,10 +1,11 @@
-"""Trajectories of stores, kept on the disk by their sha256, so that later epochs and runs need not get them again.
+"""A disk cache of trajectories from object stores, keyed by sha256, so that later epochs and runs skip the download.
 
-Any number of processes and threads share the folder without knowing of each other. A name is the sha256 of the bytes,
-so that two writers of one name write the same, and what is read is checked: a cut or spoilt file is got again. The
-size is counted in one small file under a lock; who goes past the limit removes what was used longest ago.
+Any number of processes and threads share the folder. A file's name is the sha256 of its bytes, so concurrent
+writers of one name write the same bytes. Reads are verified: a truncated or corrupted file is fetched again.
+The total size is kept in one small file under a lock. A writer that exceeds the limit evicts the least recently
+used files.
 
-The cache only saves time: where it cannot be written or locked, or the disk is nearly full, reading goes on without.
+The cache only saves time. If it cannot be written or locked, or the disk is nearly full, reads go to the store.
 """
 
 import contextlib
@@ -25,23 +26,26 @@ from ppod_data.storage.real_folders import make_folder, move, open_in_place, rem
 
 _FOLDER, _GIB = "PPOD_CACHE", "PPOD_CACHE_GIB"
 _DEFAULT_GIB = 10.0
-"""6,400 chains of 50 steps of Stable Diffusion 1.5 in fp16: a run on a few prompts, and on any laptop's disk."""
+"""Room for 6,400 chains of 50 steps of Stable Diffusion 1.5 in fp16: a run on a few prompts, on any laptop's disk."""
 _LEFT_FREE = 1 << 30
-"""Bytes of the disk that are left to others, such as the run's checkpoints."""
+"""Bytes of free disk space to leave for other files, such as the run's checkpoints."""
 _KEPT_SHARE = 0.9
-"""Of the limit, after a removal: looking at every file is paid for by a tenth of the limit in new ones."""
+"""Share of the limit kept by an eviction. Listing every file is then repaid by a tenth of the limit in new files."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of files that are named by their content, of at most `limit` bytes in all."""
+    """A folder of files named by their sha256, of at most `limit` bytes in total."""
 
     folder: Path
     limit: int
 
     def get(self, sha256: str, nbytes: int, fetch: Callable[[], bytearray]) -> bytearray:
-        """The bytes of this sha256: the file's, or else what `fetch` gives, which checks them."""
+        """Return the bytes of this sha256 from the cache, or call `fetch` and store its result.
+
+        `fetch` checks its bytes.
+        """
         if (data := self._read(sha256, nbytes)) is None:
             data = fetch()
             with contextlib.suppress(OSError, PpodError):
@@ -54,13 +58,13 @@ class Cache:
             data = read_range(path, 0, nbytes)
         except (OSError, DamagedError):
             return None
-        whole = hashlib.sha256(data).hexdigest() == sha256
+        intact = hashlib.sha256(data).hexdigest() == sha256
         with contextlib.suppress(OSError, PpodError):
-            os.utime(path, follow_symlinks=False) if whole else remove_file(path)  # the time of its last use
-        return data if whole else None
+            os.utime(path, follow_symlinks=False) if intact else remove_file(path)  # mtime is the last use
+        return data if intact else None
 
     def _keep(self, sha256: str, data: bytearray) -> None:
-        """Give the bytes their name. Not synced: what a crash leaves cut is found when it is read."""
+        """Store the bytes under their name. Not synced: the check on reading detects a file truncated by a crash."""
         path = self._path(sha256)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if len(data) > self.limit * _KEPT_SHARE or shutil.disk_usage(self.folder).free < _LEFT_FREE:
@@ -76,25 +80,27 @@ class Cache:
 
     @contextlib.contextmanager
     def _counted(self, nbytes: int) -> Iterator[None]:
-        """Make room for so many bytes and count them; nobody else writes until they are written."""
+        """Hold the lock, make room for `nbytes`, and add them to the total. Other writers wait until the block ends."""
         descriptor = open_in_place(self.folder / "bytes")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             text = os.pread(descriptor, 32, 0)
-            total = int(text) if text.isdigit() else self.limit  # not known: look
+            total = int(text) if text.isdigit() else self.limit  # unknown total: count the files
             if total + nbytes > self.limit:
                 total = self._make_room(nbytes)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(total + nbytes).encode(), 0)
             yield
         finally:
-            fcntl.flock(
-                descriptor, fcntl.LOCK_UN
-            )  # a process that was forked meanwhile has the descriptor as well
+            # Unlock explicitly: a forked child process may hold a copy of the descriptor.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def _make_room(self, nbytes: int) -> int:
-        """The bytes of all files, after what was used longest ago has gone. A reader that has it open reads on."""
+        """Evict the least recently used files if needed. Return the bytes left.
+
+        Readers with an open file are not affected.
+        """
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
         if total + nbytes <= self.limit:
@@ -108,25 +114,26 @@ class Cache:
         return total
 
     def _files(self) -> Iterator[tuple[float, int, str]]:
-        """(time of the last use, bytes, path) of every file, also of those that a killed process did not finish."""
+        """Yield (last use, bytes, path) of every file, including unfinished files of killed processes."""
         for folder in self.folder.glob("[0-9a-f][0-9a-f]"):
             if folder.is_symlink():
                 continue
-            with os.scandir(folder) as found:
-                for entry in found:
+            with os.scandir(folder) as entries:
+                for entry in entries:
                     with contextlib.suppress(FileNotFoundError):
-                        known = entry.stat(follow_symlinks=False)
+                        status = entry.stat(follow_symlinks=False)
                         if entry.is_file(follow_symlinks=False):
-                            yield known.st_mtime, known.st_size, entry.path
+                            yield status.st_mtime, status.st_size, entry.path
 
     def _path(self, sha256: str) -> Path:
         return self.folder / sha256[:2] / sha256[2:]
 
 
 def cache_of(root: DataPath) -> Cache | None:
-    """The user's cache for the trajectories of a data set in a store; None for folders, and where it is switched off.
+    """Return the user's cache for a data set in an object store, or None for local folders and a disabled cache.
 
-    Raises ConfigError for a size that is no number.
+    Raises:
+        ConfigError: the configured size is not a number.
     """
     if isinstance(root, Path) or root.scheme == "memory":
         return None
@@ -145,6 +152,6 @@ def cache_of(root: DataPath) -> Cache | None:
 
 
 def read_cached(root: DataPath, sha256: str, nbytes: int, fetch: Callable[[], bytearray]) -> bytearray:
-    """What `fetch` gives, the bytes of this sha256; from the cache where `root` has one and they are there."""
+    """Return the bytes of this sha256, from the cache if `root` has one, else from `fetch`."""
     cache = cache_of(root)
     return cache.get(sha256, nbytes, fetch) if cache and _SHA256.fullmatch(sha256) else fetch()

@@ -1,10 +1,12 @@
-"""Files that appear whole or not at all, and the hashes that name them: in a local folder, or in a store.
+"""Atomic writes, and the sha256 of files, in a local folder or an object store.
 
-The recipe for every local write: a temporary name in the same folder, flush, fsync, rename (or hard link, where an
-existing file must not be replaced), fsync of the folder. A temporary name starts with a dot and has no known
-suffix, so no reader takes what a killed process left behind for data. Its writer holds a lock on it, which ends with
-the process: what is not locked was left behind. In a store (ppod_data.storage.object_store) a file is made in a local
-temporary folder and then put.
+    atomic_write(root / "ppod.json", data)
+
+Every local write uses a temporary name in the same folder, flush, fsync, rename (or hard link, if an existing
+file must not be replaced), and fsync of the folder. A temporary name starts with a dot and has no data suffix,
+so that readers ignore it. Its writer holds a lock on it, which ends with the process: an unlocked temporary
+file is a leftover. For an object store (ppod_data.storage.object_store) the file is written to a local
+temporary folder, then uploaded.
 """
 
 import contextlib
@@ -28,9 +30,9 @@ from ppod_data.storage.range_reader import open_object
 from ppod_data.storage.real_folders import move, naming, real_folder, remove_file, settled
 
 DataPath: TypeAlias = Path | StorePath
-"""A place in a local folder, or in a store."""
+"""A path in a local folder or in an object store."""
 AnyPath: TypeAlias = str | os.PathLike[str] | StorePath
-"""A place as users give it: a path, or a URL such as `s3://bucket/data`."""
+"""A path as users give it: a path, or a URL such as `s3://bucket/data`."""
 
 _CHUNK = 1 << 20
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -39,15 +41,15 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _TEMPORARY = re.compile(r"\..+\.tmp-\d+-[0-9a-f]{8}")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = 1024
-"""Git LFS never writes a longer pointer."""
+"""The longest pointer that Git LFS writes."""
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 def data_path(text: AnyPath) -> DataPath:
-    """Return the folder that `text` names, its links resolved, or the place in a store, such as `s3://bucket/data`.
+    """Return the path that `text` names: local with its links resolved, or in an object store such as s3://bucket.
 
     Raises:
-        ConfigError: a store that is not known, or whose package is missing.
+        ConfigError: the store is unknown, or its package is not installed.
     """
     if isinstance(text, StorePath):
         return text
@@ -61,23 +63,23 @@ def data_path(text: AnyPath) -> DataPath:
 
 
 def local_path(text: str | Path) -> Path:
-    """The local path that `text` names, its links resolved.
+    """Return the local path that `text` names, its links resolved.
 
     Raises:
-        ConfigError: a URL, also as `Path` spells it.
+        ConfigError: `text` is a URL, also in the spelling of `Path`.
     """
     if url := _URL_AS_PATH.match(str(text)):
         raise ConfigError(
-            f"{text}: what is written here is a local file or folder, and not in {url[1]}://: give a path"
+            f"{text}: output must be a local file or folder, not a {url[1]}:// URL: give a path"
         )
     return settled(Path(text).expanduser())
 
 
 def below(folder: Path, *names: str) -> Path:
-    """The path of names that come from data, such as a stranger's ids, inside each other below `folder`.
+    """Join names that come from data, such as untrusted ids, to a path below `folder`.
 
     Raises:
-        DamagedError: a name that is more than one plain name: empty, hidden, with a slash or a control character.
+        DamagedError: a name is empty, hidden, or holds a slash or a control character.
     """
     for name in names:
         if _PLAIN.fullmatch(name) is None:
@@ -87,9 +89,9 @@ def below(folder: Path, *names: str) -> Path:
 
 @contextlib.contextmanager
 def temporary_beside(path: DataPath) -> Iterator[Path]:
-    """Yield a new, empty file in `path`'s folder, which is made if needed; it is locked, and removed at the end.
+    """Yield a new, empty, locked file in `path`'s folder; remove it at the end. The folder is created if needed.
 
-    Of a path in a store, it is in a local temporary folder.
+    For a path in an object store, the file is in a local temporary folder.
     """
     if not isinstance(path, Path):
         with tempfile.TemporaryDirectory(prefix="ppod-") as folder:
@@ -111,12 +113,12 @@ def temporary_beside(path: DataPath) -> Iterator[Path]:
 
 
 def is_temporary(path: DataPath) -> bool:
-    """Whether the name is one that `temporary_beside` gives."""
+    """Return true for a name made by `temporary_beside`."""
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def is_being_written(temporary: DataPath) -> bool:
-    """Whether a living process, here or on another machine that shares the folder, may be writing the file."""
+    """Return true if a live process may be writing the file, on this machine or another that shares the folder."""
     if not isinstance(temporary, Path):
         return temporary.age() < object_store.LONGEST_WRITE
     try:
@@ -125,7 +127,7 @@ def is_being_written(temporary: DataPath) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or this file system has no locks: then nobody knows
+    except OSError:  # locked, or no locks on this file system: assume a writer
         return True
     finally:
         os.close(descriptor)
@@ -133,18 +135,20 @@ def is_being_written(temporary: DataPath) -> bool:
 
 
 def open_file(path: DataPath) -> io.BufferedReader:
-    """`path` opened for reading, if it is a regular file: a pipe or a device could give bytes without an end.
+    """Open a regular file for reading. Pipes and devices are refused, because their data may never end.
 
-    Raises `DamagedError` for anything else and for a Git LFS pointer, `OSError` as `open` does.
+    Raises:
+        DamagedError: `path` is not a regular file, or is a Git LFS pointer.
+        OSError: as `open` does.
     """
     if not isinstance(path, Path):
         return open_object(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise DamagedError(f"{path}: no regular file: get it again")
-        if found.st_size <= _POINTER_BYTES:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise DamagedError(f"{path}: not a regular file: get it again")
+        if status.st_size <= _POINTER_BYTES:
             refuse_pointer(path, os.pread(descriptor, len(_POINTER), 0))
     except BaseException:
         os.close(descriptor)
@@ -155,7 +159,7 @@ def open_file(path: DataPath) -> io.BufferedReader:
 def refuse_pointer(path: Path, head: bytes) -> None:
     """Raise `DamagedError` if `head`, the first bytes of a file, are those of a Git LFS pointer.
 
-    A clone without Git LFS holds such pointers in place of the files.
+    A clone made without Git LFS holds pointers instead of the files.
     """
     if head.removeprefix(b"\xef\xbb\xbf").startswith(_POINTER):
         raise DamagedError(
@@ -164,20 +168,23 @@ def refuse_pointer(path: Path, head: bytes) -> None:
 
 
 def refuse_pointer_file(path: Path) -> None:
-    """Raise `DamagedError` if the local file is a Git LFS pointer, for libraries that open files themselves."""
+    """Raise `DamagedError` if the local file is a Git LFS pointer. For libraries that open files themselves."""
     with open_file(path):
         pass
 
 
 def read_range(path: DataPath, offset: int, nbytes: int) -> bytearray:
-    """The bytes of a file from `offset` on; none where it does not have them all. `OSError` as `open` does."""
+    """Return `nbytes` bytes of a file from `offset`, or no bytes if the file is shorter.
+
+    Raises `OSError` as `open` does.
+    """
     data = bytearray()
     if not 0 <= offset < offset + nbytes:
         return data
     if not isinstance(path, Path):
         return bytearray(object_store.read_range(path, offset, offset + nbytes))
     with open_file(path) as file:
-        if offset + nbytes <= os.fstat(file.fileno()).st_size:  # before memory is asked for
+        if offset + nbytes <= os.fstat(file.fileno()).st_size:  # check before allocating memory
             data = bytearray(nbytes)
             file.seek(offset)
             file.readinto(data)
@@ -185,17 +192,17 @@ def read_range(path: DataPath, offset: int, nbytes: int) -> bytearray:
 
 
 def read_small(path: DataPath, limit: int) -> bytes:
-    """The bytes of a file that is known to be small. Raises `DamagedError` above `limit` bytes."""
+    """Return the bytes of a small file. Raises `DamagedError` above `limit` bytes."""
     with open_file(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise DamagedError(f"{path}: more than {limit:,} bytes: no file that ppod wrote")
+        raise DamagedError(f"{path}: more than {limit:,} bytes: not a file that ppod wrote")
     return data
 
 
 @contextlib.contextmanager
 def atomic_output(path: DataPath) -> Iterator[Path]:
-    """Yield a temporary path to write to; on a normal exit it replaces `path`, on an error it is removed."""
+    """Yield a temporary path to write to. It replaces `path` on a normal exit and is removed on an error."""
     with temporary_beside(path) as temporary:
         yield temporary
         sync(temporary)
@@ -203,13 +210,13 @@ def atomic_output(path: DataPath) -> Iterator[Path]:
 
 
 def atomic_write(path: DataPath, data: bytes) -> None:
-    """Write `data` to `path`, replacing what is there. Readers see the old bytes or the new ones."""
+    """Write `data` to `path`, replacing an existing file. Readers see the old bytes or the new ones."""
     with atomic_output(path) as temporary:
         temporary.write_bytes(data)
 
 
 def atomic_update(path: DataPath, data: bytes) -> bool:
-    """Write `data` to `path` unless the file holds these bytes. True: written."""
+    """Write `data` to `path` unless the file already holds these bytes. Return true if written."""
     try:
         if read_small(path, len(data)) == data:
             return False
@@ -220,7 +227,7 @@ def atomic_update(path: DataPath, data: bytes) -> bool:
 
 
 def atomic_create(path: DataPath, data: bytes) -> bool:
-    """Write `data` to `path` unless it exists. True: written; False: another file was first."""
+    """Write `data` to `path` unless it exists. Return true if written, false if another file was first."""
     with temporary_beside(path) as temporary:
         temporary.write_bytes(data)
         sync(temporary)
@@ -228,7 +235,7 @@ def atomic_create(path: DataPath, data: bytes) -> bool:
 
 
 def replace(path: DataPath, data: bytes, version: str) -> bool:
-    """Write `data` to `path`. False, in a store, where what is there is not `version` any more."""
+    """Write `data` to `path`. In an object store, return false if the object is no longer `version`."""
     if not isinstance(path, Path):
         return object_store.put_over(data, path, version)
     atomic_write(path, data)
@@ -236,7 +243,7 @@ def replace(path: DataPath, data: bytes, version: str) -> bool:
 
 
 def publish(temporary: Path, path: DataPath) -> None:
-    """Give a finished, synced temporary file the name `path`, replacing what is there, durably."""
+    """Rename a finished, synced temporary file to `path`, replacing an existing file, durably."""
     if not isinstance(path, Path):
         object_store.put(temporary, path)
         return
@@ -245,25 +252,29 @@ def publish(temporary: Path, path: DataPath) -> None:
 
 
 def publish_new(temporary: Path, path: DataPath) -> bool:
-    """Give a finished, synced temporary file its name. False where another file has the name already.
+    """Name a finished, synced temporary file `path`, unless that name exists. Return false if it does.
 
-    In a store, True where the name has these bytes: an answer that was lost cannot tell who put them.
+    In an object store, return true if the existing object holds the same bytes: after a lost response, its
+    writer is unknown.
 
-    Raises `PpodError` on a file system without hard links: renaming would replace another worker's file.
+    Raises:
+        PpodError: the file system has no hard links. Renaming could replace another worker's file.
     """
     if not isinstance(path, Path):
         return put_new(temporary, path)
     try:
-        with real_folder(path.parent), naming(path):  # the random name is nowhere else, so paths will do
+        with real_folder(path.parent), naming(path):  # plain paths are safe: the random name is not shared
             os.link(temporary, path)
     except FileExistsError:
-        return os.path.samestat(os.lstat(temporary), os.lstat(path))  # NFS may report its own link as there
+        return os.path.samestat(
+            os.lstat(temporary), os.lstat(path)
+        )  # NFS may report its own link as existing
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         raise PpodError(
             f"{path.parent}: no hard links on this file system ({error.strerror}), which commits need: "
-            "make the data set on another disk, then copy it here"
+            "generate the data set on another disk, then copy it here"
         ) from error
     sync(path.parent)
     return True
@@ -272,7 +283,7 @@ def publish_new(temporary: Path, path: DataPath) -> bool:
 def put_new(file: Path, path: StorePath) -> bool:
     """Copy a local file to an object store unless an object exists there. Return true if `path` then holds these bytes.
 
-    A put whose answer was lost therefore counts as done.
+    An upload whose response was lost therefore counts as successful.
     """
     try:
         object_store.create(file, path)
@@ -289,7 +300,7 @@ def _holds(path: StorePath, file: Path) -> bool:
 
 
 def rename(path: DataPath, target: DataPath) -> None:
-    """Give a small file another name, durably. In a store it has both names for a moment."""
+    """Rename a small file durably. In an object store both names exist for a moment."""
     if isinstance(path, Path) and isinstance(target, Path):
         move(path, target)
         sync(target.parent)
@@ -299,7 +310,7 @@ def rename(path: DataPath, target: DataPath) -> None:
 
 
 def remove(path: DataPath) -> None:
-    """Remove a file; a link, and not what it points to. Nothing where there is none."""
+    """Remove a file, or a link without its target. A missing file is not an error."""
     if isinstance(path, Path):
         remove_file(path)
     else:
@@ -307,26 +318,26 @@ def remove(path: DataPath) -> None:
 
 
 def in_folder(folder: DataPath) -> list[DataPath]:
-    """What is in a folder, sorted; nothing where there is no such folder."""
+    """Return the paths in a folder, sorted; an empty list for a missing folder."""
     if not isinstance(folder, Path):
         return list(folder.iterdir())
     return [folder / name for name in sorted(os.listdir(folder))] if folder.is_dir() else []
 
 
 def matching(folder: DataPath, pattern: str) -> list[DataPath]:
-    """What `Path.glob` finds in a folder, sorted."""
+    """Return the matches of `Path.glob` in a folder, sorted."""
     return [*folder.glob(pattern)] if not isinstance(folder, Path) else [*sorted(folder.glob(pattern))]
 
 
 def listing(folder: DataPath) -> dict[str, os.stat_result | object_store.Stat]:
-    """Size and time of every file below a folder, by its name as seen from there."""
+    """Return the size and time of every file below a folder, by its relative name."""
     if not isinstance(folder, Path):
         return {**folder.listing()}
     return dict(_walk(folder, "")) if folder.is_dir() else {}
 
 
 def _walk(folder: Path | str, start: str) -> Iterator[tuple[str, os.stat_result]]:
-    """The files below a folder, whose name begins with `start`: one listing of each folder."""
+    """Yield the files below a folder by name, prefixed with `start`. Each folder is listed once."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -336,12 +347,12 @@ def _walk(folder: Path | str, start: str) -> Iterator[tuple[str, os.stat_result]
 
 
 def sizes_under(folder: DataPath) -> dict[str, int]:
-    """The size of every file below a folder, by its name as seen from there."""
-    return {name: found.st_size for name, found in listing(folder).items()}
+    """Return the size of every file below a folder, by its relative name."""
+    return {name: status.st_size for name, status in listing(folder).items()}
 
 
 def name_below(folder: DataPath, path: DataPath) -> str:
-    """The name of `path` as seen from `folder`, with slashes."""
+    """Return the name of `path` relative to `folder`, with slashes."""
     if isinstance(folder, Path) and isinstance(path, Path):
         return path.relative_to(folder).as_posix()
     start, name = f"{folder}/", str(path)
@@ -350,15 +361,15 @@ def name_below(folder: DataPath, path: DataPath) -> str:
 
 
 def version_of(path: DataPath) -> tuple[object, ...]:
-    """Another value when the file is replaced."""
+    """Return a value that changes when the file is replaced."""
     if not isinstance(path, Path):
         return (path.version(),)
-    found = os.stat(path)
-    return found.st_ino, found.st_mtime_ns
+    status = os.stat(path)
+    return status.st_ino, status.st_mtime_ns
 
 
 def sync(path: DataPath) -> None:
-    """Ask the disk to keep the bytes of the file, or the names in the folder, at `path`; a store has done so."""
+    """Flush the file, or the folder's names, at `path` to the disk. Object stores need no flush."""
     if not isinstance(path, Path):
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -369,9 +380,9 @@ def sync(path: DataPath) -> None:
 
 
 def sha256_file(path: DataPath) -> str:
-    """The sha256 of a file's bytes, 64 hex digits, read in pieces of 1 MiB."""
+    """Return the sha256 of a file's bytes, 64 hex digits. Reads 1 MiB at a time."""
     digest = hashlib.sha256()
     with open_file(path) as file:
-        while piece := file.read(_CHUNK):
-            digest.update(piece)
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What a folder is, so that no command writes over the work of another."""
+"""Detection of a folder's kind, so that no command overwrites the output of another."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ _WRITES: Mapping[str, tuple[str, ...]] = {
     ONLINE: ("summary.json", "report.html", "evals", "policy", "tensorboard", "stage-01"),
     EVALUATION: ("summary.json", "report.html", "grid.png", "before", "after"),
 }
-"""What a command of each kind writes beside its mark."""
+"""Names that a command of each kind writes beside its mark."""
 
 _PARTS = {
     DATASET: ("samples", "trajectories", "scores", "pairs", "labels", "log_probs"),
@@ -42,26 +42,26 @@ _PARTS = {
     ONLINE: ("evals", "policy", "tensorboard"),
     EVALUATION: ("before", "after"),
 }
-"""Folders of each kind that hold nothing but its own files."""
+"""Folders of each kind that hold only its own files."""
 
 
 def folder_kind(folder: DataPath) -> str | None:
-    """Return what a folder is, by the file that marks its kind; None for a folder without one."""
+    """Return a folder's kind by the file that marks it, or None for an unmarked folder."""
     return next((kind for mark, kind in _MARKS.items() if (folder / mark).is_file()), None)
 
 
 def check_out(out: Path, kind: str, *, option: str = "--out") -> None:
-    """Check that a command which makes `kind` may write to the folder `out`: a new one, or one of its kind.
+    """Check that a command that makes `kind` may write to `out`: a new folder, or an existing one of its kind.
 
     Raises:
         ConfigError: `out` is a file, a folder of another kind, a part of one, or holds files of the same names.
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file: give another {option}")
-    found = folder_kind(out)
-    if found is not None and found != kind:
-        raise ConfigError(f"{out} holds {found}, which this would write over: give another {option}")
-    if found is None:
+    existing = folder_kind(out)
+    if existing is not None and existing != kind:
+        raise ConfigError(f"{out} holds {existing}, which this would overwrite: give another {option}")
+    if existing is None:
         taken = [name for name in _WRITES[kind] if (out / name).exists()]
         if taken:
             raise ConfigError(
@@ -71,7 +71,7 @@ def check_out(out: Path, kind: str, *, option: str = "--out") -> None:
 
 
 def check_not_inside(out: Path, *, option: str) -> None:
-    """Raise ConfigError for a place in the folders that a data set, run or evaluation keeps its own files in."""
+    """Raise ConfigError for a path inside a folder where a data set, run or evaluation keeps its own files."""
     path = out.resolve()
     for part, folder in zip([path, *path.parents], path.parents, strict=False):
         owner = folder_kind(folder)
@@ -83,11 +83,11 @@ def check_html(file: Path, *, option: str) -> None:
     """Check that an HTML page may be written to `file`: a new file, or an earlier page.
 
     Raises:
-        ConfigError: it is a folder, or a file that is no HTML page.
+        ConfigError: `file` is a folder, or a file that is not an HTML page.
     """
     if file.is_dir():
         raise ConfigError(f"{file} is a folder: give the name of a file for {option}, {file / 'report.html'}")
     if file.is_file():
         with file.open("rb") as start:
             if not start.read(256).lstrip().lower().startswith(b"<!doctype html"):
-                raise ConfigError(f"{file} is no HTML page: give another {option}")
+                raise ConfigError(f"{file} is not an HTML page: give another {option}")

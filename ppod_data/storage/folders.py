@@ -1,6 +1,7 @@
-"""Folders that appear and go as a whole: nobody meets one that is half written or half removed.
+"""Folders that appear and disappear as a whole: readers never see a partial one.
 
-While it is written a folder is called .NAME.tmp, while it is removed .NAME.old; a killed process may leave either.
+A folder is named .NAME.tmp while it is written and .NAME.old while it is removed. A killed process may leave
+either.
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from ppod_data.storage.real_folders import make_folder, move, remove_tree
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; on a normal exit it replaces `target` on the disk, on an error it is removed."""
+    """Yield an empty folder to fill. It replaces `target` durably on a normal exit and is removed on an error."""
     temporary = target.with_name(f".{target.name}.tmp")
     remove_tree(temporary)
     make_folder(temporary)
@@ -31,12 +32,12 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder, if it is there: first its name, then what it holds."""
+    """Remove a folder if it exists: first its name, then its content."""
     remove_tree(_set_aside(folder))
 
 
 def _set_aside(folder: Path) -> Path:
-    """Give a folder the name that it has while it is removed."""
+    """Rename a folder to the name that it has while it is removed."""
     old = folder.with_name(f".{folder.name}.old")
     remove_tree(old)
     if folder.exists():

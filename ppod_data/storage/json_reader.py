@@ -1,8 +1,8 @@
-"""JSON that strangers may have written: parsed in bounded memory and time, or refused by one kind of error.
+"""A JSON parser for untrusted input, with bounded memory and time and one type of error.
 
-Python's parser raises `RecursionError` for deep nesting, accepts lone surrogates that no file can hold, and whole
-numbers that later overflow. Every reader of a JSON file or text calls `parse_json`, so that one `except ValueError`
-covers all of it:
+Python's parser raises `RecursionError` for deep nesting, accepts lone surrogates that no file can hold, and
+whole numbers that later overflow. Every reader of a JSON file or text calls `parse_json`, so that one `except
+ValueError` covers all of these:
 
     values = read_json(path, limit=1 << 20)
 """
@@ -17,22 +17,22 @@ from ppod_data.errors import DamagedError, PpodError
 from ppod_data.storage.files import DataPath, read_small
 
 MAX_DEPTH = 64
-"""Objects and lists inside each other."""
+"""The deepest nesting of objects and lists."""
 MAX_CONTAINERS = 1 << 25
-"""Objects and lists of one text; each needs some 60 bytes for as little as two of the text."""
+"""The most objects and lists of one text; each takes about 60 bytes of memory for as little as two bytes of text."""
 MAX_DIGITS = 19
-"""Of a whole number: those of 64 bits."""
+"""The most digits of a whole number: those of 64 bits."""
 MAX_RECORD = 64 << 20
-"""Bytes of a file that ppod wrote about a run, an evaluation or a merge."""
+"""The most bytes of a record that ppod writes about a run, an evaluation or a merge."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(text: bytes | bytearray | str) -> Any:
-    """Return the value of a JSON text, UTF-8 where it is bytes.
+    """Return the value of a JSON text. Bytes must be UTF-8.
 
     Raises:
-        ValueError: not JSON, or beyond the bounds above; the text says why.
+        ValueError: the text is not JSON, or exceeds the bounds above; the message gives the reason.
     """
     decoded = text.decode("utf-8") if isinstance(text, bytes | bytearray) else text
     if decoded.count("[") + decoded.count("{") > MAX_CONTAINERS:
@@ -50,8 +50,13 @@ def parse_json(text: bytes | bytearray | str) -> Any:
 def read_json(path: DataPath, *, limit: int = MAX_RECORD, advice: str = "get this file again") -> Any:
     """Return the value of a JSON file of at most `limit` bytes.
 
+    Args:
+        path: the file.
+        limit: the most bytes.
+        advice: the next step for the user, appended to the error message.
+
     Raises:
-        DamagedError: no JSON, or beyond the bounds; names the file. `advice` says what to do.
+        DamagedError: not JSON, or beyond the bounds; names the file.
         OSError: as `open` does.
     """
     data = read_small(path, limit)
@@ -64,19 +69,19 @@ def read_json(path: DataPath, *, limit: int = MAX_RECORD, advice: str = "get thi
 def read_object(
     path: DataPath, *, limit: int = MAX_RECORD, advice: str = "get this file again"
 ) -> dict[str, Any]:
-    """Return the object in a JSON file; a file that is missing is damage as well. Errors as of `read_json`."""
+    """Return the object in a JSON file. A missing file raises DamagedError; other errors are those of `read_json`."""
     try:
         value = read_json(path, limit=limit, advice=advice)
     except FileNotFoundError as error:
         raise DamagedError(f"{path}: the file is missing: {advice}") from error
     if not isinstance(value, dict):
-        raise DamagedError(f"{path}: holds no JSON object: {advice}")
+        raise DamagedError(f"{path}: not a JSON object: {advice}")
     return value
 
 
 @contextmanager
 def record_of(path: DataPath, advice: str = "get this file again") -> Iterator[None]:
-    """Turn errors about a record's keys, types and values into a DamagedError that names its file."""
+    """Convert errors about a record's keys, types and values to a DamagedError that names its file."""
     try:
         yield
     except PpodError:
@@ -93,7 +98,7 @@ def _whole_number(digits: str) -> int:
 
 
 def _check_depth(value: Any) -> None:
-    """Raise ValueError beyond MAX_DEPTH: what walks the value later recurses."""
+    """Raise ValueError beyond MAX_DEPTH: functions that walk the value later are recursive."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         level = [

@@ -1,4 +1,8 @@
-"""An object of a store as a file that is read by few requests."""
+"""An object of an object store as a file that is read with few range requests.
+
+with open_object(path) as file:
+    footer = file.read()
+"""
 
 import errno
 import io
@@ -11,19 +15,19 @@ from ppod_data.errors import DamagedError
 from ppod_data.storage.object_store import StorePath, ask, read_range, read_ranges
 
 _AT_ONCE = 1 << 20
-"""Bytes: an object up to this size is read at once."""
+"""Bytes. Objects up to this size are read whole."""
 _FIRST = 64 << 10
-"""Bytes: the least that is read elsewhere; a reader that goes on there gets more, `_PIECE`, each time."""
+"""Bytes. The smallest request; a sequential reader gets `_PIECE` with each later request."""
 _TAIL = 256 << 10
-"""Bytes: the end of an object is read at once, since a table's footer is there."""
+"""Bytes. The end of an object is read whole, because a table's footer is there."""
 _PIECE = 8 << 20
 _GAP = 512 << 10
-"""Bytes between two ranges that are rather read than paid for with a request."""
+"""Bytes. A gap up to this size between two ranges is read rather than split into two requests."""
 _T = TypeVar("_T")
 
 
-def read_again(path: object, read: Callable[[], _T]) -> _T:
-    """What `read` gives; once more where that finds damage in a store, since it may have been done on the way."""
+def retry_damaged(path: object, read: Callable[[], _T]) -> _T:
+    """Call `read`; on a checksum failure from an object store, retry once in case the data was corrupted in transit."""
     try:
         return read()
     except DamagedError:
@@ -33,13 +37,16 @@ def read_again(path: object, read: Callable[[], _T]) -> _T:
 
 
 def fetch(file: io.BufferedReader, ranges: Sequence[tuple[int, int]]) -> None:
-    """Get (start, end) ranges of a store's file at the same time; reading them asks nothing more."""
+    """Fetch (start, end) ranges of an object concurrently. Later reads within them need no request."""
     assert isinstance(file.raw, RangeReader)
     file.raw.fetch(ranges)
 
 
 class RangeReader(io.RawIOBase):
-    """Raises FileNotFoundError where there is no object, DamagedError where it is shorter than the store says."""
+    """A raw, seekable stream over an object.
+
+    Raises FileNotFoundError if there is no object, and DamagedError if it is shorter than the store reports.
+    """
 
     def __init__(self, path: StorePath) -> None:
         self._path = path
@@ -47,45 +54,51 @@ class RangeReader(io.RawIOBase):
         if info["type"] != "file":
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         self._size = int(info["size"])
-        self._place = 0
+        self._position = 0
         self._kept: list[tuple[int, bytes]] = []
         self._last = (0, b"")
 
     def readable(self) -> bool:
+        """Return true."""
         return True
 
     def seekable(self) -> bool:
+        """Return true."""
         return True
 
     def tell(self) -> int:
-        return self._place
+        """Return the position."""
+        return self._position
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        self._place = max(0, offset + (0, self._place, self._size)[whence])
-        return self._place
+        """Move the position as `io.IOBase.seek` does, at least to 0."""
+        self._position = max(0, offset + (0, self._position, self._size)[whence])
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` from the position; return the count of bytes, 0 at the end."""
         view = memoryview(buffer).cast("B")
-        if self._place >= self._size or not len(view):
+        if self._position >= self._size or not len(view):
             return 0
         start, data = self._piece(len(view))
-        found = data[self._place - start : self._place - start + len(view)]
-        view[: len(found)] = found
-        self._place += len(found)
-        return len(found)
+        available = data[self._position - start : self._position - start + len(view)]
+        view[: len(available)] = available
+        self._position += len(available)
+        return len(available)
 
     def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch (start, end) ranges concurrently and keep them."""
         ranges = [(max(start, 0), min(end, self._size)) for start, end in ranges]
         pieces = [piece for piece in _joined(ranges) if self._held(*piece) is None]
         if pieces:
-            found = zip(pieces, read_ranges(self._path, pieces), strict=True)
-            self._kept += [(start, self._whole(start, end, data)) for (start, end), data in found]
+            fetched = zip(pieces, read_ranges(self._path, pieces), strict=True)
+            self._kept += [(start, self._whole(start, end, data)) for (start, end), data in fetched]
 
-    def _piece(self, wanted: int) -> tuple[int, bytes]:
-        """A piece of the object that holds the byte at the place."""
-        if (held := self._held(self._place, self._place + 1)) is not None:
+    def _piece(self, nbytes: int) -> tuple[int, bytes]:
+        """Return (start, bytes) of a piece of the object that holds the byte at the position."""
+        if (held := self._held(self._position, self._position + 1)) is not None:
             return held
-        start, end = self._place, self._place + max(wanted, _FIRST)
+        start, end = self._position, self._position + max(nbytes, _FIRST)
         keep = self._size <= _AT_ONCE or self._size - start <= _TAIL
         if self._size <= _AT_ONCE:
             start, end = 0, self._size
@@ -109,25 +122,23 @@ class RangeReader(io.RawIOBase):
 
     def _whole(self, start: int, end: int, data: bytes) -> bytes:
         if len(data) != end - start:
-            raise DamagedError(f"{self._path}: changed while it was read, or cut: get this file again")
+            raise DamagedError(f"{self._path}: changed while it was read, or truncated: get this file again")
         return data
 
 
 def _joined(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The ranges with small gaps closed, in pieces of at most `_PIECE` bytes."""
+    """Yield the ranges with small gaps closed, in pieces of at most `_PIECE` bytes."""
     joined: list[list[int]] = []
-    for start, end in sorted(one for one in ranges if one[0] < one[1]):
+    for start, end in sorted(bounds for bounds in ranges if bounds[0] < bounds[1]):
         if joined and start - joined[-1][1] <= _GAP:
             joined[-1][1] = max(end, joined[-1][1])
         else:
             joined.append([start, end])
     for start, end in joined:
-        for place in range(start, end, _PIECE):
-            yield place, min(place + _PIECE, end)
+        for position in range(start, end, _PIECE):
+            yield position, min(position + _PIECE, end)
 
 
 def open_object(path: StorePath) -> io.BufferedReader:
-    """An object opened for reading, by few ranges. Raises FileNotFoundError where there is none."""
-    from ppod_data.storage.range_reader import RangeReader
-
+    """Open an object for reading with few range requests. Raises FileNotFoundError if there is none."""
     return io.BufferedReader(RangeReader(path))

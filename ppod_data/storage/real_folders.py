@@ -1,9 +1,9 @@
-"""Folders that are opened without following links: nothing outside the named folder is written, moved or removed.
+"""Folder operations that do not follow links: nothing outside the named folder is written, moved or removed.
 
-A data set or a run may come from a stranger, and a link in it may point anywhere. `settled` resolves the links of a
-path that the user named, once. Below it every folder is opened component by component, links refused, and files are
-made, renamed and removed by their name in the open folder. Reading may follow links: the cache of the Hugging Face Hub
-is made of them.
+A data set or run may be untrusted, and a link in it may point anywhere. `settled` resolves the links of the
+path that the user named, once. Below it every folder is opened component by component and links are refused.
+Files are created, renamed and removed by their name in the open folder. Reads may follow links, because the
+cache of the Hugging Face Hub consists of links.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from ppod_data.storage.object_store import StorePath
 
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | getattr(os, "O_PATH", os.O_RDONLY)
 _DEPTH = 3
-"""Folders inside each other, below that of a data set or a run, in which commands write."""
+"""Levels of folders below a data set or run in which commands write."""
 
 
 def settled(path: Path) -> Path:
-    """Resolve the links of a path that the user named; a path without links is returned as it is."""
+    """Resolve the links of a path that the user named. A path without links is returned unchanged."""
     real = Path(os.path.realpath(path))
     return path if real == Path(os.path.abspath(path)) else real
 
@@ -32,11 +32,12 @@ def real_folder(path: Path, *, make: bool = False) -> Iterator[int]:
     """Open the folder `path` without following links; yield a descriptor for `dir_fd`.
 
     Args:
-        make: make the folder, and those above it, where they are missing.
+        path: the folder.
+        make: create missing folders of the path.
 
     Raises:
         ConfigError: a component of the path is a link.
-        OSError: as of `os.open`, with the path of the component.
+        OSError: as `os.open` does, with the path of the component.
     """
     start = Path(path.anchor or ".")
     descriptor = os.open(start, _FOLDER)
@@ -54,7 +55,7 @@ def real_folder(path: Path, *, make: bool = False) -> Iterator[int]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an `OSError` the whole path: the error of a call with `dir_fd` has the last name alone."""
+    """Set the whole path on an `OSError`: a call with `dir_fd` reports the last name alone."""
     try:
         yield
     except OSError as error:
@@ -63,17 +64,17 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are missing. Raises ConfigError for a link."""
+    """Create a folder and its missing parents. Raises ConfigError for a link."""
     with real_folder(path, make=True):
         pass
 
 
 def open_in_place(path: Path, mode: int = 0o666) -> int:
-    """Open a regular file for reading and writing in place; a missing one is made with `mode`.
+    """Open a regular file for reading and writing in place. A missing file is created with `mode`.
 
     Raises:
         ConfigError: the file, or a folder above it, is a link.
-        DamagedError: a pipe, a device or a folder.
+        DamagedError: the path is a pipe, a device or a folder.
     """
     with real_folder(path.parent, make=True) as folder:
         _refuse_link(folder, path)
@@ -82,20 +83,20 @@ def open_in_place(path: Path, mode: int = 0o666) -> int:
             descriptor = os.open(path.name, flags, mode, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise DamagedError(f"{path}: no regular file: remove it")
+        raise DamagedError(f"{path}: not a regular file: remove it")
     return descriptor
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, or a link and not what it points to; nothing where it is missing."""
+    """Remove a file, or a link without its target. A missing file is not an error."""
     with contextlib.suppress(FileNotFoundError), real_folder(path.parent) as folder, naming(path):
         os.unlink(path.name, dir_fd=folder)
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with what it holds, links and not what they point to; nothing where it is missing.
+    """Remove a folder and its content; links are removed without their targets. A missing folder is not an error.
 
-    What cannot be removed stays. Raises ConfigError where `path`, or a folder above it, is a link.
+    Files that cannot be removed stay. Raises ConfigError if `path`, or a folder above it, is a link.
     """
     with contextlib.suppress(FileNotFoundError), real_folder(path.parent) as folder:
         _refuse_link(folder, path)
@@ -103,14 +104,17 @@ def remove_tree(path: Path) -> None:
 
 
 def move(path: Path, target: Path) -> None:
-    """Give a file or folder another name in its folder, replacing a file of that name."""
+    """Rename a file or folder within its folder, replacing a file of that name."""
     assert path.parent == target.parent
     with real_folder(path.parent) as folder, naming(target):
         os.replace(path.name, target.name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def links_below(root: Path | StorePath, *, depth: int = _DEPTH) -> Iterator[Path]:
-    """The links in the folder `root` and those in it; a snapshot's links to the blobs of the Hub's cache are none."""
+    """Yield the links in the folder `root` and its subfolders.
+
+    A snapshot's links to the blobs of the Hub's cache are left out.
+    """
     if not isinstance(root, Path):
         return
     blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else None
@@ -118,17 +122,15 @@ def links_below(root: Path | StorePath, *, depth: int = _DEPTH) -> Iterator[Path
 
 
 def refuse_linked_folders(root: Path | StorePath) -> None:
-    """Raise ConfigError for a link to a folder below `root`, before a command that writes there begins its work."""
+    """Raise ConfigError for a link to a folder below `root`. Called before a command starts work that writes there."""
     for path in links_below(root):
         if path.is_dir():
             raise linked(path)
 
 
 def linked(path: Path) -> ConfigError:
-    """The error of a link where a file or folder is expected."""
-    return ConfigError(
-        f"{path}: a link to another place, which is not followed: put the file or folder itself there"
-    )
+    """Return the error for a link where a file or folder is expected."""
+    return ConfigError(f"{path}: a link, which is not followed: put the file or folder itself there")
 
 
 def _links(folder: Path, blobs: Path | None, depth: int) -> Iterator[Path]:
@@ -143,7 +145,7 @@ def _links(folder: Path, blobs: Path | None, depth: int) -> Iterator[Path]:
 
 
 def _step(folder: int, path: Path, make: bool) -> int:
-    """Open the last component of `path` in the open folder that holds it."""
+    """Open the last component of `path`, relative to the open folder that holds it."""
     with naming(path):
         try:
             return os.open(path.name or ".", _FOLDER, dir_fd=folder)

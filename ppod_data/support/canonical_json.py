@@ -5,8 +5,10 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a plain value: sorted keys, no spaces, letters unescaped, no NaN or infinity.
+    """Return the canonical JSON text of a plain value: sorted keys, no spaces, letters unescaped.
 
-    Raises `ValueError` for NaN and infinity, `TypeError` for what JSON does not know.
+    Raises:
+        ValueError: the value holds NaN or infinity.
+        TypeError: the value holds a type that JSON does not have.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

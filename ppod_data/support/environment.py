@@ -1,4 +1,4 @@
-"""Which software and hardware made a shard: kept beside the data, outside the bytes that are compared."""
+"""The software and hardware that made a shard, stored outside the bytes that are compared."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +20,7 @@ _PACKAGES = (
 
 
 def environment() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a bit, the operating system, CPU and GPU."""
+    """Return the operating system, CPU, GPU, and versions of Python and the packages that can change a result."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
@@ -46,7 +46,7 @@ def _version(package: str) -> str:
 
 
 def _cpu_model() -> str:
-    """The processor's name as Linux tells it, or what the platform knows."""
+    """Return the processor's name from /proc/cpuinfo, or else from the platform module."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,6 +1,9 @@
-"""Numbers as people read them, in the table, the grids and the report alike.
+"""Number formatting for tables, grids and the report.
 
-A column of numbers has one precision, which its narrowest interval sets: `precision`. A lone number has its own.
+All numbers of a column share one precision, set by its narrowest interval: `precision`. `number` formats a
+single one:
+
+    number(0.12345)  # "0.123"
 """
 
 import math
@@ -11,40 +14,40 @@ from dataclasses import dataclass
 _MINUS = "\N{MINUS SIGN}"
 UNKNOWN = "\N{EN DASH}"
 _MOST_DIGITS = 8
-"""After the point: what needs more is written with a power of ten."""
+"""Digits after the point; longer numbers are written with a power of ten."""
 _MOST_OF_A_TICK = 5
-"""The same for the ticks of a chart, beside which there is little room."""
+"""Digits after the point of a chart's tick label, where space is short."""
 _SIGNIFICANT = 2
-"""Digits of an interval's width that are shown."""
+"""Digits shown of an interval's width."""
 _LARGEST = 1e9
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How the numbers of a column are written: all with as many digits after the point."""
+    """The format of a column's numbers: the same count of digits after the point for all."""
 
     digits: int
     is_power: bool = False
-    """The digits are those of a number between 1 and 10, times a power of ten."""
+    """Write numbers between 1 and 10 times a power of ten; `digits` counts the digits of that number."""
 
     def number(self, value: float | None, *, sign: bool = False) -> str:
-        """Return a number of the column; an en dash for None."""
+        """Format a number of the column; None becomes an en dash."""
         if value is None:
             return UNKNOWN
-        kind = "e" if self.is_power else "f"
-        text = f"{value:{'+' if sign else ''}z.{self.digits}{kind}}"
+        style = "e" if self.is_power else "f"
+        text = f"{value:{'+' if sign else ''}z.{self.digits}{style}}"
         if self.is_power:
             text = re.sub(r"e([+-])0*(\d)", lambda match: f"e{match[1].strip('+')}{match[2]}", text)
         return text.replace("-", _MINUS)
 
     def between(self, low: float | None, high: float | None) -> str:
-        """Return an interval of the column, or nothing where it is not known."""
+        """Format an interval of the column; an unknown interval becomes the empty string."""
         return "" if low is None or high is None else f"{self.number(low)}…{self.number(high)}"
 
     def with_interval(
         self, value: float | None, low: float | None, high: float | None, *, sign: bool = False
     ) -> str:
-        """Return a number, and its interval in brackets where there is one."""
+        """Format a number, followed by its interval in brackets if the interval is known."""
         interval = self.between(low, high)
         return self.number(value, sign=sign) + (f" ({interval})" if interval else "")
 
@@ -54,21 +57,21 @@ def precision(
 ) -> Precision:
     """Return the precision of a column that holds `values`, and `intervals` around them.
 
-    Two digits of the narrowest interval's width are shown, and up to three more where an interval that ends near 0
-    would seem to touch it. Without intervals, three digits of the largest value, and up to two more for small ones.
+    With intervals: two digits of the narrowest width, and up to three more if an interval near 0 would seem to
+    touch it. Without intervals: three digits of the largest value, and up to two more for small values.
     """
-    known = [abs(value) for value in values if value is not None and math.isfinite(value)]
+    magnitudes = [abs(value) for value in values if value is not None and math.isfinite(value)]
     ends = [(low, high) for low, high in intervals if low is not None and high is not None]
-    known += [abs(end) for pair in ends for end in pair]
-    largest = max(known, default=0.0)
-    noise = 1e-12 * largest  # below it a difference is rounding
+    magnitudes += [abs(end) for pair in ends for end in pair]
+    largest = max(magnitudes, default=0.0)
+    noise = 1e-12 * largest  # a smaller difference is rounding
     widths = [high - low for low, high in ends if noise < high - low < math.inf]
     if widths:
         digits = _SIGNIFICANT - 1 - _power(min(widths))
         nearest = [min(abs(low), abs(high)) for low, high in ends if low * high > 0]
         digits = max(digits, min(digits + 3, -_power(min(nearest)))) if nearest else digits
     else:
-        sizes = [size for size in known if size > noise]
+        sizes = [size for size in magnitudes if size > noise]
         usual = 2 - _power(largest)
         digits = max(usual, min(usual + 2, 1 - _power(min(sizes)))) if sizes else 2
     if digits > _MOST_DIGITS or largest >= _LARGEST:
@@ -77,19 +80,20 @@ def precision(
 
 
 def spread(low: float, high: float) -> Precision:
-    """Return the precision of numbers between two: two digits of the difference, and at least two after the point."""
-    found = precision([low, high], [(low, high)])
-    return found if found.is_power else Precision(max(2, found.digits))
+    """Return the precision of numbers in a range: two digits of its width, and at least two after the point."""
+    narrow = precision([low, high], [(low, high)])
+    return narrow if narrow.is_power else Precision(max(2, narrow.digits))
 
 
 def along(
     step: float, largest: float, *, share: bool = False, extra: int = 0
 ) -> Callable[[float | None], str]:
-    """Return how numbers are written along an axis whose ticks are `step` apart, so that no two ticks read alike.
+    """Return a formatter for an axis with ticks `step` apart. Labels of two ticks always differ.
 
     Args:
+        step: the distance between ticks.
         largest: the largest absolute value of the axis.
-        share: values are shares, written in per cent.
+        share: format values as shares, in per cent.
         extra: more digits than the ticks need, for values between them.
     """
     if share:
@@ -102,14 +106,15 @@ def along(
 
 
 def _power(value: float) -> int:
-    """The power of ten of a positive number's first digit."""
+    """Return the power of ten of a positive number's first digit."""
     return math.floor(math.log10(value) + 1e-9) if value > 0 else 0
 
 
 def number(value: float | None, *, digits: int = 3, sign: bool = False) -> str:
-    """At most `digits` digits after the point, fewer for large values and more for small ones; an en dash for None.
+    """Format a number with at most `digits` digits after the point; None becomes an en dash.
 
-    A small number shows two digits that are not zero; below a millionth it is written with a power of ten.
+    Large values show fewer digits. Small values show two significant digits, and below a millionth a power of
+    ten.
     """
     if value is None:
         return UNKNOWN
@@ -122,15 +127,15 @@ def number(value: float | None, *, digits: int = 3, sign: bool = False) -> str:
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
-    """Always `digits` digits after the point, and no minus before a zero; an en dash for None."""
+    """Format a number with exactly `digits` digits after the point; None becomes an en dash. Zero has no minus sign."""
     return Precision(digits).number(value)
 
 
 def percent(value: float | None) -> str:
-    """A share as a whole percentage."""
+    """Format a share as a whole percentage."""
     return UNKNOWN if value is None else f"{100 * value:.0f} %"
 
 
 def between_percent(low: float | None, high: float | None) -> str:
-    """An interval of shares, or nothing where it is not known."""
+    """Format an interval of shares; an unknown interval becomes the empty string."""
     return "" if low is None or high is None else f"{100 * low:.0f}…{100 * high:.0f} %"

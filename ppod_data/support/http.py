@@ -1,4 +1,4 @@
-"""What the project's small web servers share: serving until interrupted, bounded bodies, and who asks."""
+"""Helpers shared by the small web servers: listening sockets, bounded bodies, and origin checks."""
 
 import ipaddress
 from collections.abc import Callable
@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from socket import socket
 
 MAX_WAITING = 1_024
-"""Requests at once; more are told to come again."""
+"""Concurrent requests; further ones are rejected with status 503."""
 
 
 class TooLargeError(ValueError):
-    """A body of more bytes than are read."""
+    """A request body larger than the server accepts."""
 
 
 def listen(host: str, port: int) -> "socket":
-    """Take an address before slow work begins; port 0 takes a free one. Raises ConfigError for one that is not free."""
+    """Bind a socket before slow work begins. Port 0 selects a free port.
+
+    Raises:
+        ConfigError: the address is not available.
+    """
     from socket import create_server
 
     try:
@@ -35,7 +39,7 @@ def listen(host: str, port: int) -> "socket":
 
 
 def serve(app: ASGIApp, listening: "socket", on_ready: Callable[[int], None]) -> None:
-    """Serve on a socket of `listen` until interrupted. `on_ready` is called with the port when it answers."""
+    """Serve on a socket from `listen` until interrupted. Call `on_ready` with the port before serving."""
     import uvicorn
 
     config = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=MAX_WAITING)
@@ -44,14 +48,15 @@ def serve(app: ASGIApp, listening: "socket", on_ready: Callable[[int], None]) ->
 
 
 def base_url(host: str, port: int) -> str:
-    """http://HOST:PORT, with an IPv6 address in brackets."""
+    """Return http://HOST:PORT, with an IPv6 address in brackets."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The request's body; nothing beyond `max_bytes` is kept, whatever its header says.
+    """Return the request's body. At most `max_bytes` bytes are kept, whatever the content-length header says.
 
-    Raises TooLargeError for more.
+    Raises:
+        TooLargeError: the body is larger.
     """
     too_large = TooLargeError(f"a request may have {max_bytes} bytes")
     announced = request.headers.get("content-length", "0")
@@ -68,7 +73,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def requested_host(request: Request) -> str:
-    """The host that a request names; empty for one that cannot be read."""
+    """Return the host that a request names, or an empty string if its Host header cannot be parsed."""
     try:
         return urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
     except ValueError:
@@ -76,7 +81,7 @@ def requested_host(request: Request) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its address, and no name that another site could point here."""
+    """Return true for a loopback address or "localhost". Other names are false, because DNS could point them here."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -84,7 +89,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_same_origin(request: Request) -> bool:
-    """Whether a request comes from a page of this server, or from no page at all."""
+    """Return true for a request from a page of this server, or without an Origin header."""
     origin = request.headers.get("origin")
     try:
         return origin is None or urlsplit(origin).netloc == request.headers.get("host")
@@ -93,5 +98,5 @@ def is_same_origin(request: Request) -> bool:
 
 
 def is_json(request: Request) -> bool:
-    """Whether the body is announced as JSON: a page of another site cannot send that without being asked for."""
+    """Return true if the body is declared as JSON. Pages of another site cannot send that without a CORS preflight."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"

@@ -1,13 +1,13 @@
-"""Numerics of NVIDIA GPUs that are the same in every process: fp32 that is fp32, attention whose gradient is finite."""
+"""GPU numerics that are the same in every process: full fp32 and attention with finite gradients."""
 
 
 def set_gpu_numerics() -> None:
     """Turn off TF32 and cuDNN's attention for this process.
 
-    With TF32, convolutions in fp32 keep ten bits. The backward pass of cuDNN's attention gave NaN gradients and illegal
-    memory accesses for FLUX.1 on an H200 (pytorch/pytorch#196678 has a cause of such NaNs); torch's other fused kernels
-    take its place. Half precision is not affected otherwise. Every function that loads a model calls this, so that no
-    score or log-probability depends on what the process loaded before.
+    With TF32, fp32 convolutions keep ten bits. The backward pass of cuDNN's attention gave NaN gradients and
+    illegal memory accesses for FLUX.1 on an H200 (pytorch/pytorch#196678 has a cause of such NaNs), so torch's
+    other fused kernels replace it. Half precision is otherwise unchanged. Every function that loads a model
+    calls this. Scores and log-probabilities therefore do not depend on what the process loaded before.
     """
     import torch
 
@@ -17,7 +17,7 @@ def set_gpu_numerics() -> None:
 
 
 def tf32() -> str:
-    """Say whether TF32 is "on" or "off" for fp32 numbers on a GPU, for environment files."""
+    """Return "on" or "off": the TF32 setting for fp32 on a GPU, recorded in environment files."""
     import torch
 
     return "on" if torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32 else "off"

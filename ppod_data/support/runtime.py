@@ -1,8 +1,8 @@
-"""How many CPU threads a recorded number was computed with: always one.
+"""Process-wide settings: CPU threads, out-of-memory errors, and the verbosity of libraries.
 
-The last bits of a convolution or a matrix product depend on how many threads share it. A shard is a pure function of
-its spec on any number of cores, so sampling and scoring use one thread a process on a CPU; more cores are used by more
-workers.
+Recorded numbers are always computed on one CPU thread. The last bits of a convolution or matrix product depend
+on the number of threads. One thread a process makes a shard a pure function of its spec; more cores are used by
+more workers.
 """
 
 import warnings
@@ -13,8 +13,8 @@ from typing import Any
 
 @contextmanager
 def one_thread(device: str) -> Iterator[None]:
-    """Compute on one CPU thread inside the block; nothing changes for another device."""
-    import torch  # here, since tables are read without it
+    """Compute on one CPU thread inside the block. Other devices are not affected."""
+    import torch  # imported here because reading tables needs no torch
 
     before = torch.get_num_threads()
     if torch.device(device).type == "cpu":
@@ -26,7 +26,7 @@ def one_thread(device: str) -> Iterator[None]:
 
 
 def device_kind(device: str) -> str:
-    """`cuda` of `cuda:3`: what is recorded beside numbers, which do not depend on which of a machine's GPUs it was."""
+    """Return the type of a device, `cuda` for `cuda:3`. Recorded numbers do not depend on the GPU's index."""
     import torch
 
     return torch.device(device).type
@@ -36,17 +36,17 @@ _MESSAGES = ("DefaultCPUAllocator", "out of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for MemoryError, an accelerator's OutOfMemoryError, and the RuntimeError of torch on a CPU."""
+    """Return true for MemoryError, an accelerator's OutOfMemoryError, and torch's RuntimeError for CPU memory."""
     if isinstance(error, MemoryError):
         return True
-    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+    if any(ancestor.__name__ == "OutOfMemoryError" for ancestor in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """transformers without progress bars and reports; as before afterwards."""
+    """Silence progress bars and log messages of transformers inside the block; errors still show."""
     from transformers.utils import logging
 
     with _quiet(logging):
@@ -55,7 +55,7 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def quiet_pipelines() -> Iterator[None]:
-    """diffusers and transformers without progress bars and reports; as before afterwards."""
+    """Silence progress bars and log messages of diffusers and transformers inside the block; errors still show."""
     from diffusers.utils import logging
 
     with quiet_transformers(), _quiet(logging):
@@ -64,7 +64,7 @@ def quiet_pipelines() -> Iterator[None]:
 
 @contextmanager
 def _quiet(logging: Any) -> Iterator[None]:
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    progress_bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
@@ -73,5 +73,5 @@ def _quiet(logging: Any) -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(verbosity)
-        if shown:
+        if progress_bars:
             logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""How many bytes of tensors are alive while some code runs: on a device, or on `meta`, where nothing is computed."""
+"""Memory of live tensors while code runs, on a device or on `meta`, where nothing is computed."""
 
 import weakref
 from collections.abc import Iterable, Iterator
@@ -11,18 +11,23 @@ from torch.utils._pytree import tree_iter
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
-    """Counts the tensors that operations inside the `with` block make, and forgets those that die.
+    """A counter of the bytes of tensors created inside a `with` block and still alive.
 
-    What autograd keeps is alive, with gradient checkpointing too; scratch memory inside one operation is not seen.
+    Tensors that autograd keeps are counted, with gradient checkpointing too. Scratch memory inside one
+    operation is not.
     """
 
     now: int
     """Bytes alive."""
     peak: int
-    """The most that were alive at once."""
+    """The most bytes alive at once."""
 
     def __init__(self, there: Iterable[torch.Tensor] = ()) -> None:
-        """there: tensors that are not counted, weights for instance, nor views of them."""
+        """Start a counter at zero.
+
+        Args:
+            there: tensors to leave out of the count, such as weights, together with their views.
+        """
         super().__init__()  # type: ignore[no-untyped-call]  # nor here
         self.now = self.peak = 0
         self._known = weakref.WeakSet(tensor.untyped_storage() for tensor in there)
@@ -46,24 +51,29 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
 
 
 class _FusedAttention(torch.autograd.Function):
-    """The memory of torch's fused attention: inputs and output are kept, the matrix of scores is not."""
+    """The memory use of torch's fused attention: inputs and output are kept, the score matrix is not."""
 
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Keep the inputs and an empty output."""
         output = torch.empty_like(query)
         ctx.save_for_backward(query, key, value, output)
         return output
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return empty gradients."""
         query, key, value, _ = ctx.saved_tensors
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
 @contextmanager
 def attention_without_scores() -> Iterator[None]:
-    """On `meta`, torch takes the plain kernel, which keeps the scores; a device takes a fused one. For counting only:
-    the values inside the block mean nothing."""
+    """Count attention on `meta` as a device's fused kernel, which does not keep the score matrix.
+
+    Torch takes the plain kernel on `meta`. Use for counting only: values computed inside the block are
+    meaningless.
+    """
     functional: Any = torch.nn.functional
     plain = functional.scaled_dot_product_attention
 

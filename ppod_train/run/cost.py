@@ -67,11 +67,11 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     with torch.device(model.device):
         parameters = trainable_parameters(
             model,
-            lora_rank=settings.lora_rank,
+            lora_rank=settings.rank,
             seed=settings.seed,
             gradient_checkpointing=settings.gradient_checkpointing,
         )
-    lora, averaged = bool(settings.lora_rank), bool(settings.ema_decay)
+    lora, averaged = bool(settings.rank), bool(settings.ema_decay)
     weights = 4 * sum(parameter.numel() for parameter in parameters.values())
     trained_bytes = weights * (lora + 3 + averaged)
     needs_reference = bool(settings.kl_weight) or OBJECTIVES[settings.objective].on_final_latents

@@ -78,9 +78,9 @@ def test_what_people_read_says_what_to_do_next(labelled: Path) -> None:
             ("import", "data", "bad.csv", "--format", "table"),
             "bad.csv:1: 'x' is not an image of this data set",
         ),
-        (("agreement", "data", "--labels", "none"), "no labels named 'none' here"),
+        (("agreement", "data", "--labels", "none"), "no labels named 'none':"),
         (("combine", "data", "--pairs", "scenes=x", "--name", "z"), "'x' is no weight: write NAME=2"),
-        (("export", "data", "--name", "no", "--format", "csv", "--out", "o.csv"), "no pairs named 'no' here"),
+        (("export", "data", "--name", "no", "--format", "csv", "--out", "o.csv"), "no pairs named 'no':"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(

@@ -77,7 +77,7 @@ def test_a_served_reward_makes_the_same_table(data: Path) -> None:
     [
         ((), "give the folder of a data set to score, or --serve"),
         (("data", "--serve", "scenes"), "give the folder of a data set to score, or --serve"),
-        (("data", "--reward", "clip:nowhere"), "nowhere is no folder"),
+        (("data", "--reward", "clip:nowhere"), "nowhere is not a folder"),
         (("data", "--reward", "scnes"), "did you mean 'scenes'"),
         (("--serve", "scnes"), "did you mean 'scenes'"),
         (("data", "--reward", "mine:shy", "--reward", "mine:shy", "--as", "x"), "--as names one table"),

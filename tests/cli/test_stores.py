@@ -142,7 +142,7 @@ def test_a_store_that_does_not_answer_is_one_line(
     with server.failing(lambda request, count: SLOW_DOWN):
         failed = call(data.app, "info", url)
     assert failed.code == 1
-    assert failed.one_error().startswith(f"{url}/ppod.json: the store does not answer as it should")
+    assert failed.one_error().startswith(f"{url}/ppod.json: the store did not respond")
 
 
 @pytest.mark.parametrize(
@@ -152,15 +152,15 @@ def test_a_store_that_does_not_answer_is_one_line(
         (data.app, ["info", "s3://bucket/nothing/here"], "no such folder: make one with ppod-gen"),
         (data.app, ["verify", "gs://bucket/data"], "pip install 'gcsfs'"),
         (gen.app, ["s3://no-such-bucket/data", "--prompt", "a cat"], "there is no such bucket"),
-        (train.app, ["offline", "data", "--out", "s3://bucket/run"], "is a local file or folder"),
-        (data.app, ["export", "data", "--out", "s3://bucket/images"], "is a local file or folder"),
-        (data.app, ["merge", "s3://bucket/x.json", "data"], "is a local file or folder"),
+        (train.app, ["offline", "data", "--out", "s3://bucket/run"], "must be a local file or folder"),
+        (data.app, ["export", "data", "--out", "s3://bucket/images"], "must be a local file or folder"),
+        (data.app, ["merge", "s3://bucket/x.json", "data"], "must be a local file or folder"),
         (
             data.app,
             ["push", "s3://bucket/commands/data", "hf://datasets/a/b"],
-            "only a local folder is pushed",
+            "only a local folder can be pushed",
         ),
-        (data.app, ["pull", "hf://datasets/a/b", "s3://bucket/x"], "the Hub's files go to a local folder"),
+        (data.app, ["pull", "hf://datasets/a/b", "s3://bucket/x"], "the Hub's files need a local folder"),
     ],
 )
 def test_places_that_are_none(remote: str, app: Any, words: list[str], message: str) -> None:

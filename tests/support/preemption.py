@@ -21,7 +21,7 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ppod_data.format.shards import Sample, ShardWriter, look_who_works, shard_committed
+from ppod_data.format.shards import Sample, ShardWriter, active_shards, shard_committed
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.generate import free_first, select_shards
 from tests.support.toy import make_sample
@@ -113,7 +113,7 @@ class Folder:
         return shard_committed(self.root, shard)
 
     def look(self) -> Callable[[int], bool]:
-        return look_who_works(self.root)
+        return active_shards(self.root)
 
     def begin(self, shard: int, *, late: bool) -> "_Written":
         salt = int(late and self.is_made(shard))

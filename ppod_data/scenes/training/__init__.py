@@ -1,1 +1,1 @@
-"""How the embedded model and its scorers were trained."""
+"""Training of the embedded model and its scorers."""

@@ -1,4 +1,4 @@
-"""Trains the two readers on labelled pictures, on their round trips through the autoencoder, and on garbage.
+"""Training of the two readers on labelled images, on their round trips through the autoencoder, and on garbage.
 
 Shapes: B batch, images [B, 3, 32, 32] in [-1, 1], latents [B, 4, 8, 8].
 """
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one reader is trained; the two readers differ in all of it."""
+    """The training options of one reader; the two readers differ in all of them."""
 
     steps: int
     batch_size: int
@@ -35,7 +35,7 @@ class Recipe:
 
 
 def fit_reader(network: nn.Module, data: Labelled, vae: Any, recipe: Recipe) -> nn.Module:
-    """`network`, trained in place; half of every batch went through the autoencoder."""
+    """Train `network` in place and return it. Half of every batch went through the autoencoder."""
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     decoded = round_trips(vae, data.images, recipe.round_trip_noise, generator)
@@ -62,15 +62,15 @@ def fit_reader(network: nn.Module, data: Labelled, vae: Any, recipe: Recipe) -> 
 
 
 def reader_loss(network: nn.Module, images: Tensor, data: Labelled, rows: Tensor) -> Tensor:
-    """Cross-entropy of every label, summed over the questions and averaged over the batch."""
+    """Return the cross-entropy of every label, summed over the questions and averaged over the batch."""
     kinds, colour, place = data.kinds[rows], data.colour[rows], data.place[rows]
     if isinstance(network, PlainReader):
         kind_counts, colour_log, place_log = network.kind_log_probs(images)
         animals = F.nll_loss(kind_counts.flatten(0, 1), kinds.flatten()) * kinds.shape[1]
     else:
         reading: Reading = network(images)
-        there = (kinds > 0).float()
-        animals = -(there * reading.present + (1 - there) * reading.absent).sum(1).mean()
+        present = (kinds > 0).float()
+        animals = -(present * reading.present + (1 - present) * reading.absent).sum(1).mean()
         animals = animals + F.nll_loss(reading.total, kinds.sum(1))
         colour_log, place_log = reading.colour, reading.place
     colours = F.nll_loss(colour_log, colour, ignore_index=IGNORED)
@@ -78,7 +78,7 @@ def reader_loss(network: nn.Module, images: Tensor, data: Labelled, rows: Tensor
 
 
 def accuracy(network: nn.Module, images: NDArray[np.uint8], data: Labelled) -> dict[str, float]:
-    """Share of right answers a question, and `all` of them; garbage must read as no animal."""
+    """Return the share of right answers a question, and of `all` questions. Garbage must read as no animal."""
     parts: list[Reading] = []
     with torch.inference_mode():
         for start in range(0, len(images), 256):
@@ -97,7 +97,7 @@ def accuracy(network: nn.Module, images: NDArray[np.uint8], data: Labelled) -> d
 def round_trips(
     vae: Any, images: NDArray[np.uint8], noise: float, generator: torch.Generator
 ) -> NDArray[np.uint8]:
-    """Each picture encoded, disturbed by its own amount of noise up to `noise`, and decoded."""
+    """Encode each image, add its own amount of noise up to `noise`, and decode."""
     scale = vae.config.scaling_factor
     out = np.empty_like(images)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Trains UNet and text encoder on cached latents: epsilon prediction, one-cycle rate, averaged weights.
+"""Training of UNet and text encoder on cached latents: epsilon prediction, one-cycle rate, averaged weights.
 
 Shapes: N scenes, B batch, L tokens; latents [N, 4, 8, 8], tokens [N, L].
 """
@@ -21,17 +21,18 @@ Checkpoint = Callable[[int, Any, Any], None]
 
 @dataclass(frozen=True)
 class Denoiser:
-    """What the diffusion loss trains: the UNet and the text encoder."""
+    """The parts that the diffusion loss trains: the UNet and the text encoder."""
 
     unet: Any
     text_encoder: Any
 
     def parameters(self) -> list[torch.Tensor]:
+        """Return the parameters of both."""
         return [*self.unet.parameters(), *self.text_encoder.parameters()]
 
 
 def tokenize(tokenizer: Any, captions: list[str]) -> torch.Tensor:
-    """Token numbers, int64 [N, L], padded and cut to the model's length."""
+    """Return token numbers, int64 [N, L], padded and truncated to the model's length."""
     ids: torch.Tensor = tokenizer(
         captions,
         padding="max_length",
@@ -54,9 +55,10 @@ def fit_unet(
     learning_rate: float = LEARNING_RATE,
     start: Denoiser | None = None,
 ) -> Denoiser:
-    """The averaged (EMA) weights after `steps` steps; `checkpoint` is given them on the way.
+    """Return the averaged (EMA) weights after `steps` steps.
 
-    `start` goes on from an earlier cycle's averaged weights instead of random ones.
+    `checkpoint` is called with the averaged weights every `checkpoint_every` steps. `start` continues from an
+    earlier cycle's averaged weights instead of random ones.
     """
     torch.manual_seed(seed)
     model = Denoiser(build_unet(), build_text_encoder(tokenizer))
@@ -92,7 +94,7 @@ def fit_unet(
 def diffusion_loss(
     model: Denoiser, scheduler: Any, latents: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """Mean squared error of the predicted noise over [B, 4, 8, 8]; timesteps stratified over the batch."""
+    """Return the mean squared error of the predicted noise. Timesteps are stratified over the batch."""
     size = len(latents)
     timesteps = ((torch.rand(size) + torch.arange(size)) / size * 1000).long().clamp(max=999)
     noise = torch.randn_like(latents)

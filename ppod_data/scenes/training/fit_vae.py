@@ -1,4 +1,4 @@
-"""Trains the autoencoder: L1 and edge error, a small KL term, and latent noise that the decoder must bear.
+"""Training of the autoencoder: L1 and edge error, a small KL term, and latent noise that the decoder must tolerate.
 
 Shapes: B batch, images [B, 3, 32, 32] in [-1, 1], latents [B, 4, 8, 8].
 """
@@ -22,9 +22,9 @@ _log = logging.getLogger(__name__)
 
 
 def fit_vae(images: NDArray[np.uint8], steps: int, batch_size: int, seed: int, vae: Any = None) -> Any:
-    """A trained AutoencoderKL whose `scaling_factor` makes its latents' standard deviation one.
+    """Return a trained AutoencoderKL whose `scaling_factor` gives its latents a standard deviation of one.
 
-    `vae` goes on from an earlier cycle: a second one with a smaller batch makes the pictures sharper.
+    `vae` continues from an earlier cycle. A second cycle with a smaller batch makes images sharper.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 2, steps])
@@ -55,14 +55,14 @@ def fit_vae(images: NDArray[np.uint8], steps: int, batch_size: int, seed: int, v
 
 
 def reconstruction_loss(decoded: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Mean absolute error plus that of horizontal and vertical differences, which keeps faces sharp."""
+    """Return the mean absolute error plus that of horizontal and vertical differences, which keeps faces sharp."""
     error = decoded - images
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return error.abs().mean() + error.square().mean() + 0.7 * edges
 
 
 def encode_all(vae: Any, images: NDArray[np.uint8]) -> torch.Tensor:
-    """Scaled posterior means, float16 [N, 4, 8, 8]."""
+    """Return scaled posterior means, float16 [N, 4, 8, 8]."""
     parts: list[torch.Tensor] = []
     with torch.no_grad():
         for start in range(0, len(images), 256):

@@ -1,4 +1,4 @@
-"""How often the pipeline's images show everything that the prompt says, as the two scorers read them."""
+"""Measurement of the pipeline: how often images show every fact of their prompt, as read by the two scorers."""
 
 import statistics
 import time
@@ -18,7 +18,7 @@ _BATCH = 64
 def sample_images(
     pipeline: Any, prompts: Sequence[str], seed: int, guidance_scale: float = 1.0
 ) -> list[Image.Image]:
-    """One image a prompt: DDIM, 20 steps, eta 1."""
+    """Sample one image a prompt: DDIM, 20 steps, eta 1."""
     generator = torch.Generator().manual_seed(seed)
     pipeline.set_progress_bar_config(disable=True)
     images: list[Image.Image] = []
@@ -34,11 +34,11 @@ def sample_images(
 
 
 def measure(pipeline: Any, scorers: Sequence[SceneScorer], images_each: int, seed: int) -> dict[str, Any]:
-    """Fully correct fractions of the paper's prompts and of each kind of prompt, by scorer, and agreement."""
+    """Return the fully correct shares of each prompt and kind by scorer, and the scorers' agreement."""
     groups = {prompt: [prompt] * images_each for prompt in PAPER_PROMPTS}
     for kind in KINDS:
-        every = all_prompts(kind)
-        groups[kind] = [every[i % len(every)] for i in range(images_each)]
+        prompts_of_kind = all_prompts(kind)
+        groups[kind] = [prompts_of_kind[i % len(prompts_of_kind)] for i in range(images_each)]
     correct: dict[str, dict[str, float]] = {}
     agreements: list[float] = []
     for index, (name, prompts) in enumerate(groups.items()):
@@ -60,7 +60,7 @@ def measure(pipeline: Any, scorers: Sequence[SceneScorer], images_each: int, see
 
 
 def unet_milliseconds(pipeline: Any, batch_size: int = 64, repeats: int = 10) -> float:
-    """Median time of one UNet call for one sample, in milliseconds, with the threads that torch has."""
+    """Return the median time of one UNet call for one sample, in milliseconds, with torch's current threads."""
     latents = torch.randn(batch_size, 4, 8, 8)
     words = torch.randn(batch_size, 16, pipeline.unet.config.cross_attention_dim)
     times: list[float] = []

@@ -1,4 +1,4 @@
-"""The parts of the scenes pipeline, untrained, in ordinary diffusers and transformers classes."""
+"""The parts of the scenes pipeline, untrained, in standard diffusers and transformers classes."""
 
 from collections import Counter
 from itertools import pairwise
@@ -16,7 +16,7 @@ _WORD_END = "</w>"
 
 
 def build_vae() -> Any:
-    """AutoencoderKL, 32x32x3 → 8x8x4, 0.65 M weights; `scaling_factor` is set after training."""
+    """Build an AutoencoderKL, 32x32x3 → 8x8x4, 0.65 M weights; `scaling_factor` is set after training."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -33,7 +33,7 @@ def build_vae() -> Any:
 
 
 def build_unet() -> Any:
-    """UNet2DConditionModel on 8x8x4 latents, 2.2 M weights; cross-attention at 4x4 and the middle only."""
+    """Build a UNet2DConditionModel on 8x8x4 latents, 2.2 M weights; cross-attention at 4x4 and the middle only."""
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
@@ -49,11 +49,11 @@ def build_unet() -> Any:
 
 
 def build_scheduler() -> Any:
-    """DDIMScheduler with every key written out: none is left to a default of the installed version.
+    """Build a DDIMScheduler with every key written out, independent of the installed version's defaults.
 
-    Trailing timesteps that end in a last step without noise: with leading ones and an offset the last step but one
-    (51 → 1) would move the log-ratio seven times as much as any other for the same change of the prediction, and
-    preference training would be about that step alone.
+    Timesteps are trailing, and the last step has no noise. With leading timesteps and an offset, the last step
+    but one (51 → 1) would move the log-ratio seven times as much as any other for the same change of the
+    prediction. Preference training would then depend on that step alone.
     """
     return DDIMScheduler(
         num_train_timesteps=1000,
@@ -75,7 +75,7 @@ def build_scheduler() -> Any:
 
 
 def build_text_encoder(tokenizer: Any) -> Any:
-    """CLIPTextModel, two layers of width 64 over at most 16 tokens."""
+    """Build a CLIPTextModel, two layers of width 64 over at most 16 tokens."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
@@ -93,7 +93,7 @@ def build_text_encoder(tokenizer: Any) -> Any:
 
 
 def build_tokenizer() -> Any:
-    """CLIPTokenizer in which every word of the grammar is one token and any other text falls to bytes."""
+    """Build a CLIPTokenizer in which every word of the grammar is one token; other text is split into bytes."""
     words = sorted({word for kind in KINDS for prompt in all_prompts(kind) for word in prompt.split()})
     merges = _merges(words)
     letters = _byte_letters()
@@ -103,14 +103,14 @@ def build_tokenizer() -> Any:
 
 
 def _byte_letters() -> list[str]:
-    """The 256 printable stand-ins of bytes that byte-level BPE uses, in the order of GPT-2 and CLIP."""
+    """Return the 256 printable stand-ins for bytes of byte-level BPE, in the order of GPT-2 and CLIP."""
     kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in kept]
     return [chr(byte) for byte in kept] + [chr(256 + i) for i in range(len(rest))]
 
 
 def _merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, the most frequent pair first, until each word is one piece."""
+    """Return byte-pair merges, the most frequent pair first, until each word is one piece."""
     split = [[*word[:-1], word[-1] + _WORD_END] for word in words]
     merges: list[tuple[str, str]] = []
     while any(len(word) > 1 for word in split):

@@ -1,4 +1,4 @@
-"""Writes the trained parts as package data: a diffusers pipeline folder in fp16, and the scorers' weights."""
+"""Writing of the trained parts as package data: a diffusers pipeline folder in fp16, and the scorers' weights."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from ppod_data.scenes.training.models import build_scheduler
 
 
 def build_pipeline(vae: Any, text_encoder: Any, tokenizer: Any, unet: Any) -> Any:
-    """A `StableDiffusionPipeline` without safety checker around the trained parts."""
+    """Build a `StableDiffusionPipeline` without safety checker from the trained parts."""
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -30,13 +30,13 @@ def build_pipeline(vae: Any, text_encoder: Any, tokenizer: Any, unet: Any) -> An
 
 
 def write_pipeline(pipeline: Any, folder: Path) -> None:
-    """Replaces `folder` by the pipeline in fp16; the parts given are left in fp16."""
+    """Replace `folder` by the pipeline in fp16. The given parts are converted to fp16."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
         new, old = Path(scratch) / "new", Path(scratch) / "old"
         pipeline.to(dtype=torch.float16).save_pretrained(new, safe_serialization=True)
         for file in new.rglob("*.safetensors"):
-            file.chmod(0o644)  # written for the owner only by default
+            file.chmod(0o644)  # the default is readable by the owner only
         _write_vocabulary(new / "tokenizer")
         _load_as_float32(new / "text_encoder" / "config.json")
         if folder.exists():
@@ -46,8 +46,10 @@ def write_pipeline(pipeline: Any, folder: Path) -> None:
 
 
 def _load_as_float32(config: Path) -> None:
-    """Names fp32 in the text encoder's configuration: transformers 5 would load it in the files' fp16,
-    while diffusers loads UNet and VAE in fp32, and the pipeline would fail at its first multiplication.
+    """Set fp32 in the text encoder's configuration.
+
+    Transformers 5 would load it in the files' fp16 while diffusers loads UNet and VAE in fp32. The pipeline
+    would then fail at its first multiplication.
     """
     settings = json.loads(config.read_text())
     settings.pop("torch_dtype", None)
@@ -55,7 +57,7 @@ def _load_as_float32(config: Path) -> None:
 
 
 def _write_vocabulary(folder: Path) -> None:
-    """vocab.json and merges.txt beside tokenizer.json: what transformers 4 reads."""
+    """Write vocab.json and merges.txt beside tokenizer.json, for transformers 4."""
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False))
     pairs = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
@@ -63,7 +65,7 @@ def _write_vocabulary(folder: Path) -> None:
 
 
 def write_weights(network: nn.Module, path: Path) -> None:
-    """The network's weights in fp16, appearing whole."""
+    """Write the network's weights in fp16, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     weights = {

@@ -1,6 +1,6 @@
-"""Labelled pictures to train the readers on: scenes of every make, and garbage that is no animal.
+"""Labelled images to train the readers on: scenes of all kinds, and garbage without an animal.
 
-Shapes: N pictures, 32x32; A = 6 kinds. A label of IGNORED asks the network nothing.
+Shapes: N images, 32x32; A = 6 kinds. Labels of IGNORED do not enter the loss.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Labelled:
 
 
 def make_labelled(count: int, seed: int, garbage_share: float = GARBAGE_SHARE) -> Labelled:
-    """`count` pictures, a pure function of the arguments."""
+    """Return `count` images, a pure function of the arguments."""
     rng = np.random.default_rng([seed, 3])
     images = np.empty((count, SIZE, SIZE, 3), dtype=np.uint8)
     kinds = torch.zeros(count, len(ANIMALS), dtype=torch.long)
@@ -39,9 +39,9 @@ def make_labelled(count: int, seed: int, garbage_share: float = GARBAGE_SHARE) -
     place = torch.full((count,), IGNORED)
     for i in range(count):
         if rng.random() < garbage_share:
-            picture, where = garbage(rng)
-            images[i] = np.asarray(picture)
-            place[i] = IGNORED if where is None else PLACES.index(where)
+            image, garbage_place = garbage(rng)
+            images[i] = np.asarray(image)
+            place[i] = IGNORED if garbage_place is None else PLACES.index(garbage_place)
             continue
         scene = any_scene(rng)
         images[i] = np.asarray(render(scene, rng))
@@ -53,7 +53,7 @@ def make_labelled(count: int, seed: int, garbage_share: float = GARBAGE_SHARE) -
 
 
 def any_scene(rng: np.random.Generator) -> Scene:
-    """A scene with one to five animals of one or several kinds, any colour, any place."""
+    """Return a scene with one to five animals of one or several kinds, any colour, any place."""
     count = int(rng.choice(5, p=[0.28, 0.27, 0.15, 0.15, 0.15])) + 1
     kinds = [str(a) for a in rng.choice(ANIMALS, 2, replace=False)]
     animals = [kinds[0]] * count
@@ -63,7 +63,7 @@ def any_scene(rng: np.random.Generator) -> Scene:
 
 
 def garbage(rng: np.random.Generator) -> tuple[Image.Image, str | None]:
-    """A picture without a readable animal, and its place where it has one."""
+    """Return an image without a readable animal, and its place if it has one."""
     place = str(rng.choice(PLACES))
     kind = int(rng.integers(5))
     if kind == 0:
@@ -73,12 +73,12 @@ def garbage(rng: np.random.Generator) -> tuple[Image.Image, str | None]:
     if kind == 3:
         return _shuffled(render(any_scene(rng), rng), rng), None
     noise = rng.normal(128, rng.uniform(20, 90), (int(rng.integers(3, 17)),) * 2 + (3,))
-    picture = Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8))
-    return picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC), None
+    image = Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8))
+    return image.resize((SIZE, SIZE), Image.Resampling.BICUBIC), None
 
 
 def augment(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Colour jitter, shift, blur and noise on [B, 3, 32, 32] in [-1, 1], drawn for each picture."""
+    """Apply colour jitter, shift, blur and noise to [B, 3, 32, 32] in [-1, 1], drawn for each image."""
     size = len(images)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -90,14 +90,14 @@ def augment(images: Tensor, strength: float, generator: torch.Generator) -> Tens
     dx, dy = (int(v) for v in torch.randint(-2, 3, (2,), generator=generator))
     out = F.pad(out, (2, 2, 2, 2), mode="replicate")[..., 2 + dy : 34 + dy, 2 + dx : 34 + dx]
     blurred = F.avg_pool2d(F.pad(out, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    mix = uniform(-0.5, 0.9, 1).clamp_min(0) * strength  # below zero: left as it is
+    mix = uniform(-0.5, 0.9, 1).clamp_min(0) * strength  # negative draws leave the image sharp
     out = out + mix.clamp(max=0.9) * (blurred - out)
     noise = torch.randn(images.shape, generator=generator)
     return (out + strength * uniform(0.0, 0.12, 1) * noise).clamp(-1, 1)
 
 
 def _blobs(place: str, rng: np.random.Generator) -> Image.Image:
-    """Faceless blots in animal colours."""
+    """Draw faceless blots in animal colours."""
     canvas = background(place, rng)
     draw = ImageDraw.Draw(canvas)
     base = rng.integers(20, 256, 3)
@@ -112,7 +112,7 @@ def _blobs(place: str, rng: np.random.Generator) -> Image.Image:
 
 
 def _shuffled(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The picture's 4x4-pixel tiles in random order."""
+    """Return the image's 4x4-pixel tiles in random order."""
     tiles = np.asarray(image).reshape(8, 4, 8, 4, 3).transpose(0, 2, 1, 3, 4).reshape(64, 4, 4, 3)
     mixed = tiles[rng.permutation(64)].reshape(8, 8, 4, 4, 3).transpose(0, 2, 1, 3, 4)
     return Image.fromarray(mixed.reshape(SIZE, SIZE, 3))

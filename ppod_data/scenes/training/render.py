@@ -1,4 +1,4 @@
-"""Draws a `Scene` as a 32x32 RGB picture: emoji animals (Noto Color Emoji) before a simple background."""
+"""Rendering of a `Scene` as a 32x32 RGB image: emoji animals (Noto Color Emoji) before a simple background."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _TINTS: dict[str, tuple[int, int, int]] = {
     "yellow": (255, 225, 20),
     "purple": (165, 50, 215),
 }
-# centres of the animals by number of them, in units of the picture's side; x to the right, y down
+# Centres of the animals by their number, in units of the image's side; x to the right, y down.
 _LAYOUTS: dict[int, list[list[tuple[float, float]]]] = {
     1: [[(0.5, 0.55)]],
     2: [[(0.27, 0.56), (0.73, 0.56)]],
@@ -41,7 +41,7 @@ _SIZES = {1: (0.5, 0.72), 2: (0.36, 0.43), 3: (0.27, 0.31), 4: (0.31, 0.36), 5: 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows.
+    """The content of an image.
 
     animals: kind of each animal drawn, 1 to 5 of them.
     colour:  colour of all animals, one of `captions.COLOURS` or "natural".
@@ -53,7 +53,7 @@ class Scene:
     place: str = "plain"
 
     def shows(self, facts: Facts) -> bool:
-        """Whether every fact of a prompt holds in this scene."""
+        """Return true if every fact of a prompt holds in this scene."""
         return (
             set(self.animals) == set(facts.animals)
             and len(self.animals) == facts.count
@@ -63,7 +63,7 @@ class Scene:
 
 
 def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """A 32x32 RGB picture of `scene`; `rng` decides positions, sizes, angles and background details."""
+    """Draw a 32x32 RGB image of `scene`; `rng` decides positions, sizes, angles and background details."""
     canvas = background(scene.place, rng).convert("RGBA")
     for kind, (x, y, size) in zip(scene.animals, _positions(len(scene.animals), rng), strict=True):
         sprite = _sprite(kind, scene.colour, bool(rng.integers(2)))
@@ -74,12 +74,12 @@ def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
 
 
 def background(place: str, rng: np.random.Generator) -> Image.Image:
-    """A background without animals, 64x64 RGB."""
+    """Draw a background without animals, 64x64 RGB."""
     return _BACKGROUNDS[place](rng)
 
 
 def _positions(count: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """Left, top and side of each animal's box, in canvas pixels."""
+    """Return left, top and side of each animal's box, in canvas pixels."""
     layouts = _LAYOUTS[count]
     layout = layouts[int(rng.integers(len(layouts)))]
     flip = bool(rng.integers(2))
@@ -99,7 +99,7 @@ def _positions(count: int, rng: np.random.Generator) -> list[tuple[int, int, int
 
 @lru_cache(maxsize=128)
 def _sprite(kind: str, colour: str, mirrored: bool) -> Image.Image:
-    """One animal, 64x64 RGBA, transparent outside."""
+    """Return one animal, 64x64 RGBA, on a transparent background."""
     glyph = _glyph(kind)
     if mirrored:
         glyph = glyph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -107,7 +107,7 @@ def _sprite(kind: str, colour: str, mirrored: bool) -> Image.Image:
 
 
 def _tinted(glyph: Image.Image, tint: tuple[int, int, int]) -> Image.Image:
-    """The glyph in shades of one colour: dark stays dark, light becomes the tint."""
+    """Return the glyph in shades of one colour: dark stays dark, light becomes the tint."""
     pixels = np.asarray(glyph, dtype=np.float32)
     light = pixels[..., :3] @ np.array([0.35, 0.45, 0.2], dtype=np.float32) / 255.0
     light = np.clip((light - 0.1) / 0.75, 0.0, 1.0)[..., None]
@@ -131,7 +131,7 @@ def _glyph(kind: str) -> Image.Image:
 
 
 def _font() -> ImageFont.FreeTypeFont:
-    if not FONT_PATH.is_file():  # asked first: Pillow would look for the name in other folders
+    if not FONT_PATH.is_file():  # check first, because Pillow would search other folders for the name
         raise ConfigError(
             f"cannot draw scenes: {FONT_PATH} is missing; install it with `apt install fonts-noto-color-emoji`"
         )

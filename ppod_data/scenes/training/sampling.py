@@ -1,4 +1,4 @@
-"""Random training scenes: a caption, and a picture that in 60 % of the cases does not show what it says."""
+"""Random training scenes: a caption, and an image that in 60 % of the cases contradicts it."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from PIL import Image
 from ppod_data.scenes.captions import ANIMALS, COLOURS, PLACES, Facts, caption
 from ppod_data.scenes.training.render import NATURAL, Scene, render
 
-WRONG_SHARE = 0.6  # of the captioned scenes: the picture deviates from its caption in one fact
+WRONG_SHARE = 0.6  # of the captioned scenes: the image deviates from its caption in one fact
 EMPTY_SHARE = 0.1  # of all scenes: the empty caption, so that guidance works
 KIND_SHARES = {"colour": 0.24, "count": 0.24, "composition": 0.30, "location": 0.22}
 
 
 @dataclass(frozen=True)
 class Captioned:
-    """One training scene: what is written, what is drawn, and the picture (32x32 RGB)."""
+    """One training scene: its caption, its content, and the image (32x32 RGB)."""
 
     caption: str
     scene: Scene
@@ -23,7 +23,7 @@ class Captioned:
 
 
 def sample(rng: np.random.Generator) -> Captioned:
-    """One scene of the pretraining set."""
+    """Return one scene of the pretraining set."""
     facts = sample_facts(rng)
     scene = deviating_scene(facts, rng) if rng.random() < WRONG_SHARE else faithful_scene(facts, rng)
     text = caption(facts, colored=bool(rng.integers(2)))
@@ -31,7 +31,7 @@ def sample(rng: np.random.Generator) -> Captioned:
 
 
 def sample_facts(rng: np.random.Generator) -> Facts:
-    """Facts of one prompt; the four kinds in the proportions of `KIND_SHARES`."""
+    """Return the facts of one prompt; the four kinds in the proportions of `KIND_SHARES`."""
     kind = rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values()))
     animal, other = (str(a) for a in rng.choice(ANIMALS, 2, replace=False))
     place = str(rng.choice(PLACES[1:]))
@@ -45,7 +45,7 @@ def sample_facts(rng: np.random.Generator) -> Facts:
 
 
 def faithful_scene(facts: Facts, rng: np.random.Generator) -> Scene:
-    """A scene that shows all facts; what the prompt leaves open is usually plain and natural."""
+    """Return a scene that shows all facts; unstated facts are usually plain and natural."""
     animals = facts.animals * facts.count if len(facts.animals) == 1 else facts.animals
     if len(animals) == 2 and rng.integers(2):
         animals = animals[::-1]
@@ -54,7 +54,7 @@ def faithful_scene(facts: Facts, rng: np.random.Generator) -> Scene:
 
 
 def deviating_scene(facts: Facts, rng: np.random.Generator) -> Scene:
-    """A scene in which one fact of the prompt is wrong, as captions of the web are."""
+    """Return a scene in which one fact of the prompt is wrong, as in captions from the web."""
     right = faithful_scene(facts, rng)
     if facts.kind == "composition":
         return Scene(_wrong_pair(facts.animals, rng), right.colour, right.place)
@@ -76,6 +76,6 @@ def deviating_scene(facts: Facts, rng: np.random.Generator) -> Scene:
 
 
 def _wrong_pair(pair: tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]:
-    """A composition gone wrong: one animal missing, or one kind twice."""
+    """Return a wrong composition: one animal missing, or one kind twice."""
     kept = str(rng.choice(pair))
     return (kept,) if rng.random() < 0.6 else (kept, kept)

@@ -1,4 +1,4 @@
-"""Trains the embedded world from scratch and writes it into the package: `python -m ppod_data.scenes.training.train`.
+"""Train the embedded world from scratch and write it into the package: `python -m ppod_data.scenes.training.train`.
 
 Takes about two hours on one thread with the defaults. Needs the font Noto Color Emoji. Not run by CI.
 """
@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 def main() -> None:
+    """Train all parts and write them to the folder `--out`."""
     options = _options()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
@@ -45,7 +46,7 @@ def main() -> None:
 
 
 def train_pipeline(vae: Any, data: SceneSet, options: argparse.Namespace) -> Any:
-    """The pipeline with averaged weights after `options.steps` steps on the encoded scenes."""
+    """Return the pipeline with averaged weights after `options.steps` steps on the encoded scenes."""
     tokenizer = build_tokenizer()
     latents = encode_all(vae, data.images)
     tokens = tokenize(tokenizer, data.captions)
@@ -54,7 +55,7 @@ def train_pipeline(vae: Any, data: SceneSet, options: argparse.Namespace) -> Any
 
 
 def train_readers(vae: Any, options: argparse.Namespace) -> dict[str, tuple[Any, dict[str, Any]]]:
-    """Both scorers' networks, each with its accuracy on held-out renders, plain and decoded."""
+    """Return both scorers' networks, each with its accuracy on held-out renders, plain and decoded."""
     held_out = make_labelled(2000, options.seed + 900)
     decoded = round_trips(vae, held_out.images, 0.0, torch.Generator().manual_seed(0))
     trained: dict[str, tuple[Any, dict[str, Any]]] = {}
@@ -71,7 +72,7 @@ def train_readers(vae: Any, options: argparse.Namespace) -> dict[str, tuple[Any,
 
 
 def write_record(options: argparse.Namespace, readers: dict[str, Any]) -> None:
-    """training.json: settings, versions, and what the shipped fp16 weights measure."""
+    """Write training.json: settings, versions, and measurements of the shipped fp16 weights."""
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(options.out / "pipeline")
     scorers = [
         SceneScorer(name, network, options.out / "scorers" / f"{name}.safetensors")
@@ -95,7 +96,7 @@ def write_record(options: argparse.Namespace, readers: dict[str, Any]) -> None:
 
 
 def _reader_plans(options: argparse.Namespace) -> dict[str, tuple[Any, list[tuple[Labelled, Recipe]]]]:
-    """Each reader's network and its cycles of training; no data, seed or augmentation is shared."""
+    """Return each reader's network and its training cycles. No data, seed or augmentation is shared."""
     seed, steps = options.seed, options.reader_steps
     few, many = make_labelled(24_000, seed + 200, 0.15), make_labelled(40_000, seed + 301, 0.15)
     return {

@@ -260,7 +260,7 @@ def test_a_secret_of_the_wrong_size_is_refused(tmp_path: Path, salt: bytes) -> N
 
 def test_a_secret_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".salt")
-    with pytest.raises(DamagedError, match="no regular file"):
+    with pytest.raises(DamagedError, match="not a regular file"):
         open_session(tmp_path, QUESTIONS)
 
 

@@ -147,7 +147,7 @@ def test_unknown_and_unmade_samples_are_named(dataset: Dataset, tmp_path: Path) 
     with pytest.raises(ConfigError, match="no sample " + "0" * 32):
         dataset.trajectory("0" * 32)
     unmade = create(tmp_path / "unmade", make_spec())
-    with pytest.raises(ConfigError, match=r"is not made yet \(shard 1\): run ppod-gen again"):
+    with pytest.raises(ConfigError, match=r"is not generated yet \(shard 1\): run ppod-gen again"):
         unmade.trajectory_index([ids(dataset)[5]])
 
 
@@ -255,10 +255,10 @@ def test_scores_pairs_and_log_probs_are_found_by_name(dataset: Dataset) -> None:
 
 
 def test_unknown_tables_are_refused_with_the_known_names(dataset: Dataset) -> None:
-    with pytest.raises(ConfigError, match=r"no scores named 'x' here: there are none yet"):
+    with pytest.raises(ConfigError, match=r"no scores named 'x': there are none yet"):
         dataset.scores("x")
     write_table(dataset.root / "pairs" / "a.parquet", PAIRS.empty_table())
-    with pytest.raises(ConfigError, match=r"no pairs named 'b' here: a$"):
+    with pytest.raises(ConfigError, match=r"no pairs named 'b': a$"):
         dataset.pairs("b")
     with pytest.raises(ConfigError, match="cannot name"):
         dataset.pairs("../samples/000000")
@@ -287,9 +287,9 @@ def test_a_data_set_reads_like_a_list_of_samples(dataset: Dataset) -> None:
             assert found["image"].size == (dataset.spec.width, dataset.spec.height)
         assert found["image"].tobytes() == dataset.image(row["sample_id"]).tobytes()
     for index in (6, -7):
-        with pytest.raises(IndexError, match="has 6 samples: there is none at"):
+        with pytest.raises(IndexError, match="has 6 samples: index"):
             dataset[index]
-    with pytest.raises(ConfigError, match="no sample 'nobody' here"):
+    with pytest.raises(ConfigError, match="no sample 'nobody':"):
         dataset.image("nobody")
 
 

@@ -49,7 +49,7 @@ def test_no_reader_gives_an_excluded_sample(taken: tuple[Dataset, str]) -> None:
     assert name not in [*pairs["chosen_id"].to_pylist(), *pairs["rejected_id"].to_pylist()]
     assert pairs.num_rows == 6 - 2
     for read in (dataset.trajectory, lambda one: dataset.trajectory_index([one])):
-        with pytest.raises(ConfigError, match=rf"{name} was taken down \(asked for\)"):
+        with pytest.raises(ConfigError, match=rf"{name} is excluded \(asked for\)"):
             read(name)
     assert "5 images" in card_text(dataset) and "still to be made" not in card_text(dataset)
 

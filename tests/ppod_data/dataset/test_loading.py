@@ -104,8 +104,8 @@ def test_damage_is_named_by_a_worker(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"total": 0, "batch_size": 1}, "some of both"),
-        ({"total": 3, "batch_size": 0}, "some of both"),
+        ({"total": 0, "batch_size": 1}, "both must be at least 1"),
+        ({"total": 3, "batch_size": 0}, "both must be at least 1"),
         ({"total": 3, "batch_size": 3, "world_size": 2}, "multiple of the number of ranks"),
         ({"total": 3, "batch_size": 2, "rank": 2, "world_size": 2}, "rank 2 of 2"),
     ],

@@ -74,7 +74,7 @@ def test_pixels_whose_colours_would_be_a_guess_are_refused(name: str) -> None:
 def test_what_is_no_image_is_refused_in_the_same_words_each_time() -> None:
     for _ in range(2):
         with pytest.raises(
-            DamagedError, match=r"^no image that can be decoded \(not PNG, JPEG, WEBP, or cut\)$"
+            DamagedError, match=r"^cannot decode this image \(not PNG, JPEG, WEBP, or truncated\)$"
         ):
             decode_image(b"no image")
 

@@ -24,18 +24,18 @@ def pairs(*numbers: tuple[int, int], **values: Any) -> Make:
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (pairs((0, 1), (0, 3)), "is not of two samples of its prompt"),
-        (pairs((0, 1), (2, 2)), "is a sample with itself"),
+        (pairs((0, 1), (0, 3)), ": the two samples are not both of its prompt"),
+        (pairs((0, 1), (2, 2)), "compares a sample with itself"),
         (pairs((0, 1), label=7.0), "has the label 7.0"),
         (pairs((0, 1), label=-3.0), "has the label -3.0"),
         (pairs((0, 1), label=math.nan), "has the label nan"),
         (pairs((0, 1), label=None), "has the label None"),
         (pairs((0, 1), margin=math.inf), "has the margin inf"),
         (pairs((0, 1), margin=math.nan), "has the margin nan"),
-        (pairs((0, 1), prompt_id="f" * 32), "is not of two samples of its prompt"),
-        (pairs((0, 1), prompt_id=None), "is not of two samples of its prompt"),
-        (pairs((0, 1), (1, 2), (0, 1)), "repeat another one"),
-        (pairs((0, 1), (1, 0)), "repeat another one"),
+        (pairs((0, 1), prompt_id="f" * 32), ": the two samples are not both of its prompt"),
+        (pairs((0, 1), prompt_id=None), ": the two samples are not both of its prompt"),
+        (pairs((0, 1), (1, 2), (0, 1)), "repeat another pair"),
+        (pairs((0, 1), (1, 0)), "repeat another pair"),
     ],
 )
 def test_a_pair_that_makes_no_sense_is_damage_and_not_trained_on(

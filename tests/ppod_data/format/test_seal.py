@@ -80,7 +80,7 @@ def test_missing_shards_are_refused_unless_asked_for(tmp_path: Path) -> None:
     part = root / "samples" / "000001.parquet"
     part.unlink()
     with pytest.raises(
-        ConfigError, match="1 of 2 shards are not made yet: run ppod-gen again, or give --incomplete"
+        ConfigError, match="1 of 2 shards are not generated yet: run ppod-gen again, or give --incomplete"
     ):
         seal(root)
     assert seal(root, incomplete=True).num_missing_shards == 1
@@ -93,7 +93,7 @@ def test_a_sealed_data_set_takes_no_more_shards(tmp_path: Path) -> None:
     (root / "samples" / "000001.parquet").unlink()
     seal(root, incomplete=True)
     before = files(root)
-    with pytest.raises(ConfigError, match=r"remove SHA256SUMS, make the rest with ppod-gen"):
+    with pytest.raises(ConfigError, match=r"remove SHA256SUMS, generate the others with ppod-gen"):
         write_shard(root, make_spec(), 1)
     assert files(root) == before
 
@@ -133,7 +133,7 @@ def test_a_folder_that_is_a_link_is_not_cleaned(tmp_path: Path) -> None:
     shutil.rmtree(root / "trajectories")
     (root / "trajectories").symlink_to(other / "trajectories")
     before = files(other)
-    with pytest.raises(ConfigError, match="a link to another place"):
+    with pytest.raises(ConfigError, match="a link, which is not followed"):
         seal(root)
     assert files(other) == before
 

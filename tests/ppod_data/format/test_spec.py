@@ -67,7 +67,7 @@ def test_given_images_are_part_of_the_fingerprint_and_of_a_new_version() -> None
     assert spec.fingerprint != other.fingerprint
     assert to_json(spec)["version"] == 2 and to_json(make_spec())["version"] == 1
     assert not FORWARD_ONLY & to_json(make_spec()).keys()
-    with pytest.raises(SpecMismatchError, match="images differs: the data set has 4, and the file other 4"):
+    with pytest.raises(SpecMismatchError, match="images differs: the data set has 4, the file 4 others"):
         check_same_spec(spec, other)
     with pytest.raises(SpecMismatchError, match="origin differs: 'policy' in the data set"):
         check_same_spec(make_spec(), spec)
@@ -77,14 +77,17 @@ def test_given_images_are_part_of_the_fingerprint_and_of_a_new_version() -> None
     ("changes", "message"),
     [
         ({"origin": "web"}, "origin is 'web': choose one of policy, forward-process"),
-        ({"purpose": "train"}, "the three go together"),
-        ({"images": ()}, "the three go together"),
-        ({"origin": "policy"}, "the three go together"),
-        ({"images": (("a" * 64,) * 3, ("a" * 64,))}, r"images\[0\] is no list of different sha256 hashes"),
-        ({"images": (("a" * 64, "b" * 64, "c" * 64), ())}, r"images\[1\] is no list"),
-        ({"images": (("A" * 64, "b" * 64, "c" * 64), ("a" * 64,))}, r"images\[0\] is no list"),
+        ({"purpose": "train"}, "contradict each other"),
+        ({"images": ()}, "contradict each other"),
+        ({"origin": "policy"}, "contradict each other"),
+        ({"images": (("a" * 64,) * 3, ("a" * 64,))}, r"images\[0\]: expected distinct sha256 hashes"),
+        ({"images": (("a" * 64, "b" * 64, "c" * 64), ())}, r"images\[1\]: expected distinct sha256 hashes"),
+        (
+            {"images": (("A" * 64, "b" * 64, "c" * 64), ("a" * 64,))},
+            r"images\[0\]: expected distinct sha256 hashes",
+        ),
         ({"images": (("a" * 64, "b" * 64, "c" * 64),)}, "images has 1 lists for 2 prompts"),
-        ({"num_images_per_prompt": 4}, "num_images_per_prompt is not the largest number"),
+        ({"num_images_per_prompt": 4}, "num_images_per_prompt must be the largest number"),
     ],
 )
 def test_given_images_that_contradict_the_spec_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -145,7 +148,7 @@ def test_shards_cover_the_samples_in_order() -> None:
     assert (spec.num_samples, spec.num_shards) == (6, 2)
     assert [spec.shard_range(i) for i in range(2)] == [range(0, 4), range(4, 6)]
     for shard in (-1, 2):
-        with pytest.raises(ConfigError, match="it has shards 0 to 1"):
+        with pytest.raises(ConfigError, match="this data set has shards 0 to 1"):
             spec.shard_range(shard)
 
 
@@ -241,7 +244,7 @@ def test_differences_show_both_values() -> None:
             {"prompts": (spec.prompts[0], "a fox")},
             "prompts[1] differs: 'zwölf grüne Hasen 🐇' in the data set",
         ),
-        ({"prompts": ("a fox",)}, "the data set has 2 prompts, and the options give 1"),
+        ({"prompts": ("a fox",)}, "the data set has 2 prompts, the options give 1"),
         ({"scheduler": {**spec.scheduler, "beta_end": 1.0}}, "scheduler['beta_end'] differs: 0.012 in"),
         ({"negative_prompt": "x" * 500}, "xxx… in the options"),
     ]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ppod_data.dataset.dataset import create
-from ppod_data.format.shards import ShardWriter, look_who_works
+from ppod_data.format.shards import ShardWriter, active_shards
 from ppod_data.generation.generate import free_first
 from tests.support.faults import visible
 from tests.support.preemption import Folder, Memory, Outcome, Weather, in_turn, shuffled, simulate, stepwise
@@ -88,12 +88,12 @@ def test_a_shard_in_the_hands_of_a_living_process_comes_last(tmp_path: Path) -> 
     create(tmp_path, spec)
 
     def in_hand() -> list[int]:
-        return [shard for shard in range(4) if look_who_works(tmp_path)(shard)]
+        return [shard for shard in range(4) if active_shards(tmp_path)(shard)]
 
     assert in_hand() == []
     with ShardWriter(tmp_path, 1) as writer:
         assert in_hand() == [1]
-        order = free_first(range(4), lambda shard: False, lambda: look_who_works(tmp_path))
+        order = free_first(range(4), lambda shard: False, lambda: active_shards(tmp_path))
         assert list(order) == [0, 2, 3, 1]
         for index in spec.shard_range(1):
             writer.add(make_sample(spec, index))

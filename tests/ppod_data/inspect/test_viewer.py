@@ -155,7 +155,7 @@ def test_a_damaged_image_is_shown_as_damaged_beside_the_others(tmp_path: Path) -
     assert "1 image cannot be decoded: ppod-data verify names the files." in text
     [told] = [json.loads(script) for script in page.scripts if script.startswith("{")]
     images = {one["id"]: one for one in told["images"]}
-    assert images[name]["damaged"].startswith("no image that can be decoded")
+    assert images[name]["damaged"].startswith("cannot decode this image")
     assert all(one["src"].startswith("data:image/png") for key, one in images.items() if key != name)
 
 

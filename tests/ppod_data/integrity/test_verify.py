@@ -70,12 +70,12 @@ def test_nothing_is_found_and_nothing_written(root: Path) -> None:
         ({"timesteps": [1]}, "do not all have 4 values"),
         ({"log_probs": None}, "do not all have 4 values"),
         ({"log_probs": [1.0, float("nan"), 1.0, None]}, r"log_probs\[1\] is nan"),
-        ({"log_probs": [1.0, None, 1.0, None]}, r"log_probs\[1\] is None, and stochastic\[1\] True"),
+        ({"log_probs": [1.0, None, 1.0, None]}, r"log_probs\[1\] is None, but stochastic\[1\] is True"),
         ({"traj_file": "../x.tar"}, "names the trajectory file '../x.tar'"),
         ({"traj_file": None}, "names the trajectory file None"),
-        ({"traj_offset": 10**12}, "is cut"),
-        ({"traj_nbytes": 0}, "is cut"),
-        ({"traj_nbytes": None}, "is cut"),
+        ({"traj_offset": 10**12}, "is truncated"),
+        ({"traj_nbytes": 0}, "is truncated"),
+        ({"traj_nbytes": None}, "is truncated"),
     ],
 )
 def test_a_row_that_contradicts_the_spec(root: Path, values: dict[str, Any], said: str) -> None:
@@ -88,10 +88,10 @@ def test_a_row_that_contradicts_the_spec(root: Path, values: dict[str, Any], sai
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"image": {"bytes": b"x", "path": "x.png"}}, "not those of its sha256"),
-        ({"image": None}, "not those of its sha256"),
-        ({"image_sha256": "0" * 64}, "not those of its sha256"),
-        ({"image_pixels_sha256": "0" * 64}, "pixels are not those"),
+        ({"image": {"bytes": b"x", "path": "x.png"}}, "do not match its sha256"),
+        ({"image": None}, "do not match its sha256"),
+        ({"image_sha256": "0" * 64}, "do not match its sha256"),
+        ({"image_pixels_sha256": "0" * 64}, "pixels do not match"),
         ({"traj_sha256": "0" * 64}, "is damaged"),
     ],
 )
@@ -131,9 +131,9 @@ PAIR = ("pairs/brightness.parquet", PAIRS)
         (LOGP, {"log_probs": [1.0]}, "1 log-probabilities, not 4"),
         (LOGP, {"log_probs": [float("nan")] * 4}, "NaN"),
         (LOGP, {"sample_id": "0" * 32}, "not those of the shard"),
-        (PAIR, {"chosen_id": "0" * 32}, "names a sample that is not here"),
-        (PAIR, {"chosen_id": None}, "names a sample that is not here"),
-        (PAIR, {"prompt_id": "0" * 32}, "not of two samples of its prompt"),
+        (PAIR, {"chosen_id": "0" * 32}, "names a sample that is missing"),
+        (PAIR, {"chosen_id": None}, "names a sample that is missing"),
+        (PAIR, {"prompt_id": "0" * 32}, "the two samples are not both of its prompt"),
         (PAIR, {"label": 1.5}, "has the label 1.5"),
         (PAIR, {"label": None}, "has the label None"),
     ],
@@ -152,7 +152,10 @@ def test_a_pair_of_two_prompts_or_of_one_sample(root: Path) -> None:
     change(root / PAIR[0], PAIRS, 0, chosen_id=ids[0], rejected_id=ids[5])
     change(root / PAIR[0], PAIRS, 1, chosen_id=ids[0], rejected_id=ids[0])
     problems = [finding.problem for finding in damaged(root)]
-    assert "not of two samples of its prompt" in problems[0] and "a sample with itself" in problems[1]
+    assert (
+        "the two samples are not both of its prompt" in problems[0]
+        and "compares a sample with itself" in problems[1]
+    )
 
 
 def test_a_shard_beyond_the_spec(root: Path) -> None:
@@ -211,7 +214,7 @@ def test_exit_codes_and_json(
 def test_missing_shards_are_incomplete_and_so_are_pairs_of_them(root: Path) -> None:
     (root / "samples" / "000001.parquet").unlink()
     done = call(cli.app, "verify", root)
-    assert done.code == 4 and "1 of 2 shards are not there, this one first: run ppod-gen again" in done.stdout
+    assert done.code == 4 and "1 of 2 shards are missing, this one first: run ppod-gen again" in done.stdout
 
 
 def test_no_data_set_and_bad_options_are_exit_code_2(tmp_path: Path, root: Path) -> None:
@@ -305,11 +308,11 @@ def test_a_label_is_named_by_its_number_however_many_there_are(root: Path) -> No
         "label": 0.5,
     }
     wrong = {
-        7: ({"a_id": row["b_id"]}, "label 8 is a sample with itself"),
-        1500: ({"b_id": spec.sample_id(other, 0)}, "label 1501 is not of two samples of its prompt"),
-        1700: ({"prompt_id": other}, "label 1701 is not of two samples of its prompt"),
+        7: ({"a_id": row["b_id"]}, "label 8 compares a sample with itself"),
+        1500: ({"b_id": spec.sample_id(other, 0)}, "label 1501: the two samples are not both of its prompt"),
+        1700: ({"prompt_id": other}, "label 1701: the two samples are not both of its prompt"),
         2050: ({"label": float("nan")}, "label 2051 has the label nan"),
-        2999: ({"a_id": "0" * 32}, "label 3000 names a sample that is not here"),
+        2999: ({"a_id": "0" * 32}, "label 3000 names a sample that is missing"),
     }
     rows = [row | (wrong[number][0] if number in wrong else {}) for number in range(3000)]
     write_table(root / "labels" / "people.parquet", pa.Table.from_pylist(rows, schema=LABELS))

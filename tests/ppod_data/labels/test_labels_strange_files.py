@@ -250,7 +250,7 @@ def test_an_image_that_cannot_be_read_is_rejected_with_its_name_and_the_reason(
     (tmp_path / "cut.png").write_bytes(dataset.samples(["image"])["image"][0].as_py()["bytes"][:60])
     path = tmp_path / "l.csv"
     path.write_text(f"a,b,label\ncut.png,{sample_ids(dataset)[1]},a\n")
-    with pytest.raises(ConfigError, match=r"l\.csv:1: cut\.png: no image that can be decoded \(.+\)"):
+    with pytest.raises(ConfigError, match=r"l\.csv:1: cut\.png: cannot decode this image \(.+\)"):
         run(dataset, path)
 
 

@@ -91,7 +91,7 @@ def test_other_folders_are_left_alone(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "mine" / "letter.txt").write_text("x")
     with pytest.raises(ConfigError, match="the folder holds other files"):
         export(dataset, tmp_path / "mine")
-    with pytest.raises(ConfigError, match="a file is in the way"):
+    with pytest.raises(ConfigError, match="a file of this name exists"):
         export(dataset, tmp_path / "mine" / "letter.txt")
     export(dataset, tmp_path / "out")
     with pytest.raises(ConfigError, match="another data set or layout"):

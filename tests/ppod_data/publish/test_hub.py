@@ -160,7 +160,7 @@ def test_other_repositories_are_left_alone(dataset: Dataset, hub: Folder, tmp_pa
     with pytest.raises(ConfigError, match="not a ppod data set"):
         pull_from_hub("o/n", tmp_path / "back", api=hub)
     push_to_hub(make_dataset(tmp_path / "other", seed=1), "o/n", api=hub)
-    with pytest.raises(ConfigError, match="another data set is there"):
+    with pytest.raises(ConfigError, match="holds another data set"):
         push_to_hub(dataset, "o/n", api=hub)
 
 

@@ -186,7 +186,7 @@ def test_sha256sums_are_checked(dataset: Dataset, tmp_path: Path) -> None:
     written = readme.stat().st_mtime
     readme.write_bytes(b"changed")
     os.utime(readme, (written, written))  # as a disk does; what a command writes there is newer, and fine
-    with pytest.raises(DamagedError, match=r"README\.md: its sha256 is not that of SHA256SUMS"):
+    with pytest.raises(DamagedError, match=r"README\.md: its sha256 does not match SHA256SUMS"):
         pull(f"file://{tmp_path}/store", tmp_path / "again")
 
 
@@ -215,7 +215,7 @@ def test_a_bad_download_is_fetched_again(
 def test_damage_here_is_not_pushed(dataset: Dataset, url: str) -> None:
     path = sorted(dataset.root.glob("trajectories/*.tar"))[0]
     flip(path, 5000)
-    with pytest.raises(DamagedError, match="its sha256 is not that of its name"):
+    with pytest.raises(DamagedError, match="its sha256 does not match its name"):
         push(dataset, url)
     assert "ppod.json" not in stored(url)
 
@@ -224,7 +224,7 @@ def test_another_data_set_is_not_overwritten(dataset: Dataset, url: str, tmp_pat
     other = make_dataset(tmp_path / "other", seed=1)
     push(other, url)
     before = stored(url)
-    with pytest.raises(ConfigError, match="another data set is there"):
+    with pytest.raises(ConfigError, match="holds another data set"):
         push(dataset, url)
     with pytest.raises(ConfigError, match="holds another data set"):
         pull(url, dataset.root)
@@ -235,7 +235,7 @@ def test_a_shard_of_another_machine_is_not_replaced(dataset: Dataset, url: str, 
     push(dataset, url)
     other = create(tmp_path / "other", make_spec())
     write_shard(other.root, other.spec, 0, salt=1)
-    with pytest.raises(ConfigError, match="by another machine"):
+    with pytest.raises(ConfigError, match="another machine committed other bytes"):
         push(other, url)
     pull(url, tmp_path / "back")
     assert files(tmp_path / "back") == files(dataset.root)

@@ -158,7 +158,7 @@ def test_the_revision_is_that_of_the_files(saved: tuple[str, Path], tmp_path: Pa
 
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_what_is_missing_is_named(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"{name}: .*nowhere is no folder"):
+    with pytest.raises(ConfigError, match=f"{name}: .*nowhere is not a folder"):
         load_reward(f"{name}:{tmp_path}/nowhere")
     with pytest.raises(ConfigError, match=rf"{name}: no (config.json|ImageReward.pt|HPS).* in {tmp_path}"):
         load_reward(f"{name}:{tmp_path}")
@@ -179,7 +179,7 @@ def test_without_a_network_the_way_out_is_named(
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_aesthetic(tmp_path / "aesthetic")
     torch.save({"layers.0.weight": torch.zeros(2, 2)}, tmp_path / "aesthetic" / "head.pth")
-    with pytest.raises(ConfigError, match="no predictor over embeddings of width 16"):
+    with pytest.raises(ConfigError, match="not a predictor over embeddings of width 16"):
         load_reward(f"aesthetic:{tmp_path / 'aesthetic'}")
     save_hpsv2(tmp_path / "hpsv2")
     torch.save(

@@ -114,7 +114,7 @@ def test_a_bad_image_is_refused_by_itself(jpeg_url: str) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "reason"),
     [
-        (b"{", 400, "no JSON"),
+        (b"{", 400, "not JSON"),
         (b"[1]", 400, "two lists"),
         (b'{"prompts": ["a"], "images": [3]}', 400, "two lists"),
         (b'{"prompts": ["a"], "images": []}', 400, "one prompt an image"),
@@ -222,7 +222,7 @@ def test_a_server_that_stays_away_ends_the_scoring_and_marks_nothing(tmp_path: P
     with served("jpeg-compressibility", tmp_path) as url:
         reward = connect(url, Patience(attempts=2, pause=0.01))
     with pytest.raises(
-        RewardUnavailableError, match=r"did not answer in 2 attempts .*start the server again"
+        RewardUnavailableError, match=r"did not respond in 2 attempts .*start the server again"
     ):
         score(dataset, reward, name="remote")
     assert not (dataset.root / "scores").exists()
@@ -301,16 +301,16 @@ def test_a_server_that_says_nothing_is_given_up() -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"<html>hello</html>", "did not answer in JSON .*hello"),
-        (b"\xff\xfe", "did not answer in JSON"),
+        (b"<html>hello</html>", "did not return JSON .*hello"),
+        (b"\xff\xfe", "did not return JSON"),
         (b"[]", "JSON object"),
-        (b"{}", "serves None None now"),
-        (scores(1.0, name="other"), "serves other 1 now, and was r 1"),
-        (scores(), "without 1 results"),
-        (scores(1.0, 2.0), "without 1 results"),
-        (scores("1"), "for a score"),
-        (scores(True), "for a score"),
-        (scores(float("nan")), "for a score"),
+        (b"{}", "now serves None None"),
+        (scores(1.0, name="other"), "now serves other 1, not r 1"),
+        (scores(), "did not return 1 results"),
+        (scores(1.0, 2.0), "did not return 1 results"),
+        (scores("1"), "as a score"),
+        (scores(True), "as a score"),
+        (scores(float("nan")), "as a score"),
     ],
 )
 def test_garbage_is_no_score(body: bytes, reason: str) -> None:

@@ -74,7 +74,7 @@ def test_what_can_name_a_reward_is_accepted_without_loading_it(reward: str) -> N
     ("reward", "reason"),
     [
         ("image-rewrad", "did you mean 'image-reward'"),
-        ("scenes:folder", "scenes needs no weights"),
+        ("scenes:folder", "scenes has no weights"),
         ("clip:", "give the folder of its weights after the colon"),
         ("a b:c", "unknown reward model"),
         ("ftp://host", "unknown reward model"),

@@ -296,4 +296,4 @@ def test_an_image_that_cannot_be_decoded_is_a_failed_row_and_the_others_are_scor
     done = score(dataset, Brightness(), name="red", batch_size=1)
     assert (done.num_failed, done.num_scored) == (1, dataset.num_samples - 1)
     rows = {row["sample_id"]: row for row in dataset.scores("red").to_pylist()}
-    assert rows[name]["score"] is None and "no image that can be decoded" in rows[name]["status"]
+    assert rows[name]["score"] is None and "cannot decode this image" in rows[name]["status"]

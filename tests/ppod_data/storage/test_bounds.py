@@ -289,5 +289,5 @@ def _replaced(value: Any, place: tuple[Any, ...], new: Any) -> str:
 
 def test_metadata_of_a_table_that_is_no_object_is_damage(tmp_path: Path) -> None:
     assert provenance_of(None, "x") == {} == provenance_of({}, "x")
-    with pytest.raises(DamagedError, match="holds no JSON object"):
+    with pytest.raises(DamagedError, match="is not a JSON object"):
         provenance_of({b"ppod": b"[1]"}, "pairs/p.parquet")

@@ -100,7 +100,7 @@ def test_a_link_that_was_made_but_reported_as_there_counts_as_made(
 def test_urls_are_refused_by_name_where_a_local_path_is_meant(url: str) -> None:
     for text in (url, Path(url)):  # as Path spells it: s3:/bucket/data
         with pytest.raises(
-            ConfigError, match=r"is a local file or folder.* not in [a-z0-9]+://: give a path"
+            ConfigError, match=r"must be a local file or folder, not a [a-z0-9]+:// URL: give a path"
         ):
             local_path(text)
 

@@ -25,7 +25,7 @@ def test_a_folder_of_another_kind_is_refused_by_what_it_is(tmp_path: Path, there
     if there == kind:
         check_out(folder, kind)
         return
-    with pytest.raises(ConfigError, match=f"x holds {there}, which this would write over"):
+    with pytest.raises(ConfigError, match=f"x holds {there}, which this would overwrite"):
         check_out(folder, kind)
 
 
@@ -60,7 +60,7 @@ def test_a_page_is_written_over_a_page_alone(tmp_path: Path) -> None:
     check_html(page, option="--out")
     other = tmp_path / "run.json"
     other.write_text("{}")
-    with pytest.raises(ConfigError, match="is no HTML page"):
+    with pytest.raises(ConfigError, match="is not an HTML page"):
         check_html(other, option="--out")
     with pytest.raises(ConfigError, match="is a folder"):
         check_html(tmp_path, option="--out")

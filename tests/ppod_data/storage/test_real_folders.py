@@ -43,7 +43,7 @@ def test_a_linked_folder_is_refused_and_its_target_is_as_before(tmp_path: Path, 
     root.mkdir()
     (root / "scores").symlink_to("../victim")
     before = visible(victim)
-    with pytest.raises(ConfigError, match=r"scores: a link to another place"):
+    with pytest.raises(ConfigError, match=r"scores: a link, which is not followed"):
         WRITES[name](root / "scores")
     assert visible(victim) == before
     assert sorted(os.listdir(victim)) == ["file", "inner"]
@@ -81,7 +81,7 @@ def test_only_regular_files_are_opened_in_place(tmp_path: Path, kind: str) -> No
 def test_a_file_that_is_a_link_is_not_opened_in_place(tmp_path: Path) -> None:
     (tmp_path / "token").write_bytes(b"secret")
     (tmp_path / "x").symlink_to("token")
-    with pytest.raises(ConfigError, match=r"x: a link to another place"):
+    with pytest.raises(ConfigError, match=r"x: a link, which is not followed"):
         open_in_place(tmp_path / "x")
 
 

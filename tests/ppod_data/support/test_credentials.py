@@ -15,7 +15,7 @@ from ppod_data.format.images import decode_image, encode_png, pixels_sha256
 from ppod_data.format.shards import ShardWriter
 from ppod_data.integrity.purge import purge
 from ppod_data.labels.export.export import export_pairs
-from ppod_data.publish.export_images import GENERATED, export, says_what_it_is, with_xmp
+from ppod_data.publish.export_images import GENERATED, export, has_own_metadata, with_xmp
 from ppod_data.publish.transfer import pull, push
 from tests.support.tables import add_pairs
 from tests.support.toy import make_sample, make_spec
@@ -127,7 +127,7 @@ def test_purge_push_and_pull_keep_it(tmp_path: Path, name: str) -> None:
 
 def test_what_says_nothing_is_told_from_what_does() -> None:
     plain = encode_png(Image.new("RGB", (24, 16), "teal"))
-    assert not says_what_it_is(plain)
-    assert not says_what_it_is(png_with(b"tEXt", b"Comment\0caBX and XML:com.adobe.xmp"))
-    assert not says_what_it_is(plain[:40]) and not says_what_it_is(b"") and not says_what_it_is(b"GIF89a")
-    assert all(says_what_it_is(data) for data in FILES.values())
+    assert not has_own_metadata(plain)
+    assert not has_own_metadata(png_with(b"tEXt", b"Comment\0caBX and XML:com.adobe.xmp"))
+    assert not has_own_metadata(plain[:40]) and not has_own_metadata(b"") and not has_own_metadata(b"GIF89a")
+    assert all(has_own_metadata(data) for data in FILES.values())

@@ -19,7 +19,7 @@ from ppod_data.errors import ConfigError, NothingToLearnError, WorkersError
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.storage.files import sha256_file
 from ppod_train.distributed import Workers
-from ppod_train.evaluation.metrics import EvalSettings
+from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.online import train_online
 from ppod_train.policy.fsdp import check_can_shard, whole
@@ -103,7 +103,7 @@ def steps_of(
     found = {}
     for name in names:
         changes = STEPS[name]
-        settings = TrainSettings.of(
+        settings = TrainSettings(
             **{"objective": "ppod", "lora_rank": 4, "pairs_per_step": 3, "batch_size": 5, "drift_samples": 1}
             | changes
         )

@@ -101,7 +101,7 @@ def test_gradients_of_a_real_network_agree_in_float64(
         kl_to = before if kl_weight else None
         evaluate = batch_log_probs(policy, batch, kl_to=kl_to)
         reference = batch.reference_log_probs
-    options = TrainSettings.of(objective).loss_options()
+    options = TrainSettings(objective=objective).loss_options()
     if "log_ratio_clip" in OBJECTIVES[objective].reads:
         options = replace(options, log_ratio_clip=median_log_ratio(evaluate, reference))
     loss = partial(OBJECTIVES[objective].loss, targets=batch.targets, options=options)
@@ -199,7 +199,7 @@ def test_gradients_flow_after_the_reference_was_called(
     parameters = trainable_parameters(fresh_model, lora_rank=lora_rank, seed=0)
     policy = policy.with_network(network(fresh_model))
     moved(parameters)
-    options = TrainSettings.of("ppod").loss_options()
+    options = TrainSettings(objective="ppod").loss_options()
     loss = partial(OBJECTIVES["ppod"].loss, targets=batch.targets, options=options)
     found = []
     for kl_to, take in (
