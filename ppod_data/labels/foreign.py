@@ -180,9 +180,8 @@ def _remove_abandoned(root: DataPath) -> None:
 
 
 def _gather(file: Path, parse: Any, collected: ForeignImages, skip_bad: bool, progress: Progress) -> None:
-    for item in all_records(file):
-        record, bad = item if isinstance(item, tuple) else (item, None)
-        for answer in [bad] if bad else each(record, parse):
+    for record in all_records(file):
+        for answer in each(record, parse):
             try:
                 _take(answer, file.parent, collected)
             except BadRowError as error:

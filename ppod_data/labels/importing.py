@@ -262,17 +262,16 @@ def _read(file: Path, format: Format, state: _ImportState, progress: Progress) -
 
 def _read_records(
     file: Path,
-    records: Iterator[Record | tuple[Record, Bad | Skipped]],
+    records: Iterator[Record],
     folder: Path,
     format: Format,
     state: _ImportState,
     progress: Progress,
 ) -> None:
     rows: list[Row] = []
-    for item in records:
-        record, bad = item if isinstance(item, tuple) else (item, None)
+    for record in records:
         state.num_records += 1
-        for answer in [bad] if bad else each(record, format.parse):
+        for answer in each(record, format.parse):
             _take(answer, record, folder, state, rows)
         if len(rows) >= _BATCH:
             state.add(Block.of(rows, file.name))
