@@ -24,8 +24,8 @@ from ppod_train.step.train_step import TrainState, train_step
 
 def with_objective(state: TrainState, root: Path, objective: str, **changes: object) -> TrainState:
     """The same policy and trajectories, trained by another objective."""
-    settings = TrainSettings.of(
-        objective, pairs_per_step=state.settings.pairs_per_step, gradient="one-pass", **changes
+    settings = TrainSettings(
+        objective=objective, pairs_per_step=state.settings.pairs_per_step, gradient="one-pass", **changes
     )
     return replace(state, data=open_group(root, objective), settings=settings)
 

@@ -104,7 +104,7 @@ def make_state(
         parameters=parameters,
         average={},
         optimizer=torch.optim.AdamW(parameters.values(), lr=1e-30),
-        settings=TrainSettings.of(objective, pairs_per_step=pairs, **settings),
+        settings=TrainSettings(objective=objective, pairs_per_step=pairs, **settings),
         batch_size=batch_size,
         graph_bytes=0,
         step_weights=step_weights(data.spec, data.steps, "none"),

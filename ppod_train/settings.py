@@ -1,179 +1,292 @@
-"""Every choice of a training run, with its reason. What each default is worth: docs/experiments.md."""
+"""Every choice of a training run, with its reason. What each default is worth: docs/experiments.md.
+
+A field is a Python argument, a command-line option, a key of --config and a check of its value.
+"""
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from ppod_data.errors import ConfigError
-from ppod_train.objectives import OBJECTIVES
-from ppod_train.objectives.targets import CLIP_ANCHORS, CLIP_MODES, STEP_WEIGHTS, LossOptions
+from ppod_data.support.options import check_options, option
 
-GRADIENTS = ("auto", "one-pass", "two-pass")
+if TYPE_CHECKING:
+    from ppod_train.objectives import Objective
+    from ppod_train.objectives.targets import LossOptions
+
+DEFAULT_RANK = 8
+_LOSS, _OPTIMIZER, _COMPUTE, _KEEPING = "The loss", "The optimizer", "Compute", "Choosing the policy"
+_USUAL = "usual"
+
+
+def _by_objective(usual: Any, help: str, *, shown_default: str | None = None, **known: Any) -> Any:
+    """Return an option of the loss whose default is the objective's own, or else `usual`."""
+    shown = shown_default or f"{usual if isinstance(usual, str) else format(usual, 'g')} for ppod"
+    plain = option(None, help, panel=_LOSS, shown_default=shown, **known)
+    return field(default=None, metadata={**plain.metadata, _USUAL: usual})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """The settings of `train_offline`; `validate` has checked them."""
+    """The settings of a training run.
 
-    objective: str = "ppod"
-    """A name of `ppod_train.objectives.OBJECTIVES`; what it does not read is refused."""
-    dpo_beta: float = 10.0
-    """The paper's η times the N latent dimensions; with the clip it bounds the logit by 2·dpo_beta·T·clip."""
-    log_ratio_clip: float | None = None
-    """The paper's ε, on the log-ratio averaged over latent dimensions; `inf` turns the clip off. None: what suits the
-    model and its chain (`ppod_train.run.model_defaults`)."""
-    clip_anchor: str = "reference"
-    """The band is around the reference (Eq. 10), or around the policy that made the data (`stage`)."""
-    clip_mode: str = "paper"
-    """What happens outside the band: `ppod_train.objectives.clip`."""
-    step_weight: str | None = None
-    """What a step's log-ratio is multiplied by before the clip: nothing (Eq. 10), k_med/k_t or its square, which gives
-    the band's edge the same meaning at every step (`ppod_train.step.step_weight`). None: what suits the model."""
-    pull_back: float = 0.0
-    """Force that leads steps outside the band back to it, in units of a pair's own; 0 is Eq. 10."""
-    kl_weight: float = 0.0
-    """Weight of the closed-form KL to the reference, averaged over steps; any value costs a forward pass more."""
-    reward_temperature: float = 1.0
-    """The reward difference that counts as one unit of the logit (prdp); the standardised reward that weighs e times
-    as much (sft)."""
-    best_of: int = 8
-    """sft-best trains on the best of every so many images."""
-    lora_rank: int = 8
-    """Rank of the LoRA on the attention projections; 0 trains all weights of the network."""
-    learning_rate: float | None = None
-    """AdamW's. None: what suits the model, and for its full weights (lora_rank 0) a hundredth of it."""
-    weight_decay: float = 0.0
-    ema_decay: float = 0.0
-    """The policy is the exponential moving average of the trained weights: an update keeps this share of it. 0 is the
-    trained weights themselves. The next stage of an online run starts from the average: with 0.99 and 50 updates it
-    starts with a quarter to a third of what the stage has changed."""
-    max_grad_norm: float = 1.0
-    """The gradient is scaled down to this norm where it is larger."""
-    num_train_steps: int = 200
-    pairs_per_step: int = 16
-    """Pairs whose mean loss is one optimizer step; the network sees each of their trajectories once. An objective of
-    single trajectories takes twice as many of them."""
-    timesteps_per_update: int | None = None
-    """Use a random S of the T timesteps a step, scaled by T/S: cheaper, and an approximation in which pairs count too
-    equally, the more so the larger dpo_beta·log_ratio_clip. None: all, exact."""
-    batch_size: int | None = None
-    """Evaluations in one network call. None: the data set's own batch size, which makes the replay exact."""
-    gradient: str = "auto"
-    """one-pass keeps the whole graph, two-pass one chunk of it; auto takes one-pass where the graph fits into
-    max_graph_gib and most steps are inside the band. All give the same gradient."""
-    max_graph_gib: float | None = None
-    """None: a third of a GPU's memory, 4 on a CPU."""
-    """The most that the graph of one pass may hold, and that of a chunk of two passes, which is one evaluation at
-    least."""
-    gradient_checkpointing: bool = False
-    """Compute the network's inner activations again in the backward pass instead of keeping them: a fraction of the
-    memory for a third more time, and the same gradient."""
-    seed: int = 0
-    """Order of the pairs, timestep subsets, LoRA's initial weights."""
-    eval_every: int = 40
-    """Steps between evaluations on validation noise; the best policy by mean reward is kept. 0: never, and the
-    last policy is kept."""
-    eval_images_per_prompt: int = 64
-    eval_prompts: tuple[str, ...] | None = None
-    """Prompts of the evaluations. None: those that are trained on."""
-    patience: int = 3
-    """Stop after this many evaluations without a better one. 0: never stop early."""
-    checkpoint_every: int = 40
-    drift_samples: int = 8
-    """Trajectories that are replayed before training, to compare their log-probabilities with the stored ones."""
+    An option of the loss that is not given is the objective's own default:
+
+    >>> TrainSettings(objective="prdp", learning_rate=1e-4).clip_anchor
+    'stage'
+    """
+
+    objective: Literal[
+        "ppod", "ppod-mse", "prdp", "d3po", "diffusion-dpo", "ddpo", "dpok", "sft", "sft-best"
+    ] = option(
+        "ppod",
+        "What is minimised. On pairs: ppod (Eq. 10, cross-entropy), ppod-mse, prdp, d3po, diffusion-dpo; on single "
+        "trajectories and their scores: ddpo, dpok, sft, sft-best.",
+        panel=_LOSS,
+    )
+    """A name of `ppod_train.objectives.OBJECTIVES`. An option that the objective does not read is refused."""
+    dpo_beta: float = _by_objective(
+        10.0, "The paper's η times the latent's dimensions.", metavar="X", above=0
+    )
+    """With the clip it bounds the logit by 2·dpo_beta·T·clip."""
+    log_ratio_clip: float | None = option(
+        None,
+        "The paper's ε, on the log-ratio averaged over latent dimensions; inf for no clip.",
+        panel=_LOSS,
+        metavar="X",
+        shown_default="0.01 for scenes; otherwise by the chain",
+        above=0,
+        may_be_infinite=True,
+    )
+    """None: chosen for the model and its chain (`ppod_train.run.model_defaults`)."""
+    clip_anchor: Literal["reference", "stage"] = _by_objective(
+        "reference",
+        "The clip's band is around the reference (Eq. 10), or around the policy that made the data.",
+    )
+    clip_mode: Literal["paper", "pessimistic-step", "pessimistic-pair"] = _by_objective(
+        "paper",
+        "Outside the band: no gradient (Eq. 10); or one where the step, or the pair, is on the wrong side.",
+    )
+    """The formulas: `ppod_train.objectives.clip`."""
+    step_weight: Literal["none", "k", "k2"] | None = option(
+        None,
+        "Factor of a step's log-ratio before the clip: none (Eq. 10), or less for steps that move more with the "
+        "prediction (k, or k2: the same change of it at every step).",
+        panel=_LOSS,
+        shown_default="none for scenes; otherwise k2",
+    )
+    """The factor is k_med/k_t or its square, which gives the band's edge the same meaning at every step
+    (`ppod_train.step.step_weight`). None: chosen for the model."""
+    pull_back: float = _by_objective(
+        0.0,
+        "Force that leads steps outside the band back to it, in units of a pair's own; 0 is Eq. 10.",
+        metavar="X",
+        min=0,
+    )
+    kl_weight: float = _by_objective(
+        0.0,
+        "Weight of the closed-form KL to the reference, averaged over steps.",
+        metavar="X",
+        min=0,
+    )
+    """Any value but 0 costs one more forward pass."""
+    reward_temperature: float = _by_objective(
+        1.0,
+        "prdp: the reward difference that is one unit of the logit. sft: the standardised reward that weighs e "
+        "times as much.",
+        metavar="X",
+        above=0,
+    )
+    best_of: int = _by_objective(
+        8, "sft-best trains on the best of every so many images.", metavar="K", min=2, shown_default="8"
+    )
+    timesteps_per_update: int | None = option(
+        None,
+        "Train on a random S of the T timesteps a step: cheaper, and an approximation.",
+        panel=_LOSS,
+        metavar="S",
+        shown_default="all, which is exact",
+        min=1,
+    )
+    """The sum over the subset is scaled by T/S. Pairs then count too equally, the more so the larger
+    dpo_beta·log_ratio_clip is."""
+    lora_rank: int | None = option(
+        None,
+        "Rank of the LoRA on the attention projections; 0 trains all weights.",
+        panel=_OPTIMIZER,
+        metavar="R",
+        shown_default="8; with --start that of its policy",
+        min=0,
+    )
+    learning_rate: float | None = option(
+        None,
+        "AdamW's.",
+        panel=_OPTIMIZER,
+        metavar="X",
+        shown_default="0.003 for scenes; otherwise 1e-4 or 2e-4, by the model",
+        above=0,
+    )
+    """None: chosen for the model, and for its full weights (lora_rank 0) a hundredth of that."""
+    weight_decay: float = option(0.0, "AdamW's.", panel=_OPTIMIZER, metavar="X", min=0)
+    ema_decay: float = option(
+        0.0,
+        "The policy is the moving average of the trained weights, with this decay; 0 is the weights themselves.",
+        panel=_OPTIMIZER,
+        metavar="X",
+        min=0,
+        below=1,
+    )
+    """An update keeps this share of the average. The next stage of an online run starts from the average: with 0.99
+    and 50 updates it starts with a quarter to a third of what the stage has changed."""
+    max_grad_norm: float = option(
+        1.0, "A larger gradient is scaled down to it.", panel=_OPTIMIZER, metavar="X", above=0
+    )
+    num_train_steps: int = option(200, "Optimizer steps, at most.", panel=_OPTIMIZER, metavar="N", min=1)
+    pairs_per_step: int = option(
+        16,
+        "Pairs in one optimizer step; twice as many trajectories for an objective without pairs.",
+        panel=_OPTIMIZER,
+        metavar="P",
+        min=1,
+    )
+    """The loss of a step is their mean. The network is called once for each trajectory among them."""
+    seed: int = option(
+        0,
+        "Order of the pairs, timestep subsets, initial LoRA weights, validation noise.",
+        panel=_OPTIMIZER,
+        metavar="SEED",
+        min=0,
+    )
+    batch_size: int | None = option(
+        None,
+        "Evaluations in one network call.",
+        panel=_COMPUTE,
+        metavar="N",
+        shown_default="the data set's, so that replay is exact",
+        min=1,
+    )
+    gradient: Literal["auto", "one-pass", "two-pass"] = option(
+        "auto",
+        "auto, one-pass (keep the whole graph) or two-pass (a chunk at a time); the gradient is the same.",
+        panel=_COMPUTE,
+        metavar="HOW",
+    )
+    """auto takes one-pass if the graph fits into max_graph_gib and most steps are inside the band."""
+    max_graph_gib: float | None = option(
+        None,
+        "Memory for a graph: of the whole update in one pass, or of a chunk.",
+        panel=_COMPUTE,
+        metavar="GIB",
+        shown_default="a third of a GPU's, 4 on a CPU",
+        above=0,
+    )
+    """A chunk of two passes holds one evaluation at least."""
+    gradient_checkpointing: bool = option(
+        False,
+        "Compute inner activations again in the backward pass: a fraction of the memory, a third more time.",
+        panel=_COMPUTE,
+    )
+    drift_samples: int = option(
+        8,
+        "Pairs whose trajectories are replayed before training, to compare with the stored numbers.",
+        panel=_COMPUTE,
+        metavar="N",
+        min=1,
+    )
+    eval_every: int = option(
+        40,
+        "Steps between evaluations on validation noise; 0 for none, which keeps the last policy.",
+        panel=_KEEPING,
+        metavar="N",
+        min=0,
+    )
+    """The best policy by mean reward is kept."""
+    eval_images_per_prompt: int = option(
+        64, "Images of each prompt in an evaluation.", panel=_KEEPING, metavar="N", min=1
+    )
+    eval_prompts: tuple[str, ...] | None = option(
+        None,
+        "File with the prompts of the evaluations, in any form that --prompts of ppod-gen reads.",
+        panel=_KEEPING,
+        metavar="FILE",
+        shown_default="the trained ones",
+        is_prompt_file=True,
+    )
+    patience: int = option(
+        3,
+        "Stop after this many evaluations without a better one; 0 for never.",
+        panel=_KEEPING,
+        metavar="N",
+        min=0,
+    )
+    checkpoint_every: int = option(
+        40, "Steps between checkpoints to resume from.", panel=_KEEPING, metavar="N", min=1
+    )
+
+    def __post_init__(self) -> None:
+        """Fill in the defaults of the objective. Raises ConfigError for an unknown objective."""
+        defaults = _objective(self.objective).defaults
+        for one in fields(self):
+            if getattr(self, one.name) is None:
+                value = defaults.get(one.name, one.metadata.get(_USUAL))
+                object.__setattr__(self, one.name, value)
 
     @property
     def graph_limit(self) -> float:
-        """max_graph_gib in bytes, 4 GiB where it was neither given nor chosen for a device."""
+        """max_graph_gib in bytes; 4 GiB if it was neither given nor chosen for a device."""
         return (4.0 if self.max_graph_gib is None else self.max_graph_gib) * 2**30
 
-    @classmethod
-    def of(cls, objective: str, **given: Any) -> "TrainSettings":
-        """Settings for an objective: what is given, else the objective's own defaults, else those of ppod.
-
-        Raises ConfigError for an unknown objective.
-        """
-        if objective not in OBJECTIVES:
-            raise ConfigError(f"objective {objective} is unknown: {', '.join(OBJECTIVES)} are known")
-        return cls(**{"objective": objective, **OBJECTIVES[objective].defaults, **given})
+    @property
+    def rank(self) -> int:
+        """lora_rank, or its default."""
+        return DEFAULT_RANK if self.lora_rank is None else self.lora_rank
 
     @property
     def clip(self) -> float:
-        """log_ratio_clip, where it was given or chosen for the model."""
+        """log_ratio_clip, once it was given or chosen for the model."""
         assert self.log_ratio_clip is not None
         return self.log_ratio_clip
 
-    def loss_options(self, timestep_scale: float = 1.0) -> LossOptions:
-        """What the loss function reads."""
-        names = [field.name for field in fields(LossOptions) if field.name != "timestep_scale"]
+    def loss_options(self, timestep_scale: float = 1.0) -> "LossOptions":
+        """Return what the loss function reads."""
+        from ppod_train.objectives.targets import LossOptions
+
+        names = [one.name for one in fields(LossOptions) if one.name != "timestep_scale"]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         options = LossOptions(timestep_scale=timestep_scale, **given)
-        return replace(options, clip_anchor="stage") if OBJECTIVES[self.objective].clips_at_stage else options
+        return replace(options, clip_anchor="stage") if _objective(self.objective).clips_at_stage else options
+
+    def validate(self) -> None:
+        """Raise ConfigError, naming the option, for a value outside its range or one that the objective ignores."""
+        self._refuse_unread()
+        if self.pull_back and self.log_ratio_clip is not None and not math.isfinite(self.log_ratio_clip):
+            raise ConfigError("pull_back leads back to a band: give a finite log_ratio_clip")
+        check_options(self)
 
     def _refuse_unread(self) -> None:
-        """Raise ConfigError for an option that the objective does not read and that was changed."""
-        plain, reads = type(self)(), OBJECTIVES[self.objective].reads
-        for name in (*(field.name for field in fields(LossOptions)), "best_of", "step_weight"):
-            if name != "timestep_scale" and name not in reads and getattr(self, name) != getattr(plain, name):
+        """Raise ConfigError for an option that was changed and that the objective does not read."""
+        objective = _objective(self.objective)
+        usual = {
+            one.name: one.metadata.get(_USUAL)
+            for one in fields(self)
+            if one.metadata["option"].panel == _LOSS
+        }
+        for name, plain in usual.items():
+            every = name in ("objective", "kl_weight", "timesteps_per_update")
+            if not every and name not in objective.reads and getattr(self, name) != plain:
                 raise ConfigError(
                     f"objective {self.objective} does not read {name}: leave it out; it reads "
-                    f"{', '.join(sorted(reads))}"
+                    f"{', '.join(sorted(objective.reads))}"
                 )
-        if self.kl_weight and OBJECTIVES[self.objective].on_final_latents:
+        if self.kl_weight and objective.on_final_latents:
             raise ConfigError(
                 f"objective {self.objective} does not read kl_weight: noise predictions have no step to take it of"
             )
 
-    def validate(self) -> None:
-        """Raise ConfigError, naming the option, for a value outside its range."""
-        if self.objective not in OBJECTIVES:
-            raise ConfigError(f"objective {self.objective} is unknown: {', '.join(OBJECTIVES)} are known")
-        choices = {
-            "gradient": GRADIENTS,
-            "clip_anchor": CLIP_ANCHORS,
-            "clip_mode": CLIP_MODES,
-            "step_weight": STEP_WEIGHTS,
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in (*known, *([None] if name == "step_weight" else [])):
-                raise ConfigError(f"{name} {getattr(self, name)} is unknown: {', '.join(known)} are known")
-        self._refuse_unread()
-        if self.pull_back and self.log_ratio_clip is not None and not math.isfinite(self.log_ratio_clip):
-            raise ConfigError("pull_back leads back to a band: give a finite log_ratio_clip")
-        positive = (
-            "dpo_beta",
-            "log_ratio_clip",
-            "reward_temperature",
-            "learning_rate",
-            "max_grad_norm",
-            "max_graph_gib",
-        )
-        for name in positive:
-            if getattr(self, name) is None:
-                continue
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
-            if name != "log_ratio_clip" and not math.isfinite(getattr(self, name)):
-                raise ConfigError(f"{name} must be finite, not {getattr(self, name)}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"ema_decay must be at least 0 and below 1, not {self.ema_decay}")
-        at_least = {
-            "pull_back": 0,
-            "kl_weight": 0,
-            "best_of": 2,
-            "lora_rank": 0,
-            "weight_decay": 0,
-            "num_train_steps": 1,
-            "pairs_per_step": 1,
-            "timesteps_per_update": 1,
-            "batch_size": 1,
-            "eval_every": 0,
-            "eval_images_per_prompt": 1,
-            "patience": 0,
-            "checkpoint_every": 1,
-            "drift_samples": 1,
-        }
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value < math.inf:
-                raise ConfigError(f"{name} must be at least {least} and finite, not {value}")
+
+def _objective(name: str) -> "Objective":
+    from ppod_train.objectives import OBJECTIVES
+
+    if name not in OBJECTIVES:
+        raise ConfigError(f"objective {name} is unknown: {', '.join(OBJECTIVES)} are known")
+    return OBJECTIVES[name]

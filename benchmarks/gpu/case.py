@@ -56,8 +56,8 @@ def check_case(
         num_inference_steps=case.steps if timed else min(4, case.steps),
         batch_size=case.batch if timed else min(2, case.batch),
     )
-    settings = TrainSettings.of(
-        "ppod",
+    settings = TrainSettings(
+        objective="ppod",
         pairs_per_step=2,
         timesteps_per_update=3,
         eval_every=0,

@@ -168,8 +168,8 @@ def train_and_judge(
     """The figures of the policy that an arm trains; those of the pretrained model without an arm."""
     policy = None
     if arm is not None:
-        settings = TrainSettings.of(
-            OFFLINE.objective,
+        settings = TrainSettings(
+            objective=OFFLINE.objective,
             **{
                 **UPDATE,
                 **OFFLINE.settings,

@@ -23,7 +23,7 @@ from ppod_data.scoring.score import score
 from ppod_train.data.training_data import DataSource
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.files import write_evaluation
-from ppod_train.evaluation.metrics import EvalSettings
+from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.online.online import train_online
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.policy.source import PolicySource
@@ -112,8 +112,8 @@ def train(
     Args:
         shared: folder for offline data sets, which several methods use.
     """
-    settings = TrainSettings.of(
-        method.objective,
+    settings = TrainSettings(
+        objective=method.objective,
         **{**UPDATE, "num_train_steps": updates // method.stages, "seed": seed, **method.settings},
     )
     images = queries // method.stages

@@ -90,8 +90,8 @@ def learning_curve(out: Path, run: Run, folder: Path) -> dict[str, Any]:
     """Offline training with an evaluation on validation noise every few updates."""
     data = shared_data(out, run)
     make_data(data / "data", run.prompts, images=run.queries, seed=run.seed, pairs=run.method.pairs)
-    settings = TrainSettings.of(
-        run.method.objective,
+    settings = TrainSettings(
+        objective=run.method.objective,
         **{
             **UPDATE,
             **run.method.settings,

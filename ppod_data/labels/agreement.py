@@ -1,6 +1,6 @@
-"""How far people agree: with each other, with themselves, with the side on which an image is shown, and with rewards.
+"""Agreement of people with each other, with themselves, with the side of an image, and with rewards.
 
-Legend: L labels, U units (different pairs of images), P pairs with a winner, C categories.
+Legend: L labels, U units (distinct pairs of images), P pairs with a winner, C categories.
 """
 
 from dataclasses import dataclass
@@ -37,49 +37,52 @@ class PeopleAgreement:
 
     num_labels: int
     num_units: int
-    """Different pairs of images."""
+    """Distinct pairs of images."""
     num_annotators: int
     num_units_repeated: int
-    """Pairs with two answers or more."""
+    """Pairs with at least two answers."""
     tie_rate: float
     """Share of the labels that are ties."""
     raw: float | None
-    """Share of agreeing answers among all two answers to one pair; a tie is an answer. None without repeated pairs."""
+    """Share of agreeing answers among all two answers to a pair; a tie is an answer. None without repeated pairs."""
     fleiss_kappa: float | None
-    """Of the repeated pairs; None where all answers are the same, or none is repeated."""
+    """Over the repeated pairs; None if all answers are equal or no pair is repeated."""
     krippendorff_alpha: float | None
-    """Nominal; of the repeated pairs."""
+    """Nominal, over the repeated pairs."""
     self_agreement: float | None
-    """Share of the same answer where one person saw one pair again; None where nobody did."""
+    """Share of equal answers when a person answers a pair again; None without such answers."""
     first_preferred: Interval | None
-    """Share of the preferences that are for image a, the left or first one; 0.5 without a bias to a side."""
+    """Share of the preferences for image a, the left or first image; 0.5 without a bias to a side."""
     num_preferences: int
     """Answers that prefer an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardAgreement:
-    """A reward beside the winners that people chose."""
+    """Agreement of a reward with the winners that people chose."""
 
     reward: str
     num_pairs: int
     """Pairs with a winner and two scores."""
     num_unscored: int
     num_reward_ties: int
-    """Pairs to whose images the reward gives equal scores: neither right nor wrong."""
+    """Pairs whose images have equal rewards; they count neither as right nor as wrong."""
     accuracy: Interval | None
     """Share of the pairs without reward ties whose winner has the higher score."""
     kendall_tau: float | None
-    """(right - wrong) / sqrt(all · those without reward ties): tau-b over the judged pairs."""
+    """(right - wrong) / sqrt(all · pairs without reward ties): tau-b over the judged pairs."""
     temperature: float | None
-    """T of σ(margin / T) that fits the labels best, as in `ppod-pair rank --label-temperature`; None where the reward
-    does not predict them at all, or always."""
+    """T of σ(margin / T) that fits the labels best, as in `ppod-pair rank --label-temperature`. None if the reward
+    never predicts them, or always."""
     calibration: list[Bin]
     """Up to ten groups of equal size, small margins first; empty without a temperature."""
 
 
 def people_agreement(votes: Votes, annotators: list[str | None]) -> PeopleAgreement:
-    """Of L labels; a label of several votes counts as so many answers, as far as they are whole numbers."""
+    """Compute annotator agreement over L labels.
+
+    A label with n votes counts as n answers; labels whose counts are not whole numbers are excluded.
+    """
     unit, flipped = units(votes)
     known = {name for name in annotators if name is not None}
     first_of: dict[tuple[int, str], int] = {}
@@ -115,7 +118,7 @@ def people_agreement(votes: Votes, annotators: list[str | None]) -> PeopleAgreem
 
 
 def units(votes: Votes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The number of each label's unit, [L] from 0, and whether its a is the later of the two samples."""
+    """Return each label's unit [L], numbered from 0, and a mask of labels whose a is the later of the two samples."""
     _, unit = np.unique(pair_key(votes.a, votes.b), return_inverse=True)
     return unit, votes.a > votes.b
 
@@ -123,7 +126,7 @@ def units(votes: Votes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
 def answer_counts(
     unit: NDArray[np.int64], prefers: NDArray[np.float64], votes: NDArray[np.int32], use: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """[U, 3]: how many answers of each unit are for its first image, for its second, and ties."""
+    """Count each unit's answers for its first image, for its second image, and ties: [U, 3]."""
     people = np.maximum(votes, 1).astype(np.float64)
     for_first = people * prefers
     single = people == 1
@@ -140,14 +143,18 @@ def answer_counts(
 
 
 def raw_agreement(counts: NDArray[np.float64]) -> float | None:
-    """Share of agreeing answers among all two answers to a unit. counts [U, C], two answers or more a unit."""
+    """Return the share of agreeing answers among all two answers to a unit.
+
+    Args:
+        counts: [U, C], at least two answers per unit.
+    """
     total = counts.sum(1)
     pairs = (total * (total - 1)).sum()
     return float((counts * (counts - 1)).sum() / pairs) if pairs else None
 
 
 def fleiss_kappa(counts: NDArray[np.float64]) -> float | None:
-    """Fleiss (1971): mean over units of the agreement within them, against that of the categories' shares.
+    """Compute Fleiss' kappa (1971): mean agreement within units, corrected for the agreement expected by chance.
 
     Units may have different numbers of answers.
     """
@@ -161,7 +168,7 @@ def fleiss_kappa(counts: NDArray[np.float64]) -> float | None:
 
 
 def krippendorff_alpha(counts: NDArray[np.float64]) -> float | None:
-    """Krippendorff's alpha for nominal data: 1 - observed / expected disagreement."""
+    """Compute Krippendorff's alpha for nominal data: 1 - observed / expected disagreement."""
     if not len(counts):
         return None
     total, shares = counts.sum(1), counts.sum(0)
@@ -172,7 +179,7 @@ def krippendorff_alpha(counts: NDArray[np.float64]) -> float | None:
 
 
 def reward_agreement(votes: Votes, scores: NDArray[np.float64], reward: str) -> RewardAgreement:
-    """Of the pairs with a winner; scores [N] by sample, NaN where there is none."""
+    """Compare a reward with the pairs that have a winner; scores [N] by sample, NaN without a score."""
     merged = merge(votes)
     margin = scores[merged.chosen] - scores[merged.rejected]
     known = np.isfinite(margin)
@@ -214,7 +221,7 @@ def fit_temperature(margin: NDArray[np.float64], label: NDArray[np.float64]) -> 
 
 
 def _calibration(margin: NDArray[np.float64], label: NDArray[np.float64], temperature: float) -> list[Bin]:
-    """Each pair seen from the image with the higher score."""
+    """Compare predicted and observed labels by margin, each pair seen from the image with the higher score."""
     size = np.abs(margin)
     observed = np.where(margin >= 0, label, 1 - label)
     predicted = expit(size / temperature)

@@ -101,6 +101,8 @@ class Record:
     """Line number, from 1, of a JSON-lines file; otherwise the record's number."""
     columns: str = ""
     """Header of a CSV file as it was read, for messages."""
+    problem: "Bad | Skipped | None" = None
+    """Why the record has no value; None for a record to parse."""
 
 
 Parser: TypeAlias = Callable[[Record], Iterator[Answer]]
@@ -240,6 +242,9 @@ def ranking(
 
 def each(record: Record, parse: Parser) -> Iterator[Answer]:
     """Yield the answers of a record; a parser's error becomes `Bad`, no answer becomes `Skipped`."""
+    if record.problem is not None:
+        yield record.problem
+        return
     answers = 0
     try:
         for answer in parse(record):

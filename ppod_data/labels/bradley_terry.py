@@ -1,7 +1,7 @@
-"""Scores from comparisons: the model of Bradley and Terry, P(i is preferred to j) = σ(s_i - s_j).
+"""Scores from comparisons by the Bradley–Terry model, P(i is preferred to j) = σ(s_i - s_j).
 
-The scores of one prompt's images maximise the likelihood of its labels times a prior, which keeps the score of an image
-that always wins finite, and the mean of a prompt at 0. A tie counts as half a win for either.
+The scores of a prompt's images maximise the likelihood of its labels times a prior. The prior keeps the score of an
+image that always wins finite, and the mean of a prompt at 0. A tie counts as half a win for each image.
 
 Shapes: K images of one prompt, L labels.
 """
@@ -28,15 +28,15 @@ from ppod_data.storage.files import DataPath, sha256_file
 from ppod_data.storage.real_folders import refuse_linked_folders
 
 PRIOR_PRECISION = 0.1
-"""1 / variance of the normal prior of a score: about one tenth of a label's weight."""
+"""1 / variance of the normal prior of a score; about a tenth of a label's weight."""
 _TOLERANCE = 1e-10
 _MAX_STEPS = 100
 
 
 def fit(votes: Votes, count: int) -> NDArray[np.float64]:
-    """The scores [count] of images 0 … count - 1 that L labels compare; the weight of a label is its votes.
+    """Fit the scores [count] of images 0 … count - 1 to L labels, weighted by their votes.
 
-    Newton's method with halved steps: the objective is strictly concave, so it ends at its one maximum.
+    The method is Newton's with halved steps. The objective is strictly concave, so it converges to the single maximum.
     """
     a, b = votes.a.astype(np.int64), votes.b.astype(np.int64)
     weight = np.maximum(votes.votes, 1).astype(np.float64)
@@ -67,7 +67,7 @@ def fit(votes: Votes, count: int) -> NDArray[np.float64]:
 
 
 def fit_prompts(votes: Votes, index: SampleIndex) -> NDArray[np.float64]:
-    """The score of every sample of the index, NaN where nobody compared it."""
+    """Fit the score of every sample of the index; NaN for a sample without comparisons."""
     scores = np.full(len(index.prompt_of), np.nan)
     prompt = index.prompt_of[votes.a]
     order = np.argsort(prompt, kind="stable")
@@ -88,18 +88,19 @@ def fit_prompts(votes: Votes, index: SampleIndex) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, kw_only=True)
 class PeopleScores:
-    """What `write_scores` wrote."""
+    """Result of `write_scores`."""
 
     name: str
     num_scored: int
     num_unjudged: int
-    """Images that nobody compared: their rows have no score."""
+    """Images without comparisons; their rows have no score."""
 
 
 def write_scores(dataset: Dataset, labels: str, *, name: str, dimension: str | None = None) -> PeopleScores:
-    """Write `scores/<name>`: the people's scores of all images, a score table like any other.
+    """Write people's scores of all images to the score table `scores/<name>`.
 
-    Raises ConfigError for unknown labels, and for a score table of this name from anything else.
+    Raises:
+        ConfigError: unknown labels, or an existing score table of this name with other content.
     """
     check_name(name, "a score table")
     refuse_linked_folders(dataset.root)

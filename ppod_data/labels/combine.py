@@ -1,4 +1,4 @@
-"""One table of pairs from several: weighted, merged where they judge the same images, smoothed, split by prompt.
+"""Combination of pair tables: weighted, merged for equal images, smoothed, split by prompt.
 
 Legend: P pairs of all tables.
 """
@@ -27,7 +27,7 @@ from ppod_data.storage.real_folders import refuse_linked_folders
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A table of pairs, and how much its labels count where another table judges the same images."""
+    """A table of pairs with its weight, which applies if another table judges the same images."""
 
     name: str
     weight: float = 1.0
@@ -35,23 +35,26 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class CombineSummary:
-    """What `combine` found. num_rows = num_pairs + num_merged + num_same_images + num_undecided + num_dropped."""
+    """Result of `combine`.
+
+    num_rows = num_pairs + num_merged + num_same_images + num_undecided + num_dropped.
+    """
 
     num_rows: int
     num_pairs: int
-    """Written, in all tables."""
+    """Pairs written, in all tables."""
     num_merged: int
-    """Rows that went into another row: a pair that was there already, with its pixels if not with its ids."""
+    """Rows merged into another row with the same sample ids or the same pixels."""
     num_same_images: int
-    """Rows whose two images have the same pixels: no preference."""
+    """Rows whose two images have the same pixels, and therefore no preference."""
     num_undecided: int
-    """Pairs whose label came to 0.5: no preference."""
+    """Pairs with a combined label of 0.5, and therefore no preference."""
     num_contradictory: int
-    """Pairs that one row prefers this way and another row that way."""
+    """Pairs with rows for each image."""
     num_dropped: int
-    """Contradictory pairs that were left out because it was asked for."""
+    """Contradictory pairs left out because of `drop_contradictory`."""
     tables: dict[str, int]
-    """The pairs of each table that was written."""
+    """Number of pairs in each written table."""
 
 
 def combine(
@@ -66,18 +69,18 @@ def combine(
 ) -> CombineSummary:
     """Write `pairs/<name>` from other tables of pairs of `dataset`.
 
-    The label of a pair is the mean over the rows that judge its images, weighted by their tables' weights. Samples of
+    The label of a pair is the mean over the rows that judge its images, weighted by the tables' weights. Samples of
     one prompt with the same pixels are one image.
 
     Args:
-        label_smoothing: s makes of a label p (1 - s) p + s / 2.
-        drop_contradictory: leave out pairs with rows for either image, instead of keeping their mean.
+        label_smoothing: s changes a label p to (1 - s) p + s / 2.
+        drop_contradictory: leave out pairs with rows for each image, instead of keeping their mean.
         validation_share: write `pairs/<name>-train` and `pairs/<name>-validation` instead, with about this share of
-            the prompts in the second; the pairs of a prompt are all in one of them.
-        seed: of that split.
+            the prompts in the second; all pairs of a prompt are in the same table.
+        seed: seed of the split.
 
     Raises:
-        ConfigError: an option out of its range, an unknown table, one of this name that was made otherwise.
+        ConfigError: an option out of range, an unknown table, or an existing table of this name with other content.
         NothingToLearnError: no pair is left, or none for one of the two tables.
     """
     _check(sources, label_smoothing, validation_share)
@@ -133,17 +136,18 @@ def _check(sources: Sequence[Source], smoothing: float, share: float | None) -> 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """The pairs of all tables [P], samples as rows of the index."""
+    """Pairs of all tables [P], with samples as rows of the index."""
 
     chosen: NDArray[np.int64]
     rejected: NDArray[np.int64]
     label: NDArray[np.float64]
     votes: NDArray[np.int64]
-    """0 where unknown."""
+    """0 if unknown."""
     weight: NDArray[np.float64]
 
     @classmethod
     def read(cls, dataset: Dataset, sources: Sequence[Source], index: SampleIndex) -> "_Rows":
+        """Read the pairs of all tables."""
         tables = [dataset.pairs(one.name) for one in sources]
 
         def column(name: str) -> NDArray[Any]:
@@ -167,7 +171,7 @@ class _Rows:
 
 
 def _same_pixels(dataset: Dataset, index: SampleIndex) -> NDArray[np.int64]:
-    """For each sample the first one of its prompt with the same pixels."""
+    """Return for each sample the first sample of its prompt with the same pixels."""
     pixels = dataset.samples(["image_pixels_sha256"])["image_pixels_sha256"].to_pylist()
     first: dict[tuple[int, str], int] = {}
     keys = zip(index.prompt_of.tolist(), pixels, strict=True)
@@ -215,7 +219,7 @@ def _merge(rows: _Rows, same: NDArray[np.int64], drop: bool) -> tuple[Merged, di
 def _held_out(
     prompt_ids: Sequence[str], prompt: NDArray[np.int32], share: float, seed: int
 ) -> NDArray[np.bool_]:
-    """Whether each pair's prompt is for validation: those with the smallest hashes of (seed, prompt_id)."""
+    """Mark pairs whose prompt is for validation: the prompts with the smallest hashes of (seed, prompt_id)."""
     used = np.unique(prompt).tolist()
     ranked = sorted(used, key=lambda row: hashlib.sha256(f"{seed} {prompt_ids[row]}".encode()).digest())
     number = min(max(round(share * len(used)), 1), len(used) - 1) if len(used) > 1 else 0

@@ -1,7 +1,8 @@
-"""The images of a label file that are samples of no data set: gathered, and made one with chains of their own.
+"""Data sets from the images of a label file that belong to no data set, with chains computed for them.
 
-Files are read twice: first for the images, whose hashes are in the data set's spec, then, when every shard is there,
-for the labels, by the ordinary import. Images wait in one hidden file in the data set's folder; memory holds hashes.
+Files are read twice. The first pass collects the images, whose hashes are part of the spec. When every shard exists,
+the ordinary import reads the labels. Images are spooled to a hidden file in the data set's folder; memory holds only
+hashes.
 """
 
 import contextlib
@@ -37,20 +38,20 @@ def build_dataset(
     progress: Progress = SILENT,
     **options: Any,
 ) -> GenerateSummary:
-    """Make the data set `root` of the images in the label file or folder `path`; what is there of it is kept.
+    """Generate the data set `root` from the images of the label file or folder `path`; existing shards are kept.
 
     Args:
         format: one of FORMATS.
-        license: of the data set.
+        license: license of the data set.
         skip_bad: leave out answers whose images or prompt cannot be used, instead of stopping at the first.
-        progress: shows how many records were read, then counts images.
-        options: of `forward.build_forward_spec`.
+        progress: shows the number of records read, then counts images.
+        options: options of `build_forward_spec`.
 
     Raises:
-        ConfigError: a flow-matching model, an answer without usable images, no images at all, a bad option.
-        SpecMismatchError: the folder holds a data set of other images, or made otherwise.
+        ConfigError: a flow-matching model, an answer without usable images, no images, or an invalid option.
+        SpecMismatchError: the folder holds a data set of other images or options.
         DamagedError: a file that cannot be read to its end.
-        NonFiniteError: the model gave NaN or infinity; the shard is not written.
+        NonFiniteError: the model returned NaN or infinity; the shard is not written.
     """
     check_forward(model)
     with foreign_images(root, path, format=format, skip_bad=skip_bad, progress=progress) as found:
@@ -67,9 +68,9 @@ def build_dataset(
 
 
 class ForeignImages:
-    """The images of a label file by prompt, in the order in which the file has them, and their bytes in a spool.
+    """Images of a label file by prompt, in the file's order, with their bytes in a spool file.
 
-    Images of one prompt with the same pixels are one image: the first.
+    Images of one prompt with the same pixels are one image, the first.
     """
 
     def __init__(self, spool: BinaryIO) -> None:
@@ -83,17 +84,21 @@ class ForeignImages:
 
     @property
     def images(self) -> list[list[str]]:
-        """The sha256 of each prompt's images."""
+        """Return the sha256 of each prompt's images."""
         return [list(images) for images in self.prompts.values()]
 
     def read(self, sha256: str) -> bytes:
-        """The bytes of an image file."""
+        """Return the bytes of an image file."""
         offset, nbytes = self._places[sha256]
         self._spool.seek(offset)
         return self._spool.read(nbytes)
 
     def add(self, prompt: str | None, images: list[Image], folder: Path) -> None:
-        """Take the images of one answer, all or none. Raises BadRowError for what cannot be a sample."""
+        """Add all images of one answer, or none.
+
+        Raises:
+            BadRowError: an image or prompt that cannot be a sample.
+        """
         if prompt is None:
             raise BadRowError("no prompt: chains of images without one cannot be made")
         text = normalise(prompt)
@@ -131,14 +136,14 @@ def foreign_images(
     skip_bad: bool = False,
     progress: Progress = SILENT,
 ) -> Iterator[ForeignImages]:
-    """The images of the label file or folder `path`, for a data set in `root`, while the block runs.
+    """Collect the images of the label file or folder `path` for a data set in `root`, inside the block.
 
     Args:
         skip_bad: leave out answers whose images or prompt cannot be used, instead of stopping at the first.
-        progress: shows how many records were read.
+        progress: shows the number of records read.
 
     Raises:
-        ConfigError: an answer without usable images, or no images at all.
+        ConfigError: an answer without usable images, or no images.
         DamagedError: a file that cannot be read to its end.
     """
     if format not in FORMATS:
@@ -163,7 +168,10 @@ def foreign_images(
 
 
 def _remove_abandoned(root: DataPath) -> None:
-    """What a killed import left behind may be as large as all images; of a data set in a store it lay elsewhere."""
+    """Remove the spool of a killed import, which may be as large as all images.
+
+    The spool of a data set in an object store is elsewhere.
+    """
     if not isinstance(root, Path):
         return
     for path in root.glob(f".{_SPOOL}.tmp-*"):
@@ -172,9 +180,8 @@ def _remove_abandoned(root: DataPath) -> None:
 
 
 def _gather(file: Path, parse: Any, found: ForeignImages, skip_bad: bool, progress: Progress) -> None:
-    for item in all_records(file):
-        record, bad = item if isinstance(item, tuple) else (item, None)
-        for answer in [bad] if bad else each(record, parse):
+    for record in all_records(file):
+        for answer in each(record, parse):
             try:
                 _take(answer, file.parent, found)
             except BadRowError as error:

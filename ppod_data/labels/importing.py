@@ -1,7 +1,7 @@
-"""Import people's labels on the samples of a data set: labels/<name>.parquet, and the pairs that follow from them.
+"""Import of people's labels on a data set's samples: labels/<name>.parquet and the pairs derived from them.
 
-Everything is read and checked before anything appears in the data set. Every answer in the files is a label, a tie, a
-reject with its reason, or counted as skipped.
+All input is read and checked before a file is written to the data set. Every answer becomes a label, a tie, a reject
+with a reason, or is counted as skipped.
 """
 
 import contextlib
@@ -49,10 +49,10 @@ _FOREIGN = (
 
 @dataclass(frozen=True, kw_only=True)
 class ImportSummary:
-    """What an import found.
+    """Result of an import.
 
-    An answer is one comparison or rating by one source: num_answers = num_preferences + num_ties + num_rejected
-    + num_skipped, where the answers are comparisons; of ratings num_answers = num_ratings + num_rejected + num_skipped.
+    An answer is one comparison or rating by one source. For comparisons num_answers = num_preferences + num_ties +
+    num_rejected + num_skipped; for ratings num_answers = num_ratings + num_rejected + num_skipped.
     """
 
     num_records: int
@@ -62,25 +62,26 @@ class ImportSummary:
     num_ties: int
     num_ratings: int
     num_ratings_alone: int
-    """Ratings that could be compared with no other."""
+    """Ratings without another rating to compare with."""
     num_rejected: int
     skipped: dict[str, int]
-    """Answers that were not meant to be labels, by the reason."""
+    """Number of answers that were not meant to be labels, by reason."""
     num_pairs: int
     num_undecided: int
-    """Pairs of images whose votes are even: in no pair, unless ties are kept."""
+    """Pairs of images with equal votes; left out of the pairs unless ties are kept."""
     num_contradictory: int
-    """Pairs of images with votes for either."""
+    """Pairs of images with votes for each image."""
     dimension: str
 
     @property
     def num_skipped(self) -> int:
+        """Return the total number of skipped answers."""
         return sum(self.skipped.values())
 
 
 @dataclass
 class _Found:
-    """The labels so far: those of every dimension as numbers, for the pairs."""
+    """Labels read so far; for the pairs, those of every dimension as numbers."""
 
     index: SampleIndex
     people: Annotators
@@ -89,9 +90,9 @@ class _Found:
     ratings: Ratings = field(default_factory=Ratings)
     skipped: Counter[str] = field(default_factory=Counter)
     by_dimension: dict[str, list[tuple[Votes, NDArray[np.int64]]]] = field(default_factory=dict)
-    """With the number of each label's annotator, -1 where nobody is named."""
+    """Votes with the number of each label's annotator, -1 if unnamed."""
     people_seen: dict[str, int] = field(default_factory=dict)
-    """The numbers of the hashes."""
+    """Number of each annotator's hash."""
     num_records: int = 0
     num_answers: int = 0
     num_labels: int = 0
@@ -122,7 +123,7 @@ def _at(votes: Votes, here: Any) -> Votes:
 
 
 class _Rejects:
-    """Answers that cannot be labels, as JSON lines in a file: file, record and reason, nothing of the person."""
+    """Answers that cannot be labels, as JSON lines with file, record and reason, without personal data."""
 
     def __init__(self, path: Path) -> None:
         self._out = path.open("w", encoding="utf-8")
@@ -137,7 +138,7 @@ class _Rejects:
             self.first = f"{record.file}:{record.number}: {reason}"
             self.columns = f" ({record.columns})" if record.columns else ""
         line = {"file": record.file, "record": record.number, "reason": reason}
-        self._out.write(json.dumps(line) + "\n")  # ASCII: a reason may quote what is no Unicode
+        self._out.write(json.dumps(line) + "\n")  # ASCII, because a reason may quote invalid Unicode
 
     def close(self) -> None:
         self._out.close()
@@ -159,15 +160,15 @@ def import_labels(
 
     Args:
         format: one of FORMATS.
-        license: of the labels that name none themselves.
-        dimension: whose labels become pairs; unless given "overall", or the only one.
-        keep_ties: ties enter the pairs as labels of 0.5; else they are in no pair.
+        license: license of the labels that name none.
+        dimension: the dimension whose labels become pairs; by default "overall" or the only dimension.
+        keep_ties: include ties in the pairs as labels of 0.5; otherwise no pair contains them.
         skip_bad: write answers that cannot be labels to `labels/<name>.rejects.jsonl` instead of stopping.
-        progress: shows how many records were read.
+        progress: shows the number of records read.
 
     Raises:
-        ConfigError: an answer that cannot be a label, images that are no samples, an unknown format or dimension, a
-            table of this name from other labels. Nothing is written then.
+        ConfigError: an answer that cannot be a label, images that are not samples, an unknown format or dimension,
+            or a table of this name from other labels. No file is written.
         DamagedError: a file that cannot be read to its end.
     """
     if format not in FORMATS:
@@ -261,17 +262,16 @@ def _read(file: Path, format: Format, found: _Found, progress: Progress) -> None
 
 def _read_records(
     file: Path,
-    records: Iterator[Record | tuple[Record, Bad | Skipped]],
+    records: Iterator[Record],
     folder: Path,
     format: Format,
     found: _Found,
     progress: Progress,
 ) -> None:
     rows: list[Row] = []
-    for item in records:
-        record, bad = item if isinstance(item, tuple) else (item, None)
+    for record in records:
         found.num_records += 1
-        for answer in [bad] if bad else each(record, format.parse):
+        for answer in each(record, format.parse):
             _take(answer, record, folder, found, rows)
         if len(rows) >= _BATCH:
             found.add(Block.of(rows, file.name))
@@ -284,7 +284,7 @@ def _read_records(
 
 
 def _take(answer: Any, record: Record, folder: Path, found: _Found, rows: list[Row]) -> None:
-    """One answer: a row, a rating, a reject or a count."""
+    """Handle one answer: add a row, a rating or a reject, or count it."""
     found.num_answers += 1
     try:
         match answer:

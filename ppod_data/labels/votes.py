@@ -1,4 +1,4 @@
-"""From labels to pairs: all that people said about two images becomes one label.
+"""Pairs from labels: all labels on two images become one label.
 
 Legend: L labels, P pairs, N samples.
 """
@@ -28,31 +28,31 @@ class Votes:
     label: NDArray[np.float64]
     """Probability that a is preferred; 0.5 is a tie."""
     votes: NDArray[np.int32]
-    """People behind the label; 0 where unknown."""
+    """Number of people behind the label; 0 if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Merged:
-    """P different pairs, each with all its votes; sorted by (chosen or rejected, whichever is the earlier sample)."""
+    """P distinct pairs with all their votes, sorted by the earlier and then the later sample."""
 
     chosen: NDArray[np.int64]
     rejected: NDArray[np.int64]
     label: NDArray[np.float64]
     """Probability that chosen is preferred, 0.5 to 1."""
     votes: NDArray[np.int64]
-    """0 where unknown."""
+    """0 if unknown."""
     num_tied_labels: int
-    """Labels that are ties; without `keep_ties` they are in no pair."""
+    """Labels that are ties; without `keep_ties` no pair contains them."""
     num_undecided: int
-    """Pairs whose votes are even; without `keep_ties` they are left out."""
+    """Pairs with equal votes for both images; left out without `keep_ties`."""
     num_contradictory: int
-    """Pairs with votes for either image: their label is the share, not a certainty."""
+    """Pairs with votes for each image; their label is the share of the votes."""
 
 
 def merge(votes: Votes, *, keep_ties: bool = False) -> Merged:
-    """One label a pair: the mean over its labels, each counted as often as people stand behind it.
+    """Merge the labels of each pair into their mean, weighted by the number of people.
 
-    With `keep_ties` a tie is a label of 0.5 like any other, and pairs whose votes are even stay, with 0.5.
+    With `keep_ties` a tie is a label of 0.5 like any other, and pairs with equal votes keep the label 0.5.
     """
     tied = votes.label == TIE
     use = np.ones(len(tied), bool) if keep_ties else ~tied
@@ -81,7 +81,7 @@ def merge(votes: Votes, *, keep_ties: bool = False) -> Merged:
 
 
 def first_answers(votes: Votes, annotators: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of L labels are their annotator's first on these two images; annotators [L], -1 where nobody is named."""
+    """Mark which of L labels are their annotator's first answer on a pair; annotators [L] are −1 if unnamed."""
     first: NDArray[np.bool_] = annotators < 0
     named = np.flatnonzero(~first)
     if len(named):

@@ -5,9 +5,9 @@ because the `datasets` library uses one builder for all of them. It reads the ta
 builder.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -19,7 +19,7 @@ from ppod_data.format.spec import GenerationSpec
 from ppod_data.inspect.describe import settings
 from ppod_data.inspect.overview import ScoreColumn, histogram, num_flagged, read_scores, sparkline
 from ppod_data.publish.croissant import CROISSANT, croissant_text
-from ppod_data.publish.markdown import code, plain
+from ppod_data.publish.markdown import code, front_matter, plain
 from ppod_data.storage.files import DataPath, atomic_update, data_path
 from ppod_data.support.formatting import spread
 
@@ -61,29 +61,25 @@ def card_text(dataset: Dataset) -> str:
 
 
 def _front_matter(dataset: Dataset, num_samples: int) -> str:
-    """Return the YAML header. Strings are quoted as JSON, which is also valid YAML."""
-    configs = [("samples", "samples/*.parquet")] if num_samples else []
-    configs += [(f"scores-{name}", f"scores/{name}/*.parquet") for name in dataset.score_names()]
-    configs += [(f"labels-{name}", f"labels/{name}.parquet") for name in dataset.label_names()]
-    configs += [(f"pairs-{name}", f"pairs/{name}.parquet") for name in dataset.pair_names()]
-    lines = [
-        "---",
-        f"license: {json.dumps(dataset.manifest['license'])}",
-        "task_categories:",
-        "- text-to-image",
-        "tags:",
-        "- diffusion",
-        "- preference-optimization",
-        "- denoising-trajectories",
-        "- ppod",
-        "size_categories:",
-        f"- {next((name for limit, name in _SIZES if num_samples < limit), 'n>10M')}",
+    """Return the YAML header."""
+    from huggingface_hub import DatasetCardData
+
+    files = {"samples": "samples/*.parquet"} if num_samples else {}
+    files |= {f"scores-{name}": f"scores/{name}/*.parquet" for name in dataset.score_names()}
+    files |= {f"labels-{name}": f"labels/{name}.parquet" for name in dataset.label_names()}
+    files |= {f"pairs-{name}": f"pairs/{name}.parquet" for name in dataset.pair_names()}
+    configs: list[dict[str, Any]] = [
+        {"config_name": name, "data_files": path, **({"default": True} if name == "samples" else {})}
+        for name, path in files.items()
     ]
-    lines += ["configs:"] if configs else []
-    for name, files in configs:
-        lines += [f"- config_name: {json.dumps(name)}", f"  data_files: {json.dumps(files)}"]
-        lines += ["  default: true"] if name == "samples" else []
-    return "\n".join([*lines, "---"])
+    data = DatasetCardData(
+        license=dataset.manifest["license"],
+        task_categories=["text-to-image"],
+        tags=["diffusion", "preference-optimization", "denoising-trajectories", "ppod"],
+        size_categories=[next((name for limit, name in _SIZES if num_samples < limit), "n>10M")],
+        configs=configs or None,
+    )
+    return front_matter(data)
 
 
 def _summary(spec: GenerationSpec, num_samples: int, num_excluded: int) -> str:

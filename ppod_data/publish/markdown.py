@@ -2,6 +2,7 @@
 
 import re
 from html import escape
+from typing import Any
 
 from ppod_data.format.prompts import visible
 
@@ -17,3 +18,8 @@ def plain(text: str) -> str:
 def code(text: str) -> str:
     """Return the text as a code span, also within a table's cell. The text can end neither."""
     return f"`{visible(text).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
+
+
+def front_matter(data: Any) -> str:
+    """Return the YAML block on top of a card; `data` is a `huggingface_hub.CardData`, which quotes texts."""
+    return f"---\n{data.to_yaml()}\n---"

@@ -5,9 +5,7 @@ An existing file is complete. An image that cannot be scored is a row with the r
 """
 
 import os
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -27,6 +25,7 @@ from ppod_data.rewards.each import Trial, score_each
 from ppod_data.rewards.named import spelling_of
 from ppod_data.storage.files import DataPath
 from ppod_data.storage.real_folders import refuse_linked_folders
+from ppod_data.support.prefetch import map_ahead
 from ppod_data.support.progress import SILENT, Progress
 from ppod_data.support.runtime import device_kind, one_thread
 
@@ -217,18 +216,9 @@ _Decoded: TypeAlias = "tuple[int, str, Image | _Outcome]"
 
 
 def _decoded(samples: pa.Table, rows: Sequence[int], ahead: int) -> Iterator[_Decoded]:
-    """Yield these rows, decoded by other threads up to `ahead` images in advance."""
-    with ThreadPoolExecutor(max_workers=min(_DECODERS, os.cpu_count() or 1)) as pool:
-        decoding: deque[Future[_Decoded]] = deque()
-        try:
-            for row in rows:
-                decoding.append(pool.submit(_decode, samples, row))
-                if len(decoding) > ahead:
-                    yield decoding.popleft().result()
-            while decoding:
-                yield decoding.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    """Yield each of these rows, decoded by other threads up to `ahead` images in advance."""
+    threads = min(_DECODERS, os.cpu_count() or 1)
+    return map_ahead(lambda row: _decode(samples, row), rows, threads=threads, ahead=ahead)
 
 
 def _decode(samples: pa.Table, row: int) -> _Decoded:

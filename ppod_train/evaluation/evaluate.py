@@ -29,11 +29,11 @@ from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.metrics import (
     BoolArray,
     EvalResult,
-    EvalSettings,
     PromptMeasurement,
     Scorer,
     summarise,
 )
+from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.evaluation.statistics import FloatArray, mean_pairwise_distance
 
 OnBatch = Callable[[int], None]

@@ -34,7 +34,8 @@ from ppod_data.errors import DamagedError
 from ppod_data.format.images import decode_image, encode_png
 from ppod_data.storage.files import atomic_write, read_small
 from ppod_data.storage.json_reader import read_object
-from ppod_train.evaluation.metrics import EvalResult, EvalSettings, Metrics, PromptMeasurement, Scorer
+from ppod_train.evaluation.metrics import EvalResult, Metrics, PromptMeasurement, Scorer
+from ppod_train.evaluation.settings import EvalSettings
 
 FORMAT = 1
 EVAL_NAME = "eval.json"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ppod_data.errors import ConfigError
 from ppod_data.support.statistics import wilson
+from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.evaluation.statistics import FloatArray, mean_interval, win_rate
 
 BoolArray = npt.NDArray[np.bool_]
@@ -74,32 +75,6 @@ class Metrics:
     the images that have a score in both."""
     gain_low: float | None = None
     gain_high: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalSettings:
-    """Settings that determine an evaluation's images.
-
-    Two evaluations can be compared image by image if these settings agree. None is replaced as in a data set: see
-    `ppod_data.generation.build_spec.build_spec`.
-    """
-
-    prompts: tuple[str, ...]
-    height: int | None = None
-    """Pixels; None: the model's own size."""
-    width: int | None = None
-    """Pixels; None: the model's own size."""
-    negative_prompt: str = ""
-    num_images_per_prompt: int = 64
-    num_inference_steps: int = 20
-    guidance_scale: float | None = None
-    ddim_eta: float | None = None
-    seed: int = 0
-    batch_size: int | None = None
-    """Images per batch of the sampler and the scorer; the last bits of an image depend on it."""
-    validation: bool = False
-    """True to sample on the validation noise, which chooses a checkpoint during training; reported results use the
-    evaluation noise, so that the choice does not bias them."""
 
 
 @dataclass(frozen=True, kw_only=True)

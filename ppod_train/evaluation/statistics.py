@@ -1,10 +1,10 @@
-"""The statistics of an evaluation: means with intervals, paired differences, diversity.
+"""Statistics of an evaluation: means with intervals, paired differences, diversity.
 
 Shapes: K images of a prompt, D numbers that describe an image.
 
-Every interval speaks of the noise: what other seeds would give on these same prompts. It says nothing of
-other prompts or of other training runs. So the error of the mean over several prompts is the images' spread within
-their prompt (a stratified sample), and the interval is not widened by the prompts' differing from each other.
+Every interval describes the noise: the spread over other seeds on the same prompts. It does not cover other prompts or
+other training runs. The error of the mean over several prompts is therefore the spread of the images within their
+prompt (a stratified sample), and differences between prompts do not widen the interval.
 """
 
 import math
@@ -21,25 +21,25 @@ FloatArray = npt.NDArray[np.float64]
 
 LEVEL = 0.95
 FEWEST = 5
-"""Images below which a mean has no interval: the spread of four says too little about that of others."""
+"""Minimum number of images for an interval, because the spread of four images predicts that of others poorly."""
 _CHUNK_ELEMENTS = 4_000_000  # distances at a time: 32 MB
 
 
 class _Spread(NamedTuple):
-    """The contribution of some values to the squared error of a mean, and its degrees of freedom."""
+    """Contribution of some values to the squared error of a mean, and its degrees of freedom."""
 
     squared_error: float
     freedom: int
 
 
 def mean_interval(groups: Sequence[FloatArray]) -> Interval:
-    """The mean of all values of the groups and its 95 % interval by Student's t.
+    """Return the mean of all values of the groups and its 95 % interval by Student's t.
 
-    `groups` holds one array [K] a prompt; K may differ, and be 0. Every value weighs the same. The squared error is
-    Σ_g (K_g / N)² s_g² / K_g with s_g² the variance within group g, and its degrees of freedom are Satterthwaite's
-    (1946). Groups of one value have no spread of their own: they are taken together, a lone one with the smallest
-    other group, which makes the interval too wide rather than too narrow (Cochran 1977, 5A.12). No interval below
-    `FEWEST` values.
+    `groups` holds one array [K] per prompt; K may differ, and may be 0. Every value has the same weight. The
+    squared error is Σ_g (K_g / N)² s_g² / K_g with s_g² the variance within group g, and its degrees of freedom are
+    Satterthwaite's (1946). Groups of one value have no spread of their own, so they are pooled; a single one is
+    pooled with the smallest other group. Pooling makes the interval too wide rather than too narrow (Cochran 1977,
+    5A.12). Below `FEWEST` values there is no interval.
     """
     known = [group for group in groups if len(group)]
     if not known:
@@ -64,7 +64,10 @@ def mean_interval(groups: Sequence[FloatArray]) -> Interval:
 
 
 def win_rate(after: FloatArray, before: FloatArray) -> Interval:
-    """Share of images [K] whose reward passes that of the same seed before, ties half; unknown for no images."""
+    """Return the share of images [K] with a higher reward than the same seed before; ties count half.
+
+    The share is unknown without images.
+    """
     assert after.shape == before.shape
     if not len(after):
         return Interval(None, None, None)
@@ -72,7 +75,7 @@ def win_rate(after: FloatArray, before: FloatArray) -> Interval:
 
 
 def mean_pairwise_distance(features: npt.NDArray[np.float32]) -> float | None:
-    """Mean over all pairs i < j of the root-mean-square difference of `features` [K, D]; None where K < 2.
+    """Average the root-mean-square difference of `features` [K, D] over all pairs i < j; None if K < 2.
 
     Row blocks bound the memory to one [block, K] matrix of distances.
     """

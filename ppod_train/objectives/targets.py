@@ -7,10 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-CLIP_ANCHORS = ("reference", "stage")
-CLIP_MODES = ("paper", "pessimistic-step", "pessimistic-pair")
-STEP_WEIGHTS = ("none", "k", "k2")
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Targets:

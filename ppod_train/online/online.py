@@ -32,14 +32,8 @@ from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
 from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.files import read_evaluation
-from ppod_train.online.settings import (
-    BuildSpec,
-    LoadPolicy,
-    OnlineCallbacks,
-    OnlineSettings,
-    OnlineSummary,
-    StageRecord,
-)
+from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSummary, StageRecord
+from ppod_train.online.settings import OnlineSettings
 from ppod_train.online.stage import OnlineRun, run_stage, stage_evaluation, stage_spec
 from ppod_train.policy.source import PolicySource
 from ppod_train.run.exclusive import only_run

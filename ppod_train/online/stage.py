@@ -25,9 +25,11 @@ from ppod_train.data.training_data import DataSource
 from ppod_train.distributed import Workers
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
-from ppod_train.evaluation.metrics import EvalResult, EvalSettings
+from ppod_train.evaluation.metrics import EvalResult
+from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.objectives import OBJECTIVES
-from ppod_train.online.settings import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSettings, StageRecord
+from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineCallbacks, StageRecord
+from ppod_train.online.settings import OnlineSettings
 from ppod_train.policy.source import PolicySource
 from ppod_train.run.run_folder import log_evaluation, write_json
 from ppod_train.run.train import Callbacks, train_offline

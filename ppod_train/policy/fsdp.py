@@ -46,7 +46,7 @@ def is_set(variable: str) -> bool:
 def check_can_shard(settings: TrainSettings) -> None:
     """Raise ConfigError for settings that sharded weights do not support."""
     for unsupported, problem in (
-        (settings.lora_rank > 0, "trains all weights: give --lora-rank 0, or leave FSDP out for LoRA"),
+        (settings.rank > 0, "trains all weights: give --lora-rank 0, or leave FSDP out for LoRA"),
         (settings.ema_decay > 0, "has no moving average: leave --ema-decay out"),
         (settings.gradient == "one-pass", "keeps no graph of several calls: leave --gradient one-pass out"),
     ):

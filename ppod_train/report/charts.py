@@ -1,7 +1,7 @@
-"""Curves as text: inline SVG, its colours from the page's style.
+"""Curves as inline SVG, with colours from the page's style.
 
-Units: a curve chart is drawn in a box 360 wide and 200 high and scales with its column; at a phone's width
-that is about its own size, so its letters stay readable.
+Units: a curve chart is drawn in a box 360 wide and 200 high and scales with its column. At a phone's width it has
+about this size, so that its text stays readable.
 """
 
 import json
@@ -18,7 +18,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 10.0, 14.0, 30.0
 _MAX_POINTS = 300
 NUM_COLOURS = 8
 LEAST_SPAN = 0.05
-"""Of the largest value: what an axis of evaluations spans at least, so that rounding does not look like a rise."""
+"""Minimum span of an axis as a share of the largest value, so that rounding does not look like a rise."""
 FIRST_SHADE, NUM_SHADES = 8, 4  # colours of one hue, pale to strong, for curves in order of time
 
 Format = Callable[[float | None], str]
@@ -34,16 +34,16 @@ class Series:
     low: Sequence[float | None] | None = None
     high: Sequence[float | None] | None = None
     colour: int = 0
-    """Which of the page's `NUM_COLOURS` colours."""
+    """Index of one of the page's `NUM_COLOURS` colours."""
     points: bool = False
-    """Mark each point: for few, measured ones."""
+    """Mark each point; for series with few, measured points."""
     faint: bool = False
-    """Drawn behind the others and not named in the legend: the raw values of a smoothed curve."""
+    """Draw behind other series and omit from the legend; for the raw values of a smoothed curve."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Scale:
-    """From values to the chart's box."""
+    """Mapping from values to the chart's box."""
 
     x_low: float
     x_high: float
@@ -51,9 +51,11 @@ class _Scale:
     y_high: float
 
     def x(self, value: float) -> float:
+        """Return the horizontal position of a value."""
         return _LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
+        """Return the vertical position of a value."""
         share = (value - self.y_low) / (self.y_high - self.y_low)
         return HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM)
 
@@ -69,14 +71,15 @@ def line_chart(
     share: bool = False,
     least_span: float = 0.0,
 ) -> str:
-    """A figure with curves, a legend where there are several, and the values under the pointer.
+    """Draw curves with a legend if there are several, and the values under the pointer.
 
     Args:
         note: one line below the title.
-        rules: horizontal lines, (value, label): drawn where they fall into the range.
-        marks: what begins where, (x, label): a vertical line with its label above.
-        share: the values are shares, so that the axis keeps to 0 … 1 and is written in per cent.
-        least_span: the axis spans at least this share of the largest value, so that no flat curve looks like a rise.
+        rules: horizontal lines, (value, label), drawn if they are within the range.
+        marks: vertical lines with a label above, (x, label), at the start of a part.
+        share: the values are shares; the axis stays within 0 … 1 and is labelled in per cent.
+        least_span: minimum span of the axis as a share of the largest value, so that a flat curve does not look like a
+            rise.
     """
     drawn = [thinned(one) for one in series]
     known = [one for one in drawn if any(value is not None for value in one.y)]
@@ -96,13 +99,13 @@ def line_chart(
 
 
 def caption(title: str, note: str = "") -> str:
-    """A figure's title, with a line below it."""
+    """Render a chart's title with a line below it."""
     small = f"<small>{escape(note)}</small>" if note else ""
     return f"<figcaption>{escape(title)}{small}</figcaption>"
 
 
 def legend(series: Sequence[Series]) -> str:
-    """Names beside their colours; nothing for a single series, which the title names."""
+    """Render names with their colours; "" for a single series, which the title names."""
     named = [one for one in series if not one.faint]
     if len(named) < 2:
         return ""
@@ -111,7 +114,7 @@ def legend(series: Sequence[Series]) -> str:
 
 
 def thinned(series: Series) -> Series:
-    """At most 300 points, each the mean of a run of neighbours: more would be drawn on top of each other."""
+    """Reduce a series to at most 300 points, each the mean of neighbouring points, because more would overlap."""
     size = math.ceil(len(series.x) / _MAX_POINTS)
     if size <= 1:
         return series
@@ -126,7 +129,7 @@ def thinned(series: Series) -> Series:
 
 
 def smoothed(values: Sequence[float | None], window: int) -> list[float | None]:
-    """The mean of the known values among the last `window` ones, None where there is none."""
+    """Average the known values among the last `window`; None if all are unknown."""
     return [_mean(values[max(0, end - window) : end]) for end in range(1, len(values) + 1)]
 
 
@@ -154,9 +157,9 @@ def _scale(series: Sequence[Series], share: bool, least_span: float) -> _Scale:
 
 
 def span(low: float, high: float, least: float) -> tuple[float, float]:
-    """The ends of an axis for values from `low` to `high`, with some room.
+    """Return the ends of an axis for values from `low` to `high`, with some margin.
 
-    It spans at least `least` of the largest value, the values in its middle, and something where all are equal.
+    The axis spans at least `least` of the largest value with the values in its middle, and is never empty.
     """
     largest = max(abs(low), abs(high))
     if low == high:
@@ -167,7 +170,7 @@ def span(low: float, high: float, least: float) -> tuple[float, float]:
 
 
 def axis_format(low: float, high: float, share: bool, extra: int = 0) -> Format:
-    """How numbers are written along an axis: its ticks as they are, values between them with `extra` digits."""
+    """Return the number format of an axis: ticks as they are, values between them with `extra` digits."""
     return along(_step(low, high, 5), max(abs(low), abs(high)), share=share, extra=extra)
 
 
@@ -178,7 +181,7 @@ def _step(low: float, high: float, count: int) -> float:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
+    """Return about `count` round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
     step = _step(low, high, count)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
@@ -248,7 +251,7 @@ def _band(series: Series, scale: _Scale) -> str:
 
 
 def _hover(series: Sequence[Series], scale: _Scale, x_label: str, share: bool) -> str:
-    """What the page's script shows under the pointer: [[x, heading, [[colour, name, value], …]], …]."""
+    """Return the data that the page's script shows under the pointer: [[x, heading, [[colour, name, value], …]], …]."""
     columns = []
     y_format = axis_format(scale.y_low, scale.y_high, share, extra=2)
     for x in sorted({x for one in series for x in one.x}):

@@ -1,4 +1,4 @@
-"""The report's section that puts several runs beside each other, and the table of one run's settings."""
+"""Section of the report that compares several runs, and the table of a run's settings."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,14 +13,14 @@ from ppod_train.report.tables import flattened
 from ppod_train.report.words import count, figure_precision
 
 _DRAWN = ("drift.steps", "drift.median", "drift.p99")
-"""They have a chart of their own."""
+"""Values with a chart of their own."""
 
 _IDENTITIES = ("data_fingerprint", "reference_fingerprint", "start_fingerprint")
-"""Of an offline run: what it trained on, and from where."""
+"""Identities of an offline run: its data and its start."""
 
 
 def comparison(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """Several runs beside each other: figures, curves of their evaluations, settings that differ."""
+    """Compare several runs: metrics, curves of their evaluations, and settings that differ."""
     head = ["run", "kind", "objective", "steps", "queries", "reward before", "after", "gain"]
     head += ["correct before", "after", "wins"]
     overall = [_overall(item) for run in runs for item in (run.before, run.after)]
@@ -63,14 +63,14 @@ def _kind(run: Run) -> str:
 
 
 def objective(run: Run) -> str:
-    """The objective's name; empty where no settings say."""
+    """Return the objective's name; "" if the settings do not state it."""
     return _settings(run).get("objective", "")
 
 
 def _settings(run: Run) -> dict[str, str]:
-    """Names → texts; those of training have the same names offline and online.
+    """Return names → texts; training settings have the same names offline and online.
 
-    A stage's own eval_images_per_prompt is not read: the online run's counts.
+    A stage's own eval_images_per_prompt is ignored, because the online run's value applies.
     """
     identity = part(run.record, "identity")
     generation = part(identity, "generation") or part(run.record, "generation")
@@ -82,7 +82,7 @@ def _settings(run: Run) -> dict[str, str]:
 
 
 def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """The settings that several runs have, and not the same."""
+    """Render the settings that differ between runs that have them."""
     settings = {name: _settings(run) for run, name in zip(runs, names, strict=True) if run.settings}
     keys = dict.fromkeys(key for one in settings.values() for key in one)
     rows = [
@@ -94,7 +94,7 @@ def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 
 def settings_table(run: Run) -> str:
-    """Everything in run.json or online.json once, or how an evaluation's images were made."""
+    """Render all values of run.json or online.json, or the settings of an evaluation."""
     record = run.record
     if not record and run.after is not None:
         hidden = ("overall", "prompts", "images", "sheet", "format")
@@ -108,7 +108,7 @@ def settings_table(run: Run) -> str:
 
 
 def _once(flat: Mapping[str, str]) -> dict[str, str]:
-    """By their own names, which `settings` and `identity` share, and without what is drawn."""
+    """Return the values by their own names, which `settings` and `identity` share, without those in charts."""
     return {
         name.removeprefix("settings.").removeprefix("identity."): text
         for name, text in flat.items()

@@ -1,4 +1,4 @@
-"""The report's curves over a run: figures of its evaluations, and metrics of its training steps."""
+"""Curves of the report over a run: metrics of its evaluations and of its training steps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from ppod_train.report.records import Record, finite
 from ppod_train.report.runs import Evaluation, Run, Stage
 
 _SMOOTH_FROM = 40
-"""Steps from which on a curve is smoothed."""
+"""Minimum number of steps for a smoothed curve."""
 _WINDOW = 10
 _MAX_LABELS = 4
-"""Stages up to which a boundary is labelled "stage 2"; with more of them "2"."""
+"""Up to this number of stages, boundaries are labelled "stage 2"; with more stages "2"."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What evaluations are plotted against."""
+    """Quantity that evaluations are plotted against."""
 
     label: str
     place: Callable[[Evaluation], float | None]
-    """None where an evaluation has no place on it."""
+    """Position of an evaluation; None if it has none on this axis."""
 
 
 STEPS = Axis("step", lambda item: item.step)
@@ -30,7 +30,7 @@ QUERIES = Axis("reward queries", lambda item: item.queries)
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the evaluations."""
+    """A metric of the evaluations and its chart."""
 
     key: str
     title: str
@@ -79,7 +79,7 @@ _METRICS = (
 )
 BAND_KEYS = ("clipped_right", "clipped_wrong")
 WITHOUT_BAND = ("diffusion-dpo", "sft", "sft-best")
-"""Objectives that read no clip: figures of the band say nothing of them."""
+"""Objectives without a clip, for which metrics of the band are meaningless."""
 _LOSS_NOTES = {
     "ppod": "ln 2 = 0.693 where policy and reference agree",
     "ppod-mse": "0.25 where policy and reference agree",
@@ -89,9 +89,9 @@ _LOSS_NOTES = {
 
 
 def over_training(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """The evaluations' figures over training: reward, correct images, check scorer, diversity.
+    """Draw the evaluations' metrics over training: reward, correct images, check scorer, diversity.
 
-    Where a run is online, the reward also over the images that it was asked to score.
+    For an online run, the reward is also drawn over the number of scored images.
     """
     shown = list(zip(runs, names, strict=True))
     charts = [figure_chart(shown, figure, STEPS) for figure in FIGURES]
@@ -101,16 +101,16 @@ def over_training(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 
 def grid(charts: Sequence[str]) -> str:
-    """Charts beside each other: two or three a row, whichever leaves fewer holes; empty ones left out."""
+    """Arrange charts in rows of two or three, whichever leaves fewer gaps; empty charts are left out."""
     shown = [chart for chart in charts if chart]
     kind = "charts two" if len(shown) in (1, 2, 4) else "charts"
     return f'<div class="{kind}">{"".join(shown)}</div>' if shown else ""
 
 
 def figure_chart(shown: Sequence[tuple[Run, str]], figure: Figure, axis: Axis) -> str:
-    """One chart of a figure of the evaluations, a curve a run with its name.
+    """Draw a metric of the evaluations, with one named curve per run.
 
-    Empty where nobody measured it; a run of a single evaluation is no curve, and left out.
+    The result is "" if no run has measured it. A run with a single evaluation has no curve and is left out.
     """
     series = []
     for index, (run, name) in enumerate(shown):
@@ -150,7 +150,7 @@ def _figure_series(
 
 
 def learning_curves(run: Run, objective: str) -> str:
-    """The metrics of every training step; of an online run's stages one after the other."""
+    """Draw the metrics of every training step; for an online run the stages follow each other."""
     if not run.metrics:
         return ""
     stages = [stage for stage in run.stages if stage.metrics]
@@ -171,7 +171,7 @@ def learning_curves(run: Run, objective: str) -> str:
 
 
 def stage_marks(stages: Sequence[Stage]) -> list[tuple[float, str]]:
-    """Where on an axis of training steps each stage begins."""
+    """Return the first step of each stage on an axis of training steps, with labels."""
     every = 1 + len(stages) // 13
     word = "stage " if len(stages) <= _MAX_LABELS else ""
     return [
@@ -183,7 +183,7 @@ def stage_marks(stages: Sequence[Stage]) -> list[tuple[float, str]]:
 def _metric_chart(
     parts: Sequence[Sequence[Record]], metric: _Metric, note: str, marks: Sequence[tuple[float, str]]
 ) -> str:
-    """A metric's values of every step, and their running mean, which starts anew with each of `parts`."""
+    """Draw a metric of every step with its running mean, which restarts with each of `parts`."""
     values = [[finite(record.get(metric.key)) for record in records] for records in parts]
     every = [value for part in values for value in part]
     if all(value is None for value in every):

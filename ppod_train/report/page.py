@@ -1,7 +1,7 @@
-"""One self-contained HTML file about one or several runs: nothing in it is loaded from a network.
+"""Self-contained HTML file about one or several runs, which loads nothing from a network.
 
-Everything that comes from a run (prompts, names, settings) is escaped; the page's own policy forbids it to
-load anything but what it holds.
+All text from a run (prompts, names, settings) is escaped. The page's own policy blocks everything that is not in the
+file.
 """
 
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
         runs: folders of training runs, offline and online, finished or not, and of evaluations; in the page's order.
 
     Raises:
-        ConfigError: a folder is no run.
-        DamagedError: a record holds other things than a run writes.
+        ConfigError: a folder is not a run.
+        DamagedError: a record has other content than a run writes.
     """
     out = settled(out)
     read = [_read(folder) for folder in runs]
@@ -54,7 +54,7 @@ def _read(folder: Path) -> Run:
 
 
 def page(title: str, heading: str, body: str) -> str:
-    """The whole document around `body`, which is HTML."""
+    """Return the whole document around the HTML `body`."""
     return document(
         title=title,
         eyebrow="ppod report",

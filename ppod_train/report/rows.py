@@ -1,4 +1,4 @@
-"""Charts of a row a label, as HTML: labels wrap, and a chart fits any width. Colours come from the page's style."""
+"""Charts with one row per label, as HTML. Labels wrap, charts fit any width, and colours come from the page's style."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ppod_train.report.charts import LEAST_SPAN, Format, axis_format, caption, s
 
 @dataclass(frozen=True, kw_only=True)
 class Dot:
-    """A value with its interval, one mark of a row."""
+    """A value with its interval: one mark of a row."""
 
     value: float
     low: float | None
@@ -21,7 +21,7 @@ class Dot:
 def interval_chart(
     rows: Sequence[tuple[str, Sequence[Dot]]], *, title: str, note: str = "", share: bool = False
 ) -> str:
-    """Dots with intervals, a row a label, on one axis; numbers have one precision, or are in per cent."""
+    """Draw dots with intervals, one row per label, on one axis, with numbers of one precision or in per cent."""
     values = [
         end for _, dots in rows for dot in dots for end in (dot.value, dot.low, dot.high) if end is not None
     ]
@@ -72,7 +72,7 @@ class Piece:
 def stacked_chart(
     rows: Sequence[tuple[str, Sequence[Piece]]], *, title: str, note: str = "", value_format: Format = number
 ) -> str:
-    """Bars of pieces, a row a label; the legend has each piece's sum over the rows, each row its total.
+    """Draw stacked bars, one row per label; the legend shows each piece's sum, each row its total.
 
     Pieces of the same name have the same colour. At least one piece is above 0.
     """

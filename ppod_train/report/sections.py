@@ -24,7 +24,7 @@ _HEADLINES: tuple[tuple[str, str, bool], ...] = (
 
 
 def headline(run: Run) -> str:
-    """The figures that a reader asks for first, before and after."""
+    """Render the main metrics, before and after."""
     shown = run.after or run.before
     tiles = []
     if shown is not None:
@@ -34,13 +34,13 @@ def headline(run: Run) -> str:
 
 
 def _banner(run: Run) -> str:
-    """A sentence above the figures where training did not help."""
+    """Render a sentence above the metrics if training did not help."""
     text = no_gain(run)
     return "" if text is None else f'<p class="banner" role="status">{escape(text)}</p>'
 
 
 def _training_tiles(run: Run) -> list[str]:
-    """What it took: training steps and their time, and the images that the reward had scored."""
+    """Render the cost: training steps, their time, and the images that the reward scored."""
     tiles = []
     if run.metrics:
         seconds = sum(finite(record.get("seconds")) or 0.0 for record in run.metrics)
@@ -53,7 +53,7 @@ def _training_tiles(run: Run) -> list[str]:
 
 
 def _tile(name: str, value: str, note: str) -> str:
-    """A figure with its name; nothing where it was not measured."""
+    """Render a metric with its name; "" if it was not measured."""
     if value == UNKNOWN:
         return ""
     parts = f"<span>{escape(name)}</span><b>{escape(value)}</b><small>{escape(note)}</small>"
@@ -61,7 +61,10 @@ def _tile(name: str, value: str, note: str) -> str:
 
 
 def _change(run: Run, key: str, share: bool) -> tuple[str, str]:
-    """An overall figure after; its interval, and what it was before. `UNKNOWN` where not measured."""
+    """Return an overall metric after training, and a note with its interval and its value before.
+
+    The value is `UNKNOWN` if it was not measured.
+    """
     shown, before = run.after or run.before, run.before
     if shown is None:
         return UNKNOWN, ""
@@ -77,7 +80,7 @@ def _change(run: Run, key: str, share: bool) -> tuple[str, str]:
 
 
 def _provenance(run: Run) -> str:
-    """What the figures above rest on."""
+    """Render a note on the images and the reward behind the metrics."""
     shown = run.after or run.before
     if shown is None:
         return '<p class="note">No evaluation yet.</p>'
@@ -95,7 +98,7 @@ def _provenance(run: Run) -> str:
 
 
 def _chosen_on(run: Run) -> str:
-    """How the evaluation was chosen, and what that does to its figures."""
+    """Describe how the evaluation was chosen, and the resulting bias."""
     later = run.later
     among = "stages" if run.online else "evaluations while training"
     if len(later) == 1:
@@ -107,7 +110,7 @@ def _chosen_on(run: Run) -> str:
 
 
 def by_prompt(run: Run) -> str:
-    """Dots with intervals: mean reward and correct images of each prompt, before and after."""
+    """Draw dots with intervals: mean reward and correct images of each prompt, before and after."""
     shown = run.after or run.before
     if shown is None:
         return ""
@@ -126,7 +129,7 @@ def by_prompt(run: Run) -> str:
 
 
 def before_after_key(run: Run) -> str:
-    """Which colour is before, which after."""
+    """Render the legend of the colours before and after."""
     ends = ((run.before, _BEFORE_COLOUR), (run.after, _AFTER_COLOUR))
     return legend(
         [Series(name=item.label, x=(), y=(), colour=colour) for item, colour in ends if item is not None]
@@ -134,7 +137,7 @@ def before_after_key(run: Run) -> str:
 
 
 def dots_of(run: Run, prompt: str | None, name: str) -> list[Dot]:
-    """A figure of a prompt (of all for None) before and after."""
+    """Return a metric of a prompt (of all prompts for None) before and after."""
     dots = []
     for item, colour in ((run.before, _BEFORE_COLOUR), (run.after, _AFTER_COLOUR)):
         figures = _figures(item, prompt)
@@ -146,7 +149,7 @@ def dots_of(run: Run, prompt: str | None, name: str) -> list[Dot]:
 
 
 def _figures(item: Evaluation | None, prompt: str | None) -> Record:
-    """The figures of one prompt, or of all."""
+    """Return the metrics of one prompt, or of all prompts for None."""
     if item is None:
         return {}
     return item.overall if prompt is None else part(part(item.record, "prompts"), prompt)

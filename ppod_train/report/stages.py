@@ -1,4 +1,4 @@
-"""The report's section on the stages of an online run: a table, curves over stages, where the time went."""
+"""Section of the report on the stages of an online run: a table, curves over stages, and time."""
 
 from collections.abc import Sequence
 
@@ -26,11 +26,11 @@ _TIMES = (
     ("pair", "pair", 4),
     ("log_probs", "log-probs", 5),
 )
-"""Parts of a stage's time: key, name, colour. Long ones first, so that bars of stages compare."""
+"""Parts of a stage's time: key, name, colour. Long parts come first, so that bars of stages are comparable."""
 
 
 def stages_section(run: Run) -> str:
-    """Everything that is measured once a stage."""
+    """Render the metrics that are measured once per stage."""
     charts = [figure_chart([(run, run.name)], figure, STAGES) for figure in FIGURES]
     charts.insert(1, figure_chart([(run, run.name)], REWARD_BY_QUERIES, QUERIES))
     charts.append(_outside_band_chart(run.stages))
@@ -38,7 +38,7 @@ def stages_section(run: Run) -> str:
 
 
 def _state(run: Run) -> str:
-    """How far the run is, in a sentence."""
+    """Describe the progress of the run in a sentence."""
     done = sum(bool(stage.record) for stage in run.stages)
     planned = finite(run.record.get("num_stages"))
     text = f"{done} of {planned:.0f} stages done." if planned is not None else f"{done} stages done."
@@ -96,13 +96,13 @@ def _seconds(stage: Stage | None) -> float | None:
 
 
 def _outside_band(stage: Stage) -> float | None:
-    """Known as soon as the stage trains."""
+    """Return the stage's share of steps outside the band at its start, available once the stage trains."""
     at_end = finite(stage.record.get("outside_band_at_start"))
     return finite(stage.run_record.get("outside_band_at_start")) if at_end is None else at_end
 
 
 def _outside_band_chart(stages: Sequence[Stage]) -> str:
-    """How far the policy has left the band before a stage begins: what that stage can no longer train."""
+    """Draw the share of steps outside the band before each stage, which the stage cannot train."""
     series = Series(
         name="outside",
         x=[float(stage.number) for stage in stages],
@@ -121,7 +121,7 @@ def _outside_band_chart(stages: Sequence[Stage]) -> str:
 
 
 def time_chart(run: Run) -> str:
-    """Where each stage's time went; empty where nobody recorded it."""
+    """Draw the time of each stage by phase; "" if it was not recorded."""
     rows = [(f"stage {stage.number}", _pieces(stage)) for stage in run.stages]
     known = [(label, pieces) for label, pieces in rows if any(piece.value > 0 for piece in pieces)]
     if not known:
@@ -129,7 +129,7 @@ def time_chart(run: Run) -> str:
     return stacked_chart(
         known,
         title="Time of each stage",
-        note="of the process that ended it; above: the sums",
+        note="of the process that ended the stage; sums above",
         value_format=duration,
     )
 

@@ -6,11 +6,11 @@ from typing import Any
 from ppod_data.support.formatting import UNKNOWN
 
 _MAX_ITEMS = 24
-"""Of a list in a table: prompts may be thousands."""
+"""Maximum number of list items in a table, because prompts may number thousands."""
 
 
 def flattened(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as "outer.inner" → text."""
+    """Flatten nested settings to "outer.inner" → text."""
     flat: dict[str, str] = {}
     for key, value in record.items():
         if isinstance(value, Mapping):

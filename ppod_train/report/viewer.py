@@ -1,7 +1,7 @@
-"""The sample grids of the report: the same seeds at every evaluation, with a slider over the evaluations.
+"""Sample grids of the report: the same seeds at every evaluation, with a slider over the evaluations.
 
-A prompt's images are cut out of the evaluation's contact sheet by the page's style (one embedded image an
-evaluation), so that the frames around them are the page's own and follow light, dark and width.
+A prompt's images are cut out of the evaluation's contact sheet by the page's style (one embedded image per
+evaluation), so that the frames around them follow the page's colours and width.
 """
 
 import base64
@@ -18,12 +18,12 @@ from ppod_train.report.records import Record
 from ppod_train.report.runs import Evaluation
 
 MAX_TILE = 128
-"""Pixels: larger images are embedded smaller."""
+"""Pixels; larger images are embedded at this size."""
 _JPEG_QUALITY = 88
 
 
 def viewer(evaluations: Sequence[Evaluation], first: Evaluation | None) -> str:
-    """The grids of `evaluations`, those of `first` above for comparison; empty where no image was kept.
+    """Render the grids of `evaluations` below those of `first`; "" if no image was kept.
 
     The last evaluation is shown until the reader moves the slider.
     """
@@ -89,7 +89,7 @@ def _step(evaluation: Evaluation, layout: Record) -> dict[str, object]:
 
 
 def sheet_uri(path: Path, layout: Record) -> str:
-    """The contact sheet as a data URI: PNG as it is where images are small, else a smaller JPEG."""
+    """Return the contact sheet as a data URI: the PNG for small images, otherwise a smaller JPEG."""
     data, sheet = read_sheet(path, layout)
     largest = max(layout["width"], layout["height"])
     if largest <= MAX_TILE:

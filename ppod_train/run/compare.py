@@ -20,7 +20,8 @@ from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.evaluate import OnBatch, eval_spec, evaluate, filled_settings, images_of
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
 from ppod_train.evaluation.grids import before_after_grid
-from ppod_train.evaluation.metrics import EvalResult, EvalSettings, Scorer
+from ppod_train.evaluation.metrics import EvalResult, Scorer
+from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.policy.source import PolicySource
 from ppod_train.report import write_report
 

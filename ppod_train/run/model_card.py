@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ppod_data.format.prompts import visible
-from ppod_data.publish.markdown import code, plain
+from ppod_data.publish.markdown import code, front_matter, plain
 from ppod_data.storage.files import atomic_write
 from ppod_data.storage.json_reader import read_object
 from ppod_data.support.formatting import UNKNOWN, Precision, percent, precision
@@ -59,23 +59,18 @@ def _stage_data(out: Path, stages: int) -> list[str]:
 
 
 def _front_matter(model: str, lora: bool) -> str:
-    """Return the YAML front matter; strings are quoted as JSON, which YAML reads as the same strings."""
+    """Return the YAML front matter."""
+    from huggingface_hub import ModelCardData
+
     on_hub = model.count("/") == 1 and not Path(model).exists()
-    return "\n".join(
-        [
-            "---",
-            "library_name: diffusers",
-            "pipeline_tag: text-to-image",
-            *([f"base_model: {json.dumps(model)}"] if on_hub else []),
-            *(["base_model_relation: adapter"] if on_hub and lora else []),
-            "tags:",
-            "- text-to-image",
-            "- preference-optimization",
-            "- ppod",
-            *(["- lora"] if lora else []),
-            "---",
-        ]
+    data = ModelCardData(
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        base_model=model if on_hub else None,
+        base_model_relation="adapter" if on_hub and lora else None,
+        tags=["text-to-image", "preference-optimization", "ppod", *(["lora"] if lora else [])],
     )
+    return front_matter(data)
 
 
 def _no_gain(out: Path) -> str:

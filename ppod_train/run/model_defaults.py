@@ -20,7 +20,7 @@ the change from guidance 5 to 8. If all weights train, the learning rate is a hu
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -40,10 +40,13 @@ _TUNED = ("learning_rate", "log_ratio_clip", "step_weight")
 def resolve(settings: TrainSettings, spec: GenerationSpec) -> TrainSettings:
     """Replace the settings that were not given by the defaults for the model that made a data set."""
     defaults = _defaults(spec)
-    rate = defaults.learning_rate / (100 if settings.lora_rank == 0 and not _is_small(spec) else 1)
-    weight = defaults.step_weight if "step_weight" in OBJECTIVES[settings.objective].reads else "none"
+    rate = defaults.learning_rate / (100 if settings.rank == 0 and not _is_small(spec) else 1)
+    weight: Literal["none", "k2"] = (
+        defaults.step_weight if "step_weight" in OBJECTIVES[settings.objective].reads else "none"
+    )
     return replace(
         settings,
+        lora_rank=settings.rank,
         learning_rate=rate if settings.learning_rate is None else settings.learning_rate,
         log_ratio_clip=defaults.log_ratio_clip
         if settings.log_ratio_clip is None
@@ -131,7 +134,7 @@ def explain_sensitivity(settings: TrainSettings, spec: GenerationSpec) -> str:
 class _Defaults(NamedTuple):
     learning_rate: float
     log_ratio_clip: float
-    step_weight: str
+    step_weight: Literal["none", "k2"]
 
 
 def _defaults(spec: GenerationSpec) -> _Defaults:

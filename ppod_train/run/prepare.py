@@ -54,10 +54,10 @@ def prepare(
     weights = step_weights(data.spec, data.steps, settings.step_weight or "none")
     reference = None
     if settings.kl_weight or objective.on_final_latents:
-        reference = policy.with_network(reference_network(model, lora_rank=settings.lora_rank))
+        reference = policy.with_network(reference_network(model, lora_rank=settings.rank))
     parameters = trainable_parameters(
         model,
-        lora_rank=settings.lora_rank,
+        lora_rank=settings.rank,
         seed=settings.seed,
         start=start,
         gradient_checkpointing=settings.gradient_checkpointing,

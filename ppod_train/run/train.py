@@ -6,7 +6,7 @@ The files of a run are described in `ppod_train.run.run_folder`.
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ppod_data.diffusion.models.model import DiffusionModel
@@ -22,10 +22,11 @@ from ppod_train.data.training_data import DataSource
 from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
-from ppod_train.evaluation.metrics import EvalResult, EvalSettings
+from ppod_train.evaluation.metrics import EvalResult
+from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.fsdp import gathered, whole
-from ppod_train.policy.policy import policy_weights, save_policy
+from ppod_train.policy.policy import policy_rank, policy_weights, save_policy
 from ppod_train.run.checkpoint import (
     Tensors,
     check_same_run,
@@ -129,6 +130,8 @@ def train_offline(
     out = settled(out)
     settings.validate()
     check_out(out, OFFLINE)
+    if settings.lora_rank is None and start is not None:
+        settings = replace(settings, lora_rank=policy_rank(start))
     if settings.eval_every and reward is None:
         raise ConfigError("evaluation during training needs a reward: give a reward, or --eval-every 0")
     with one_thread(model.device):  # exact replay and exact resume on any number of cores

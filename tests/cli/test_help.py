@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from ppod_cli import gen, score
@@ -154,34 +154,7 @@ def test_defaults_of_options_are_those_of_the_library() -> None:
     from ppod_data.generation.build_spec import build_spec
     from ppod_data.pairs.rank import rank
     from ppod_data.scoring.score import score as score_dataset
-    from ppod_train.evaluation.metrics import EvalSettings
-    from ppod_train.online.settings import OnlineSettings
-    from ppod_train.settings import TrainSettings
 
-    by_objective = {"clip_mode", "clip_anchor", "log_ratio_clip", "dpo_beta", "learning_rate", "best_of"}
-    by_objective |= {
-        "pull_back",
-        "kl_weight",
-        "reward_temperature",
-    }  # tests/cli/test_online.py has what they show
-    by_objective |= {"lora_rank"}  # of the policy to start from
-    for command in (train.offline, train.online):
-        options = defaults(command)
-        for name, value in dataclasses.asdict(TrainSettings()).items():
-            if name in by_objective:
-                assert options[name] is None, name
-            elif command is train.offline or (name in options and name != "num_train_steps"):
-                assert options[name] == value, name
-    online = defaults(train.online)
-    for field in dataclasses.fields(OnlineSettings):
-        if field.name not in ("train", "num_stages"):
-            assert online[field.name] == field.default, field.name
-    assert online["stages"] == OnlineSettings().num_stages
-    assert online["num_train_steps"] == OnlineSettings().train.num_train_steps
-    evaluate = defaults(train.evaluate)
-    for field in dataclasses.fields(EvalSettings):
-        if field.name not in ("prompts", "validation"):
-            assert evaluate[field.name] == field.default, field.name
     for function, library in ((gen.gen, build_spec), (pair.rank, rank), (score.score, score_dataset)):
         options = defaults(function)
         for name, value in defaults(library).items():
@@ -189,20 +162,35 @@ def test_defaults_of_options_are_those_of_the_library() -> None:
                 assert options[name] == value, name
 
 
-def test_every_objective_and_clip_mode_can_be_chosen() -> None:
-    from ppod_cli.train import options as train_options
+def test_every_training_setting_is_an_option() -> None:
+    """Of `offline` all, of `online` those that a stage reads and that no option of sampling shadows."""
+    from ppod_data.support.options import options_of
+    from ppod_train.evaluation.settings import EvalSettings
+    from ppod_train.online.settings import OnlineSettings
+    from ppod_train.settings import TrainSettings
 
+    def names_of(command: str) -> set[str]:
+        return {param.name for param in LEAVES[f"ppod-train {command}"].params}
+
+    assert options_of(EvalSettings).keys() <= names_of("eval")
+    every = [field.name for field in dataclasses.fields(TrainSettings)]
+    assert list(options_of(TrainSettings)) == every
+    assert set(every) <= names_of("offline")
+    online = names_of("online")
+    assert set(every) - online == {"eval_every", "patience"}
+    names = {option.name or name for name, option in options_of(OnlineSettings).items()}
+    assert names <= online
+    assert names == {"stages"} | {field.name for field in dataclasses.fields(OnlineSettings)} - {
+        "num_stages",
+        "train",
+    }
+
+
+def test_every_objective_can_be_chosen() -> None:
     from ppod_train.objectives import OBJECTIVES
-    from ppod_train.objectives.targets import CLIP_ANCHORS, CLIP_MODES
+    from ppod_train.settings import TrainSettings
 
-    def choices(option: Any) -> tuple[str, ...]:
-        literal = get_args(option)[0]
-        alternatives = [one for one in get_args(literal) if not isinstance(one, str | type)]
-        return get_args(alternatives[0]) if alternatives else get_args(literal)
-
-    assert choices(train_options.Objective) == tuple(OBJECTIVES)
-    assert choices(train_options.ClipMode) == CLIP_MODES
-    assert choices(train_options.ClipAnchor) == CLIP_ANCHORS
+    assert get_args(get_type_hints(TrainSettings)["objective"]) == tuple(OBJECTIVES)
 
 
 @pytest.mark.parametrize("command", LEAVES)

@@ -202,23 +202,16 @@ def test_offline_trains_on_scores_and_from_an_earlier_policy(made: Made, tmp_pat
 
 def test_the_help_names_the_real_defaults_of_ppod() -> None:
     """Options whose default hangs on the objective show ppod's."""
-    from ppod_cli.train import options as train_options
-
+    from ppod_data.support.options import options_of
     from ppod_train.settings import TrainSettings
 
-    shown = {}
-    for name, option in vars(train_options).items():
-        info = getattr(option, "__metadata__", [None])[0]
-        text = getattr(info, "show_default", None)
-        if isinstance(text, str) and text.endswith(" for ppod"):
-            shown[name] = text.removesuffix(" for ppod")
     settings = TrainSettings()
-    names = {
-        "DpoBeta": settings.dpo_beta,
-        "ClipAnchor": settings.clip_anchor,
-        "ClipMode": settings.clip_mode,
-        "PullBack": settings.pull_back,
-        "KlWeight": settings.kl_weight,
-        "RewardTemperature": settings.reward_temperature,
+    shown = {
+        name: option.shown_default.removesuffix(" for ppod")
+        for name, option in options_of(TrainSettings).items()
+        if option.shown_default and option.shown_default.endswith(" for ppod")
     }
-    assert shown == {key: f"{v:g}" if isinstance(v, float) else v for key, v in names.items()}
+    assert len(shown) == 6
+    for name, text in shown.items():
+        value = getattr(settings, name)
+        assert text == (f"{value:g}" if isinstance(value, float) else value), name

@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 import typer
 import typer.main
+from ppod_cli.app.dataclass_options import build_settings
+from ppod_cli.train.data import refuse_unread_table
+from ppod_cli.train.online import StageTraining
 
 from ppod_data.rewards import BUILDERS, check_reward_name
 from ppod_train.evaluation.metrics import Metrics
 from ppod_train.objectives import OBJECTIVES
-from ppod_train.settings import TrainSettings
+from ppod_train.online.settings import OnlineSettings
+from ppod_train.settings import DEFAULT_RANK, TrainSettings
 from ppod_train.step.metrics import StepMetrics
 
 ROOT = Path(__file__).parents[2]
@@ -254,15 +258,16 @@ PAPERS = blocks(page("docs/paper_map.md"), "toml")
 @pytest.mark.parametrize("block", PAPERS, ids=lambda block: block.split("--config ")[1].split(".toml")[0])
 def test_the_settings_of_a_paper_are_accepted(block: str, tmp_path: Path) -> None:
     """By the command's own parser and checks; nothing is run."""
-    from ppod_cli.train.online import NOT_OF_A_STAGE, PAIR_OPTIONS
-    from ppod_cli.train.settings import refuse_unread_tables, train_settings
-
     (tmp_path / "paper.toml").write_text(block)
     words = shlex.split(block.splitlines()[0].removeprefix("# "))
     context = parse([str(tmp_path / "paper.toml") if word.endswith(".toml") else word for word in words])
-    online = "online" in words
-    refuse_unread_tables(context, of_pairs=PAIR_OPTIONS if online else ("pairs",))
-    settings = train_settings(context.params | (NOT_OF_A_STAGE if online else {}))
+    if "online" in words:
+        settings = build_settings(StageTraining, context.params)
+        dataclasses.replace(build_settings(OnlineSettings, context.params), train=settings).validate()
+    else:
+        settings = build_settings(TrainSettings, context.params)
+        settings.validate()
+        refuse_unread_table(settings.objective, context.params["pairs"], context.params["scores"])
     assert all(re.match(r"[\w-]+ = |# ppod-train ", line) for line in block.splitlines())
     assert f"--config {settings.objective}." in block
 
@@ -278,7 +283,7 @@ def test_the_paper_map_names_the_real_defaults() -> None:
         "learning_rate": 3e-3,
         "log_ratio_clip": 0.01,
     }  # on scenes: tests/ppod_train/run/test_model_defaults.py
-    defaults: dict[str, Any] = dataclasses.asdict(TrainSettings()) | tuned
+    defaults: dict[str, Any] = dataclasses.asdict(TrainSettings()) | tuned | {"lora_rank": DEFAULT_RANK}
     commands = typer.main.get_command(importlib.import_module("ppod_cli.gen").commands)
     defaults |= {param.name: param.default for param in commands.params}
     named = re.findall(r"`(\w+)` (\d[\d.e-]*)", page("docs/paper_map.md").partition("leaves open")[2])

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from ppod_train.evaluation.files import write_evaluation
-from ppod_train.evaluation.metrics import EvalResult, EvalSettings, PromptMeasurement, Scorer, summarise
+from ppod_train.evaluation.metrics import EvalResult, PromptMeasurement, Scorer, summarise
+from ppod_train.evaluation.settings import EvalSettings
 
 EVIL = "</script><script>alert('x')</script> & \"dogs\""
 VOID = {"meta", "input", "line", "circle", "path", "br"}

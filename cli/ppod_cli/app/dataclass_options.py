@@ -55,7 +55,7 @@ def expand_dataclasses(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def expanded(**values: Any) -> None:
-        built = {name: _built(_plain(hints[name]), fields, values) for name, fields in groups.items()}
+        built = {name: build_settings(hints[name], values) for name in groups}
         command(**{name: built[name] if name in built else values[name] for name in own})
 
     annotations = {name: parameter.annotation for name, parameter in parameters.items()}
@@ -106,17 +106,21 @@ def _strict(known: Option) -> Callable[[Any], Any] | None:
     if known.above is None and known.below is None:
         return None
 
+    exclusive = bounds_in_words(dataclasses.replace(known, min=None, max=None))
+
     def check(value: float | None) -> float | None:
         if value is not None and not is_within(value, known):
-            raise typer.BadParameter(f"must be {bounds_in_words(known)}, not {value:g}{known.reason}")
+            raise typer.BadParameter(f"must be {exclusive}, not {value:g}{known.reason}")
         return value
 
     return check
 
 
-def _built(settings: type, fields: Mapping[str, Option], values: Mapping[str, Any]) -> Any:
+def build_settings(annotation: Any, values: Mapping[str, Any]) -> Any:
+    """Build the dataclass of a parameter from a command's values by option name. None is not given."""
+    fields = _fields(annotation)
     given = {name: values[known.name or name] for name, known in fields.items()}
     for name, known in fields.items():
         if known.is_prompt_file:
             given[name] = listed_prompts(given[name])
-    return settings(**{name: value for name, value in given.items() if value is not None})
+    return _plain(annotation)(**{name: value for name, value in given.items() if value is not None})

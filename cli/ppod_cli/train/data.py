@@ -4,12 +4,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ppod_cli.app.tables import only_table
+from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
     from ppod_data.dataset.dataset import Dataset
     from ppod_data.rewards import RewardModel
     from ppod_train.data.training_data import DataSource
     from ppod_train.settings import TrainSettings
+
+
+def refuse_unread_table(objective: str, pairs: str | None, scores: str | None) -> None:
+    """Raise ConfigError for a table that the objective does not read."""
+    from ppod_train.objectives import OBJECTIVES
+
+    on_pairs = OBJECTIVES[objective].on_pairs
+    if (scores if on_pairs else pairs) is not None:
+        trains_on = "pairs" if on_pairs else "single trajectories and their scores"
+        raise ConfigError(
+            f"objective {objective} trains on {trains_on}: leave --{'scores' if on_pairs else 'pairs'} out"
+        )
 
 
 def data_source(
@@ -19,7 +32,11 @@ def data_source(
     scores: str | None,
     reference_log_probs: str | None,
 ) -> "DataSource":
-    """Return the tables to train on: those that were named, or the only ones."""
+    """Return the tables to train on: those that were named, or the only ones.
+
+    Raises:
+        ConfigError: there is no such table, or a choice of several.
+    """
     from ppod_train.data.training_data import DataSource
     from ppod_train.objectives import OBJECTIVES
 

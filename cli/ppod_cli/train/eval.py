@@ -15,13 +15,12 @@ from ppod_cli.app.progress import progress
 from ppod_cli.app.prompt_notes import cut_notes, skeleton_of
 from ppod_cli.app.read_prompts import prompts_of
 from ppod_cli.app.tables import usual_reward_of
-from ppod_cli.train import options as train_options
 from ppod_cli.train.workers import leads, started_workers
 from ppod_data.errors import ConfigError
+from ppod_train.evaluation.settings import EvalSettings
 
 if TYPE_CHECKING:
     from ppod_data.rewards import RewardModel
-    from ppod_train.evaluation.metrics import EvalSettings
     from ppod_train.policy.source import PolicySource
     from ppod_train.run.compare import Comparison
     from ppod_train.run.run_record import RunRecord
@@ -32,14 +31,37 @@ EVAL_EXAMPLES = (
     'ppod-train eval --out result --adapter run/policy --prompt "a cat on the moon"',
     "ppod-train eval --out result --adapter run-b/policy \\\n    --baseline-adapter run-a/policy",
 )
-_OF_THE_RUN = (
-    *("height", "width", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta"),
-    "compute_dtype",
-)
+CheckReward = Annotated[
+    str | None,
+    typer.Option(
+        help="Second reward model, never trained on, to see reward hacking; none for none.",
+        show_default="scenes-check for scenes, else none",
+        metavar="NAME",
+    ),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        help="Model to compare with on the same seeds; none for none.",
+        show_default="the model without its adapter",
+        metavar="ID",
+    ),
+]
+BaselineAdapter = Annotated[
+    str | None,
+    typer.Option(
+        help="LoRA of the baseline, RUN/policy of another run: two policies on the same seeds.",
+        show_default=False,
+        metavar="DIR",
+    ),
+]
+_OF_THE_RUN = ("height", "width", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta")
+"""Settings that are those of the run that trained the policy, unless an option names another."""
 
 
 def evaluate(
     ctx: typer.Context,
+    *,
     out: Annotated[
         Path,
         typer.Option(
@@ -54,15 +76,6 @@ def evaluate(
     prompts: sampling_options.Prompts = None,
     prompt_column: sampling_options.PromptColumn = None,
     drop_duplicates: sampling_options.DropDuplicates = False,
-    height: sampling_options.Height = None,
-    width: sampling_options.Width = None,
-    negative_prompt: sampling_options.NegativePrompt = "",
-    num_images_per_prompt: sampling_options.NumImagesPerPrompt = 64,
-    seed: sampling_options.Seed = 0,
-    num_inference_steps: sampling_options.NumInferenceSteps = 20,
-    guidance_scale: sampling_options.GuidanceScale = None,
-    ddim_eta: sampling_options.DdimEta = None,
-    compute_dtype: sampling_options.ComputeDtype = "fp32",
     reward: Annotated[
         str | None,
         typer.Option(
@@ -71,10 +84,11 @@ def evaluate(
             metavar="NAME",
         ),
     ] = None,
-    check_reward: train_options.CheckReward = None,
-    baseline: train_options.Baseline = None,
-    baseline_adapter: train_options.BaselineAdapter = None,
-    batch_size: train_options.EvalBatchSize = None,
+    check_reward: CheckReward = None,
+    baseline: Baseline = None,
+    baseline_adapter: BaselineAdapter = None,
+    settings: EvalSettings,
+    compute_dtype: sampling_options.ComputeDtype = "fp32",
     device: Device = "auto",
     config: Config = None,
     as_json: Json = False,
@@ -106,7 +120,6 @@ def evaluate(
         check_reward = "scenes-check" if judge_name == "scenes" else "none"
     check = None if check_reward == "none" else check_reward_name(check_reward)
     with summary(as_json, speaks=leads()) as report:
-        from ppod_train.evaluation.metrics import EvalSettings
         from ppod_train.policy.source import PolicySource
 
         named = {"revision": given["revision"], "variant": given["variant"]}
@@ -114,18 +127,9 @@ def evaluate(
         before = _baseline(policy, run, baseline, baseline_adapter)
         skeleton = skeleton_of(policy.model, policy.revision)
         say_notes(cut_notes(skeleton, texts, given["negative_prompt"]))
-        settings = EvalSettings(
-            prompts=texts,
-            height=given["height"],
-            width=given["width"],
-            negative_prompt=given["negative_prompt"],
-            num_images_per_prompt=num_images_per_prompt,
-            num_inference_steps=given["num_inference_steps"],
-            guidance_scale=given["guidance_scale"],
-            ddim_eta=given["ddim_eta"],
-            seed=seed,
-            batch_size=batch_size,
-        )
+        sampled = {name: given[name] for name in _OF_THE_RUN}
+        settings = dataclasses.replace(settings, prompts=texts, **sampled)
+        settings.validate()
         done = _evaluate(policy, before, out, settings, (reward, run, check), device, given["compute_dtype"])
         report({"out": str(out), **done.summary()}, _say_evaluated(done, out, run))
 
@@ -134,7 +138,9 @@ def _followed(ctx: typer.Context, run: "RunRecord | None") -> Mapping[str, Any]:
     """What the run says of the options that were not given: how its policy's images are made."""
     if run is None:
         return {}
-    values = {name: run.generation[name] for name in _OF_THE_RUN if name in run.generation}
+    values = {
+        name: run.generation[name] for name in (*_OF_THE_RUN, "compute_dtype") if name in run.generation
+    }
     if not run.whole:
         values |= {"model": run.model, **{name: run.generation.get(name) for name in ("revision", "variant")}}
     if run.generation.get("is_flow_matching"):
@@ -190,7 +196,7 @@ def _evaluate(
     policy: "PolicySource",
     baseline: "PolicySource | None",
     out: Path,
-    settings: "EvalSettings",
+    settings: EvalSettings,
     judges: "tuple[str | None, RunRecord | None, str | None]",
     device: str,
     compute_dtype: str,

@@ -14,18 +14,16 @@ from ppod_cli.app.output import say_notes, summary
 from ppod_cli.app.plans import say_time, say_training, seconds_of_data
 from ppod_cli.app.progress import progress
 from ppod_cli.app.prompt_notes import cut_notes
-from ppod_cli.app.read_prompts import listed_prompts
-from ppod_cli.train import options as train_options
-from ppod_cli.train.data import data_source, load_judge_of
+from ppod_cli.train.data import data_source, load_judge_of, refuse_unread_table
 from ppod_cli.train.eval import EVAL_EXAMPLES, evaluate
 from ppod_cli.train.online import ONLINE_EXAMPLES, online
+from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import run_callbacks, say_trained, with_upload
-from ppod_cli.train.settings import refuse_unread_tables, train_settings
 from ppod_cli.train.workers import leads, started_workers
+from ppod_train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from ppod_data.format.spec import GenerationSpec
-    from ppod_train.settings import TrainSettings
 
 _OFFLINE_EXAMPLES = (
     "ppod-train offline data --pairs scenes --out run",
@@ -52,7 +50,7 @@ Out = Annotated[
 
 @command(commands, examples=_OFFLINE_EXAMPLES)
 def offline(
-    ctx: typer.Context,
+    *,
     datasets: Annotated[
         list[str],
         typer.Argument(
@@ -78,36 +76,16 @@ def offline(
             metavar="NAME",
         ),
     ] = None,
-    objective: train_options.Objective = "ppod",
-    dpo_beta: train_options.DpoBeta = None,
-    log_ratio_clip: train_options.LogRatioClip = None,
-    clip_anchor: train_options.ClipAnchor = None,
-    clip_mode: train_options.ClipMode = None,
-    step_weight: train_options.StepWeight = None,
-    pull_back: train_options.PullBack = None,
-    kl_weight: train_options.KlWeight = None,
-    reward_temperature: train_options.RewardTemperature = None,
-    best_of: train_options.BestOf = None,
-    timesteps_per_update: train_options.TimestepsPerUpdate = None,
-    lora_rank: train_options.LoraRank = None,
-    learning_rate: train_options.LearningRate = None,
-    weight_decay: train_options.WeightDecay = 0.0,
-    ema_decay: train_options.EmaDecay = 0.0,
-    max_grad_norm: train_options.MaxGradNorm = 1.0,
-    num_train_steps: train_options.NumTrainSteps = 200,
-    pairs_per_step: train_options.PairsPerStep = 16,
-    seed: train_options.Seed = 0,
-    batch_size: train_options.BatchSize = None,
-    gradient: train_options.Gradient = "auto",
-    max_graph_gib: train_options.MaxGraphGib = None,
-    gradient_checkpointing: train_options.GradientCheckpointing = False,
-    drift_samples: train_options.DriftSamples = 8,
-    reward: train_options.EvalReward = None,
-    eval_every: train_options.EvalEvery = 40,
-    eval_images_per_prompt: train_options.EvalImagesPerPrompt = 64,
-    eval_prompts: train_options.EvalPrompts = None,
-    patience: train_options.Patience = 3,
-    checkpoint_every: train_options.CheckpointEvery = 40,
+    settings: TrainSettings,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="Reward model that judges, as in ppod-score.",
+            show_default="the one that made the pairs or scores",
+            metavar="NAME",
+            rich_help_panel="Choosing the policy",
+        ),
+    ] = None,
     model: sampling_options.PolicyModel = None,
     revision: sampling_options.PolicyRevision = None,
     variant: sampling_options.PolicyVariant = None,
@@ -128,8 +106,8 @@ def offline(
         ),
     ] = None,
     compute_dtype: sampling_options.PolicyComputeDtype = None,
-    push_to_hub: train_options.PushToHub = None,
-    dry_run: train_options.DryRun = False,
+    push_to_hub: PushToHub = None,
+    dry_run: DryRun = False,
     device: Device = "auto",
     config: Config = None,
     as_json: Json = False,
@@ -157,9 +135,8 @@ def offline(
     with summary(as_json, speaks=leads()) as report:
         from ppod_train.run.train import train_offline
 
-        refuse_unread_tables(ctx, of_pairs=("pairs",), of_scores=("scores",))
-        judged = {"eval_prompts": listed_prompts(eval_prompts)}
-        settings = train_settings(ctx.params | judged | {"lora_rank": _rank(lora_rank, start)})
+        settings.validate()
+        refuse_unread_table(settings.objective, pairs, scores)
         opened = [Dataset.open(root) for root in roots]
         spec = opened[0].spec
         dtype = compute_dtype or spec.compute_dtype
@@ -172,7 +149,7 @@ def offline(
             reference = load_policy(spec, model, revision, variant, None, workers.device, dtype)
             prompts = list(dict.fromkeys(text for dataset in opened for text in dataset.spec.prompts))
             say_notes(cut_notes(reference, prompts, spec.negative_prompt))
-            with progress(num_train_steps, "train", "steps", silent=not workers.is_main) as shown:
+            with progress(settings.num_train_steps, "train", "steps", silent=not workers.is_main) as shown:
                 if judge is not None:
                     shown.say(f"train: judged by {judge.name}")
                 done = train_offline(
@@ -192,18 +169,9 @@ def offline(
                 report(*with_upload(push_to_hub, out / "policy", figures, say_trained(out, done)))
 
 
-def _rank(given: int | None, start: Path | None) -> int | None:
-    """LoRA's rank: that of the policy to start from, where none is given."""
-    if given is not None or start is None:
-        return given
-    from ppod_train.policy.policy import policy_rank
-
-    return policy_rank(start)
-
-
 def _plan(
     spec: "GenerationSpec",
-    settings: "TrainSettings",
+    settings: TrainSettings,
     model: str,
     revision: str | None,
     compute_dtype: str,

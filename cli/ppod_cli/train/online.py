@@ -3,27 +3,29 @@
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ppod_cli.app import sampling_options
+from ppod_cli.app.dataclass_options import Without
 from ppod_cli.app.options import Config, Debug, Device, Json, local_only
 from ppod_cli.app.output import say_notes, summary
 from ppod_cli.app.plans import say_generation, say_time, say_training, seconds_of_data
 from ppod_cli.app.progress import Display, clock, progress
 from ppod_cli.app.prompt_notes import cut_notes, skeleton_of
-from ppod_cli.app.read_prompts import listed_prompts, prompts_of
+from ppod_cli.app.read_prompts import prompts_of
 from ppod_cli.app.tables import usual_reward_of
-from ppod_cli.train import options as train_options
+from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import eval_words, say_ended, with_upload
-from ppod_cli.train.settings import refuse_unread_tables, train_settings
 from ppod_cli.train.workers import leads, started_workers
+from ppod_train.online.settings import STEPS_PER_STAGE, OnlineSettings
+from ppod_train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.models.model import DiffusionModel
     from ppod_train.evaluation.metrics import EvalResult
-    from ppod_train.online.settings import OnlineCallbacks, OnlineSettings, OnlineSummary, StageRecord
+    from ppod_train.online.records import OnlineCallbacks, OnlineSummary, StageRecord
     from ppod_train.policy.source import PolicySource
 
 ONLINE_EXAMPLES = (
@@ -32,77 +34,26 @@ ONLINE_EXAMPLES = (
     "    --num-images-per-prompt 64 --num-train-steps 25 --clip-anchor stage",
 )
 
-_STAGES, _PAIRS = "Stages", "The pairs"
-
-Stages = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        help="Stages; more may be added to a finished run.",
-        metavar="N",
-        rich_help_panel=_STAGES,
-    ),
-]
 ImagesPerStage = Annotated[
     int,
     typer.Option(
-        min=1, help="K: images of each prompt in every stage.", metavar="K", rich_help_panel=_STAGES
+        min=1, help="K: images of each prompt in every stage.", metavar="K", rich_help_panel="Stages"
     ),
 ]
 StepsPerStage = Annotated[
     int,
-    typer.Option(min=1, help="Optimizer steps of every stage.", metavar="N", rich_help_panel=_STAGES),
+    typer.Option(min=1, help="Optimizer steps of every stage.", metavar="N", rich_help_panel="Stages"),
 ]
-EvalImages = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        help="Images of each prompt in the evaluation after a stage, on noise of its own; 0 for none, which keeps the "
-        "last policy.",
-        metavar="N",
-        rich_help_panel=_STAGES,
-    ),
+StageTraining = Annotated[
+    TrainSettings,
+    Without({"batch_size", "eval_every", "eval_images_per_prompt", "eval_prompts", "patience"}),
 ]
-PromptsPerStage = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Prompts of each stage's data set, drawn anew for every stage from all prompts.",
-        show_default="all",
-        metavar="N",
-        rich_help_panel=_STAGES,
-    ),
-]
-Strategy = Annotated[
-    Literal["random", "best-worst", "all"],
-    typer.Option(help="As in ppod-pair rank.", rich_help_panel=_PAIRS),
-]
-NumPairs = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="M: pairs of each prompt in every stage.",
-        show_default="as in ppod-pair rank",
-        metavar="M",
-        rich_help_panel=_PAIRS,
-    ),
-]
-LabelTemperature = Annotated[
-    float | None,
-    typer.Option(
-        help="As in ppod-pair rank.", show_default="hard labels", metavar="X", rich_help_panel=_PAIRS
-    ),
-]
-MinMargin = Annotated[
-    float,
-    typer.Option(
-        min=0.0, help="Scores of a pair differ by more than this.", metavar="X", rich_help_panel=_PAIRS
-    ),
-]
+"""A stage is evaluated at its end, in batches of the data set's size."""
 
 
 def online(
     ctx: typer.Context,
+    *,
     out: Annotated[
         Path, typer.Option(help="Folder of the run.", metavar="DIR", show_default=False, callback=local_only)
     ],
@@ -116,40 +67,19 @@ def online(
     height: sampling_options.Height = None,
     width: sampling_options.Width = None,
     negative_prompt: sampling_options.NegativePrompt = "",
-    reward: train_options.OnlineReward = None,
-    stages: Stages = 4,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="Reward model that scores and judges, as in ppod-score.",
+            show_default="scenes for the model scenes",
+            metavar="NAME",
+            rich_help_panel="Choosing the policy",
+        ),
+    ] = None,
+    settings: OnlineSettings,
     num_images_per_prompt: ImagesPerStage = 64,
-    num_train_steps: StepsPerStage = 50,
-    prompts_per_stage: PromptsPerStage = None,
-    eval_images_per_prompt: EvalImages = 64,
-    eval_prompts: train_options.EvalPrompts = None,
-    strategy: Strategy = "random",
-    num_pairs_per_prompt: NumPairs = None,
-    min_margin: MinMargin = 0.0,
-    label_temperature: LabelTemperature = None,
-    objective: train_options.Objective = "ppod",
-    dpo_beta: train_options.DpoBeta = None,
-    log_ratio_clip: train_options.LogRatioClip = None,
-    clip_anchor: train_options.ClipAnchor = None,
-    clip_mode: train_options.ClipMode = None,
-    step_weight: train_options.StepWeight = None,
-    pull_back: train_options.PullBack = None,
-    kl_weight: train_options.KlWeight = None,
-    reward_temperature: train_options.RewardTemperature = None,
-    best_of: train_options.BestOf = None,
-    timesteps_per_update: train_options.TimestepsPerUpdate = None,
-    lora_rank: train_options.LoraRank = None,
-    learning_rate: train_options.LearningRate = None,
-    weight_decay: train_options.WeightDecay = 0.0,
-    ema_decay: train_options.EmaDecay = 0.0,
-    max_grad_norm: train_options.MaxGradNorm = 1.0,
-    pairs_per_step: train_options.PairsPerStep = 16,
-    seed: train_options.Seed = 0,
-    gradient: train_options.Gradient = "auto",
-    max_graph_gib: train_options.MaxGraphGib = None,
-    gradient_checkpointing: train_options.GradientCheckpointing = False,
-    drift_samples: train_options.DriftSamples = 8,
-    checkpoint_every: train_options.CheckpointEvery = 40,
+    num_train_steps: StepsPerStage = STEPS_PER_STAGE,
+    train: StageTraining,
     num_inference_steps: sampling_options.NumInferenceSteps = 20,
     guidance_scale: sampling_options.GuidanceScale = None,
     guidance_mode: sampling_options.GuidanceMode = "batched",
@@ -159,8 +89,8 @@ def online(
     latent_dtype: sampling_options.LatentDtype = "fp32",
     batch_size: sampling_options.BatchSize = None,
     images_per_shard: sampling_options.ImagesPerShard = None,
-    push_to_hub: train_options.PushToHub = None,
-    dry_run: train_options.DryRun = False,
+    push_to_hub: PushToHub = None,
+    dry_run: DryRun = False,
     device: Device = "auto",
     config: Config = None,
     as_json: Json = False,
@@ -183,22 +113,11 @@ def online(
     with summary(as_json, speaks=leads()) as report:
         from ppod_data.generation.build_spec import build_spec
         from ppod_train.online.online import train_online
-        from ppod_train.online.settings import OnlineSettings
         from ppod_train.policy.source import PolicySource
         from ppod_train.report import write_report
 
-        refuse_unread_tables(ctx, of_pairs=PAIR_OPTIONS)
-        settings = OnlineSettings(
-            num_stages=stages,
-            strategy=strategy,
-            num_pairs_per_prompt=num_pairs_per_prompt,
-            min_margin=min_margin,
-            label_temperature=label_temperature,
-            eval_images_per_prompt=eval_images_per_prompt,
-            eval_prompts=listed_prompts(eval_prompts),
-            prompts_per_stage=prompts_per_stage,
-            train=train_settings({**ctx.params, **NOT_OF_A_STAGE}, eval_every=0),
-        )
+        settings = dataclasses.replace(settings, train=train)
+        settings.validate()
         chain = {name: ctx.params[name] for name in _CHAIN}
         if dry_run:
             report(
@@ -207,7 +126,7 @@ def online(
             return
         say_notes(cut_notes(skeleton_of(model, revision), texts, negative_prompt))
         with started_workers(device) as workers:
-            with progress(stages, "online", "stages", silent=not workers.is_main) as shown:
+            with progress(settings.num_stages, "online", "stages", silent=not workers.is_main) as shown:
                 done = train_online(
                     out,
                     settings,
@@ -215,7 +134,7 @@ def online(
                     build_spec=partial(build_spec, prompts=texts, **chain),
                     load=partial(_load, device=workers.device, compute_dtype=compute_dtype),
                     reward=load_reward(reward, workers.device),
-                    callbacks=_callbacks(shown, stages),
+                    callbacks=_callbacks(shown, settings.num_stages),
                     workers=workers,
                 )
             if workers.is_main:
@@ -226,7 +145,7 @@ def online(
 
 
 def _plan(
-    settings: "OnlineSettings",
+    settings: OnlineSettings,
     model: str,
     revision: str | None,
     variant: str | None,
@@ -290,11 +209,6 @@ _CHAIN = (
 )
 """The options that `build_spec` takes as they are."""
 
-PAIR_OPTIONS = ("strategy", "num_pairs_per_prompt", "min_margin", "label_temperature")
-
-NOT_OF_A_STAGE = {"batch_size": None, "eval_images_per_prompt": None, "eval_prompts": None}
-"""Options of sampling and evaluation that training knows under the same names."""
-
 
 def _load(source: "PolicySource", *, device: str, compute_dtype: str) -> "DiffusionModel":
     from ppod_data.diffusion.models.model import load_model
@@ -310,7 +224,7 @@ def _load(source: "PolicySource", *, device: str, compute_dtype: str) -> "Diffus
 
 
 def _callbacks(shown: Display, stages: int) -> "OnlineCallbacks":
-    from ppod_train.online.settings import OnlineCallbacks
+    from ppod_train.online.records import OnlineCallbacks
 
     phase, done, total = "", 0, 0
 

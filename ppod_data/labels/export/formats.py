@@ -66,6 +66,7 @@ class Images:
             raise ConfigError(f"sample {sample_id} is missing here: copy its shard, or run ppod-gen again")
 
     def __call__(self, sample_id: str) -> bytes:
+        """Return the bytes of a sample's image file."""
         shard, row = self._place[sample_id]
         if shard not in self._open:
             self._open[shard] = self._read(shard, ["image"])["image"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.labels.answers import Bad, Record, Skipped, reason_of
+from ppod_data.labels.answers import Bad, Record, reason_of
 from ppod_data.labels.files.spreadsheets import read_csv, text_encoding
 from ppod_data.storage.files import refuse_pointer_file
 from ppod_data.storage.json_reader import parse_json
@@ -105,7 +105,7 @@ def _row(table: Any, i: int) -> dict[str, Any] | str:
         return "a text that is not UTF-8"
 
 
-def read_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
+def read_records(path: Path) -> Iterator[Record]:
     """Yield the records of a file that is not Parquet; an unreadable line comes with its reason.
 
     Raises:
@@ -121,7 +121,7 @@ def read_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
     return read_csv(path, "\t" if suffix == ".tsv" else ",")
 
 
-def all_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
+def all_records(path: Path) -> Iterator[Record]:
     """Yield the records of a file of any format; errors as in `read_records` and `read_tables`."""
     if not is_parquet(path):
         yield from read_records(path)
@@ -132,7 +132,7 @@ def all_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
         first += table.num_rows
 
 
-def _json_lines(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
+def _json_lines(path: Path) -> Iterator[Record]:
     if (encoding := text_encoding(path)) != "utf-8-sig":
         raise DamagedError(f"{path}: written as {encoding.upper()}: save it as UTF-8")
     with path.open("rb") as file:
@@ -146,12 +146,12 @@ def _json_lines(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
             try:
                 value = parse_json(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except (ValueError, RecursionError) as error:
-                yield Record(None, path.name, number), Bad(f"not JSON: {reason_of(error)}")
+                yield Record(None, path.name, number, problem=Bad(f"not JSON: {reason_of(error)}"))
             else:
                 yield Record(value, path.name, number)
 
 
-def _json(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
+def _json(path: Path) -> Iterator[Record]:
     """Yield the entries of a file's JSON list."""
     import ijson
 
@@ -178,7 +178,7 @@ def _json(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
             ) from error
 
 
-def _tf_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
+def _tf_records(path: Path) -> Iterator[Record]:
     """Yield tf.train.Example messages: each has a length, a checksum of the length, the bytes, and their checksum."""
     from google.protobuf.message import DecodeError
 
@@ -195,7 +195,8 @@ def _tf_records(path: Path) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
                 message = example.FromString(body[:-4])
                 value = {entry.key: _feature(entry.value) for entry in message.features.feature}
             except DecodeError as error:
-                yield Record(None, path.name, number), Bad(f"not a tf.train.Example: {reason_of(error)}")
+                problem = Bad(f"not a tf.train.Example: {reason_of(error)}")
+                yield Record(None, path.name, number, problem=problem)
             else:
                 yield Record(value, path.name, number)
 

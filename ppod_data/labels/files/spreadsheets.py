@@ -44,7 +44,7 @@ def text_encoding(path: Path) -> str:
     return "utf-8-sig"
 
 
-def read_csv(path: Path, separator: str) -> Iterator[Record | tuple[Record, Bad | Skipped]]:
+def read_csv(path: Path, separator: str) -> Iterator[Record]:
     """Yield the rows below a file's header; `separator` separates cells unless the header shows another separator.
 
     Raises:
@@ -59,16 +59,14 @@ def read_csv(path: Path, separator: str) -> Iterator[Record | tuple[Record, Bad 
             if header is None:
                 return
             for number, (row, reason) in enumerate(_rows(lines, header), 1):
-                record = Record(
+                empty = bool(row) and not any(cell.strip() for cell in row)
+                yield Record(
                     dict(zip(header.names, row, strict=False)) if row else None,
                     path.name,
                     number,
                     header.text,
+                    Skipped(EMPTY) if empty else None if reason is None else Bad(reason),
                 )
-                if row and not any(cell.strip() for cell in row):
-                    yield record, Skipped(EMPTY)
-                else:
-                    yield record if reason is None else (record, Bad(reason))
     except UnicodeError as error:
         raise DamagedError(
             f"{path}: {encoding.upper()} with invalid bytes: save the file as UTF-8"

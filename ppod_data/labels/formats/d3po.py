@@ -7,7 +7,6 @@ another shape (`check_shape`).
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import Any
 
 from ppod_data.errors import ConfigError
 from ppod_data.labels.answers import (
@@ -34,7 +33,7 @@ def parse(record: Record) -> Iterator[Answer]:
         yield Comparison(prompt=None, a=a, b=b, label=label)
 
 
-def check_shape(records: Iterator[Any], num_images: Sequence[int], name: str) -> None:
+def check_shape(records: Iterator[Record], num_images: Sequence[int], name: str) -> None:
     """Check that the file `name` has one record per prompt and one number per image, so that no label is misplaced.
 
     Args:
@@ -45,8 +44,7 @@ def check_shape(records: Iterator[Any], num_images: Sequence[int], name: str) ->
         ConfigError: the shape differs.
     """
     count = 0
-    for count, item in enumerate(records, 1):
-        record = item[0] if isinstance(item, tuple) else item
+    for count, record in enumerate(records, 1):
         if record.number != count:
             raise ConfigError(
                 f"{name}: line {count} is empty, so later entries would label other prompts: remove it"

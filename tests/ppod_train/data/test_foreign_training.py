@@ -57,7 +57,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_it_trains_from_the_reference(made: tuple[Path, Path], tmp_path: Path, objective: str) -> None:
     """All five pairs in one batch: the trainer's replay, at another batch than the recording's, still agrees."""
     pipeline, data = made
-    settings = TrainSettings.of(objective, **SETTINGS)
+    settings = TrainSettings(objective=objective, **SETTINGS)
     _, steps = run(data, tmp_path / "run", pipeline, None, settings)
     assert len(steps) == 2
     assert steps[0].log_ratio_max < 1e-5

@@ -209,7 +209,7 @@ def test_drift_is_refused_only_where_a_band_could_not_tell_it_from_training(
 ) -> None:
     """Log-probabilities of another precision: a clip of 1e-5 drowns in them, a likelihood has no clip."""
     options = {"log_ratio_clip": 1e-5} if refused else {}
-    settings = TrainSettings.of(objective, num_train_steps=1, lora_rank=2, eval_every=0, **options)
+    settings = TrainSettings(objective=objective, num_train_steps=1, lora_rank=2, eval_every=0, **options)
     half = load_model(str(tiny_pipeline), compute_dtype="bf16")
     source = source_of(recorded)
     if refused:

@@ -10,7 +10,7 @@ import pytest
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
-from ppod_train.evaluation.metrics import EvalSettings
+from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.policy.source import PolicySource
 from ppod_train.run.compare import run_evaluation

@@ -13,7 +13,8 @@ from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError, DamagedError, RewardError
 from ppod_train.evaluation.evaluate import eval_spec, evaluate, measure, pooled_pixels
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
-from ppod_train.evaluation.metrics import EvalSettings, PromptMeasurement, summarise
+from ppod_train.evaluation.metrics import PromptMeasurement, summarise
+from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.policy.source import PolicySource
 from ppod_train.run.compare import run_evaluation
 

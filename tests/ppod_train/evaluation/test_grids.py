@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from ppod_train.evaluation.grids import _CORRECT, _UNKNOWN, _WRONG, before_after_grid, fitted, scaled
-from ppod_train.evaluation.metrics import EvalResult, EvalSettings, PromptMeasurement, Scorer, summarise
+from ppod_train.evaluation.metrics import EvalResult, PromptMeasurement, Scorer, summarise
+from ppod_train.evaluation.settings import EvalSettings
 
 Size = tuple[int, int]
 

@@ -16,7 +16,8 @@ from ppod_data.generation.log_probs import policy_of
 from ppod_data.storage.files import sha256_file
 from ppod_train.data.training_data import DataSource
 from ppod_train.online.online import train_online
-from ppod_train.online.settings import OnlineCallbacks, OnlineSettings, OnlineSummary, StageRecord
+from ppod_train.online.records import OnlineCallbacks, OnlineSummary, StageRecord
+from ppod_train.online.settings import OnlineSettings
 from ppod_train.policy.source import PolicySource
 from ppod_train.run.exclusive import only_run
 from ppod_train.run.train import train_offline
@@ -219,8 +220,13 @@ def test_stages_can_be_added_and_other_options_are_refused(
 def test_other_objectives_run_online(
     tiny_pipeline: Path, redness: Any, tmp_path: Path, objective: str
 ) -> None:
-    train = TrainSettings.of(
-        objective, num_train_steps=1, pairs_per_step=2, lora_rank=2, eval_every=0, learning_rate=1e-2
+    train = TrainSettings(
+        objective=objective,
+        num_train_steps=1,
+        pairs_per_step=2,
+        lora_rank=2,
+        eval_every=0,
+        learning_rate=1e-2,
     )
     summary = run(tmp_path, tiny_pipeline, redness, replace(SETTINGS, eval_images_per_prompt=0, train=train))
     assert summary.best_stage == 2 and (tmp_path / "policy").is_dir()
@@ -305,8 +311,13 @@ class Tired:
 def test_a_run_ends_where_nothing_is_left_to_learn(
     tiny_pipeline: Path, tmp_path: Path, objective: str
 ) -> None:
-    train = TrainSettings.of(
-        objective, num_train_steps=1, pairs_per_step=2, lora_rank=2, eval_every=0, learning_rate=1e-2
+    train = TrainSettings(
+        objective=objective,
+        num_train_steps=1,
+        pairs_per_step=2,
+        lora_rank=2,
+        eval_every=0,
+        learning_rate=1e-2,
     )
     settings = replace(SETTINGS, num_stages=3, eval_images_per_prompt=0, train=train)
     summary = run(tmp_path, tiny_pipeline, Tired(after=2), settings)

@@ -19,10 +19,11 @@ from ppod_data.generation.log_probs import compute_log_probs
 from ppod_data.generation.sampling import build_policy, sample_batch, sample_images
 from ppod_data.support.noise import standard_normal
 from ppod_train.evaluation.evaluate import evaluate
-from ppod_train.evaluation.metrics import EvalSettings
+from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.online.online import train_online
-from ppod_train.online.settings import OnlineSettings, PolicySource
+from ppod_train.online.settings import OnlineSettings
 from ppod_train.policy.policy import reference_network, save_policy, start_from, trainable_parameters
+from ppod_train.policy.source import PolicySource
 from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
 from tests.ppod_train.conftest import PROMPTS, Redness, record, source_of

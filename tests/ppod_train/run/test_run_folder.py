@@ -30,7 +30,7 @@ def test_the_largest_possible_logit_is_twice_beta_times_steps_times_clip() -> No
     ],
 )
 def test_there_is_none_where_the_clip_sets_no_bound(objective: str, changed: dict[str, Any]) -> None:
-    assert largest_possible_logit(TrainSettings.of(objective, **changed), num_steps=10) is None
+    assert largest_possible_logit(TrainSettings(objective=objective, **changed), num_steps=10) is None
 
 
 def test_tensorboard_has_the_evaluations_and_a_finished_run_adds_nothing(

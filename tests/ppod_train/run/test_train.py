@@ -77,8 +77,13 @@ def test_a_killed_run_on_a_store_resumes_to_the_bytes_of_a_run_on_a_folder(
 def test_a_killed_run_of_any_objective_resumes_to_the_same_bytes(
     recorded: Path, tiny_pipeline: Path, tmp_path: Path, objective: str
 ) -> None:
-    settings = TrainSettings.of(
-        objective, num_train_steps=4, pairs_per_step=4, lora_rank=4, eval_every=0, checkpoint_every=2
+    settings = TrainSettings(
+        objective=objective,
+        num_train_steps=4,
+        pairs_per_step=4,
+        lora_rank=4,
+        eval_every=0,
+        checkpoint_every=2,
     )
     run(recorded, tmp_path / "whole", tiny_pipeline, None, settings)
     with pytest.raises(Killed):
@@ -109,7 +114,7 @@ def test_every_objective_trains(
         "learning_rate": 1e-2 if lora_rank else 1e-4,
         "eval_every": 0,
     }
-    settings = TrainSettings.of(objective, **common | SUITED.get(objective, {}))
+    settings = TrainSettings(objective=objective, **common | SUITED.get(objective, {}))
     _, steps = run(recorded, tmp_path, tiny_pipeline, None, settings)
     expected = {
         "ppod": math.log(2),

@@ -71,7 +71,7 @@ def gradient_in(
     policy = build_policy(replace(source.spec, prompts=source.prompts), model)
     parameters = trainable_parameters(model, lora_rank=4, seed=0)
     batch = load_batch(source, source.units[:2], source.steps, policy.prompts)
-    options = replace(TrainSettings.of(objective).loss_options(), log_ratio_clip=0.1)
+    options = replace(TrainSettings(objective=objective).loss_options(), log_ratio_clip=0.1)
     if objective == "d3po":
         options = replace(options, dpo_beta=0.1)
     done = two_pass_gradient(
@@ -118,7 +118,9 @@ def test_the_scale_leaves_every_bit_of_an_fp32_gradient(
         noise = forward_noise(batch, step=0, seed=0)
         evaluate = denoising_scores(policy, batch, noise=noise)
     loss = partial(
-        OBJECTIVES[objective].loss, targets=batch.targets, options=TrainSettings.of(objective).loss_options()
+        OBJECTIVES[objective].loss,
+        targets=batch.targets,
+        options=TrainSettings(objective=objective).loss_options(),
     )
 
     def gradients(take: Callable[..., Gradient], largest_weight: float | None) -> list[torch.Tensor]:
@@ -143,7 +145,7 @@ def test_the_scale_leaves_every_bit_of_an_fp32_gradient(
 
 def half_state(data: Path, pipeline: Path, **changes: Any) -> Any:
     """What a step in fp16 works on, from a policy away from the reference."""
-    settings = TrainSettings.of(
+    settings = TrainSettings(
         **{
             "objective": "ppod",
             "lora_rank": 4,
@@ -222,7 +224,7 @@ def test_pass_2_keeps_to_the_size_of_a_graph_and_the_gradient_stays(
             policy=state.policy.with_network(counted),
         )
         state.optimizer.zero_grad(set_to_none=True)
-        done = batch_gradient(limited, batch, settings.loss_options(), step=0, one_pass=False)
+        done = batch_gradient(limited, batch, settings.loss_options(), step=0, method="two-pass")
         unscale(state.parameters.values(), done.scale)
         assert {size for graph, size in sizes if graph} <= set(range(1, max(1, int(graphs)) + 1))
         assert max(size for graph, size in sizes if not graph) == 8

@@ -1,0 +1,73 @@
+"""What is recorded of an online training run, and what it asks of its caller."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ppod_data.diffusion.models.model import DiffusionModel
+from ppod_data.format.spec import GenerationSpec
+from ppod_train.evaluation.metrics import EvalResult
+from ppod_train.policy.source import PolicySource
+
+
+class BuildSpec(Protocol):
+    """`ppod_data.generation.build_spec.build_spec` with everything but the model and the stage given."""
+
+    def __call__(self, model: DiffusionModel, *, stage: int) -> GenerationSpec: ...
+
+
+class LoadPolicy(Protocol):
+    """`ppod_data.diffusion.models.model.load_model` with device and precision given."""
+
+    def __call__(self, source: PolicySource) -> DiffusionModel: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """How a stage went; written to stage.json."""
+
+    stage: int
+    reward_queries: int
+    """Images scored in this stage, for its data and for its evaluation."""
+    data_reward_mean: float
+    """Mean reward of the stage's data: of the policy that the stage started from."""
+    outside_band_at_start: float | None
+    """Share of the stage's steps outside ± log_ratio_clip of the reference before its first update: with the clip
+    anchored at the reference they have no gradient. None where nothing was trained."""
+    steps: int
+    """0 where the stage's rewards tell no two images of a prompt apart: nothing is left to learn, and the run ends."""
+    seconds: Mapping[str, float]
+    """Of generate, score, pair, log_probs, train and evaluate, of the process that ended the stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineSummary:
+    """How an online run ended; written to summary.json."""
+
+    stages: int
+    """Stages that were trained."""
+    converged: bool
+    """Whether the run ended because there was nothing left to learn."""
+    best_stage: int
+    reward_before: float | None
+    """Mean validation reward of the reference; None without evaluations."""
+    reward_best: float | None
+    reward_queries: int
+    improved: bool | None
+    """Whether the kept policy's reward passes the reference's; None without evaluations."""
+    policy: str
+    """The folder of the kept policy, relative to the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineCallbacks:
+    """How an online run tells its caller what happens."""
+
+    on_phase: Callable[[int, str, int], None] = lambda stage, phase, total: None
+    """A phase begins: the stage, its name, and how many units of work it has."""
+    on_units: Callable[[int], None] = lambda count: None
+    """Units of the phase done: images, trajectories or optimizer steps."""
+    on_eval: Callable[[int, EvalResult], None] = lambda stage, result: None
+    on_stage: Callable[[StageRecord], None] = lambda record: None
+    on_finished_before: Callable[[int], None] = lambda stage: None
+    """Called with the number of a stage that an earlier call finished."""
