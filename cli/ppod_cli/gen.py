@@ -15,7 +15,6 @@ from ppod_cli.app.launch import (
     ray_cluster,
     resolve_device,
     say_deterministic,
-    workers_of,
 )
 from ppod_cli.app.options import (
     Config,
@@ -34,12 +33,12 @@ from ppod_cli.app.plans import say_generation, say_many_files
 from ppod_cli.app.progress import clock, progress
 from ppod_cli.app.prompt_notes import prompt_notes
 from ppod_cli.app.read_prompts import prompts_of
+from ppod_data.generation.sampling_settings import SamplingSettings
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.models.model import DiffusionModel
     from ppod_data.format.spec import GenerationSpec
     from ppod_data.generation.generate import GenerateSummary
-    from ppod_data.storage.files import DataPath
 
 commands = new_commands()
 
@@ -65,6 +64,7 @@ DryRun = Annotated[
 @command(commands, examples=_EXAMPLES)
 def gen(
     dataset: DatasetFolder,
+    *,
     model: sampling_options.Model = "scenes",
     revision: sampling_options.Revision = None,
     variant: sampling_options.Variant = None,
@@ -73,21 +73,8 @@ def gen(
     prompts: sampling_options.Prompts = None,
     prompt_column: sampling_options.PromptColumn = None,
     drop_duplicates: sampling_options.DropDuplicates = False,
-    height: sampling_options.Height = None,
-    width: sampling_options.Width = None,
-    negative_prompt: sampling_options.NegativePrompt = "",
-    num_images_per_prompt: sampling_options.NumImagesPerPrompt = 64,
-    seed: sampling_options.Seed = 0,
-    num_inference_steps: sampling_options.NumInferenceSteps = 20,
-    guidance_scale: sampling_options.GuidanceScale = None,
-    guidance_mode: sampling_options.GuidanceMode = "batched",
-    ddim_eta: sampling_options.DdimEta = None,
-    initial_noise: sampling_options.InitialNoise = "per-image",
+    settings: SamplingSettings,
     compute_dtype: sampling_options.ComputeDtype = "fp32",
-    latent_dtype: sampling_options.LatentDtype = "fp32",
-    batch_size: sampling_options.BatchSize = None,
-    images_per_shard: sampling_options.ImagesPerShard = None,
-    store_steps: sampling_options.StoreSteps = "all",
     safety_check: sampling_options.SafetyCheck = False,
     license: sampling_options.License = "unknown",
     shards: Shards = None,
@@ -115,78 +102,30 @@ def gen(
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
     cluster = ray_cluster(engine, ray_address, device, world_size)
-    with summary(as_json) as report, workers_of(None if dry_run else cluster) as workers:
-        from ppod_data.diffusion.models.model import load_model
+    with summary(as_json) as report:
+        from ppod_data import build_spec, load_model
         from ppod_data.diffusion.models.model_folder import has_weights
         from ppod_data.diffusion.models.skeleton import load_skeleton
-        from ppod_data.generation.build_spec import build_spec
         from ppod_data.generation.generate import select_shards
+        from ppod_data.library.generating import make
 
-        place = "cpu" if workers else resolve_device(device)
+        names: dict[str, Any] = {"revision": revision, "variant": variant, "compute_dtype": compute_dtype}
+        place = "cpu" if cluster and not dry_run else resolve_device(device)
         loaded: DiffusionModel | None = None
         if not dry_run or has_weights(model):
-            loaded = load_model(
-                model,
-                revision=revision,
-                variant=variant,
-                adapter=adapter,
-                device=place,
-                compute_dtype=compute_dtype,
-                safety_check=safety_check,
-            )
-        spec = build_spec(
-            loaded or load_skeleton(model, revision=revision, variant=variant, compute_dtype=compute_dtype),
-            prompts=texts,
-            height=height,
-            width=width,
-            negative_prompt=negative_prompt,
-            num_images_per_prompt=num_images_per_prompt,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            guidance_mode=guidance_mode,
-            ddim_eta=ddim_eta,
-            initial_noise=initial_noise,
-            seed=seed,
-            batch_size=batch_size,
-            images_per_shard=images_per_shard,
-            latent_dtype=latent_dtype,
-            store_steps=store_steps,
-        )
-        if dry_run:
-            say_notes(prompt_notes(loaded, spec) if loaded else [])
+            loaded = load_model(model, adapter=adapter, device=place, safety_check=safety_check, **names)
+        spec = build_spec(loaded or load_skeleton(model, **names), texts, settings)
+        say_notes(prompt_notes(loaded, spec) if loaded else [])
+        if dry_run or loaded is None:
             report(*_plan(spec, loaded))
             return
-        assert loaded is not None
-        say_notes(prompt_notes(loaded, spec))
         chosen = select_shards(spec, shard_range, rank, world_size)
-        made = _generate(root, spec, loaded, chosen, license, workers)
+        with progress(0, "gen", "images") as shown:
+            for line in say_many_files(spec):
+                shown.say(line)
+            made = make(root, spec, loaded, shards=chosen, license=license, cluster=cluster, progress=shown)
         figures = {"dataset": str(root), "rank": rank, "world_size": world_size}
         report(figures | dataclasses.asdict(made), _say_made(dataset, model, made))
-
-
-def _generate(
-    root: "DataPath",
-    spec: "GenerationSpec",
-    model: "DiffusionModel",
-    shards: list[int],
-    license: str,
-    workers: str | None,
-) -> "GenerateSummary":
-    """workers: the device of a Ray cluster's workers."""
-    from ppod_data.cluster.ray_jobs import generate_on_ray
-    from ppod_data.generation.generate import generate
-    from ppod_data.publish.card import write_card
-
-    with progress(0, "gen", "images") as shown:
-        for line in say_many_files(spec):
-            shown.say(line)
-        sampling_options: dict[str, Any] = {"shards": shards, "license": license, "progress": shown}
-        if workers is None:
-            result = generate(root, spec, model, **sampling_options)
-        else:
-            result = generate_on_ray(root, spec, workers, **sampling_options)
-    write_card(root)
-    return result
 
 
 def _plan(spec: "GenerationSpec", model: "DiffusionModel | None") -> tuple[dict[str, Any], list[str]]:

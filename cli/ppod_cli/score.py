@@ -1,13 +1,13 @@
 """`ppod-score`: score every image of a data set with one or more reward models, or serve one to others."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import next_line, say_import
-from ppod_cli.app.launch import parse_shards, rank_and_world_size, ray_cluster, resolve_device, workers_of
+from ppod_cli.app.launch import parse_shards, rank_and_world_size, ray_cluster, resolve_device
 from ppod_cli.app.options import (
     Config,
     Debug,
@@ -25,8 +25,6 @@ from ppod_cli.app.tables import usual_reward_of
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.rewards import RewardModel
     from ppod_data.scoring.score import ScoreSummary
 
 commands = new_commands()
@@ -105,8 +103,9 @@ def score(
     cluster.
     """
     from ppod_data.dataset.dataset import Dataset
-    from ppod_data.rewards import check_reward_name, load_reward
-    from ppod_data.storage.files import data_path
+    from ppod_data.format.shards import committed_shards
+    from ppod_data.library.scoring import score_by
+    from ppod_data.rewards import check_reward_name
 
     if (dataset is None) == (serve is None):
         raise ConfigError("give the folder of a data set to score, or --serve NAME without one")
@@ -120,28 +119,24 @@ def score(
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
     cluster = ray_cluster(engine, ray_address, device, world_size)
-    with summary(as_json) as report, workers_of(cluster) as workers:
-        opened = Dataset.open(data_path(dataset))
+    with summary(as_json) as report:
+        opened = Dataset.open(dataset)
         asked = asked or [usual_reward_of(opened.spec.model, "the images")]
-        place = "cpu" if workers else resolve_device(device)
-        rewards: dict[str, RewardModel] = {}
-        for text in asked:
-            model = load_reward(text, place)
-            name = as_name or model.name
-            if name in rewards:
-                raise ConfigError(f"two rewards are called {name}: score one of them alone, with --as NAME")
-            rewards[name] = model
-        done = _score(
-            opened,
-            rewards,
-            batch_size=batch_size,
-            retry_failed=retry_failed,
-            device=workers or place,
-            rank=rank,
-            world_size=world_size,
-            within=range(*shard_range) if shard_range else None,
-            on_ray=asked if workers else None,
-        )
+        share: list[int] | None = None
+        if world_size > 1 or shard_range is not None:
+            made = range(*shard_range) if shard_range else committed_shards(opened.root)
+            share = [shard for shard in made if shard % world_size == rank]
+        with progress(0, f"score {', '.join([as_name] if as_name else asked)}", "images") as shown:
+            done = score_by(
+                opened,
+                asked,
+                names=[as_name] if as_name else None,
+                batch_size=batch_size,
+                retry_failed=retry_failed,
+                shards=share,
+                device=cluster or resolve_device(device),
+                progress=shown,
+            )
         missing = len(opened.missing_shards())
         figures = {
             "dataset": dataset,
@@ -151,44 +146,6 @@ def score(
             "missing_shards": missing,
         }
         report(figures, _say_scored(dataset, opened.spec.model, done, missing))
-
-
-def _score(
-    dataset: "Dataset",
-    rewards: "dict[str, RewardModel]",
-    *,
-    batch_size: int,
-    retry_failed: bool,
-    device: str,
-    rank: int,
-    world_size: int,
-    within: range | None,
-    on_ray: list[str] | None,
-) -> "list[ScoreSummary]":
-    """Score the finished shards of a rank, `within` a range where there is one.
-
-    on_ray: the rewards as the user named them, where a Ray cluster's workers score.
-    """
-    from ppod_data.cluster.ray_jobs import score_engine
-    from ppod_data.publish.card import write_card
-    from ppod_data.scoring.score import score_all
-
-    options: dict[str, Any] = {"batch_size": batch_size, "retry_failed": retry_failed}
-    with progress(0, f"score {', '.join(rewards)}", "images") as shown:
-        options |= {"progress": shown}
-        engine = on_ray and score_engine(dataset, rewards, on_ray, device, **options)
-        result = score_all(
-            dataset,
-            rewards,
-            device=device,
-            rank=rank,
-            world_size=world_size,
-            shards=within,
-            engine=engine or None,
-            **options,
-        )
-    write_card(dataset.root)
-    return result
 
 
 def _serve(name: str, host: str, port: int, max_images: int, device: str, as_json: bool) -> None:

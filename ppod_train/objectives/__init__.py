@@ -8,7 +8,7 @@ Example:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -27,6 +27,7 @@ from ppod_train.objectives.stepwise import d3po_loss, diffusion_dpo_loss
 from ppod_train.objectives.targets import LossOptions, Targets
 
 Loss = Callable[[torch.Tensor, Targets, LossOptions], torch.Tensor]
+Coupling = Literal["evaluation", "step", "trajectory"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,9 @@ class Objective:
     """Function from rewards to advantages, for a loss of single trajectories; None for a loss of pairs."""
     needs: frozenset[str] = frozenset()
     """Columns of the pair table that must have a value in every row."""
+    couples: Coupling = "trajectory"
+    """What ∂loss/∂ℓ_ut depends on beside ℓ_ut: nothing (`evaluation`), the other log-ratios of step t (`step`), or all
+    log-ratios of the pairs of trajectory u (`trajectory`)."""
     on_final_latents: bool = False
     """True if the loss compares predictions of the noise added to x_0, not steps of the recorded chain."""
     clips_at_stage: bool = False
@@ -66,26 +70,38 @@ OBJECTIVES: Mapping[str, Objective] = {
         needs=frozenset({"margins"}),
         defaults={"clip_anchor": "stage", "clip_mode": "pessimistic-pair"},
     ),
-    "d3po": Objective(loss=d3po_loss, reads=frozenset({"dpo_beta", "log_ratio_clip", "step_weight"})),
+    "d3po": Objective(
+        couples="step", loss=d3po_loss, reads=frozenset({"dpo_beta", "log_ratio_clip", "step_weight"})
+    ),
     "diffusion-dpo": Objective(
         loss=diffusion_dpo_loss,
+        couples="step",
         reads=frozenset({"dpo_beta"}),
         on_final_latents=True,
         defaults={"dpo_beta": 2000.0},
     ),
     "ddpo": Objective(
         loss=ddpo_loss,
+        couples="evaluation",
         reads=frozenset({"log_ratio_clip"}),
         advantages=standardised,
         clips_at_stage=True,
     ),
     "dpok": Objective(
         loss=dpok_loss,
+        couples="evaluation",
         reads=frozenset({"log_ratio_clip"}),
         advantages=above_value_baseline,
         clips_at_stage=True,
         defaults={"kl_weight": 0.01},
     ),
-    "sft": Objective(loss=sft_loss, reads=frozenset({"reward_temperature"}), advantages=reward_weights),
-    "sft-best": Objective(loss=sft_loss, reads=frozenset({"best_of"}), advantages=best_of_k),
+    "sft": Objective(
+        couples="evaluation",
+        loss=sft_loss,
+        reads=frozenset({"reward_temperature"}),
+        advantages=reward_weights,
+    ),
+    "sft-best": Objective(
+        couples="evaluation", loss=sft_loss, reads=frozenset({"best_of"}), advantages=best_of_k
+    ),
 }

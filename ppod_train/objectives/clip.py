@@ -66,6 +66,23 @@ def preference_bounds(
     return paper, paper
 
 
+def band_regions(log_ratios: torch.Tensor, centre: torch.Tensor, options: LossOptions) -> torch.Tensor:
+    """Return the region of each log-ratio: 0 inside the band, 1 above, 2 below; -1 outside if nothing acts there.
+
+    ∂loss/∂ℓ_ut of every clip mode is the same number for all steps of a trajectory in one region.
+
+    Args:
+        log_ratios: ℓ of any evaluations, of any shape.
+        centre: a of the same evaluations.
+    """
+    above = log_ratios > centre + options.log_ratio_clip
+    below = log_ratios < centre - options.log_ratio_clip
+    regions = above.long() + 2 * below.long()
+    if options.clip_mode == "paper" and options.pull_back == 0:
+        return torch.where(regions > 0, -1, regions)
+    return regions
+
+
 def pull_back_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) -> torch.Tensor:
     """Return λ·dpo_beta·mean over trajectories of Σ_t max(0, |ℓ − a| − ε), a scalar.
 

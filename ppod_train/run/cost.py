@@ -15,7 +15,7 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.policy import trainable_parameters
 from ppod_train.run.checkpoint import KEPT
 from ppod_train.settings import TrainSettings
-from ppod_train.step.train_step import backward_rows, use_one_pass
+from ppod_train.step.method import backward_rows, gradient_method, regions_of
 
 _BACKWARD = 2
 """Cost of a backward pass in network calls."""
@@ -32,11 +32,11 @@ class TrainingPlan:
     reference_bytes: int
     """A second network, if the objective needs one and all weights train."""
     update_bytes: int
-    """Peak memory of an update: one network call with its backward pass, or one whole graph."""
+    """Peak memory of an update: a network call with its backward pass and buffers, or one whole graph."""
     peak_bytes: int
     """Peak memory of training and its evaluations."""
     one_pass: bool
-    """True if the first update keeps the whole graph."""
+    """True if the first update evaluates every step once."""
     num_train_steps: int
     network_calls_per_step: int
     """Maximum number of evaluations of one latent in an optimizer step; one with a backward pass counts once."""
@@ -82,11 +82,24 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     rows = min(settings.batch_size or spec.batch_size, evaluations)
     graph, _ = call_bytes(model, spec, 1, with_graph=True)
     whole_graph = graph * evaluations
-    one_pass = use_one_pass(settings, graph_bytes=whole_graph, gradient_share=1.0)
+    shape = (2 * settings.pairs_per_step, evaluations // (2 * settings.pairs_per_step))
+    method = gradient_method(
+        settings,
+        shape=shape,
+        batch_size=rows,
+        graph_bytes=graph,
+        trained_bytes=weights,
+        gradient_share=1.0,
+    )
+    one_pass = method != "two-pass"
     chunk = rows if one_pass else backward_rows(settings, rows, graph)
     graph, update_bytes = call_bytes(model, spec, chunk, with_graph=True)
-    if one_pass:
+    if method == "whole-graph":
         update_bytes += max(whole_graph - graph, 0)
+    elif method == "by-trajectory":
+        update_bytes += weights * shape[0] * regions_of(settings)
+    elif method == "by-step" and OBJECTIVES[settings.objective].couples == "step":
+        update_bytes += max(shape[0] - chunk, 0) * graph // chunk
     elif chunk < rows:
         update_bytes = max(update_bytes, call_bytes(model, spec, rows, with_graph=False)[1])
     judging = max(generation.sample_bytes, generation.decode_bytes) if settings.eval_every else 0

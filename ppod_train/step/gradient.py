@@ -39,6 +39,10 @@ class StepValues(NamedTuple):
     kl: torch.Tensor | None = None
     """KL of the policy to a fixed one at each step, fp64 [E]."""
 
+    def detached(self) -> "StepValues":
+        """Return the values without their graph."""
+        return StepValues(self.log_prob.detach(), None if self.kl is None else self.kl.detach())
+
 
 # (rows [E], columns [E]) of the [U, T] matrix -> values of those steps
 Evaluate = Callable[[torch.Tensor, torch.Tensor], StepValues]
@@ -86,10 +90,10 @@ def two_pass_gradient(
     everything = _chunks(torch.ones_like(reference, dtype=torch.bool), chunk_size)
     with torch.no_grad():
         own = _evaluated(evaluate, everything, workers)
-        policy, kl = _gathered(own, reference, bool(kl_weight), workers)
+        policy, kl = gathered(own, reference, bool(kl_weight), workers)
     log_ratios = policy - reference
-    value, weights = _loss_and_weights(loss, log_ratios)
-    scale = _scale(weights, kl_weight, largest_weight)
+    value, weights = loss_and_weights(loss, log_ratios)
+    scale = power_of_two(weights, kl_weight, largest_weight)
     needed = weights != 0 if kl is None else torch.ones_like(weights, dtype=torch.bool)
     for (rows, columns), counts in workers.strided(_chunks(needed, backward_size or chunk_size)):
         values = evaluate(rows, columns)
@@ -97,7 +101,7 @@ def two_pass_gradient(
         if values.kl is not None:
             total = total + scale * kl_weight / reference.numel() * values.kl.sum()
         torch.autograd.backward(total if counts else 0.0 * total)
-    return _result(value, log_ratios, weights, kl, kl_weight, float(needed.double().mean()), scale)
+    return result(value, log_ratios, weights, kl, kl_weight, float(needed.double().mean()), scale)
 
 
 def one_pass_gradient(
@@ -113,16 +117,16 @@ def one_pass_gradient(
     """The same gradient from one graph over all evaluations: no second forward pass, where memory allows it."""
     everything = _chunks(torch.ones_like(reference, dtype=torch.bool), chunk_size)
     own = _evaluated(evaluate, everything, workers)
-    policy, kl = _gathered(own, reference, bool(kl_weight), workers)
+    policy, kl = gathered(own, reference, bool(kl_weight), workers)
     log_ratios = policy - reference
-    value, weights = _loss_and_weights(loss, log_ratios)
-    scale = _scale(weights, kl_weight, largest_weight)
+    value, weights = loss_and_weights(loss, log_ratios)
+    scale = power_of_two(weights, kl_weight, largest_weight)
     totals = [torch.sum(scale * weights[rows, columns] * values.log_prob) for rows, columns, values in own]
     kl_scale = scale * kl_weight / reference.numel()
     totals += [kl_scale * values.kl.sum() for *_, values in own if values.kl is not None]
     if totals:
         torch.autograd.backward(torch.stack(totals).sum())
-    return _result(value, log_ratios, weights, kl, kl_weight, 1.0, scale)
+    return result(value, log_ratios, weights, kl, kl_weight, 1.0, scale)
 
 
 def unscale(parameters: Iterable[torch.nn.Parameter], scale: float) -> None:
@@ -145,7 +149,7 @@ def all_log_probs(
     everything = _chunks(torch.ones_like(like, dtype=torch.bool), chunk_size)
     with torch.no_grad():
         own = _evaluated(evaluate, everything, workers)
-        return _gathered(own, like, False, workers)[0]
+        return gathered(own, like, False, workers)[0]
 
 
 def _evaluated(
@@ -156,13 +160,13 @@ def _evaluated(
     return [(rows, columns, values) for rows, columns, values, counts in found if counts]
 
 
-def _gathered(
+def gathered(
     own: list[tuple[torch.Tensor, torch.Tensor, StepValues]],
     like: torch.Tensor,
     with_kl: bool,
     workers: Workers,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """log π and the KL of every place, fp64 [U, T], detached, from the values of each process's own places."""
+    """Return log π and the KL of every evaluation, fp64 [U, T], detached, from the values of each process's own."""
     found = torch.zeros(1 + with_kl, *like.shape, dtype=torch.float64, device=like.device)
     for rows, columns, values in own:
         found[0, rows, columns] = values.log_prob.detach()
@@ -180,22 +184,23 @@ def _chunks(mask: torch.Tensor, chunk_size: int) -> list[tuple[torch.Tensor, tor
     return [(rows[i : i + chunk_size], columns[i : i + chunk_size]) for i in starts]
 
 
-def _loss_and_weights(loss: Loss, log_ratios: torch.Tensor) -> tuple[float, torch.Tensor]:
+def loss_and_weights(loss: Loss, log_ratios: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """Return the loss and g_ut = ∂L/∂ℓ_ut, [U, T]."""
     leaf = log_ratios.detach().requires_grad_()
     value = loss(leaf)
     (weights,) = torch.autograd.grad(value, leaf)
     return float(value.detach()), weights
 
 
-def _scale(weights: torch.Tensor, kl_weight: float, largest_weight: float | None) -> float:
-    """The power of two that brings the largest number of a backward pass to `largest_weight` or a little below."""
+def power_of_two(weights: torch.Tensor, kl_weight: float, largest_weight: float | None) -> float:
+    """Return the power of two that brings the largest number of a backward pass to `largest_weight` or just below."""
     largest = max(float(weights.abs().max()), kl_weight / weights.numel())
     if largest_weight is None or not 0 < largest < math.inf:  # a NaN is reported by the caller
         return 1.0
     return float(2.0 ** math.floor(math.log2(largest_weight / largest)))
 
 
-def _result(
+def result(
     value: float,
     log_ratios: torch.Tensor,
     weights: torch.Tensor,
@@ -204,6 +209,7 @@ def _result(
     share: float,
     scale: float,
 ) -> Gradient:
+    """Assemble what a gradient computation saw."""
     mean_kl = None if kl is None else float(kl.detach().mean())
     return Gradient(
         loss=value + kl_weight * (mean_kl or 0.0),

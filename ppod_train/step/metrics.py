@@ -52,7 +52,7 @@ class StepMetrics:
     backward_share: float
     """Share of the network evaluations that were back-propagated."""
     one_pass: bool
-    """Whether this step kept the whole graph (one pass) or made two passes."""
+    """True if this step evaluated every place once (one pass), false if it made two passes."""
     scale_drops: int
     """How often in the run so far the scale of the backward pass was lowered, because half precision overflowed."""
     seconds: float

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.diffusion.policy import Policy
 from ppod_data.errors import NonFiniteError
+from ppod_data.generation.cost import tensor_bytes
 from ppod_data.support.tensor_memory import LiveBytes
 from ppod_train.data.batches import (
     TrainingBatch,
@@ -24,10 +25,12 @@ from ppod_train.data.batches import (
 from ppod_train.data.training_data import TrainingData
 from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.objectives import OBJECTIVES
+from ppod_train.objectives.clip import band_centre, band_regions
 from ppod_train.objectives.targets import LossOptions
 from ppod_train.policy.fsdp import whole
 from ppod_train.policy.policy import update_average
 from ppod_train.settings import TrainSettings
+from ppod_train.step.bounded_pass import Regions, by_step_gradient, by_trajectory_gradient
 from ppod_train.step.gradient import (
     Evaluate,
     Gradient,
@@ -37,12 +40,10 @@ from ppod_train.step.gradient import (
     unscale,
 )
 from ppod_train.step.log_probs import batch_log_probs, denoising_scores, forward_noise
+from ppod_train.step.method import Method, backward_rows, gradient_method
 from ppod_train.step.metrics import StepMetrics, step_metrics
 from ppod_train.step.step_weight import weighted
 
-# A backward pass costs about twice a forward: below this share of steps with a gradient, a second forward pass over
-# those alone is cheaper than one backward pass over all.
-_ONE_PASS_SHARE = 2 / 3
 # An overflow of the backward pass divides its scale by so much. N dimensions share a weight, so that at the full scale
 # the network's outputs get gradients of 1 to 100, of fp16's 65,504; four drops leave as little as no scale at all.
 _SCALE_DROP = 16
@@ -105,15 +106,11 @@ def train_step(state: TrainState, *, step: int, gradient_share: float, scale_dro
         )
         data.reader.expect(trajectories_of(data, following)[0].tolist())
     options = settings.loss_options(timestep_scale=len(data.steps) / len(steps))
-    graph_bytes = batch.reference_log_probs.numel() * state.graph_bytes
-    one_pass = use_one_pass(settings, graph_bytes=graph_bytes, gradient_share=gradient_share)
-    one_pass = one_pass and not state.workers.sharded
+    method = _method(state, batch, gradient_share=gradient_share)
 
     while True:
         state.optimizer.zero_grad(set_to_none=True)
-        gradient = batch_gradient(
-            state, batch, options, step=step, one_pass=one_pass, scale_drops=scale_drops
-        )
+        gradient = batch_gradient(state, batch, options, step=step, method=method, scale_drops=scale_drops)
         norm = _summed_norm(state, gradient.scale)
         if math.isfinite(gradient.loss) and math.isfinite(norm):
             break
@@ -131,7 +128,7 @@ def train_step(state: TrainState, *, step: int, gradient_share: float, scale_dro
         options,
         step=step + 1,
         grad_norm=norm,
-        one_pass=one_pass,
+        one_pass=method != "two-pass",
         scale_drops=scale_drops,
         seconds=time.perf_counter() - start,
     )
@@ -152,7 +149,7 @@ def batch_gradient(
     options: LossOptions,
     *,
     step: int,
-    one_pass: bool,
+    method: Method,
     scale_drops: int = 0,
 ) -> Gradient:
     """Add this process's part of the objective's gradient over one batch, times its scale, to the parameters' `.grad`.
@@ -166,19 +163,54 @@ def batch_gradient(
         return objective.loss(log_ratios * batch.step_weights, batch.targets, options)
 
     evaluate, reference = _evaluated(state, batch, step=step)
-    take = one_pass_gradient
-    if not one_pass:
-        size = backward_rows(settings, state.batch_size, state.graph_bytes)
-        take = partial(two_pass_gradient, backward_size=size)
-    return take(
-        evaluate,
-        reference,
-        loss,
-        chunk_size=state.batch_size,
-        kl_weight=settings.kl_weight,
-        largest_weight=batch.latents[0, 0].numel() / _SCALE_DROP**scale_drops,
-        workers=state.workers,
+    common: dict[str, Any] = {
+        "chunk_size": state.batch_size,
+        "largest_weight": batch.latents[0, 0].numel() / _SCALE_DROP**scale_drops,
+        "workers": state.workers,
+    }
+    if method == "by-trajectory":
+        return by_trajectory_gradient(
+            evaluate,
+            reference,
+            loss,
+            parameters=list(state.parameters.values()),
+            regions=_regions(batch, options),
+            step_weights=batch.step_weights.expand(reference.shape[1]),
+            **common,
+        )
+    common["kl_weight"] = settings.kl_weight
+    if method == "whole-graph":
+        return one_pass_gradient(evaluate, reference, loss, **common)
+    if method == "by-step":
+        whole_steps = objective.couples == "step"
+        return by_step_gradient(evaluate, reference, loss, whole_steps=whole_steps, **common)
+    size = backward_rows(settings, state.batch_size, state.graph_bytes)
+    return two_pass_gradient(evaluate, reference, loss, backward_size=size, **common)
+
+
+def _method(state: TrainState, batch: TrainingBatch, *, gradient_share: float) -> Method:
+    if state.workers.sharded:
+        return "two-pass"
+    rows, steps = batch.reference_log_probs.shape
+    return gradient_method(
+        state.settings,
+        shape=(rows, steps),
+        batch_size=state.batch_size,
+        graph_bytes=state.graph_bytes,
+        trained_bytes=tensor_bytes(state.parameters.values()),
+        gradient_share=gradient_share,
     )
+
+
+def _regions(batch: TrainingBatch, options: LossOptions) -> Regions:
+    """Return the function that gives the region of the clip band of each evaluation."""
+    centre = band_centre(batch.targets, options)
+
+    def call(log_ratios: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        weights = batch.step_weights.expand(centre.shape[1])[columns]
+        return band_regions(log_ratios * weights, centre[rows, columns], options)
+
+    return call
 
 
 def _evaluated(state: TrainState, batch: TrainingBatch, *, step: int) -> tuple[Evaluate, torch.Tensor]:
@@ -196,21 +228,6 @@ def _evaluated(state: TrainState, batch: TrainingBatch, *, step: int) -> tuple[E
             fixed, batch.reference_log_probs, chunk_size=state.batch_size, workers=state.workers
         )
     return denoising_scores(policy, batch, noise=noise), reference
-
-
-def backward_rows(settings: TrainSettings, batch_size: int, graph_bytes: int) -> int:
-    """Evaluations of one network call in pass 2: at most `batch_size`, and as many as `max_graph_gib` holds."""
-    fitting = settings.graph_limit / max(graph_bytes, 1)
-    return max(1, math.floor(min(batch_size, fitting)))
-
-
-def use_one_pass(settings: TrainSettings, *, graph_bytes: int, gradient_share: float) -> bool:
-    """Whether to keep the whole graph of an update: as the settings say, or by what is cheaper where it fits."""
-    if settings.gradient != "auto":
-        return settings.gradient == "one-pass"
-    fits = graph_bytes <= settings.graph_limit
-    share = 1.0 if settings.kl_weight else gradient_share  # every step has a KL
-    return fits and share >= _ONE_PASS_SHARE
 
 
 def graph_bytes_per_evaluation(policy: Policy, data: TrainingData, denoiser: torch.nn.Module) -> int:

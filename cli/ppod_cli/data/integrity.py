@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ppod_data.integrity.replay import Replay
     from ppod_data.integrity.seal import SealSummary
     from ppod_data.integrity.verify import Report
-    from ppod_data.storage.files import DataPath
 
 FINE, DAMAGED, INCOMPLETE, DRIFT = 0, 3, 4, 5
 _SHOWN = 50
@@ -118,29 +117,22 @@ def verify(
     Exit codes: 0 all is fine; 1 a failure of the world; 2 not a data set, or wrong options; 3 damage; 4 nothing
     is damaged, but parts are missing or stopped processes left files; 5 replayed log-probabilities drift.
     """
-    from ppod_data.integrity.verify import verify as verify_dataset
-    from ppod_data.storage.files import data_path
+    from ppod_data import Dataset
+    from ppod_data.library.checking import add_replay
+    from ppod_data.library.checking import verify as verify_dataset
 
-    root = data_path(dataset)
     share = 1.0 if read_data else parse_share(read_data_subset)
     with summary(as_json) as report:
         with progress(0, "verify", "shards") as shown:
-            done = verify_dataset(root, read_data=share, progress=shown)
-        code = _code(done)
-        replayed = None
-        if model is not None and code != DAMAGED:
-            replayed = _replay(root, model, revision, variant, adapter, device, num_trajectories)
-            for sample_id in replayed.other_images:
-                done.add(
-                    "damaged", "samples", "the image is not the one that its trajectory ends in", sample_id
-                )
-            if replayed.other_images:
-                code = DAMAGED
-            elif not max(replayed.largest) <= max_drift:
-                code = DRIFT
+            done = verify_dataset(dataset, read_data=share, progress=shown)
+        if model is not None and not done.of("damaged"):
+            opened = Dataset.open(dataset)
+            place, dtype = resolve_device(device), opened.spec.compute_dtype
+            policy = load_policy(opened.spec, model, revision, variant, adapter, place, dtype)
+            done = add_replay(done, opened, policy, num_trajectories)
+        code = _code(done, max_drift)
         figures: dict[str, Any] = {"dataset": dataset, "exit_code": code} | dataclasses.asdict(done)
-        figures |= {"replay": dataclasses.asdict(replayed) if replayed else None}
-        report(figures, _say_verified(dataset, done, replayed, max_drift, model is not None))
+        report(figures, _say_verified(dataset, done, max_drift, model is not None))
     raise typer.Exit(code)
 
 
@@ -154,41 +146,23 @@ def parse_share(text: str | None) -> float:
     return float(match[1]) / 100
 
 
-def _replay(
-    root: "DataPath",
-    model: str,
-    revision: str | None,
-    variant: str | None,
-    adapter: str | None,
-    device: str,
-    count: int,
-) -> "Replay":
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.integrity.replay import replay
-
-    opened = Dataset.open(root)
-    place = resolve_device(device)
-    loaded = load_policy(opened.spec, model, revision, variant, adapter, place, opened.spec.compute_dtype)
-    return replay(opened, loaded, num_trajectories=count)
-
-
-def _code(done: "Report") -> int:
+def _code(done: "Report", max_drift: float) -> int:
     if done.of("damaged"):
         return DAMAGED
+    if done.replay and not max(done.replay.largest) <= max_drift:
+        return DRIFT
     return INCOMPLETE if done.findings else FINE
 
 
-def _say_verified(
-    dataset: str, done: "Report", replayed: "Replay | None", max_drift: float, asked: bool
-) -> list[str]:
+def _say_verified(dataset: str, done: "Report", max_drift: float, asked: bool) -> list[str]:
     lines = []
     for finding in done.findings[:_SHOWN]:
         sample = f": sample {finding.sample_id}" if finding.sample_id else ""
         lines.append(f"{finding.kind}: {finding.file}{sample}: {finding.problem}")
     if len(done.findings) > _SHOWN:
         lines.append(f"and {len(done.findings) - _SHOWN:,} more: --json lists all")
-    if replayed:
-        lines += _say_replayed(replayed, max_drift)
+    if done.replay:
+        lines += _say_replayed(done.replay, max_drift)
     elif asked:
         lines.append("nothing was replayed: the data is damaged")
     sealed = "sealed" if done.sealed else "not sealed"

@@ -200,20 +200,11 @@ def push(
     Run the same command again to go on after an interruption, or to add what is new. Stores other than the Hub need
     their fsspec package: s3fs, gcsfs, adlfs.
     """
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.publish.hub import hub_repository, push_to_hub
-    from ppod_data.publish.transfer import push as push_files
-    from ppod_data.storage.files import data_path
+    from ppod_data import push as push_dataset
 
     with summary(as_json) as report:
-        opened = Dataset.open(data_path(dataset))
-        hub = hub_repository(url)
         with progress(0, "push", "files") as shown:
-            done = (
-                push_to_hub(opened, hub[0], private=not public, progress=shown)
-                if hub
-                else push_files(opened, url, progress=shown)
-            )
+            done = push_dataset(dataset, url, public=public, progress=shown)
         report({"dataset": dataset, "url": url, **dataclasses.asdict(done)}, [_say_transfer(url, done)])
 
 
@@ -228,18 +219,11 @@ def pull(
 
     Run the same command again to go on after an interruption, or to get what is new.
     """
-    from ppod_data.publish.hub import hub_repository, pull_from_hub
-    from ppod_data.publish.transfer import pull as pull_files
-    from ppod_data.storage.files import data_path
+    from ppod_data.library.sharing import fetch
 
     with summary(as_json) as report:
-        hub, root = hub_repository(url), data_path(dataset)
         with progress(0, "pull", "files") as shown:
-            done = (
-                pull_from_hub(hub[0], root, revision=hub[1], progress=shown)
-                if hub
-                else pull_files(url, root, progress=shown)
-            )
+            done = fetch(url, dataset, progress=shown)
         lines = [_say_transfer(dataset, done), next_line("ppod-data", "info", dataset)]
         report({"url": url, "dataset": dataset, **dataclasses.asdict(done)}, lines)
 

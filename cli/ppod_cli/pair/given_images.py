@@ -1,34 +1,26 @@
 """`ppod-pair import --model`: a data set of the images that a label file holds."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppod_cli.app.launch import resolve_device, say_deterministic
+from ppod_cli.app.dataclass_options import Without
+from ppod_cli.app.launch import say_deterministic
 from ppod_data.errors import ConfigError
+from ppod_data.generation.sampling_settings import SamplingSettings
+from ppod_data.support.options import options_of
 
 if TYPE_CHECKING:
+    from ppod_data.diffusion.models.model import DiffusionModel
     from ppod_data.generation.generate import GenerateSummary
     from ppod_data.storage.files import DataPath
 
-CHAIN_OPTIONS = (
-    "revision",
-    "variant",
-    "adapter",
-    "seed",
-    "num_inference_steps",
-    "guidance_scale",
-    "guidance_mode",
-    "ddim_eta",
-    "compute_dtype",
-    "latent_dtype",
-    "batch_size",
-    "images_per_shard",
-    "store_steps",
-    "device",
+NOT_OF_GIVEN_IMAGES = Without(
+    ("height", "width", "negative_prompt", "num_images_per_prompt", "initial_noise")
 )
+_MODEL_OPTIONS = ("revision", "variant", "adapter", "compute_dtype", "device")
+_CHAIN_OPTIONS = (*_MODEL_OPTIONS, *(options_of(SamplingSettings).keys() - set(NOT_OF_GIVEN_IMAGES.names)))
 """How the chains of new images are made; without --model there are none to make."""
 
 ForeignModel = Annotated[
@@ -54,7 +46,7 @@ ForeignGuidance = Annotated[
 
 def refuse_chain_options(context: typer.Context) -> None:
     """Raise ConfigError for an option that nothing would read."""
-    for name in CHAIN_OPTIONS:
+    for name in _CHAIN_OPTIONS:
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             option = name.replace("_", "-")
@@ -64,36 +56,28 @@ def refuse_chain_options(context: typer.Context) -> None:
 def make_dataset(
     root: "DataPath",
     path: Path,
+    model: "DiffusionModel",
+    settings: SamplingSettings,
+    *,
     format: str,
     license: str,
     skip_bad: bool,
-    model: str,
-    chain: Mapping[str, Any],
 ) -> "GenerateSummary":
-    """The data set of the images of a label file."""
+    """Make the data set of the images of a label file."""
     from ppod_cli.app.progress import progress
-    from ppod_data.diffusion.models.model import load_model
     from ppod_data.labels.foreign import build_dataset
 
-    chain = dict(chain)
-    loaded = load_model(
-        model,
-        revision=chain.pop("revision"),
-        variant=chain.pop("variant"),
-        adapter=chain.pop("adapter"),
-        device=resolve_device(chain.pop("device")),
-        compute_dtype=chain.pop("compute_dtype"),
-    )
     with progress(0, "images", "images") as shown:
         return build_dataset(
             root,
             path,
-            loaded,
+            model,
             format=format,
             license=license,
             skip_bad=skip_bad,
             progress=shown,
-            **chain,
+            settings=settings,
+            guidance_scale=settings.guidance_scale,
         )
 
 

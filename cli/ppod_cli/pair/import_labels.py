@@ -2,17 +2,18 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ppod_cli.app import sampling_options
 from ppod_cli.app.agreement import say_agreement
 from ppod_cli.app.hints import next_line, say_train
+from ppod_cli.app.launch import resolve_device
 from ppod_cli.app.options import Config, DatasetFolder, Debug, Device, Json, command
 from ppod_cli.app.output import summary
 from ppod_cli.pair.given_images import (
-    CHAIN_OPTIONS,
+    NOT_OF_GIVEN_IMAGES,
     ForeignGuidance,
     ForeignModel,
     make_dataset,
@@ -20,6 +21,7 @@ from ppod_cli.pair.given_images import (
     say_made,
 )
 from ppod_data.errors import ConfigError
+from ppod_data.generation.sampling_settings import SamplingSettings
 
 if TYPE_CHECKING:
     from ppod_data.labels.importing import ImportSummary
@@ -84,6 +86,7 @@ def import_labels(
             help="Whose form the file has; table is our plain one, of docs/labels.md; ppod-label is of ppod-pair label."
         ),
     ],
+    *,
     name: Annotated[
         str | None,
         typer.Option(
@@ -110,16 +113,9 @@ def import_labels(
     revision: sampling_options.Revision = None,
     variant: sampling_options.Variant = None,
     adapter: sampling_options.Adapter = None,
-    seed: sampling_options.Seed = 0,
-    num_inference_steps: sampling_options.NumInferenceSteps = 20,
+    settings: Annotated[SamplingSettings, NOT_OF_GIVEN_IMAGES],
     guidance_scale: ForeignGuidance = 1.0,
-    guidance_mode: sampling_options.GuidanceMode = "batched",
-    ddim_eta: sampling_options.DdimEta = None,
     compute_dtype: sampling_options.ComputeDtype = "fp32",
-    latent_dtype: sampling_options.LatentDtype = "fp32",
-    batch_size: sampling_options.BatchSize = None,
-    images_per_shard: sampling_options.ImagesPerShard = None,
-    store_steps: sampling_options.StoreSteps = "all",
     device: Device = "auto",
     config: Config = None,
     as_json: Json = False,
@@ -135,20 +131,30 @@ def import_labels(
     it, each with a denoising chain that is drawn onto it. Run the same command again to go on after an interruption.
     """
     from ppod_cli.app.progress import progress
-    from ppod_data.dataset.dataset import Dataset
+    from ppod_data import Dataset, ImportOptions, load_model
+    from ppod_data import import_labels as import_file
     from ppod_data.format.tables import check_name
-    from ppod_data.labels.importing import import_labels as import_file
-    from ppod_data.publish.card import write_card
     from ppod_data.storage.files import data_path, local_path
 
     table = name if name is not None else format
     check_name(table, "a table of labels")
-    chain = {key: context.params[key] for key in CHAIN_OPTIONS}
     if model is None:
         refuse_chain_options(context)
     with summary(as_json) as report:
         root, path = data_path(dataset), local_path(str(file))
-        made = None if model is None else make_dataset(root, path, format, license, skip_bad, model, chain)
+        made = None
+        if model is not None:
+            loaded = load_model(
+                model,
+                revision=revision,
+                variant=variant,
+                adapter=adapter,
+                device=resolve_device(device),
+                compute_dtype=compute_dtype,
+            )
+            made = make_dataset(
+                root, path, loaded, settings, format=format, license=license, skip_bad=skip_bad
+            )
         if made is None and not root.exists():
             raise ConfigError(
                 f"{dataset}: no such folder: name the data set that the images are from, or make one of the file's "
@@ -156,18 +162,10 @@ def import_labels(
             )
         opened = Dataset.open(root)
         with progress(0, f"import {table}", "records") as shown:
-            done = import_file(
-                opened,
-                path,
-                format=format,
-                name=table,
-                license=license,
-                dimension=dimension,
-                keep_ties=keep_ties,
-                skip_bad=skip_bad,
-                progress=shown,
+            options = ImportOptions(
+                license=license, dimension=dimension, keep_ties=keep_ties, skip_bad=skip_bad
             )
-        write_card(opened.root)
+            done = import_file(opened, path, format=format, name=table, options=options, progress=shown)
         figures = {"dataset": dataset, "name": table, "num_skipped": done.num_skipped}
         figures["made"] = dataclasses.asdict(made) if made else None
         lines = say_made(dataset, len(opened.spec.prompts), made) if made else []
@@ -229,38 +227,14 @@ def agreement(
     Raw agreement, Fleiss' kappa and Krippendorff's alpha of pairs with several answers; ties; a bias to one side; and
     for each reward accuracy, Kendall's tau, and the temperature that makes its margins probabilities.
     """
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.labels.agreement import people_agreement, reward_agreement
-    from ppod_data.labels.bradley_terry import write_scores
-    from ppod_data.labels.matching import SampleIndex
-    from ppod_data.labels.stored import read_scores, read_votes, reward_names
-    from ppod_data.publish.card import write_card
-    from ppod_data.storage.files import data_path
+    from ppod_data import agreement as agreement_of
 
     with summary(as_json) as report:
-        opened = Dataset.open(data_path(dataset))
-        index = SampleIndex.read(opened)
-        votes, annotators, chosen = read_votes(opened, labels, index, dimension)
-        people = people_agreement(votes, annotators)
-        rewards = [
-            reward_agreement(votes, read_scores(opened, name, index), name)
-            for name in reward or reward_names(opened)
-        ]
-        written = None
-        if scores is not None:
-            written = write_scores(opened, labels, name=scores, dimension=dimension)
-            write_card(opened.root)
-        figures: dict[str, Any] = {
-            "dataset": dataset,
-            "labels": labels,
-            "dimension": chosen,
-            "people": dataclasses.asdict(people),
-            "rewards": [dataclasses.asdict(one) for one in rewards],
-            "scores": dataclasses.asdict(written) if written else None,
-        }
-        lines = say_agreement(
-            f"{dataset}/labels/{labels}.parquet", chosen, figures["people"], figures["rewards"]
-        )
+        found = agreement_of(dataset, labels, rewards=reward, dimension=dimension, scores=scores)
+        figures = {"dataset": dataset, "labels": labels} | dataclasses.asdict(found)
+        where = f"{dataset}/labels/{labels}.parquet"
+        lines = say_agreement(where, found.dimension, figures["people"], figures["rewards"])
+        written = found.scores
         if written:
             lines.append(
                 f"{dataset}/scores/{written.name}: {written.num_scored:,} images scored by people, "

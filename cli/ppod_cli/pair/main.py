@@ -84,29 +84,23 @@ def rank(
 
     Ties, margins too small and images without a score are left out and counted.
     """
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.pairs.rank import rank as rank_dataset
-    from ppod_data.publish.card import write_card
-    from ppod_data.storage.files import data_path
+    from ppod_data import Dataset, rank_pairs
 
     asked = _parse_rewards(reward) if reward else None
-    if name is None and isinstance(asked, dict):
-        raise ConfigError("a weighted sum has no name of its own: give the pairs one with --name NAME")
     with summary(as_json) as report:
-        opened = Dataset.open(data_path(dataset))
+        opened = Dataset.open(dataset)
         by = asked if asked is not None else only_table([opened], "scores", "--reward")
         table = name if name is not None else str(by)
-        done = rank_dataset(
+        done = rank_pairs(
             opened,
-            reward=by,
-            name=table,
+            by,
+            name=name,
             strategy=strategy,
             num_pairs_per_prompt=num_pairs_per_prompt,
             min_margin=min_margin,
             label_temperature=label_temperature,
             seed=seed,
         )
-        write_card(opened.root)
         missing = len(opened.missing_shards())
         figures = {"dataset": dataset, "name": table, "missing_shards": missing} | dataclasses.asdict(done)
         report(

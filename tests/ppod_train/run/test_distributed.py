@@ -28,13 +28,12 @@ from ppod_train.run.compare import run_evaluation
 from ppod_train.run.prepare import prepare
 from ppod_train.run.train import Callbacks, train_offline
 from ppod_train.settings import TrainSettings
-from ppod_train.step.gradient import one_pass_gradient, two_pass_gradient
 from ppod_train.step.metrics import StepMetrics
 from ppod_train.step.train_step import train_step
 from tests.ppod_train.conftest import Redness, source_of
 from tests.ppod_train.online.test_online import SETTINGS as ONLINE
 from tests.ppod_train.online.test_online import load
-from tests.ppod_train.step.test_gradient import VARIANTS, loss_of, make_toy, toy_network
+from tests.ppod_train.step.test_gradient import OPTIONS, VARIANTS, loss_of, make_toy, toy_network, ways
 from tests.ppod_train.step.test_network_gradient import double_network, moved
 from tests.support.processes import together
 from tests.support.training import compared
@@ -50,13 +49,11 @@ def toy_gradients(variants: Sequence[tuple[str, dict[str, Any]]], workers: Worke
     for objective, changes in variants:
         for kl_weight in (0.0, 2.0):
             evaluate = toy_network(weight, features, with_kl=kl_weight > 0)
-            for take in (one_pass_gradient, two_pass_gradient):
+            for take in ways(weight, objective, replace(OPTIONS, **changes), kl_weight):
                 for chunk_size in (4, 30):  # eight chunks, and one: fewer than processes
                     weight.grad = None
                     loss = loss_of(objective, **changes)
-                    done = take(
-                        evaluate, reference, loss, chunk_size=chunk_size, kl_weight=kl_weight, workers=workers
-                    )
+                    done = take(evaluate, reference, loss, chunk_size=chunk_size, workers=workers)
                     workers.sum_gradients([weight])
                     assert weight.grad is not None
                     exact = (done.loss, done.log_ratios.tolist(), done.weights.tolist(), done.kl)

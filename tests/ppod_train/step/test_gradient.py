@@ -10,8 +10,17 @@ import pytest
 import torch
 
 from ppod_train.objectives import OBJECTIVES
+from ppod_train.objectives.clip import band_centre, band_regions
 from ppod_train.objectives.targets import CLIP_ANCHORS, CLIP_MODES, LossOptions, Targets
-from ppod_train.step.gradient import Evaluate, Loss, StepValues, one_pass_gradient, two_pass_gradient
+from ppod_train.step.bounded_pass import by_step_gradient, by_trajectory_gradient
+from ppod_train.step.gradient import (
+    Evaluate,
+    Gradient,
+    Loss,
+    StepValues,
+    one_pass_gradient,
+    two_pass_gradient,
+)
 from tests.support.loss_cases import make_targets
 
 Toy = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -79,10 +88,34 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+def ways(
+    weight: torch.Tensor, objective: str, options: LossOptions, kl_weight: float
+) -> list[Callable[..., Gradient]]:
+    """Return every way to the gradient of an objective: arguments (evaluate, reference, loss, chunk_size, workers)."""
+    found: list[Callable[..., Gradient]] = [
+        partial(one_pass_gradient, kl_weight=kl_weight),
+        partial(two_pass_gradient, kl_weight=kl_weight),
+    ]
+    couples = OBJECTIVES[objective].couples
+    if couples != "trajectory":
+        found.append(partial(by_step_gradient, kl_weight=kl_weight, whole_steps=couples == "step"))
+    elif not kl_weight:
+        centre = band_centre(six_trajectories(), options)
+        found.append(
+            partial(
+                by_trajectory_gradient,
+                parameters=[weight],
+                regions=lambda ratios, *at: band_regions(ratios, centre[at], options),
+                step_weights=torch.ones(5, dtype=torch.float64),
+            )
+        )
+    return found
+
+
 @pytest.mark.parametrize(("objective", "changes"), VARIANTS)
 @pytest.mark.parametrize("log_ratio_clip", [0.05, 0.3, float("inf")])
 @pytest.mark.parametrize("kl_weight", [0.0, 2.0])
-def test_all_three_gradients_agree_in_float64(
+def test_every_way_gives_the_gradient_of_autograd_in_float64(
     toy: Toy, objective: str, changes: dict[str, Any], log_ratio_clip: float, kl_weight: float
 ) -> None:
     weight, features, reference = toy
@@ -92,10 +125,11 @@ def test_all_three_gradients_agree_in_float64(
     (expected,) = torch.autograd.grad(total, weight)
     assert float(expected.abs().max()) > 0
     evaluate = toy_network(weight, features, with_kl=kl_weight > 0)
-    for take in (one_pass_gradient, two_pass_gradient):
+    options = replace(OPTIONS, **changes, log_ratio_clip=log_ratio_clip)
+    for take in ways(weight, objective, options, kl_weight):
         for chunk_size in (1, 4, 30):
             weight.grad = None
-            result = take(evaluate, reference, loss, chunk_size=chunk_size, kl_weight=kl_weight)
+            result = take(evaluate, reference, loss, chunk_size=chunk_size)
             torch.testing.assert_close(weight.grad, expected, rtol=1e-12, atol=1e-14)
             assert result.loss == pytest.approx(float(total.detach()), rel=1e-12)
             if kl_weight:
