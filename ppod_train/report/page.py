@@ -5,6 +5,7 @@ file.
 """
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 from markupsafe import Markup
@@ -25,7 +26,7 @@ _ADVICE = "its files were edited, or are of another version: get the folder agai
 _ASSETS = Path(__file__).parent / "assets"
 
 
-def write_report(runs: Sequence[Path], out: Path) -> None:
+def write_report(runs: Sequence[str | PathLike[str]], out: str | PathLike[str]) -> None:
     """Write the report on `runs` to the file `out`.
 
     Args:
@@ -35,15 +36,15 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
         ConfigError: a folder is not a run.
         DamagedError: a record has other content than a run writes.
     """
-    out = settled(out)
-    read = [_read(folder) for folder in runs]
-    names = _distinct_names(read, runs)
+    out, folders = settled(Path(out)), [Path(run) for run in runs]
+    read = [_read(folder) for folder in folders]
+    names = _distinct_names(read, folders)
     title = names[0] if len(names) == 1 else f"{len(names)} runs"
     sections = []
     if len(read) > 1:
-        with record_of(runs[0].parent, _ADVICE):
+        with record_of(folders[0].parent, _ADVICE):
             sections.append(comparison(read, names))
-    for run, name, folder in zip(read, names, runs, strict=True):
+    for run, name, folder in zip(read, names, folders, strict=True):
         with record_of(folder, _ADVICE):
             sections.append(_section(run, name, alone=len(read) == 1))
     atomic_write(out, page(f"ppod: {title}", title, join(sections)).encode())
