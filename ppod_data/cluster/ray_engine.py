@@ -1,8 +1,9 @@
-"""Shards on a Ray cluster: a worker a GPU, or a few CPUs, which loads the model once and takes one shard after another.
+"""Shards on a Ray cluster. Each worker has a GPU or a few CPUs, loads the model once, and processes shard after shard.
 
-Since a shard is a pure function, a worker is told nothing but its number, and a shard that is made twice is made once.
-So a worker that dies, with its machine or alone, costs the shard that it had in hand: another one takes it. The driver
-hands out numbers, one a worker at a time; when it is killed, what is committed stays, and the next run makes the rest.
+A shard is a pure function, so a worker receives only its number, and a shard that is made twice is committed
+once. A worker that dies, alone or with its machine, loses only its current shard, which another worker takes.
+The driver assigns one shard a worker at a time. If the driver is killed, committed shards stay, and the next
+run makes the others.
 """
 
 import contextlib
@@ -21,35 +22,35 @@ from ppod_data.errors import ConfigError, PpodError
 from ppod_data.support.progress import SILENT, Progress
 
 _LOOK_AGAIN_SECONDS = 5.0
-"""How often the cluster is asked whether it has grown."""
+"""Seconds between queries of the cluster's size."""
 _CONNECT_SECONDS = 10.0
 _LOSSES = 5
-"""Workers that a shard may cost while no shard at all is finished: then it is the shard, not the machines."""
+"""Workers that may die with one shard while no shard is finished. More deaths mean that the shard is at fault."""
 
 
 class Job(Protocol):
-    """What the workers do: sent to each of them once."""
+    """The work of the workers, sent to each of them once."""
 
     def prepare(self, device: str) -> Callable[[int], Any]:
-        """Load what every shard needs, on "cpu" or "cuda"; gives the function of a shard's number."""
+        """Load what every shard needs, on "cpu" or "cuda". Return the function of a shard's number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayCluster:
-    """Where the shards are made."""
+    """The cluster and device that make the shards."""
 
     address: str = "auto"
-    """Of a running cluster: "auto" for the one that this machine is a part of, HOST:PORT, or ray://HOST:PORT."""
+    """The address of a running cluster: "auto" for this machine's own, HOST:PORT, or ray://HOST:PORT."""
     device: str = "auto"
-    """"cpu", "cuda" (one GPU a worker), or "auto": GPUs where the cluster has any."""
+    """"cpu", "cuda" (one GPU a worker), or "auto": GPUs if the cluster has any."""
 
 
 @contextlib.contextmanager
 def connected(cluster: RayCluster) -> Iterator[str]:
-    """Be a driver of a running cluster; gives the device of its workers, "cpu" or "cuda". No cluster is ever started.
+    """Connect to a running cluster as a driver, and yield its workers' device, "cpu" or "cuda". No cluster is started.
 
     Raises:
-        ConfigError: Ray is not installed, there is no such cluster, or it has no such device.
+        ConfigError: Ray is not installed, the cluster does not exist, or it has no such device.
     """
     try:
         import ray
@@ -76,7 +77,7 @@ _START = "start one with `ray start --head`, or give --ray-address HOST:PORT"
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself tries an address without a server for minutes. Raises ConfigError."""
+    """Raise ConfigError if no server listens at the address. Ray itself would try for minutes."""
     if address == "auto":
         return
     parts = re.fullmatch(r"(?:ray://)?(?P<host>[^\s/:]+|\[[0-9A-Fa-f:]+\]):(?P<port>\d{1,5})", address)
@@ -96,29 +97,31 @@ def map_shards(
     *,
     progress: Progress = SILENT,
 ) -> Generator[tuple[int, Any], None, None]:
-    """(shard, what the job gives for it) in the order in which they are done; inside `connected`.
+    """Yield (shard, the job's result) in order of completion. Must be called inside `connected`.
 
     Args:
-        shards: drawn as workers become free.
-        progress: shows how many workers there are, and says which died.
+        job: the work.
+        shards: consumed as workers become free.
+        device: the workers' device, from `connected`.
+        progress: shows the number of workers, and reports those that died.
 
     Raises:
         ConfigError: the workers lack ppod.
-        PpodError: a shard's workers die again and again; also whatever the job raises, as the worker raised it.
+        PpodError: a shard's workers die repeatedly. The job's own errors are raised too.
     """
     pool = _Pool(job, device, progress)
     waiting: deque[int] = deque()
-    coming = iter(shards)
+    remaining = iter(shards)
     try:
         while True:
-            waiting.extend(islice(coming, max(0, pool.num_open + 1 - len(waiting))))
+            waiting.extend(islice(remaining, max(0, pool.num_open + 1 - len(waiting))))
             pool.give(waiting)
             if not waiting and not pool.num_busy:
                 return
             grew = pool.grow(len(waiting))
             progress.status(pool.describe())
             if grew:
-                continue  # as many shards as there may be workers are to be drawn
+                continue  # draw as many shards as there may be workers
             yield from pool.wait(waiting)
     finally:
         pool.close()
@@ -126,7 +129,7 @@ def map_shards(
 
 @dataclass
 class _Pool:
-    """The workers of a cluster: those that load, those that wait for a shard, and those that have one."""
+    """The workers of a cluster: loading, idle, and busy ones."""
 
     job: Job
     device: str
@@ -144,15 +147,16 @@ class _Pool:
 
     @property
     def num_open(self) -> int:
-        """Workers without a shard."""
+        """Return the number of workers without a shard."""
         return len(self.loading) + len(self.idle)
 
     @property
     def num_busy(self) -> int:
+        """Return the number of workers with a shard."""
         return len(self.busy)
 
     def grow(self, num_waiting: int) -> bool:
-        """Start one more worker, where a shard waits for it and the cluster has, or may have, room. True: it did."""
+        """Start one more worker if a shard waits for it and the cluster may have room. Return true if started."""
         import ray
 
         if time.monotonic() > self.looked + _LOOK_AGAIN_SECONDS:
@@ -171,16 +175,16 @@ class _Pool:
         return True
 
     def give(self, waiting: deque[int]) -> None:
-        """Hand the next shards to idle workers; those that get none are ended."""
+        """Assign the next shards to idle workers, and end workers that get none."""
         while waiting and self.idle:
             worker, shard = self.idle.pop(), waiting.popleft()
             self.busy[worker.run.remote(shard)] = worker, shard
         if not waiting:
-            self._end(self.idle)  # no shard is left for them, and others may need their place
+            self._end(self.idle)  # no shard is left, and other jobs may need the resources
             self.idle.clear()
 
     def wait(self, waiting: deque[int]) -> Iterator[tuple[int, Any]]:
-        """What is done after a while; a dead worker's shard waits again, first of all."""
+        """Wait a while and yield the results. A dead worker's shard returns to the front of the queue."""
         import ray
 
         done, _ = ray.wait([*self.loading, *self.busy], timeout=_LOOK_AGAIN_SECONDS)
@@ -216,11 +220,12 @@ class _Pool:
             )
 
     def describe(self) -> str:
+        """Return a status line with the numbers of workers."""
         text = f"{self.num_busy} Ray workers of at most {self.slots} at work"
         return text + (f", {len(self.loading)} waiting for the cluster or loading" if self.loading else "")
 
     def close(self) -> None:
-        """End every worker, whatever it does."""
+        """End all workers, busy ones too."""
         self._end([*self.loading.values(), *self.idle, *(worker for worker, _ in self.busy.values())])
 
     def _end(self, workers: Sequence[Any]) -> None:
@@ -232,24 +237,26 @@ class _Pool:
 
 
 class _Worker:
-    """The actor: a process of its own somewhere in the cluster."""
+    """The actor: a separate process in the cluster."""
 
     def __init__(self, job: Job, device: str, folder: str) -> None:
         self._job, self._device, self._folder = job, device, folder
         self._work: Callable[[int], Any] | None = None
 
     def prepare(self) -> None:
-        with contextlib.suppress(OSError):  # relative paths mean what they mean to the driver
+        """Change to the driver's folder and load what every shard needs."""
+        with contextlib.suppress(OSError):  # relative paths are relative to the driver's folder
             os.chdir(self._folder)
         self._work = self._job.prepare(self._device)
 
     def run(self, shard: int) -> Any:
+        """Process one shard."""
         assert self._work is not None, "prepare comes first"
         return self._work(shard)
 
 
 def _cause(error: Any) -> Exception:
-    """What the worker raised."""
+    """Return the exception that the worker raised."""
     if isinstance(error.cause, Exception):
         return error.cause
     return PpodError(" ".join(str(error).split())[-300:])

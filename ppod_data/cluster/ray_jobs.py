@@ -1,4 +1,4 @@
-"""What Ray's workers do with a data set: make its shards, and score them."""
+"""Jobs of Ray workers: generating and scoring a data set's shards."""
 
 import contextlib
 import socket
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _read_shared_spec(root: DataPath, fingerprint: str) -> None:
-    """Raises ConfigError where this worker does not see the driver's data set."""
+    """Raise ConfigError if this worker does not see the driver's data set."""
     with contextlib.suppress(ConfigError):
         if read_manifest(root)[0].fingerprint == fingerprint:
             return
@@ -34,13 +34,13 @@ def _read_shared_spec(root: DataPath, fingerprint: str) -> None:
 
 @dataclass(frozen=True)
 class GenerateJob:
-    """Make shards of a data set: `generate.make_shard` on a worker."""
+    """Generation of a data set's shards: `generate.make_shard` on a worker."""
 
     root: DataPath
     spec: "GenerationSpec"
 
     def prepare(self, device: str) -> Callable[[int], None]:
-        """Raises ConfigError where the worker sees another folder or another model than the driver."""
+        """Load the model. Raises ConfigError if the worker sees another folder or model than the driver."""
         from ppod_data.diffusion.models.model import load_model
         from ppod_data.generation.generate import make_shard
         from ppod_data.generation.sampling import build_policy
@@ -73,18 +73,18 @@ class GenerateJob:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreJob:
-    """Score shards of a data set: `score.score_shard` on a worker. The driver writes the rows."""
+    """Scoring of a data set's shards: `score.score_shard` on a worker. The driver writes the rows."""
 
     root: DataPath
     fingerprint: str
-    """Of the data set's spec."""
+    """The fingerprint of the data set's spec."""
     rewards: tuple[tuple[str, str, str], ...]
-    """(table, reward as `load_reward` takes it, revision that it has here)."""
+    """(table, argument of `load_reward`, the driver's revision)."""
     batch_size: int
     retry_failed: bool
 
     def prepare(self, device: str) -> "Callable[[int], list[ShardRows]]":
-        """Raises ConfigError where the worker sees another folder or another reward model than the driver."""
+        """Load the rewards. Raises ConfigError if the worker sees another folder or reward model than the driver."""
         from ppod_data.dataset.dataset import Dataset
         from ppod_data.rewards import load_reward
         from ppod_data.rewards.each import Trial
@@ -102,7 +102,7 @@ class ScoreJob:
         trials = [Trial(proven=self.retry_failed) for _ in models]
 
         def work(shard: int) -> "list[ShardRows]":
-            dataset = Dataset.open(self.root)  # anew: its list of excluded samples may have grown
+            dataset = Dataset.open(self.root)  # reopened: the exclusion list may have grown
             options: dict[str, Any] = {"retry_failed": self.retry_failed, "device": device}
             return score_shard(dataset, models, shard, self.batch_size, trials=trials, **options)
 
@@ -118,23 +118,24 @@ def generate_on_ray(
     license: str = "unknown",
     progress: Progress = SILENT,
 ) -> "GenerateSummary":
-    """`generate.generate` by the workers of a cluster, inside `connected`: the same files, arguments and errors; all
-    images of a shard are reported at once, when it is done.
+    """Run `generate.generate` on a cluster's workers, inside `connected`, with the same files, arguments and errors.
+
+    The images of a shard are reported at once, when it is complete.
 
     Raises:
-        ConfigError: also where a worker does not see the folder, or sees another model under the spec's name.
-        PpodError: also where a shard's workers die again and again.
+        ConfigError: also if a worker does not see the folder, or sees another model under the spec's name.
+        PpodError: also if a shard's workers die repeatedly.
     """
     from ppod_data.generation.generate import summarize
 
     start = time.monotonic()
     root = root.absolute()
     create_manifest(root, spec, license)
-    there = set(committed_shards(root))
-    missing = [shard for shard in shards if shard not in there]
+    committed = set(committed_shards(root))
+    missing = [shard for shard in shards if shard not in committed]
     progress.start(sum(len(spec.shard_range(shard)) for shard in shards), "images")
     for shard in shards:
-        if shard in there:
+        if shard in committed:
             progress.skip(len(spec.shard_range(shard)))
             progress.note(f"shard {shard} of {spec.num_shards} was there")
     if missing:
@@ -144,7 +145,7 @@ def generate_on_ray(
         for shard, _ in done:
             if not shard_committed(root, shard) and shard not in committed_shards(root):
                 raise ConfigError(
-                    f"a Ray node made shard {shard} and it is not in {root}: put the data set into a folder that "
+                    f"a Ray node made shard {shard}, but it is not in {root}: put the data set into a folder that "
                     "all nodes share"
                 )
             progress.advance(len(spec.shard_range(shard)))
@@ -162,9 +163,9 @@ def score_engine(
     retry_failed: bool,
     progress: Progress = SILENT,
 ) -> "Engine":
-    """The `engine` of `score.score_all` by the workers of a cluster, inside `connected`.
+    """Return the `engine` of `score.score_all` that uses the workers of a cluster, inside `connected`.
 
-    texts: each reward as `load_reward` takes it, in the order of `rewards`.
+    `texts` are the arguments of `load_reward`, in the order of `rewards`.
     """
     named = zip(rewards.items(), texts, strict=True)
     job = ScoreJob(

@@ -1,9 +1,9 @@
-"""What a generation would take: bytes and network calls from the model's own sizes, time from one measured step.
+"""Cost estimates of a generation: bytes and network calls from the model's sizes, time from one measured step.
 
-The sizes are those of a skeleton (`ppod_data.diffusion.models.skeleton`): its operations run on torch's `meta` device,
-where tensors have shapes and no memory, and live bytes are counted. So they are the sizes of the very code that
-samples, with attention that keeps no scores, as torch's fused kernels do. A device's runtime and scratch memory take
-about 1 GB more on a GPU. Nothing is written.
+The sizes are measured on a skeleton (`ppod_data.diffusion.models.skeleton`). Its operations run on torch's
+`meta` device, where tensors have shapes but no memory, and live bytes are counted. The sizes are therefore
+those of the sampling code itself, with attention that keeps no scores, as in torch's fused kernels. On a GPU,
+the runtime and scratch memory take about 1 GB more. Nothing is written.
 
 Shapes: B rows, C H W latent.
 """
@@ -44,23 +44,23 @@ class GenerationPlan:
     network_calls: int
     """Network evaluations of one latent: samples × steps, twice that under classifier-free guidance."""
     latent_bytes: int
-    """Of the trajectories; images and tables come on top (`image_bytes`)."""
+    """Bytes of the trajectories, without images and tables (`image_bytes`)."""
     image_bytes: int
-    """An upper estimate: raw RGB pixels, which PNG makes smaller."""
+    """An upper bound: raw RGB pixels, which PNG compresses."""
     pipeline_bytes: int
     """Network, text encoders and VAE in memory."""
     sample_bytes: int
-    """The most that a network call keeps beside them."""
+    """The peak of a network call beyond these."""
     decode_bytes: int
-    """The most that decoding a batch keeps."""
+    """The peak of decoding a batch."""
     embedding_bytes: int
-    """The most text embeddings that are kept, in host memory."""
+    """The most text embeddings kept in host memory."""
     peak_bytes: int
-    """Of the device; on a CPU, `embedding_bytes` come on top."""
+    """The peak on the device; on a CPU, add `embedding_bytes`."""
 
 
 def plan_generation(model: DiffusionModel, spec: GenerationSpec) -> GenerationPlan:
-    """The estimate for making a spec's data set with `model`, a skeleton."""
+    """Estimate the cost of a spec's data set with `model`, a skeleton."""
     model = resized(model, spec.height, spec.width)
     pipeline_bytes = tensor_bytes(parameter for part in model.parts for parameter in part.parameters())
     _, sample_bytes = call_bytes(model, spec, min(spec.batch_size, spec.num_samples), with_graph=False)
@@ -131,17 +131,17 @@ def embedding_bytes(model: DiffusionModel, spec: GenerationSpec) -> int:
 
 
 def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """The bytes that some tensors take."""
+    """Return the bytes of some tensors."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def call_bytes(
     model: DiffusionModel, spec: GenerationSpec, rows: int, *, with_graph: bool
 ) -> tuple[int, int]:
-    """What a guided prediction of `rows` latents by a skeleton keeps alive, in bytes.
+    """Return the memory of a guided prediction of `rows` latents by a skeleton, in bytes.
 
     Returns:
-        (what is left when it is done: its graph, and the prediction), (the most, its backward pass included).
+        (memory left after the call: its graph and the prediction), (the peak, its backward pass included).
     """
     conditioning = embed_prompts(model, [spec.prompts[0]], spec.negative_prompt, spec.guidance_scale)
     conditioning.of([0])  # embedded and kept: what follows takes rows
@@ -167,7 +167,7 @@ def call_bytes(
 
 
 def decode_bytes(model: DiffusionModel, spec: GenerationSpec) -> int:
-    """The most that decoding a batch by a skeleton keeps alive."""
+    """Return the peak memory of decoding a batch by a skeleton, in bytes."""
     latents = torch.empty(spec.batch_size, *spec.latent_shape, device=model.device)
     with attention_without_scores(), LiveBytes([*model.pipeline.vae.parameters(), latents]) as live:
         for _ in decode_pixels(model, latents):
@@ -176,6 +176,6 @@ def decode_bytes(model: DiffusionModel, spec: GenerationSpec) -> int:
 
 
 def _stored_bytes(spec: GenerationSpec) -> int:
-    """Of one trajectory's latents."""
+    """Return the bytes of one trajectory's latents."""
     rows = len(latent_rows(spec.stored_steps()))
     return rows * math.prod(spec.latent_shape) * DTYPES[spec.latent_dtype].itemsize

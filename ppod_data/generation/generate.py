@@ -44,7 +44,7 @@ class GenerateSummary:
     num_shards_made: int
     seconds: float
     deterministic_steps: tuple[int, ...]
-    """Steps of zero variance: recorded, without a log-probability and outside the loss."""
+    """Steps of zero variance: recorded, but without a log-probability, and not in the loss."""
 
 
 Records: TypeAlias = Callable[[GenerationSpec, DiffusionModel, Policy, range], list[Sample]]
@@ -53,7 +53,7 @@ Records: TypeAlias = Callable[[GenerationSpec, DiffusionModel, Policy, range], l
 def select_shards(
     spec: GenerationSpec, shards: tuple[int, int] | None, rank: int, world_size: int
 ) -> list[int]:
-    """The shards of this worker: those of A:B (all when None) with i % world_size == rank.
+    """Return the shards of this worker: those of A:B (all if None) with i % world_size == rank.
 
     Raises:
         ConfigError: a range outside the data set.
@@ -107,24 +107,24 @@ def generate(
 
 
 def free_first(
-    shards: Iterable[int], is_made: Callable[[int], bool], look: Callable[[], Callable[[int], bool]]
+    shards: Iterable[int], is_made: Callable[[int], bool], scan: Callable[[], Callable[[int], bool]]
 ) -> Iterator[int]:
-    """The shards in order, but last, in any order, those that another worker had in hand when it was their turn.
+    """Yield shards in order, deferring unfinished ones that another worker is writing.
 
-    So workers that were given no share of their own spread over the shards, and do not all make the same one.
+    Deferred shards follow in random order, so that workers without an assigned range spread out.
     """
-    late: list[int] = []
-    in_hand: Callable[[int], bool] | None = None
+    deferred: list[int] = []
+    is_active: Callable[[int], bool] | None = None
     for shard in shards:
         if not is_made(shard):
-            in_hand = in_hand or look()
-            if in_hand(shard):
-                late.append(shard)
+            is_active = is_active or scan()
+            if is_active(shard):
+                deferred.append(shard)
                 continue
-            in_hand = None  # it is made meanwhile, and others begin and end
+            is_active = None  # outdated by the time this shard is written
         yield shard
-    random.shuffle(late)
-    yield from late
+    random.shuffle(deferred)
+    yield from deferred
 
 
 def make_shard(
@@ -137,10 +137,16 @@ def make_shard(
     records: Records | None = None,
     progress: Progress = SILENT,
 ) -> None:
-    """Sample and commit one shard, whoever runs this; where another worker is first, its shard stays.
+    """Sample and commit one shard. If another worker committed it first, its shard stays.
 
     Args:
-        records, progress: as of `generate`.
+        root: the data set.
+        spec: its generation spec.
+        model: the model.
+        policy: the model's policy on the spec's chain.
+        shard: the shard.
+        records: as of `generate`.
+        progress: as of `generate`.
 
     Raises:
         NonFiniteError: the model gave NaN or infinite latents; nothing is written.
@@ -153,14 +159,14 @@ def make_shard(
                 writer.add(sample)
             progress.advance(len(batch))
     if writer.committed:
-        place = canonical_json(environment() | {"device": device}) + "\n"
-        atomic_write(root / "environment" / f"{shard:06d}.json", place.encode())
+        record = canonical_json(environment() | {"device": device}) + "\n"
+        atomic_write(root / "environment" / f"{shard:06d}.json", record.encode())
 
 
 def summarize(
     spec: GenerationSpec, shards: Sequence[int], made: Sequence[int], seconds: float
 ) -> GenerateSummary:
-    """What a call that was asked for `shards`, and made `made` of them, did."""
+    """Return the summary of a call for `shards` that made the shards `made`."""
     schedule = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta)
     return GenerateSummary(
         num_samples=sum(len(spec.shard_range(shard)) for shard in shards),
@@ -190,9 +196,15 @@ def to_samples(
     images: Sequence[tuple[bytes, str]],
     flags: Sequence[bool | None],
 ) -> list[Sample]:
-    """Recorded chains with their images, each the bytes of a file and the hash of its pixels, as samples.
+    """Return recorded chains with their images as samples.
 
-    `flags` are what a safety checker says of each image, None where none ran.
+    Args:
+        spec: the generation spec.
+        schedule: its noise schedule.
+        indices: the samples' numbers.
+        chain: their chains.
+        images: (bytes of a file, hash of its pixels) of each.
+        flags: a safety checker's verdict on each image, None without a checker.
     """
     step_index = list(spec.stored_steps())
     rows = latent_rows(step_index)
@@ -215,7 +227,8 @@ def to_samples(
                 timesteps=schedule.timesteps.round().int().tolist(),
                 stochastic=stochastic,
                 log_probs=[
-                    value if known else None for value, known in zip(log_probs[row], stochastic, strict=True)
+                    value if has_density else None
+                    for value, has_density in zip(log_probs[row], stochastic, strict=True)
                 ],
                 step_index=step_index,
                 latents_safetensors=encode_latents(latents[row], rows),
@@ -228,7 +241,7 @@ def to_samples(
 def _flags(
     spec: GenerationSpec, model: DiffusionModel, images: Sequence[Image.Image]
 ) -> Sequence[bool | None]:
-    """What the spec's safety checker says of each image; None where the spec has none."""
+    """Return the safety checker's verdict on each image; None for a spec without a checker."""
     if spec.safety_checker is None:
         return [None] * len(images)
     if model.safety is None or model.safety.fingerprint != spec.safety_checker:

@@ -40,15 +40,17 @@ def build_forward_spec(
     guidance_scale: float = 1.0,
     **options: Any,
 ) -> GenerationSpec:
-    """The spec of a data set of given images.
+    """Return the spec of a data set of given images.
 
     Args:
+        model: the model.
+        prompts: the prompts.
         images: for each prompt the sha256 of its image files, all different.
         guidance_scale: of the policy whose log-probabilities are recorded and that is trained.
         options: of `generate.build_spec`.
 
     Raises:
-        ConfigError: a flow-matching model, or an option out of its range, by name.
+        ConfigError: a flow-matching model, or an option out of range, by name.
     """
     check_forward(model)
     return build_spec(
@@ -64,7 +66,7 @@ def build_forward_spec(
 
 
 def forward_records(read_image: ReadImage) -> Records:
-    """What `generate.generate` needs to make the shards of a data set of given images."""
+    """Return the `records` with which `generate.generate` makes the shards of a data set of given images."""
     return partial(_records, read_image)
 
 

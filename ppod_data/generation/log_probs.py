@@ -33,16 +33,16 @@ from ppod_data.support.runtime import device_kind, one_thread
 
 @dataclass(frozen=True, kw_only=True)
 class LogProbsSummary:
-    """What one call of `compute_log_probs` did."""
+    """The result of one call of `compute_log_probs`."""
 
     name: str
     policy_fingerprint: str
     num_computed: int
-    """Trajectories whose log-probabilities were computed now."""
+    """Trajectories whose log-probabilities this call computed."""
     num_skipped: int
-    """Trajectories whose rows were there already."""
+    """Trajectories whose rows existed already."""
     max_difference: float | None
-    """The largest |log-probability − the one stored with the sample| of the steps computed now."""
+    """The largest |log-probability − the one stored with the sample| of the steps that this call computed."""
 
 
 def compute_log_probs(
@@ -154,7 +154,7 @@ def trajectory_log_probs(
 
 
 def _differences(batch: Sequence[Trajectory], values: Sequence[Sequence[float | None]]) -> list[float]:
-    """|computed − stored| of every step of the batch that has both."""
+    """Return |computed − stored| of every step of the batch that has both."""
     return [
         abs(new - old)
         for trajectory, row in zip(batch, values, strict=True)
@@ -164,12 +164,12 @@ def _differences(batch: Sequence[Trajectory], values: Sequence[Sequence[float | 
 
 
 def policy_of(table: Any) -> str:
-    """The fingerprint of the policy whose log-probabilities a `Dataset.log_probs` table holds; "" if unsaid."""
+    """Return the fingerprint of the policy of a `Dataset.log_probs` table; "" if it is not recorded."""
     return str(provenance_of(table.schema.metadata, "log_probs").get("policy_fingerprint", ""))
 
 
 def _is_made(path: DataPath, made: dict[str, Any]) -> bool:
-    """Whether the part is there. Raises ConfigError when it was computed otherwise."""
+    """Return true if the part exists. Raises ConfigError if it was computed with other options."""
     if not path.exists():
         return False
     old = provenance_of(read_table(path, LOG_PROBS, []).schema.metadata, path)

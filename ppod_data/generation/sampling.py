@@ -46,7 +46,7 @@ def build_policy(spec: GenerationSpec, model: DiffusionModel) -> Policy:
 
 
 def batch_noise(spec: GenerationSpec, indices: range, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The noise of samples `indices`, [B, C, H, W] for x_T and [T, B, C, H, W] for the steps: each sample's own."""
+    """Return the noise of samples `indices`: [B, C, H, W] for x_T and [T, B, C, H, W] for the steps."""
     steps, shape = spec.num_inference_steps, spec.latent_shape
     initial = np.empty((len(indices), *shape), np.float32)
     noise = np.empty((steps, len(indices), *shape), np.float32)
@@ -84,9 +84,9 @@ def check_finite(chain: Chain, indices: range) -> None:
 def sample_images(
     spec: GenerationSpec, model: DiffusionModel, batches: range | None = None
 ) -> Iterator[list[tuple[str, int, Image.Image]]]:
-    """The samples of some batches (None: all) of a spec as (prompt, image_index, image), recording nothing.
+    """Yield the samples of some batches (None: all) as (prompt, image_index, image), without recording chains.
 
-    Evaluation uses it with `purpose="eval"`, whose noise is never training noise.
+    Evaluation uses `purpose="eval"`, whose noise is never training noise.
     """
     policy = build_policy(spec, model)
     if batches is None:

@@ -3,20 +3,20 @@
 Units: a curve is drawn in a box 360 wide and 190 high and scales with its column.
 """
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from ppod_data.format.prompts import visible
-from ppod_data.html.page import table
+from ppod_data.html.charts.points import calibration_chart
+from ppod_data.html.page import join, table
 from ppod_data.support.formatting import UNKNOWN, fixed, number, percent
 
-_WIDTH, _HEIGHT = 360.0, 190.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 12.0, 10.0, 34.0
 _MAX_CURVES = 12
 
 
-def label_section(labels: Mapping[str, Mapping[str, Any]]) -> str:
+def label_section(labels: Mapping[str, Mapping[str, Any]]) -> Markup:
     """Return HTML of the result of `ppod_data.labels.figures.label_figures`; empty without labels."""
     people, rewards, curves = [], [], []
     for name, found in labels.items():
@@ -30,7 +30,7 @@ def label_section(labels: Mapping[str, Mapping[str, Any]]) -> str:
                 if reward["calibration"]:
                     curves.append(calibration_chart(reward, title=f"{reward['reward']} and {called}"))
     if not people:
-        return ""
+        return Markup()
     head = ["labels", "answers", "people", "pairs", "ties", "two people agree"]
     head += ["Krippendorff's α", "same again", "the first image wins"]
     parts = [table(head, people)]
@@ -38,8 +38,8 @@ def label_section(labels: Mapping[str, Mapping[str, Any]]) -> str:
         head = ["labels", "reward", "pairs with a winner", "reward prefers the winner", "Kendall's τ"]
         parts.append(table([*head, "temperature"], rewards))
     if curves:
-        parts.append(f'<div class="charts">{"".join(curves[:_MAX_CURVES])}</div>')
-    return "".join(parts)
+        parts.append(Markup('<div class="charts">{}</div>').format(join(curves[:_MAX_CURVES])))
+    return join(parts)
 
 
 def _people(one: Mapping[str, Any]) -> list[str]:
@@ -68,48 +68,3 @@ def _share(interval: Mapping[str, Any] | None, count: int) -> str:
         return UNKNOWN
     low, high = 100 * interval["low"], 100 * interval["high"]
     return f"{percent(interval['value'])} ({low:.0f} … {high:.0f} %) of {count:,}"
-
-
-def calibration_chart(reward: Mapping[str, Any], *, title: str) -> str:
-    """Draw how often people prefer the image with the higher score, over the prediction σ(margin / temperature).
-
-    `reward` is a RewardAgreement as plain values, with a temperature.
-    """
-    bins: Sequence[Mapping[str, Any]] = reward["calibration"]
-    points = [(_x(one["predicted"]), _y(one["observed"]), one) for one in bins]
-    marks = "".join(
-        f'<g class="c0"><title>{escape(_told(one))}</title>'
-        f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4"/></g>'
-        for x, y, one in points
-    )
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
-    grid = "".join(
-        f'<line class="grid" x1="{_LEFT:g}" x2="{_WIDTH - _RIGHT:g}" y1="{_y(share):.1f}" y2="{_y(share):.1f}"/>'
-        + _text(_LEFT - 6, _y(share) + 4, percent(share), "end")
-        for share in (0.0, 0.5, 1.0)
-    )
-    ideal = f'<line class="ideal" x1="{_x(0.5):.1f}" y1="{_y(0.5):.1f}" x2="{_x(1):.1f}" y2="{_y(1):.1f}"/>'
-    ends = [_text(_x(share), _HEIGHT - _BOTTOM + 16, percent(share), "middle") for share in (0.5, 0.75)]
-    ends.append(_text(_x(1), _HEIGHT - _BOTTOM + 16, percent(1.0), "end"))
-    ends.append(_text(_WIDTH - _RIGHT, _HEIGHT - 3, "people agree, over σ(margin / T)", "end"))
-    note = f"{reward['num_pairs']:,} pairs, T = {number(reward['temperature'])}; dashed: as predicted"
-    heading = f"<figcaption>{escape(title)}<small>{escape(note)}</small></figcaption>"
-    svg = f'<svg viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="img" aria-label="{escape("calibration of " + title)}">'
-    curve = f'<polyline class="curve c0" points="{line}"/>'
-    return f'<figure class="chart">{heading}{svg}{grid}{ideal}{curve}{marks}{"".join(ends)}</svg></figure>'
-
-
-def _told(one: Mapping[str, Any]) -> str:
-    return f"predicted {percent(one['predicted'])}, people {percent(one['observed'])}: {one['count']:,} pairs"
-
-
-def _x(share: float) -> float:
-    return _LEFT + (share - 0.5) / 0.5 * (_WIDTH - _LEFT - _RIGHT)
-
-
-def _y(share: float) -> float:
-    return _HEIGHT - _BOTTOM - share * (_HEIGHT - _BOTTOM - _TOP)
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

@@ -8,11 +8,11 @@ import base64
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,8 +21,9 @@ from ppod_data.dataset.image_reader import read_images
 from ppod_data.errors import DamagedError
 from ppod_data.format.images import decode_image
 from ppod_data.format.prompts import visible
-from ppod_data.html.histograms import histogram_chart
-from ppod_data.html.page import document, embedded, table
+from ppod_data.html.charts.points import histogram_chart
+from ppod_data.html.page import document, embedded, join, table, tiles, titled
+from ppod_data.html.page import note as small_print
 from ppod_data.inspect.describe import settings
 from ppod_data.inspect.label_views import label_section
 from ppod_data.inspect.overview import overview, read_scores
@@ -64,29 +65,25 @@ def write_viewer(dataset: Dataset, out: Path, *, max_images: int = MAX_IMAGES) -
     figures = overview(dataset)
     body = [
         _headline(dataset, figures),
-        _titled("Scores", _scores(figures)),
-        _titled("People", label_section(figures["labels"])),
-        _titled("Samples", _samples(dataset, samples, scores, chosen, num_pairs)),
-        _titled("Prompts", _prompts(samples, scores)),
-        _titled("Settings", table(["option", "value"], [list(item) for item in settings(dataset).items()])),
+        titled("Scores", _scores(figures)),
+        titled("People", label_section(figures["labels"])),
+        titled("Samples", _samples(dataset, samples, scores, chosen, num_pairs)),
+        titled("Prompts", _prompts(samples, scores)),
+        titled("Settings", table(["option", "value"], [list(item) for item in settings(dataset).items()])),
     ]
     name = visible(dataset.root.resolve().name)
     page = document(
         title=f"ppod: {name}",
         eyebrow="ppod data set",
         heading=name,
-        body="".join(body),
-        style=(_ASSETS / "dataset.css").read_text(encoding="utf-8"),
-        script=(_ASSETS / "dataset.js").read_text(encoding="utf-8"),
+        body=join(body),
+        style=_ASSETS / "dataset.css",
+        script=_ASSETS / "dataset.js",
     )
     atomic_write(out, page.encode())
 
 
-def _titled(title: str, body: str) -> str:
-    return f"<h3>{title}</h3>{body}" if body else ""
-
-
-def _headline(dataset: Dataset, figures: Mapping[str, Any]) -> str:
+def _headline(dataset: Dataset, figures: Mapping[str, Any]) -> Markup:
     spec = dataset.spec
     missing = spec.num_samples - figures["num_samples"] - dataset.num_excluded
     size = f"{spec.width} × {spec.height} pixels"
@@ -114,16 +111,12 @@ def _headline(dataset: Dataset, figures: Mapping[str, Any]) -> str:
     if figures["pairs"]:
         num_pairs = sum(one["rows"] for one in figures["pairs"].values())
         shown.append(("pairs", f"{num_pairs:,}", _plural(len(figures["pairs"]), "table")))
-    boxes = "".join(
-        f'<div class="figure"><span>{escape(label)}</span><b>{escape(value)}</b><small>{escape(note)}</small></div>'
-        for label, value, note in shown
-    )
     made = f"Made by {visible(spec.model)}" + (f" with {visible(spec.adapter)}" if spec.adapter else "")
     made += f", guidance {spec.guidance_scale:g}, seed {spec.seed}. Licence: {visible(figures['license'])}."
-    return f'<div class="figures">{boxes}</div><p class="note">{escape(made)}</p>'
+    return tiles(shown) + small_print(made)
 
 
-def _scores(figures: Mapping[str, Any]) -> str:
+def _scores(figures: Mapping[str, Any]) -> Markup:
     charts = [
         histogram_chart(
             one["histogram"],
@@ -142,7 +135,7 @@ def _scores(figures: Mapping[str, Any]) -> str:
         for name, one in figures["pairs"].items()
         if one["margin"]["counts"]
     ]
-    parts = [f'<div class="charts">{"".join(charts)}</div>'] if charts else []
+    parts = [Markup('<div class="charts">{}</div>').format(join(charts))] if charts else []
     if figures["agreement"]:
         rows = [
             [
@@ -183,7 +176,7 @@ def _scores(figures: Mapping[str, Any]) -> str:
                 rows,
             )
         )
-    return "".join(parts)
+    return join(parts)
 
 
 def _of(share: float | None, count: int) -> str:
@@ -196,10 +189,10 @@ def _samples(
     scores: Mapping[str, NDArray[np.float64]],
     chosen: Selection,
     num_pairs: Mapping[str, int],
-) -> str:
+) -> Markup:
     """Return the browser of some images and pairs. `num_pairs` is the number of pairs in each table."""
     if not chosen.rows:
-        return ""
+        return Markup()
     place = {samples[row]["sample_id"]: row for row in chosen.rows}
     prompts: dict[str, int] = {}
     images: list[dict[str, Any]] = []
@@ -247,11 +240,11 @@ def _samples(
         note += (
             f" The model's safety checker flagged {flagged:,} of them: they are blurred until you click them."
         )
-    places = '<div class="controls"></div><div class="shown"></div>'
-    return f'<div class="browser"><p class="note">{note}</p>{places}{json}</div>'
+    places = Markup('<div class="controls"></div><div class="shown"></div>')
+    return Markup('<div class="browser">{}{}{}</div>').format(small_print(note), places, json)
 
 
-def _prompts(samples: Sequence[Mapping[str, Any]], scores: Mapping[str, NDArray[np.float64]]) -> str:
+def _prompts(samples: Sequence[Mapping[str, Any]], scores: Mapping[str, NDArray[np.float64]]) -> Markup:
     """Return a table of prompts with their image counts and mean scores."""
     rows_of: dict[str, list[int]] = {}
     for i, row in enumerate(samples):
@@ -261,8 +254,10 @@ def _prompts(samples: Sequence[Mapping[str, Any]], scores: Mapping[str, NDArray[
         for prompt, rows in list(rows_of.items())[:_MAX_PROMPT_ROWS]
     ]
     more = len(rows_of) - len(rows)
-    note = f'<p class="note">and {more:,} more prompts</p>' if more > 0 else ""
-    return f'<div class="prompts">{table(["prompt", "images", *scores], rows)}</div>{note}' if rows else ""
+    if not rows:
+        return Markup()
+    note = small_print(f"and {more:,} more prompts") if more > 0 else Markup()
+    return Markup('<div class="prompts">{}</div>{}').format(table(["prompt", "images", *scores], rows), note)
 
 
 def _mean_and_range(values: NDArray[np.float64]) -> str:

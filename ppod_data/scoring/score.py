@@ -1,7 +1,7 @@
-"""Score every image of a data set with one or more reward models, shard by shard, decoding an image once.
+"""Score every image of a data set with one or more reward models, shard by shard, decoding each image once.
 
-The scores of a shard are one Parquet file, a pure function of the shard, the reward model and the batch size;
-a file that exists is done. An image that cannot be scored is a row with the reason, and is never paired.
+The scores of a shard are one Parquet file: a pure function of the shard, the reward model and the batch size.
+An existing file is complete. An image that cannot be scored is a row with the reason, and is never paired.
 """
 
 import os
@@ -30,25 +30,25 @@ from ppod_data.support.progress import SILENT, Progress
 from ppod_data.support.runtime import device_kind, one_thread
 
 OK = "ok"
-_DECODERS = 8  # threads at most: a fast GPU waits for PNGs otherwise
+_DECODERS = 8  # threads at most; with fewer, a fast GPU waits for PNGs
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSummary:
-    """What one call of `score` did, and what the score table holds now."""
+    """The result of one call of `score`, and the state of the score table."""
 
     name: str
     scorer: str
     revision: str
     num_scored: int
-    """Images that got a score now."""
+    """Images that this call scored."""
     num_failed: int
-    """Images that could not be scored now; their rows hold the reason."""
+    """Images that this call could not score; their rows hold the reason."""
     num_skipped: int
-    """Images whose rows were there already."""
+    """Images whose rows existed already."""
     first_failure: str | None
     num_scores: int
-    """Rows with a score in the whole table, over which mean, low and high are taken."""
+    """Rows with a score in the whole table; mean, low and high are over these."""
     mean: float | None
     low: float | None
     """The lowest score."""
@@ -64,7 +64,7 @@ class _Outcome:
 
 
 Engine = Callable[[Iterable[int]], "Iterator[tuple[int, list[ShardRows]]]"]
-"""From shards to (shard, the rows that `score_shard` gives), in any order."""
+"""Maps shards to (shard, the rows that `score_shard` returns), in any order."""
 
 
 def _outcome(result: float | str) -> _Outcome:
@@ -72,7 +72,7 @@ def _outcome(result: float | str) -> _Outcome:
 
 
 def score(dataset: Dataset, reward: RewardModel, *, name: str, **options: Any) -> ScoreSummary:
-    """Write `scores/<name>` by one reward model: `score_all` of it alone, with the same options and errors."""
+    """Write `scores/<name>` by one reward model. Options and errors are those of `score_all`."""
     return score_all(dataset, {name: reward}, **options)[0]
 
 
@@ -92,21 +92,25 @@ def score_all(
     """Write `scores/<name>` for each name of `rewards`, for the finished shards i with i % world_size == rank.
 
     Args:
-        shards: of these alone; None for all.
-        batch_size: images that a reward model sees at once; batches never cross a shard.
-        retry_failed: score the rows again that failed before.
-        device: where the reward models compute; its kind is recorded in the tables' metadata.
-        progress: counts images, of several rewards scores.
-        engine: what scores the shards that lack scores, elsewhere; None for this process.
+        dataset: the data set.
+        rewards: the reward models by table name.
+        batch_size: images passed to a reward model at once; batches never cross a shard.
+        retry_failed: score rows again that failed before.
+        device: the reward models' device; its type is recorded in the tables' metadata.
+        rank: this worker.
+        world_size: the number of workers.
+        shards: score only these; None for all.
+        progress: counts images, or scores if there are several rewards.
+        engine: scores the shards that lack scores; None for this process.
 
     Raises:
-        ConfigError: a table holds scores of another scorer or revision, or of other images, or a reward could score no
-            image at all; nothing is written of that reward then. A worker that has a share of the shards writes its
-            failures: others may be able to score theirs.
-        RewardError: a reward that is wrong whatever the image: it raises for all of its first images, or does not give
+        ConfigError: a table holds scores of another scorer or revision, or of other images, or a reward scored
+            no image at all. Nothing is then written of that reward, unless this worker has only a share of the
+            shards: others may be able to score theirs.
+        RewardError: a reward fails for every image: it raises for all of its first images, or does not return
             one number an image.
-        DamagedError: an image that is not the one its row describes.
-        RewardUnavailableError: a reward model that cannot be asked any more; finished shards are kept.
+        DamagedError: an image does not match its row.
+        RewardUnavailableError: a reward model no longer responds; finished shards are kept.
     """
     refuse_linked_folders(dataset.root)
     is_share = world_size > 1 or shards is not None
@@ -159,11 +163,11 @@ def score_shard(
     progress: Progress = SILENT,
     trials: Sequence[Trial] | None = None,
 ) -> "list[ShardRows]":
-    """The rows of one shard with their outcomes, for each reward; nothing is written, and arguments are `score_all`'s.
+    """Return the rows of one shard with their outcomes, for each reward. Nothing is written.
 
-    `trials` holds what each reward has shown so far, over shards; None where this shard stands alone.
-    Images are decoded once, in order, and wait for each reward until its batch is full: so the batches of a reward do
-    not depend on which other rewards there are.
+    Images are decoded once, in order, and wait for each reward until its batch is full. The batches of a reward
+    therefore do not depend on the other rewards. Arguments are those of `score_all`; `trials` holds each
+    reward's record over shards, None for a single shard.
     """
     parts = _read_rows(dataset, rewards, shard, retry_failed)
     models = list(rewards.values())
@@ -173,20 +177,20 @@ def score_shard(
         rows, prompts, images = zip(*waiting[which], strict=True)
         with one_thread(device):
             trial = trials[which] if trials is not None else None
-            outcomes = [_outcome(one) for one in score_each(models[which], prompts, images, trial)]
+            outcomes = [_outcome(result) for result in score_each(models[which], prompts, images, trial)]
         parts[which].outcomes.update(zip(rows, outcomes, strict=True))
         waiting[which].clear()
         progress.advance(len(rows))
 
-    wanted = [set(rows.todo) for rows in parts]
+    todo = [set(rows.todo) for rows in parts]
     images = read_table(dataset.root / "samples" / part_name(shard), SAMPLES, ["image"])["image"]
     samples = parts[0].samples.append_column("image", images)
-    for row, prompt, image in _decoded(samples, sorted(set().union(*wanted)), ahead=batch_size):
+    for row, prompt, image in _decoded(samples, sorted(set().union(*todo)), ahead=batch_size):
         for which in range(len(models)):
-            if row in wanted[which] and isinstance(image, _Outcome):
+            if row in todo[which] and isinstance(image, _Outcome):
                 parts[which].outcomes[row] = image
                 progress.advance(1)
-            elif row in wanted[which] and not isinstance(image, _Outcome):
+            elif row in todo[which] and not isinstance(image, _Outcome):
                 waiting[which].append((row, prompt, image))
                 if len(waiting[which]) == batch_size:
                     flush(which)
@@ -197,7 +201,7 @@ def score_shard(
 
 
 def _read_rows(dataset: Dataset, names: Iterable[str], shard: int, retry_failed: bool) -> "list[ShardRows]":
-    """What each of the tables `names` knows of a shard's images."""
+    """Return the state of a shard's images in each of the tables `names`."""
     name = part_name(shard)
     columns = ["sample_id", "prompt", "image_pixels_sha256"]
     samples = read_table(dataset.root / "samples" / name, SAMPLES, columns)
@@ -208,7 +212,7 @@ def _read_rows(dataset: Dataset, names: Iterable[str], shard: int, retry_failed:
 
 
 _Decoded: TypeAlias = "tuple[int, str, Image | _Outcome]"
-"""A row, its prompt, and its checked image, or why it has none."""
+"""(row, prompt, verified image or the reason for its absence)."""
 
 
 def _decoded(samples: pa.Table, rows: Sequence[int], ahead: int) -> Iterator[_Decoded]:
@@ -236,22 +240,24 @@ class _Table:
     reward: RewardModel
     num_shards: int
     writes: bool
-    """Whether parts are written, and not held until an image has a score: so is one of several workers', and every
-    part of a table that holds a score."""
+    """Write parts at once instead of holding them until an image has a score.
+
+    True for one of several workers, and once the table holds a score.
+    """
     trial: Trial = field(default_factory=Trial)
-    """What the reward model has shown so far."""
+    """The record of the reward model."""
     num_scored: int = 0
     num_failed: int = 0
     num_skipped: int = 0
     first_failure: str | None = None
     held: list[tuple[DataPath, pa.Table]] = field(default_factory=list)
-    """Parts that are written once any image has a score."""
+    """Parts to write once any image has a score."""
 
     @classmethod
     def open(
         cls, dataset: Dataset, name: str, reward: RewardModel, is_share: bool, is_retry: bool
     ) -> "_Table":
-        """Raises ConfigError for a table of another scorer or revision."""
+        """Open a table. Raises ConfigError for a table of another scorer or revision."""
         folder = dataset.root / "scores" / check_name(name, "a score table")
         has_scores = _check_existing(folder, reward, dataset.spec.num_shards)
         trial = Trial(proven=has_scores or is_retry)
@@ -274,7 +280,7 @@ class _Table:
             write_table(*self.held.pop(0))
 
     def refuse_if_nothing_was_scored(self) -> None:
-        """Raises ConfigError where no image at all has a score."""
+        """Raise ConfigError if no image at all has a score."""
         if self.held:
             if problem := self.trial.problem(self.reward.name):
                 raise RewardError(f"{problem}; nothing was written")
@@ -284,7 +290,7 @@ class _Table:
             )
 
     def summary(self) -> ScoreSummary:
-        """What was done, and what the table holds."""
+        """Return the counts of this call and the statistics of the table."""
         return ScoreSummary(
             name=self.folder.name,
             scorer=self.reward.name,
@@ -299,18 +305,18 @@ class _Table:
 
 @dataclass
 class ShardRows:
-    """The images of a shard and what is known of their scores."""
+    """The images of a shard and the state of their scores."""
 
     samples: pa.Table
     """sample_id, prompt, image_pixels_sha256."""
     outcomes: dict[int, _Outcome]
-    """What is known of each row; those to do are filled in."""
+    """The outcome of each row; those of `todo` are filled in."""
     todo: list[int]
-    """Rows that are to be scored."""
+    """Rows to score."""
 
     @classmethod
     def read(cls, samples: pa.Table, part: DataPath, retry_failed: bool) -> "ShardRows":
-        """What the file `part` says of these samples. Raises ConfigError where its scores are of other images."""
+        """Read the outcomes of these samples from `part`. Raises ConfigError if its scores are of other images."""
         if not part.exists():
             return cls(samples, {}, list(range(len(samples))))
         scores = read_table(part, SCORES)
@@ -333,7 +339,7 @@ class ShardRows:
 
 
 def _check_existing(folder: DataPath, reward: RewardModel, num_shards: int) -> bool:
-    """Whether the table holds a score already. Raises ConfigError for those of another scorer or revision."""
+    """Return true if the table holds a score. Raises ConfigError for another scorer or revision."""
     any_score = False
     for shard in parts_in(folder, num_shards):
         table = read_table(folder / part_name(shard), SCORES, ["score", "scorer", "revision"])
@@ -369,7 +375,7 @@ def _as_table(rows: ShardRows, reward: RewardModel, batch_size: int, device: str
 
 
 def _statistics(folder: DataPath, num_shards: int) -> dict[str, Any]:
-    """Over the rows with a score, of all parts."""
+    """Return the statistics of all rows with a score."""
     parts = [
         read_table(folder / part_name(shard), SCORES, ["score"]) for shard in parts_in(folder, num_shards)
     ]

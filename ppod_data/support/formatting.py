@@ -139,3 +139,8 @@ def percent(value: float | None) -> str:
 def between_percent(low: float | None, high: float | None) -> str:
     """Format an interval of shares; an unknown interval becomes the empty string."""
     return "" if low is None or high is None else f"{100 * low:.0f}…{100 * high:.0f} %"
+
+
+def count(value: float | None) -> str:
+    """Format a whole number with separated thousands."""
+    return UNKNOWN if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")

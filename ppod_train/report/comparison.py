@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-from ppod_data.html.page import table
-from ppod_data.support.formatting import UNKNOWN, Precision, percent
+from markupsafe import Markup
+
+from ppod_data.html.charts.rows import interval_chart
+from ppod_data.html.page import table, titled
+from ppod_data.support.formatting import UNKNOWN, Precision, count, percent
 from ppod_train.report.curves import over_training
 from ppod_train.report.records import Record, finite, part
-from ppod_train.report.rows import interval_chart
 from ppod_train.report.runs import Evaluation, Run
 from ppod_train.report.sections import dots_of
 from ppod_train.report.tables import flattened
-from ppod_train.report.words import count, figure_precision
+from ppod_train.report.words import figure_precision
 
 _DRAWN = ("drift.steps", "drift.median", "drift.p99")
 """Values with a chart of their own."""
@@ -19,7 +21,7 @@ _IDENTITIES = ("data_fingerprint", "reference_fingerprint", "start_fingerprint")
 """Identities of an offline run: its data and its start."""
 
 
-def comparison(runs: Sequence[Run], names: Sequence[str]) -> str:
+def comparison(runs: Sequence[Run], names: Sequence[str]) -> Markup:
     """Compare several runs: metrics, curves of their evaluations, and settings that differ."""
     head = ["run", "kind", "objective", "steps", "queries", "reward before", "after", "gain"]
     head += ["correct before", "after", "wins"]
@@ -30,8 +32,9 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> str:
     known = [(name, marks) for name, marks in dots if marks]
     note = "before and after, 95 % intervals"
     chart = interval_chart(known, title="Mean reward", note=note) if known else ""
-    body = f'{table(head, rows)}<div class="wide-charts">{chart}</div>{over_training(runs, names)}'
-    return f'<section class="run"><h2>Comparison</h2>{body}{_differences(runs, names)}</section>'
+    return Markup(
+        '<section class="run"><h2>Comparison</h2>{}<div class="wide-charts">{}</div>{}{}</section>'
+    ).format(table(head, rows), chart, over_training(runs, names), _differences(runs, names))
 
 
 def _cells(run: Run, rewards: Precision, gains: Precision) -> list[str]:
@@ -81,7 +84,7 @@ def _settings(run: Run) -> dict[str, str]:
     return flattened(data) | train | own | flattened(generation, "generation.")
 
 
-def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:
+def _differences(runs: Sequence[Run], names: Sequence[str]) -> Markup:
     """Render the settings that differ between runs that have them."""
     settings = {name: _settings(run) for run, name in zip(runs, names, strict=True) if run.settings}
     keys = dict.fromkeys(key for one in settings.values() for key in one)
@@ -90,20 +93,20 @@ def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:
         for key in keys
         if len({one[key] for one in settings.values() if key in one}) > 1
     ]
-    return f"<h3>Settings that differ</h3>{table(['setting', *settings], rows)}" if rows else ""
+    return titled("Settings that differ", table(["setting", *settings], rows)) if rows else Markup()
 
 
-def settings_table(run: Run) -> str:
+def settings_table(run: Run) -> Markup:
     """Render all values of run.json or online.json, or the settings of an evaluation."""
     record = run.record
     if not record and run.after is not None:
         hidden = ("overall", "prompts", "images", "sheet", "format")
         record = {key: value for key, value in run.after.record.items() if key not in hidden}
     rows = [[name, text] for name, text in _once(flattened(record)).items()]
-    return (
-        f"<details open><summary>{len(rows)} values</summary>{table(['name', 'value'], rows)}</details>"
-        if rows
-        else ""
+    if not rows:
+        return Markup()
+    return Markup("<details open><summary>{} values</summary>{}</details>").format(
+        len(rows), table(["name", "value"], rows)
     )
 
 

@@ -3,7 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ppod_train.report.charts import LEAST_SPAN, NUM_COLOURS, Series, line_chart, smoothed
+from markupsafe import Markup
+
+from ppod_data.html.charts.axes import LEAST_SPAN
+from ppod_data.html.charts.lines import NUM_COLOURS, Series, line_chart, smoothed
+from ppod_data.html.page import join
+from ppod_data.html.page import note as small_print
 from ppod_train.report.records import Record, finite
 from ppod_train.report.runs import Evaluation, Run, Stage
 
@@ -88,7 +93,7 @@ _LOSS_NOTES = {
 }
 
 
-def over_training(runs: Sequence[Run], names: Sequence[str]) -> str:
+def over_training(runs: Sequence[Run], names: Sequence[str]) -> Markup:
     """Draw the evaluations' metrics over training: reward, correct images, check scorer, diversity.
 
     For an online run, the reward is also drawn over the number of scored images.
@@ -100,14 +105,14 @@ def over_training(runs: Sequence[Run], names: Sequence[str]) -> str:
     return grid(charts)
 
 
-def grid(charts: Sequence[str]) -> str:
+def grid(charts: Sequence[Markup]) -> Markup:
     """Arrange charts in rows of two or three, whichever leaves fewer gaps; empty charts are left out."""
     shown = [chart for chart in charts if chart]
     kind = "charts two" if len(shown) in (1, 2, 4) else "charts"
-    return f'<div class="{kind}">{"".join(shown)}</div>' if shown else ""
+    return Markup('<div class="{}">{}</div>').format(kind, join(shown)) if shown else Markup()
 
 
-def figure_chart(shown: Sequence[tuple[Run, str]], figure: Figure, axis: Axis) -> str:
+def figure_chart(shown: Sequence[tuple[Run, str]], figure: Figure, axis: Axis) -> Markup:
     """Draw a metric of the evaluations, with one named curve per run.
 
     The result is "" if no run has measured it. A run with a single evaluation has no curve and is left out.
@@ -118,7 +123,7 @@ def figure_chart(shown: Sequence[tuple[Run, str]], figure: Figure, axis: Axis) -
         if sum(value is not None for value in one.y) > 1:
             series.append(one)
     if not series:
-        return ""
+        return Markup()
     return line_chart(
         series,
         title=figure.title,
@@ -149,10 +154,10 @@ def _figure_series(
     )
 
 
-def learning_curves(run: Run, objective: str) -> str:
+def learning_curves(run: Run, objective: str) -> Markup:
     """Draw the metrics of every training step; for an online run the stages follow each other."""
     if not run.metrics:
-        return ""
+        return Markup()
     stages = [stage for stage in run.stages if stage.metrics]
     parts = [stage.metrics for stage in stages] if run.online else [run.metrics]
     marks = stage_marks(stages)
@@ -164,9 +169,8 @@ def learning_curves(run: Run, objective: str) -> str:
     smooth = len(run.metrics) >= _SMOOTH_FROM
     note = f"Thin: each step. Bold: the mean of the last {_WINDOW}" if smooth else "Each training step"
     note += " of a stage." if smooth and run.online else "."
-    return f'<p class="note">{note} These metrics do not measure image quality; evaluations do.</p>' + grid(
-        charts
-    )
+    note += " These metrics do not measure image quality; evaluations do."
+    return small_print(note) + grid(charts)
 
 
 def stage_marks(stages: Sequence[Stage]) -> list[tuple[float, str]]:
@@ -181,12 +185,12 @@ def stage_marks(stages: Sequence[Stage]) -> list[tuple[float, str]]:
 
 def _metric_chart(
     parts: Sequence[Sequence[Record]], metric: _Metric, note: str, marks: Sequence[tuple[float, str]]
-) -> str:
+) -> Markup:
     """Draw a metric of every step with its running mean, which restarts with each of `parts`."""
     values = [[finite(record.get(metric.key)) for record in records] for records in parts]
     every = [value for part in values for value in part]
     if all(value is None for value in every):
-        return ""
+        return Markup()
     steps = [float(record["step"]) for records in parts for record in records]
     if len(every) < _SMOOTH_FROM:
         series = [Series(name="step", x=steps, y=every)]

@@ -5,10 +5,12 @@ file.
 """
 
 from collections.abc import Sequence
-from html import escape
+from os import PathLike
 from pathlib import Path
 
-from ppod_data.html.page import document
+from markupsafe import Markup
+
+from ppod_data.html.page import document, join, titled
 from ppod_data.storage.files import atomic_write
 from ppod_data.storage.json_reader import record_of
 from ppod_data.storage.real_folders import settled
@@ -24,7 +26,7 @@ _ADVICE = "its files were edited, or are of another version: get the folder agai
 _ASSETS = Path(__file__).parent / "assets"
 
 
-def write_report(runs: Sequence[Path], out: Path) -> None:
+def write_report(runs: Sequence[str | PathLike[str]], out: str | PathLike[str]) -> None:
     """Write the report on `runs` to the file `out`.
 
     Args:
@@ -34,18 +36,18 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
         ConfigError: a folder is not a run.
         DamagedError: a record has other content than a run writes.
     """
-    out = settled(out)
-    read = [_read(folder) for folder in runs]
-    names = _distinct_names(read, runs)
+    out, folders = settled(Path(out)), [Path(run) for run in runs]
+    read = [_read(folder) for folder in folders]
+    names = _distinct_names(read, folders)
     title = names[0] if len(names) == 1 else f"{len(names)} runs"
     sections = []
     if len(read) > 1:
-        with record_of(runs[0].parent, _ADVICE):
+        with record_of(folders[0].parent, _ADVICE):
             sections.append(comparison(read, names))
-    for run, name, folder in zip(read, names, runs, strict=True):
+    for run, name, folder in zip(read, names, folders, strict=True):
         with record_of(folder, _ADVICE):
             sections.append(_section(run, name, alone=len(read) == 1))
-    atomic_write(out, page(f"ppod: {title}", title, "".join(sections)).encode())
+    atomic_write(out, page(f"ppod: {title}", title, join(sections)).encode())
 
 
 def _read(folder: Path) -> Run:
@@ -53,15 +55,15 @@ def _read(folder: Path) -> Run:
         return read_run(folder)
 
 
-def page(title: str, heading: str, body: str) -> str:
+def page(title: str, heading: str, body: Markup) -> str:
     """Return the whole document around the HTML `body`."""
     return document(
         title=title,
         eyebrow="ppod report",
         heading=heading,
         body=body,
-        style=(_ASSETS / "report.css").read_text(encoding="utf-8"),
-        script=(_ASSETS / "report.js").read_text(encoding="utf-8"),
+        style=_ASSETS / "report.css",
+        script=_ASSETS / "report.js",
     )
 
 
@@ -72,26 +74,22 @@ def _distinct_names(runs: Sequence[Run], folders: Sequence[Path]) -> list[str]:
     return ["/".join(folder.resolve().parts[-2:]) for folder in folders]
 
 
-def _section(run: Run, name: str, *, alone: bool) -> str:
-    parts = [] if alone else [f"<h2>{escape(name)}</h2>"]
+def _section(run: Run, name: str, *, alone: bool) -> Markup:
+    parts = [] if alone else [Markup("<h2>{}</h2>").format(name)]
     parts += [
         headline(run),
-        _titled("Stages", stages_section(run) if run.online else ""),
-        _titled("Reward by prompt", by_prompt(run)),
-        _titled("Over training", "" if run.online else over_training([run], [name])),
-        _titled("Samples", viewer(run.evaluations, run.before)),
-        _titled("Learning curves", learning_curves(run, objective(run))),
-        _titled(_timestep_title(run), timestep_curves(*run.last_training)),
-        _titled("Time", time_chart(run)),
-        _titled("Settings", settings_table(run)),
+        titled("Stages", stages_section(run) if run.online else Markup()),
+        titled("Reward by prompt", by_prompt(run)),
+        titled("Over training", Markup() if run.online else over_training([run], [name])),
+        titled("Samples", viewer(run.evaluations, run.before)),
+        titled("Learning curves", learning_curves(run, objective(run))),
+        titled(_timestep_title(run), timestep_curves(*run.last_training)),
+        titled("Time", time_chart(run)),
+        titled("Settings", settings_table(run)),
     ]
-    return f'<section class="run">{"".join(parts)}</section>'
+    return Markup('<section class="run">{}</section>').format(join(parts))
 
 
 def _timestep_title(run: Run) -> str:
     trained = [stage.number for stage in run.stages if stage.run_record or stage.metrics]
     return f"By timestep, stage {trained[-1]}" if trained else "By timestep"
-
-
-def _titled(title: str, body: str) -> str:
-    return f"<h3>{title}</h3>{body}" if body else ""

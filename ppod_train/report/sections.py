@@ -1,14 +1,15 @@
 """What a reader asks for first: the headline figures of a run, and its rewards by prompt."""
 
-from html import escape
+from markupsafe import Markup
 
-from ppod_data.support.formatting import UNKNOWN, percent, precision
-from ppod_train.report.charts import Series, legend
+from ppod_data.html.charts.rows import Dot, interval_chart
+from ppod_data.html.charts.svg import legend
+from ppod_data.html.page import join, note, tiles
+from ppod_data.support.formatting import UNKNOWN, count, percent, precision
 from ppod_train.report.records import Record, finite, part
-from ppod_train.report.rows import Dot, interval_chart
 from ppod_train.report.runs import Evaluation, Run
 from ppod_train.report.verdict import no_gain
-from ppod_train.report.words import count, duration
+from ppod_train.report.words import duration
 
 _BEFORE_COLOUR, _AFTER_COLOUR = 7, 0
 _MAX_ROWS = 30
@@ -23,41 +24,34 @@ _HEADLINES: tuple[tuple[str, str, bool], ...] = (
 """Name, key, and whether it is a share."""
 
 
-def headline(run: Run) -> str:
+def headline(run: Run) -> Markup:
     """Render the main metrics, before and after."""
     shown = run.after or run.before
-    tiles = []
+    figures: list[tuple[str, str, str]] = []
     if shown is not None:
-        tiles += [_tile(name, *_change(run, key, share)) for name, key, share in _HEADLINES]
-    tiles += _training_tiles(run)
-    return f'{_banner(run)}<div class="figures">{"".join(tiles)}</div>{_provenance(run)}'
+        figures += [(name, *_change(run, key, share)) for name, key, share in _HEADLINES]
+    figures += _training_tiles(run)
+    measured = [tile for tile in figures if tile[1] != UNKNOWN]
+    return _banner(run) + tiles(measured) + _provenance(run)
 
 
-def _banner(run: Run) -> str:
+def _banner(run: Run) -> Markup:
     """Render a sentence above the metrics if training did not help."""
     text = no_gain(run)
-    return "" if text is None else f'<p class="banner" role="status">{escape(text)}</p>'
+    return Markup() if text is None else Markup('<p class="banner" role="status">{}</p>').format(text)
 
 
-def _training_tiles(run: Run) -> list[str]:
+def _training_tiles(run: Run) -> list[tuple[str, str, str]]:
     """Render the cost: training steps, their time, and the images that the reward scored."""
     tiles = []
     if run.metrics:
         seconds = sum(finite(record.get("seconds")) or 0.0 for record in run.metrics)
         time = duration(seconds) if seconds else ""
-        tiles.append(_tile("Training steps", count(run.metrics[-1]["step"]), time))
+        tiles.append(("Training steps", count(run.metrics[-1]["step"]), time))
     queries = [item.queries for item in run.evaluations if item.queries]
     if run.online and queries:
-        tiles.append(_tile("Reward queries", count(queries[-1]), "data and validation"))
+        tiles.append(("Reward queries", count(queries[-1]), "data and validation"))
     return tiles
-
-
-def _tile(name: str, value: str, note: str) -> str:
-    """Render a metric with its name; "" if it was not measured."""
-    if value == UNKNOWN:
-        return ""
-    parts = f"<span>{escape(name)}</span><b>{escape(value)}</b><small>{escape(note)}</small>"
-    return f'<div class="figure">{parts}</div>'
 
 
 def _change(run: Run, key: str, share: bool) -> tuple[str, str]:
@@ -79,41 +73,41 @@ def _change(run: Run, key: str, share: bool) -> tuple[str, str]:
     return show(value), "\n".join(interval + was)
 
 
-def _provenance(run: Run) -> str:
+def _provenance(run: Run) -> Markup:
     """Render a note on the images and the reward behind the metrics."""
     shown = run.after or run.before
     if shown is None:
-        return '<p class="note">No evaluation yet.</p>'
-    scorer = escape(str(part(shown.record, "scorer").get("name", "?")))
+        return note("No evaluation yet.")
+    scorer = str(part(shown.record, "scorer").get("name", "?"))
     num_images, num_prompts = finite(shown.overall.get("num_images")), len(part(shown.record, "prompts"))
-    text = (
-        f"{escape(shown.label).capitalize()}, 95 % intervals. Reward <b>{scorer}</b> on {count(num_images)}"
+    text = Markup("{}, 95 % intervals. Reward <b>{}</b> on {}").format(
+        shown.label.capitalize(), scorer, count(num_images)
     )
     text += f" images of {num_prompts} prompts." if num_prompts != 1 else " images of one prompt."
     if run.before is not None and finite(shown.overall.get("win_rate")) is not None:
         text += " Win rate: against the same seeds before, ties half."
     if run.is_training and run.after is not None:
         text += _chosen_on(run)
-    return f'<p class="note">{text}</p>'
+    return note(text)
 
 
-def _chosen_on(run: Run) -> str:
+def _chosen_on(run: Run) -> Markup:
     """Describe how the evaluation was chosen, and the resulting bias."""
     later = run.later
     among = "stages" if run.online else "evaluations while training"
     if len(later) == 1:
-        return " <code>ppod-train eval</code> measures on other seeds."
-    return (
-        f" The best of {len(later)} {among}, chosen on the same seeds, which biases the metrics slightly upward."
+        return Markup(" <code>ppod-train eval</code> measures on other seeds.")
+    return Markup(
+        " The best of {} {}, chosen on the same seeds, which biases the metrics slightly upward."
         " <code>ppod-train eval</code> measures on other seeds."
-    )
+    ).format(len(later), among)
 
 
-def by_prompt(run: Run) -> str:
+def by_prompt(run: Run) -> Markup:
     """Draw dots with intervals: mean reward and correct images of each prompt, before and after."""
     shown = run.after or run.before
     if shown is None:
-        return ""
+        return Markup()
     prompts = list(part(shown.record, "prompts"))
     rows: list[tuple[str, str | None]] = [(prompt, prompt) for prompt in prompts[:_MAX_ROWS]]
     rows += [("all prompts", None)] if len(prompts) > 1 else []
@@ -122,18 +116,16 @@ def by_prompt(run: Run) -> str:
         dots = [(label, dots_of(run, prompt, name)) for label, prompt in rows]
         if any(marks for _, marks in dots):
             charts.append(interval_chart(dots, title=title, note="95 % intervals", share=name == "correct"))
-    key = before_after_key(run)
     left_out = len(prompts) - _MAX_ROWS
-    note = f'<p class="note">{left_out} more prompts are in eval.json.</p>' if left_out > 0 else ""
-    return f'{key}<div class="wide-charts">{"".join(charts)}</div>{note}'
+    more = note(f"{left_out} more prompts are in eval.json.") if left_out > 0 else Markup()
+    wide = Markup('<div class="wide-charts">{}</div>').format(join(charts))
+    return before_after_key(run) + wide + more
 
 
-def before_after_key(run: Run) -> str:
+def before_after_key(run: Run) -> Markup:
     """Render the legend of the colours before and after."""
     ends = ((run.before, _BEFORE_COLOUR), (run.after, _AFTER_COLOUR))
-    return legend(
-        [Series(name=item.label, x=(), y=(), colour=colour) for item, colour in ends if item is not None]
-    )
+    return legend([(colour, item.label) for item, colour in ends if item is not None])
 
 
 def dots_of(run: Run, prompt: str | None, name: str) -> list[Dot]:

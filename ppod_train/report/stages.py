@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
-from ppod_data.html.page import table
-from ppod_data.support.formatting import UNKNOWN, Precision, percent
-from ppod_train.report.charts import Series, line_chart
+from markupsafe import Markup
+
+from ppod_data.html.charts.lines import Series, line_chart
+from ppod_data.html.charts.rows import Piece, stacked_chart
+from ppod_data.html.page import note, table
+from ppod_data.support.formatting import UNKNOWN, Precision, count, percent
 from ppod_train.report.curves import (
     FIGURES,
     QUERIES,
@@ -14,9 +17,8 @@ from ppod_train.report.curves import (
     grid,
 )
 from ppod_train.report.records import finite, part
-from ppod_train.report.rows import Piece, stacked_chart
 from ppod_train.report.runs import Evaluation, Run, Stage
-from ppod_train.report.words import count, duration, figure_precision, precise_percent
+from ppod_train.report.words import duration, figure_precision, precise_percent
 
 _TIMES = (
     ("train", "train", 0),
@@ -29,12 +31,12 @@ _TIMES = (
 """Parts of a stage's time: key, name, colour. Long parts come first, so that bars of stages are comparable."""
 
 
-def stages_section(run: Run) -> str:
+def stages_section(run: Run) -> Markup:
     """Render the metrics that are measured once per stage."""
     charts = [figure_chart([(run, run.name)], figure, STAGES) for figure in FIGURES]
     charts.insert(1, figure_chart([(run, run.name)], REWARD_BY_QUERIES, QUERIES))
     charts.append(_outside_band_chart(run.stages))
-    return f'<p class="note">{_state(run)}</p>{_stage_table(run)}{grid(charts)}'
+    return note(_state(run)) + _stage_table(run) + grid(charts)
 
 
 def _state(run: Run) -> str:
@@ -48,7 +50,7 @@ def _state(run: Run) -> str:
     return text
 
 
-def _stage_table(run: Run) -> str:
+def _stage_table(run: Run) -> Markup:
     evaluations = {item.stage: item for item in run.evaluations}
     stages = {stage.number: stage for stage in run.stages}
     numbers = sorted({*stages, *(number for number in evaluations if number is not None)})
@@ -60,7 +62,7 @@ def _stage_table(run: Run) -> str:
         [_name(number), *_cells(stages.get(number), evaluations.get(number), rewards, gains)]
         for number in numbers
     ]
-    return table(head, rows) if rows else ""
+    return table(head, rows) if rows else Markup()
 
 
 def _name(stage: int) -> str:
@@ -101,7 +103,7 @@ def _outside_band(stage: Stage) -> float | None:
     return finite(stage.run_record.get("outside_band_at_start")) if at_end is None else at_end
 
 
-def _outside_band_chart(stages: Sequence[Stage]) -> str:
+def _outside_band_chart(stages: Sequence[Stage]) -> Markup:
     """Draw the share of steps outside the band before each stage, which the stage cannot train."""
     series = Series(
         name="outside",
@@ -110,7 +112,7 @@ def _outside_band_chart(stages: Sequence[Stage]) -> str:
         points=True,
     )
     if all(value is None for value in series.y):
-        return ""
+        return Markup()
     return line_chart(
         [series],
         title="Outside the band at the start",
@@ -120,12 +122,12 @@ def _outside_band_chart(stages: Sequence[Stage]) -> str:
     )
 
 
-def time_chart(run: Run) -> str:
+def time_chart(run: Run) -> Markup:
     """Draw the time of each stage by phase; "" if it was not recorded."""
     rows = [(f"stage {stage.number}", _pieces(stage)) for stage in run.stages]
     known = [(label, pieces) for label, pieces in rows if any(piece.value > 0 for piece in pieces)]
     if not known:
-        return ""
+        return Markup()
     return stacked_chart(
         known,
         title="Time of each stage",

@@ -6,8 +6,11 @@ Shapes: T steps of the chain.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
+from ppod_data.html.charts.lines import FIRST_SHADE, NUM_SHADES, Series, line_chart
+from ppod_data.html.page import note as small_print
 from ppod_data.support.formatting import number
-from ppod_train.report.charts import FIRST_SHADE, NUM_SHADES, Series, line_chart
 from ppod_train.report.curves import BAND_KEYS, WITHOUT_BAND, grid
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.words import precise_percent
@@ -32,7 +35,7 @@ _METRICS = (
 )
 
 
-def timestep_curves(record: Record, metrics: Sequence[Record]) -> str:
+def timestep_curves(record: Record, metrics: Sequence[Record]) -> Markup:
     """Draw log-ratios and shares outside the band by timestep, one curve per quarter of the training, and the drift.
 
     Args:
@@ -52,7 +55,7 @@ def timestep_curves(record: Record, metrics: Sequence[Record]) -> str:
     note = "Timestep 0 is the noisiest. One curve per quarter of the training; later quarters have stronger colours."
     notes = [note] if any(charts) else []
     notes += [drift_words(record)] if part(record, "drift") else []
-    return f'<p class="note">{" ".join(notes)}</p>{charts_html}' if notes else ""
+    return small_print(" ".join(notes)) + charts_html if notes else Markup()
 
 
 def _band(settings: Record) -> list[tuple[float, str]]:
@@ -63,7 +66,7 @@ def _band(settings: Record) -> list[tuple[float, str]]:
     return [(clip, "clip"), (-clip, "")]
 
 
-def _metric_chart(records: Sequence[Record], metric: _Metric, rules: Sequence[tuple[float, str]]) -> str:
+def _metric_chart(records: Sequence[Record], metric: _Metric, rules: Sequence[tuple[float, str]]) -> Markup:
     series = [
         Series(
             name=f"steps {some[0]['step']} to {some[-1]['step']}",
@@ -75,7 +78,7 @@ def _metric_chart(records: Sequence[Record], metric: _Metric, rules: Sequence[tu
         if (means := _timestep_means(some, metric.key))
     ]
     if not series:
-        return ""
+        return Markup()
     return line_chart(
         series,
         title=metric.title,
@@ -98,7 +101,7 @@ def drift_words(record: Record) -> str:
     return words[0] + ", ".join(words[1:]) + "." if len(words) > 1 else ""
 
 
-def drift_chart(record: Record) -> str:
+def drift_chart(record: Record) -> Markup:
     """Draw |replayed − stored| log-probability by timestep; "" if all values are 0 or none is recorded."""
     drift = part(record, "drift")
     steps = [finite(step) for step in drift.get("steps") or ()]
@@ -108,7 +111,7 @@ def drift_chart(record: Record) -> str:
         known = [(x, y) for x, y in zip(steps, values, strict=False) if x is not None]
         series.append(Series(name=name, x=[x for x, _ in known], y=[y for _, y in known], colour=index))
     if not any(value for curve in series for value in curve.y):
-        return ""
+        return Markup()
     clip = finite(part(record, "settings").get("log_ratio_clip"))
     return line_chart(
         series,

@@ -7,12 +7,12 @@ evaluation), so that the frames around them follow the page's colours and width.
 import base64
 import io
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
+from markupsafe import Markup
 from PIL import Image
 
-from ppod_data.html.page import embedded
+from ppod_data.html.page import embedded, join, note
 from ppod_train.evaluation.files import read_sheet
 from ppod_train.report.records import Record
 from ppod_train.report.runs import Evaluation
@@ -22,14 +22,14 @@ MAX_TILE = 128
 _JPEG_QUALITY = 88
 
 
-def viewer(evaluations: Sequence[Evaluation], first: Evaluation | None) -> str:
+def viewer(evaluations: Sequence[Evaluation], first: Evaluation | None) -> Markup:
     """Render the grids of `evaluations` below those of `first`; "" if no image was kept.
 
     The last evaluation is shown until the reader moves the slider.
     """
     shown = [item for item in evaluations if item.sheet is not None and item.record.get("sheet")]
     if not shown:
-        return ""
+        return Markup()
     layout = shown[-1].record["sheet"]
     shown = [item for item in shown if item.record["sheet"] == layout]
     fixed = first is not None and first in shown and len(shown) > 1
@@ -43,40 +43,49 @@ def viewer(evaluations: Sequence[Evaluation], first: Evaluation | None) -> str:
         }
     )
     shape = f"aspect-ratio:{layout['width']}/{layout['height']}"
-    blocks = "".join(
+    blocks = join(
         _prompt(prompt, row, layout["columns"], first.label if fixed and first else None, shape)
         for row, prompt in enumerate(layout["prompts"])
     )
     slider = (
-        '<label class="slider"><output></output><input type="range" min="0" '
-        f'max="{len(choices) - 1}" value="{len(choices) - 1}" step="1" aria-label="evaluation"></label>'
+        Markup(
+            '<label class="slider"><output></output><input type="range" min="0" '
+            'max="{last}" value="{last}" step="1" aria-label="evaluation"></label>'
+        ).format(last=len(choices) - 1)
         if len(choices) > 1
         else ""
     )
-    note = "The same place is the same seed. " + _legend(choices[-1])
-    return f'<div class="viewer"><p class="note">{note}</p>{slider}{blocks}{data}</div>'
+    words = Markup("The same place is the same seed. ") + _legend(choices[-1])
+    return Markup('<div class="viewer">{}{}{}{}</div>').format(note(words), slider, blocks, data)
 
 
-def _legend(evaluation: Evaluation) -> str:
+def _legend(evaluation: Evaluation) -> Markup:
     if all(values.get("correct") is None for values in evaluation.record.get("images", {}).values()):
-        return ""
-    return (
+        return Markup()
+    return Markup(
         'The scorer finds <span class="mark right">✓ every fact of the prompt right</span> or '
         '<span class="mark wrong">✗ something wrong</span>.'
     )
 
 
-def _prompt(prompt: str, row: int, columns: int, first_label: str | None, shape: str) -> str:
-    tiles = "".join(
-        f'<span class="tile" data-row="{row}" data-column="{column}" style="{shape}"></span>'
+def _prompt(prompt: str, row: int, columns: int, first_label: str | None, shape: str) -> Markup:
+    tiles = join(
+        Markup('<span class="tile" data-row="{}" data-column="{}" style="{}"></span>').format(
+            row, column, shape
+        )
         for column in range(columns)
     )
-    above = "" if first_label is None else _strip(f"<small>{escape(first_label)}</small>", "first", tiles)
-    return f"<h4>{escape(prompt)}</h4>{above}" + _strip('<small class="now"></small>', "now", tiles)
+    above = Markup()
+    if first_label is not None:
+        above = _strip(Markup("<small>{}</small>").format(first_label), "first", tiles)
+    now = _strip(Markup('<small class="now"></small>'), "now", tiles)
+    return Markup("<h4>{}</h4>{}{}").format(prompt, above, now)
 
 
-def _strip(label: str, which: str, tiles: str) -> str:
-    return f'<div class="strip">{label}<div class="tiles" data-which="{which}">{tiles}</div></div>'
+def _strip(label: Markup, which: str, tiles: Markup) -> Markup:
+    return Markup('<div class="strip">{}<div class="tiles" data-which="{}">{}</div></div>').format(
+        label, which, tiles
+    )
 
 
 def _step(evaluation: Evaluation, layout: Record) -> dict[str, object]:

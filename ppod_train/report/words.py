@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from ppod_data.support.formatting import Precision, number, precision
 from ppod_train.report.records import Record, finite
 
-_NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
-
 
 def figure_precision(overall: Sequence[Record], name: str) -> Precision:
     """Return the precision of a column of "reward", "gain" or "check_reward", which its intervals determine."""
@@ -20,11 +18,6 @@ def figure_precision(overall: Sequence[Record], name: str) -> Precision:
 def precise_percent(value: float | None) -> str:
     """Format a share that may be far below a hundredth with three significant digits."""
     return number(None) if value is None else f"{100 * value:.3g} %"
-
-
-def count(value: float | None) -> str:
-    """Format a whole number with separated thousands."""
-    return number(None) if value is None else f"{value:,.0f}".replace(",", _NARROW_SPACE)
 
 
 def duration(seconds: float | None) -> str:

@@ -10,8 +10,6 @@ FILE_LINES, FUNCTION_LINES, PARAMETERS = 300, 60, 8
 
 LONG_FILES = {
     "cli/ppod_cli/data/views.py": (350, "six small commands"),
-    "cli/ppod_cli/train/online.py": (400, "the options of all stages"),
-    "cli/ppod_cli/train/options.py": (350, "an entry for each training option"),
     "ppod_data/annotate/session.py": (350, "one state machine for questions and answers"),
     "ppod_data/dataset/dataset.py": (500, "the methods of one public class, with their docstrings"),
     "ppod_data/diffusion/models/model_folder.py": (400, "refusals of model folders, each with its message"),
@@ -46,6 +44,10 @@ LONG_FUNCTIONS = {
     "ppod_train/run/train.py:train_offline": (80, "documentation of a public function"),
 }
 MANY_PARAMETERS = {
+    "ppod_train/step/bounded_pass.py:by_trajectory_gradient": (
+        9,
+        "a loss by regions, its step weights and its scale",
+    ),
     "ppod_data/labels/importing.py:import_labels": (9, "options of a command"),
     "ppod_data/scenes/training/fit_unet.py:fit_unet": (10, "hyperparameters of one training script"),
     "ppod_data/scoring/score.py:score_all": (10, "options of a command"),

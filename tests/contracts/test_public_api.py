@@ -1,105 +1,120 @@
-"""The public names of the packages, and the example of each."""
+"""The public names of the trainer: locked, documented, and runnable as their examples say."""
 
-import csv
 import doctest
-import importlib
 import inspect
-import json
-import re
-import shutil
-import subprocess
-import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-PUBLIC = {
-    "ppod_data": [
-        "Dataset",
-        "GenerationSpec",
-        "ImportOptions",
-        "PpodError",
-        "SamplingSettings",
-        "Trajectory",
-        "agreement",
-        "build_spec",
-        "generate",
-        "import_labels",
-        "load_model",
-        "load_reward",
-        "pull",
-        "push",
-        "rank_pairs",
-        "score",
-        "verify",
-    ],
-}
-NAMES = [(package, name) for package, names in PUBLIC.items() for name in names]
-FUNCTIONS = [pair for pair in NAMES if pair[1][0].islower()]
-MOST_PARAMETERS = 8
-README = Path(__file__).parents[2] / "README.md"
-HEAVY = {"torch", "numpy", "pyarrow", "diffusers", "transformers", "datasets", "PIL"}
+import ppod_train
+from ppod_data.diffusion.models.model import DiffusionModel, load_model
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.generate import generate
+from ppod_data.generation.sampling import sample_images
+from ppod_data.pairs.rank import rank
+from ppod_data.rewards import load_reward
+from ppod_data.scoring.score import score
+from ppod_data.support.progress import Silent
+from ppod_train.run import library
+
+PROMPTS = ("a cat and a dog",)
+SETTINGS = ppod_train.TrainSettings(num_train_steps=1, pairs_per_step=2, lora_rank=2, eval_every=0)
+
+
+class Counts(Silent):
+    def __init__(self) -> None:
+        self.total = self.done = 0
+
+    def start(self, total: int, unit: str) -> None:
+        self.total = total
+
+    def advance(self, count: int) -> None:
+        self.done += count
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make what the examples read: a scored data set `data`, and labels of its images `answers.csv`."""
-    from ppod_data import build_spec, generate, load_model, score
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set of four images, scored and paired."""
+    from ppod_data.dataset.dataset import Dataset
 
-    folder = tmp_path_factory.mktemp("examples")
+    folder = tmp_path_factory.mktemp("library")
     model = load_model("scenes")
-    spec = build_spec(model, ["a dog on the moon"], num_images_per_prompt=4, num_inference_steps=4)
-    dataset = generate(folder / "data", spec, model)
-    score(dataset, "scenes")
-    ids = dataset.samples(["sample_id"])["sample_id"].to_pylist()
-    with (folder / "answers.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["prompt", "a", "b", "label", "annotator"])
-        writer.writerow([spec.prompts[0], ids[0], ids[1], "a", "anna"])
-        writer.writerow([spec.prompts[0], ids[2], ids[3], "b", "anna"])
+    spec = build_spec(model, prompts=PROMPTS, num_images_per_prompt=4, num_inference_steps=4, batch_size=4)
+    generate(folder / "data", spec, model, shards=range(spec.num_shards))
+    dataset = Dataset.open(folder / "data")
+    score(dataset, load_reward("scenes"), name="scenes")
+    rank(dataset, reward="scenes", name="scenes")
     return folder
 
 
-@pytest.mark.parametrize("package", PUBLIC)
-def test_the_public_names_are_these(package: str) -> None:
-    module = importlib.import_module(package)
-    assert sorted(module.__all__) == sorted(PUBLIC[package])
-    assert all(hasattr(module, name) for name in module.__all__)
-    assert not hasattr(module, "no_such_name")
+def images(model: DiffusionModel) -> list[bytes]:
+    spec = build_spec(model, prompts=PROMPTS, num_images_per_prompt=2, num_inference_steps=4, batch_size=2)
+    return [image.tobytes() for batch in sample_images(spec, model, range(1)) for _, _, image in batch]
 
 
-@pytest.mark.parametrize(("package", "name"), NAMES)
-def test_the_example_runs(
-    package: str, name: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    documented = getattr(importlib.import_module(package), name)
-    test = doctest.DocTestParser().get_doctest(inspect.getdoc(documented) or "", {}, name, None, None)
-    assert test.examples, f"{package}.{name} has no example"
-    shutil.copytree(prepared, tmp_path / "here")
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
-    report: list[str] = []
-    assert doctest.DocTestRunner().run(test, out=report.append).failed == 0, "".join(report)
+def test_the_public_names_are_these() -> None:
+    assert ppod_train.__all__ == [
+        "OBJECTIVES",
+        "EvalSettings",
+        "OnlineSettings",
+        "TrainSettings",
+        "evaluate",
+        "load_policy",
+        "train",
+        "write_report",
+    ]
+    for name in ppod_train.__all__:
+        assert getattr(ppod_train, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        ppod_train.trian  # noqa: B018
 
 
-def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (example,) = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    monkeypatch.chdir(tmp_path)
-    exec(compile(example, str(README), "exec"), {})
-    assert (tmp_path / "data" / "pairs" / "scenes.parquet").exists()
+@pytest.mark.parametrize("name", [name for name in ppod_train.__all__ if name != "OBJECTIVES"])
+def test_a_public_name_has_a_docstring_and_few_parameters(name: str) -> None:
+    value: Any = getattr(ppod_train, name)
+    assert inspect.getdoc(value)
+    if is_dataclass(value):
+        assert all(field.kw_only for field in fields(value))
+    else:
+        assert len(inspect.signature(value).parameters) <= 8
 
 
-@pytest.mark.parametrize(("package", "name"), FUNCTIONS)
-def test_a_function_has_few_parameters(package: str, name: str) -> None:
-    function = getattr(importlib.import_module(package), name)
-    assert len(inspect.signature(function).parameters) <= MOST_PARAMETERS
+def test_the_examples_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here)
+    for value in (ppod_train.TrainSettings, ppod_train.OnlineSettings, ppod_train.EvalSettings):
+        check(value, vars(inspect.getmodule(value)))
+    check(library.train, vars(library))
+    check(library.load_policy, vars(library))
 
 
-@pytest.mark.parametrize("package", PUBLIC)
-def test_importing_a_package_imports_nothing_heavy(package: str) -> None:
-    """In a fresh process, since the tests themselves import torch."""
-    program = (
-        f"import json, sys, {package}; print(json.dumps([name.partition('.')[0] for name in sys.modules]))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert HEAVY & set(json.loads(done.stdout)) == set()
+def check(value: Any, names: dict[str, Any]) -> None:
+    tests = [
+        test for test in doctest.DocTestFinder(recurse=False).find(value, globs=dict(names)) if test.examples
+    ]
+    assert tests, value
+    for test in tests:
+        assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_training_leaves_the_callers_model_as_it_is(here: Path, tmp_path: Path) -> None:
+    model = load_model("scenes")
+    before = images(model)
+    weights = {name: value.clone() for name, value in model.denoiser.state_dict().items()}
+    counts = Counts()
+    run = ppod_train.train([here / "data"], str(tmp_path / "run"), SETTINGS, model=model, progress=counts)
+    assert (counts.total, counts.done, run.summary.steps) == (1, 1, 1)
+    assert run.report.is_file()
+    after = model.denoiser.state_dict()
+    assert after.keys() == weights.keys()
+    assert all(torch.equal(after[name], value) for name, value in weights.items())
+    assert images(model) == before
+    policy = ppod_train.load_policy(run.policy)
+    assert images(policy) != before
+
+
+def test_a_folder_that_is_no_run_holds_no_policy(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no policy of a run"):
+        ppod_train.load_policy(tmp_path)

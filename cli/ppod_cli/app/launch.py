@@ -3,8 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ppod_data.errors import ConfigError
@@ -59,18 +58,6 @@ def ray_cluster(engine: str, address: str | None, device: str, world_size: int) 
     from ppod_data.cluster.ray_engine import RayCluster
 
     return RayCluster(address=address or "auto", device=device)
-
-
-@contextmanager
-def workers_of(cluster: "RayCluster | None") -> Iterator[str | None]:
-    """The device of a cluster's workers, "cpu" or "cuda"; None where the work is done in this process."""
-    if cluster is None:
-        yield None
-        return
-    from ppod_data.cluster.ray_engine import connected
-
-    with connected(cluster) as place:
-        yield place
 
 
 def resolve_device(text: str) -> str:

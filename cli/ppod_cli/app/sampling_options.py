@@ -133,14 +133,6 @@ Width = Annotated[
         rich_help_panel=_SAMPLE,
     ),
 ]
-NumImagesPerPrompt = Annotated[
-    int,
-    typer.Option(min=1, help="K: images sampled for each prompt.", metavar="K", rich_help_panel=_SAMPLE),
-]
-Seed = Annotated[
-    int,
-    typer.Option(min=0, help="Seed of all noise.", metavar="SEED", rich_help_panel=_SAMPLE),
-]
 NumInferenceSteps = Annotated[
     int,
     typer.Option(min=1, max=1000, help="T: denoising steps.", metavar="T", rich_help_panel=_CHAIN),
@@ -206,14 +198,6 @@ ImagesPerShard = Annotated[
         help="Images in one shard, the unit of resuming and of sharing work.",
         show_default="about 256 MiB, at most 512",
         metavar="N",
-        rich_help_panel=_STORAGE,
-    ),
-]
-StoreSteps = Annotated[
-    str,
-    typer.Option(
-        help="Steps whose latents are stored: all, last:N, every:N.",
-        metavar="STEPS",
         rich_help_panel=_STORAGE,
     ),
 ]

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 import pytest
 
 from ppod_data.dataset.dataset import Dataset
-from ppod_data.inspect.label_views import calibration_chart, label_section
+from ppod_data.html.charts.points import calibration_chart
+from ppod_data.inspect.label_views import label_section
 from ppod_data.inspect.overview import overview
 from ppod_data.inspect.viewer import write_viewer
 from ppod_data.labels.importing import import_labels

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from ppod_data.errors import ConfigError
+from ppod_data.html.charts.axes import span, ticks
+from ppod_data.html.charts.lines import Series, line_chart, smoothed, thinned
+from ppod_data.support.formatting import count
 from ppod_train.evaluation.files import write_evaluation
 from ppod_train.report import write_report
-from ppod_train.report.charts import Series, line_chart, smoothed, span, thinned, ticks
 from ppod_train.report.runs import read_run
 from ppod_train.report.timesteps import drift_chart, drift_words
-from ppod_train.report.words import count, duration
+from ppod_train.report.words import duration
 from tests.support.report_cases import EVIL, evaluation, make_run, metrics, parsed, put
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ppod_data.html.charts.rows import Piece, stacked_chart
 from ppod_train.report import write_report
-from ppod_train.report.rows import Piece, stacked_chart
 from ppod_train.report.runs import Run, read_run
 from ppod_train.report.stages import stages_section, time_chart
 from tests.support.report_cases import EVIL, make_online_run, make_run, parsed, put

@@ -1,27 +1,25 @@
-"""Curves as inline SVG, with colours from the page's style.
+"""Line charts, with the values under the pointer.
 
-Units: a curve chart is drawn in a box 360 wide and 200 high and scales with its column. At a phone's width it has
-about this size, so that its text stays readable.
+Units: a chart is drawn in a box 360 wide and 200 high and scales with its column; at a phone's width that is about its
+own size, so its letters stay readable.
 """
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
-from ppod_data.support.formatting import along
-from ppod_train.report.words import count
+from markupsafe import Markup
 
-WIDTH, HEIGHT = 360.0, 200.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 10.0, 14.0, 30.0
+from ppod_data.html.charts.axes import axis_format, span, ticks
+from ppod_data.html.charts.svg import Box, empty_figure, figure, horizontal, legend, text
+from ppod_data.html.page import join
+from ppod_data.support.formatting import count
+
+_BOX = Box(height=200.0, left=48.0, right=10.0, top=14.0, bottom=30.0)
 _MAX_POINTS = 300
 NUM_COLOURS = 8
-LEAST_SPAN = 0.05
-"""Minimum span of an axis as a share of the largest value, so that rounding does not look like a rise."""
 FIRST_SHADE, NUM_SHADES = 8, 4  # colours of one hue, pale to strong, for curves in order of time
-
-Format = Callable[[float | None], str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +50,12 @@ class _Scale:
 
     def x(self, value: float) -> float:
         """Return the horizontal position of a value."""
-        return _LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - _LEFT - _RIGHT)
+        return _BOX.left + (value - self.x_low) / (self.x_high - self.x_low) * (_BOX.end - _BOX.left)
 
     def y(self, value: float) -> float:
         """Return the vertical position of a value."""
         share = (value - self.y_low) / (self.y_high - self.y_low)
-        return HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM)
+        return _BOX.floor - share * (_BOX.floor - _BOX.top)
 
 
 def line_chart(
@@ -70,7 +68,7 @@ def line_chart(
     marks: Sequence[tuple[float, str]] = (),
     share: bool = False,
     least_span: float = 0.0,
-) -> str:
+) -> Markup:
     """Draw curves with a legend if there are several, and the values under the pointer.
 
     Args:
@@ -83,34 +81,20 @@ def line_chart(
     """
     drawn = [thinned(one) for one in series]
     known = [one for one in drawn if any(value is not None for value in one.y)]
-    heading = caption(title, note)
     if not known:
-        return f'<figure class="chart">{heading}<p class="empty">not recorded</p></figure>'
+        return empty_figure(title, note, "not recorded")
     scale = _scale(known, share, least_span)
     parts = [_axes(scale, x_label, share), _marks(scale, marks)]
     parts += [_band(one, scale) for one in known] + [_curve(one, scale) for one in known]
-    parts.append(_rules(scale, rules))
-    svg = (
-        f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(title)}" '
-        f"data-hover='{escape(_hover(known, scale, x_label, share))}'>"
-        f'{"".join(parts)}<line class="cursor" y1="{_TOP:g}" y2="{HEIGHT - _BOTTOM:g}"/></svg>'
+    parts += [_rules(scale, rules), _vertical("cursor", None, _BOX.top)]
+    return figure(
+        _BOX,
+        parts,
+        title=title,
+        note=note,
+        legend=legend([(one.colour, one.name) for one in known if not one.faint]),
+        hover=_hover(known, scale, x_label, share),
     )
-    return f'<figure class="chart">{heading}{legend(known)}{svg}</figure>'
-
-
-def caption(title: str, note: str = "") -> str:
-    """Render a chart's title with a line below it."""
-    small = f"<small>{escape(note)}</small>" if note else ""
-    return f"<figcaption>{escape(title)}{small}</figcaption>"
-
-
-def legend(series: Sequence[Series]) -> str:
-    """Render names with their colours; "" for a single series, which the title names."""
-    named = [one for one in series if not one.faint]
-    if len(named) < 2:
-        return ""
-    keys = "".join(f'<span class="key c{one.colour}">{escape(one.name)}</span>' for one in named)
-    return f'<div class="legend">{keys}</div>'
 
 
 def thinned(series: Series) -> Series:
@@ -156,102 +140,71 @@ def _scale(series: Sequence[Series], share: bool, least_span: float) -> _Scale:
     return _Scale(x_low=x_low, x_high=x_high, y_low=y_low, y_high=y_high)
 
 
-def span(low: float, high: float, least: float) -> tuple[float, float]:
-    """Return the ends of an axis for values from `low` to `high`, with some margin.
-
-    The axis spans at least `least` of the largest value with the values in its middle, and is never empty.
-    """
-    largest = max(abs(low), abs(high))
-    if low == high:
-        room = largest * max(0.1, least / 2) or 1.0
-    else:
-        room = max(0.06 * (high - low), (least * largest - (high - low)) / 2)
-    return low - room, high + room
-
-
-def axis_format(low: float, high: float, share: bool, extra: int = 0) -> Format:
-    """Return the number format of an axis: ticks as they are, values between them with `extra` digits."""
-    return along(_step(low, high, 5), max(abs(low), abs(high)), share=share, extra=extra)
-
-
-def _step(low: float, high: float, count: int) -> float:
-    raw = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
-
-
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Return about `count` round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
-    step = _step(low, high, count)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [round(i * step, 12 - min(0, math.floor(math.log10(step)))) for i in range(first, last + 1)]
-
-
-def _axes(scale: _Scale, x_label: str, share: bool) -> str:
+def _axes(scale: _Scale, x_label: str, share: bool) -> Markup:
     marks = []
     y_format = axis_format(scale.y_low, scale.y_high, share)
     for value in ticks(scale.y_low, scale.y_high, 5):
         y = scale.y(value)
-        marks += [_horizontal(y, "grid"), _text(_LEFT - 6, y + 3.5, y_format(value), "end")]
+        marks += [horizontal(_BOX, y), text(_BOX.left - 6, y + 3.5, y_format(value), "end")]
     for value in ticks(scale.x_low, scale.x_high, 5):
         if value == int(value):  # the horizontal axis counts steps
-            marks.append(_text(scale.x(value), HEIGHT - _BOTTOM + 14, count(value), "middle"))
-    return "".join(marks) + _text(WIDTH - _RIGHT, HEIGHT - 3, x_label, "end")
+            marks.append(text(scale.x(value), _BOX.floor + 14, count(value), "middle"))
+    return join([*marks, text(_BOX.end, _BOX.height - 3, x_label, "end")])
 
 
-def _horizontal(y: float, kind: str) -> str:
-    return f'<line class="{kind}" x1="{_LEFT:g}" x2="{WIDTH - _RIGHT:g}" y1="{y:.1f}" y2="{y:.1f}"/>'
+def _vertical(style: str, x: float | None, top: float) -> Markup:
+    """Return a line from `top` to the floor of the plot; without x the page's script places it."""
+    ends = "" if x is None else Markup('x1="{:.1f}" x2="{:.1f}" ').format(x, x)
+    return Markup('<line class="{}" {}y1="{:g}" y2="{:g}"/>').format(style, ends, top, _BOX.floor)
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _rules(scale: _Scale, rules: Sequence[tuple[float, str]]) -> str:
-    return "".join(
-        _horizontal(scale.y(value), "rule") + _text(WIDTH - _RIGHT - 2, scale.y(value) - 4, label, "end")
+def _rules(scale: _Scale, rules: Sequence[tuple[float, str]]) -> Markup:
+    return join(
+        horizontal(_BOX, scale.y(value), "rule") + text(_BOX.end - 2, scale.y(value) - 4, label, "end")
         for value, label in rules
         if scale.y_low <= value <= scale.y_high
     )
 
 
-def _marks(scale: _Scale, marks: Sequence[tuple[float, str]]) -> str:
+def _marks(scale: _Scale, marks: Sequence[tuple[float, str]]) -> Markup:
     parts = []
     for x, label in marks:
-        place = scale.x(min(max(x, scale.x_low), scale.x_high))
+        x_here = scale.x(min(max(x, scale.x_low), scale.x_high))
         if x > scale.x_low:
-            ends = f'x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP - 10:g}" y2="{HEIGHT - _BOTTOM:g}"'
-            parts.append(f'<line class="mark" {ends}/>')
-        parts.append(_text(place + 3, _TOP - 4, label, "start"))
-    return "".join(parts)
+            parts.append(_vertical("mark", x_here, _BOX.top - 10))
+        parts.append(text(x_here + 3, _BOX.top - 4, label, "start"))
+    return join(parts)
 
 
-def _curve(series: Series, scale: _Scale) -> str:
+def _curve(series: Series, scale: _Scale) -> Markup:
     points = [(scale.x(x), scale.y(y)) for x, y in zip(series.x, series.y, strict=True) if y is not None]
-    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2"/>' for x, y in points)
-    kind = "curve faint" if series.faint else "curve"
-    return f'<g class="c{series.colour}"><path class="{kind}" d="{path}"/>{dots if series.points else ""}</g>'
+    dots = join(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3.2"/>').format(x, y) for x, y in points)
+    return Markup('<g class="c{}"><path class="{}" d="M{}"/>{}</g>').format(
+        series.colour,
+        "curve faint" if series.faint else "curve",
+        "L".join(f"{x:.1f} {y:.1f}" for x, y in points),
+        dots if series.points else "",
+    )
 
 
-def _band(series: Series, scale: _Scale) -> str:
+def _band(series: Series, scale: _Scale) -> Markup:
     if series.low is None or series.high is None:
-        return ""
+        return Markup()
     rows = zip(series.x, series.low, series.high, strict=True)
     ends = [
         (scale.x(x), scale.y(low), scale.y(high))
         for x, low, high in rows
         if low is not None and high is not None
     ]
-    outline = [f"{x:.1f} {high:.1f}" for x, _, high in ends] + [
-        f"{x:.1f} {low:.1f}" for x, low, _ in reversed(ends)
-    ]
-    return f'<path class="band c{series.colour}" d="M{"L".join(outline)}Z"/>' if len(ends) > 1 else ""
+    if len(ends) < 2:
+        return Markup()
+    outline = [f"{x:.1f} {high:.1f}" for x, _, high in ends]
+    outline += [f"{x:.1f} {low:.1f}" for x, low, _ in reversed(ends)]
+    return Markup('<path class="band c{}" d="M{}Z"/>').format(series.colour, "L".join(outline))
 
 
 def _hover(series: Sequence[Series], scale: _Scale, x_label: str, share: bool) -> str:
-    """Return the data that the page's script shows under the pointer: [[x, heading, [[colour, name, value], …]], …]."""
+    """Return what the page's script shows under the pointer, as JSON: [[x, heading, [[colour, name, value], …]], …]."""
     columns = []
     y_format = axis_format(scale.y_low, scale.y_high, share, extra=2)
     for x in sorted({x for one in series for x in one.x}):
