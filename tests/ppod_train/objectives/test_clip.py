@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.objectives.clip import clipped_log_ratio, preference_bounds, pull_back_loss
 from ppod_train.objectives.ppod import ppod_loss
-from ppod_train.objectives.targets import CLIP_ANCHORS, CLIP_MODES, LossOptions, Targets
+from ppod_train.objectives.targets import LossOptions, Targets
+from tests.support.choices import CLIP_ANCHORS, CLIP_MODES
 from tests.support.loss_cases import make_targets, random_case, tensor
 
 CLIP = 0.002

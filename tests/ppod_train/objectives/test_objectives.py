@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppod_train.objectives import OBJECTIVES
-from ppod_train.objectives.targets import CLIP_MODES, LossOptions, Targets
+from ppod_train.objectives.targets import LossOptions, Targets
+from tests.support.choices import CLIP_MODES
 from tests.support.loss_cases import make_targets, random_case, tensor
 
 # A chosen and a rejected trajectory of two steps; clip 0.002, beta 100, a margin of 1.5 at temperature 2.

@@ -11,7 +11,7 @@ import torch
 
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.objectives.clip import band_centre, band_regions
-from ppod_train.objectives.targets import CLIP_ANCHORS, CLIP_MODES, LossOptions, Targets
+from ppod_train.objectives.targets import LossOptions, Targets
 from ppod_train.step.bounded_pass import by_step_gradient, by_trajectory_gradient
 from ppod_train.step.gradient import (
     Evaluate,
@@ -21,6 +21,7 @@ from ppod_train.step.gradient import (
     one_pass_gradient,
     two_pass_gradient,
 )
+from tests.support.choices import CLIP_ANCHORS, CLIP_MODES
 from tests.support.loss_cases import make_targets
 
 Toy = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
