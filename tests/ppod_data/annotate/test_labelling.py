@@ -345,7 +345,7 @@ def test_a_damaged_image_is_asked_about_no_more(tmp_path: Path, capsys: pytest.C
         said = {key: told[key] for key in ("number", "shown", "ticket")} | {"annotator": "anna", "answer": 0}
         told = client.post("/api/answer", json=said).json()
     assert seen and damaged not in seen
-    assert f"left out: {dataset.root}: sample {damaged}: no image" in capsys.readouterr().err
+    assert f"left out: {dataset.root}: sample {damaged}: cannot decode this image" in capsys.readouterr().err
     asked.close()
 
 
