@@ -63,7 +63,7 @@ def test_prompt_files(
     [
         (
             ["--ddim-eta", "0"],
-            "'--ddim-eta': must be above 0 and at most 1, not 0: a chain without noise has no log-probabilities",
+            "'--ddim-eta': must be above 0, not 0: a chain without noise has no log-probabilities",
         ),
         (["--ddim-eta", "1.1"], "'--ddim-eta': must be at most 1, not 1.1"),
         (
