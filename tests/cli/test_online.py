@@ -193,7 +193,7 @@ def test_offline_trains_on_scores_and_from_an_earlier_policy(made: Made, tmp_pat
     rank = words.index("--lora-rank") + 1
     other = [4 if place == rank else word for place, word in enumerate(words)]
     wrong = call(train.app, *other, "--out", tmp_path / "third", "--start", tmp_path / "first" / "policy")
-    assert "leave out --lora-rank, which is the policy's" in wrong.one_error()
+    assert "leave out --lora-rank to use the policy's rank" in wrong.one_error()
     own = [word for place, word in enumerate(words) if place not in (rank - 1, rank)]
     third = call(train.app, *own, "--out", tmp_path / "third", "--start", tmp_path / "first" / "policy")
     assert third.code == 0, third.stderr
