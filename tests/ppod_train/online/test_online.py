@@ -15,6 +15,7 @@ from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.log_probs import policy_of
 from ppod_data.storage.files import sha256_file
 from ppod_train.data.training_data import DataSource
+from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.online import train_online
 from ppod_train.online.records import OnlineCallbacks, OnlineSummary, StageRecord
 from ppod_train.online.settings import OnlineSettings
@@ -27,6 +28,13 @@ TRAIN = TrainSettings(
     num_train_steps=2, pairs_per_step=2, lora_rank=2, eval_every=0, checkpoint_every=1, learning_rate=1e-2
 )
 SETTINGS = OnlineSettings(num_stages=2, eval_images_per_prompt=4, num_pairs_per_prompt=8, train=TRAIN)
+
+
+def settings_of(train: TrainSettings, **changes: Any) -> OnlineSettings:
+    """Return SETTINGS for an objective; one of single trajectories refuses the options of pairs."""
+    if not OBJECTIVES[train.objective].on_pairs:
+        changes["num_pairs_per_prompt"] = OnlineSettings.num_pairs_per_prompt
+    return replace(SETTINGS, eval_images_per_prompt=0, train=train, **changes)
 
 
 class Killed(Exception):
@@ -228,7 +236,7 @@ def test_other_objectives_run_online(
         eval_every=0,
         learning_rate=1e-2,
     )
-    summary = run(tmp_path, tiny_pipeline, redness, replace(SETTINGS, eval_images_per_prompt=0, train=train))
+    summary = run(tmp_path, tiny_pipeline, redness, settings_of(train))
     assert summary.best_stage == 2 and (tmp_path / "policy").is_dir()
 
 
@@ -319,7 +327,7 @@ def test_a_run_ends_where_nothing_is_left_to_learn(
         eval_every=0,
         learning_rate=1e-2,
     )
-    settings = replace(SETTINGS, num_stages=3, eval_images_per_prompt=0, train=train)
+    settings = settings_of(train, num_stages=3)
     summary = run(tmp_path, tiny_pipeline, Tired(after=2), settings)
     assert summary.converged and (summary.stages, summary.best_stage) == (1, 1)
     assert not (tmp_path / "stage-03").exists()
