@@ -51,7 +51,7 @@ def test_the_page_is_bounded(dataset: Dataset, tmp_path: Path) -> None:
 def test_card(dataset: Dataset) -> None:
     done = call(data_command.app, "card", dataset.root)
     assert done.stdout == f"{dataset.root}/README.md, {dataset.root}/croissant.json\n"
-    assert 'config_name: "pairs-people"' in (dataset.root / "README.md").read_text("utf-8")
+    assert "config_name: pairs-people" in (dataset.root / "README.md").read_text("utf-8")
     assert json.loads((dataset.root / "croissant.json").read_text())["recordSet"][0]["@id"] == "samples"
 
 
