@@ -113,14 +113,14 @@ def make_state(
     )
 
 
-def bare_calls(state: TrainState, *, backward: bool) -> Callable[[], None]:
+def bare_calls(state: TrainState, *, backward: bool, size: int = BATCH) -> Callable[[], None]:
     """The network alone on every (trajectory, timestep), timestep by timestep in chunks."""
     data, unet = state.data, state.model.pipeline.unet
     batch = load_batch(data, data.units, data.steps, state.policy.prompts)
     latents = batch.latents[batch.current].flatten(0, 1)
     timesteps = state.policy.schedule.timesteps[batch.step_index].repeat_interleave(len(data.rows))
     embeds = batch.prompt["prompt_embeds"].repeat(len(data.steps), 1, 1)
-    chunks = list(zip(*(torch.split(tensor, BATCH) for tensor in (latents, timesteps, embeds)), strict=True))
+    chunks = list(zip(*(torch.split(tensor, size) for tensor in (latents, timesteps, embeds)), strict=True))
 
     def run() -> None:
         with torch.set_grad_enabled(backward):
