@@ -21,7 +21,7 @@ from ppod_cli.app.options import (
 )
 from ppod_cli.app.output import summary
 from ppod_cli.app.progress import progress
-from ppod_cli.app.tables import usual_reward_of
+from ppod_cli.app.usual_reward import usual_reward_of
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:

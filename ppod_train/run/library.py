@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.dataset.merge import expand
+from ppod_data.dataset.only_table import only_table
 from ppod_data.diffusion.models.model import DiffusionModel, load_model
 from ppod_data.errors import ConfigError
 from ppod_data.inspect.judge import judge_of_tables, load_judge
@@ -78,7 +79,7 @@ def train(
     datasets = [Dataset.open(root) for root in expand([data_path(path) for path in paths])]
     objective = OBJECTIVES[settings.objective]
     folder = "pairs" if objective.on_pairs else "scores"
-    table = table or _only_table(datasets, folder)
+    table = table or only_table(datasets, folder, "table=NAME")
     roots = [dataset.root for dataset in datasets]
     source = DataSource(roots=roots, pairs=table, scores=table)
     reference = _reference(model, datasets[0])
@@ -130,16 +131,6 @@ def load_policy(
         device=device,
         compute_dtype=dtype,
     )
-
-
-def _only_table(datasets: Sequence[Dataset], folder: str) -> str:
-    """Return the one table under `folder` that every data set has. Raises ConfigError for none or several."""
-    names = [dataset.pair_names() if folder == "pairs" else dataset.score_names() for dataset in datasets]
-    common = [name for name in names[0] if all(name in others for others in names)]
-    if len(common) != 1:
-        found = ", ".join(common) or "none"
-        raise ConfigError(f"{datasets[0].root}: {folder} to train on: {found}; name one table")
-    return common[0]
 
 
 def _reference(model: str | DiffusionModel | None, dataset: Dataset) -> DiffusionModel:

@@ -1,7 +1,7 @@
 """How the exact gradient of an update is computed: every way gives the same gradient, at another cost.
 
 whole-graph    one pass, the graph of all evaluations in memory
-by-step        one pass, the graph of one call (`ppod_train.step.bounded_pass`): losses that are sums over steps
+by-step        one pass, the graph of one call or of one step (`ppod_train.step.bounded_pass`): sums over steps
 by-trajectory  one pass, the graph of one call and a buffer of the trained weights for each trajectory and region
 two-pass       values first, then the evaluations whose gradient is not 0, with the graph of one call
 """
@@ -44,13 +44,15 @@ def gradient_method(
         return "two-pass"
     num_rows, num_steps = shape
     couples = OBJECTIVES[settings.objective].couples
-    if couples == "evaluation" or (couples == "step" and graph_bytes * num_rows <= settings.graph_limit):
-        return "by-step"
+    if couples != "trajectory":
+        together = num_rows if couples == "step" else 1
+        kept = graph_bytes * min(max(batch_size, together), num_rows * num_steps)
+        return "by-step" if settings.gradient == "one-pass" or kept <= settings.graph_limit else "two-pass"
     if graph_bytes * num_rows * num_steps <= settings.graph_limit:
         return "whole-graph"
     call = min(batch_size, num_steps)
     kept = graph_bytes * call + trained_bytes * num_rows * regions_of(settings)
-    by_trajectory = couples == "trajectory" and not settings.kl_weight and kept <= settings.graph_limit
+    by_trajectory = not settings.kl_weight and kept <= settings.graph_limit
     if by_trajectory and (settings.gradient == "one-pass" or 2 * call >= batch_size):
         return "by-trajectory"
     return "whole-graph" if settings.gradient == "one-pass" else "two-pass"

@@ -1,6 +1,7 @@
 """The pipeline in Python: plain paths, one model that stays as it was loaded, and the bytes of the commands."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,9 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def run(command: object, *arguments: object) -> None:
+def run(command: Callable[[list[str]], object], *arguments: object) -> None:
     with pytest.raises(SystemExit) as ended:
-        command([str(argument) for argument in arguments])  # type: ignore[operator]
+        command([str(argument) for argument in arguments])
     assert not ended.value.code
 
 

@@ -9,7 +9,6 @@ from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import say_train
 from ppod_cli.app.options import Config, DatasetFolder, Debug, Json, command, new_commands
 from ppod_cli.app.output import summary
-from ppod_cli.app.tables import only_table
 from ppod_cli.pair import combine, export, import_labels, label
 from ppod_data.errors import ConfigError
 
@@ -85,11 +84,12 @@ def rank(
     Ties, margins too small and images without a score are left out and counted.
     """
     from ppod_data import Dataset, rank_pairs
+    from ppod_data.dataset.only_table import only_table
 
     asked = _parse_rewards(reward) if reward else None
     with summary(as_json) as report:
         opened = Dataset.open(dataset)
-        by = asked if asked is not None else only_table([opened], "scores", "--reward")
+        by = asked if asked is not None else only_table([opened], "scores", "--reward NAME")
         table = name if name is not None else str(by)
         done = rank_pairs(
             opened,

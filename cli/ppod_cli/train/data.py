@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ppod_cli.app.tables import only_table
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,13 +36,14 @@ def data_source(
     Raises:
         ConfigError: there is no such table, or a choice of several.
     """
+    from ppod_data.dataset.only_table import only_table
     from ppod_train.data.training_data import DataSource
     from ppod_train.objectives import OBJECTIVES
 
     if OBJECTIVES[objective].on_pairs:
-        pairs = pairs or only_table(datasets, "pairs", "--pairs")
+        pairs = pairs or only_table(datasets, "pairs", "--pairs NAME")
     else:
-        scores = scores or only_table(datasets, "scores", "--scores")
+        scores = scores or only_table(datasets, "scores", "--scores NAME")
     return DataSource(
         roots=[dataset.root for dataset in datasets],
         pairs=pairs or "",

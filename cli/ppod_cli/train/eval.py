@@ -14,7 +14,7 @@ from ppod_cli.app.output import say_notes, summary
 from ppod_cli.app.progress import progress
 from ppod_cli.app.prompt_notes import cut_notes, skeleton_of
 from ppod_cli.app.read_prompts import prompts_of
-from ppod_cli.app.tables import usual_reward_of
+from ppod_cli.app.usual_reward import usual_reward_of
 from ppod_cli.train.workers import leads, started_workers
 from ppod_data.errors import ConfigError
 from ppod_train.evaluation.settings import EvalSettings

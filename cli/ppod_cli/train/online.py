@@ -15,7 +15,7 @@ from ppod_cli.app.plans import say_generation, say_time, say_training, seconds_o
 from ppod_cli.app.progress import Display, clock, progress
 from ppod_cli.app.prompt_notes import cut_notes, skeleton_of
 from ppod_cli.app.read_prompts import prompts_of
-from ppod_cli.app.tables import usual_reward_of
+from ppod_cli.app.usual_reward import usual_reward_of
 from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import eval_words, say_ended, with_upload
 from ppod_cli.train.workers import leads, started_workers
