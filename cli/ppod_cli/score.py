@@ -16,6 +16,7 @@ from ppod_cli.app.options import (
     Json,
     RayAddress,
     Shards,
+    Version,
     command,
     new_commands,
 )
@@ -95,6 +96,7 @@ def score(
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
+    version: Version = False,
 ) -> None:
     """Score the images of a data set: scores/NAME, one row an image; or serve a reward model to others.
 
