@@ -83,7 +83,7 @@ def test_a_prompt_without_quoted_text_is_declined_with_the_reason(tmp_path: Path
     done = score(dataset, reward, name="ocr")
     assert (done.num_scored, done.num_failed) == (3, 3)
     assert "quotes no text" in str(done.first_failure)
-    with pytest.raises(ConfigError, match="could score none of 6 images .*nothing was written"):
+    with pytest.raises(ConfigError, match=r"could score none of 6 images .*nothing was written"):
         score(make_dataset(tmp_path / "other"), reward, name="ocr")
 
 
