@@ -42,7 +42,7 @@ _EXAMPLES = (
 )
 _SERVING = "Serving"
 _REWARD_HELP = (
-    "Reward model. One of scenes, scenes-check, jpeg-compressibility, jpeg-incompressibility; or of image-reward, "
+    "Reward model. One of scenes, scenes-check, ocr, jpeg-compressibility, jpeg-incompressibility; or of image-reward, "
     "clip, pickscore, hpsv2, aesthetic, whose weights are downloaded, or taken from a folder: clip:FOLDER. "
     "FILE.py:FUNCTION is one of yours, http://HOST:PORT one that --serve serves. Repeat the option for more."
 )
