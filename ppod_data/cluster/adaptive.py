@@ -1,7 +1,7 @@
 """Scoring by processes of this machine, if what is left takes longer than starting them.
 
-The cost of a reward model is not known in advance. `auto` therefore scores the first shard in this process, and measures
-the time and memory that it takes.
+The cost of a reward model is not known in advance. `auto` therefore scores the first shard in this process, and
+measures the time and memory that it takes.
 """
 
 import resource
@@ -34,11 +34,11 @@ def score_adaptively(job: ScoreJob, processes: LocalProcesses, progress: Progres
         return score_engine(job, partial(map_shards, devices=choice.devices), progress)
 
     def engine(shards: Iterable[int], here: "Here") -> "Scored":
-        if processes.count is not None and processes.count > 1:
+        if processes.count is not None:
             choice = choose_processes(processes, shares=processes.count, memory=0)
             yield from pool(choice)(shards, here)
             return
-        if processes.count == 1 or any(text.startswith("http") for _, text, _ in job.rewards):
+        if any(text.startswith("http") for _, text, _ in job.rewards):
             yield from here(shards)
             return
         remaining = iter(shards)

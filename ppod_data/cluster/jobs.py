@@ -111,7 +111,11 @@ class ScoreJob:
 
         def work(shard: int) -> "list[ShardRows]":
             dataset = Dataset.open(self.root)  # reopened: the exclusion list may have grown
-            options: dict[str, Any] = {"retry_failed": self.retry_failed, "device": device, "progress": progress}
+            options: dict[str, Any] = {
+                "retry_failed": self.retry_failed,
+                "device": device,
+                "progress": progress,
+            }
             return score_shard(dataset, models, shard, self.batch_size, trials=trials, **options)
 
         return work

@@ -18,7 +18,9 @@ def num_cores() -> int:
 
 def available_memory() -> int:
     """Return the bytes of memory that are free or can be freed, within the limit of this process's cgroup."""
-    free = [1024 * int(line.split()[1]) for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvail")]
+    free = [
+        1024 * int(line.split()[1]) for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvail")
+    ]
     limits = zip(_cgroup_files("memory.max"), _cgroup_files("memory.current"), strict=False)
     free += [int(limit) - int(used) for limit, used in limits if limit != "max"]
     return max(0, min(free, default=0))
