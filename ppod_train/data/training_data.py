@@ -105,13 +105,31 @@ class TrainingData:
         """Return log π_stage − log π_ref, [M, T]; exactly 0 if the reference made the data."""
         return self.behaviour_log_probs - self.reference_log_probs
 
-    def outside_band(self, log_ratio_clip: float, step_weights: NDArray[np.float64]) -> float:
+    def made_by(self, fingerprint: str) -> NDArray[np.bool_]:
+        """Return a mask [M] of the trajectories that the policy with this fingerprint sampled."""
+        makers = np.array([dataset.spec.policy_fingerprint == fingerprint for dataset in self.datasets])
+        mask: NDArray[np.bool_] = makers[self.rows["dataset"].to_numpy()]
+        return mask
+
+    def units_of(self, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return the units whose trajectories are all among `rows`, a mask [M]."""
+        if not self.on_pairs:
+            return self.units[rows[self.units]]
+        return self.units[rows[self.chosen] & rows[self.rejected]]
+
+    def outside_band(self, log_ratio_clip: float, step_weights: NDArray[np.float64], *, start: str) -> float:
         """Return the share of trainable steps that start outside ± log_ratio_clip, with weights `step_weights` [T].
 
         A step starts outside if the policy that made the data is outside the band. With the clip anchored at the
         reference, such a step has no gradient when training starts from that policy.
+
+        Args:
+            start: fingerprint of the policy that training starts from. Only trajectories that it sampled are counted,
+                or all trajectories if it sampled none.
         """
-        shifts = (self.anchors * step_weights)[:, list(self.steps)]
+        rows = self.made_by(start)
+        anchors = self.anchors[rows if rows.any() else np.ones_like(rows)]
+        shifts = (anchors * step_weights)[:, list(self.steps)]
         return float((np.abs(shifts) > log_ratio_clip).mean())
 
 
