@@ -5,9 +5,7 @@ Latents stay on disk. The numbers that belong to them (log-probabilities, reward
 Shapes: M trajectories, T steps of the chain.
 """
 
-import hashlib
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,16 +23,12 @@ from ppod_data.errors import ConfigError, DamagedError, NothingToLearnError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import latent_rows, rows_before
 from ppod_data.storage.files import DataPath
-from ppod_data.support.canonical_json import canonical_json
+from ppod_train.data.fingerprint import fingerprint_of
 from ppod_train.data.joined import join
-from ppod_train.data.pairs import Pairs
 from ppod_train.data.reference import log_prob_matrix
 from ppod_train.data.scorers import check_one_scorer
 from ppod_train.objectives import Objective
 from ppod_train.objectives.advantages import Rated
-
-_BLOCK = 1024
-"""Number of rows converted to Python objects at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +205,7 @@ def open_training_data(
         units=units,
         steps=steps,
         reader=reader,
-        fingerprint=_fingerprint(rows, joined.reference_log_probs, pairs, advantages),
+        fingerprint=fingerprint_of(rows, joined.reference_log_probs, pairs, advantages),
         num_repeated=joined.num_repeated,
         num_repeated_pairs=joined.num_repeated_pairs,
     )
@@ -278,33 +272,3 @@ def _check_complete(dataset: Dataset) -> None:
             f"{dataset.root} lacks {len(missing)} of {dataset.spec.num_shards} shards: "
             "run the same ppod-gen command again to finish it"
         )
-
-
-def _fingerprint(
-    rows: Any, reference: NDArray[np.float64], pairs: Pairs, advantages: NDArray[np.float64]
-) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, len(rows), _BLOCK):
-        block = rows.slice(start, _BLOCK).select(["sample_id", "traj_sha256", "log_probs"]).to_pylist()
-        for row, values in zip(block, reference[start : start + _BLOCK].tolist(), strict=True):
-            entry = [row["sample_id"], row["traj_sha256"], _or_none(values), row["log_probs"]]
-            digest.update(canonical_json(entry).encode())
-    for piece in _json_pieces((pairs.chosen, pairs.rejected, pairs.labels, pairs.margins)):
-        digest.update(piece.encode())
-    digest.update(np.ascontiguousarray(advantages, dtype="<f8").tobytes())
-    return digest.hexdigest()
-
-
-def _json_pieces(columns: Sequence[NDArray[Any]]) -> Iterator[str]:
-    """Yield the canonical JSON of a list of lists of numbers in pieces, with NaN as null."""
-    for number, values in enumerate(columns):
-        yield ",[" if number else "[["
-        for start in range(0, len(values), _BLOCK):
-            text = canonical_json(_or_none(values[start : start + _BLOCK].tolist()))
-            yield ("," if start else "") + text[1:-1]
-        yield "]"
-    yield "]"
-
-
-def _or_none(values: list[float]) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in values]

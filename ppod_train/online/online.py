@@ -141,7 +141,7 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
             )
     record = {
         "num_stages": run.settings.num_stages,
-        "settings": asdict(resolved),
+        "settings": asdict(resolved) | {"replay_stages": run.settings.replay},
         "model": run.reference.model,
         "reward": identity["reward"],
         "judge": judge_of_reward(run.reward).to_json(),
