@@ -25,6 +25,7 @@ from ppod_cli.app.options import (
     Json,
     RayAddress,
     Shards,
+    Version,
     command,
     new_commands,
 )
@@ -85,6 +86,7 @@ def gen(
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
+    version: Version = False,
 ) -> None:
     """Sample images for prompts and record every denoising step with its log-probability.
 

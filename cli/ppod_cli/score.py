@@ -16,6 +16,7 @@ from ppod_cli.app.options import (
     Json,
     RayAddress,
     Shards,
+    Version,
     command,
     new_commands,
 )
@@ -41,7 +42,7 @@ _EXAMPLES = (
 )
 _SERVING = "Serving"
 _REWARD_HELP = (
-    "Reward model. One of scenes, scenes-check, jpeg-compressibility, jpeg-incompressibility; or of image-reward, "
+    "Reward model. One of scenes, scenes-check, ocr, jpeg-compressibility, jpeg-incompressibility; or of image-reward, "
     "clip, pickscore, hpsv2, aesthetic, whose weights are downloaded, or taken from a folder: clip:FOLDER. "
     "FILE.py:FUNCTION is one of yours, http://HOST:PORT one that --serve serves. Repeat the option for more."
 )
@@ -95,6 +96,7 @@ def score(
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
+    version: Version = False,
 ) -> None:
     """Score the images of a data set: scores/NAME, one row an image; or serve a reward model to others.
 

@@ -104,6 +104,12 @@ def _scenes_check(device: str, folder: str | None) -> RewardModel:
     return build(device)
 
 
+def _ocr(device: str, folder: str | None) -> RewardModel:
+    from ppod_data.rewards.ocr import build
+
+    return build(device)
+
+
 def _jpeg_compressibility(device: str, folder: str | None) -> RewardModel:
     from ppod_data.rewards.jpeg import COMPRESSIBILITY
 
@@ -122,6 +128,7 @@ BUILDERS: Mapping[str, Builder] = {
     "pickscore": _pickscore,
     "hpsv2": _hpsv2,
     "aesthetic": _aesthetic,
+    "ocr": _ocr,
     "jpeg-compressibility": _jpeg_compressibility,
     "jpeg-incompressibility": _jpeg_incompressibility,
     "scenes": _scenes,
