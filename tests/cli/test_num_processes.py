@@ -48,7 +48,7 @@ def makers(root: Path) -> list[int]:
     return [int(path.name.split("-")[1]) for path in root.glob("trajectories/.*.tmp-*")]
 
 
-@pytest.mark.parametrize("victim", ["worker", "ctrl-c", "driver"])
+@pytest.mark.parametrize("victim", ["worker", "ctrl-c", pytest.param("driver", marks=pytest.mark.slow)])
 def test_an_end_is_one_line_and_the_next_run_continues(made: Made, tmp_path: Path, victim: str) -> None:
     """SIGKILL to a worker, Ctrl-C to the whole group as a terminal sends it, SIGKILL to the command itself."""
     root = tmp_path / "data"
