@@ -71,6 +71,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use, so that importing the package needs neither torch nor pyarrow."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("ppod")
     if name in _MODULES:
         return getattr(import_module(f"ppod_data.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

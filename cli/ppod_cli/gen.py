@@ -26,6 +26,7 @@ from ppod_cli.app.options import (
     Json,
     RayAddress,
     Shards,
+    Version,
     command,
     new_commands,
 )
@@ -86,6 +87,7 @@ def gen(
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
+    version: Version = False,
 ) -> None:
     """Sample images for prompts and record every denoising step with its log-probability.
 

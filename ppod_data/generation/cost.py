@@ -166,7 +166,7 @@ def call_bytes(
             index,
             conditioning.of([0] * rows),
             conditioning.negative,
-            Guidance(spec.guidance_scale, spec.guidance_mode),
+            Guidance(spec.guidance_scale, spec.guidance_mode, model.family.guided),
         )
         kept = int(live.now)
         if with_graph:

@@ -40,7 +40,7 @@ def build_policy(spec: GenerationSpec, model: DiffusionModel) -> Policy:
         network=network(model),
         schedule=spec_schedule(spec).to(model.device),
         prompts=embed_prompts(model, spec.prompts, spec.negative_prompt, spec.guidance_scale),
-        guidance=Guidance(spec.guidance_scale, spec.guidance_mode),
+        guidance=Guidance(spec.guidance_scale, spec.guidance_mode, model.family.guided),
         latent_dtype=DTYPES[spec.latent_dtype],
     )
 

@@ -89,7 +89,9 @@ def write_run_record(
         },
         "prompts": list(data.prompts),
         "num_pairs": len(data.chosen),
-        "outside_band_at_start": data.outside_band(settings.clip, state.step_weights),
+        "outside_band_at_start": data.outside_band(
+            settings.clip, state.step_weights, start=state.start_fingerprint
+        ),
         "num_trajectories": len(data.rows),
         "num_repeated": data.num_repeated,
         "num_repeated_pairs": data.num_repeated_pairs,
