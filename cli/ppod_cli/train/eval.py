@@ -11,10 +11,12 @@ from ppod_cli.app import sampling_options
 from ppod_cli.app.hints import free_name, next_line
 from ppod_cli.app.options import Config, Debug, Device, Json, local_only
 from ppod_cli.app.output import say_notes, summary
+from ppod_cli.app.processes import NumProcesses
 from ppod_cli.app.progress import progress
 from ppod_cli.app.prompt_notes import cut_notes, skeleton_of
 from ppod_cli.app.read_prompts import prompts_of
 from ppod_cli.app.usual_reward import usual_reward_of
+from ppod_cli.train.share import eval_job, run_shared
 from ppod_cli.train.workers import leads, started_workers
 from ppod_data.errors import ConfigError
 from ppod_train.evaluation.settings import EvalSettings
@@ -98,6 +100,7 @@ def evaluate(
     settings: EvalSettings,
     compute_dtype: sampling_options.ComputeDtype = "fp32",
     device: Device = "auto",
+    num_processes: NumProcesses = "auto",
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -133,11 +136,14 @@ def evaluate(
         named = {"revision": given["revision"], "variant": given["variant"]}
         policy = PolicySource(model=str(given["model"]), adapter=adapter, **named)
         before = _baseline(policy, run, baseline, baseline_adapter)
-        skeleton = skeleton_of(policy.model, policy.revision)
-        say_notes(cut_notes(skeleton, texts, given["negative_prompt"]))
         sampled = {name: given[name] for name in _OF_THE_RUN}
         settings = dataclasses.replace(settings, prompts=texts, **sampled)
         settings.validate()
+        job = eval_job(settings, policy.model, num_policies=1 if before is None else 2)
+        if run_shared(ctx, num_processes, device, job):
+            return
+        skeleton = skeleton_of(policy.model, policy.revision)
+        say_notes(cut_notes(skeleton, texts, given["negative_prompt"]))
         done = _evaluate(policy, before, out, settings, (reward, run, check), device, given["compute_dtype"])
         report({"out": str(out), **done.summary()}, _say_evaluated(done, out, run))
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppod_cli.app import sampling_options
-from ppod_cli.app.errors import entry_point
+from ppod_cli.app.errors import entry_point, runner
 from ppod_cli.app.launch import load_policy
 from ppod_cli.app.options import Config, Debug, Device, Json, command, local_only, new_commands
 from ppod_cli.app.output import say_notes, summary
 from ppod_cli.app.plans import say_time, say_training, seconds_of_data
+from ppod_cli.app.processes import NumProcesses
 from ppod_cli.app.progress import progress
 from ppod_cli.app.prompt_notes import cut_notes
 from ppod_cli.train.data import data_source, load_judge_of, refuse_unread_table
@@ -19,6 +20,7 @@ from ppod_cli.train.eval import EVAL_EXAMPLES, evaluate
 from ppod_cli.train.online import ONLINE_EXAMPLES, online
 from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import run_callbacks, say_trained, with_upload
+from ppod_cli.train.share import offline_job, run_shared
 from ppod_cli.train.workers import leads, started_workers
 from ppod_train.settings import TrainSettings
 
@@ -29,7 +31,7 @@ _OFFLINE_EXAMPLES = (
     "ppod-train offline data --pairs scenes --out run",
     "ppod-train offline data more-data --out run-2 --num-train-steps 200",
     "ppod-train offline data --objective dpok --scores scenes --out run-dpok",
-    "torchrun --nproc-per-node 8 -m ppod_cli.train offline data --out run",
+    "ppod-train offline data --out run --num-processes 8",
 )
 _EXPORT_EXAMPLES = (
     "ppod-train export run --out policy",
@@ -50,6 +52,7 @@ Out = Annotated[
 
 @command(commands, examples=_OFFLINE_EXAMPLES)
 def offline(
+    ctx: typer.Context,
     *,
     datasets: Annotated[
         list[str],
@@ -109,6 +112,7 @@ def offline(
     push_to_hub: PushToHub = None,
     dry_run: DryRun = False,
     device: Device = "auto",
+    num_processes: NumProcesses = "auto",
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -116,8 +120,8 @@ def offline(
     """Train a policy on the pairs or scores of one or more data sets; the best policy goes to OUT/policy.
 
     The policy is evaluated on noise of its own while it trains, the best one is kept, and training stops
-    early. Run the same command again to go on after an interruption. Processes that torchrun starts share every
-    step.
+    early. Run the same command again to continue after an interruption. The processes of this machine
+    (--num-processes) or of torchrun share every step.
     """
     from ppod_data.dataset.dataset import Dataset
     from ppod_data.dataset.merge import expand
@@ -142,6 +146,8 @@ def offline(
         dtype = compute_dtype or spec.compute_dtype
         if dry_run:
             report(*_plan(spec, settings, model or spec.model, revision or spec.revision, dtype, device))
+            return
+        if run_shared(ctx, num_processes, device, offline_job(spec, settings, model or spec.model)):
             return
         source = data_source(opened, settings.objective, pairs, scores, reference_log_probs)
         with started_workers(device) as workers:
@@ -260,8 +266,9 @@ def _report_on_run(out: Path) -> Path:
     return out / "report.html"
 
 
-app = entry_point(
-    commands,
-    "ppod-train",
-    out_of_memory="lower --pairs-per-step, --batch-size or --eval-images-per-prompt, or give --gradient two-pass",
+_OUT_OF_MEMORY = (
+    "lower --pairs-per-step, --batch-size, --eval-images-per-prompt or --num-processes, or give "
+    "--gradient two-pass"
 )
+run = runner(commands, "ppod-train", out_of_memory=_OUT_OF_MEMORY)
+app = entry_point(commands, "ppod-train", out_of_memory=_OUT_OF_MEMORY)

@@ -12,12 +12,14 @@ from ppod_cli.app.dataclass_options import Without
 from ppod_cli.app.options import Config, Debug, Device, Json, local_only
 from ppod_cli.app.output import say_notes, summary
 from ppod_cli.app.plans import say_generation, say_time, say_training, seconds_of_data
+from ppod_cli.app.processes import NumProcesses
 from ppod_cli.app.progress import Display, clock, progress
 from ppod_cli.app.prompt_notes import cut_notes, skeleton_of
 from ppod_cli.app.read_prompts import prompts_of
 from ppod_cli.app.usual_reward import usual_reward_of
 from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import eval_words, say_ended, with_upload
+from ppod_cli.train.share import online_job, run_shared
 from ppod_cli.train.workers import leads, started_workers
 from ppod_train.online.settings import STEPS_PER_STAGE, OnlineSettings
 from ppod_train.settings import TrainSettings
@@ -93,6 +95,7 @@ def online(
     push_to_hub: PushToHub = None,
     dry_run: DryRun = False,
     device: Device = "auto",
+    num_processes: NumProcesses = "auto",
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -124,6 +127,8 @@ def online(
             report(
                 *_plan(settings, model, revision, variant, compute_dtype, device, {"prompts": texts, **chain})
             )
+            return
+        if run_shared(ctx, num_processes, device, online_job(settings, model, {"prompts": texts, **chain})):
             return
         say_notes(cut_notes(skeleton_of(model, revision), texts, negative_prompt))
         with started_workers(device) as workers:

@@ -1,0 +1,175 @@
+"""The number of ranks of a training command on this machine."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import typer
+
+    from ppod_data.format.spec import GenerationSpec
+    from ppod_train.evaluation.settings import EvalSettings
+    from ppod_train.online.settings import OnlineSettings
+    from ppod_train.settings import TrainSettings
+
+_SMALL_MODEL_BYTES = 100_000_000
+_LARGE_MODEL_BYTES = 2_000_000_000
+"""Assumed of a model that is not a folder here."""
+_POSITIONS = {True: 256, False: 4096}
+"""Latent positions of a small model, and of others."""
+_SMALL_PROCESS_BYTES = 1_500_000_000
+"""Memory that a process takes beside its imports if the model is small."""
+
+
+_TRAINED_CALL = 3
+"""Network evaluations that take as long as one with its backward pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankJob:
+    """What ranks would share."""
+
+    model: str
+    calls: int
+    """Network evaluations of one latent; one with a backward pass counts three times."""
+    shares: int
+    """Network calls of a step or batches of an evaluation, which ranks take in turn."""
+    memory: Callable[[], int]
+    """Estimate the bytes of a process; called only for large models."""
+
+
+def run_shared(ctx: "typer.Context", num_processes: str, device: str, job: RankJob) -> bool:
+    """Run the command in several processes if `--num-processes` asks for them or `auto` saves time.
+
+    Returns:
+        False if this process is to do the work itself.
+
+    Raises:
+        PpodError: a rank failed.
+    """
+    from ppod_cli.app.processes import local_processes
+
+    processes = local_processes(num_processes, device)
+    if processes.count == 1:
+        return False
+    from ppod_cli.train.ranks import run_ranks
+    from ppod_data.cluster.local_engine import start_server
+    from ppod_data.cluster.local_processes import (
+        choose_processes,
+        is_worth_sharing,
+        most_processes,
+        network_flops,
+    )
+    from ppod_data.support.machine import num_gpus
+
+    model_bytes = denoiser_bytes(job.model)
+    is_small = model_bytes < _SMALL_MODEL_BYTES
+    if processes.count is None:
+        side = int(_POSITIONS[is_small] ** 0.5)
+        flops = network_flops(model_bytes // 4, (0, side, side), job.calls)
+        if most_processes(processes) == 1 or not is_worth_sharing(flops, device):
+            return False
+    start_server()
+    needs_plan = processes.count is None and not is_small and not num_gpus(device)
+    memory = job.memory() if needs_plan else _SMALL_PROCESS_BYTES
+    choice = choose_processes(processes, shares=job.shares, memory=memory)
+    if len(choice.devices) == 1:
+        return False
+    if choice.reason:
+        print(f"train: {choice.reason}", file=sys.stderr, flush=True)
+    run_ranks(ctx.obj, len(choice.devices))
+    return True
+
+
+def denoiser_bytes(model: str) -> int:
+    """Return the size of a model's denoiser and VAE on disk; an estimate if the model is not a folder here."""
+    from ppod_data.scenes import PIPELINE_PATH
+
+    folder = PIPELINE_PATH if model == "scenes" else Path(model)
+    sizes = [path.stat().st_size for path in folder.glob("*/diffusion_pytorch_model*.safetensors")]
+    return sum(sizes) or _LARGE_MODEL_BYTES
+
+
+def offline_job(spec: "GenerationSpec", settings: "TrainSettings", model: str) -> RankJob:
+    """Return what the ranks of `ppod-train offline` share: the network calls of every step."""
+
+    def memory() -> int:
+        from ppod_data.diffusion.models.skeleton import load_skeleton
+        from ppod_train.run.cost import plan_training
+
+        plan = plan_training(load_skeleton(model), spec, settings)
+        return plan.peak_bytes + plan.generation.embedding_bytes
+
+    evaluations = _step_evaluations(settings, spec.num_inference_steps)
+    num_evals = 1 + settings.num_train_steps // settings.eval_every if settings.eval_every else 0
+    images = num_evals * settings.eval_images_per_prompt * len(settings.eval_prompts or spec.prompts)
+    return RankJob(
+        model=model,
+        calls=settings.num_train_steps * evaluations * _TRAINED_CALL + images * spec.num_inference_steps,
+        shares=-(-evaluations // (settings.batch_size or spec.batch_size)),
+        memory=memory,
+    )
+
+
+def online_job(settings: "OnlineSettings", model: str, generation: Mapping[str, Any]) -> RankJob:
+    """Return what the ranks of `ppod-train online` share: shards, network calls and evaluations of every stage.
+
+    Args:
+        settings: of the run.
+        model: the reference.
+        generation: the options of `build_spec`.
+    """
+
+    def memory() -> int:
+        from ppod_data.diffusion.models.skeleton import load_skeleton
+        from ppod_data.generation.build_spec import build_spec
+
+        spec = build_spec(load_skeleton(model), **generation)
+        return offline_job(spec, settings.train, model).memory()
+
+    steps = generation["num_inference_steps"]
+    evaluations = _step_evaluations(settings.train, steps)
+    prompts = generation["prompts"][: settings.prompts_per_stage]
+    images = len(prompts) * generation["num_images_per_prompt"]
+    images += len(settings.eval_prompts or generation["prompts"]) * settings.eval_images_per_prompt
+    trained = settings.train.num_train_steps * evaluations * _TRAINED_CALL
+    return RankJob(
+        model=model,
+        calls=settings.num_stages * (trained + images * steps),
+        shares=-(-evaluations // (generation["batch_size"] or _batch_size(model))),
+        memory=memory,
+    )
+
+
+def eval_job(settings: "EvalSettings", model: str, num_policies: int) -> RankJob:
+    """Return what the ranks of `ppod-train eval` share: batches of images."""
+
+    def memory() -> int:
+        from ppod_data.diffusion.models.skeleton import load_skeleton
+        from ppod_data.generation.cost import plan_generation
+        from ppod_train.evaluation.evaluate import eval_spec
+
+        skeleton = load_skeleton(model)
+        plan = plan_generation(skeleton, eval_spec(skeleton, settings))
+        return plan.peak_bytes + plan.embedding_bytes
+
+    images = len(settings.prompts) * settings.num_images_per_prompt
+    return RankJob(
+        model=model,
+        calls=num_policies * images * settings.num_inference_steps,
+        shares=-(-images // (settings.batch_size or _batch_size(model))),
+        memory=memory,
+    )
+
+
+def _step_evaluations(settings: "TrainSettings", num_inference_steps: int) -> int:
+    """Return the network evaluations of an optimizer step."""
+    timesteps = min(settings.timesteps_per_update or num_inference_steps, num_inference_steps)
+    return 2 * settings.pairs_per_step * timesteps
+
+
+def _batch_size(model: str) -> int:
+    """Return the batch size that `build_spec` chooses for images of a model's own size."""
+    return 64 if denoiser_bytes(model) < _SMALL_MODEL_BYTES else 8
