@@ -20,6 +20,14 @@ _RUST_OS_ERROR = re.compile(r"\(os error (\d{1,4})\)")
 """In messages of libraries written in Rust, such as safetensors, whose exceptions are not OSErrors."""
 
 
+class Invocation(NamedTuple):
+    """A command line, as `ctx.obj` of its command."""
+
+    arguments: tuple[str, ...]
+    is_rank: bool
+    """Another process started this one to share its work."""
+
+
 class Ended(NamedTuple):
     """How a command ended."""
 
@@ -29,21 +37,22 @@ class Ended(NamedTuple):
     error: Exception | None = None
 
 
-def runner(commands: typer.Typer, name: str, *, out_of_memory: str) -> Callable[[Sequence[str]], Ended]:
-    """Return the function that runs `commands` with arguments, without printing an error.
+def runner(commands: typer.Typer, name: str, *, out_of_memory: str) -> Callable[..., Ended]:
+    """Return the function that runs `commands` with arguments, and `is_rank=True` in a rank, without printing an error.
 
     Args:
         name: of the script, for usage lines.
         out_of_memory: what to type when memory runs out.
     """
 
-    def run(arguments: Sequence[str]) -> Ended:
+    def run(arguments: Sequence[str], *, is_rank: bool = False) -> Ended:
         _write_what_can_be_written()
         root = typer.main.get_command(commands)
         if not arguments and hasattr(root, "commands"):
             arguments = ["--help"]
         try:
-            code = root(list(arguments), prog_name=name, standalone_mode=False, obj=tuple(arguments))
+            invocation = Invocation(tuple(arguments), is_rank)
+            code = root(list(arguments), prog_name=name, standalone_mode=False, obj=invocation)
         except Exception as error:
             if "--debug" in arguments:
                 traceback.print_exc()

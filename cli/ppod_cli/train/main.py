@@ -137,8 +137,6 @@ def offline(
         check_repo_id(push_to_hub)
     check_out(out, OFFLINE)
     with summary(as_json, speaks=leads()) as report:
-        from ppod_train.run.train import train_offline
-
         settings.validate()
         refuse_unread_table(settings.objective, pairs, scores)
         opened = [Dataset.open(root) for root in roots]
@@ -149,6 +147,8 @@ def offline(
             return
         if run_shared(ctx, num_processes, device, offline_job(spec, settings, model or spec.model)):
             return
+        from ppod_train.run.train import train_offline
+
         source = data_source(opened, settings.objective, pairs, scores, reference_log_probs)
         with started_workers(device) as workers:
             judge = load_judge_of(source, opened, settings, reward, workers.device)

@@ -112,6 +112,6 @@ def _run(number: int, count: int, port: int, arguments: Sequence[str], pipe: Con
         "MASTER_PORT": str(port),
     }
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name need not resolve
-    ended = run(arguments)
+    ended = run(arguments, is_rank=True)
     with contextlib.suppress(BrokenPipeError):
         pipe.send(_End(ended.message, ended.code, isinstance(ended.error, WorkersError)))

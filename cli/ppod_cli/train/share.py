@@ -49,6 +49,8 @@ def run_shared(ctx: "typer.Context", num_processes: str, device: str, job: RankJ
     Raises:
         PpodError: a rank failed.
     """
+    if ctx.obj.is_rank:
+        return False
     from ppod_cli.app.processes import local_processes
 
     processes = local_processes(num_processes, device)
@@ -79,7 +81,7 @@ def run_shared(ctx: "typer.Context", num_processes: str, device: str, job: RankJ
         return False
     if choice.reason:
         print(f"train: {choice.reason}", file=sys.stderr, flush=True)
-    run_ranks(ctx.obj, len(choice.devices))
+    run_ranks(ctx.obj.arguments, len(choice.devices))
     return True
 
 
