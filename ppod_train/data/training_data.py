@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.dataset.merge import check_alike, expand
 from ppod_data.dataset.trajectory_reader import Reader
-from ppod_data.diffusion.schedule import build_schedule
+from ppod_data.diffusion.schedule import spec_schedule
 from ppod_data.errors import ConfigError, DamagedError, NothingToLearnError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import latent_rows, rows_before
@@ -223,7 +223,7 @@ def _open_datasets(
     for dataset in datasets:
         check_alike(spec, dataset)
         _check_complete(dataset)
-    stochastic = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic
+    stochastic = spec_schedule(spec).stochastic
     steps = tuple(step for step in spec.stored_steps() if stochastic[step])
     if not steps:
         raise ConfigError(

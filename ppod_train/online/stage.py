@@ -258,6 +258,7 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
             num_inference_steps=spec.num_inference_steps,
             guidance_scale=spec.guidance_scale,
             ddim_eta=spec.ddim_eta,
+            noisy_steps=spec.window,
             seed=run.settings.train.seed,
             batch_size=spec.batch_size,
             validation=True,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ppod_data.diffusion.models.model import DiffusionModel, calls_per_prediction, resized
-from ppod_data.diffusion.schedule import build_schedule
+from ppod_data.diffusion.schedule import spec_schedule
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.cost import GenerationPlan, call_bytes, plan_generation, tensor_bytes
 from ppod_train.objectives import OBJECTIVES
@@ -122,6 +122,6 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
 
 
 def _num_trained_steps(spec: GenerationSpec, settings: TrainSettings) -> int:
-    stochastic = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic
+    stochastic = spec_schedule(spec).stochastic
     trained = step_range(settings.trained_steps) or range(spec.num_inference_steps)
     return sum(stochastic[trained.start : trained.stop])
