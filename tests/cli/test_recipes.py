@@ -29,13 +29,22 @@ from tests.support.pipelines import (
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
 SD15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0"
 SD35, FLUX = "stabilityai/stable-diffusion-3.5-medium", "black-forest-labs/FLUX.1-dev"
+
+
+def embedded(folder: Path) -> str:
+    """Return the name of the embedded model, which needs no folder."""
+    return "scenes"
+
+
 SMALL = {
+    "scenes": embedded,
     SD15: save_tiny_pipeline,
     SDXL: save_tiny_xl_pipeline,
     SD35: save_tiny_sd35_pipeline,
     FLUX: save_tiny_flux_pipeline,
 }
 FULL = {
+    "scenes": embedded,
     SD15: save_stable_diffusion_15,
     SDXL: save_stable_diffusion_xl,
     SD35: save_stable_diffusion_35_medium,
