@@ -42,7 +42,7 @@ class GenerateJob:
     def prepare(self, device: str) -> Callable[[int], None]:
         """Load the model. Raises ConfigError if the worker sees another folder or model than the driver."""
         from ppod_data.diffusion.models.model import load_model
-        from ppod_data.generation.generate import make_shard
+        from ppod_data.generation.generate import make_shard, recorder
         from ppod_data.generation.sampling import build_policy
 
         spec = self.spec
@@ -61,12 +61,12 @@ class GenerateJob:
                 f"{spec.model} on the Ray node {socket.gethostname()} is another model than here "
                 f"({model.fingerprint[:16]}, not {spec.policy_fingerprint[:16]}): copy the same files to every node"
             )
-        policy = build_policy(spec, model)
+        policy, records = build_policy(spec, model), recorder()
 
         def work(shard: int) -> None:
             if not shard_committed(self.root, shard):
                 refuse_sealed(self.root)
-                make_shard(self.root, spec, model, policy, shard)
+                make_shard(self.root, spec, model, policy, shard, records=records)
 
         return work
 
