@@ -41,7 +41,7 @@ from ppod_train.run.model_card import write_model_card
 from ppod_train.run.model_defaults import resolve
 from ppod_train.run.run_folder import generation_of, write_json
 
-_OLDER = {"replay_stages": 0}
+_OLDER = {"replay_stages": 0, "window_stride": 0}
 """Values that options had before they existed, for the records of older runs."""
 
 
@@ -90,7 +90,7 @@ def train_online(
         callbacks=callbacks if callbacks and workers.is_main else OnlineCallbacks(),
         workers=workers,
     )
-    if settings.prompts_per_stage is not None:
+    if settings.prompts_per_stage is not None or settings.window_stride:
         stage_spec(run, load(reference), 1)  # raises before the run writes a file
     with ExitStack() as folder:
         keep_calls = _write_record(run, spec, folder)

@@ -30,6 +30,7 @@ from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineCallbacks, StageRecord
 from ppod_train.online.settings import OnlineSettings
+from ppod_train.online.window import stage_window
 from ppod_train.policy.source import PolicySource
 from ppod_train.run.run_folder import log_evaluation, write_json
 from ppod_train.run.train import Callbacks, train_offline
@@ -150,12 +151,14 @@ def _generate(run: OnlineRun, stage: int, data: Path) -> None:
 
 
 def stage_spec(run: OnlineRun, policy: DiffusionModel, stage: int) -> GenerationSpec:
-    """Return the spec of a stage's data set: all prompts, or a random draw that depends on the stage's number.
+    """Return the spec of a stage's data set: its window of noisy steps, and all prompts or the stage's own draw.
 
     Raises:
-        ConfigError: more prompts per stage than there are.
+        ConfigError: more prompts per stage than there are, or a window that cannot move.
     """
     spec = run.build_spec(policy, stage=stage)
+    if stride := run.settings.window_stride:
+        spec = replace(spec, noisy_steps=stage_window(spec, stage, stride))
     count = run.settings.prompts_per_stage
     if count is None:
         return spec
