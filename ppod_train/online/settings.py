@@ -104,6 +104,10 @@ class OnlineSettings:
                 "data of stages with different windows of noisy steps cannot be trained on together: leave "
                 "--replay-stages or --window-stride out"
             )
+        if self.window_stride and self.train.trained_steps is not None:
+            raise ConfigError(
+                "a window of noisy steps that moves is what is trained on: leave --trained-steps or --window-stride out"
+            )
         self._refuse_unread()
         self.train.validate()
 

@@ -84,3 +84,5 @@ def test_windows_of_other_stages_are_not_replayed() -> None:
     assert SETTINGS.replay == 0 and replace(SETTINGS, window_stride=0).replay == "all"
     with pytest.raises(ConfigError, match="leave --replay-stages or --window-stride out"):
         replace(SETTINGS, replay_stages=1).validate()
+    with pytest.raises(ConfigError, match="leave --trained-steps or --window-stride out"):
+        replace(SETTINGS, train=replace(TRAIN, trained_steps="0:2")).validate()
