@@ -144,3 +144,10 @@ def between_percent(low: float | None, high: float | None) -> str:
 def count(value: float | None) -> str:
     """Format a whole number with separated thousands."""
     return UNKNOWN if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def clock(seconds: float) -> str:
+    """Format a duration as hours, minutes and seconds: `1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
