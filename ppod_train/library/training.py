@@ -119,15 +119,21 @@ def opened_data(
         ConfigError: A table that the objective does not read is named, or there is not exactly one to choose.
     """
     source = data if isinstance(data, DataSource) else DataSource(roots=_paths(data))
-    on_pairs = OBJECTIVES[objective].on_pairs
-    named, unread = (source.pairs, source.scores) if on_pairs else (source.scores, source.pairs)
-    folder, other = ("pairs", "scores") if on_pairs else ("scores", "pairs")
-    if unread:
-        trains_on = "pairs" if on_pairs else "single trajectories and their scores"
-        raise ConfigError(f"objective {objective} trains on {trains_on}: leave --{other} out")
+    refuse_unread_table(source, objective)
+    folder = "pairs" if OBJECTIVES[objective].on_pairs else "scores"
     datasets = [Dataset.open(root) for root in expand([data_path(root) for root in source.roots])]
-    table = named or only_table(datasets, folder, f"--{folder} NAME")
+    table = source.pairs or source.scores or only_table(datasets, folder, f"--{folder} NAME")
     return replace(source, roots=[dataset.root for dataset in datasets], pairs=table, scores=table), datasets
+
+
+def refuse_unread_table(source: DataSource, objective: str) -> None:
+    """Raise ConfigError if a table is named that the objective does not read."""
+    if OBJECTIVES[objective].on_pairs and source.scores:
+        raise ConfigError(f"objective {objective} trains on pairs: leave --scores out")
+    if source.pairs and not OBJECTIVES[objective].on_pairs:
+        raise ConfigError(
+            f"objective {objective} trains on single trajectories and their scores: leave --pairs out"
+        )
 
 
 def device_for(model: object, device: str) -> str:
