@@ -16,7 +16,7 @@ from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.inspect.judge import judge_of_tables, load_judge
-from ppod_data.rewards import RewardModel, load_reward
+from ppod_data.rewards import RewardModel, check_reward_name, load_reward
 from ppod_data.storage.files import AnyPath, data_path
 from ppod_data.storage.folder_kinds import OFFLINE, check_out
 from ppod_data.support.progress import SILENT, Progress
@@ -86,6 +86,8 @@ def train(
     settings, folder = settings or TrainSettings(), Path(out).expanduser()
     check_out(folder, OFFLINE)
     settings.validate()
+    if isinstance(reward, str):
+        check_reward_name(reward)
     source, datasets = opened_data(data, settings.objective)
     with launched(device_for(model, device)) as workers:
         progress = progress if workers.is_main else SILENT
