@@ -9,6 +9,7 @@ import typer
 from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import say_score
 from ppod_cli.app.launch import (
+    noise_notes,
     parse_shards,
     ray_cluster,
     say_deterministic,
@@ -27,6 +28,7 @@ from ppod_cli.app.options import (
     Prompts,
     RayAddress,
     Shards,
+    Version,
     command,
     new_commands,
 )
@@ -102,6 +104,7 @@ def gen(
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
+    version: Version = False,
 ) -> None:
     """Sample images for prompts and record every denoising step with its log-probability.
 
@@ -130,7 +133,7 @@ def gen(
         if not dry_run or has_weights(model.model or DEFAULT_MODEL):
             loaded = model.load(place, safety_check=safety_check)
         spec = build_spec(loaded or model.load_skeleton(), texts, settings)
-        say_notes(prompt_notes(loaded, spec) if loaded else [])
+        say_notes([*(prompt_notes(loaded, spec) if loaded else []), *noise_notes(spec)])
         if dry_run or loaded is None:
             report(*_plan(spec, loaded))
             return

@@ -21,7 +21,15 @@ from ppod_train.run.run_record import RunRecord
 
 NONE = "none"
 """Baseline or check reward of an evaluation without one."""
-_OF_THE_RUN = ("height", "width", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta")
+_OF_THE_RUN = (
+    "height",
+    "width",
+    "negative_prompt",
+    "num_inference_steps",
+    "guidance_scale",
+    "ddim_eta",
+    "noisy_steps",
+)
 """Settings that are those of the run that trained the policy, unless they are given."""
 
 
@@ -91,8 +99,8 @@ def _settings(run: RunRecord | None, changes: dict[str, Any]) -> EvalSettings:
     if run is not None:
         values = {name: run.generation[name] for name in _OF_THE_RUN if name in run.generation}
         values["prompts"] = run.prompts
-        if run.generation.get("is_flow_matching"):
-            values.pop("ddim_eta", None)
+        if "num_inference_steps" in changes:
+            values.pop("noisy_steps", None)  # a range of another number of steps
     settings = EvalSettings(**values | changes)
     settings = replace(settings, prompts=tuple(settings.prompts))
     settings.validate()

@@ -10,13 +10,13 @@ from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.diffusion.models.source import DEFAULT_MODEL, ModelSource
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.sampling_settings import SamplingSettings
-from ppod_data.rewards import RewardModel, check_reward_name, load_reward
+from ppod_data.rewards import RewardModel, load_reward
 from ppod_data.rewards.usual import usual_reward
 from ppod_data.storage.folder_kinds import ONLINE, check_out
 from ppod_data.support.progress import SILENT, Progress
 from ppod_train.library.launch import launched
 from ppod_train.library.policies import AnyModel, source_of
-from ppod_train.library.training import Run, device_for, note_cut_prompts
+from ppod_train.library.training import Run, check_name, device_for, note_cut_prompts
 from ppod_train.online.online import train_online as run_stages
 from ppod_train.online.records import OnlineSummary
 from ppod_train.online.settings import OnlineSettings
@@ -69,8 +69,7 @@ def train_online(
     reference = named_model(model)
     if reward is None:
         reward = usual_reward(str(reference.model))
-    if isinstance(reward, str):
-        check_reward_name(reward)
+    check_name(reward)
     settings.validate()
     with launched(device_for(model, device)) as workers:
         progress = progress if workers.is_main else SILENT

@@ -86,8 +86,7 @@ def train(
     settings, folder = settings or TrainSettings(), Path(out).expanduser()
     check_out(folder, OFFLINE)
     settings.validate()
-    if isinstance(reward, str):
-        check_reward_name(reward)
+    check_name(reward)
     source, datasets = opened_data(data, settings.objective)
     with launched(device_for(model, device)) as workers:
         progress = progress if workers.is_main else SILENT
@@ -149,6 +148,12 @@ def device_for(model: object, device: str) -> str:
     if device not in ("auto", model.device):
         raise ConfigError(f"the model is on {model.device}, not on {device}: leave device out")
     return model.device
+
+
+def check_name(reward: str | RewardModel | None) -> None:
+    """Raise ConfigError if a reward is named that does not exist."""
+    if isinstance(reward, str):
+        check_reward_name(reward)
 
 
 def note_cut_prompts(

@@ -31,7 +31,7 @@ LONG_FILES = {
 }
 LONG_FUNCTIONS = {
     "ppod_data/annotate/app.py:label_app": (80, "the routes of a small web application"),
-    "ppod_data/generation/build_spec.py:build_spec": (80, "every generation option, documented"),
+    "ppod_data/generation/build_spec.py:build_spec": (90, "every generation option, documented"),
     "ppod_data/inspect/viewer.py:_scores": (70, "one section of a page"),
     "ppod_data/integrity/verify.py:verify": (70, "every check, in order"),
     "ppod_data/labels/importing.py:import_labels": (80, "documentation of a public function"),

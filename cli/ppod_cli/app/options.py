@@ -9,7 +9,7 @@ import typer
 
 from ppod_cli.app.config import load_config
 from ppod_cli.app.dataclass_options import Shown, expand_dataclasses
-from ppod_cli.app.once import OnceCommand
+from ppod_cli.app.once import Group, OnceCommand
 
 
 def local_only(path: Path | None) -> Path | None:
@@ -72,6 +72,25 @@ Json = Annotated[
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Running")
 ]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        import ppod_data
+
+        typer.echo(f"ppod {ppod_data.__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        help="Print the version and exit.",
+        callback=_show_version,
+        is_eager=True,
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(
@@ -120,15 +139,20 @@ def new_commands(help: str | None = None, examples: Sequence[str] = ()) -> typer
     With `help` it has sub-commands, also where there is only one of them.
     """
     commands = typer.Typer(
+        cls=Group,
         help=help,
         epilog=_epilog(examples),
-        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
     if help is not None:
-        commands.callback()(lambda: None)
+        commands.callback()(_only_version)
     return commands
+
+
+def _only_version(version: Version = False) -> None:
+    """Take the options of a group itself."""
 
 
 def command(

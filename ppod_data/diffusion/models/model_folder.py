@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppod_data.diffusion.families.by_name import FAMILIES, Family
+from ppod_data.diffusion.families.by_name import FAMILIES
+from ppod_data.diffusion.families.family import Family
 from ppod_data.diffusion.families.served import check_scheduler
 from ppod_data.errors import ConfigError
 from ppod_data.scenes import PIPELINE_PATH
