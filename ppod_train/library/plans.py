@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ppod_data.diffusion.models.model import calls_per_prediction
 from ppod_data.diffusion.models.model_folder import has_weights
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.format.spec import GenerationSpec
@@ -18,7 +19,7 @@ from ppod_train.library.training import opened_data
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.run.cost import TrainingPlan, plan_training
 from ppod_train.run.model_defaults import explain_choices
-from ppod_train.settings import TrainSettings
+from ppod_train.settings import TrainSettings, step_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +76,22 @@ def plan_online(
     plan = plan_training(skeleton, spec, settings.train)
     stages = settings.num_stages
     judged = settings.eval_images_per_prompt * len(settings.eval_prompts or prompts)
+    trained = step_range(settings.train.trained_steps) or range(spec.num_inference_steps)
+    num_steps = len(set(plan.generation.noisy_steps) & set(trained))
+    halves = calls_per_prediction(skeleton, spec.guidance_scale)
+    reference_calls = spec.num_samples * num_steps * halves * (stages - 1)
     data_seconds, seconds = _seconds_of_data(spec, source, device), None
     if data_seconds is not None:
         evaluations = (stages + 1) * judged / spec.num_samples * data_seconds
-        training = stages * (data_seconds + plan.seconds(data_seconds))
-        seconds = training + (stages - 1) * data_seconds + evaluations
+        reference = reference_calls / plan.generation.network_calls * data_seconds
+        seconds = stages * (data_seconds + plan.seconds(data_seconds)) + reference + evaluations
     return RunPlan(
         training=plan,
         choices=tuple(explain_choices(settings.train, spec)),
         seconds=seconds,
         num_stages=stages,
         reward_queries=stages * spec.num_samples + (stages + 1) * judged,
-        reference_calls=plan.generation.network_calls * (stages - 1),
+        reference_calls=reference_calls,
     )
 
 

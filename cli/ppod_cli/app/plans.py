@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from ppod_cli.app.output import amount
+from ppod_data.support.formatting import amount
 
 if TYPE_CHECKING:
     from ppod_data.format.spec import GenerationSpec

@@ -9,10 +9,11 @@ import typer
 from ppod_cli.app.dataclass_options import Without
 from ppod_cli.app.hints import next_line
 from ppod_cli.app.options import Config, DatasetFolder, Debug, Device, Json, command
-from ppod_cli.app.output import amount, summary
+from ppod_cli.app.output import summary
 from ppod_cli.app.progress import progress
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
+from ppod_data.support.formatting import amount
 from ppod_data.support.processes import resolve_device
 
 if TYPE_CHECKING:
