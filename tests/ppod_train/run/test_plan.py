@@ -23,6 +23,7 @@ from ppod_train.run.cost import plan_training
 from ppod_train.settings import TrainSettings
 from tests.support.full_size import (
     save_flux_1_dev,
+    save_flux_2_klein,
     save_stable_diffusion_3,
     save_stable_diffusion_15,
     save_stable_diffusion_35_medium,
@@ -116,6 +117,7 @@ FULL_SIZE: Mapping[str, tuple[Any, dict[str, int]]] = {
         {"transformer": 2_243_171_520, "text_encoder_3": 4_762_310_656},
     ),
     "flux": (save_flux_1_dev, {"transformer": 11_901_408_320, "text_encoder_2": 4_762_310_656}),
+    "flux-2-klein": (save_flux_2_klein, {"transformer": 3_875_544_576, "text_encoder": 4_022_468_096}),
 }
 
 
