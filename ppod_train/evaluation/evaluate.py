@@ -4,11 +4,11 @@ Images are processed as a stream: each batch is scored, reduced to a few numbers
 few images of a prompt are kept, for the grids. The noise has the purpose "eval", so with any seed it differs from the
 noise of every generated data set.
 
-Shapes: K images of a prompt, D = 192 numbers that describe an image.
+Shapes: K images of a prompt.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from itertools import chain, groupby, islice
 from typing import Any, NamedTuple
@@ -26,6 +26,8 @@ from ppod_data.generation.sampling import sample_images
 from ppod_data.rewards import FactChecker, RewardModel
 from ppod_data.rewards.each import Trial, correct_each, score_each
 from ppod_train.distributed import SINGLE_PROCESS, Workers
+from ppod_train.evaluation.image_changes import ImageSamples, image_changes
+from ppod_train.evaluation.image_statistics import features, measured, no_images
 from ppod_train.evaluation.metrics import (
     BoolArray,
     EvalResult,
@@ -38,7 +40,6 @@ from ppod_train.evaluation.statistics import FloatArray, mean_pairwise_distance
 
 OnBatch = Callable[[int], None]
 
-POOLED_SIDE = 8
 NUM_KEPT_IMAGES = 8
 
 
@@ -95,8 +96,19 @@ def evaluate(
         overall=overall,
         prompts=prompts,
         measurements=measurements,
+        images=image_changes(_samples(measurements), _samples(baseline.measurements) if baseline else None),
         first_failure=scored.first_failure,
     )
+
+
+def _samples(measurements: Mapping[str, PromptMeasurement]) -> list[ImageSamples] | None:
+    """Return the images' statistics of each prompt; None if an evaluation did not measure them."""
+    samples = []
+    for item in measurements.values():
+        if item.statistics is None or item.thumbnails is None:
+            return None
+        samples.append(ImageSamples(item.statistics, item.thumbnails))
+    return samples
 
 
 def eval_spec(model: DiffusionModel, settings: EvalSettings) -> GenerationSpec:
@@ -111,6 +123,7 @@ def eval_spec(model: DiffusionModel, settings: EvalSettings) -> GenerationSpec:
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
         ddim_eta=settings.ddim_eta,
+        noisy_steps=settings.noisy_steps,
         seed=settings.seed,
         purpose="validation" if settings.validation else "eval",
         batch_size=settings.batch_size,
@@ -124,6 +137,7 @@ def filled_settings(model: DiffusionModel, settings: EvalSettings) -> EvalSettin
         settings,
         guidance_scale=spec.guidance_scale,
         ddim_eta=spec.ddim_eta,
+        noisy_steps=spec.noisy_steps,
         batch_size=spec.batch_size,
     )
 
@@ -181,7 +195,8 @@ class Scored(NamedTuple):
     prompts: list[str]
     """[N]"""
     columns: dict[str, npt.NDArray[Any]]
-    """[N, ...] each: "rewards" and "features"; if available "correct", "check_rewards" and "check_correct"."""
+    """[N, ...] each: "rewards", "statistics" and "thumbnails"; if available "correct", "check_rewards" and
+    "check_correct"."""
     kept: dict[int, Image.Image]
     """The first images of each prompt, by index."""
     first_failure: str | None = None
@@ -251,27 +266,24 @@ def gathered(scored: Scored, spec: GenerationSpec, first: int, workers: Workers)
 
 def by_prompt(scored: Scored) -> dict[str, PromptMeasurement]:
     """Group the measurements by prompt."""
-    measured: dict[str, PromptMeasurement] = {}
+    measurements: dict[str, PromptMeasurement] = {}
     first = 0
     for prompt, group in groupby(scored.prompts):
-        assert prompt not in measured, "the images of a prompt are consecutive"
+        assert prompt not in measurements, "the images of a prompt are consecutive"
         rows = slice(first, first + len(list(group)))
         of_prompt = {name: values[rows] for name, values in scored.columns.items()}
-        measured[prompt] = PromptMeasurement(
-            diversity=mean_pairwise_distance(of_prompt.pop("features")),
+        measurements[prompt] = PromptMeasurement(
+            diversity=mean_pairwise_distance(features(of_prompt["thumbnails"])),
             images=tuple(image for index, image in scored.kept.items() if rows.start <= index < rows.stop),
             **of_prompt,
         )
         first = rows.stop
-    return measured
+    return measurements
 
 
 def _empty_columns(reward: RewardModel, check_reward: RewardModel | None) -> dict[str, npt.NDArray[Any]]:
     """Return the columns without rows, so that a process without a share has the same columns."""
-    columns: dict[str, npt.NDArray[Any]] = {
-        "rewards": np.empty(0, np.float64),
-        "features": np.empty((0, 3 * POOLED_SIDE**2), np.float32),
-    }
+    columns: dict[str, npt.NDArray[Any]] = {"rewards": np.empty(0, np.float64), **no_images()}
     if isinstance(reward, FactChecker):
         columns["correct"] = np.empty(0, np.bool_)
     if check_reward is not None:
@@ -289,10 +301,7 @@ def _measure_batch(
     trials: tuple[Trial, Trial],
 ) -> dict[str, npt.NDArray[Any]]:
     rewards = _scores(reward, prompt, images, trials[0])
-    columns: dict[str, npt.NDArray[Any]] = {
-        "rewards": rewards,
-        "features": np.stack([pooled_pixels(image) for image in images]),
-    }
+    columns: dict[str, npt.NDArray[Any]] = {"rewards": rewards, **measured(images)}
     if isinstance(reward, FactChecker):
         columns["correct"] = _correct(reward, prompt, images, rewards)
     if check_reward is not None:
@@ -317,10 +326,3 @@ def _correct(scorer: FactChecker, prompt: str, images: list[Image.Image], reward
         correct_each(scorer, [prompt] * len(scored), [images[row] for row in scored]) if len(scored) else []
     )
     return correct
-
-
-def pooled_pixels(image: Image.Image) -> npt.NDArray[np.float32]:
-    """Return the image as an 8x8 grid of box averages (rounded to 8 bits), RGB in [0, 1]: float32 [D]."""
-    pooled = image.convert("RGB").resize((POOLED_SIDE, POOLED_SIDE), Image.Resampling.BOX)
-    pixels: npt.NDArray[np.float32] = np.asarray(pooled, dtype=np.float32).reshape(-1) / np.float32(255)
-    return pixels

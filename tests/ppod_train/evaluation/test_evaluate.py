@@ -11,8 +11,9 @@ from PIL import Image
 
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError, DamagedError, RewardError
-from ppod_train.evaluation.evaluate import eval_spec, evaluate, measure, pooled_pixels
+from ppod_train.evaluation.evaluate import eval_spec, evaluate, measure
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
+from ppod_train.evaluation.image_statistics import features, thumbnail
 from ppod_train.evaluation.metrics import PromptMeasurement, summarise
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.policy.source import PolicySource
@@ -171,10 +172,10 @@ def test_a_scorer_that_changes_its_images_changes_nothing_else() -> None:
     assert [image.tobytes() for image in clean.images] == [image.tobytes() for image in other.images]
 
 
-def test_pooled_pixels_are_box_averages() -> None:
+def test_thumbnails_are_box_averages() -> None:
     image = Image.new("RGB", (16, 16))
     image.paste((255, 0, 0), (0, 0, 2, 1))  # half of the first box's four pixels
-    pooled = pooled_pixels(image).reshape(8, 8, 3)
+    pooled = features(thumbnail(image)[None]).reshape(8, 8, 3)
     assert pooled[0, 0] == pytest.approx([128 / 255, 0, 0], abs=1 / 255)
     assert pooled.sum() == pooled[0, 0].sum()
 
