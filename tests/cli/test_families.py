@@ -15,7 +15,11 @@ from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import load_model
 from tests.support.command import call
 from tests.support.pipelines import save_tiny_flux_pipeline, save_tiny_sd3_pipeline, save_tiny_sd35_pipeline
-from tests.support.transformer_pipelines import save_tiny_klein_pipeline
+from tests.support.transformer_pipelines import (
+    save_tiny_klein_pipeline,
+    save_tiny_qwen_image_pipeline,
+    save_tiny_z_image_pipeline,
+)
 
 SAVERS: Mapping[str, Callable[[Path], Path]] = {
     "sd-3": save_tiny_sd3_pipeline,
@@ -23,8 +27,20 @@ SAVERS: Mapping[str, Callable[[Path], Path]] = {
     "flux-dev": save_tiny_flux_pipeline,
     "flux-schnell": partial(save_tiny_flux_pipeline, guidance_embeds=False),
     "flux2-klein-base": save_tiny_klein_pipeline,
+    "z-image": save_tiny_z_image_pipeline,
+    "qwen-image": save_tiny_qwen_image_pipeline,
 }
-GUIDANCE = {"sd-3": 4.5, "sd-3.5": 4.5, "flux-dev": 3.5, "flux-schnell": 1.0, "flux2-klein-base": 4.0}
+GUIDANCE = {
+    "sd-3": 4.5,
+    "sd-3.5": 4.5,
+    "flux-dev": 3.5,
+    "flux-schnell": 1.0,
+    "flux2-klein-base": 4.0,
+    "z-image": 5.0,
+    "qwen-image": 4.0,
+}
+QUIET = {"sd-3": [2, 3], "sd-3.5": [2, 3], "qwen-image": [1, 2, 3]}
+"""The steps without noise by default, of four; the last one of other families."""
 SIZE = ("--height", 16, "--width", 16)
 REWARD = "jpeg-compressibility"
 
@@ -44,14 +60,14 @@ def test_all_the_way(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     prompts = ("--prompt", "a cat", "--prompt", "two dogs")
     sampling = ("--model", model, "--num-inference-steps", 4, *SIZE)
     made = told(gen.app, "data", *prompts, *sampling, "--num-images-per-prompt", 4, "--images-per-shard", 4)
-    assert made["num_made"] == 8 and made["deterministic_steps"] == ([3] if "flux" in name else [2, 3])
+    assert made["num_made"] == 8 and made["deterministic_steps"] == QUIET.get(name, [3])
     spec = Dataset.open("data").spec
     assert (spec.ddim_eta, spec.guidance_scale) == (0.7, GUIDANCE[name])
     assert told(score.app, "data", "--reward", REWARD)["scores"][0]["num_scored"] == 8
     assert told(pair.app, "rank", "data", "--reward", REWARD)["num_pairs"] > 4
 
     replay = told(data.app, "verify", "data", "--model", model)["replay"]
-    assert (replay["share_exact"], replay["largest"]) == (1.0, [0.0] * (3 if "flux" in name else 2))
+    assert (replay["share_exact"], replay["largest"]) == (1.0, [0.0] * (4 - len(QUIET.get(name, [3]))))
     told(train.app, "offline", "data", "--pairs", REWARD, "--reward", REWARD, "--out", "run",
          "--num-train-steps", 3, "--eval-every", 0)  # fmt: skip
     steps = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]

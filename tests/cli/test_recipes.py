@@ -16,9 +16,11 @@ from tests.support.command import REPOSITORY, call
 from tests.support.full_size import (
     save_flux_1_dev,
     save_flux_2_klein,
+    save_qwen_image,
     save_stable_diffusion_15,
     save_stable_diffusion_35_medium,
     save_stable_diffusion_xl,
+    save_z_image_turbo,
 )
 from tests.support.pipelines import (
     save_tiny_flux_pipeline,
@@ -26,13 +28,20 @@ from tests.support.pipelines import (
     save_tiny_sd35_pipeline,
     save_tiny_xl_pipeline,
 )
-from tests.support.transformer_pipelines import save_tiny_klein_pipeline
+from tests.support.transformer_pipelines import (
+    save_tiny_klein_pipeline,
+    save_tiny_qwen_image_pipeline,
+    save_tiny_z_image_pipeline,
+)
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
 SD15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0"
 SD35, FLUX = "stabilityai/stable-diffusion-3.5-medium", "black-forest-labs/FLUX.1-dev"
 KLEIN = "black-forest-labs/FLUX.2-klein-base-4B"
+Z_IMAGE, QWEN = "Tongyi-MAI/Z-Image-Turbo", "Qwen/Qwen-Image"
 SMALL = {
+    Z_IMAGE: save_tiny_z_image_pipeline,
+    QWEN: save_tiny_qwen_image_pipeline,
     KLEIN: save_tiny_klein_pipeline,
     SD15: save_tiny_pipeline,
     SDXL: save_tiny_xl_pipeline,
@@ -40,6 +49,8 @@ SMALL = {
     FLUX: save_tiny_flux_pipeline,
 }
 FULL = {
+    Z_IMAGE: save_z_image_turbo,
+    QWEN: save_qwen_image,
     KLEIN: save_flux_2_klein,
     SD15: save_stable_diffusion_15,
     SDXL: save_stable_diffusion_xl,

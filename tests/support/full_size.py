@@ -196,6 +196,48 @@ def save_flux_2_klein(folder: Path) -> Path:
     return folder
 
 
+def save_z_image_turbo(folder: Path) -> Path:
+    """Z-Image-Turbo: 1024 × 1024 pixels, a transformer of 6,155 million weights, which are diffusers' defaults."""
+    _write(
+        folder,
+        "ZImagePipeline",
+        transformer=("diffusers", {"_class_name": "ZImageTransformer2DModel"}),
+        vae=("diffusers", _VAE | _FLOW_VAE),
+        text_encoder=("transformers", _QWEN3_4B | {"_class_name": "Qwen3Model"}),
+        scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}),
+    )
+    return folder
+
+
+def save_qwen_image(folder: Path) -> Path:
+    """Qwen-Image: 1024 × 1024 pixels, a transformer of 20,430 million weights, which are diffusers' defaults."""
+    text = {
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+    }
+    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 3584}
+    config = {"text_config": text, "vision_config": vision, "tie_word_embeddings": False}
+    shift = {
+        "use_dynamic_shifting": True,
+        "max_shift": 0.9,
+        "max_image_seq_len": 8192,
+        "shift_terminal": 0.02,
+    }
+    _write(
+        folder,
+        "QwenImagePipeline",
+        transformer=("diffusers", {"_class_name": "QwenImageTransformer2DModel"}),
+        vae=("diffusers", {"_class_name": "AutoencoderKLQwenImage"}),
+        text_encoder=("transformers", {"_class_name": "Qwen2_5_VLForConditionalGeneration", **config}),
+        scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", **shift}),
+    )
+    return folder
+
+
 def _write(
     folder: Path, class_name: str, options: dict[str, Any] | None = None, **parts: tuple[str, dict[str, Any]]
 ) -> None:

@@ -68,3 +68,5 @@ class Family:
     """(VAE, pixels [B, 3, height, width] in −1 to 1) -> x_0 [B, C, H, W]."""
     decode: Callable[[Any, torch.Tensor], torch.Tensor] = vae.decode
     """(VAE, x_0 [B, C, H, W]) -> pixels."""
+    prompt_tokens: Callable[[Any], int] | None = None
+    """pipeline -> the most tokens of a prompt that are read, its template aside; None: the tokenizer's own limit."""

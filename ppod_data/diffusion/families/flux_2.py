@@ -38,6 +38,8 @@ _FREE = frozenset(
 _BOUND: Mapping[str, Any] = {"patch_size": 1, "guidance_embeds": False}
 _VAE_FREE = VAE_FREE | {"decoder_block_out_channels", "batch_norm_eps", "batch_norm_momentum"}
 _VAE_BOUND = {**VAE_BOUND, "patch_size": [2, 2]}
+_LENGTH = 512
+"""The tokens of a prompt in its template, with padding."""
 _LAYERS = (9, 18, 27)
 """The layers of the text encoder that the transformer reads."""
 
@@ -45,8 +47,13 @@ _LAYERS = (9, 18, 27)
 def embed(pipeline: Any, prompt: str) -> Condition:
     """Return prompt_embeds [1, L, D]: three layers of the language model, padded to 512 tokens."""
     text = language_model.chat(pipeline, prompt, thinking=False)
-    embeds, _ = language_model.hidden_states(pipeline, text, layers=_LAYERS, length=512, padded=True)
+    embeds, _ = language_model.hidden_states(pipeline, text, layers=_LAYERS, length=_LENGTH, padded=True)
     return {"prompt_embeds": embeds}
+
+
+def prompt_tokens(pipeline: Any) -> int:
+    """Return the most tokens of a prompt that are read."""
+    return language_model.room(pipeline, language_model.chat(pipeline, "", thinking=False), _LENGTH)
 
 
 def check_guidance(pipeline: Any, guidance_scale: float) -> Condition:
@@ -165,4 +172,5 @@ KLEIN = Family(
     lora_targets=(*JOINT_ATTENTION, "to_qkv_mlp_proj", "attn.to_out"),
     encode=encode,
     decode=decode,
+    prompt_tokens=prompt_tokens,
 )

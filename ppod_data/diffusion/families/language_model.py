@@ -25,6 +25,11 @@ def chat(pipeline: Any, prompt: str, *, thinking: bool) -> str:
     return text
 
 
+def room(pipeline: Any, template: str, length: int) -> int:
+    """Return the most tokens of a prompt of which `length` are read together with those of its template."""
+    return length - len(pipeline.tokenizer(template).input_ids)
+
+
 def hidden_states(
     pipeline: Any, text: str, *, layers: Sequence[int], length: int, padded: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -50,14 +50,18 @@ _LENGTH = 512
 
 def embed(pipeline: Any, prompt: str) -> Condition:
     """Return prompt_embeds [1, L, D], the last layer of the language model, and prompt_mask [1, L]."""
-    text, dropped = (
-        pipeline.prompt_template_encode.format(prompt),
-        pipeline.prompt_template_encode_start_idx,
-    )
+    text = pipeline.prompt_template_encode.format(prompt)
+    dropped = pipeline.prompt_template_encode_start_idx
     states, _ = language_model.hidden_states(
         pipeline, text, layers=[-1], length=pipeline.tokenizer_max_length + dropped, padded=False
     )
     return language_model.masked(states[:, dropped : dropped + _LENGTH], _LENGTH)
+
+
+def prompt_tokens(pipeline: Any) -> int:
+    """Return the most tokens of a prompt that are read; those of the template before it are dropped."""
+    template = pipeline.prompt_template_encode.format("")
+    return language_model.room(pipeline, template, pipeline.prompt_template_encode_start_idx + _LENGTH)
 
 
 def predict(
@@ -143,4 +147,5 @@ FAMILY = Family(
     guided=guided,
     encode=encode,
     decode=decode,
+    prompt_tokens=prompt_tokens,
 )

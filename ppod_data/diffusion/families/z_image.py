@@ -42,6 +42,11 @@ def embed(pipeline: Any, prompt: str) -> Condition:
     return language_model.masked(states, _LENGTH)
 
 
+def prompt_tokens(pipeline: Any) -> int:
+    """Return the most tokens of a prompt that are read."""
+    return language_model.room(pipeline, language_model.chat(pipeline, "", thinking=True), _LENGTH)
+
+
 def predict(
     transformer: Any, latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition
 ) -> torch.Tensor:
@@ -105,4 +110,5 @@ FAMILY = Family(
     guidance_scale=guidance_scale,
     noise_level=NOISE_LEVEL,
     lora_targets=ATTENTION,
+    prompt_tokens=prompt_tokens,
 )
