@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_data.format.spec import GenerationSpec, to_json
 from ppod_data.inspect.judge import check_prompts, judge_of_reward
@@ -30,19 +31,23 @@ from ppod_data.storage.json_reader import read_object
 from ppod_data.storage.real_folders import settled
 from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
+from ppod_data.support.progress import SILENT, Progress
 from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.files import read_evaluation
-from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSummary, StageRecord
+from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineSummary, StageRecord
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.online.stage import OnlineRun, run_stage, stage_evaluation, stage_spec
-from ppod_train.policy.source import PolicySource
 from ppod_train.run.exclusive import only_run
 from ppod_train.run.model_card import write_model_card
 from ppod_train.run.model_defaults import resolve
 from ppod_train.run.run_folder import generation_of, write_json
 from ppod_train.settings import OLDER_VALUES
 
-_OLDER = {"replay_stages": 0, **{f"train.{name}": value for name, value in OLDER_VALUES.items()}}
+_OLDER = {
+    "replay_stages": 0,
+    "window_stride": 0,
+    **{f"train.{name}": value for name, value in OLDER_VALUES.items()},
+}
 """Values that options had before they existed, for the records of older runs."""
 
 
@@ -50,11 +55,11 @@ def train_online(
     out: Path,
     settings: OnlineSettings,
     *,
-    reference: PolicySource,
+    reference: ModelSource,
     build_spec: BuildSpec,
     load: LoadPolicy,
     reward: RewardModel,
-    callbacks: OnlineCallbacks | None = None,
+    progress: Progress = SILENT,
     workers: Workers = SINGLE_PROCESS,
 ) -> OnlineSummary:
     """Run every stage that is not complete. A finished run may be extended by more stages.
@@ -66,7 +71,7 @@ def train_online(
         reference: the pretrained model, a whole pipeline; the KL anchor of all stages.
         build_spec: returns the spec of a stage's data set for the policy that samples it.
         load: loads a new copy of a policy.
-        callbacks: called in the main process only.
+        progress: counts stages, and shows the phase; in the main process only.
         workers: the processes that share every phase. All call this function; the main process writes.
 
     Raises:
@@ -88,10 +93,11 @@ def train_online(
         build_spec=build_spec,
         load=load,
         reward=reward,
-        callbacks=callbacks if callbacks and workers.is_main else OnlineCallbacks(),
+        progress=progress if workers.is_main else SILENT,
         workers=workers,
     )
-    if settings.prompts_per_stage is not None:
+    run.progress.start(settings.num_stages, "stages")
+    if settings.prompts_per_stage is not None or settings.window_stride:
         stage_spec(run, load(reference), 1)  # raises before the run writes a file
     with ExitStack() as folder:
         keep_calls = _write_record(run, spec, folder)
