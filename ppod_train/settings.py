@@ -261,7 +261,7 @@ class TrainSettings:
         self._refuse_unread()
         if self.pull_back and self.log_ratio_clip is not None and not math.isfinite(self.log_ratio_clip):
             raise ConfigError("pull_back leads back to a band: give a finite log_ratio_clip")
-        check_options(self)
+        check_options(self, checked=("objective",))  # by __post_init__, against a table that a user may extend
 
     def _refuse_unread(self) -> None:
         """Raise ConfigError for an option that was changed and that the objective does not read."""
