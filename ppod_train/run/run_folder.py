@@ -129,7 +129,8 @@ def generation_of(spec: GenerationSpec) -> dict[str, Any]:
         "height",
         "width",
     )
-    return {name: getattr(spec, name) for name in (*names, "compute_dtype", "is_flow_matching")}
+    values = {name: getattr(spec, name) for name in (*names, "compute_dtype", "is_flow_matching")}
+    return values | {"noisy_steps": spec.window}
 
 
 def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | None:

@@ -102,6 +102,14 @@ def test_replay_is_exact_and_every_byte_verifies(dataset: Dataset, tiny_model: D
     assert not report.findings and report.num_samples == 9
 
 
+def test_images_of_another_size_than_the_models_are_those_of_their_chains(
+    file: Path, tiny_model: DiffusionModel, tmp_path: Path
+) -> None:
+    make(tmp_path / "data", file, tiny_model, height=2 * tiny_model.height, width=tiny_model.width)
+    found = replay(Dataset.open(tmp_path / "data"), tiny_model, num_trajectories=9)
+    assert found.share_exact == 1.0 and found.other_images == ()
+
+
 def test_the_chain_starts_from_noise_of_its_own_purpose_on_the_encoded_image(
     dataset: Dataset, tiny_model: DiffusionModel
 ) -> None:
