@@ -113,7 +113,9 @@ class Dataset:
             "pairs": self.pair_names(),
             "log_probs": self.log_prob_names(),
         }
-        facts = {"model": self.spec.model} | {name: ", ".join(names) for name, names in tables.items() if names}
+        facts = {"model": self.spec.model} | {
+            name: ", ".join(names) for name, names in tables.items() if names
+        }
         chosen = list(prompts.items())[:MAX_THUMBNAILS]
         return summary_html(repr(self), facts, [(prompt, self.image(id)) for prompt, id in chosen])
 

@@ -84,7 +84,11 @@ def check_options(settings: Any, *, checked: Collection[str] = ()) -> None:
     types = get_type_hints(type(settings))
     for name, known in options_of(type(settings)).items():
         value = getattr(settings, name)
-        if value is not None and name not in checked and (rule := _broken_rule(value, value_type(types[name]), known)):
+        if (
+            value is not None
+            and name not in checked
+            and (rule := _broken_rule(value, value_type(types[name]), known))
+        ):
             raise ConfigError(f"{name} {rule}")
 
 
