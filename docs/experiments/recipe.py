@@ -16,11 +16,11 @@ from typing import Any
 
 from lab import QUERIES, judge, load, once, pair_options, slug
 
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.rewards import load_reward
 from ppod_train.online.online import train_online
 from ppod_train.online.settings import OnlineSettings
-from ppod_train.policy.source import PolicySource
 from ppod_train.settings import TrainSettings
 
 PROMPTS = (
@@ -33,7 +33,7 @@ PROMPTS = (
 )
 """Composition, counting and colour; the hard composition of earlier tuning; counting; place."""
 FIRST_SEED = 6000
-JUDGED = 128
+JUDGED, JUDGED_LAST = 128, 256
 UPDATE = {"pairs_per_step": 8, "timesteps_per_update": 5, "ema_decay": 0.9, "eval_every": 0}
 
 
@@ -50,6 +50,8 @@ class Arm:
 ARMS: dict[str, Arm] = {
     "replay": Arm(),
     "no-replay": Arm(online={"replay_stages": 0}),
+    "window": Arm(train={"trained_steps": "3:11", "learning_rate": 1e-3}),
+    "linear": Arm(train={"lr_scheduler": "linear"}),
     "replay-960": Arm(updates=960),
     "replay-960-stage": Arm(
         updates=960,
@@ -58,8 +60,8 @@ ARMS: dict[str, Arm] = {
 }
 
 
-def run(folder: Path, arm: Arm, prompts: tuple[str, ...], seed: int) -> dict[str, Any]:
-    """Train a policy, and judge it after every stage."""
+def run(folder: Path, arm: Arm, prompts: tuple[str, ...], seed: int, last: bool) -> dict[str, Any]:
+    """Train a policy, and judge it after every stage, or with `last` the last one alone, on more images."""
     images = QUERIES // arm.stages
     steps = arm.updates // arm.stages
     settings = TrainSettings(
@@ -74,15 +76,16 @@ def run(folder: Path, arm: Arm, prompts: tuple[str, ...], seed: int) -> dict[str
             **pair_options(images, {"label_temperature": 3.0}),
             **arm.online,
         ),
-        reference=PolicySource(model="scenes"),
+        reference=ModelSource(model="scenes"),
         build_spec=partial(build_spec, prompts=prompts, num_images_per_prompt=images, seed=seed),
         load=load,
         reward=load_reward("scenes"),
     )
-    policies: list[Path | None] = [None, *sorted((folder / "run").glob("stage-*/run/policy"))]
+    every: list[Path | None] = [None, *sorted((folder / "run").glob("stage-*/run/policy"))]
+    policies = list(enumerate(every))[-1:] if last else list(enumerate(every))
     found = [
-        judge(folder / f"after-{number}", policy, prompts, images=JUDGED, seed=seed)
-        for number, policy in enumerate(policies)
+        judge(folder / f"after-{number}", policy, prompts, images=JUDGED_LAST if last else JUDGED, seed=seed)
+        for number, policy in policies
     ]
     names = (
         "reward_mean",
@@ -94,7 +97,7 @@ def run(folder: Path, arm: Arm, prompts: tuple[str, ...], seed: int) -> dict[str
         "diversity",
     )
     return {
-        "updates": [steps * number for number in range(len(found))],
+        "updates": [steps * number for number, _ in policies],
         **{name: [result.get(name) for result in found] for name in names},
     }
 
@@ -103,17 +106,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("build/experiments/recipe"))
     parser.add_argument("--only", nargs="*", default=list(ARMS), help="names of recipes")
-    parser.add_argument(
-        "--prompt", type=int, nargs="*", default=range(len(PROMPTS)), help="numbers of prompts"
-    )
+    parser.add_argument("--prompt", nargs="*", default=PROMPTS, help="prompts")
+    parser.add_argument("--last", action="store_true", help="judge the last policy alone, on 256 images")
     parser.add_argument("--seed", type=int, nargs="*", default=[FIRST_SEED])
     arguments = parser.parse_args()
     record = Path(__file__).with_name("recipe.json")
     for seed in arguments.seed:
-        for prompt in (PROMPTS[number] for number in arguments.prompt):
+        for prompt in arguments.prompt:
             for name in arguments.only:
                 folder = arguments.out / slug(prompt) / f"{name}-seed-{seed}"
-                work = partial(run, arm=ARMS[name], prompts=(prompt,), seed=seed)
+                work = partial(run, arm=ARMS[name], prompts=(prompt,), seed=seed, last=arguments.last)
                 row = once(folder, work)
                 if row is not None:
                     print(prompt, name, seed, row["reward_mean"], row["correct"], flush=True)

@@ -44,7 +44,7 @@ class GenerateJob:
     def prepare(self, device: str, progress: Progress) -> Callable[[int], bool]:
         """Load the model. Raises ConfigError if the worker sees another folder or model than the driver."""
         from ppod_data.diffusion.models.model import load_model
-        from ppod_data.generation.generate import make_shard
+        from ppod_data.generation.generate import make_shard, recorder
         from ppod_data.generation.sampling import build_policy
 
         spec = self.spec
@@ -63,13 +63,13 @@ class GenerateJob:
                 f"{spec.model} on the node {socket.gethostname()} is another model than here "
                 f"({model.fingerprint[:16]}, not {spec.policy_fingerprint[:16]}): copy the same files to every node"
             )
-        policy = build_policy(spec, model)
+        policy, records = build_policy(spec, model), recorder()
 
         def work(shard: int) -> bool:
             if shard_committed(self.root, shard):
                 return False
             refuse_sealed(self.root)
-            make_shard(self.root, spec, model, policy, shard, progress=progress)
+            make_shard(self.root, spec, model, policy, shard, records=records, progress=progress)
             return True
 
         return work

@@ -22,7 +22,7 @@ from ppod_data.diffusion.schedule import spec_schedule
 from ppod_data.errors import ConfigError, DamagedError, NothingToLearnError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import latent_rows, rows_before
-from ppod_data.storage.files import DataPath
+from ppod_data.storage.files import AnyPath, data_path
 from ppod_train.data.fingerprint import fingerprint_of
 from ppod_train.data.joined import join
 from ppod_train.data.reference import log_prob_matrix
@@ -33,14 +33,18 @@ from ppod_train.objectives.advantages import Rated
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """Location of a run's data: the arguments of `open_training_data` that a user gives."""
+    """Location of a run's data.
 
-    roots: Sequence[DataPath]
-    """Folders of data sets, and files of `ppod_data.dataset.merge`."""
-    pairs: str
-    """Table of pairs, a name under pairs/; read by objectives of pairs."""
-    scores: str
-    """Table of scores, a name under scores/; read by objectives of single trajectories."""
+    >>> DataSource(roots=["data", "more-data"], pairs="scenes").pairs
+    'scenes'
+    """
+
+    roots: Sequence[AnyPath]
+    """Folders or URLs of data sets, and files of `ppod_data.dataset.merge`."""
+    pairs: str = ""
+    """Table of pairs, a name under pairs/; read by objectives of pairs. `train` finds the only one if it is empty."""
+    scores: str = ""
+    """Table of scores, a name under scores/; read by objectives of single trajectories. As `pairs`."""
     reference_log_probs: str | None = None
     """Table of the reference's log-probabilities, a name under log_probs/. None: the recorded values if the reference
     made the data, otherwise the table under log_probs/ that the reference computed."""
@@ -134,19 +138,21 @@ def open_training_data(
     policy_fingerprint: str,
     temperature: float = 1.0,
     best_of: int = 8,
+    trained_steps: range | None = None,
 ) -> TrainingData:
     """Join the objective's table of every data set with its trajectories and log-probabilities.
 
     Args:
         policy_fingerprint: fingerprint of the reference.
         temperature, best_of: as in `ppod_train.settings.TrainSettings`.
+        trained_steps: the chain steps to train on; None for all.
 
     Raises:
         ConfigError: no data to train on, a data set of another model or sampler, a table that refers to a missing
             sample, or pairs without a reward difference for an objective that needs one.
         NothingToLearnError: all rewards are equal within each prompt.
     """
-    datasets, steps = _open_datasets(source, objective)
+    datasets, steps = _open_datasets(source, objective, trained_steps)
     check_one_scorer(datasets, *source.target_table(objective).split("/", 1))
     spec = datasets[0].spec
     joined = join(
@@ -155,6 +161,7 @@ def open_training_data(
         scores_name=None if objective.on_pairs else source.scores,
         policy_fingerprint=policy_fingerprint,
         reference_name=source.reference_log_probs,
+        steps=steps,
     )
     rows, pairs = joined.rows, joined.pairs
     if "margins" in objective.needs and np.isnan(pairs.margins).any():
@@ -211,9 +218,11 @@ def open_training_data(
     )
 
 
-def _open_datasets(source: DataSource, objective: Objective) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
+def _open_datasets(
+    source: DataSource, objective: Objective, trained_steps: range | None
+) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
     """Open the data sets, check that one sampler made them, and return them with the trainable chain steps."""
-    datasets = tuple(Dataset.open(root) for root in expand(source.roots))
+    datasets = tuple(Dataset.open(root) for root in expand([data_path(root) for root in source.roots]))
     spec = datasets[0].spec
     for dataset in datasets:
         check_alike(spec, dataset)
@@ -224,6 +233,13 @@ def _open_datasets(source: DataSource, objective: Objective) -> tuple[tuple[Data
         raise ConfigError(
             f"{source.roots[0]} stores no stochastic step: generate it with more steps stored (--store-steps)"
         )
+    if trained_steps is not None:
+        every, steps = steps, tuple(step for step in steps if step in trained_steps)
+        if not steps:
+            raise ConfigError(
+                f"trained_steps {trained_steps.start}:{trained_steps.stop} has no trainable step of {source.roots[0]}: "
+                f"give a range within {every[0]}:{every[-1] + 1}"
+            )
     if objective.on_final_latents and spec.num_inference_steps - 1 not in spec.stored_steps():
         raise ConfigError(
             f"{source.roots[0]} does not store the final latents: generate it with --store-steps all or last:N"

@@ -1,4 +1,4 @@
-"""Online training (Algorithm 1): every stage samples a data set from the newest policy and trains on it.
+"""Online training (Algorithm 1): every stage samples a data set from the newest policy and trains on all so far.
 
 OUT/online.json            settings and identities, written at the start
 OUT/stage-01/data/         data set of the stage
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_data.format.spec import GenerationSpec, to_json
 from ppod_data.inspect.judge import check_prompts, judge_of_reward
@@ -30,18 +31,23 @@ from ppod_data.storage.json_reader import read_object
 from ppod_data.storage.real_folders import settled
 from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
+from ppod_data.support.progress import SILENT, Progress
 from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.files import read_evaluation
-from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSummary, StageRecord
+from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineSummary, StageRecord
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.online.stage import OnlineRun, run_stage, stage_evaluation, stage_spec
-from ppod_train.policy.source import PolicySource
 from ppod_train.run.exclusive import only_run
 from ppod_train.run.model_card import write_model_card
 from ppod_train.run.model_defaults import resolve
 from ppod_train.run.run_folder import generation_of, write_json
+from ppod_train.settings import OLDER_VALUES
 
-_OLDER = {"replay_stages": 0}
+_OLDER = {
+    "replay_stages": 0,
+    "window_stride": 0,
+    **{f"train.{name}": value for name, value in OLDER_VALUES.items()},
+}
 """Values that options had before they existed, for the records of older runs."""
 
 
@@ -49,11 +55,11 @@ def train_online(
     out: Path,
     settings: OnlineSettings,
     *,
-    reference: PolicySource,
+    reference: ModelSource,
     build_spec: BuildSpec,
     load: LoadPolicy,
     reward: RewardModel,
-    callbacks: OnlineCallbacks | None = None,
+    progress: Progress = SILENT,
     workers: Workers = SINGLE_PROCESS,
 ) -> OnlineSummary:
     """Run every stage that is not complete. A finished run may be extended by more stages.
@@ -65,7 +71,7 @@ def train_online(
         reference: the pretrained model, a whole pipeline; the KL anchor of all stages.
         build_spec: returns the spec of a stage's data set for the policy that samples it.
         load: loads a new copy of a policy.
-        callbacks: called in the main process only.
+        progress: counts stages, and shows the phase; in the main process only.
         workers: the processes that share every phase. All call this function; the main process writes.
 
     Raises:
@@ -87,10 +93,11 @@ def train_online(
         build_spec=build_spec,
         load=load,
         reward=reward,
-        callbacks=callbacks if callbacks and workers.is_main else OnlineCallbacks(),
+        progress=progress if workers.is_main else SILENT,
         workers=workers,
     )
-    if settings.prompts_per_stage is not None:
+    run.progress.start(settings.num_stages, "stages")
+    if settings.prompts_per_stage is not None or settings.window_stride:
         stage_spec(run, load(reference), 1)  # raises before the run writes a file
     with ExitStack() as folder:
         keep_calls = _write_record(run, spec, folder)
@@ -134,6 +141,7 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
                     f"this online run was started with {key} {_short(before)}, not {_short(value)}: "
                     "give the same options, or another --out"
                 )
+        _check_horizon(run, read_object(path)["num_stages"])
         if run.folder(run.settings.num_stages + 1).exists():
             raise ConfigError(
                 f"this online run is in stage {len(list(run.out.glob('stage-*')))}, past --stages "
@@ -159,6 +167,16 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
 
     run.workers.on_main(write)
     return keep_calls
+
+
+def _check_horizon(run: OnlineRun, num_stages: int) -> None:
+    """Raise ConfigError if a run whose learning rate falls to 0 at its end is given another number of stages."""
+    rule = run.settings.train.lr_scheduler
+    if rule != "constant" and num_stages != run.settings.num_stages:
+        raise ConfigError(
+            f"the learning rate of this online run falls to 0 at the end of stage {num_stages} (lr_scheduler {rule}): "
+            f"give --stages {num_stages}, or another --out"
+        )
 
 
 def _short(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,10 +16,23 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.fsdp import check_can_shard, shard
 from ppod_train.policy.policy import reference_network, start_from, trainable_parameters
 from ppod_train.run.model_defaults import check_subset, explain, limit_graph, resolve
-from ppod_train.settings import TrainSettings
+from ppod_train.settings import TrainSettings, step_range
 from ppod_train.step.drift import Drift, check_drift, check_rounding, measure_drift, measure_rounding
+from ppod_train.step.learning_rate import learning_rate
 from ppod_train.step.step_weight import step_weights
 from ppod_train.step.train_step import TrainState, graph_bytes_per_evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPart:
+    """A run as a part of a longer training, such as a stage of an online run."""
+
+    previous: Path | None
+    """The run before, whose optimizer state is continued; None for the first part."""
+    first_step: int
+    """Optimizer steps of the parts before."""
+    num_steps: int
+    """Optimizer steps of all parts, over which the learning rate falls."""
 
 
 def prepare(
@@ -29,6 +42,7 @@ def prepare(
     scorer: str,
     start: Path | None,
     workers: Workers,
+    part: TrainingPart | None = None,
 ) -> tuple[TrainState, Drift]:
     """Build the train state and measure the drift of the reference.
 
@@ -44,6 +58,7 @@ def prepare(
         policy_fingerprint=model.fingerprint,
         temperature=settings.reward_temperature,
         best_of=settings.best_of,
+        trained_steps=step_range(settings.trained_steps),
     )
     defaults, settings = explain(settings, data.spec), resolve(settings, data.spec)
     settings = limit_graph(settings, model.device)
@@ -80,7 +95,7 @@ def prepare(
     # A new LoRA's second factor is 0, so the network is still the reference.
     drift = checked_drift(maker=None)
     makers = {
-        dataset.spec.policy_fingerprint: dataset.spec.adapter
+        dataset.spec.policy_fingerprint: dataset.spec.adapter if settings.rank else dataset.spec.model
         for dataset in data.datasets
         if len(data.units_of(data.made_by(dataset.spec.policy_fingerprint)))
     }
@@ -95,8 +110,8 @@ def prepare(
         if name not in (model.fingerprint, start_fingerprint)
     }
     if objective.clips_at_stage or settings.clip_anchor == "stage":
-        for maker, adapter in others.items():
-            with _as_maker(maker, adapter, model, parameters) as available:
+        for maker, folder in others.items():
+            with _as_maker(maker, folder, model, parameters) as available:
                 if available:
                     checked_drift(maker=maker)
             drift = replace(drift, unchecked=drift.unchecked or not available)
@@ -105,6 +120,7 @@ def prepare(
         drift = replace(drift, rounding=rounding)
         even = step_weights(data.spec, data.steps, "k2")
         check_rounding(drift, settings.clip, weights, model.compute_dtype, even_weights=even)
+    part = part or TrainingPart(previous=None, first_step=0, num_steps=settings.num_train_steps)
     graph_bytes = graph_bytes_per_evaluation(policy, data, model.denoiser)
     if workers.sharded:
         parameters = shard(model.denoiser, workers.device)
@@ -120,6 +136,7 @@ def prepare(
         optimizer=torch.optim.AdamW(
             parameters.values(), lr=settings.learning_rate or 0.0, weight_decay=settings.weight_decay
         ),
+        learning_rate=learning_rate(settings, first_step=part.first_step, num_steps=part.num_steps),
         settings=settings,
         step_weights=weights,
         batch_size=batch_size,
@@ -134,23 +151,23 @@ def prepare(
 
 @contextmanager
 def _as_maker(
-    maker: str, adapter: str | None, model: DiffusionModel, parameters: Mapping[str, torch.nn.Parameter]
+    maker: str, folder: str | None, model: DiffusionModel, parameters: Mapping[str, torch.nn.Parameter]
 ) -> Iterator[bool]:
     """Load the weights of a policy that made data into the network inside the block, if they are available.
 
     Args:
         maker: fingerprint of the policy.
-        adapter: its folder, as the data set names it.
+        folder: its LoRA or its whole pipeline, as the data set names it.
 
     Yields:
-        True if they are available: a LoRA of the trained rank.
+        True if they are available: a LoRA of the trained rank, or all weights.
     """
-    if adapter is None or not Path(adapter).is_dir():
+    if folder is None or not Path(folder).is_dir():
         yield False
         return
     before = {name: value.detach().clone() for name, value in parameters.items()}
     try:
-        fingerprint = start_from(model, Path(adapter))
+        fingerprint = start_from(model, Path(folder))
     except ConfigError:
         fingerprint = ""
     try:

@@ -5,6 +5,7 @@ reports the cause if one of them fails.
 """
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import socket
@@ -15,8 +16,10 @@ from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 from ppod_data.cluster.local_engine import become_worker, end_processes, how_ended, start_server
-from ppod_data.errors import PpodError
+from ppod_data.errors import PpodError, WorkersError
 
+_COMMANDS = "ppod_cli.train.main"
+"""Module of the commands, which import this one."""
 _GRACE_SECONDS = 2.0
 """Seconds that other ranks have to report the cause of a failure."""
 
@@ -99,9 +102,7 @@ def _wait(ranks: Sequence[_Rank]) -> list[_End]:
 
 def _run(number: int, count: int, port: int, arguments: Sequence[str], pipe: Connection) -> None:
     """Run the command line as rank `number`, and send how it ended."""
-    from ppod_cli.train.main import run
-    from ppod_data.errors import WorkersError
-
+    run = importlib.import_module(_COMMANDS).run
     become_worker()
     os.environ |= {
         "RANK": str(number),

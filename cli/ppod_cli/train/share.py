@@ -1,16 +1,18 @@
 """The number of ranks of a training command on this machine."""
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ppod_data.diffusion.models.source import DEFAULT_MODEL, ModelSource
 
 if TYPE_CHECKING:
     import typer
 
     from ppod_data.format.spec import GenerationSpec
-    from ppod_train.evaluation.settings import EvalSettings
+    from ppod_data.generation.sampling_settings import SamplingSettings
     from ppod_train.online.settings import OnlineSettings
     from ppod_train.settings import TrainSettings
 
@@ -23,6 +25,8 @@ _SMALL_PROCESS_BYTES = 1_500_000_000
 """Memory that a process takes beside its imports if the model is small."""
 
 
+_SIZES = ("height", "width", "num_inference_steps")
+"""Settings of a run that decide how much an evaluation of its policy takes."""
 _TRAINED_CALL = 3
 """Network evaluations that take as long as one with its backward pass."""
 
@@ -40,8 +44,16 @@ class RankJob:
     """Estimate the bytes of a process; called only for large models."""
 
 
-def run_shared(ctx: "typer.Context", num_processes: str, device: str, job: RankJob) -> bool:
+def run_shared(
+    ctx: "typer.Context", num_processes: str, device: str, describe: Callable[[], RankJob]
+) -> bool:
     """Run the command in several processes if `--num-processes` asks for them or `auto` saves time.
+
+    Args:
+        ctx: the command's context, whose object is the command line.
+        num_processes: `--num-processes`.
+        device: `--device`.
+        describe: returns what the processes would share.
 
     Returns:
         False if this process is to do the work itself.
@@ -64,8 +76,11 @@ def run_shared(ctx: "typer.Context", num_processes: str, device: str, job: RankJ
         most_processes,
         network_flops,
     )
-    from ppod_data.support.machine import num_gpus
+    from ppod_data.support.machine import num_cores, num_gpus
 
+    if processes.count is None and not num_gpus(device) and num_cores() == 1:
+        return False
+    job = describe()
     model_bytes = denoiser_bytes(job.model)
     is_small = model_bytes < _SMALL_MODEL_BYTES
     if processes.count is None:
@@ -94,76 +109,94 @@ def denoiser_bytes(model: str) -> int:
     return sum(sizes) or _LARGE_MODEL_BYTES
 
 
-def offline_job(spec: "GenerationSpec", settings: "TrainSettings", model: str) -> RankJob:
-    """Return what the ranks of `ppod-train offline` share: the network calls of every step."""
+def offline_job(dataset: str, settings: "TrainSettings", model: ModelSource) -> RankJob:
+    """Return what the ranks of `ppod-train offline` share: the network calls of every step.
 
-    def memory() -> int:
-        from ppod_data.diffusion.models.skeleton import load_skeleton
-        from ppod_train.run.cost import plan_training
+    Args:
+        dataset: the first data set, or the file of a merge.
+        settings: of the run.
+        model: the reference; without a name, the model that made the data.
+    """
+    from ppod_data.dataset.dataset import Dataset
+    from ppod_data.dataset.merge import expand
+    from ppod_data.storage.files import data_path
 
-        plan = plan_training(load_skeleton(model), spec, settings)
-        return plan.peak_bytes + plan.generation.embedding_bytes
-
+    spec = Dataset.open(expand([data_path(dataset)])[0]).spec
+    source = model.for_data(spec)
     evaluations = _step_evaluations(settings, spec.num_inference_steps)
     num_evals = 1 + settings.num_train_steps // settings.eval_every if settings.eval_every else 0
     images = num_evals * settings.eval_images_per_prompt * len(settings.eval_prompts or spec.prompts)
     return RankJob(
-        model=model,
+        model=source.model or DEFAULT_MODEL,
         calls=settings.num_train_steps * evaluations * _TRAINED_CALL + images * spec.num_inference_steps,
         shares=-(-evaluations // (settings.batch_size or spec.batch_size)),
-        memory=memory,
+        memory=lambda: _training_bytes(source, spec, settings),
     )
 
 
-def online_job(settings: "OnlineSettings", model: str, generation: Mapping[str, Any]) -> RankJob:
-    """Return what the ranks of `ppod-train online` share: shards, network calls and evaluations of every stage.
-
-    Args:
-        settings: of the run.
-        model: the reference.
-        generation: the options of `build_spec`.
-    """
+def online_job(
+    prompts: Sequence[str], settings: "OnlineSettings", sampling: "SamplingSettings", model: ModelSource
+) -> RankJob:
+    """Return what the ranks of `ppod-train online` share: shards, network calls and evaluations of every stage."""
 
     def memory() -> int:
-        from ppod_data.diffusion.models.skeleton import load_skeleton
         from ppod_data.generation.build_spec import build_spec
 
-        spec = build_spec(load_skeleton(model), **generation)
-        return offline_job(spec, settings.train, model).memory()
+        return _training_bytes(model, build_spec(model.load_skeleton(), prompts, sampling), settings.train)
 
-    steps = generation["num_inference_steps"]
-    evaluations = _step_evaluations(settings.train, steps)
-    prompts = generation["prompts"][: settings.prompts_per_stage]
-    images = len(prompts) * generation["num_images_per_prompt"]
-    images += len(settings.eval_prompts or generation["prompts"]) * settings.eval_images_per_prompt
+    name = model.model or DEFAULT_MODEL
+    evaluations = _step_evaluations(settings.train, sampling.num_inference_steps)
+    images = len(prompts[: settings.prompts_per_stage]) * sampling.num_images_per_prompt
+    images += len(settings.eval_prompts or prompts) * settings.eval_images_per_prompt
     trained = settings.train.num_train_steps * evaluations * _TRAINED_CALL
     return RankJob(
-        model=model,
-        calls=settings.num_stages * (trained + images * steps),
-        shares=-(-evaluations // (generation["batch_size"] or _batch_size(model))),
+        model=name,
+        calls=settings.num_stages * (trained + images * sampling.num_inference_steps),
+        shares=-(-evaluations // (sampling.batch_size or _batch_size(name))),
         memory=memory,
     )
 
 
-def eval_job(settings: "EvalSettings", model: str, num_policies: int) -> RankJob:
-    """Return what the ranks of `ppod-train eval` share: batches of images."""
+def eval_job(policy: ModelSource, changes: dict[str, Any], num_policies: int) -> RankJob:
+    """Return what the ranks of `ppod-train eval` share: batches of images.
+
+    Args:
+        policy: the policy's model and adapter.
+        changes: the settings that were given; others are those of the policy's run.
+        num_policies: 2 with a baseline.
+    """
+    from ppod_train.evaluation.settings import EvalSettings
+    from ppod_train.run.run_record import run_of
+
+    run = run_of(policy.adapter) or run_of(policy.model)
+    values = {name: run.generation[name] for name in _SIZES if name in run.generation} if run else {}
+    settings = EvalSettings(**{"prompts": run.prompts if run else ()} | values | changes)
+    name = policy.model or (run.model if run else DEFAULT_MODEL)
+    source = replace(policy, model=name)
 
     def memory() -> int:
-        from ppod_data.diffusion.models.skeleton import load_skeleton
         from ppod_data.generation.cost import plan_generation
         from ppod_train.evaluation.evaluate import eval_spec
 
-        skeleton = load_skeleton(model)
+        skeleton = source.load_skeleton()
         plan = plan_generation(skeleton, eval_spec(skeleton, settings))
         return plan.peak_bytes + plan.embedding_bytes
 
     images = len(settings.prompts) * settings.num_images_per_prompt
     return RankJob(
-        model=model,
+        model=name,
         calls=num_policies * images * settings.num_inference_steps,
-        shares=-(-images // (settings.batch_size or _batch_size(model))),
+        shares=-(-images // (settings.batch_size or _batch_size(name))),
         memory=memory,
     )
+
+
+def _training_bytes(model: ModelSource, spec: "GenerationSpec", settings: "TrainSettings") -> int:
+    """Estimate the peak memory of a training process, as `--dry-run` does."""
+    from ppod_train.run.cost import plan_training
+
+    plan = plan_training(model.load_skeleton(), spec, settings)
+    return plan.peak_bytes + plan.generation.embedding_bytes
 
 
 def _step_evaluations(settings: "TrainSettings", num_inference_steps: int) -> int:
