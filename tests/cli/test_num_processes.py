@@ -129,7 +129,7 @@ def test_ranks_train_as_one_and_end_together(
         time.sleep(0.01)
     monkeypatch.chdir(tmp_path)
     resumed = call(train.app, *training(made.data))
-    assert "going on from step " in resumed.stderr and json.loads(resumed.stdout)["steps"] == 20
+    assert "resuming from step " in resumed.stderr and json.loads(resumed.stdout)["steps"] == 20
     (tmp_path / "alone").mkdir()
     monkeypatch.chdir(tmp_path / "alone")
     assert call(train.app, *training(made.data)).code == 0
