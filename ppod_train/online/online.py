@@ -31,11 +31,15 @@ from ppod_data.storage.real_folders import settled
 from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
 from ppod_train.distributed import SINGLE_PROCESS, Workers
+from ppod_train.evaluation.check import load_check
+from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation
 from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSummary, StageRecord
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.online.stage import OnlineRun, run_stage, stage_evaluation, stage_spec
 from ppod_train.policy.source import PolicySource
+from ppod_train.report.runs import read_run
+from ppod_train.report.verdict import verdict
 from ppod_train.run.exclusive import only_run
 from ppod_train.run.model_card import write_model_card
 from ppod_train.run.model_defaults import resolve
@@ -76,7 +80,9 @@ def train_online(
     check_out(out, ONLINE)
     if reference.adapter is not None:
         raise ConfigError("online training starts from a whole pipeline: leave the adapter out")
-    spec = build_spec(load(reference), stage=1)
+    policy = load(reference)
+    spec, device = build_spec(policy, stage=1), policy.device
+    del policy
     run = OnlineRun(
         out=out,
         settings=settings,
@@ -84,6 +90,7 @@ def train_online(
         build_spec=build_spec,
         load=load,
         reward=reward,
+        check=load_check(settings.check_reward, reward if settings.eval_images_per_prompt else None, device),
         callbacks=callbacks if callbacks and workers.is_main else OnlineCallbacks(),
         workers=workers,
     )
@@ -98,9 +105,16 @@ def train_online(
         records: list[StageRecord] = []
         for stage in range(1, settings.num_stages + 1):
             records.append(run_stage(run, stage))
-            if records[-1].steps == 0:
+            if records[-1].steps == 0 or _must_stop(run, stage):
                 break
         return _finish(run, records)
+
+
+def _must_stop(run: OnlineRun, stage: int) -> bool:
+    """Return true if the run stops when its policy exploits the reward, and the stage's evaluation shows that."""
+    if run.settings.stop_when != "exploited" or not run.settings.eval_images_per_prompt:
+        return False
+    return find(stage_evaluation(run, stage)) is not None
 
 
 def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> list[Callable[[], None]]:
@@ -113,10 +127,16 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
         In the main process, the functions to call once there are results to keep.
     """
     if run.settings.eval_images_per_prompt:
-        check_prompts(run.reward, run.settings.eval_prompts or spec.prompts)
+        for scorer in (run.reward, run.check):
+            if scorer is not None:
+                check_prompts(scorer, run.settings.eval_prompts or spec.prompts)
     resolved = replace(run.settings, train=resolve(run.settings.train, spec))
     identity = {
-        **{key: value for key, value in asdict(resolved).items() if key not in ("num_stages", "train")},
+        **{
+            key: value
+            for key, value in asdict(resolved).items()
+            if key not in ("num_stages", "stop_when", "train")
+        },
         **{f"train.{key}": value for key, value in asdict(resolved.train).items()},
         "reward": f"{run.reward.name} {run.reward.revision}",
         "generation": to_json(spec),
@@ -163,12 +183,18 @@ def _short(value: object) -> str:
 
 
 def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
-    """Keep the policy of the stage with the best mean reward, or of the last stage without evaluations."""
+    """Keep the policy of the stage with the best mean reward, or of the last stage without evaluations.
+
+    A stage at which the run stopped because its policy exploits the reward is not kept, unless it is the only one.
+    """
     last = sum(record.steps > 0 for record in records)
     rewards: list[float] = []
     if run.settings.eval_images_per_prompt:
         rewards = [stage_evaluation(run, stage).reward for stage in range(last + 1)]
-    best = 1 + int(np.argmax(rewards[1:])) if rewards else last
+    candidates = rewards[1:]
+    if len(candidates) > 1 and _must_stop(run, last):
+        candidates = candidates[:-1]
+    best = 1 + int(np.argmax(candidates)) if candidates else last
     before = len(read_evaluation(run.out / "evals" / "stage-00").measurements) if rewards else 0
     summary = OnlineSummary(
         stages=last,
@@ -179,8 +205,10 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
         reward_queries=sum(record.reward_queries for record in records)
         + before * run.settings.eval_images_per_prompt,
         improved=rewards[best] > rewards[0] if rewards else None,
+        verdict="",
         policy="policy",
     )
+    summary = replace(summary, verdict=verdict(read_run(run.out)))
     run.workers.on_main(lambda: _write_end(run, summary))
     return summary
 

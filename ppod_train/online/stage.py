@@ -48,6 +48,7 @@ class OnlineRun:
     build_spec: BuildSpec
     load: LoadPolicy
     reward: RewardModel
+    check: RewardModel | None
     callbacks: OnlineCallbacks
     workers: Workers
 
@@ -255,6 +256,7 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
             validation=True,
         ),
         baseline=stage_evaluation(run, 0) if stage else None,
+        check_reward=run.check,
         on_batch=run.callbacks.on_units,
         workers=run.workers,
     )

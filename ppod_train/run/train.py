@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
 
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError
@@ -20,13 +23,17 @@ from ppod_data.support.runtime import one_thread
 from ppod_train.data.batches import trained_prompts
 from ppod_train.data.training_data import DataSource
 from ppod_train.distributed import SINGLE_PROCESS, Workers
+from ppod_train.evaluation.check import load_check
 from ppod_train.evaluation.evaluate import evaluate
+from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
 from ppod_train.evaluation.metrics import EvalResult
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.fsdp import gathered, whole
 from ppod_train.policy.policy import policy_rank, policy_weights, save_policy
+from ppod_train.report.runs import read_run
+from ppod_train.report.verdict import verdict
 from ppod_train.run.checkpoint import (
     Tensors,
     check_same_run,
@@ -53,8 +60,15 @@ from ppod_train.step.drift import Drift
 from ppod_train.step.metrics import StepMetrics
 from ppod_train.step.train_step import TrainState, train_step
 
-_MAY_CHANGE = ("num_train_steps", "patience", "checkpoint_every", "max_graph_gib")
+_MAY_CHANGE = ("num_train_steps", "patience", "stop_when", "checkpoint_every", "max_graph_gib")
 """Settings that a resumed run may change: the length of the run, and the memory of its graph."""
+
+
+class Judges(NamedTuple):
+    """Reward models that score the evaluations."""
+
+    reward: RewardModel | None
+    check: RewardModel | None
 
 
 @dataclass
@@ -69,6 +83,8 @@ class Progress:
     """Images scored for validation so far; they count as queries, as the data set's images do."""
     gradient_share: float = 1.0
     scale_drops: int = 0
+    exploited: bool = False
+    """The newest evaluation found the reward exploited, or the images collapsed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +101,8 @@ class TrainSummary:
     improved: bool | None
     """False if no evaluation beat the first one, so that the kept policy is the starting model; None without
     evaluations."""
+    verdict: str
+    """One sentence about the kept policy (`ppod_train.report.verdict`)."""
     policy: str
     """Folder of the kept policy, relative to the run."""
 
@@ -137,8 +155,11 @@ def train_offline(
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
         state, drift = prepare(source, model, settings, scorer, start, workers)
-        if reward is not None and settings.eval_every:
-            check_prompts(reward, _eval_prompts(state))
+        judges = Judges(reward if settings.eval_every else None, None)
+        judges = judges._replace(check=load_check(settings.check_reward, judges.reward, model.device))
+        for scorer_model in judges:
+            if scorer_model is not None:
+                check_prompts(scorer_model, _eval_prompts(state))
         if optimizer_of is not None:
             checkpoint = latest_checkpoint(optimizer_of / "checkpoints")
             if checkpoint is None:
@@ -161,7 +182,7 @@ def train_offline(
                 workers.on_main(lambda: extend_run_record(out, state))
             callbacks = callbacks if callbacks and workers.is_main else Callbacks()
             callbacks.on_start(drift, progress.step)
-            _loop(out, state, progress, reward, callbacks, keep_calls)
+            _loop(out, state, progress, judges, callbacks, keep_calls)
             summary = _summary(out, settings, progress)
             workers.on_main(lambda: _finish(out, summary))
         return summary
@@ -182,7 +203,7 @@ def _loop(
     out: Path,
     state: TrainState,
     progress: Progress,
-    reward: RewardModel | None,
+    judges: Judges,
     callbacks: Callbacks,
     keep_calls: Sequence[Callable[[], None]],
 ) -> None:
@@ -197,7 +218,7 @@ def _loop(
         if workers.is_main and not _is_finished(settings, progress):
             log = files.enter_context(MetricsLog.open(out, settings, first_step=progress.step))
         if progress.step == 0:
-            _evaluate_if_due(out, state, progress, reward, callbacks, log)
+            _evaluate_if_due(out, state, progress, judges, callbacks, log)
         while not _is_finished(settings, progress):
             metrics = train_step(
                 state,
@@ -215,7 +236,7 @@ def _loop(
             callbacks.on_step(metrics)
             last = progress.step == settings.num_train_steps
             if settings.eval_every and (last or progress.step % settings.eval_every == 0):
-                _evaluate_if_due(out, state, progress, reward, callbacks, log)
+                _evaluate_if_due(out, state, progress, judges, callbacks, log)
             if last or progress.step % settings.checkpoint_every == 0 or _stopped_early(settings, progress):
                 _check_same_weights(state)
                 if log is not None:
@@ -232,7 +253,7 @@ def _evaluate_if_due(
     out: Path,
     state: TrainState,
     progress: Progress,
-    reward: RewardModel | None,
+    judges: Judges,
     callbacks: Callbacks,
     log: MetricsLog | None,
 ) -> None:
@@ -240,7 +261,7 @@ def _evaluate_if_due(
     settings, spec, workers = state.settings, state.data.spec, state.workers
     if not settings.eval_every:
         return
-    assert reward is not None
+    assert judges.reward is not None
     baseline = read_evaluation(evaluation_folder(out, 0)) if progress.step and workers.is_main else None
     eval_settings = EvalSettings(
         prompts=_eval_prompts(state),
@@ -258,10 +279,20 @@ def _evaluate_if_due(
         policy_weights(state.parameters, state.average),
         gathered(model.denoiser) if workers.sharded else nullcontext(),
     ):
-        result = evaluate(model, reward, eval_settings, baseline=baseline, workers=workers)
+        result = evaluate(
+            model,
+            judges.reward,
+            eval_settings,
+            baseline=baseline,
+            check_reward=judges.check,
+            workers=workers,
+        )
     workers.on_main(lambda: write_evaluation(evaluation_folder(out, progress.step), result))
     progress.reward_queries += result.overall.num_images
-    if result.reward > progress.best_reward:
+    found = torch.tensor(float(find(result) is not None))  # only the main process reads the baseline
+    progress.exploited = bool(workers.sum(found))
+    keep = not (progress.exploited and settings.stop_when == "exploited")
+    if keep and result.reward > progress.best_reward:
         progress.best_reward, progress.best_step = result.reward, progress.step
         progress.evals_since_best = 0
         _save_policy(state, out)
@@ -299,6 +330,8 @@ def _check_same_weights(state: TrainState) -> None:
 
 
 def _stopped_early(settings: TrainSettings, progress: Progress) -> bool:
+    if settings.stop_when == "exploited" and progress.exploited:
+        return True
     return bool(settings.patience) and progress.evals_since_best >= settings.patience
 
 
@@ -365,6 +398,7 @@ def _summary(out: Path, settings: TrainSettings, progress: Progress) -> TrainSum
         reward_best=progress.best_reward if settings.eval_every else None,
         reward_queries=progress.reward_queries,
         improved=progress.best_step > 0 if settings.eval_every else None,
+        verdict=verdict(read_run(out)),
         policy="policy",
     )
 

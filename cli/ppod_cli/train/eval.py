@@ -102,6 +102,7 @@ def evaluate(
     """
     from ppod_data.rewards import check_reward_name
     from ppod_data.storage.folder_kinds import EVALUATION, check_out
+    from ppod_train.evaluation.check import check_name
     from ppod_train.run.run_record import run_of
 
     check_out(out, EVALUATION)
@@ -116,9 +117,7 @@ def evaluate(
     elif run is None or run.judge is None:
         reward = usual_reward_of(str(given["model"]), "the images")
     judge_name = reward or (run.judge.name if run and run.judge else "")
-    if check_reward is None:
-        check_reward = "scenes-check" if judge_name == "scenes" else "none"
-    check = None if check_reward == "none" else check_reward_name(check_reward)
+    check = check_name(check_reward, judge_name)
     with summary(as_json, speaks=leads()) as report:
         from ppod_train.policy.source import PolicySource
 
@@ -234,11 +233,25 @@ def _evaluate(
     return done
 
 
+def _say_images(done: "Comparison") -> list[str]:
+    """Return a line on the images' statistics that moved from the baseline's, and the verdict."""
+    from ppod_train.evaluation.exploitation import moved
+    from ppod_train.report.runs import read_run
+    from ppod_train.report.verdict import verdict
+
+    if done.before is None:
+        return []
+    changed = moved({name: dataclasses.asdict(change) for name, change in done.after.images.items()})
+    lines = [f"images: {', '.join(changed)}"] if changed else []
+    return [*lines, verdict(read_run(done.summary_path.parent))]
+
+
 def _say_evaluated(done: "Comparison", out: Path, run: "RunRecord | None") -> list[Any]:
     from ppod_cli.train.eval_table import EvalTable
 
     lines = [
         EvalTable.of(done.after, done.before),
+        *_say_images(done),
         f"figures: {done.summary_path}",
         f"picture: {done.grid_path}",
         f"report: {done.report_path}",

@@ -46,7 +46,17 @@ StepsPerStage = Annotated[
 ]
 StageTraining = Annotated[
     TrainSettings,
-    Without({"batch_size", "eval_every", "eval_images_per_prompt", "eval_prompts", "patience"}),
+    Without(
+        {
+            "batch_size",
+            "check_reward",
+            "eval_every",
+            "eval_images_per_prompt",
+            "eval_prompts",
+            "patience",
+            "stop_when",
+        }
+    ),
 ]
 """A stage is evaluated at its end, in batches of the data set's size."""
 
@@ -281,4 +291,4 @@ def _say_done(out: Path, done: "OnlineSummary") -> list[Any]:
         lines.append(
             f"validation reward {shown(done.reward_before)} → {shown(done.reward_best)} after stage {done.best_stage}"
         )
-    return [*lines, *say_ended(out, out / done.policy, improved=done.improved)]
+    return [*lines, *say_ended(out, out / done.policy, done.verdict)]

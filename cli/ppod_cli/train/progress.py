@@ -42,6 +42,7 @@ def run_callbacks(out: Path, shown: Display) -> "Callbacks":
 def eval_words(result: "EvalResult") -> str:
     """An evaluation in a line."""
     from ppod_data.support.formatting import precision
+    from ppod_train.evaluation.exploitation import find
 
     figures = result.overall
     interval = figures.reward_low, figures.reward_high
@@ -49,6 +50,8 @@ def eval_words(result: "EvalResult") -> str:
     text += f", {figures.correct:.0%} correct" if figures.correct is not None else ""
     failed = figures.num_failed
     reason = f" ({result.first_failure})" if result.first_failure else ""
+    if (found := find(result)) is not None:
+        text += f"; {found.kind}: {found.evidence}"
     return text + (f"; {failed} of {figures.num_images} images without a score{reason}" if failed else "")
 
 
@@ -128,16 +131,12 @@ def say_trained(out: Path, done: "TrainSummary") -> list[str]:
             f"validation reward {shown(done.reward_before)} → {shown(done.reward_best)} at step {done.best_step}, "
             f"{done.reward_queries:,} images judged"
         )
-    return [*lines, *say_ended(out, out / done.policy, improved=done.improved)]
+    return [*lines, *say_ended(out, out / done.policy, done.verdict)]
 
 
-def say_ended(out: Path, policy: Path, *, improved: bool | None) -> list[str]:
-    """Where a run's policy and report are, and what to type next; of one that did not help, why."""
-    from ppod_train.report.runs import read_run
-    from ppod_train.report.verdict import no_gain
-
-    lines = [f"policy: {policy}", f"report: {out / 'report.html'}", *say_eval(out, policy)]
-    return lines if improved is not False else [*lines, no_gain(read_run(out)) or "Nothing beat the start"]
+def say_ended(out: Path, policy: Path, verdict: str) -> list[str]:
+    """Return the last lines of a run: its policy, its report, the next command and the verdict."""
+    return [f"policy: {policy}", f"report: {out / 'report.html'}", *say_eval(out, policy), verdict]
 
 
 def say_eval(out: Path, policy: Path) -> list[str]:
