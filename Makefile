@@ -11,7 +11,7 @@ DEMO_PROMPTS := --prompt "A green colored rabbit" --prompt "Four wolves in the p
                 --prompt "A cat and a dog" --prompt "A dog on the moon"
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow check lint types layers docs format wheel release demo scenes sweep experiments bench peers torture gpu-check gpu-bundle browser label-studio clean
+.PHONY: help install test test-slow check lint types layers docs docs-site format wheel release demo scenes sweep experiments bench peers torture gpu-check gpu-bundle browser label-studio clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,10 @@ layers: install
 
 docs: install
 	$(BIN)/python -m pytest -q tests/contracts
+
+docs-site: install  ## build the docs site into build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "docs site: build/site; to read and search it: $(BIN)/python -m http.server -d build/site"
 
 format: install  ## format the code
 	$(BIN)/ruff check --fix .

@@ -10,6 +10,7 @@ from ppod_cli.app import sampling_options
 from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import say_score
 from ppod_cli.app.launch import (
+    noise_notes,
     parse_shards,
     rank_and_world_size,
     ray_cluster,
@@ -117,7 +118,7 @@ def gen(
         if not dry_run or has_weights(model):
             loaded = load_model(model, adapter=adapter, device=place, safety_check=safety_check, **names)
         spec = build_spec(loaded or load_skeleton(model, **names), texts, settings)
-        say_notes(prompt_notes(loaded, spec) if loaded else [])
+        say_notes([*(prompt_notes(loaded, spec) if loaded else []), *noise_notes(spec)])
         if dry_run or loaded is None:
             report(*_plan(spec, loaded))
             return

@@ -39,12 +39,15 @@ _EXAMPLES = (
     "ppod-score data --reward image-reward --engine ray",
     "ppod-score --serve image-reward --port 8000",
     "ppod-score data --reward http://127.0.0.1:8000",
+    "ppod-score data --reward 'openai:http://127.0.0.1:8000/v1#Qwen2.5-VL'",
 )
 _SERVING = "Serving"
 _REWARD_HELP = (
     "Reward model. One of scenes, scenes-check, ocr, jpeg-compressibility, jpeg-incompressibility; or of image-reward, "
     "clip, pickscore, hpsv2, aesthetic, whose weights are downloaded, or taken from a folder: clip:FOLDER. "
-    "FILE.py:FUNCTION is one of yours, http://HOST:PORT one that --serve serves. Repeat the option for more."
+    "FILE.py:FUNCTION is one of yours, http://HOST:PORT one that --serve serves, openai:URL#MODEL a judge behind an "
+    "OpenAI-compatible API, flow-factory:URL#NAME and unirl:URL#REWARD rewards of their servers. "
+    "Repeat the option for more."
 )
 
 
@@ -152,7 +155,7 @@ def score(
 
 def _serve(name: str, host: str, port: int, max_images: int, device: str, as_json: bool) -> None:
     from ppod_data.rewards import load_reward
-    from ppod_data.rewards.serve import reward_app
+    from ppod_data.rewards.servers.serve import reward_app
     from ppod_data.support.http import base_url, is_loopback, listen
     from ppod_data.support.http import serve as serve_app
 
@@ -185,6 +188,12 @@ def _say_scored(dataset: str, model: str, done: "list[ScoreSummary]", missing_sh
             shown = precision([one.mean, one.low, one.high]).number
             lines.append(
                 f"  {one.num_scores:,} scores: mean {shown(one.mean)}, from {shown(one.low)} to {shown(one.high)}"
+            )
+        if one.usage is not None:
+            usage = one.usage
+            lines.append(
+                f"  {usage.requests:,} requests, {usage.prompt_tokens:,} tokens of questions, "
+                f"{usage.answer_tokens:,} of answers"
             )
     if missing_shards:
         lines.append(f"{missing_shards} shards of the data set are not made yet: score again when they are")

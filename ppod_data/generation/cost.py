@@ -27,6 +27,7 @@ from ppod_data.diffusion.models.model import (
     network,
     resized,
 )
+from ppod_data.diffusion.schedule import spec_schedule
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import latent_rows
 from ppod_data.generation.build_spec import build_spec
@@ -43,6 +44,9 @@ class GenerationPlan:
     num_shards: int
     network_calls: int
     """Network evaluations of one latent: samples × steps, twice that under classifier-free guidance."""
+    num_inference_steps: int
+    noisy_steps: tuple[int, ...]
+    """The steps that draw noise and have a log-probability."""
     latent_bytes: int
     """Bytes of the trajectories, without images and tables (`image_bytes`)."""
     image_bytes: int
@@ -71,6 +75,8 @@ def plan_generation(model: DiffusionModel, spec: GenerationSpec) -> GenerationPl
         network_calls=spec.num_samples
         * spec.num_inference_steps
         * calls_per_prediction(model, spec.guidance_scale),
+        num_inference_steps=spec.num_inference_steps,
+        noisy_steps=tuple(i for i, stochastic in enumerate(spec_schedule(spec).stochastic) if stochastic),
         latent_bytes=spec.num_samples * _stored_bytes(spec),
         image_bytes=spec.num_samples * spec.height * spec.width * 3,
         pipeline_bytes=pipeline_bytes,
@@ -98,12 +104,14 @@ def measure_seconds(spec: GenerationSpec, model: DiffusionModel) -> float:
             "latent_dtype",
         )
     }
+    steps = min(2, spec.num_inference_steps)
     batch = min(spec.batch_size, spec.num_samples)
     probe = build_spec(
         model,
         prompts=spec.prompts[:1],
         num_images_per_prompt=batch,
-        num_inference_steps=min(2, spec.num_inference_steps),
+        num_inference_steps=steps,
+        noisy_steps=f"0:{steps}",
         batch_size=batch,
         **probe_options,
     )

@@ -19,7 +19,7 @@ from PIL import Image
 from ppod_data.dataset.dataset import create
 from ppod_data.diffusion.models.model import DiffusionModel, decode_images
 from ppod_data.diffusion.policy import Chain, Policy
-from ppod_data.diffusion.schedule import Schedule, build_schedule
+from ppod_data.diffusion.schedule import Schedule, spec_schedule
 from ppod_data.errors import ConfigError
 from ppod_data.format.images import encode_pngs
 from ppod_data.format.shards import Sample, ShardWriter, active_shards, refuse_sealed, shard_committed
@@ -167,7 +167,7 @@ def summarize(
     spec: GenerationSpec, shards: Sequence[int], made: Sequence[int], seconds: float
 ) -> GenerateSummary:
     """Return the summary of a call for `shards` that made the shards `made`."""
-    schedule = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta)
+    schedule = spec_schedule(spec)
     return GenerateSummary(
         num_samples=sum(len(spec.shard_range(shard)) for shard in shards),
         num_made=sum(len(spec.shard_range(shard)) for shard in made),

@@ -20,7 +20,7 @@ from ppod_data.diffusion.models.model import (
     resized,
 )
 from ppod_data.diffusion.policy import Chain, Policy
-from ppod_data.diffusion.schedule import build_schedule
+from ppod_data.diffusion.schedule import spec_schedule
 from ppod_data.errors import NonFiniteError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.support.noise import standard_normal
@@ -38,7 +38,7 @@ def build_policy(spec: GenerationSpec, model: DiffusionModel) -> Policy:
     model = resized(model, spec.height, spec.width)
     return Policy(
         network=network(model),
-        schedule=build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).to(model.device),
+        schedule=spec_schedule(spec).to(model.device),
         prompts=embed_prompts(model, spec.prompts, spec.negative_prompt, spec.guidance_scale),
         guidance=Guidance(spec.guidance_scale, spec.guidance_mode, model.family.guided),
         latent_dtype=DTYPES[spec.latent_dtype],

@@ -23,6 +23,7 @@ from ppod_data.format.tables import SAMPLES, SCORES, check_name, part_name, read
 from ppod_data.rewards import RewardModel
 from ppod_data.rewards.each import Trial, score_each
 from ppod_data.rewards.named import spelling_of
+from ppod_data.rewards.usage import Usage, usage_of
 from ppod_data.storage.files import DataPath
 from ppod_data.storage.real_folders import refuse_linked_folders
 from ppod_data.support.prefetch import map_ahead
@@ -53,6 +54,8 @@ class ScoreSummary:
     low: float | None
     """The lowest score."""
     high: float | None
+    usage: Usage | None = None
+    """Requests and tokens of a reward behind a service, in this process; None for other rewards."""
 
 
 @dataclass(frozen=True)
@@ -299,6 +302,7 @@ class _Table:
             num_failed=self.num_failed,
             num_skipped=self.num_skipped,
             first_failure=self.first_failure,
+            usage=usage_of(self.reward),
             **_statistics(self.folder, self.num_shards),
         )
 

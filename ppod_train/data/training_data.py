@@ -5,9 +5,7 @@ Latents stay on disk. The numbers that belong to them (log-probabilities, reward
 Shapes: M trajectories, T steps of the chain.
 """
 
-import hashlib
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,21 +18,17 @@ from numpy.typing import NDArray
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.dataset.merge import check_alike, expand
 from ppod_data.dataset.trajectory_reader import Reader
-from ppod_data.diffusion.schedule import build_schedule
+from ppod_data.diffusion.schedule import spec_schedule
 from ppod_data.errors import ConfigError, DamagedError, NothingToLearnError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import latent_rows, rows_before
 from ppod_data.storage.files import DataPath
-from ppod_data.support.canonical_json import canonical_json
+from ppod_train.data.fingerprint import fingerprint_of
 from ppod_train.data.joined import join
-from ppod_train.data.pairs import Pairs
 from ppod_train.data.reference import log_prob_matrix
 from ppod_train.data.scorers import check_one_scorer
 from ppod_train.objectives import Objective
 from ppod_train.objectives.advantages import Rated
-
-_BLOCK = 1024
-"""Number of rows converted to Python objects at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +99,31 @@ class TrainingData:
         """Return log π_stage − log π_ref, [M, T]; exactly 0 if the reference made the data."""
         return self.behaviour_log_probs - self.reference_log_probs
 
-    def outside_band(self, log_ratio_clip: float, step_weights: NDArray[np.float64]) -> float:
+    def made_by(self, fingerprint: str) -> NDArray[np.bool_]:
+        """Return a mask [M] of the trajectories that the policy with this fingerprint sampled."""
+        makers = np.array([dataset.spec.policy_fingerprint == fingerprint for dataset in self.datasets])
+        mask: NDArray[np.bool_] = makers[self.rows["dataset"].to_numpy()]
+        return mask
+
+    def units_of(self, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return the units whose trajectories are all among `rows`, a mask [M]."""
+        if not self.on_pairs:
+            return self.units[rows[self.units]]
+        return self.units[rows[self.chosen] & rows[self.rejected]]
+
+    def outside_band(self, log_ratio_clip: float, step_weights: NDArray[np.float64], *, start: str) -> float:
         """Return the share of trainable steps that start outside ± log_ratio_clip, with weights `step_weights` [T].
 
         A step starts outside if the policy that made the data is outside the band. With the clip anchored at the
         reference, such a step has no gradient when training starts from that policy.
+
+        Args:
+            start: fingerprint of the policy that training starts from. Only trajectories that it sampled are counted,
+                or all trajectories if it sampled none.
         """
-        shifts = (self.anchors * step_weights)[:, list(self.steps)]
+        rows = self.made_by(start)
+        anchors = self.anchors[rows if rows.any() else np.ones_like(rows)]
+        shifts = (anchors * step_weights)[:, list(self.steps)]
         return float((np.abs(shifts) > log_ratio_clip).mean())
 
 
@@ -193,7 +205,7 @@ def open_training_data(
         units=units,
         steps=steps,
         reader=reader,
-        fingerprint=_fingerprint(rows, joined.reference_log_probs, pairs, advantages),
+        fingerprint=fingerprint_of(rows, joined.reference_log_probs, pairs, advantages),
         num_repeated=joined.num_repeated,
         num_repeated_pairs=joined.num_repeated_pairs,
     )
@@ -206,7 +218,7 @@ def _open_datasets(source: DataSource, objective: Objective) -> tuple[tuple[Data
     for dataset in datasets:
         check_alike(spec, dataset)
         _check_complete(dataset)
-    stochastic = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic
+    stochastic = spec_schedule(spec).stochastic
     steps = tuple(step for step in spec.stored_steps() if stochastic[step])
     if not steps:
         raise ConfigError(
@@ -260,33 +272,3 @@ def _check_complete(dataset: Dataset) -> None:
             f"{dataset.root} lacks {len(missing)} of {dataset.spec.num_shards} shards: "
             "run the same ppod-gen command again to finish it"
         )
-
-
-def _fingerprint(
-    rows: Any, reference: NDArray[np.float64], pairs: Pairs, advantages: NDArray[np.float64]
-) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, len(rows), _BLOCK):
-        block = rows.slice(start, _BLOCK).select(["sample_id", "traj_sha256", "log_probs"]).to_pylist()
-        for row, values in zip(block, reference[start : start + _BLOCK].tolist(), strict=True):
-            entry = [row["sample_id"], row["traj_sha256"], _or_none(values), row["log_probs"]]
-            digest.update(canonical_json(entry).encode())
-    for piece in _json_pieces((pairs.chosen, pairs.rejected, pairs.labels, pairs.margins)):
-        digest.update(piece.encode())
-    digest.update(np.ascontiguousarray(advantages, dtype="<f8").tobytes())
-    return digest.hexdigest()
-
-
-def _json_pieces(columns: Sequence[NDArray[Any]]) -> Iterator[str]:
-    """Yield the canonical JSON of a list of lists of numbers in pieces, with NaN as null."""
-    for number, values in enumerate(columns):
-        yield ",[" if number else "[["
-        for start in range(0, len(values), _BLOCK):
-            text = canonical_json(_or_none(values[start : start + _BLOCK].tolist()))
-            yield ("," if start else "") + text[1:-1]
-        yield "]"
-    yield "]"
-
-
-def _or_none(values: list[float]) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in values]

@@ -135,6 +135,7 @@ def eval_spec(model: DiffusionModel, settings: EvalSettings) -> GenerationSpec:
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
         ddim_eta=settings.ddim_eta,
+        noisy_steps=settings.noisy_steps,
         seed=settings.seed,
         purpose="validation" if settings.validation else "eval",
         batch_size=settings.batch_size,
@@ -148,6 +149,7 @@ def filled_settings(model: DiffusionModel, settings: EvalSettings) -> EvalSettin
         settings,
         guidance_scale=spec.guidance_scale,
         ddim_eta=spec.ddim_eta,
+        noisy_steps=spec.noisy_steps,
         batch_size=spec.batch_size,
     )
 

@@ -5,6 +5,7 @@ eval.json, format 1:
     model, adapter         names of the evaluated policy, as the user gave them (adapter: null without an adapter)
     policy_fingerprint     sha256 of the loaded weights and configurations
     height, width          image size in pixels; null or absent: the model's own size
+    noisy_steps            steps that draw noise, as in a spec; null or absent: all
     seed, num_images_per_prompt, num_inference_steps, guidance_scale, ddim_eta, negative_prompt, batch_size,
     validation             settings of the images (`EvalSettings`)
     scorer, check_scorer   {"name", "revision"}; check_scorer is null without a check scorer
@@ -52,7 +53,8 @@ THUMBNAILS_NAME = "thumbnails.png"
 MAX_SHEET_PROMPTS = 12
 _MAX_SHEET, _MAX_SHEET_PIXELS = 1 << 29, 1 << 27
 
-_SIZE = ("height", "width")
+_LATER = ("height", "width", "noisy_steps")
+"""Settings that older evaluations lack."""
 
 
 def write_evaluation(folder: Path, result: EvalResult) -> None:
@@ -94,8 +96,8 @@ def read_evaluation(folder: Path) -> EvalResult:
     try:
         record = read_object(folder / EVAL_NAME)
         tiles = cut_sheet(read_sheet(folder / SHEET_NAME, record["sheet"])[1], record["sheet"])
-        names = [field.name for field in fields(EvalSettings) if field.name not in ("prompts", *_SIZE)]
-        settings = {name: record[name] for name in names} | {name: record.get(name) for name in _SIZE}
+        names = [field.name for field in fields(EvalSettings) if field.name not in ("prompts", *_LATER)]
+        settings = {name: record[name] for name in names} | {name: record.get(name) for name in _LATER}
         thumbnails = read_thumbnails(
             folder / THUMBNAILS_NAME, [len(item["rewards"]) for item in record["images"].values()]
         )

@@ -26,6 +26,7 @@ class EvalSettings:
     num_inference_steps: int = same_option(SamplingSettings, "num_inference_steps")
     guidance_scale: float | None = same_option(SamplingSettings, "guidance_scale")
     ddim_eta: float | None = same_option(SamplingSettings, "ddim_eta")
+    noisy_steps: str | None = same_option(SamplingSettings, "noisy_steps")
     seed: int = same_option(SamplingSettings, "seed")
     batch_size: int | None = same_option(
         SamplingSettings, "batch_size", help="Images sampled and scored together.", panel=None

@@ -45,6 +45,9 @@ from ppod_train.run.model_card import write_model_card
 from ppod_train.run.model_defaults import resolve
 from ppod_train.run.run_folder import generation_of, write_json
 
+_OLDER = {"replay_stages": 0}
+"""Values that options had before they existed, for the records of older runs."""
+
 
 def train_online(
     out: Path,
@@ -137,6 +140,7 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
             for key, value in asdict(resolved).items()
             if key not in ("num_stages", "stop_when", "train")
         },
+        "replay_stages": run.settings.replay,
         **{f"train.{key}": value for key, value in asdict(resolved.train).items()},
         "reward": f"{run.reward.name} {run.reward.revision}",
         "generation": to_json(spec),
@@ -145,9 +149,9 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
     if path.exists() and ((run.out / "evals").exists() or run.folder(1).exists()):
         recorded = read_object(path)["identity"]
         for key, value in json.loads(canonical_json(identity)).items():
-            if recorded.get(key) != value:
+            if (before := recorded.get(key, _OLDER.get(key))) != value:
                 raise ConfigError(
-                    f"this online run was started with {key} {_short(recorded.get(key))}, not {_short(value)}: "
+                    f"this online run was started with {key} {_short(before)}, not {_short(value)}: "
                     "give the same options, or another --out"
                 )
         if run.folder(run.settings.num_stages + 1).exists():
@@ -157,7 +161,7 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
             )
     record = {
         "num_stages": run.settings.num_stages,
-        "settings": asdict(resolved),
+        "settings": asdict(resolved) | {"replay_stages": run.settings.replay},
         "model": run.reference.model,
         "reward": identity["reward"],
         "judge": judge_of_reward(run.reward).to_json(),

@@ -30,6 +30,14 @@ class OnlineSettings:
         shown_default="all",
         min=1,
     )
+    replay_stages: int | None = option(
+        None,
+        "Earlier stages whose data each stage trains on again; 0 for its own data alone.",
+        panel=_STAGES,
+        metavar="N",
+        shown_default="all; 0 for an objective without pairs",
+        min=0,
+    )
     eval_images_per_prompt: int = option(
         64,
         "Images of each prompt in the evaluation after a stage, on noise of its own; 0 for none, which keeps the "
@@ -68,6 +76,19 @@ class OnlineSettings:
         if self.train.eval_every == TrainSettings.eval_every:
             object.__setattr__(self, "train", replace(self.train, eval_every=0))
 
+    @property
+    def replay(self) -> int | Literal["all"]:
+        """Return replay_stages, or its default."""
+        from ppod_train.objectives import OBJECTIVES
+
+        if self.replay_stages is not None:
+            return self.replay_stages
+        return "all" if OBJECTIVES[self.train.objective].on_pairs else 0
+
+    def replayed(self, stage: int) -> range:
+        """Return the earlier stages whose data stage number `stage` trains on again."""
+        return range(1 if self.replay == "all" else max(1, stage - self.replay), stage)
+
     def validate(self) -> None:
         """Raise ConfigError, naming the option, for a value outside its range or one that is not read."""
         from ppod_data.pairs.rank import check_pair_options
@@ -85,6 +106,11 @@ class OnlineSettings:
 
         if OBJECTIVES[self.train.objective].on_pairs:
             return
+        if self.replay_stages:
+            raise ConfigError(
+                f"objective {self.train.objective} compares the images of one policy, those of the newest stage: leave "
+                "--replay-stages out"
+            )
         for one in fields(self):
             known = one.metadata.get("option")
             if known is not None and known.panel == _PAIRS and getattr(self, one.name) != one.default:

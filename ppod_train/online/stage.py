@@ -214,8 +214,9 @@ def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
 
 def _train(run: OnlineRun, stage: int, data: Path) -> int:
     run.callbacks.on_phase(stage, "train", run.settings.train.num_train_steps)
+    earlier = [run.folder(number) / "data" for number in run.settings.replayed(stage)]
     summary = train_offline(
-        DataSource(roots=[data], pairs=run.reward.name, scores=run.reward.name),
+        DataSource(roots=[*earlier, data], pairs=run.reward.name, scores=run.reward.name),
         run.folder(stage) / "run",
         run.settings.train,
         model=run.load(run.reference),
@@ -251,6 +252,7 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
             num_inference_steps=spec.num_inference_steps,
             guidance_scale=spec.guidance_scale,
             ddim_eta=spec.ddim_eta,
+            noisy_steps=spec.window,
             seed=run.settings.train.seed,
             batch_size=spec.batch_size,
             validation=True,

@@ -10,7 +10,7 @@ import torch
 from ppod_data.diffusion.models.model import DiffusionModel, resized
 from ppod_data.errors import ConfigError
 from ppod_data.generation.sampling import build_policy
-from ppod_train.data.training_data import DataSource, TrainingData, open_training_data
+from ppod_train.data.training_data import DataSource, open_training_data
 from ppod_train.distributed import Workers
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.fsdp import check_can_shard, shard
@@ -63,13 +63,13 @@ def prepare(
         gradient_checkpointing=settings.gradient_checkpointing,
     )
 
-    def checked_drift(recorded: bool) -> Drift:
+    def checked_drift(maker: str | None) -> Drift:
         drift = measure_drift(
             data,
             policy,
             num_trajectories=settings.drift_samples,
             batch_size=batch_size,
-            recorded=recorded,
+            maker=maker,
             workers=workers,
         )
         # Without a clip band, recorded log-probabilities are only a constant of the loss.
@@ -77,20 +77,29 @@ def prepare(
             check_drift(drift, settings.clip, weights)
         return drift
 
-    drift = checked_drift(
-        recorded=False
-    )  # a new LoRA's second factor is 0, so the network is still the reference
+    # A new LoRA's second factor is 0, so the network is still the reference.
+    drift = checked_drift(maker=None)
+    makers = {
+        dataset.spec.policy_fingerprint: dataset.spec.adapter
+        for dataset in data.datasets
+        if len(data.units_of(data.made_by(dataset.spec.policy_fingerprint)))
+    }
     start_fingerprint = model.fingerprint
     if start is not None:
         start_fingerprint = start_from(model, start)
-        if _makers(data) == {start_fingerprint}:
-            checked_drift(recorded=True)
-    others = _makers(data) - {model.fingerprint, start_fingerprint}
-    if others and (objective.clips_at_stage or settings.clip_anchor == "stage"):
-        with _as_maker(data, model, parameters) as available:
-            if available:
-                checked_drift(recorded=True)
-        drift = replace(drift, unchecked=not available)
+        if start_fingerprint in makers:
+            checked_drift(maker=start_fingerprint)
+    others = {
+        name: adapter
+        for name, adapter in makers.items()
+        if name not in (model.fingerprint, start_fingerprint)
+    }
+    if objective.clips_at_stage or settings.clip_anchor == "stage":
+        for maker, adapter in others.items():
+            with _as_maker(maker, adapter, model, parameters) as available:
+                if available:
+                    checked_drift(maker=maker)
+            drift = replace(drift, unchecked=drift.unchecked or not available)
     if "log_ratio_clip" in objective.reads and model.compute_dtype != "fp32":
         rounding = measure_rounding(data, policy, parameters, batch_size=batch_size, workers=workers)
         drift = replace(drift, rounding=rounding)
@@ -123,22 +132,20 @@ def prepare(
     return state, drift
 
 
-def _makers(data: TrainingData) -> set[str]:
-    """Return the fingerprints of the policies that made the data."""
-    return {dataset.spec.policy_fingerprint for dataset in data.datasets}
-
-
 @contextmanager
 def _as_maker(
-    data: TrainingData, model: DiffusionModel, parameters: Mapping[str, torch.nn.Parameter]
+    maker: str, adapter: str | None, model: DiffusionModel, parameters: Mapping[str, torch.nn.Parameter]
 ) -> Iterator[bool]:
-    """Load the weights of the policy that made the data into the network inside the block, if they are available.
+    """Load the weights of a policy that made data into the network inside the block, if they are available.
+
+    Args:
+        maker: fingerprint of the policy.
+        adapter: its folder, as the data set names it.
 
     Yields:
-        True if they are available: a LoRA of the trained rank in the folder that the data set names.
+        True if they are available: a LoRA of the trained rank.
     """
-    adapter = data.spec.adapter
-    if len(_makers(data)) > 1 or adapter is None or not Path(adapter).is_dir():
+    if adapter is None or not Path(adapter).is_dir():
         yield False
         return
     before = {name: value.detach().clone() for name, value in parameters.items()}
@@ -147,7 +154,7 @@ def _as_maker(
     except ConfigError:
         fingerprint = ""
     try:
-        yield fingerprint == data.spec.policy_fingerprint
+        yield fingerprint == maker
     finally:
         with torch.no_grad():
             for name, value in parameters.items():

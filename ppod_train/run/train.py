@@ -271,6 +271,7 @@ def _evaluate_if_due(
         num_inference_steps=spec.num_inference_steps,
         guidance_scale=spec.guidance_scale,
         ddim_eta=spec.ddim_eta,
+        noisy_steps=spec.window,
         negative_prompt=spec.negative_prompt,
         validation=True,
     )

@@ -15,6 +15,7 @@ from tests.cli.conftest import Made
 from tests.ppod_data.rewards.test_rewards_remote import start, url_of
 from tests.support.command import call, following, ran, run
 from tests.support.foreign_cases import row, write_parquet
+from tests.support.reward_servers import serving
 from tests.support.small_rewards import save_clip
 
 SHORT = ("--num-train-steps", 1, "--pairs-per-step", 1, "--eval-images-per-prompt", 2)
@@ -116,6 +117,24 @@ def test_images_of_text_are_read_ranked_and_trained_on(
     ranked = ran(following(call(score.app, root, "--reward", "ocr")))
     ran(following(ranked), *SHORT)
     assert (tmp_path / "run" / "policy").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("reward", "table"),
+    [
+        ("openai:{}/v1#bright", "bright"),
+        ("flow-factory:{}#light", "light"),
+        ("unirl:{}#two/dark", "two-dark"),
+    ],
+)
+def test_a_server_s_images_are_scored_ranked_and_trained_on(data: Path, reward: str, table: str) -> None:
+    with serving() as server:
+        scored = ran(f"ppod-score data --reward {reward.format(server.url)}")
+        assert ("13 requests, 1,300 tokens of questions, 26 of answers" in scored.stdout) == (
+            table == "bright"
+        )
+        ran(following(ran(following(scored))), *SHORT)
+    assert reward.format(server.url) in (data.parent / "run" / "run.json").read_text()
 
 
 def drawn(word: str) -> bytes:

@@ -117,6 +117,19 @@ def usual_reward(model: str) -> str:
     return "scenes" if model == "scenes" else "image-reward"
 
 
+def noise_notes(spec: "GenerationSpec") -> list[str]:
+    """Return a line on noise that stays in the images; none if the sampler removes it."""
+    from ppod_data.diffusion.noise_left import noise_left
+
+    found = noise_left(spec)
+    if found is None:
+        return []
+    return [
+        f"noise of the steps {spec.window} stays in the images: fine detail varies by {found[0]:.3f}, and by "
+        f"{found[1]:.3f} without noise; leave --noisy-steps out to avoid it"
+    ]
+
+
 def say_deterministic(steps: Sequence[int]) -> list[str]:
     """A line on steps that have no noise; none where there are none."""
     if not steps:

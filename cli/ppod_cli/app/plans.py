@@ -16,6 +16,7 @@ _HUB_FILES = 10_000
 def say_generation(plan: "GenerationPlan") -> list[str]:
     """What making a data set takes."""
     return [
+        f"  noise          in {len(plan.noisy_steps)} of {plan.num_inference_steps} steps",
         f"  network calls  {plan.network_calls:,}",
         f"  disk           {amount(plan.latent_bytes)} of trajectories, at most {amount(plan.image_bytes)} of images",
         f"  memory         {amount(plan.peak_bytes)}: {amount(plan.pipeline_bytes)} of weights, "

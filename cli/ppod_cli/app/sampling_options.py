@@ -166,6 +166,15 @@ DdimEta = Annotated[
         rich_help_panel=_CHAIN,
     ),
 ]
+NoisySteps = Annotated[
+    str | None,
+    typer.Option(
+        help="Steps that draw noise, from step A to B - 1. The others are the sampler's own and are not trained on.",
+        show_default="all, but only as many as leave no noise in the image",
+        metavar="A:B",
+        rich_help_panel=_CHAIN,
+    ),
+]
 InitialNoise = Annotated[
     Literal["per-image", "per-prompt"],
     typer.Option(help="Another x_T for every image, or one for all of a prompt.", rich_help_panel=_CHAIN),

@@ -55,7 +55,15 @@ BaselineAdapter = Annotated[
         metavar="DIR",
     ),
 ]
-_OF_THE_RUN = ("height", "width", "negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta")
+_OF_THE_RUN = (
+    "height",
+    "width",
+    "negative_prompt",
+    "num_inference_steps",
+    "guidance_scale",
+    "ddim_eta",
+    "noisy_steps",
+)
 """Settings that are those of the run that trained the policy, unless an option names another."""
 
 
@@ -142,13 +150,13 @@ def _followed(ctx: typer.Context, run: "RunRecord | None") -> Mapping[str, Any]:
     }
     if not run.whole:
         values |= {"model": run.model, **{name: run.generation.get(name) for name in ("revision", "variant")}}
-    if run.generation.get("is_flow_matching"):
-        values.pop("ddim_eta", None)
     not_given = {
         name
         for name in values
         if (source := ctx.get_parameter_source(name)) is None or source.name == "DEFAULT"
     }
+    if "num_inference_steps" not in not_given:
+        not_given.discard("noisy_steps")  # a range of another number of steps
     if "model" in values and "model" not in not_given:
         not_given -= {"revision", "variant"}
     return {name: values[name] for name in not_given}

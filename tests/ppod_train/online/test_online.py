@@ -200,6 +200,47 @@ def test_old_stages_are_offline_data_together(
     assert done.steps == 2
 
 
+def test_a_stage_trains_on_the_data_of_all_stages_so_far(
+    whole: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    """Each data set keeps its own pairs and its own reference log-probabilities."""
+    first, second = (
+        json.loads((whole / f"stage-0{stage}" / "run" / "run.json").read_text()) for stage in (1, 2)
+    )
+    data = [str(whole / f"stage-0{stage}" / "data") for stage in (1, 2)]
+    assert (first["datasets"], second["datasets"]) == (data[:1], data)
+    tables = [Dataset.open(root).pairs("redness").num_rows for root in data]
+    assert second["num_pairs"] == sum(tables)
+    run(tmp_path / "run", tiny_pipeline, redness, replace(SETTINGS, replay_stages=0))
+    alone = json.loads((tmp_path / "run" / "stage-02" / "run" / "run.json").read_text())
+    assert alone["num_pairs"] == tables[1]
+    assert alone["identity"]["data_fingerprint"] != second["identity"]["data_fingerprint"]
+
+
+def test_the_number_of_replayed_stages_is_a_choice() -> None:
+    replayed = [list(replace(SETTINGS, replay_stages=count).replayed(4)) for count in (None, 0, 2, 9)]
+    assert replayed == [[1, 2, 3], [], [2, 3], [1, 2, 3]]
+    for objective in ("ddpo", "dpok", "sft"):
+        settings = settings_of(TrainSettings(objective=objective))
+        assert list(settings.replayed(4)) == []
+        replace(settings, replay_stages=0).validate()
+        with pytest.raises(ConfigError, match="leave --replay-stages out"):
+            replace(settings, replay_stages=1).validate()
+
+
+def test_a_run_from_before_replay_continues_without_it(
+    tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, num_stages=1, eval_images_per_prompt=0, replay_stages=0)
+    run(tmp_path, tiny_pipeline, redness, settings)
+    record = json.loads((tmp_path / "online.json").read_text())
+    del record["identity"]["replay_stages"]
+    (tmp_path / "online.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="started with replay_stages 0, not 'all'"):
+        run(tmp_path, tiny_pipeline, redness, replace(settings, replay_stages=None))
+    assert run(tmp_path, tiny_pipeline, redness, replace(settings, num_stages=2)).stages == 2
+
+
 def test_two_online_runs_in_one_folder_are_refused(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
     with only_run(tmp_path), pytest.raises(ConfigError, match="another ppod-train is running in this folder"):
         run(tmp_path, tiny_pipeline, redness)

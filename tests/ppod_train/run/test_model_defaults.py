@@ -48,7 +48,7 @@ def spec_of(folder: Path, **options: Any) -> Any:
             0.0035,
         ),
         (full_size.save_stable_diffusion_xl, {"num_inference_steps": 50}, 1e-4, 0.0035),
-        (full_size.save_stable_diffusion_35_medium, {"num_inference_steps": 10}, 1e-4, 0.0014),
+        (full_size.save_stable_diffusion_35_medium, {"num_inference_steps": 10}, 1e-4, 0.0010),
         (full_size.save_flux_1_dev, {"num_inference_steps": 6, "ddim_eta": 0.9}, 1e-4, 0.00079),
     ],
 )

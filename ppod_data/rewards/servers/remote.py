@@ -1,39 +1,24 @@
 """A reward computed by another process: the client of `ppod-score --serve`.
 
-A reward model with conflicting requirements can thus run in its own environment. Requests are retried with
-exponential back-off if the server does not respond, is busy or fails. Its responses are checked.
+A reward model with conflicting requirements can thus run in its own environment. Its responses are checked.
 """
 
 import base64
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import urllib3
 from PIL.Image import Image
 
 from ppod_data.errors import ConfigError, PpodError, RewardUnavailableError
 from ppod_data.format.images import encode_png
 from ppod_data.format.tables import check_name
-from ppod_data.rewards.protocol import VERSION
+from ppod_data.rewards.numbers import NoScore
+from ppod_data.rewards.servers.http_client import Patience, excerpt, read_object, send
+from ppod_data.rewards.servers.protocol import VERSION
 
-_BUSY = (429, 500, 502, 503, 504)
 _TOO_LARGE = 413
-
-
-@dataclass(frozen=True)
-class Patience:
-    """Time-outs and retries of requests to a server."""
-
-    attempts: int = 7
-    pause: float = 0.5
-    """Seconds before the first retry, doubled before each further one: half a minute in all."""
-    connect: float = 10.0
-    """Seconds to wait for a connection."""
-    answer: float = 600.0
-    """Seconds without a byte of the response: a large model on a CPU needs minutes for a batch."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +41,21 @@ class RemoteReward:
     limits: Limits
     patience: Patience = field(default=Patience(), repr=False)
 
-    def score(self, prompts: Sequence[str], images: Sequence[Image]) -> list[float]:
-        """Return the server's scores, in as many requests as its limits require.
+    def score(self, prompts: Sequence[str], images: Sequence[Image]) -> list[float | NoScore]:
+        """Return the server's scores, or its reasons, in as many requests as its limits require.
 
         Raises:
-            PpodError: the server cannot score an image; the message has its reason.
+            PpodError: the server refuses an image as too large.
             RewardUnavailableError: the server does not respond, or now serves another reward.
         """
-        scores: list[float] = []
+        scores: list[float | NoScore] = []
         for batch, pngs in _requests(prompts, images, self.limits):
             body = {"prompts": batch, "images": pngs}
             response = _request("POST", f"{self.url}/score", self.patience, json=body)
             scores += self._read(response, len(pngs))
         return scores
 
-    def _read(self, response: dict[str, Any], count: int) -> list[float]:
+    def _read(self, response: dict[str, Any], count: int) -> list[float | NoScore]:
         if (response.get("name"), response.get("revision")) != (self.name, self.revision):
             raise RewardUnavailableError(
                 f"{self.url} now serves {response.get('name')} {response.get('revision')}, not {self.name} "
@@ -83,9 +68,9 @@ class RemoteReward:
             )
         return [self._score_of(result) for result in results]
 
-    def _score_of(self, result: Any) -> float:
+    def _score_of(self, result: Any) -> float | NoScore:
         if isinstance(result, dict) and isinstance(result.get("error"), str):
-            raise PpodError(result["error"])
+            return NoScore(result["error"], is_declined=True)
         score = result.get("score") if isinstance(result, dict) else None
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
             raise RewardUnavailableError(
@@ -147,50 +132,8 @@ def _requests(
 
 
 def _request(method: str, url: str, patience: Patience, **options: Any) -> dict[str, Any]:
-    """Return the JSON object of the response. Raises RewardUnavailableError, or PpodError for a refusal."""
-    reason = ""
-    for attempt in range(patience.attempts):
-        if attempt:
-            time.sleep(patience.pause * 2 ** (attempt - 1))
-        try:
-            response = urllib3.request(
-                method,
-                url,
-                timeout=urllib3.Timeout(connect=patience.connect, read=patience.answer),
-                retries=False,
-                **options,
-            )
-        except urllib3.exceptions.LocationValueError as error:
-            raise ConfigError(f"{url} is not a URL ({error}): give http://HOST:PORT") from error
-        except urllib3.exceptions.HTTPError as error:
-            reason = f"{type(error).__name__}: {error}"
-            continue
-        if response.status not in _BUSY:
-            return _decode(url, response)
-        reason = f"status {response.status}: {_excerpt(response.data)}"
-    raise RewardUnavailableError(
-        f"{url} did not respond in {patience.attempts} attempts ({reason[:200]}): start the server again and run the "
-        "command again"
-    )
-
-
-def _decode(url: str, response: Any) -> dict[str, Any]:
+    """Return the JSON object of the response. Raises PpodError for a request that the server finds too large."""
+    response = send(method, url, patience, **options)
     if response.status == _TOO_LARGE:
-        raise PpodError(f"{url} refuses a request of this size ({_excerpt(response.data)})")
-    if response.status != 200:
-        raise RewardUnavailableError(
-            f"{url} returned status {response.status} ({_excerpt(response.data)}): check that it is a reward server"
-        )
-    try:
-        value = response.json()
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise RewardUnavailableError(
-            f"{url} did not return JSON ({_excerpt(response.data)}): check that it is a reward server"
-        ) from error
-    if not isinstance(value, dict):
-        raise RewardUnavailableError(f"{url} did not return a JSON object: check that it is a reward server")
-    return value
-
-
-def _excerpt(data: bytes) -> str:
-    return " ".join(data[:200].decode("utf-8", "replace").split())
+        raise PpodError(f"{url} refuses a request of this size ({excerpt(response.data)})")
+    return read_object(url, response)

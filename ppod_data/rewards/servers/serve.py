@@ -20,7 +20,7 @@ from starlette.routing import Route
 from ppod_data.errors import DamagedError, PpodError
 from ppod_data.format.images import decode_image
 from ppod_data.rewards.each import score_each
-from ppod_data.rewards.protocol import MAX_BYTES, MAX_PIXELS, VERSION
+from ppod_data.rewards.servers.protocol import MAX_BYTES, MAX_PIXELS, VERSION
 from ppod_data.storage.json_reader import parse_json
 from ppod_data.support.http import (
     TooLargeError,
