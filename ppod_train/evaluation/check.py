@@ -1,6 +1,10 @@
 """The check scorer: a second reward model that training never uses."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from ppod_data.errors import ConfigError
+from ppod_data.inspect.judge import check_prompts
 from ppod_data.rewards import RewardModel, check_reward_name, load_reward
 
 NO_CHECK = "none"
@@ -25,18 +29,31 @@ def check_name(given: str | None, reward: str) -> str | None:
     return given
 
 
-def load_check(given: str | None, reward: RewardModel | None, device: str) -> RewardModel | None:
-    """Load the check scorer of a training run; None for no check.
+class Judges(NamedTuple):
+    """Reward models that score the evaluations of a run."""
+
+    reward: RewardModel | None
+    """Chooses the policy; None if the run is not evaluated."""
+    check: RewardModel | None
+
+
+def load_judges(reward: RewardModel | None, check: str | None, prompts: Sequence[str], device: str) -> Judges:
+    """Load the check scorer and let both scorers check the prompts.
 
     Args:
-        reward: the reward that judges; None if the run is not evaluated.
+        reward: the loaded reward that chooses the policy; None if the run is not evaluated.
+        check: the option check_reward.
 
     Raises:
-        ConfigError: as `check_name`, or a check without evaluations.
+        ConfigError: as `check_name`, a check without evaluations, or a scorer that cannot read the prompts.
     """
     if reward is None:
-        if given not in (None, NO_CHECK):
-            raise ConfigError(f"check_reward {given} scores evaluations, and there are none: leave it out")
-        return None
-    name = check_name(given, reward.name)
-    return load_reward(name, device) if name else None
+        if check not in (None, NO_CHECK):
+            raise ConfigError(f"check_reward {check} scores evaluations, and there are none: leave it out")
+        return Judges(None, None)
+    name = check_name(check, reward.name)
+    judges = Judges(reward, load_reward(name, device) if name else None)
+    for scorer in judges:
+        if scorer is not None:
+            check_prompts(scorer, prompts)
+    return judges

@@ -22,7 +22,7 @@ import numpy as np
 
 from ppod_data.errors import ConfigError
 from ppod_data.format.spec import GenerationSpec, to_json
-from ppod_data.inspect.judge import check_prompts, judge_of_reward
+from ppod_data.inspect.judge import judge_of_reward
 from ppod_data.rewards import RewardModel
 from ppod_data.storage.folder_kinds import ONLINE, check_out
 from ppod_data.storage.folders import new_folder
@@ -31,7 +31,7 @@ from ppod_data.storage.real_folders import settled
 from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
 from ppod_train.distributed import SINGLE_PROCESS, Workers
-from ppod_train.evaluation.check import load_check
+from ppod_train.evaluation.check import load_judges
 from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation
 from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSummary, StageRecord
@@ -83,9 +83,7 @@ def train_online(
     check_out(out, ONLINE)
     if reference.adapter is not None:
         raise ConfigError("online training starts from a whole pipeline: leave the adapter out")
-    policy = load(reference)
-    spec, device = build_spec(policy, stage=1), policy.device
-    del policy
+    spec = build_spec(load(reference), stage=1)
     run = OnlineRun(
         out=out,
         settings=settings,
@@ -93,7 +91,7 @@ def train_online(
         build_spec=build_spec,
         load=load,
         reward=reward,
-        check=load_check(settings.check_reward, reward if settings.eval_images_per_prompt else None, device),
+        check=_check_scorer(reward, settings, spec, workers.device),
         callbacks=callbacks if callbacks and workers.is_main else OnlineCallbacks(),
         workers=workers,
     )
@@ -113,6 +111,14 @@ def train_online(
         return _finish(run, records)
 
 
+def _check_scorer(
+    reward: RewardModel, settings: OnlineSettings, spec: GenerationSpec, device: str
+) -> RewardModel | None:
+    """Load the check scorer of the evaluations; None for none. Both scorers check the prompts."""
+    judged = reward if settings.eval_images_per_prompt else None
+    return load_judges(judged, settings.check_reward, settings.eval_prompts or spec.prompts, device).check
+
+
 def _must_stop(run: OnlineRun, stage: int) -> bool:
     """Return true if the run stops when its policy exploits the reward, and the stage's evaluation shows that."""
     if run.settings.stop_when != "exploited" or not run.settings.eval_images_per_prompt:
@@ -129,10 +135,6 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
     Returns:
         In the main process, the functions to call once there are results to keep.
     """
-    if run.settings.eval_images_per_prompt:
-        for scorer in (run.reward, run.check):
-            if scorer is not None:
-                check_prompts(scorer, run.settings.eval_prompts or spec.prompts)
     resolved = replace(run.settings, train=resolve(run.settings.train, spec))
     identity = {
         **{

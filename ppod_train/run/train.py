@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError
-from ppod_data.inspect.judge import Judge, check_prompts, judge_of_reward, judge_of_tables
+from ppod_data.inspect.judge import Judge, judge_of_reward, judge_of_tables
 from ppod_data.rewards import RewardModel
 from ppod_data.storage.folder_kinds import OFFLINE, check_out
 from ppod_data.storage.json_reader import read_object
@@ -23,7 +22,7 @@ from ppod_data.support.runtime import one_thread
 from ppod_train.data.batches import trained_prompts
 from ppod_train.data.training_data import DataSource
 from ppod_train.distributed import SINGLE_PROCESS, Workers
-from ppod_train.evaluation.check import load_check
+from ppod_train.evaluation.check import Judges, load_judges
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
@@ -62,13 +61,6 @@ from ppod_train.step.train_step import TrainState, train_step
 
 _MAY_CHANGE = ("num_train_steps", "patience", "stop_when", "checkpoint_every", "max_graph_gib")
 """Settings that a resumed run may change: the length of the run, and the memory of its graph."""
-
-
-class Judges(NamedTuple):
-    """Reward models that score the evaluations."""
-
-    reward: RewardModel | None
-    check: RewardModel | None
 
 
 @dataclass
@@ -155,11 +147,9 @@ def train_offline(
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
         state, drift = prepare(source, model, settings, scorer, start, workers)
-        judges = Judges(reward if settings.eval_every else None, None)
-        judges = judges._replace(check=load_check(settings.check_reward, judges.reward, model.device))
-        for scorer_model in judges:
-            if scorer_model is not None:
-                check_prompts(scorer_model, _eval_prompts(state))
+        judges = load_judges(
+            reward if settings.eval_every else None, settings.check_reward, _eval_prompts(state), model.device
+        )
         if optimizer_of is not None:
             checkpoint = latest_checkpoint(optimizer_of / "checkpoints")
             if checkpoint is None:
