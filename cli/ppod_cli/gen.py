@@ -14,7 +14,6 @@ from ppod_cli.app.launch import (
     parse_shards,
     rank_and_world_size,
     ray_cluster,
-    resolve_device,
     say_deterministic,
 )
 from ppod_cli.app.options import (
@@ -30,12 +29,14 @@ from ppod_cli.app.options import (
     command,
     new_commands,
 )
-from ppod_cli.app.output import counted, say_notes, summary
+from ppod_cli.app.output import say_notes, summary
 from ppod_cli.app.plans import say_generation, say_many_files
+from ppod_cli.app.processes import NumProcesses, loading_device, local_processes, prepared, sharing_option
 from ppod_cli.app.progress import clock, progress
 from ppod_cli.app.prompt_notes import prompt_notes
 from ppod_cli.app.read_prompts import prompts_of
 from ppod_data.generation.sampling_settings import SamplingSettings
+from ppod_data.support.formatting import counted
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.models.model import DiffusionModel
@@ -49,7 +50,7 @@ _EXAMPLES = (
     "ppod-gen data --prompts prompts.txt --num-images-per-prompt 256 --shards 0:4",
     "ppod-gen data --prompts prompts.txt --dry-run \\\n"
     "    --model stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "torchrun --nproc-per-node 8 -m ppod_cli.gen data --prompts prompts.txt",
+    "ppod-gen data --prompts prompts.txt --num-processes 8",
     "ppod-gen data --prompts prompts.txt --engine ray",
 )
 
@@ -82,6 +83,7 @@ def gen(
     shards: Shards = None,
     dry_run: DryRun = False,
     device: Device = "auto",
+    num_processes: NumProcesses = "auto",
     engine: Engine = "local",
     ray_address: RayAddress = None,
     config: Config = None,
@@ -91,9 +93,9 @@ def gen(
 ) -> None:
     """Sample images for prompts and record every denoising step with its log-probability.
 
-    Run the same command again to go on after an interruption: finished shards are kept. Workers share the
-    work under torchrun or accelerate launch, with --shards, or on a Ray cluster, and together make the same bytes as
-    one.
+    Run the same command again to continue after an interruption: finished shards are kept. The processes of this
+    machine (--num-processes), of torchrun or accelerate launch, of array jobs (--shards) and of a Ray cluster share the
+    shards, and make the same bytes as one process.
     """
     from ppod_data.storage.files import data_path
     from ppod_data.storage.folder_kinds import check_not_inside
@@ -104,7 +106,8 @@ def gen(
     texts = prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
-    cluster = ray_cluster(engine, ray_address, device, world_size)
+    ray = ray_cluster(engine, ray_address, device, world_size)
+    processes = local_processes(num_processes, device, shared_by=sharing_option(engine, shards))
     with summary(as_json) as report:
         from ppod_data import build_spec, load_model
         from ppod_data.diffusion.models.model_folder import has_weights
@@ -113,7 +116,9 @@ def gen(
         from ppod_data.library.generating import make
 
         names: dict[str, Any] = {"revision": revision, "variant": variant, "compute_dtype": compute_dtype}
-        place = "cpu" if cluster and not dry_run else resolve_device(device)
+        calls = len(texts) * settings.num_images_per_prompt * settings.num_inference_steps
+        processes = processes if dry_run else prepared(processes, calls)
+        place = "cpu" if ray and not dry_run else loading_device(processes)
         loaded: DiffusionModel | None = None
         if not dry_run or has_weights(model):
             loaded = load_model(model, adapter=adapter, device=place, safety_check=safety_check, **names)
@@ -126,7 +131,9 @@ def gen(
         with progress(0, "gen", "images") as shown:
             for line in say_many_files(spec):
                 shown.say(line)
-            made = make(root, spec, loaded, shards=chosen, license=license, cluster=cluster, progress=shown)
+            made = make(
+                root, spec, loaded, shards=chosen, license=license, cluster=ray or processes, progress=shown
+            )
         figures = {"dataset": str(root), "rank": rank, "world_size": world_size}
         report(figures | dataclasses.asdict(made), _say_made(dataset, model, made))
 

@@ -21,6 +21,7 @@ from ppod_cli.app.options import (
     new_commands,
 )
 from ppod_cli.app.output import summary
+from ppod_cli.app.processes import NumProcesses, local_processes, scoring_device, sharing_option
 from ppod_cli.app.progress import progress
 from ppod_cli.app.usual_reward import usual_reward_of
 from ppod_data.errors import ConfigError
@@ -94,6 +95,7 @@ def score(
     ] = 8000,
     shards: Shards = None,
     device: Device = "auto",
+    num_processes: NumProcesses = "auto",
     engine: Engine = "local",
     ray_address: RayAddress = None,
     config: Config = None,
@@ -104,8 +106,8 @@ def score(
     """Score the images of a data set: scores/NAME, one row an image; or serve a reward model to others.
 
     Run the same command again to score what is new. An image that cannot be scored gets the reason instead,
-    and is never paired. Workers share the shards under torchrun or accelerate launch, with --shards, or on a Ray
-    cluster.
+    and is never paired. The processes of this machine (--num-processes), of torchrun or accelerate launch, of array
+    jobs (--shards) and of a Ray cluster share the shards.
     """
     from ppod_data.dataset.dataset import Dataset
     from ppod_data.format.shards import committed_shards
@@ -123,7 +125,8 @@ def score(
     asked = list(dict.fromkeys(check_reward_name(name) for name in reward or []))
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
-    cluster = ray_cluster(engine, ray_address, device, world_size)
+    ray = ray_cluster(engine, ray_address, device, world_size)
+    processes = local_processes(num_processes, device, shared_by=sharing_option(engine, shards))
     with summary(as_json) as report:
         opened = Dataset.open(dataset)
         asked = asked or [usual_reward_of(opened.spec.model, "the images")]
@@ -139,7 +142,7 @@ def score(
                 batch_size=batch_size,
                 retry_failed=retry_failed,
                 shards=share,
-                device=cluster or resolve_device(device),
+                device=ray or scoring_device(processes),
                 progress=shown,
             )
         missing = len(opened.missing_shards())

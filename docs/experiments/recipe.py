@@ -50,6 +50,8 @@ class Arm:
 ARMS: dict[str, Arm] = {
     "replay": Arm(),
     "no-replay": Arm(online={"replay_stages": 0}),
+    "window": Arm(train={"trained_steps": "3:11", "learning_rate": 1e-3}),
+    "linear": Arm(train={"lr_scheduler": "linear"}),
     "replay-960": Arm(updates=960),
     "replay-960-stage": Arm(
         updates=960,
@@ -103,14 +105,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("build/experiments/recipe"))
     parser.add_argument("--only", nargs="*", default=list(ARMS), help="names of recipes")
-    parser.add_argument(
-        "--prompt", type=int, nargs="*", default=range(len(PROMPTS)), help="numbers of prompts"
-    )
+    parser.add_argument("--prompt", nargs="*", default=PROMPTS, help="prompts")
     parser.add_argument("--seed", type=int, nargs="*", default=[FIRST_SEED])
     arguments = parser.parse_args()
     record = Path(__file__).with_name("recipe.json")
     for seed in arguments.seed:
-        for prompt in (PROMPTS[number] for number in arguments.prompt):
+        for prompt in arguments.prompt:
             for name in arguments.only:
                 folder = arguments.out / slug(prompt) / f"{name}-seed-{seed}"
                 work = partial(run, arm=ARMS[name], prompts=(prompt,), seed=seed)

@@ -131,6 +131,8 @@ def flow_chain(config: Mapping[str, Any], num_inference_steps: int) -> dict[str,
         )
     options = dict(config)
     from_one, mu = options.pop("sigmas_from_one"), options.pop("mu", None)
+    if per_step := options.pop("mu_per_step", 0):
+        mu += per_step * num_inference_steps
     scheduler = FlowMatchEulerDiscreteScheduler(**options)
     if from_one:
         sigmas = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps)

@@ -20,7 +20,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.format.provenance import provenance_of
 from ppod_data.format.tables import SCORES, part_name, read_table
 from ppod_data.labels.stored import PEOPLE
-from ppod_data.pairs.rank import name_sum
+from ppod_data.pairs.reward_sum import name_sum
 from ppod_data.rewards import BUILDERS, PromptReader, RewardModel, check_reward_name, load_reward
 from ppod_data.rewards.named import spelling_of
 from ppod_data.rewards.servers.addresses import is_file, is_on_this_machine
@@ -125,8 +125,10 @@ def _of_pairs(dataset: Dataset, table: str) -> Judge:
 
 
 def _weight(reward: Mapping[str, Any]) -> float:
-    value = reward.get("weight")
-    return float(value) if isinstance(value, int | float) else 1.0
+    """Return the weight of a reward of a sum, in units of its spread within prompts if the sum was normalised."""
+    value, spread = reward.get("weight"), reward.get("spread")
+    weight = float(value) if isinstance(value, int | float) else 1.0
+    return weight / float(spread) if isinstance(spread, int | float) and spread > 0 else weight
 
 
 def _of_combined(dataset: Dataset, tables: Iterable[str], source: str) -> Judge:

@@ -66,8 +66,12 @@ class _Outcome:
     status: str
 
 
-Engine = Callable[[Iterable[int]], "Iterator[tuple[int, list[ShardRows]]]"]
-"""Maps shards to (shard, the rows that `score_shard` returns), in any order."""
+Scored: TypeAlias = "Iterator[tuple[int, list[ShardRows]]]"
+"""(shard, the rows that `score_shard` returns), in any order."""
+Here: TypeAlias = Callable[[Iterable[int]], Scored]
+"""Scores shards in this process."""
+Engine: TypeAlias = Callable[[Iterable[int], Here], Scored]
+"""Scores shards elsewhere, or some of them here."""
 
 
 def _outcome(result: float | str) -> _Outcome:
@@ -142,12 +146,12 @@ def score_all(
             else:
                 finish(shard, parts)
 
-    def here(shards: Iterable[int]) -> Iterator[tuple[int, list[ShardRows]]]:
+    def here(shards: Iterable[int]) -> Scored:
         options: dict[str, Any] = {"retry_failed": retry_failed, "device": device, "progress": progress}
         for shard in shards:
             yield shard, score_shard(dataset, rewards, shard, batch_size, trials=trials, **options)
 
-    for shard, parts in (engine or here)(lacking()):
+    for shard, parts in engine(lacking(), here) if engine else here(lacking()):
         finish(shard, parts)
     for table in tables:
         table.refuse_if_nothing_was_scored()

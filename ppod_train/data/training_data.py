@@ -134,19 +134,21 @@ def open_training_data(
     policy_fingerprint: str,
     temperature: float = 1.0,
     best_of: int = 8,
+    trained_steps: range | None = None,
 ) -> TrainingData:
     """Join the objective's table of every data set with its trajectories and log-probabilities.
 
     Args:
         policy_fingerprint: fingerprint of the reference.
         temperature, best_of: as in `ppod_train.settings.TrainSettings`.
+        trained_steps: the chain steps to train on; None for all.
 
     Raises:
         ConfigError: no data to train on, a data set of another model or sampler, a table that refers to a missing
             sample, or pairs without a reward difference for an objective that needs one.
         NothingToLearnError: all rewards are equal within each prompt.
     """
-    datasets, steps = _open_datasets(source, objective)
+    datasets, steps = _open_datasets(source, objective, trained_steps)
     check_one_scorer(datasets, *source.target_table(objective).split("/", 1))
     spec = datasets[0].spec
     joined = join(
@@ -155,6 +157,7 @@ def open_training_data(
         scores_name=None if objective.on_pairs else source.scores,
         policy_fingerprint=policy_fingerprint,
         reference_name=source.reference_log_probs,
+        steps=steps,
     )
     rows, pairs = joined.rows, joined.pairs
     if "margins" in objective.needs and np.isnan(pairs.margins).any():
@@ -211,7 +214,9 @@ def open_training_data(
     )
 
 
-def _open_datasets(source: DataSource, objective: Objective) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
+def _open_datasets(
+    source: DataSource, objective: Objective, trained_steps: range | None
+) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
     """Open the data sets, check that one sampler made them, and return them with the trainable chain steps."""
     datasets = tuple(Dataset.open(root) for root in expand(source.roots))
     spec = datasets[0].spec
@@ -224,6 +229,13 @@ def _open_datasets(source: DataSource, objective: Objective) -> tuple[tuple[Data
         raise ConfigError(
             f"{source.roots[0]} stores no stochastic step: generate it with more steps stored (--store-steps)"
         )
+    if trained_steps is not None:
+        every, steps = steps, tuple(step for step in steps if step in trained_steps)
+        if not steps:
+            raise ConfigError(
+                f"trained_steps {trained_steps.start}:{trained_steps.stop} has no trainable step of {source.roots[0]}: "
+                f"give a range within {every[0]}:{every[-1] + 1}"
+            )
     if objective.on_final_latents and spec.num_inference_steps - 1 not in spec.stored_steps():
         raise ConfigError(
             f"{source.roots[0]} does not store the final latents: generate it with --store-steps all or last:N"

@@ -44,8 +44,13 @@ from ppod_train.run.exclusive import only_run
 from ppod_train.run.model_card import write_model_card
 from ppod_train.run.model_defaults import resolve
 from ppod_train.run.run_folder import generation_of, write_json
+from ppod_train.settings import OLDER_VALUES
 
-_OLDER = {"replay_stages": 0}
+_OLDER = {
+    "replay_stages": 0,
+    "window_stride": 0,
+    **{f"train.{name}": value for name, value in OLDER_VALUES.items()},
+}
 """Values that options had before they existed, for the records of older runs."""
 
 
@@ -95,7 +100,7 @@ def train_online(
         callbacks=callbacks if callbacks and workers.is_main else OnlineCallbacks(),
         workers=workers,
     )
-    if settings.prompts_per_stage is not None:
+    if settings.prompts_per_stage is not None or settings.window_stride:
         stage_spec(run, load(reference), 1)  # raises before the run writes a file
     with ExitStack() as folder:
         keep_calls = _write_record(run, spec, folder)
@@ -156,6 +161,7 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
                     f"this online run was started with {key} {_short(before)}, not {_short(value)}: "
                     "give the same options, or another --out"
                 )
+        _check_horizon(run, read_object(path)["num_stages"])
         if run.folder(run.settings.num_stages + 1).exists():
             raise ConfigError(
                 f"this online run is in stage {len(list(run.out.glob('stage-*')))}, past --stages "
@@ -181,6 +187,16 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
 
     run.workers.on_main(write)
     return keep_calls
+
+
+def _check_horizon(run: OnlineRun, num_stages: int) -> None:
+    """Raise ConfigError if a run whose learning rate falls to 0 at its end is given another number of stages."""
+    rule = run.settings.train.lr_scheduler
+    if rule != "constant" and num_stages != run.settings.num_stages:
+        raise ConfigError(
+            f"the learning rate of this online run falls to 0 at the end of stage {num_stages} (lr_scheduler {rule}): "
+            f"give --stages {num_stages}, or another --out"
+        )
 
 
 def _short(value: object) -> str:

@@ -35,7 +35,15 @@ class OnlineSettings:
         "Earlier stages whose data each stage trains on again; 0 for its own data alone.",
         panel=_STAGES,
         metavar="N",
-        shown_default="all; 0 for an objective without pairs",
+        shown_default="all; 0 for an objective without pairs, or with --window-stride",
+        min=0,
+    )
+    window_stride: int = option(
+        0,
+        "Steps by which the window of --noisy-steps moves at each stage, back to its start at the end of the chain; "
+        "0 keeps it.",
+        panel=_STAGES,
+        metavar="N",
         min=0,
     )
     eval_images_per_prompt: int = option(
@@ -83,7 +91,7 @@ class OnlineSettings:
 
         if self.replay_stages is not None:
             return self.replay_stages
-        return "all" if OBJECTIVES[self.train.objective].on_pairs else 0
+        return "all" if OBJECTIVES[self.train.objective].on_pairs and not self.window_stride else 0
 
     def replayed(self, stage: int) -> range:
         """Return the earlier stages whose data stage number `stage` trains on again."""
@@ -97,6 +105,15 @@ class OnlineSettings:
         check_pair_options(self.strategy, self.num_pairs_per_prompt, self.min_margin, self.label_temperature)
         if self.train.eval_every:
             raise ConfigError("an online run is evaluated after every stage: leave eval_every at 0")
+        if self.window_stride and self.replay_stages:
+            raise ConfigError(
+                "data of stages with different windows of noisy steps cannot be trained on together: leave "
+                "--replay-stages or --window-stride out"
+            )
+        if self.window_stride and self.train.trained_steps is not None:
+            raise ConfigError(
+                "a window of noisy steps that moves is what is trained on: leave --trained-steps or --window-stride out"
+            )
         self._refuse_unread()
         self.train.validate()
 

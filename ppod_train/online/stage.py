@@ -30,9 +30,12 @@ from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineCallbacks, StageRecord
 from ppod_train.online.settings import OnlineSettings
+from ppod_train.online.window import stage_window
 from ppod_train.policy.source import PolicySource
+from ppod_train.run.prepare import TrainingPart
 from ppod_train.run.run_folder import log_evaluation, write_json
 from ppod_train.run.train import Callbacks, train_offline
+from ppod_train.settings import step_range
 
 REFERENCE = "reference"
 """Name under log_probs/ of the pretrained reference's table in the data sets of later stages."""
@@ -151,12 +154,14 @@ def _generate(run: OnlineRun, stage: int, data: Path) -> None:
 
 
 def stage_spec(run: OnlineRun, policy: DiffusionModel, stage: int) -> GenerationSpec:
-    """Return the spec of a stage's data set: all prompts, or a random draw that depends on the stage's number.
+    """Return the spec of a stage's data set: its window of noisy steps, and all prompts or the stage's own draw.
 
     Raises:
-        ConfigError: more prompts per stage than there are.
+        ConfigError: more prompts per stage than there are, or a window that cannot move.
     """
     spec = run.build_spec(policy, stage=stage)
+    if stride := run.settings.window_stride:
+        spec = replace(spec, noisy_steps=stage_window(spec, stage, stride))
     count = run.settings.prompts_per_stage
     if count is None:
         return spec
@@ -207,6 +212,7 @@ def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
         batch_size=run.settings.train.batch_size,
         rank=run.workers.rank,
         world_size=run.workers.world_size,
+        steps=step_range(run.settings.train.trained_steps),
         progress=_Units(run.callbacks.on_units),
     )
     run.workers.wait()
@@ -222,7 +228,11 @@ def _train(run: OnlineRun, stage: int, data: Path) -> int:
         model=run.load(run.reference),
         reward=None,
         start=run.policy_folder(stage - 1) if stage > 1 else None,
-        optimizer_of=run.folder(stage - 1) / "run" if stage > 1 else None,
+        part=TrainingPart(
+            previous=run.folder(stage - 1) / "run" if stage > 1 else None,
+            first_step=(stage - 1) * run.settings.train.num_train_steps,
+            num_steps=run.settings.num_stages * run.settings.train.num_train_steps,
+        ),
         callbacks=Callbacks(
             on_start=lambda drift, step: run.callbacks.on_units(step),
             on_step=lambda metrics: run.callbacks.on_units(1),

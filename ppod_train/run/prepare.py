@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,10 +16,23 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.fsdp import check_can_shard, shard
 from ppod_train.policy.policy import reference_network, start_from, trainable_parameters
 from ppod_train.run.model_defaults import check_subset, explain, limit_graph, resolve
-from ppod_train.settings import TrainSettings
+from ppod_train.settings import TrainSettings, step_range
 from ppod_train.step.drift import Drift, check_drift, check_rounding, measure_drift, measure_rounding
+from ppod_train.step.learning_rate import learning_rate
 from ppod_train.step.step_weight import step_weights
 from ppod_train.step.train_step import TrainState, graph_bytes_per_evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPart:
+    """A run as a part of a longer training, such as a stage of an online run."""
+
+    previous: Path | None
+    """The run before, whose optimizer state is continued; None for the first part."""
+    first_step: int
+    """Optimizer steps of the parts before."""
+    num_steps: int
+    """Optimizer steps of all parts, over which the learning rate falls."""
 
 
 def prepare(
@@ -29,6 +42,7 @@ def prepare(
     scorer: str,
     start: Path | None,
     workers: Workers,
+    part: TrainingPart | None = None,
 ) -> tuple[TrainState, Drift]:
     """Build the train state and measure the drift of the reference.
 
@@ -44,6 +58,7 @@ def prepare(
         policy_fingerprint=model.fingerprint,
         temperature=settings.reward_temperature,
         best_of=settings.best_of,
+        trained_steps=step_range(settings.trained_steps),
     )
     defaults, settings = explain(settings, data.spec), resolve(settings, data.spec)
     settings = limit_graph(settings, model.device)
@@ -105,6 +120,7 @@ def prepare(
         drift = replace(drift, rounding=rounding)
         even = step_weights(data.spec, data.steps, "k2")
         check_rounding(drift, settings.clip, weights, model.compute_dtype, even_weights=even)
+    part = part or TrainingPart(previous=None, first_step=0, num_steps=settings.num_train_steps)
     graph_bytes = graph_bytes_per_evaluation(policy, data, model.denoiser)
     if workers.sharded:
         parameters = shard(model.denoiser, workers.device)
@@ -120,6 +136,7 @@ def prepare(
         optimizer=torch.optim.AdamW(
             parameters.values(), lr=settings.learning_rate or 0.0, weight_decay=settings.weight_decay
         ),
+        learning_rate=learning_rate(settings, first_step=part.first_step, num_steps=part.num_steps),
         settings=settings,
         step_weights=weights,
         batch_size=batch_size,

@@ -4,10 +4,11 @@ The files of a run are described in `ppod_train.run.run_folder`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,7 +45,7 @@ from ppod_train.run.checkpoint import (
 )
 from ppod_train.run.exclusive import only_run
 from ppod_train.run.model_card import write_model_card
-from ppod_train.run.prepare import prepare
+from ppod_train.run.prepare import TrainingPart, prepare
 from ppod_train.run.run_folder import (
     MetricsLog,
     evaluation_folder,
@@ -117,7 +118,7 @@ def train_offline(
     model: DiffusionModel,
     reward: RewardModel | None,
     start: Path | None = None,
-    optimizer_of: Path | None = None,
+    part: TrainingPart | None = None,
     callbacks: Callbacks | None = None,
     workers: Workers = SINGLE_PROCESS,
 ) -> TrainSummary:
@@ -127,7 +128,7 @@ def train_offline(
         model: the reference, freshly loaded; the KL anchor of every objective.
         reward: scores validation images; required unless settings.eval_every is 0.
         start: folder of the policy to start from, as an earlier run wrote it; None starts from the reference.
-        optimizer_of: folder of the run whose optimizer moments are continued, as in the stages of an online run.
+        part: the longer training that the run is a part of, as the stages of an online run are; None for a whole one.
         callbacks: called in the main process only.
         workers: the processes that train together. All call this function; a resumed run may have another number.
 
@@ -146,15 +147,15 @@ def train_offline(
         raise ConfigError("evaluation during training needs a reward: give a reward, or --eval-every 0")
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
-        state, drift = prepare(source, model, settings, scorer, start, workers)
+        state, drift = prepare(source, model, settings, scorer, start, workers, part)
         judges = load_judges(
             reward if settings.eval_every else None, settings.check_reward, _eval_prompts(state), model.device
         )
-        if optimizer_of is not None:
-            checkpoint = latest_checkpoint(optimizer_of / "checkpoints")
+        if part is not None and part.previous is not None:
+            checkpoint = latest_checkpoint(part.previous / "checkpoints")
             if checkpoint is None:
                 raise ConfigError(
-                    f"{optimizer_of} has no checkpoint to take the optimizer's state from: run that stage again"
+                    f"{part.previous} has no checkpoint to take the optimizer's state from: run that stage again"
                 )
             load_optimizer(checkpoint, parameters=state.parameters, optimizer=state.optimizer)
         with ExitStack() as folder:
@@ -336,10 +337,13 @@ def _resume(out: Path, state: TrainState) -> Progress:
     checkpoint = latest_checkpoint(out / "checkpoints")
     if checkpoint is None:
         if (out / "run.json").exists() and _has_steps(out):
-            check_same_run(read_object(out / "run.json"), identity, free=_MAY_CHANGE)
+            recorded = read_object(out / "run.json")
+            _check_horizon(out, recorded["identity"], state.settings)
+            check_same_run(recorded, identity, free=_MAY_CHANGE)
         progress = Progress()
     else:
         saved = load_state(checkpoint)
+        _check_horizon(out, saved["identity"], state.settings)
         check_same_run(saved, identity, free=_MAY_CHANGE)
         _check_length(out, checkpoint, state.settings, saved["progress"]["step"])
         load_checkpoint(
@@ -351,6 +355,16 @@ def _resume(out: Path, state: TrainState) -> Progress:
         progress = Progress(**saved["progress"])
     state.workers.on_main(lambda: forget_after(out, progress.step))
     return progress
+
+
+def _check_horizon(out: Path, recorded: Mapping[str, Any], settings: TrainSettings) -> None:
+    """Raise ConfigError if a run whose learning rate falls to 0 at its end is given another end."""
+    length, rule = recorded.get("num_train_steps"), recorded.get("lr_scheduler", "constant")
+    if rule == settings.lr_scheduler != "constant" and length != settings.num_train_steps:
+        raise ConfigError(
+            f"the learning rate of {out} falls to 0 at step {length} (lr_scheduler {rule}): give --num-train-steps "
+            f"{length}, or another --out"
+        )
 
 
 def _check_length(out: Path, checkpoint: Path, settings: TrainSettings, step: int) -> None:

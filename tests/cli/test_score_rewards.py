@@ -49,6 +49,8 @@ def test_several_rewards_in_one_call_and_pairs_by_their_sum(data: Path) -> None:
     assert "--name" in error
     assert call(pair.app, "rank", data, *weighted, "--name", "mixed").code == 0
     assert "rewards" in json.loads(Dataset.open(data).pairs("mixed").schema.metadata[b"ppod"])
+    assert call(pair.app, "rank", data, *weighted, "--normalise", "group", "--name", "z").code == 0
+    assert json.loads(Dataset.open(data).pairs("z").schema.metadata[b"ppod"])["normalise"] == "group"
 
 
 def test_failed_rows_are_tried_again_on_request(data: Path) -> None:

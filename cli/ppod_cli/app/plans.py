@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from ppod_cli.app.output import amount
+from ppod_data.support.formatting import amount
 
 if TYPE_CHECKING:
     from ppod_data.format.spec import GenerationSpec

@@ -10,9 +10,10 @@ from ppod_cli.app import sampling_options
 from ppod_cli.app.hints import next_line
 from ppod_cli.app.launch import load_policy, resolve_device
 from ppod_cli.app.options import Config, DatasetFolder, Debug, Device, Json, command
-from ppod_cli.app.output import amount, summary
+from ppod_cli.app.output import summary
 from ppod_cli.app.progress import progress
 from ppod_data.errors import ConfigError
+from ppod_data.support.formatting import amount
 
 if TYPE_CHECKING:
     from ppod_data.integrity.purge import PurgeSummary

@@ -9,8 +9,9 @@ import typer
 
 from ppod_cli.app.hints import next_line, say_score, say_train
 from ppod_cli.app.options import Config, DatasetFolder, Debug, Json, local_only
-from ppod_cli.app.output import amount, summary
+from ppod_cli.app.output import summary
 from ppod_cli.app.progress import progress
+from ppod_data.support.formatting import amount
 
 if TYPE_CHECKING:
     from ppod_data.dataset.dataset import Dataset

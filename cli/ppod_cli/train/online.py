@@ -20,7 +20,7 @@ from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import eval_words, say_ended, with_upload
 from ppod_cli.train.workers import leads, started_workers
 from ppod_train.online.settings import STEPS_PER_STAGE, OnlineSettings
-from ppod_train.settings import TrainSettings
+from ppod_train.settings import TrainSettings, step_range
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.models.model import DiffusionModel
@@ -164,6 +164,7 @@ def _plan(
     device: str,
     generation: dict[str, Any],
 ) -> tuple[dict[str, Any], list[str]]:
+    from ppod_data.diffusion.models.model import calls_per_prediction
     from ppod_data.diffusion.models.skeleton import load_skeleton
     from ppod_data.generation.build_spec import build_spec
     from ppod_train.run.cost import plan_training
@@ -176,14 +177,16 @@ def _plan(
     eval_prompts = settings.eval_prompts or all_prompts
     stages, judged = settings.num_stages, settings.eval_images_per_prompt * len(eval_prompts)
     queries = stages * spec.num_samples + (stages + 1) * judged
-    log_probs = plan.generation.network_calls * (stages - 1)
+    trained = step_range(settings.train.trained_steps) or range(spec.num_inference_steps)
+    referred_steps = len(set(plan.generation.noisy_steps) & set(trained))
+    halves = calls_per_prediction(skeleton, spec.guidance_scale)
+    log_probs = spec.num_samples * referred_steps * halves * (stages - 1)
     data_seconds = seconds_of_data(spec, model, revision, device, compute_dtype)
     seconds = None
     if data_seconds is not None:
         evaluated = (stages + 1) * judged / spec.num_samples * data_seconds
-        seconds = (
-            stages * (data_seconds + plan.seconds(data_seconds)) + (stages - 1) * data_seconds + evaluated
-        )
+        referred = log_probs / plan.generation.network_calls * data_seconds
+        seconds = stages * (data_seconds + plan.seconds(data_seconds)) + referred + evaluated
     figures = {
         "num_stages": stages,
         "reward_queries": queries,

@@ -2,7 +2,15 @@
 
 from collections.abc import Mapping
 
-from ppod_data.diffusion.families import flux, stable_diffusion, stable_diffusion_3, stable_diffusion_xl
+from ppod_data.diffusion.families import (
+    flux,
+    flux_2,
+    qwen_image,
+    stable_diffusion,
+    stable_diffusion_3,
+    stable_diffusion_xl,
+    z_image,
+)
 from ppod_data.diffusion.families.family import Family
 
 FAMILIES: Mapping[str, Family] = {
@@ -10,4 +18,7 @@ FAMILIES: Mapping[str, Family] = {
     "StableDiffusionXLPipeline": stable_diffusion_xl.FAMILY,
     "StableDiffusion3Pipeline": stable_diffusion_3.FAMILY,
     "FluxPipeline": flux.FAMILY,
+    "Flux2KleinPipeline": flux_2.KLEIN,
+    "ZImagePipeline": z_image.FAMILY,
+    "QwenImagePipeline": qwen_image.FAMILY,
 }

@@ -23,6 +23,7 @@ JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add
 
 CLIP_TOKENIZER = ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
 T5_TOKENIZER = ("T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
+QWEN_TOKENIZER = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +68,5 @@ class Family:
     """(VAE, pixels [B, 3, height, width] in −1 to 1) -> x_0 [B, C, H, W]."""
     decode: Callable[[Any, torch.Tensor], torch.Tensor] = vae.decode
     """(VAE, x_0 [B, C, H, W]) -> pixels."""
+    prompt_tokens: Callable[[Any], int] | None = None
+    """pipeline -> the most tokens of a prompt that are read, its template aside; None: the tokenizer's own limit."""

@@ -23,7 +23,7 @@ from ppod_data.support.runtime import quiet_pipelines
 SAFETY = ("safety_checker", "feature_extractor")
 """Of a pipeline: the network, and how images are made ready for it. They are no part of the policy."""
 
-_SKELETON_FILES = ["*.json", "*.txt", "*.model"]
+_SKELETON_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _MAX_JSON = 64 * 2**20
 _NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", SAFETY[0])
 _DIFFUSERS_NAME, _TRANSFORMERS_NAME = "diffusion_pytorch_model", "model"

@@ -46,6 +46,16 @@ CONFIGS = {
     "flux-dev-256": flow(tokens=256, shift=3.0, use_dynamic_shifting=True, sigmas_from_one=True),
     "flux-schnell": flow(shift=1.0, sigmas_from_one=True),
     "terminal": flow(shift=3.0, use_dynamic_shifting=True, shift_terminal=0.02, sigmas_from_one=True),
+    "flux-2": flow(use_dynamic_shifting=True, sigmas_from_one=True) | {"mu": 2.015, "mu_per_step": -0.0068},
+    "z-image": flow(shift=6.0, sigmas_from_one=True),
+    "z-image-turbo": flow(shift=3.0, sigmas_from_one=True),
+    "qwen-image": flow(
+        use_dynamic_shifting=True,
+        max_shift=0.9,
+        max_image_seq_len=8192,
+        shift_terminal=0.02,
+        sigmas_from_one=True,
+    ),
 }
 DATA_STDS = (0.01, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 

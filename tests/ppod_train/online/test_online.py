@@ -12,7 +12,7 @@ from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import DiffusionModel, load_model
 from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.generation.build_spec import build_spec
-from ppod_data.generation.log_probs import policy_of
+from ppod_data.generation.log_probs import compute_log_probs, policy_of, steps_of
 from ppod_data.storage.files import sha256_file
 from ppod_train.data.training_data import DataSource
 from ppod_train.objectives import OBJECTIVES
@@ -21,6 +21,7 @@ from ppod_train.online.records import OnlineCallbacks, OnlineSummary, StageRecor
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.policy.source import PolicySource
 from ppod_train.run.exclusive import only_run
+from ppod_train.run.prepare import TrainingPart
 from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
 
@@ -241,6 +242,54 @@ def test_a_run_from_before_replay_continues_without_it(
     assert run(tmp_path, tiny_pipeline, redness, replace(settings, num_stages=2)).stages == 2
 
 
+def test_stages_share_one_schedule_of_the_learning_rate(
+    tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    train = replace(TRAIN, lr_scheduler="linear")
+    settings = replace(SETTINGS, eval_images_per_prompt=0, train=train)
+    run(tmp_path, tiny_pipeline, redness, settings)
+    rates = [
+        json.loads(line)["learning_rate"]
+        for stage in (1, 2)
+        for line in (tmp_path / f"stage-0{stage}/run/metrics.jsonl").read_text().splitlines()
+    ]
+    assert rates == pytest.approx([1e-2, 7.5e-3, 5e-3, 2.5e-3])
+    with pytest.raises(ConfigError, match=r"at the end of stage 2 .*: give --stages 2"):
+        run(tmp_path, tiny_pipeline, redness, replace(settings, num_stages=3))
+
+
+def test_a_run_on_some_steps_asks_the_reference_for_those_alone(
+    whole: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    train = replace(TRAIN, trained_steps="1:3")
+    run(tmp_path, tiny_pipeline, redness, replace(SETTINGS, eval_images_per_prompt=0, train=train))
+    data = Dataset.open(tmp_path / "stage-02" / "data")
+    table = data.log_probs("reference")
+    assert (
+        steps_of(table) == range(1, 3)
+        and steps_of(Dataset.open(whole / "stage-02/data").log_probs("reference")) is None
+    )
+    for values in table["log_probs"].to_pylist():
+        assert [value is not None for value in values] == [False, True, True, False]
+    record = json.loads((tmp_path / "stage-02" / "run" / "run.json").read_text())
+    assert record["num_trained_steps"] == 2 and record["drift"]["steps"] == [1, 2]
+    assert record["drift"]["share_exact"] == 1
+    source = DataSource(roots=[data.root], pairs="redness", scores="redness")
+    model = load_model(str(tiny_pipeline))
+    with pytest.raises(ConfigError, match=r"has in log_probs/reference the steps 1:3 alone"):
+        train_offline(source, tmp_path / "all", TRAIN, model=model, reward=None)
+    compute_log_probs(data, load_model(str(tiny_pipeline)), name="whole")
+    assert train_offline(source, tmp_path / "all", TRAIN, model=model, reward=None).steps == 2
+    with pytest.raises(ConfigError, match="was computed with steps"):
+        compute_log_probs(data, load_model(str(tiny_pipeline)), name="reference")
+    with pytest.raises(
+        ConfigError, match=r"trained_steps 7:9 has no trainable step of .*: give a range within 0:"
+    ):
+        train_offline(
+            source, tmp_path / "none", replace(TRAIN, trained_steps="7:9"), model=model, reward=None
+        )
+
+
 def test_two_online_runs_in_one_folder_are_refused(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
     with only_run(tmp_path), pytest.raises(ConfigError, match="another ppod-train is running in this folder"):
         run(tmp_path, tiny_pipeline, redness)
@@ -339,7 +388,7 @@ def test_the_optimizer_goes_on_over_the_stages(whole: Path, recorded: Path, tiny
             TRAIN,
             model=load_model(str(tiny_pipeline)),
             reward=None,
-            optimizer_of=recorded,
+            part=TrainingPart(previous=recorded, first_step=0, num_steps=2),
         )
 
 

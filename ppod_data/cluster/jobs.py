@@ -1,16 +1,18 @@
-"""Jobs of Ray workers: generating and scoring a data set's shards."""
+"""Jobs of an engine's workers: generating and scoring a data set's shards."""
 
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ppod_data.cluster.ray_engine import map_shards
+from ppod_data.cluster.job import MapShards
 from ppod_data.errors import ConfigError
 from ppod_data.format.manifest import create_manifest, read_manifest
-from ppod_data.format.shards import committed_shards, refuse_sealed, shard_committed
+from ppod_data.format.shards import active_shards, committed_shards, refuse_sealed, shard_committed
+from ppod_data.rewards.named import spelling_of
 from ppod_data.storage.files import DataPath
 from ppod_data.support.progress import SILENT, Progress
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from ppod_data.format.spec import GenerationSpec
     from ppod_data.generation.generate import GenerateSummary
     from ppod_data.rewards import RewardModel
-    from ppod_data.scoring.score import Engine, ShardRows
+    from ppod_data.scoring.score import Engine, Scored, ShardRows
 
 
 def _read_shared_spec(root: DataPath, fingerprint: str) -> None:
@@ -28,7 +30,7 @@ def _read_shared_spec(root: DataPath, fingerprint: str) -> None:
         if read_manifest(root)[0].fingerprint == fingerprint:
             return
     raise ConfigError(
-        f"the Ray node {socket.gethostname()} does not see {root}: put the data set into a folder that all nodes share"
+        f"the node {socket.gethostname()} does not see {root}: put the data set into a folder that all nodes share"
     )
 
 
@@ -39,10 +41,10 @@ class GenerateJob:
     root: DataPath
     spec: "GenerationSpec"
 
-    def prepare(self, device: str) -> Callable[[int], None]:
+    def prepare(self, device: str, progress: Progress) -> Callable[[int], bool]:
         """Load the model. Raises ConfigError if the worker sees another folder or model than the driver."""
         from ppod_data.diffusion.models.model import load_model
-        from ppod_data.generation.generate import make_shard
+        from ppod_data.generation.generate import make_shard, recorder
         from ppod_data.generation.sampling import build_policy
 
         spec = self.spec
@@ -58,17 +60,23 @@ class GenerateJob:
         )
         if model.fingerprint != spec.policy_fingerprint:
             raise ConfigError(
-                f"{spec.model} on the Ray node {socket.gethostname()} is another model than here "
+                f"{spec.model} on the node {socket.gethostname()} is another model than here "
                 f"({model.fingerprint[:16]}, not {spec.policy_fingerprint[:16]}): copy the same files to every node"
             )
-        policy = build_policy(spec, model)
+        policy, records = build_policy(spec, model), recorder()
 
-        def work(shard: int) -> None:
-            if not shard_committed(self.root, shard):
-                refuse_sealed(self.root)
-                make_shard(self.root, spec, model, policy, shard)
+        def work(shard: int) -> bool:
+            if shard_committed(self.root, shard):
+                return False
+            refuse_sealed(self.root)
+            make_shard(self.root, spec, model, policy, shard, records=records, progress=progress)
+            return True
 
         return work
+
+    def units(self, shard: int, result: bool) -> int:
+        """Return the images that were made now."""
+        return len(self.spec.shard_range(shard)) if result else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +91,7 @@ class ScoreJob:
     batch_size: int
     retry_failed: bool
 
-    def prepare(self, device: str) -> "Callable[[int], list[ShardRows]]":
+    def prepare(self, device: str, progress: Progress) -> "Callable[[int], list[ShardRows]]":
         """Load the rewards. Raises ConfigError if the worker sees another folder or reward model than the driver."""
         from ppod_data.dataset.dataset import Dataset
         from ppod_data.rewards import load_reward
@@ -95,7 +103,7 @@ class ScoreJob:
         for table, text, revision in self.rewards:
             if models[table].revision != revision:
                 raise ConfigError(
-                    f"{text} on the Ray node {socket.gethostname()} is another reward model than here "
+                    f"{text} on the node {socket.gethostname()} is another reward model than here "
                     f"(revision {models[table].revision}, not {revision}): copy the same files to every node"
                 )
 
@@ -103,30 +111,36 @@ class ScoreJob:
 
         def work(shard: int) -> "list[ShardRows]":
             dataset = Dataset.open(self.root)  # reopened: the exclusion list may have grown
-            options: dict[str, Any] = {"retry_failed": self.retry_failed, "device": device}
+            options: dict[str, Any] = {
+                "retry_failed": self.retry_failed,
+                "device": device,
+                "progress": progress,
+            }
             return score_shard(dataset, models, shard, self.batch_size, trials=trials, **options)
 
         return work
 
+    def units(self, shard: int, result: "list[ShardRows]") -> int:
+        """Return the scores of a shard."""
+        return sum(len(rows.todo) for rows in result)
 
-def generate_on_ray(
+
+def generate_by(
+    map_shards: MapShards,
     root: DataPath,
     spec: "GenerationSpec",
-    device: str,
     *,
     shards: Sequence[int],
     license: str = "unknown",
     progress: Progress = SILENT,
 ) -> "GenerateSummary":
-    """Run `generate.generate` on a cluster's workers, inside `connected`, with the same files, arguments and errors.
-
-    The images of a shard are reported at once, when it is complete.
+    """Run `generate.generate` on an engine's workers, with the same files, arguments and errors.
 
     Raises:
         ConfigError: also if a worker does not see the folder, or sees another model under the spec's name.
         PpodError: also if a shard's workers die repeatedly.
     """
-    from ppod_data.generation.generate import summarize
+    from ppod_data.generation.generate import free_first, summarize
 
     start = time.monotonic()
     root = root.absolute()
@@ -140,46 +154,50 @@ def generate_on_ray(
             progress.note(f"shard {shard} of {spec.num_shards} was there")
     if missing:
         refuse_sealed(root)
+    made: list[int] = []
     job = GenerateJob(root, spec)
-    with contextlib.closing(map_shards(job, missing, device, progress=progress)) as done:
-        for shard, _ in done:
+    free = free_first(missing, partial(shard_committed, root), partial(active_shards, root))
+    with contextlib.closing(map_shards(job, free, progress=progress)) as done:
+        for shard, is_new in done:
             if not shard_committed(root, shard) and shard not in committed_shards(root):
                 raise ConfigError(
-                    f"a Ray node made shard {shard}, but it is not in {root}: put the data set into a folder that "
+                    f"a worker made shard {shard}, but it is not in {root}: put the data set into a folder that "
                     "all nodes share"
                 )
-            progress.advance(len(spec.shard_range(shard)))
-            progress.note(f"shard {shard} of {spec.num_shards} made")
-    return summarize(spec, shards, missing, time.monotonic() - start)
+            if is_new:
+                made.append(shard)
+            else:
+                progress.skip(len(spec.shard_range(shard)))
+            progress.note(f"shard {shard} of {spec.num_shards} {'made' if is_new else 'was there'}")
+    return summarize(spec, shards, made, time.monotonic() - start)
 
 
-def score_engine(
+def score_job(
     dataset: "Dataset",
-    rewards: "Mapping[str, RewardModel]",
-    texts: Sequence[str],
-    device: str,
+    rewards: "Sequence[str | RewardModel]",
+    models: "Mapping[str, RewardModel]",
     *,
     batch_size: int,
     retry_failed: bool,
-    progress: Progress = SILENT,
-) -> "Engine":
-    """Return the `engine` of `score.score_all` that uses the workers of a cluster, inside `connected`.
-
-    `texts` are the arguments of `load_reward`, in the order of `rewards`.
-    """
-    named = zip(rewards.items(), texts, strict=True)
-    job = ScoreJob(
+) -> ScoreJob:
+    """Return the job that scores a data set by `models`, which are `rewards` by the names of their tables."""
+    return ScoreJob(
         root=dataset.root.absolute(),
         fingerprint=dataset.spec.fingerprint,
-        rewards=tuple((table, text, model.revision) for (table, model), text in named),
+        rewards=tuple(
+            (table, reward if isinstance(reward, str) else spelling_of(model), model.revision)
+            for reward, (table, model) in zip(rewards, models.items(), strict=True)
+        ),
         batch_size=batch_size,
         retry_failed=retry_failed,
     )
 
-    def engine(shards: Iterable[int]) -> "Iterator[tuple[int, list[ShardRows]]]":
-        with contextlib.closing(map_shards(job, shards, device, progress=progress)) as done:
-            for shard, parts in done:
-                progress.advance(sum(len(rows.todo) for rows in parts))
-                yield shard, parts
+
+def score_engine(job: ScoreJob, map_shards: MapShards, progress: Progress) -> "Engine":
+    """Return the `engine` of `score.score_all` that runs a job on an engine's workers."""
+
+    def engine(shards: Iterable[int], here: object) -> "Scored":
+        with contextlib.closing(map_shards(job, shards, progress=progress)) as done:
+            yield from done
 
     return engine
