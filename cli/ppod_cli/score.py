@@ -7,7 +7,7 @@ import typer
 
 from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import next_line, say_import
-from ppod_cli.app.launch import parse_shards, rank_and_world_size, ray_cluster, resolve_device
+from ppod_cli.app.launch import parse_shards, ray_cluster
 from ppod_cli.app.options import (
     Config,
     Debug,
@@ -23,8 +23,8 @@ from ppod_cli.app.options import (
 from ppod_cli.app.output import summary
 from ppod_cli.app.processes import NumProcesses, local_processes, scoring_device, sharing_option
 from ppod_cli.app.progress import progress
-from ppod_cli.app.usual_reward import usual_reward_of
 from ppod_data.errors import ConfigError
+from ppod_data.support.processes import rank_and_world_size, resolve_device
 
 if TYPE_CHECKING:
     from ppod_data.scoring.score import ScoreSummary
@@ -113,6 +113,7 @@ def score(
     from ppod_data.format.shards import committed_shards
     from ppod_data.library.scoring import score_by
     from ppod_data.rewards import check_reward_name
+    from ppod_data.rewards.usual import usual_reward
 
     if (dataset is None) == (serve is None):
         raise ConfigError("give the folder of a data set to score, or --serve NAME without one")
@@ -129,7 +130,7 @@ def score(
     processes = local_processes(num_processes, device, shared_by=sharing_option(engine, shards))
     with summary(as_json) as report:
         opened = Dataset.open(dataset)
-        asked = asked or [usual_reward_of(opened.spec.model, "the images")]
+        asked = asked or [usual_reward(opened.spec.model)]
         share: list[int] | None = None
         if world_size > 1 or shard_range is not None:
             made = range(*shard_range) if shard_range else committed_shards(opened.root)

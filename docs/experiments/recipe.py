@@ -16,11 +16,11 @@ from typing import Any
 
 from lab import QUERIES, judge, load, once, pair_options, slug
 
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.rewards import load_reward
 from ppod_train.online.online import train_online
 from ppod_train.online.settings import OnlineSettings
-from ppod_train.policy.source import PolicySource
 from ppod_train.settings import TrainSettings
 
 PROMPTS = (
@@ -76,7 +76,7 @@ def run(folder: Path, arm: Arm, prompts: tuple[str, ...], seed: int) -> dict[str
             **pair_options(images, {"label_temperature": 3.0}),
             **arm.online,
         ),
-        reference=PolicySource(model="scenes"),
+        reference=ModelSource(model="scenes"),
         build_spec=partial(build_spec, prompts=prompts, num_images_per_prompt=images, seed=seed),
         load=load,
         reward=load_reward("scenes"),

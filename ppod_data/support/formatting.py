@@ -146,6 +146,13 @@ def count(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
+def clock(seconds: float) -> str:
+    """Format a duration as hours, minutes and seconds: `1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def counted(count: int, singular: str, plural: str = "") -> str:
     """Return a number with its noun: `1 shard`, `2 shards`, `2 processes`."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"

@@ -22,7 +22,7 @@ from ppod_data.diffusion.schedule import spec_schedule
 from ppod_data.errors import ConfigError, DamagedError, NothingToLearnError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import latent_rows, rows_before
-from ppod_data.storage.files import DataPath
+from ppod_data.storage.files import AnyPath, data_path
 from ppod_train.data.fingerprint import fingerprint_of
 from ppod_train.data.joined import join
 from ppod_train.data.reference import log_prob_matrix
@@ -33,14 +33,18 @@ from ppod_train.objectives.advantages import Rated
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """Location of a run's data: the arguments of `open_training_data` that a user gives."""
+    """Location of a run's data.
 
-    roots: Sequence[DataPath]
-    """Folders of data sets, and files of `ppod_data.dataset.merge`."""
-    pairs: str
-    """Table of pairs, a name under pairs/; read by objectives of pairs."""
-    scores: str
-    """Table of scores, a name under scores/; read by objectives of single trajectories."""
+    >>> DataSource(roots=["data", "more-data"], pairs="scenes").pairs
+    'scenes'
+    """
+
+    roots: Sequence[AnyPath]
+    """Folders or URLs of data sets, and files of `ppod_data.dataset.merge`."""
+    pairs: str = ""
+    """Table of pairs, a name under pairs/; read by objectives of pairs. `train` finds the only one if it is empty."""
+    scores: str = ""
+    """Table of scores, a name under scores/; read by objectives of single trajectories. As `pairs`."""
     reference_log_probs: str | None = None
     """Table of the reference's log-probabilities, a name under log_probs/. None: the recorded values if the reference
     made the data, otherwise the table under log_probs/ that the reference computed."""
@@ -218,7 +222,7 @@ def _open_datasets(
     source: DataSource, objective: Objective, trained_steps: range | None
 ) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
     """Open the data sets, check that one sampler made them, and return them with the trainable chain steps."""
-    datasets = tuple(Dataset.open(root) for root in expand(source.roots))
+    datasets = tuple(Dataset.open(root) for root in expand([data_path(root) for root in source.roots]))
     spec = datasets[0].spec
     for dataset in datasets:
         check_alike(spec, dataset)

@@ -8,7 +8,7 @@ Shapes: K images of a prompt.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from itertools import chain, groupby, islice
 from typing import Any, NamedTuple
@@ -23,8 +23,9 @@ from ppod_data.errors import ConfigError, RewardError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.sampling import sample_images
-from ppod_data.rewards import FactChecker, RewardModel
+from ppod_data.rewards import FactChecker, RewardModel, load_reward
 from ppod_data.rewards.each import Trial, correct_each, score_each
+from ppod_data.support.progress import SILENT, Progress
 from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.image_changes import ImageSamples, image_changes
 from ppod_train.evaluation.image_statistics import features, measured, no_images
@@ -38,46 +39,55 @@ from ppod_train.evaluation.metrics import (
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.evaluation.statistics import FloatArray, mean_pairwise_distance
 
-OnBatch = Callable[[int], None]
-
 NUM_KEPT_IMAGES = 8
 
 
 def evaluate(
     model: DiffusionModel,
-    reward: RewardModel,
+    reward: str | RewardModel,
     settings: EvalSettings,
     *,
     baseline: EvalResult | None = None,
     check_reward: RewardModel | None = None,
-    on_batch: OnBatch = lambda num_images: None,
+    progress: Progress = SILENT,
     workers: Workers = SINGLE_PROCESS,
 ) -> EvalResult:
-    """Sample every prompt's images on the evaluation noise and measure them.
+    """Sample every prompt's images on the evaluation noise, and measure them. Nothing is written.
 
     An image without a score is left out of the reward and counted.
 
+    >>> from ppod_data import load_model
+    >>> from ppod_train import EvalSettings, evaluate
+    >>> settings = EvalSettings(prompts=("a cat and a dog",), num_images_per_prompt=2, num_inference_steps=2)
+    >>> evaluate(load_model("scenes"), "scenes", settings).overall.num_images
+    2
+
     Args:
+        model: the policy, which is not changed.
+        reward: a reward model, or what `ppod_data.load_reward` takes.
+        settings: the images.
         baseline: another policy's evaluation with the same settings, for win rate and gain.
         check_reward: a second scorer, reported alongside the first.
-        on_batch: called with the number of images of each batch that this process scored.
+        progress: counts the images of this process.
         workers: the processes that share the images; every process gets the result.
 
     Raises:
         ConfigError: impossible settings, or a baseline evaluated on different images.
         RewardError: a reward that fails on every image, or that scores no image.
     """
+    reward = load_reward(reward, model.device) if isinstance(reward, str) else reward
     spec = eval_spec(model, settings)
     filled = filled_settings(model, settings)
     if baseline is not None:
         check_same_images(baseline.settings, filled)
     indices = images_of(spec, workers)
+    progress.start(len(indices), "images")
     scored = score_images(
         images_at(spec, model, indices),
         reward,
         check_reward=check_reward,
         batch_size=spec.batch_size,
-        on_batch=on_batch,
+        progress=progress,
     )
     measurements = by_prompt(gathered(scored, spec, indices.start, workers))
     check_scorer = Scorer.of(check_reward) if check_reward else None
@@ -229,7 +239,7 @@ def score_images(
     check_reward: RewardModel | None = None,
     batch_size: int = 64,
     num_kept_images: int = NUM_KEPT_IMAGES,
-    on_batch: OnBatch = lambda num_images: None,
+    progress: Progress = SILENT,
 ) -> Scored:
     """Score a stream of (prompt, image index, image) in batches; images of a prompt are consecutive.
 
@@ -251,7 +261,7 @@ def score_images(
             for name, values in _measure_batch(prompt, pictures, reward, check_reward, trials).items():
                 parts[name].append(values)
             prompts += [prompt] * len(batch)
-            on_batch(len(batch))
+            progress.advance(len(batch))
     columns = {name: np.concatenate(values) for name, values in parts.items()}
     return Scored(prompts, columns, kept, trials[0].first_failure or trials[1].first_failure)
 

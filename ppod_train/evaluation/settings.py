@@ -39,5 +39,5 @@ class EvalSettings:
     def validate(self) -> None:
         """Raise ConfigError, naming the option, for a value outside its range or no prompt."""
         if not self.prompts:
-            raise ConfigError("an evaluation needs prompts: give at least one")
+            raise ConfigError("no prompts: give --prompt TEXT or --prompts FILE")
         check_options(self)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_data.format.spec import GenerationSpec, to_json
 from ppod_data.inspect.judge import judge_of_reward
@@ -30,14 +31,14 @@ from ppod_data.storage.json_reader import read_object
 from ppod_data.storage.real_folders import settled
 from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
+from ppod_data.support.progress import SILENT, Progress
 from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.check import load_judges
 from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation
-from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSummary, StageRecord
+from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineSummary, StageRecord
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.online.stage import OnlineRun, run_stage, stage_evaluation, stage_spec
-from ppod_train.policy.source import PolicySource
 from ppod_train.report.runs import read_run
 from ppod_train.report.verdict import verdict
 from ppod_train.run.exclusive import only_run
@@ -58,23 +59,22 @@ def train_online(
     out: Path,
     settings: OnlineSettings,
     *,
-    reference: PolicySource,
+    reference: ModelSource,
     build_spec: BuildSpec,
     load: LoadPolicy,
     reward: RewardModel,
-    callbacks: OnlineCallbacks | None = None,
+    progress: Progress = SILENT,
     workers: Workers = SINGLE_PROCESS,
 ) -> OnlineSummary:
     """Run every stage that is not complete. A finished run may be extended by more stages.
 
-    The run ends early if the rewards of a stage are equal within each prompt, because there is nothing left to
-    learn.
+    The run ends early if a stage's rewards are equal within each prompt, so that there is nothing left to learn.
 
     Args:
         reference: the pretrained model, a whole pipeline; the KL anchor of all stages.
         build_spec: returns the spec of a stage's data set for the policy that samples it.
         load: loads a new copy of a policy.
-        callbacks: called in the main process only.
+        progress: counts stages, and shows the phase; in the main process only.
         workers: the processes that share every phase. All call this function; the main process writes.
 
     Raises:
@@ -97,9 +97,10 @@ def train_online(
         load=load,
         reward=reward,
         check=_check_scorer(reward, settings, spec, workers.device),
-        callbacks=callbacks if callbacks and workers.is_main else OnlineCallbacks(),
+        progress=progress if workers.is_main else SILENT,
         workers=workers,
     )
+    run.progress.start(settings.num_stages, "stages")
     if settings.prompts_per_stage is not None or settings.window_stride:
         stage_spec(run, load(reference), 1)  # raises before the run writes a file
     with ExitStack() as folder:

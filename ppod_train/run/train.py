@@ -19,6 +19,7 @@ from ppod_data.rewards import RewardModel
 from ppod_data.storage.folder_kinds import OFFLINE, check_out
 from ppod_data.storage.json_reader import read_object
 from ppod_data.storage.real_folders import settled
+from ppod_data.support.progress import SILENT, Progress
 from ppod_data.support.runtime import one_thread
 from ppod_train.data.batches import trained_prompts
 from ppod_train.data.training_data import DataSource
@@ -27,7 +28,6 @@ from ppod_train.evaluation.check import Judges, load_judges
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
-from ppod_train.evaluation.metrics import EvalResult
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.fsdp import gathered, whole
@@ -55,9 +55,8 @@ from ppod_train.run.run_folder import (
     write_json,
     write_run_record,
 )
+from ppod_train.run.words import evaluation_line, started_lines
 from ppod_train.settings import TrainSettings
-from ppod_train.step.drift import Drift
-from ppod_train.step.metrics import StepMetrics
 from ppod_train.step.train_step import TrainState, train_step
 
 _MAY_CHANGE = ("num_train_steps", "patience", "stop_when", "checkpoint_every", "max_graph_gib")
@@ -65,8 +64,8 @@ _MAY_CHANGE = ("num_train_steps", "patience", "stop_when", "checkpoint_every", "
 
 
 @dataclass
-class Progress:
-    """Progress of a run: the state of a resume in addition to weights and optimizer."""
+class Counters:
+    """State of a run in addition to weights and optimizer; a resume continues from it."""
 
     step: int = 0
     best_step: int = 0
@@ -100,16 +99,6 @@ class TrainSummary:
     """Folder of the kept policy, relative to the run."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Callbacks:
-    """Functions that a run calls to report its progress."""
-
-    on_start: Callable[[Drift, int], None] = lambda drift, step: None
-    """Called after the drift check with the step that the run starts from."""
-    on_step: Callable[[StepMetrics], None] = lambda metrics: None
-    on_eval: Callable[[int, EvalResult], None] = lambda step, result: None
-
-
 def train_offline(
     source: DataSource,
     out: Path,
@@ -119,7 +108,7 @@ def train_offline(
     reward: RewardModel | None,
     start: Path | None = None,
     part: TrainingPart | None = None,
-    callbacks: Callbacks | None = None,
+    progress: Progress = SILENT,
     workers: Workers = SINGLE_PROCESS,
 ) -> TrainSummary:
     """Train `model` in place on recorded data. A run that is called again resumes from its last checkpoint.
@@ -129,7 +118,7 @@ def train_offline(
         reward: scores validation images; required unless settings.eval_every is 0.
         start: folder of the policy to start from, as an earlier run wrote it; None starts from the reference.
         part: the longer training that the run is a part of, as the stages of an online run are; None for a whole one.
-        callbacks: called in the main process only.
+        progress: counts optimizer steps, and gets the evaluations in words; in the main process only.
         workers: the processes that train together. All call this function; a resumed run may have another number.
 
     Raises:
@@ -162,19 +151,21 @@ def train_offline(
             keep_calls: list[Callable[[], None]] = []
             workers.on_main(lambda: keep_calls.append(folder.enter_context(only_run(out))))
             _check_same_table(out, source.target_table(OBJECTIVES[settings.objective]))
-            progress = _resume(out, state)
+            counters = _resume(out, state)
             _check_same_weights(state)
-            if progress.step == 0:
+            if counters.step == 0:
                 judge = _judge(source, state, reward)
                 workers.on_main(
                     lambda: write_run_record(out, state, source=source, drift=drift, judge=judge, start=start)
                 )
-            elif not _is_finished(settings, progress):
+            elif not _is_finished(settings, counters):
                 workers.on_main(lambda: extend_run_record(out, state))
-            callbacks = callbacks if callbacks and workers.is_main else Callbacks()
-            callbacks.on_start(drift, progress.step)
-            _loop(out, state, progress, judges, callbacks, keep_calls)
-            summary = _summary(out, settings, progress)
+            progress = progress if workers.is_main else SILENT
+            if workers.is_main:
+                for line in started_lines(read_object(out / "run.json"), drift, counters.step):
+                    progress.say(line)
+            _loop(out, state, counters, judges, progress, keep_calls)
+            summary = _summary(out, settings, counters)
             workers.on_main(lambda: _finish(out, summary))
         return summary
 
@@ -193,9 +184,9 @@ def _judge(source: DataSource, state: TrainState, reward: RewardModel | None) ->
 def _loop(
     out: Path,
     state: TrainState,
-    progress: Progress,
+    counters: Counters,
     judges: Judges,
-    callbacks: Callbacks,
+    progress: Progress,
     keep_calls: Sequence[Callable[[], None]],
 ) -> None:
     """Train until the run is finished.
@@ -206,46 +197,49 @@ def _loop(
     settings, workers = state.settings, state.workers
     with ExitStack() as files:
         log = None
-        if workers.is_main and not _is_finished(settings, progress):
-            log = files.enter_context(MetricsLog.open(out, settings, first_step=progress.step))
-        if progress.step == 0:
-            _evaluate_if_due(out, state, progress, judges, callbacks, log)
-        while not _is_finished(settings, progress):
+        if workers.is_main and not _is_finished(settings, counters):
+            log = files.enter_context(MetricsLog.open(out, settings, first_step=counters.step))
+        if counters.step == 0:
+            _evaluate_if_due(out, state, counters, judges, progress, log)
+        progress.start(settings.num_train_steps, "steps")
+        progress.skip(counters.step)
+        while not _is_finished(settings, counters):
             metrics = train_step(
                 state,
-                step=progress.step,
-                gradient_share=progress.gradient_share,
-                scale_drops=progress.scale_drops,
+                step=counters.step,
+                gradient_share=counters.gradient_share,
+                scale_drops=counters.scale_drops,
             )
-            progress.step = metrics.step
+            counters.step = metrics.step
             for keep in keep_calls:
                 keep()
-            progress.gradient_share = metrics.gradient_share
-            progress.scale_drops = metrics.scale_drops
+            counters.gradient_share = metrics.gradient_share
+            counters.scale_drops = metrics.scale_drops
             if log is not None:
                 log.add(metrics)
-            callbacks.on_step(metrics)
-            last = progress.step == settings.num_train_steps
-            if settings.eval_every and (last or progress.step % settings.eval_every == 0):
-                _evaluate_if_due(out, state, progress, judges, callbacks, log)
-            if last or progress.step % settings.checkpoint_every == 0 or _stopped_early(settings, progress):
+            progress.advance(1)
+            progress.status(f"loss {metrics.loss:.4f}")
+            last = counters.step == settings.num_train_steps
+            if settings.eval_every and (last or counters.step % settings.eval_every == 0):
+                _evaluate_if_due(out, state, counters, judges, progress, log)
+            if last or counters.step % settings.checkpoint_every == 0 or _stopped_early(settings, counters):
                 _check_same_weights(state)
                 if log is not None:
                     log.sync()
                 if not settings.eval_every:  # without evaluations the newest policy is kept
                     _save_policy(state, out)
-                _save_checkpoint(out / "checkpoints", state, progress)
+                _save_checkpoint(out / "checkpoints", state, counters)
     if not settings.eval_every:
-        progress.best_step = progress.step
+        counters.best_step = counters.step
         _save_policy(state, out)
 
 
 def _evaluate_if_due(
     out: Path,
     state: TrainState,
-    progress: Progress,
+    counters: Counters,
     judges: Judges,
-    callbacks: Callbacks,
+    progress: Progress,
     log: MetricsLog | None,
 ) -> None:
     """Score images of the current policy on validation noise; keep the policy if it is the best so far."""
@@ -253,7 +247,7 @@ def _evaluate_if_due(
     if not settings.eval_every:
         return
     assert judges.reward is not None
-    baseline = read_evaluation(evaluation_folder(out, 0)) if progress.step and workers.is_main else None
+    baseline = read_evaluation(evaluation_folder(out, 0)) if counters.step and workers.is_main else None
     eval_settings = EvalSettings(
         prompts=_eval_prompts(state),
         batch_size=spec.batch_size,
@@ -279,20 +273,20 @@ def _evaluate_if_due(
             check_reward=judges.check,
             workers=workers,
         )
-    workers.on_main(lambda: write_evaluation(evaluation_folder(out, progress.step), result))
-    progress.reward_queries += result.overall.num_images
+    workers.on_main(lambda: write_evaluation(evaluation_folder(out, counters.step), result))
+    counters.reward_queries += result.overall.num_images
     found = torch.tensor(float(find(result) is not None))  # only the main process reads the baseline
-    progress.exploited = bool(workers.sum(found))
-    keep = not (progress.exploited and settings.stop_when == "exploited")
-    if keep and result.reward > progress.best_reward:
-        progress.best_reward, progress.best_step = result.reward, progress.step
-        progress.evals_since_best = 0
+    counters.exploited = bool(workers.sum(found))
+    keep = not (counters.exploited and settings.stop_when == "exploited")
+    if keep and result.reward > counters.best_reward:
+        counters.best_reward, counters.best_step = result.reward, counters.step
+        counters.evals_since_best = 0
         _save_policy(state, out)
     else:
-        progress.evals_since_best += 1
+        counters.evals_since_best += 1
     if log is not None:
-        log.add_evaluation(progress.step, result)
-    callbacks.on_eval(progress.step, result)
+        log.add_evaluation(counters.step, result)
+    progress.say(f"train: step {counters.step}: {evaluation_line(result)}")
 
 
 def _eval_prompts(state: TrainState) -> tuple[str, ...]:
@@ -308,30 +302,30 @@ def _save_policy(state: TrainState, out: Path) -> None:
         workers.on_main(lambda: save_policy(model, out / "policy", weights))
 
 
-def _save_checkpoint(folder: Path, state: TrainState, progress: Progress) -> None:
+def _save_checkpoint(folder: Path, state: TrainState, counters: Counters) -> None:
     workers = state.workers
     tensors = Tensors({}, {})
     if workers.is_main or workers.sharded:
         tensors = Tensors.of(state.parameters, state.average, state.optimizer)
-    saved = {"progress": asdict(progress), "identity": identity_of(state)}
-    workers.on_main(lambda: save_checkpoint(folder, step=progress.step, tensors=tensors, state=saved))
+    saved = {"progress": asdict(counters), "identity": identity_of(state)}
+    workers.on_main(lambda: save_checkpoint(folder, step=counters.step, tensors=tensors, state=saved))
 
 
 def _check_same_weights(state: TrainState) -> None:
     state.workers.check_same([*state.parameters.values(), *state.average.values()], "weights")
 
 
-def _stopped_early(settings: TrainSettings, progress: Progress) -> bool:
-    if settings.stop_when == "exploited" and progress.exploited:
+def _stopped_early(settings: TrainSettings, counters: Counters) -> bool:
+    if settings.stop_when == "exploited" and counters.exploited:
         return True
-    return bool(settings.patience) and progress.evals_since_best >= settings.patience
+    return bool(settings.patience) and counters.evals_since_best >= settings.patience
 
 
-def _is_finished(settings: TrainSettings, progress: Progress) -> bool:
-    return progress.step >= settings.num_train_steps or _stopped_early(settings, progress)
+def _is_finished(settings: TrainSettings, counters: Counters) -> bool:
+    return counters.step >= settings.num_train_steps or _stopped_early(settings, counters)
 
 
-def _resume(out: Path, state: TrainState) -> Progress:
+def _resume(out: Path, state: TrainState) -> Counters:
     """Resume from the newest checkpoint, or from the start; results after the checkpoint are computed again."""
     identity = identity_of(state)
     checkpoint = latest_checkpoint(out / "checkpoints")
@@ -340,7 +334,7 @@ def _resume(out: Path, state: TrainState) -> Progress:
             recorded = read_object(out / "run.json")
             _check_horizon(out, recorded["identity"], state.settings)
             check_same_run(recorded, identity, free=_MAY_CHANGE)
-        progress = Progress()
+        counters = Counters()
     else:
         saved = load_state(checkpoint)
         _check_horizon(out, saved["identity"], state.settings)
@@ -352,9 +346,9 @@ def _resume(out: Path, state: TrainState) -> Progress:
             average=state.average,
             optimizer=state.optimizer,
         )
-        progress = Progress(**saved["progress"])
-    state.workers.on_main(lambda: forget_after(out, progress.step))
-    return progress
+        counters = Counters(**saved["progress"])
+    state.workers.on_main(lambda: forget_after(out, counters.step))
+    return counters
 
 
 def _check_horizon(out: Path, recorded: Mapping[str, Any], settings: TrainSettings) -> None:
@@ -391,18 +385,18 @@ def _has_steps(out: Path) -> bool:
     return metrics.is_file() and metrics.stat().st_size > 0
 
 
-def _summary(out: Path, settings: TrainSettings, progress: Progress) -> TrainSummary:
+def _summary(out: Path, settings: TrainSettings, counters: Counters) -> TrainSummary:
     before = None
     if settings.eval_every:
         before = read_object(out / "evals" / "step-000000" / "eval.json")["overall"]["reward_mean"]
     return TrainSummary(
-        steps=progress.step,
-        stopped_early=progress.step < settings.num_train_steps,
-        best_step=progress.best_step,
+        steps=counters.step,
+        stopped_early=counters.step < settings.num_train_steps,
+        best_step=counters.best_step,
         reward_before=before,
-        reward_best=progress.best_reward if settings.eval_every else None,
-        reward_queries=progress.reward_queries,
-        improved=progress.best_step > 0 if settings.eval_every else None,
+        reward_best=counters.best_reward if settings.eval_every else None,
+        reward_queries=counters.reward_queries,
+        improved=counters.best_step > 0 if settings.eval_every else None,
         verdict=verdict(read_run(out)),
         policy="policy",
     )

@@ -8,9 +8,49 @@ from typing import Annotated, Literal
 import typer
 
 from ppod_cli.app.config import load_config
-from ppod_cli.app.dataclass_options import expand_dataclasses
+from ppod_cli.app.dataclass_options import Shown, expand_dataclasses
 from ppod_cli.app.once import Group, OnceCommand
 
+
+def local_only(path: Path | None) -> Path | None:
+    """Return the path of an option that names a local file or folder. Raises ConfigError for a URL."""
+    from ppod_data.storage.files import local_path
+
+    return None if path is None else local_path(path)
+
+
+_SAMPLE = "What to sample"
+
+Prompt = Annotated[
+    list[str] | None,
+    typer.Option(help="A prompt; repeat the option for more.", metavar="TEXT", rich_help_panel=_SAMPLE),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        help="One prompt a line, or the prompt column of a .csv, .tsv, .json, .jsonl or .parquet file; UTF-8.",
+        metavar="FILE",
+        callback=local_only,
+        rich_help_panel=_SAMPLE,
+    ),
+]
+PromptColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column or key of the prompts in the file.",
+        show_default="prompt, or the only one of caption and text",
+        metavar="NAME",
+        rich_help_panel=_SAMPLE,
+    ),
+]
+DropDuplicates = Annotated[
+    bool,
+    typer.Option("--drop-duplicates", help="Leave repeated prompts out.", rich_help_panel=_SAMPLE),
+]
+NEW_MODEL = Shown(
+    {"model": "scenes", "revision": None, "variant": None, "adapter": None, "compute_dtype": "fp32"}
+)
+"""Defaults of a `ModelSource` where no data and no policy name a model."""
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -91,13 +131,6 @@ DatasetFolder = Annotated[
         show_default=False,
     ),
 ]
-
-
-def local_only(path: Path | None) -> Path | None:
-    """The callback of options that name a local file or folder. Raises ConfigError for a URL."""
-    from ppod_data.storage.files import local_path
-
-    return None if path is None else local_path(path)
 
 
 def new_commands(help: str | None = None, examples: Sequence[str] = ()) -> typer.Typer:

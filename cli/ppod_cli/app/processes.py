@@ -76,9 +76,9 @@ def prepared(processes: "LocalProcesses", calls: int) -> "LocalProcesses":
 
 def loading_device(processes: "LocalProcesses") -> str:
     """Return the device on which the command itself loads a model: the CPU if processes will use several GPUs."""
-    from ppod_cli.app.launch import resolve_device
     from ppod_data.cluster.local_processes import most_processes
     from ppod_data.support.machine import num_gpus
+    from ppod_data.support.processes import resolve_device
 
     if num_gpus(processes.device) > 1 and most_processes(processes) > 1:
         return "cpu"
@@ -87,8 +87,8 @@ def loading_device(processes: "LocalProcesses") -> str:
 
 def scoring_device(processes: "LocalProcesses") -> "str | LocalProcesses":
     """Return the processes that score, or the device if there is a single process."""
-    from ppod_cli.app.launch import resolve_device
     from ppod_data.cluster.local_processes import most_processes
+    from ppod_data.support.processes import resolve_device
 
     device = resolve_device(processes.device)
     return processes if most_processes(processes) > 1 else device

@@ -10,16 +10,17 @@ import pytest
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import DiffusionModel, load_model
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.log_probs import compute_log_probs, policy_of, steps_of
 from ppod_data.storage.files import sha256_file
+from ppod_data.support.progress import SILENT, Progress, Silent
 from ppod_train.data.training_data import DataSource
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.online import train_online
-from ppod_train.online.records import OnlineCallbacks, OnlineSummary, StageRecord
+from ppod_train.online.records import OnlineSummary, StageRecord
 from ppod_train.online.settings import OnlineSettings
-from ppod_train.policy.source import PolicySource
 from ppod_train.run.exclusive import only_run
 from ppod_train.run.prepare import TrainingPart
 from ppod_train.run.train import train_offline
@@ -42,19 +43,31 @@ class Killed(Exception):
     """Stands for the end of a process."""
 
 
-class KillAfter:
-    """Raises at the n-th thing that happens."""
+class KillIn(Silent):
+    """Ends a run when a phase has advanced for the second time."""
 
-    def __init__(self, count: int) -> None:
-        self.left = count
+    def __init__(self, phase: str) -> None:
+        self._phase, self._left = phase, 2
 
-    def __call__(self, *_: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Killed
+    def status(self, text: str) -> None:
+        if text.startswith(f"{self._phase} ") and not text.startswith(f"{self._phase} 0 "):
+            self._left -= 1
+            if self._left == 0:
+                raise Killed
 
 
-def load(source: PolicySource) -> DiffusionModel:
+class Phases(Silent):
+    """Records the phases of a run."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def status(self, text: str) -> None:
+        if " of " not in text:
+            self.names.append(text)
+
+
+def load(source: ModelSource) -> DiffusionModel:
     return load_model(source.model, adapter=source.adapter)
 
 
@@ -63,7 +76,7 @@ def run(
     pipeline: Path,
     reward: Any,
     settings: OnlineSettings = SETTINGS,
-    callbacks: OnlineCallbacks | None = None,
+    progress: Progress = SILENT,
     **generation: Any,
 ) -> OnlineSummary:
     """Run as a fresh process would."""
@@ -78,11 +91,11 @@ def run(
     return train_online(
         out,
         settings,
-        reference=PolicySource(model=str(pipeline)),
+        reference=ModelSource(model=str(pipeline)),
         build_spec=partial(build_spec, **(options | generation)),
         load=load,
         reward=reward,
-        callbacks=callbacks,
+        progress=progress,
     )
 
 
@@ -152,20 +165,8 @@ def test_records_count_queries_and_say_where_the_time_went(whole: Path) -> None:
 def test_a_run_killed_in_any_phase_of_the_second_stage_resumes_to_the_same_files(
     whole: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path, moment: str
 ) -> None:
-    phase = ""
-    kill = KillAfter(2)
-
-    def on_phase(stage: int, name: str, total: int) -> None:
-        nonlocal phase
-        phase = name if stage == 2 else ""
-
-    def on_units(count: int) -> None:
-        if phase == moment and count:
-            kill()
-
-    callbacks = OnlineCallbacks(on_phase=on_phase, on_units=on_units)
     with pytest.raises(Killed):
-        run(tmp_path / "run", tiny_pipeline, redness, callbacks=callbacks)
+        run(tmp_path / "run", tiny_pipeline, redness, progress=KillIn(f"stage 2 {moment}"))
     run(tmp_path / "run", tiny_pipeline, redness)
     # An adapter's path is in the later stage's manifest, nowhere else
     assert compared(tmp_path / "run") == compared(whole)
@@ -358,17 +359,16 @@ def test_a_half_precision_policy_samples_with_the_weights_that_were_trained(
 
 
 def test_phases_are_told_in_order(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
-    seen: list[tuple[int, str]] = []
-    callbacks = OnlineCallbacks(on_phase=lambda stage, name, total: seen.append((stage, name)))
-    run(tmp_path, tiny_pipeline, redness, callbacks=callbacks)
-    assert seen == [
-        (0, "evaluate"),
-        *((1, name) for name in ("generate", "score", "train", "evaluate")),
-        *((2, name) for name in ("generate", "score", "log-probs", "train", "evaluate")),
+    phases = Phases()
+    run(tmp_path, tiny_pipeline, redness, progress=phases)
+    assert phases.names == [
+        "stage 0 evaluate",
+        *(f"stage 1 {name}" for name in ("generate", "score", "train", "evaluate")),
+        *(f"stage 2 {name}" for name in ("generate", "score", "log-probs", "train", "evaluate")),
     ]
-    seen.clear()
-    run(tmp_path, tiny_pipeline, redness, callbacks=callbacks)
-    assert seen == []
+    phases.names.clear()
+    run(tmp_path, tiny_pipeline, redness, progress=phases)
+    assert phases.names == []
 
 
 def test_the_optimizer_goes_on_over_the_stages(whole: Path, recorded: Path, tiny_pipeline: Path) -> None:

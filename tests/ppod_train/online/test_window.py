@@ -10,13 +10,13 @@ import pytest
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import load_model
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_data.generation.build_spec import build_spec
 from ppod_train.evaluation.files import read_evaluation
 from ppod_train.online.online import train_online
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.online.window import stage_window
-from ppod_train.policy.source import PolicySource
 from ppod_train.settings import TrainSettings
 from tests.support.pipelines import save_tiny_pipeline, save_tiny_sd3_pipeline
 
@@ -61,7 +61,7 @@ def test_every_stage_trains_on_its_own_window_and_all_are_evaluated_alike(
         train_online(
             out,
             settings,
-            reference=PolicySource(model=folder),
+            reference=ModelSource(model=folder),
             build_spec=partial(build_spec, prompts=("a cat",), initial_noise="per-prompt", **chain),
             load=lambda source: load_model(source.model, adapter=source.adapter),
             reward=redness,

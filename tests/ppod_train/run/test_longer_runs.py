@@ -9,7 +9,7 @@ import pytest
 
 from ppod_data.errors import ConfigError
 from ppod_data.storage.files import sha256_file
-from ppod_train.run.export import export_policy
+from ppod_train.library.export import export_policy
 from ppod_train.run.model_defaults import limit_graph
 from tests.support.training import SETTINGS, Killed, compared, run
 

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from ppod_data.errors import ConfigError, HubError
-from ppod_train.run.hub import check_repo_id, push_policy
+from ppod_train.library.hub import check_repo_id, push_policy
 from ppod_train.run.model_card import usage
 from tests.support.training import SETTINGS, run
 

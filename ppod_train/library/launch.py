@@ -1,39 +1,32 @@
-"""The processes of a training command."""
+"""The processes of a call: those that torchrun or `accelerate launch` started, or this one alone."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from ppod_cli.app.launch import rank_and_world_size, resolve_device
 from ppod_data.errors import ConfigError
+from ppod_data.support.processes import rank_and_world_size, resolve_device
+from ppod_train.distributed import Workers, start_workers
+from ppod_train.policy.fsdp import is_set, is_sharding_configured
 
-if TYPE_CHECKING:
-    from ppod_train.distributed import Workers
-
-_SHARDED = {
+_UNSUPPORTED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
-"""What `accelerate launch` sets where its configuration spreads the weights over processes."""
-
-
-def leads() -> bool:
-    """Whether this process speaks for all that torchrun started."""
-    return rank_and_world_size()[0] == 0
+"""Variables of `accelerate launch` for ways to shard weights that ppod does not support."""
 
 
 @contextmanager
-def started_workers(device: str) -> Iterator["Workers"]:
-    """This process among those that torchrun started, or alone; it computes on what `--device` names.
+def launched(device: str) -> Iterator[Workers]:
+    """Join the processes that the launcher started; each computes on its own device.
+
+    Args:
+        device: torch device, or `auto` for a GPU if there is one.
 
     Raises:
-        ConfigError: a configuration of `accelerate` that ppod would ignore.
+        ConfigError: accelerate's configuration has a setting that ppod would ignore, or the device is unknown.
     """
-    from ppod_train.distributed import start_workers
-    from ppod_train.policy.fsdp import is_set, is_sharding_configured
-
-    for variable, name in _SHARDED.items():
+    for variable, name in _UNSUPPORTED.items():
         if is_set(variable):
             raise ConfigError(
                 f"{variable} is set, and ppod shards by FSDP 2 alone: leave {name} out of accelerate's configuration, "

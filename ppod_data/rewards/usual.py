@@ -1,14 +1,18 @@
-"""The reward of a command that names none."""
+"""The reward that judges if none is named."""
 
 from ppod_data.errors import ConfigError
 from ppod_data.rewards import BUILDERS
 
 
-def usual_reward_of(model: str, what: str) -> str:
+def usual_reward(model: str, what: str = "the images") -> str:
     """Return the reward of the model `scenes`, which reads its prompts.
 
+    Args:
+        model: name of the model that made the images.
+        what: the judged things, for the message.
+
     Raises:
-        ConfigError: another model, whose images no reward is assumed to suit. `what` is judged, for the message.
+        ConfigError: another model, because no reward suits every model's images.
     """
     if model == "scenes":
         return "scenes"

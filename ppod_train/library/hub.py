@@ -7,12 +7,10 @@ from ppod_data.publish.hub import hub_errors
 from ppod_data.storage.real_folders import linked, links_below
 
 
-def check_repo_id(name: str) -> str:
-    """Return `name` if it is a valid repository id, OWNER/NAME.
-
-    Raises:
-        ConfigError: not a valid id.
-    """
+def check_repo_id(name: str | None) -> None:
+    """Raise ConfigError if `name` is no valid repository id, OWNER/NAME; None is not checked."""
+    if name is None:
+        return
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -21,7 +19,6 @@ def check_repo_id(name: str) -> str:
         raise ConfigError(f"{name} cannot be a repository: {error}") from error
     if name.count("/") != 1:
         raise ConfigError(f"{name} cannot be a repository: give OWNER/NAME")
-    return name
 
 
 def push_policy(folder: Path, repository: str) -> str:
