@@ -9,7 +9,6 @@ from ppod_data.support.processes import rank_and_world_size
 
 if TYPE_CHECKING:
     from ppod_data.cluster.ray_engine import RayCluster
-    from ppod_data.format.spec import GenerationSpec
 
 
 def is_main() -> bool:
@@ -45,19 +44,6 @@ def ray_cluster(engine: str, address: str | None, device: str, world_size: int) 
 def usual_reward(model: str) -> str:
     """The reward to suggest for images of a model: its own for scenes, which reads no others."""
     return "scenes" if model == "scenes" else "image-reward"
-
-
-def noise_notes(spec: "GenerationSpec") -> list[str]:
-    """Return a line on noise that stays in the images; none if the sampler removes it."""
-    from ppod_data.diffusion.noise_left import noise_left
-
-    found = noise_left(spec)
-    if found is None:
-        return []
-    return [
-        f"noise of the steps {spec.window} stays in the images: fine detail varies by {found[0]:.3f}, and by "
-        f"{found[1]:.3f} without noise; leave --noisy-steps out to avoid it"
-    ]
 
 
 def say_deterministic(steps: Sequence[int]) -> list[str]:

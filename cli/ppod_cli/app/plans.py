@@ -1,18 +1,14 @@
 """The words of a dry run."""
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING, Any
 
 from ppod_data.support.formatting import amount
 
 if TYPE_CHECKING:
-    from ppod_data.format.spec import GenerationSpec
     from ppod_data.generation.cost import GenerationPlan
     from ppod_train.library.plans import RunPlan
     from ppod_train.run.cost import TrainingPlan
-
-_HUB_FILES = 10_000
 
 
 def say_generation(plan: "GenerationPlan") -> list[str]:
@@ -24,17 +20,6 @@ def say_generation(plan: "GenerationPlan") -> list[str]:
         f"  memory         {amount(plan.peak_bytes)}: {amount(plan.pipeline_bytes)} of weights, "
         f"{amount(plan.sample_bytes)} to sample a batch, {amount(plan.decode_bytes)} to decode it",
         f"  host memory    at most {amount(plan.embedding_bytes)} of text embeddings",
-    ]
-
-
-def say_many_files(spec: "GenerationSpec") -> list[str]:
-    """A line where a folder of the data set would hold more files than the Hub takes, else none."""
-    if spec.num_shards <= _HUB_FILES:
-        return []
-    batches = math.ceil(spec.num_samples / _HUB_FILES / spec.batch_size)
-    return [
-        f"{spec.num_shards:,} shards: folders of more than {_HUB_FILES:,} files, which the Hugging Face Hub refuses; "
-        f"give --images-per-shard {batches * spec.batch_size} or more"
     ]
 
 
