@@ -282,7 +282,8 @@ class TrainSettings:
         self._refuse_unread()
         if self.pull_back and self.log_ratio_clip is not None and not math.isfinite(self.log_ratio_clip):
             raise ConfigError("pull_back leads back to a band: give a finite log_ratio_clip")
-        check_options(self)
+        # __post_init__ checked the objective, against a table that a user may extend.
+        check_options(self, checked=("objective",))
         step_range(self.trained_steps)
 
     def _refuse_unread(self) -> None:

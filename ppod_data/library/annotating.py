@@ -1,4 +1,4 @@
-"""`label_page`: a page on which people compare images."""
+"""`label_page` and `judge_images`: comparisons of images by people and by a vision language model."""
 
 import ipaddress
 import secrets
@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppod_data.annotate.app import INSTRUCTIONS, QUESTION, label_app
-from ppod_data.annotate.questions import read_questions
+from ppod_data.annotate.pair_judge import JudgeSummary, judge_pairs
+from ppod_data.annotate.questions import read_pair_questions, read_questions
 from ppod_data.annotate.session import Count, Session, open_session
 from ppod_data.annotate.settings import LabelSettings
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
 from ppod_data.format.tables import check_name
 from ppod_data.library.datasets import AnyDataset, open_dataset
+from ppod_data.rewards import check_reward_name
+from ppod_data.rewards.vlm.pairs import connect_pairs
 from ppod_data.storage.files import local_path
 from ppod_data.support.http import base_url, listen, serve
+from ppod_data.support.progress import SILENT, Progress
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,11 +92,8 @@ def label_page(
     Raises:
         ConfigError: The folder of the answers is not local, an option is wrong, or no question can be asked.
     """
-    check_name(name, "a table of labels")
     opened = open_dataset(dataset)
-    folder = answers or opened.root / "labels" / f"{name}.answers"
-    if not isinstance(folder, Path):
-        raise ConfigError(f"{opened.root}: answers are kept in a local folder: give one with --answers DIR")
+    folder = _answers_folder(opened, name, answers)
     questions = read_questions(
         opened,
         size=settings.images_per_question,
@@ -102,7 +103,7 @@ def label_page(
         rewards=rewards,
     )
     session = open_session(
-        local_path(folder),
+        folder,
         questions,
         answers_per_question=settings.answers_per_question,
         repeat_share=settings.repeat_share,
@@ -120,6 +121,67 @@ def label_page(
         )
     finally:
         session.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """Pairs of images that a judge compares."""
+
+    pairs: str | None = None
+    """Table whose pairs are judged; None for pairs of a prompt at random."""
+    count: int = 500
+    dimension: str = "overall"
+    seed: int = 0
+
+
+def judge_images(
+    dataset: AnyDataset,
+    judge: str,
+    name: str,
+    *,
+    about: Questions,
+    answers: Path | None = None,
+    progress: Progress = SILENT,
+) -> tuple[Path, JudgeSummary]:
+    """Let a vision language model compare images in both orders. Return the folder of the answers, and the counts.
+
+    Args:
+        dataset: A data set, or its folder or URL.
+        judge: `openai:URL#MODEL` or `openai:FILE.toml`.
+        name: Name of the labels.
+        about: The questions.
+        answers: Local folder of the answers; None for `labels/NAME.answers` of the data set.
+        progress: Counts pairs.
+
+    Raises:
+        ConfigError: The judge cannot compare images, or no question can be asked.
+    """
+    if not check_reward_name(judge).startswith("openai:"):
+        raise ConfigError(f"--judge {judge} cannot compare images: give openai:URL#MODEL or openai:FILE.toml")
+    opened = open_dataset(dataset)
+    folder = _answers_folder(opened, name, answers)
+    if about.pairs is not None:
+        questions = read_pair_questions(opened, about.pairs, count=about.count, seed=about.seed)
+    else:
+        questions = read_questions(opened, size=2, count=about.count, seed=about.seed)
+    done = judge_pairs(
+        opened,
+        connect_pairs(judge),
+        questions,
+        folder,
+        dimension=about.dimension.strip() or "overall",
+        seed=about.seed,
+        progress=progress,
+    )
+    return folder, done
+
+
+def _answers_folder(dataset: Dataset, name: str, answers: Path | None) -> Path:
+    check_name(name, "a table of labels")
+    folder = answers or dataset.root / "labels" / f"{name}.answers"
+    if not isinstance(folder, Path):
+        raise ConfigError(f"{dataset.root}: answers are kept in a local folder: give one with --answers DIR")
+    return local_path(folder)
 
 
 def _token(host: str) -> tuple[str | None, str]:

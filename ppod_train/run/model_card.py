@@ -92,7 +92,8 @@ def usage(record: Mapping[str, Any], lora: bool) -> str:
     if sampler.get("negative_prompt"):
         options["negative_prompt"] = sampler["negative_prompt"]
     is_flow = bool(sampler.get("is_flow_matching"))
-    if not is_flow:
+    whole = sampler.get("noisy_steps") in (None, f"0:{sampler.get('num_inference_steps')}")
+    if not is_flow and whole:  # diffusers draws noise in every step or in none
         options["eta"] = sampler.get("ddim_eta", 1.0)
     arguments = "".join(
         f", {name}={json.dumps(value, ensure_ascii=False)}" for name, value in options.items()

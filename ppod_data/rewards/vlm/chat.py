@@ -5,6 +5,7 @@ only. It is never stored.
 """
 
 import base64
+import hashlib
 import io
 import os
 import threading
@@ -21,6 +22,7 @@ from ppod_data.rewards.servers.http_client import Patience, excerpt, read_object
 from ppod_data.rewards.usage import Usage
 from ppod_data.rewards.vlm.answers import Reply, Token
 from ppod_data.rewards.vlm.settings import VlmSettings
+from ppod_data.support.canonical_json import canonical_json
 
 KEY = "OPENAI_API_KEY"
 _ALTERNATIVES = 20
@@ -148,6 +150,22 @@ def connect(settings: VlmSettings, content: Content) -> Chat:
             "images, or change the fields of the request in a file, openai:FILE.toml"
         ) from error
     return replace(chat, has_log_probs=bool(reply.tokens), reported=reply.model)
+
+
+def revision_of(chat: Chat, question: str, answers: str) -> str:
+    """Return 16 hex digits of the model, the question, and all else that changes an answer or how it is read."""
+    settings = chat.settings
+    identity = {
+        "model": settings.model,
+        "reported": chat.reported,
+        "question": question,
+        "answers": answers,
+        "log_probs": chat.has_log_probs,
+        "max_side": settings.max_side,
+        "max_tokens": settings.max_tokens,
+        "request": dict(settings.request),
+    }
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
 
 
 def text_part(text: str) -> dict[str, Any]:
