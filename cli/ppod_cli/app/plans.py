@@ -1,4 +1,4 @@
-"""The words of a dry run."""
+"""Lines of a dry run."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def say_generation(plan: "GenerationPlan") -> list[str]:
-    """What making a data set takes."""
+    """Return lines on network calls, disk and memory of generating a data set."""
     return [
         f"  noise          in {len(plan.noisy_steps)} of {plan.num_inference_steps} steps",
         f"  network calls  {plan.network_calls:,}",
@@ -24,7 +24,7 @@ def say_generation(plan: "GenerationPlan") -> list[str]:
 
 
 def say_training(plan: "TrainingPlan") -> list[str]:
-    """What training takes."""
+    """Return lines on network calls, disk and memory of training."""
     generation = plan.generation
     parts = [
         f"{amount(generation.pipeline_bytes)} of weights",
@@ -76,7 +76,7 @@ def online_plan(plan: "RunPlan") -> tuple[dict[str, Any], list[str]]:
 
 
 def say_time(seconds: float | None) -> str:
-    """A line on the time that something takes in one process; rewards take theirs on top."""
+    """Return a line on the time in one process, without that of rewards."""
     from ppod_data.support.formatting import clock
 
     if seconds is None:

@@ -135,7 +135,7 @@ def verify(
 
 
 def parse_share(text: str | None) -> float:
-    """The share that `5%` names; 0 for None. Raises ConfigError for anything else."""
+    """Return the share that `5%` names, 0 for None. Raises ConfigError for other text."""
     if text is None:
         return 0.0
     match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)

@@ -49,6 +49,7 @@ def refuse_chain_options(context: typer.Context) -> None:
 
 
 def say_made(dataset: str, num_prompts: int, made: "GenerateSummary") -> list[str]:
+    """Return lines on a data set that was made of given images."""
     there = made.num_samples - made.num_made
     lines = [
         f"{dataset}: {made.num_samples:,} images of {num_prompts:,} prompts, each with a chain drawn onto it"
