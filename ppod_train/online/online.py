@@ -1,4 +1,4 @@
-"""Online training (Algorithm 1): every stage samples a data set from the newest policy and trains on it.
+"""Online training (Algorithm 1): every stage samples a data set from the newest policy and trains on all so far.
 
 OUT/online.json            settings and identities, written at the start
 OUT/stage-01/data/         data set of the stage
