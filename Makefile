@@ -11,7 +11,7 @@ DEMO_PROMPTS := --prompt "A green colored rabbit" --prompt "Four wolves in the p
                 --prompt "A cat and a dog" --prompt "A dog on the moon"
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow check lint types layers docs format wheel demo scenes sweep experiments bench peers torture gpu-check gpu-bundle browser label-studio clean
+.PHONY: help install test test-slow check lint types layers docs docs-site format wheel release demo scenes sweep experiments bench peers torture gpu-check gpu-bundle browser label-studio clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,12 +48,24 @@ layers: install
 docs: install
 	$(BIN)/python -m pytest -q tests/contracts
 
+docs-site: install  ## build the docs site into build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "docs site: build/site; to read and search it: $(BIN)/python -m http.server -d build/site"
+
 format: install  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 wheel: install  ## build the wheel, install it in a clean environment, run the commands from another folder
 	tests/wheel.sh $(BIN)/python
+
+release: install  ## build and check the sdist and the wheel in dist/, and print how to publish them
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	@version=$$($(BIN)/python -c 'import ppod_data; print(ppod_data.__version__)'); printf '%s\n' \
+	  "built and checked ppod $$version; to publish it, date its heading in CHANGELOG.md, then type" \
+	  "  git tag v$$version && git push origin v$$version" "  $(BIN)/python -m twine upload dist/*"
 
 demo: install  ## the main job on the embedded model, in a few minutes: from prompts to a better model
 	$(DEMO)/ppod-gen demo/data $(DEMO_PROMPTS) --num-images-per-prompt 256
@@ -74,6 +86,7 @@ experiments: install  ## every experiment of docs/experiments.md, in build/exper
 	$(BIN)/python docs/experiments/run.py --backwards & $(BIN)/python docs/experiments/run.py; wait
 	$(BIN)/python docs/experiments/run.py
 	$(BIN)/python docs/experiments/stability.py
+	$(BIN)/python docs/experiments/recipe.py
 	$(BIN)/python docs/experiments/annotators.py
 	$(BIN)/python docs/experiments/collect.py
 

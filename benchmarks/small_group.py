@@ -48,6 +48,7 @@ def make_group(
     model: str = "scenes",
     guidance_scale: float = 1.0,
     batch_size: int = BATCH,
+    noisy_steps: str | None = None,
 ) -> None:
     """`group` scored images, with the tables of pairs `disjoint` and `all`."""
     loaded = load_model(model)
@@ -58,6 +59,7 @@ def make_group(
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
         batch_size=batch_size,
+        noisy_steps=noisy_steps,
     )
     generate(root, spec, loaded, shards=[0])
     dataset = Dataset.open(root)

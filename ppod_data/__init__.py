@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ppod_data.library.pairing import rank_pairs
     from ppod_data.library.scoring import score
     from ppod_data.library.sharing import pull, push
+    from ppod_data.pairs.reward_sum import RewardSum
     from ppod_data.rewards import load_reward
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "GenerationSpec",
     "ImportOptions",
     "PpodError",
+    "RewardSum",
     "SamplingSettings",
     "Trajectory",
     "agreement",
@@ -53,6 +55,7 @@ _MODULES = {
     "GenerationSpec": "format.spec",
     "ImportOptions": "library.labelling",
     "PpodError": "errors",
+    "RewardSum": "pairs.reward_sum",
     "SamplingSettings": "generation.sampling_settings",
     "Trajectory": "format.trajectory",
     "agreement": "library.labelling",
@@ -71,6 +74,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use, so that importing the package needs neither torch nor pyarrow."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("ppod")
     if name in _MODULES:
         return getattr(import_module(f"ppod_data.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

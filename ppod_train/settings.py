@@ -4,6 +4,7 @@ A field is a Python argument, a command-line option, a key of --config and a che
 """
 
 import math
+import re
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ppod_train.objectives.targets import LossOptions
 
 DEFAULT_RANK = 8
+OLDER_VALUES = {"lr_scheduler": "constant", "lr_warmup_steps": 0}
+"""Values that options had before they existed, for the records of older runs."""
 _LOSS, _OPTIMIZER, _COMPUTE, _KEEPING = "The loss", "The optimizer", "Compute", "Choosing the policy"
 _USUAL = "usual"
 
@@ -110,6 +113,15 @@ class TrainSettings:
     )
     """The sum over the subset is scaled by T/S. Pairs then count too equally, the more so the larger
     dpo_beta·log_ratio_clip is."""
+    trained_steps: str | None = option(
+        None,
+        "Train on the steps A to B - 1 of the chain alone, 0 the noisiest.",
+        panel=_LOSS,
+        metavar="A:B",
+        shown_default="all that are stored and have noise",
+    )
+    """An image is decided early, and the last steps have much of the gradient's noise. timesteps_per_update is a subset
+    of these steps."""
     lora_rank: int | None = option(
         None,
         "Rank of the LoRA on the attention projections; 0 trains all weights.",
@@ -127,6 +139,15 @@ class TrainSettings:
         above=0,
     )
     """None: chosen for the model, and for its full weights (lora_rank 0) a hundredth of that."""
+    lr_scheduler: Literal["constant", "linear", "cosine"] = option(
+        "constant",
+        "Learning rate over the run: constant, or falling to 0 along a line or half a cosine.",
+        panel=_OPTIMIZER,
+    )
+    """As in diffusers. The stages of an online run share one schedule. A run whose rate falls has a fixed length."""
+    lr_warmup_steps: int = option(
+        0, "Steps in which the learning rate rises from 0.", panel=_OPTIMIZER, metavar="N", min=0
+    )
     weight_decay: float = option(0.0, "AdamW's.", panel=_OPTIMIZER, metavar="X", min=0)
     ema_decay: float = option(
         0.0,
@@ -212,6 +233,21 @@ class TrainSettings:
         shown_default="the trained ones",
         is_prompt_file=True,
     )
+    check_reward: str | None = option(
+        None,
+        "Second reward model, never trained on, that shows whether the policy exploits the reward; none to skip.",
+        panel=_KEEPING,
+        metavar="NAME",
+        shown_default="scenes-check for scenes, else none",
+    )
+    stop_when: Literal["exploited"] | None = option(
+        None,
+        "exploited: stop at an evaluation whose images show that the policy exploits the reward.",
+        panel=_KEEPING,
+        metavar="WHAT",
+        shown_default="never",
+    )
+    """The rule: docs/metrics.md."""
     patience: int = option(
         3,
         "Stop after this many evaluations without a better one; 0 for never.",
@@ -261,7 +297,9 @@ class TrainSettings:
         self._refuse_unread()
         if self.pull_back and self.log_ratio_clip is not None and not math.isfinite(self.log_ratio_clip):
             raise ConfigError("pull_back leads back to a band: give a finite log_ratio_clip")
-        check_options(self)
+        # __post_init__ checked the objective, against a table that a user may extend.
+        check_options(self, checked=("objective",))
+        step_range(self.trained_steps)
 
     def _refuse_unread(self) -> None:
         """Raise ConfigError for an option that was changed and that the objective does not read."""
@@ -272,7 +310,7 @@ class TrainSettings:
             if one.metadata["option"].panel == _LOSS
         }
         for name, plain in usual.items():
-            every = name in ("objective", "kl_weight", "timesteps_per_update")
+            every = name in ("objective", "kl_weight", "timesteps_per_update", "trained_steps")
             if not every and name not in objective.reads and getattr(self, name) != plain:
                 raise ConfigError(
                     f"objective {self.objective} does not read {name}: leave it out; it reads "
@@ -282,6 +320,16 @@ class TrainSettings:
             raise ConfigError(
                 f"objective {self.objective} does not read kl_weight: noise predictions have no step to take it of"
             )
+
+
+def step_range(steps: str | None) -> range | None:
+    """Return A:B as a range of chain steps; None for all. Raises ConfigError unless A is below B."""
+    if steps is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,6})", steps)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ConfigError(f"trained_steps is {steps!r}: write A:B with A below B, such as 3:11")
+    return range(int(match[1]), int(match[2]))
 
 
 def _objective(name: str) -> "Objective":

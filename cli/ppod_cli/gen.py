@@ -6,34 +6,42 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppod_cli.app import sampling_options
 from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import say_score
 from ppod_cli.app.launch import (
+    noise_notes,
     parse_shards,
-    rank_and_world_size,
     ray_cluster,
-    resolve_device,
     say_deterministic,
 )
 from ppod_cli.app.options import (
+    NEW_MODEL,
     Config,
     DatasetFolder,
     Debug,
     Device,
+    DropDuplicates,
     Engine,
     Json,
+    Prompt,
+    PromptColumn,
+    Prompts,
     RayAddress,
     Shards,
+    Version,
     command,
     new_commands,
 )
-from ppod_cli.app.output import counted, say_notes, summary
+from ppod_cli.app.output import say_notes, summary
 from ppod_cli.app.plans import say_generation, say_many_files
-from ppod_cli.app.progress import clock, progress
+from ppod_cli.app.processes import NumProcesses, loading_device, local_processes, prepared, sharing_option
+from ppod_cli.app.progress import progress
 from ppod_cli.app.prompt_notes import prompt_notes
 from ppod_cli.app.read_prompts import prompts_of
+from ppod_data.diffusion.models.source import DEFAULT_MODEL, ModelSource
 from ppod_data.generation.sampling_settings import SamplingSettings
+from ppod_data.support.formatting import clock, counted
+from ppod_data.support.processes import rank_and_world_size
 
 if TYPE_CHECKING:
     from ppod_data.diffusion.models.model import DiffusionModel
@@ -47,10 +55,26 @@ _EXAMPLES = (
     "ppod-gen data --prompts prompts.txt --num-images-per-prompt 256 --shards 0:4",
     "ppod-gen data --prompts prompts.txt --dry-run \\\n"
     "    --model stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "torchrun --nproc-per-node 8 -m ppod_cli.gen data --prompts prompts.txt",
+    "ppod-gen data --prompts prompts.txt --num-processes 8",
     "ppod-gen data --prompts prompts.txt --engine ray",
 )
 
+SafetyCheck = Annotated[
+    bool,
+    typer.Option(
+        "--safety-check/--no-safety-check",
+        help="Note in the column flagged what the pipeline's own safety checker says of an image; no image is changed.",
+        rich_help_panel="Storage",
+    ),
+]
+License = Annotated[
+    str,
+    typer.Option(
+        help="Licence of the data set for its card, an SPDX identifier.",
+        metavar="SPDX",
+        rich_help_panel="Storage",
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -65,32 +89,30 @@ DryRun = Annotated[
 def gen(
     dataset: DatasetFolder,
     *,
-    model: sampling_options.Model = "scenes",
-    revision: sampling_options.Revision = None,
-    variant: sampling_options.Variant = None,
-    adapter: sampling_options.Adapter = None,
-    prompt: sampling_options.Prompt = None,
-    prompts: sampling_options.Prompts = None,
-    prompt_column: sampling_options.PromptColumn = None,
-    drop_duplicates: sampling_options.DropDuplicates = False,
+    model: Annotated[ModelSource, NEW_MODEL],
+    prompt: Prompt = None,
+    prompts: Prompts = None,
+    prompt_column: PromptColumn = None,
+    drop_duplicates: DropDuplicates = False,
     settings: SamplingSettings,
-    compute_dtype: sampling_options.ComputeDtype = "fp32",
-    safety_check: sampling_options.SafetyCheck = False,
-    license: sampling_options.License = "unknown",
+    safety_check: SafetyCheck = False,
+    license: License = "unknown",
     shards: Shards = None,
     dry_run: DryRun = False,
     device: Device = "auto",
+    num_processes: NumProcesses = "auto",
     engine: Engine = "local",
     ray_address: RayAddress = None,
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
+    version: Version = False,
 ) -> None:
     """Sample images for prompts and record every denoising step with its log-probability.
 
-    Run the same command again to go on after an interruption: finished shards are kept. Workers share the
-    work under torchrun or accelerate launch, with --shards, or on a Ray cluster, and together make the same bytes as
-    one.
+    Run the same command again to continue after an interruption: finished shards are kept. The processes of this
+    machine (--num-processes), of torchrun or accelerate launch, of array jobs (--shards) and of a Ray cluster share the
+    shards, and make the same bytes as one process.
     """
     from ppod_data.storage.files import data_path
     from ppod_data.storage.folder_kinds import check_not_inside
@@ -101,21 +123,22 @@ def gen(
     texts = prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
-    cluster = ray_cluster(engine, ray_address, device, world_size)
+    ray = ray_cluster(engine, ray_address, device, world_size)
+    processes = local_processes(num_processes, device, shared_by=sharing_option(engine, shards))
     with summary(as_json) as report:
-        from ppod_data import build_spec, load_model
+        from ppod_data import build_spec
         from ppod_data.diffusion.models.model_folder import has_weights
-        from ppod_data.diffusion.models.skeleton import load_skeleton
         from ppod_data.generation.generate import select_shards
         from ppod_data.library.generating import make
 
-        names: dict[str, Any] = {"revision": revision, "variant": variant, "compute_dtype": compute_dtype}
-        place = "cpu" if cluster and not dry_run else resolve_device(device)
+        calls = len(texts) * settings.num_images_per_prompt * settings.num_inference_steps
+        processes = processes if dry_run else prepared(processes, calls)
+        place = "cpu" if ray and not dry_run else loading_device(processes)
         loaded: DiffusionModel | None = None
-        if not dry_run or has_weights(model):
-            loaded = load_model(model, adapter=adapter, device=place, safety_check=safety_check, **names)
-        spec = build_spec(loaded or load_skeleton(model, **names), texts, settings)
-        say_notes(prompt_notes(loaded, spec) if loaded else [])
+        if not dry_run or has_weights(model.model or DEFAULT_MODEL):
+            loaded = model.load(place, safety_check=safety_check)
+        spec = build_spec(loaded or model.load_skeleton(), texts, settings)
+        say_notes([*(prompt_notes(loaded, spec) if loaded else []), *noise_notes(spec)])
         if dry_run or loaded is None:
             report(*_plan(spec, loaded))
             return
@@ -123,9 +146,11 @@ def gen(
         with progress(0, "gen", "images") as shown:
             for line in say_many_files(spec):
                 shown.say(line)
-            made = make(root, spec, loaded, shards=chosen, license=license, cluster=cluster, progress=shown)
+            made = make(
+                root, spec, loaded, shards=chosen, license=license, cluster=ray or processes, progress=shown
+            )
         figures = {"dataset": str(root), "rank": rank, "world_size": world_size}
-        report(figures | dataclasses.asdict(made), _say_made(dataset, model, made))
+        report(figures | dataclasses.asdict(made), _say_made(dataset, spec.model, made))
 
 
 def _plan(spec: "GenerationSpec", model: "DiffusionModel | None") -> tuple[dict[str, Any], list[str]]:

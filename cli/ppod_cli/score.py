@@ -7,7 +7,7 @@ import typer
 
 from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import next_line, say_import
-from ppod_cli.app.launch import parse_shards, rank_and_world_size, ray_cluster, resolve_device
+from ppod_cli.app.launch import parse_shards, ray_cluster
 from ppod_cli.app.options import (
     Config,
     Debug,
@@ -16,13 +16,15 @@ from ppod_cli.app.options import (
     Json,
     RayAddress,
     Shards,
+    Version,
     command,
     new_commands,
 )
 from ppod_cli.app.output import summary
+from ppod_cli.app.processes import NumProcesses, local_processes, scoring_device, sharing_option
 from ppod_cli.app.progress import progress
-from ppod_cli.app.usual_reward import usual_reward_of
 from ppod_data.errors import ConfigError
+from ppod_data.support.processes import rank_and_world_size, resolve_device
 
 if TYPE_CHECKING:
     from ppod_data.scoring.score import ScoreSummary
@@ -38,12 +40,15 @@ _EXAMPLES = (
     "ppod-score data --reward image-reward --engine ray",
     "ppod-score --serve image-reward --port 8000",
     "ppod-score data --reward http://127.0.0.1:8000",
+    "ppod-score data --reward 'openai:http://127.0.0.1:8000/v1#Qwen2.5-VL'",
 )
 _SERVING = "Serving"
 _REWARD_HELP = (
-    "Reward model. One of scenes, scenes-check, jpeg-compressibility, jpeg-incompressibility; or of image-reward, "
+    "Reward model. One of scenes, scenes-check, ocr, jpeg-compressibility, jpeg-incompressibility; or of image-reward, "
     "clip, pickscore, hpsv2, aesthetic, whose weights are downloaded, or taken from a folder: clip:FOLDER. "
-    "FILE.py:FUNCTION is one of yours, http://HOST:PORT one that --serve serves. Repeat the option for more."
+    "FILE.py:FUNCTION is one of yours, http://HOST:PORT one that --serve serves, openai:URL#MODEL a judge behind an "
+    "OpenAI-compatible API, flow-factory:URL#NAME and unirl:URL#REWARD rewards of their servers. "
+    "Repeat the option for more."
 )
 
 
@@ -90,22 +95,25 @@ def score(
     ] = 8000,
     shards: Shards = None,
     device: Device = "auto",
+    num_processes: NumProcesses = "auto",
     engine: Engine = "local",
     ray_address: RayAddress = None,
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
+    version: Version = False,
 ) -> None:
     """Score the images of a data set: scores/NAME, one row an image; or serve a reward model to others.
 
     Run the same command again to score what is new. An image that cannot be scored gets the reason instead,
-    and is never paired. Workers share the shards under torchrun or accelerate launch, with --shards, or on a Ray
-    cluster.
+    and is never paired. The processes of this machine (--num-processes), of torchrun or accelerate launch, of array
+    jobs (--shards) and of a Ray cluster share the shards.
     """
     from ppod_data.dataset.dataset import Dataset
     from ppod_data.format.shards import committed_shards
     from ppod_data.library.scoring import score_by
     from ppod_data.rewards import check_reward_name
+    from ppod_data.rewards.usual import usual_reward
 
     if (dataset is None) == (serve is None):
         raise ConfigError("give the folder of a data set to score, or --serve NAME without one")
@@ -118,10 +126,11 @@ def score(
     asked = list(dict.fromkeys(check_reward_name(name) for name in reward or []))
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
-    cluster = ray_cluster(engine, ray_address, device, world_size)
+    ray = ray_cluster(engine, ray_address, device, world_size)
+    processes = local_processes(num_processes, device, shared_by=sharing_option(engine, shards))
     with summary(as_json) as report:
         opened = Dataset.open(dataset)
-        asked = asked or [usual_reward_of(opened.spec.model, "the images")]
+        asked = asked or [usual_reward(opened.spec.model)]
         share: list[int] | None = None
         if world_size > 1 or shard_range is not None:
             made = range(*shard_range) if shard_range else committed_shards(opened.root)
@@ -134,7 +143,7 @@ def score(
                 batch_size=batch_size,
                 retry_failed=retry_failed,
                 shards=share,
-                device=cluster or resolve_device(device),
+                device=ray or scoring_device(processes),
                 progress=shown,
             )
         missing = len(opened.missing_shards())
@@ -150,7 +159,7 @@ def score(
 
 def _serve(name: str, host: str, port: int, max_images: int, device: str, as_json: bool) -> None:
     from ppod_data.rewards import load_reward
-    from ppod_data.rewards.serve import reward_app
+    from ppod_data.rewards.servers.serve import reward_app
     from ppod_data.support.http import base_url, is_loopback, listen
     from ppod_data.support.http import serve as serve_app
 
@@ -183,6 +192,12 @@ def _say_scored(dataset: str, model: str, done: "list[ScoreSummary]", missing_sh
             shown = precision([one.mean, one.low, one.high]).number
             lines.append(
                 f"  {one.num_scores:,} scores: mean {shown(one.mean)}, from {shown(one.low)} to {shown(one.high)}"
+            )
+        if one.usage is not None:
+            usage = one.usage
+            lines.append(
+                f"  {usage.requests:,} requests, {usage.prompt_tokens:,} tokens of questions, "
+                f"{usage.answer_tokens:,} of answers"
             )
     if missing_shards:
         lines.append(f"{missing_shards} shards of the data set are not made yet: score again when they are")

@@ -15,6 +15,7 @@ from typing import Any
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import DiffusionModel, load_model
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import generate
 from ppod_data.pairs.rank import rank
@@ -26,7 +27,6 @@ from ppod_train.evaluation.files import write_evaluation
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.online.online import train_online
 from ppod_train.online.settings import OnlineSettings
-from ppod_train.policy.source import PolicySource
 from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
 
@@ -92,7 +92,7 @@ def pair_options(images: int, pairs: Mapping[str, Any] | None) -> dict[str, Any]
     return {"num_pairs_per_prompt": 4 * images, "min_margin": 0.5, **(pairs or {})}
 
 
-def load(source: PolicySource) -> DiffusionModel:
+def load(source: ModelSource) -> DiffusionModel:
     """A policy on one CPU thread."""
     return load_model(source.model, adapter=source.adapter)
 
@@ -127,11 +127,12 @@ def train(
         folder / "run",
         OnlineSettings(
             num_stages=method.stages,
+            replay_stages=0,
             eval_images_per_prompt=0,
             train=settings,
             **pair_options(images, method.pairs),
         ),
-        reference=PolicySource(model="scenes"),
+        reference=ModelSource(model="scenes"),
         build_spec=partial(
             build_spec, prompts=tuple(prompts), num_images_per_prompt=images, seed=seed, **method.data
         ),
@@ -145,7 +146,7 @@ def judge(
     folder: Path, policy: Path | None, prompts: Sequence[str], *, images: int = EVAL_IMAGES, seed: int = 0
 ) -> dict[str, Any]:
     """Evaluate a policy (None: the pretrained model) on the evaluation noise; writes folder/eval, returns figures."""
-    model = load(PolicySource(model="scenes", adapter=None if policy is None else str(policy)))
+    model = load(ModelSource(model="scenes", adapter=None if policy is None else str(policy)))
     settings = EvalSettings(prompts=tuple(prompts), num_images_per_prompt=images, seed=seed)
     result = evaluate(model, load_reward("scenes"), settings, check_reward=load_reward("scenes-check"))
     write_evaluation(folder / "eval", result)

@@ -16,8 +16,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
+from ppod_data.cluster.job import Job
 from ppod_data.errors import ConfigError, PpodError
 from ppod_data.support.progress import SILENT, Progress
 
@@ -26,13 +27,6 @@ _LOOK_AGAIN_SECONDS = 5.0
 _CONNECT_SECONDS = 10.0
 _LOSSES = 5
 """Workers that may die with one shard while no shard is finished. More deaths mean that the shard is at fault."""
-
-
-class Job(Protocol):
-    """The work of the workers, sent to each of them once."""
-
-    def prepare(self, device: str) -> Callable[[int], Any]:
-        """Load what every shard needs, on "cpu" or "cuda". Return the function of a shard's number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +87,8 @@ def _check_reachable(address: str) -> None:
 def map_shards(
     job: Job,
     shards: Iterable[int],
-    device: str,
     *,
+    device: str,
     progress: Progress = SILENT,
 ) -> Generator[tuple[int, Any], None, None]:
     """Yield (shard, the job's result) in order of completion. Must be called inside `connected`.
@@ -103,7 +97,7 @@ def map_shards(
         job: the work.
         shards: consumed as workers become free.
         device: the workers' device, from `connected`.
-        progress: shows the number of workers, and reports those that died.
+        progress: counts the units of finished shards, shows the number of workers, and reports those that died.
 
     Raises:
         ConfigError: the workers lack ppod.
@@ -122,7 +116,9 @@ def map_shards(
             progress.status(pool.describe())
             if grew:
                 continue  # draw as many shards as there may be workers
-            yield from pool.wait(waiting)
+            for shard, result in pool.wait(waiting):
+                progress.advance(job.units(shard, result))
+                yield shard, result
     finally:
         pool.close()
 
@@ -247,7 +243,7 @@ class _Worker:
         """Change to the driver's folder and load what every shard needs."""
         with contextlib.suppress(OSError):  # relative paths are relative to the driver's folder
             os.chdir(self._folder)
-        self._work = self._job.prepare(self._device)
+        self._work = self._job.prepare(self._device, SILENT)
 
     def run(self, shard: int) -> Any:
         """Process one shard."""

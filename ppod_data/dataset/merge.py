@@ -27,6 +27,7 @@ _SHARED = (
     "guidance_scale",
     "guidance_mode",
     "ddim_eta",
+    "noisy_steps",
     "compute_dtype",
     "latent_dtype",
     "store_steps",

@@ -7,7 +7,7 @@ into the coefficients of Eq. 12 and 16 of "Denoising Diffusion Implicit Models" 
 operations in the same order as `DDIMScheduler.step`, so that a step of ours equals a step of theirs bit for bit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -130,8 +130,8 @@ class DDIMSchedule:
 def ddim_config(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """The DDIM configuration, every key written out, of a pipeline whose scheduler is `class_name` with `config`.
 
-    A scheduler other than DDIMScheduler keeps the model's noise schedule and prediction type; where its timestep
-    spacing cannot be that of a DDIM chain (`linspace`) it becomes `leading`, since spacing belongs to the sampler.
+    A scheduler other than DDIMScheduler keeps the model's noise schedule, prediction type and timestep spacing, except
+    that `linspace`, the default of solvers that end at timestep 0, becomes DDIM's `leading`.
 
     Raises:
         ConfigError: the pipeline is not a discrete-time Gaussian diffusion (flow matching, for instance).
@@ -154,10 +154,16 @@ def ddim_config(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return converted | {"trained_betas": None if betas is None else [float(beta) for beta in betas]}
 
 
-def build_ddim_schedule(config: Mapping[str, Any], num_inference_steps: int, ddim_eta: float) -> DDIMSchedule:
-    """The coefficients of a chain of `num_inference_steps` steps with noise level 0 < `ddim_eta` ≤ 1.
+def build_ddim_schedule(
+    config: Mapping[str, Any], num_inference_steps: int, ddim_eta: float, noisy_steps: range | None = None
+) -> DDIMSchedule:
+    """Return the coefficients of a chain of `num_inference_steps` steps with noise level 0 < `ddim_eta` ≤ 1.
 
-    `config` is a complete DDIM configuration, as `ddim_config` returns it.
+    Args:
+        config: a complete DDIM configuration, as `ddim_config` returns it.
+        num_inference_steps: T.
+        ddim_eta: η of the noisy steps.
+        noisy_steps: the steps with η > 0; None for all.
 
     Raises:
         ConfigError: an option that a recorded chain cannot have, by name.
@@ -167,19 +173,19 @@ def build_ddim_schedule(config: Mapping[str, Any], num_inference_steps: int, ddi
     _refuse(config, num_inference_steps, ddim_eta)
     scheduler = DDIMScheduler(**config)
     scheduler.set_timesteps(num_inference_steps)
-    timesteps = [int(t) for t in scheduler.timesteps]
-    stride = config["num_train_timesteps"] // num_inference_steps
-    _refuse_broken_chain(config, timesteps, stride)
+    timesteps = [int(t) for t in scheduler.timesteps if t >= 0]  # trailing, 61 steps: a rounded 0 adds a −1
+    _refuse_broken_chain(config, timesteps, num_inference_steps)
 
     columns: dict[str, list[torch.Tensor]] = {
         name: [] for name in ("sqrt_alpha", "sqrt_beta", "sqrt_alpha_prev", "direction", "std")
     }
-    for timestep in timesteps:
-        previous = timestep - stride
+    following = _following(timesteps, config["num_train_timesteps"] // num_inference_steps)
+    for step, (timestep, previous) in enumerate(zip(timesteps, following, strict=True)):
         alpha = scheduler.alphas_cumprod[timestep]
         alpha_prev = scheduler.alphas_cumprod[previous] if previous >= 0 else scheduler.final_alpha_cumprod
         variance = scheduler._get_variance(timestep, previous).clamp(min=0)
-        std = ddim_eta * variance**0.5
+        eta = ddim_eta if noisy_steps is None or step in noisy_steps else 0.0
+        std = eta * variance**0.5
         columns["sqrt_alpha"].append(alpha**0.5)
         columns["sqrt_beta"].append((1 - alpha) ** 0.5)
         columns["sqrt_alpha_prev"].append(alpha_prev**0.5)
@@ -216,20 +222,28 @@ def _refuse(config: Mapping[str, Any], num_inference_steps: int, ddim_eta: float
         )
 
 
-def _refuse_broken_chain(config: Mapping[str, Any], timesteps: list[int], stride: int) -> None:
-    """A step's previous timestep must be the next one of the list, else no chain links the two."""
+def _following(timesteps: Sequence[int], stride: int) -> list[int]:
+    """Return the timestep at which each step ends; below 0 is the end of the schedule, `final_alpha_cumprod`.
+
+    DDIMScheduler.step takes t − stride. Where the list has another distance (linspace; trailing, if T does not divide
+    the trained timesteps) that is not the timestep of the next step, and the list's own is taken.
+    """
+    theirs = [timestep - stride for timestep in timesteps]
+    return theirs if theirs[:-1] == list(timesteps[1:]) else [*timesteps[1:], -1]
+
+
+def _refuse_broken_chain(
+    config: Mapping[str, Any], timesteps: Sequence[int], num_inference_steps: int
+) -> None:
+    """Check that the list is a chain: T timesteps of the trained ones, falling."""
     if timesteps[0] >= config["num_train_timesteps"]:
         raise ConfigError(
             f"steps_offset {config['steps_offset']} puts the first timestep at {timesteps[0]}, outside the "
             f"{config['num_train_timesteps']} trained ones: use fewer num_inference_steps"
         )
-    if any(t - stride != following for t, following in pairwise(timesteps)):
-        hint = (
-            f"choose num_inference_steps that divides {config['num_train_timesteps']}"
-            if config["timestep_spacing"] == "trailing"
-            else "use 'leading', or 'trailing' with a divisor"
-        )
+    falling = all(before > after for before, after in pairwise(timesteps)) and timesteps[-1] >= 0
+    if len(timesteps) != num_inference_steps or not falling:
         raise ConfigError(
-            f"timestep_spacing {config['timestep_spacing']} with {len(timesteps)} steps is not supported: DDIM's "
-            f"previous timestep is not the next one of the list; {hint}"
+            f"timestep_spacing {config['timestep_spacing']} has no chain of {num_inference_steps} steps: give another "
+            "num_inference_steps"
         )

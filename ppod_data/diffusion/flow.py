@@ -10,7 +10,8 @@ of x_σ is x_σ + (1 − σ)·v, its score is −(x_σ + (1 − σ)·v) / σ; so
 
 has the same distribution at every σ for every noise level a, and its Euler-Maruyama steps are Gaussians. Two places
 need a choice. At σ = 1 g is infinite: there the next sigma stands in its denominator, as in Flow-GRPO. The step that
-ends at σ = 0 is the deterministic one: its noise would stay in the image, and nothing would take it out again.
+ends at σ = 0 is deterministic: its noise would stay in the image. A step that ends at a small σ leaves noise as well,
+if its standard deviation exceeds σ: `noise_left` bounds it.
 """
 
 import math
@@ -40,7 +41,7 @@ class FlowSchedule:
     velocity_weight: torch.Tensor
     """−(1 + g²·(1 − σ_t) / 2σ_t)·(σ_t − σ_{t-1}), the weight of the predicted velocity."""
     std: torch.Tensor
-    """g·√(σ_t − σ_{t-1}), the standard deviation of x_{t-1} given x_t; 0 for the last step."""
+    """g·√(σ_t − σ_{t-1}), the standard deviation of x_{t-1} given x_t; 0 for the last step and other quiet ones."""
 
     @property
     def num_inference_steps(self) -> int:
@@ -130,6 +131,8 @@ def flow_chain(config: Mapping[str, Any], num_inference_steps: int) -> dict[str,
         )
     options = dict(config)
     from_one, mu = options.pop("sigmas_from_one"), options.pop("mu", None)
+    if per_step := options.pop("mu_per_step", 0):
+        mu += per_step * num_inference_steps
     scheduler = FlowMatchEulerDiscreteScheduler(**options)
     if from_one:
         sigmas = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps)
@@ -140,9 +143,11 @@ def flow_chain(config: Mapping[str, Any], num_inference_steps: int) -> dict[str,
 
 
 def build_flow_schedule(
-    chain: Mapping[str, Any], num_inference_steps: int, noise_level: float
+    chain: Mapping[str, Any], num_inference_steps: int, noise_level: float, noisy_steps: range | None = None
 ) -> FlowSchedule:
-    """The coefficients of a chain with the sigmas of `flow_chain` and noise level 0 < a = `noise_level` ≤ 1.
+    """Return the coefficients of a chain with the sigmas of `flow_chain` and noise level 0 < a = `noise_level` ≤ 1.
+
+    Steps outside `noisy_steps` (None: all are noisy) are Euler steps of the model's own sampler.
 
     They are computed in fp64 from the fp32 sigmas and rounded once.
 
@@ -170,14 +175,14 @@ def build_flow_schedule(
             "falling numbers, from at most 1 to 0"
         )
     columns: dict[str, list[float]] = {"latent_weight": [], "velocity_weight": [], "std": []}
-    for sigma, following in pairwise(sigmas):
-        last = following == 0
+    for step, (sigma, following) in enumerate(pairwise(sigmas)):
+        noisy = following > 0 and (noisy_steps is None or step in noisy_steps)
         finite = following if sigma == 1 else sigma  # σ = 1: g would be infinite
-        g = 0.0 if last else noise_level * math.sqrt(sigma / (1 - finite))
-        step = sigma - following
-        columns["latent_weight"].append(1 - g**2 / (2 * sigma) * step)
-        columns["velocity_weight"].append(-(1 + g**2 * (1 - sigma) / (2 * sigma)) * step)
-        columns["std"].append(g * math.sqrt(step))
+        g = noise_level * math.sqrt(sigma / (1 - finite)) if noisy else 0.0
+        length = sigma - following
+        columns["latent_weight"].append(1 - g**2 / (2 * sigma) * length)
+        columns["velocity_weight"].append(-(1 + g**2 * (1 - sigma) / (2 * sigma)) * length)
+        columns["std"].append(g * math.sqrt(length))
     sigma = torch.tensor(sigmas[:-1], dtype=torch.float32)
     return FlowSchedule(
         timesteps=sigma * scale,

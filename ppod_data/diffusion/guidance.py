@@ -13,14 +13,24 @@ from ppod_data.diffusion.condition import Condition, expand, stack
 # (latents [B, C, H, W], timesteps [B], condition [B, …]) -> prediction [B, C, H, W]
 Network = Callable[[torch.Tensor, torch.Tensor, Condition], torch.Tensor]
 
+# (unconditional [B, C, H, W], conditional [B, C, H, W], scale) -> guided prediction [B, C, H, W]
+Combine = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+
+
+def extrapolate(unconditional: torch.Tensor, conditional: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return uncond + scale·(cond − uncond)."""
+    return unconditional + scale * (conditional - unconditional)
+
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance: its scale, and how the two halves are computed."""
+    """Classifier-free guidance: its scale, how the two halves are computed, and how they are combined."""
 
     scale: float
     mode: str
     """`batched`: one network call on [unconditional, conditional] halves; `sequential`: a call a half."""
+    combine: Combine = extrapolate
+    """The family's own way of combining the halves."""
 
 
 def guided_prediction(
@@ -31,7 +41,7 @@ def guided_prediction(
     negative: Condition | None,
     guidance: Guidance,
 ) -> torch.Tensor:
-    """uncond + scale·(cond − uncond), in fp32 at least; the conditional prediction alone where `negative` is None.
+    """Return the guided prediction, in fp32 at least; the conditional one alone if `negative` is None.
 
     Args:
         latents: x_t, [B, C, H, W].
@@ -55,7 +65,7 @@ def guided_prediction(
     else:
         unconditional = _at_least_fp32(network(latents, timesteps, negatives))
         conditional = _at_least_fp32(network(latents, timesteps, condition))
-    return unconditional + guidance.scale * (conditional - unconditional)
+    return guidance.combine(unconditional, conditional, guidance.scale)
 
 
 def _at_least_fp32(tensor: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ class Chain:
     """The denoising chains of one batch."""
 
     latents: torch.Tensor
-    """x_T … x_0, [S, B, C, H, W] in the storage dtype; only x_0, [1, B, C, H, W], if recording is off."""
+    """x_T … x_0, [S, B, C, H, W] in the storage dtype; only the last, [1, B, C, H, W], if recording is off."""
     log_probs: torch.Tensor
     """log π(x_{t-1} | x_t, c) averaged over latent dimensions, fp64 [T, B]; NaN where the step has no density."""
 
@@ -95,6 +95,7 @@ class Policy:
         prompt: Condition,
         *,
         record: bool = True,
+        steps: range | None = None,
     ) -> Chain:
         """Sample B chains from x_T ~ N(0, I) to x_0. Each step continues from the rounded latent.
 
@@ -103,7 +104,9 @@ class Policy:
             step_noise: standard normal, fp32 [T, B, C, H, W].
             prompt: c, [B, …], from `prompts.of`.
             record: keep every latent and compute log-probabilities; otherwise keep only x_0.
+            steps: part of the chain; `initial_noise` is then the latent before its first step. None for all steps.
         """
+        steps = steps or range(self.schedule.num_inference_steps)
         latents = initial_noise.to(self.latent_dtype)
         batch = len(latents)
         recorded = [latents]
@@ -114,12 +117,12 @@ class Policy:
             dtype=torch.float64,
             device=latents.device,
         )
-        for i, stochastic in enumerate(self.schedule.stochastic):
+        for i in steps:
             step = torch.full((batch,), i, device=latents.device)
             mean = self.mean(latents.float(), step, prompt)
             latents = gaussian.sample_next(self.schedule, step, mean, step_noise[i], self.latent_dtype)
             if record:
                 recorded.append(latents)
-                if stochastic:
+                if self.schedule.stochastic[i]:
                     log_probs[i] = gaussian.log_prob(self.schedule, step, mean, latents)
         return Chain(latents=torch.stack(recorded if record else [latents]), log_probs=log_probs.cpu())

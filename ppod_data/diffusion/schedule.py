@@ -11,7 +11,7 @@ import torch
 from ppod_data.diffusion.ddim import build_ddim_schedule
 from ppod_data.diffusion.flow import build_flow_schedule, flow_chain
 from ppod_data.errors import ConfigError, PpodError
-from ppod_data.format.spec import check_scheduler
+from ppod_data.format.spec import GenerationSpec, check_scheduler
 
 _UNUSABLE = (TypeError, ValueError, KeyError, IndexError, ArithmeticError, RuntimeError, AssertionError)
 """What diffusers and torch raise for a configuration of other keys, types or sizes."""
@@ -34,7 +34,7 @@ class Schedule(Protocol):
 
     @property
     def stochastic(self) -> tuple[bool, ...]:
-        """For each step whether it has a density: False where the variance is zero."""
+        """For each step whether it has a density: False where the variance is zero, as outside the noisy steps."""
 
     def mean(
         self, step_index: torch.Tensor, model_output: torch.Tensor, latents: torch.Tensor
@@ -73,8 +73,21 @@ def chain_config(scheduler_config: Mapping[str, Any], num_inference_steps: int) 
     return flow_chain(scheduler_config, num_inference_steps)
 
 
-def build_schedule(config: Mapping[str, Any], num_inference_steps: int, noise_level: float) -> Schedule:
-    """The chain that a spec's scheduler describes; `noise_level` is the spec's `ddim_eta`, in (0, 1].
+def spec_schedule(spec: GenerationSpec) -> Schedule:
+    """Return the schedule of a spec's chains. Raises `ConfigError` as `build_schedule`."""
+    return build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta, spec.noisy_range)
+
+
+def build_schedule(
+    config: Mapping[str, Any], num_inference_steps: int, noise_level: float, noisy_steps: range | None = None
+) -> Schedule:
+    """Return the chain that a spec's scheduler describes.
+
+    Args:
+        config: the spec's `scheduler`.
+        num_inference_steps: T.
+        noise_level: the spec's `ddim_eta`, in (0, 1].
+        noisy_steps: the steps that draw noise; None for all. Any other step is the sampler's own without noise.
 
     Raises:
         ConfigError: an option that a recorded chain cannot have, by name; a configuration that is no chain.
@@ -82,9 +95,9 @@ def build_schedule(config: Mapping[str, Any], num_inference_steps: int, noise_le
     check_scheduler(config)
     try:
         if "sigmas" in config:
-            schedule: Schedule = build_flow_schedule(config, num_inference_steps, noise_level)
+            schedule: Schedule = build_flow_schedule(config, num_inference_steps, noise_level, noisy_steps)
         else:
-            schedule = build_ddim_schedule(config, num_inference_steps, noise_level)
+            schedule = build_ddim_schedule(config, num_inference_steps, noise_level, noisy_steps)
     except PpodError:
         raise
     except _UNUSABLE as error:

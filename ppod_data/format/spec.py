@@ -19,12 +19,15 @@ from ppod_data.format.prompts import normalise, prompt_id, unprintable
 from ppod_data.support.canonical_json import canonical_json
 
 POLICY, FORWARD = "policy", "forward-process"
-VERSIONS = (1, 2, 3)
-"""Versions of manifest and spec that this ppod reads: 2 for given images, 3 with a safety checker."""
+VERSIONS = (1, 2, 3, 4)
+"""Versions of manifest and spec that this ppod reads.
+
+2 is for given images, 3 for a safety checker, 4 for a window of noisy steps.
+"""
 DTYPE_NAMES = ("fp32", "bf16", "fp16")
 _INFORMATIVE = ("model", "revision", "variant", "adapter")
 _FORWARD_ONLY = ("origin", "images")
-_OPTIONAL = ("safety_checker", "variant")
+_OPTIONAL = ("safety_checker", "variant", "noisy_steps")
 """Fields that are not written unless set, so that data sets made before them keep their fingerprint and bytes."""
 _CHOICES = {
     "origin": (POLICY, FORWARD),
@@ -57,6 +60,7 @@ MAX_TRAIN_TIMESTEPS = 100_000
 _MAX_DIGITS = 9
 _SHOWN = 60
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_WINDOW = re.compile(rf"([0-9]{{1,{_MAX_DIGITS}}}):([0-9]{{1,{_MAX_DIGITS}}})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +119,8 @@ class GenerationSpec:
     """The loaded variant of the model's weight files, such as fp16; None for files without a variant in their names."""
     safety_checker: str | None = None
     """The sha256 of the safety checker that filled the column `flagged`; None without a checker or column."""
+    noisy_steps: str | None = None
+    """The steps that draw noise as "A:B", from A to B - 1, if the others are deterministic; None for all steps."""
 
     def __post_init__(self) -> None:
         """Normalise equal values to one form, so that 7 and 7.0, or a list and a tuple, have one fingerprint."""
@@ -128,6 +134,10 @@ class GenerationSpec:
         if isinstance(self.images, list):
             images = (tuple(row) if isinstance(row, list) else row for row in self.images)
             object.__setattr__(self, "images", tuple(images))
+        if isinstance(self.noisy_steps, str) and (match := _WINDOW.fullmatch(self.noisy_steps)):
+            first, end = map(int, match.groups())
+            whole = (first, end) == (0, self.num_inference_steps)
+            object.__setattr__(self, "noisy_steps", None if whole else f"{first}:{end}")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -143,6 +153,8 @@ class GenerationSpec:
     @property
     def version(self) -> int:
         """Return the oldest format version whose readers understand the data set."""
+        if self.noisy_steps is not None:
+            return 4
         if self.is_forward:
             return 2
         return 1 if self.safety_checker is None else 3
@@ -225,6 +237,17 @@ class GenerationSpec:
         """Return the steps whose latents are stored, ascending; step 0 is the first and noisiest of the chain."""
         return _stored_steps(self.store_steps, self.num_inference_steps)
 
+    @property
+    def noisy_range(self) -> range:
+        """Return the steps that draw noise; a step without variance has none even so. Raises `ConfigError`."""
+        steps = self.num_inference_steps
+        return range(steps) if self.noisy_steps is None else _window(self.noisy_steps, steps)
+
+    @property
+    def window(self) -> str:
+        """Return the steps that draw noise as "A:B", of all steps too; with it, the sampler needs no default."""
+        return f"{self.noisy_range.start}:{self.noisy_range.stop}"
+
     def validate(self) -> None:
         """Check types, ranges and names. Raises `ConfigError` with one line about the first problem."""
         _check_types(to_json(self))
@@ -254,6 +277,7 @@ class GenerationSpec:
         if bad := unprintable(self.negative_prompt):
             raise ConfigError(f"negative_prompt holds the control character {bad}: remove it")
         self.stored_steps()
+        _ = self.noisy_range
         _check_prompts(self.prompts)
         _check_origin(self)
 
@@ -281,7 +305,7 @@ def from_json(values: Mapping[str, Any]) -> GenerationSpec:
         raise ConfigError(
             f"the spec's version is {version!r}; this ppod reads versions up to {VERSIONS[-1]}: update ppod"
         )
-    given = version == 2
+    given = version == 2 or (version == 4 and "origin" in values)
     names = [field.name for field in fields(GenerationSpec) if given or field.name not in _FORWARD_ONLY]
     if unknown := sorted(set(values) - set(names) - {"version"}):
         raise ConfigError(f"the spec has the unknown key {unknown[0]!r}: ppod did not write it")
@@ -306,7 +330,9 @@ def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
             f"({POLICY} is made by ppod-gen, {FORWARD} by ppod-pair import --model)"
         )
     old_values, new_values = (
-        to_json(spec) | {"version": None, "safety_checker": spec.safety_checker, "variant": None}
+        to_json(spec)
+        | {"version": None, "variant": None}
+        | {name: getattr(spec, name) for name in ("safety_checker", "noisy_steps")}
         for spec in (existing, new)
     )
     for name, old in old_values.items():
@@ -320,6 +346,9 @@ def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
 def _way_out(name: str, existing: GenerationSpec, new: GenerationSpec) -> str:
     """Return the next step for a field that differs. More data of one sampler go into data sets of their own."""
     both = "and train on both, or name both in a file by ppod-data merge"
+    if name == "noisy_steps":
+        steps = existing.noisy_range
+        return f"give --noisy-steps {steps.start}:{steps.stop}, or generate into another folder"
     if name == "num_images_per_prompt" and new.num_images_per_prompt > existing.num_images_per_prompt:
         return (
             f"give {existing.num_images_per_prompt} again; for more images generate into another folder with "
@@ -376,6 +405,18 @@ def _stored_steps(store_steps: str, num_steps: int) -> tuple[int, ...]:
             f"store_steps is {store_steps!r}: N must be from 1 to num_inference_steps ({num_steps})"
         )
     return tuple(range(num_steps))[-number:] if rule == "last" else tuple(range(0, num_steps, number))
+
+
+def _window(noisy_steps: str, num_steps: int) -> range:
+    match = _WINDOW.fullmatch(noisy_steps)
+    if match is None:
+        raise ConfigError(f"noisy_steps is {_short(noisy_steps)}: write A:B, such as 0:{num_steps // 2 or 1}")
+    first, end = map(int, match.groups())
+    if not first < end <= num_steps:
+        raise ConfigError(
+            f"noisy_steps is {noisy_steps!r}: it must be a range within 0:{num_steps} of at least one step"
+        )
+    return range(first, end)
 
 
 def _check_bounds(spec: GenerationSpec) -> None:
@@ -463,7 +504,7 @@ def _check_types(values: Mapping[str, Any]) -> None:
     checker = values.get("safety_checker", "0" * 64)
     known = isinstance(checker, str) and _SHA256.fullmatch(checker) is not None
     _require(known, "safety_checker", "a sha256 in hexadecimal", values)
-    for name in ("revision", "adapter", "variant"):
+    for name in ("revision", "adapter", "variant", "noisy_steps"):
         _require(values.get(name) is None or _is_text(values[name]), name, "text or null", values)
     for name in (*_AT_LEAST_ONE, "seed", "stage"):
         _require(type(values[name]) is int, name, "a whole number", values)

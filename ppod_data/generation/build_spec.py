@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from ppod_data.diffusion.models.model import DTYPES, DiffusionModel, resized
-from ppod_data.diffusion.schedule import chain_config
+from ppod_data.diffusion.noise_left import quiet_steps
+from ppod_data.diffusion.schedule import chain_config, spec_schedule
+from ppod_data.errors import ConfigError
 from ppod_data.format.spec import POLICY, GenerationSpec
 from ppod_data.generation.sampling_settings import SamplingSettings
 
@@ -59,13 +61,19 @@ def build_spec(
         )
         most = min(_SHARD_IMAGES, _SHARD_BYTES // max(bytes_per_image, 1))
         images_per_shard = max(1, most // max(batch_size, 1)) * batch_size
+    scheduler = chain_config(model.scheduler_config, chosen.num_inference_steps)
+    noise_level = model.family.noise_level if chosen.ddim_eta is None else chosen.ddim_eta
+    noisy_steps = chosen.noisy_steps
+    if noisy_steps is None:
+        quiet = quiet_steps(scheduler, chosen.num_inference_steps, noise_level)
+        noisy_steps = f"{quiet.start}:{quiet.stop}"
     spec = GenerationSpec(
         model=model.name,
         revision=model.revision,
         variant=model.variant,
         adapter=model.adapter,
         policy_fingerprint=model.fingerprint,
-        scheduler=chain_config(model.scheduler_config, chosen.num_inference_steps),
+        scheduler=scheduler,
         prompts=tuple(prompts),
         negative_prompt=chosen.negative_prompt,
         num_images_per_prompt=chosen.num_images_per_prompt,
@@ -74,7 +82,8 @@ def build_spec(
         if chosen.guidance_scale is not None
         else (1.0 if model.name == "scenes" else model.family.guidance_scale(model.pipeline)),
         guidance_mode=chosen.guidance_mode,
-        ddim_eta=model.family.noise_level if chosen.ddim_eta is None else chosen.ddim_eta,
+        ddim_eta=noise_level,
+        noisy_steps=noisy_steps,
         initial_noise=chosen.initial_noise,
         seed=chosen.seed,
         stage=stage,
@@ -92,4 +101,8 @@ def build_spec(
         safety_checker=model.safety.fingerprint if model.safety else None,
     )
     spec.validate()
+    if chosen.noisy_steps is not None and not any(spec_schedule(spec).stochastic):
+        raise ConfigError(
+            f"noisy_steps is {chosen.noisy_steps}: no step of it has noise: give an earlier range"
+        )
     return spec

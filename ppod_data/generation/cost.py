@@ -27,10 +27,12 @@ from ppod_data.diffusion.models.model import (
     network,
     resized,
 )
+from ppod_data.diffusion.schedule import spec_schedule
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import latent_rows
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.sampling import build_policy, sample_batch
+from ppod_data.generation.shared_steps import num_denoising_steps
 from ppod_data.support.runtime import one_thread
 from ppod_data.support.tensor_memory import LiveBytes, attention_without_scores
 
@@ -42,7 +44,10 @@ class GenerationPlan:
     num_samples: int
     num_shards: int
     network_calls: int
-    """Network evaluations of one latent: samples × steps, twice that under classifier-free guidance."""
+    """Network evaluations of one latent: samples × steps, less shared steps; twice under classifier-free guidance."""
+    num_inference_steps: int
+    noisy_steps: tuple[int, ...]
+    """The steps that draw noise and have a log-probability."""
     latent_bytes: int
     """Bytes of the trajectories, without images and tables (`image_bytes`)."""
     image_bytes: int
@@ -68,9 +73,9 @@ def plan_generation(model: DiffusionModel, spec: GenerationSpec) -> GenerationPl
     return GenerationPlan(
         num_samples=spec.num_samples,
         num_shards=spec.num_shards,
-        network_calls=spec.num_samples
-        * spec.num_inference_steps
-        * calls_per_prediction(model, spec.guidance_scale),
+        network_calls=num_denoising_steps(spec) * calls_per_prediction(model, spec.guidance_scale),
+        num_inference_steps=spec.num_inference_steps,
+        noisy_steps=tuple(i for i, stochastic in enumerate(spec_schedule(spec).stochastic) if stochastic),
         latent_bytes=spec.num_samples * _stored_bytes(spec),
         image_bytes=spec.num_samples * spec.height * spec.width * 3,
         pipeline_bytes=pipeline_bytes,
@@ -98,12 +103,14 @@ def measure_seconds(spec: GenerationSpec, model: DiffusionModel) -> float:
             "latent_dtype",
         )
     }
+    steps = min(2, spec.num_inference_steps)
     batch = min(spec.batch_size, spec.num_samples)
     probe = build_spec(
         model,
         prompts=spec.prompts[:1],
         num_images_per_prompt=batch,
-        num_inference_steps=min(2, spec.num_inference_steps),
+        num_inference_steps=steps,
+        noisy_steps=f"0:{steps}",
         batch_size=batch,
         **probe_options,
     )
@@ -119,8 +126,8 @@ def measure_seconds(spec: GenerationSpec, model: DiffusionModel) -> float:
         sampled = time.perf_counter()
         decode_images(model, latents)
         decoded = time.perf_counter()
-    per_image = (sampled - start) / probe.num_inference_steps * spec.num_inference_steps + (decoded - sampled)
-    return per_image / batch * spec.num_samples + embedded * len(spec.prompts)
+    denoised = (sampled - start) / (batch * probe.num_inference_steps) * num_denoising_steps(spec)
+    return denoised + (decoded - sampled) / batch * spec.num_samples + embedded * len(spec.prompts)
 
 
 def embedding_bytes(model: DiffusionModel, spec: GenerationSpec) -> int:
@@ -158,7 +165,7 @@ def call_bytes(
             index,
             conditioning.of([0] * rows),
             conditioning.negative,
-            Guidance(spec.guidance_scale, spec.guidance_mode),
+            Guidance(spec.guidance_scale, spec.guidance_mode, model.family.guided),
         )
         kept = int(live.now)
         if with_graph:

@@ -19,13 +19,14 @@ from PIL import Image
 from ppod_data.dataset.dataset import create
 from ppod_data.diffusion.models.model import DiffusionModel, decode_images
 from ppod_data.diffusion.policy import Chain, Policy
-from ppod_data.diffusion.schedule import Schedule, build_schedule
+from ppod_data.diffusion.schedule import Schedule, spec_schedule
 from ppod_data.errors import ConfigError
 from ppod_data.format.images import encode_pngs
 from ppod_data.format.shards import Sample, ShardWriter, active_shards, refuse_sealed, shard_committed
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import encode_latents, latent_rows
 from ppod_data.generation.sampling import build_policy, check_finite, sample_batch
+from ppod_data.generation.shared_steps import SharedLatents
 from ppod_data.storage.files import DataPath, atomic_write, data_path
 from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
@@ -89,6 +90,7 @@ def generate(
     """
     root = data_path(root)
     create(root, spec, license)
+    records = records or recorder()
     policy: Policy | None = None
     start = time.monotonic()
     made: list[int] = []
@@ -134,7 +136,7 @@ def make_shard(
     policy: Policy,
     shard: int,
     *,
-    records: Records | None = None,
+    records: Records,
     progress: Progress = SILENT,
 ) -> None:
     """Sample and commit one shard. If another worker committed it first, its shard stays.
@@ -145,7 +147,7 @@ def make_shard(
         model: the model.
         policy: the model's policy on the spec's chain.
         shard: the shard.
-        records: as of `generate`.
+        records: as of `generate`; `recorder()` for images that the policy samples.
         progress: as of `generate`.
 
     Raises:
@@ -155,7 +157,7 @@ def make_shard(
     with one_thread(device), ShardWriter(root, shard) as writer:
         for first in range(indices.start, indices.stop, spec.batch_size):
             batch = range(first, min(first + spec.batch_size, indices.stop))
-            for sample in (records or sample_records)(spec, model, policy, batch):
+            for sample in records(spec, model, policy, batch):
                 writer.add(sample)
             progress.advance(len(batch))
     if writer.committed:
@@ -167,7 +169,7 @@ def summarize(
     spec: GenerationSpec, shards: Sequence[int], made: Sequence[int], seconds: float
 ) -> GenerateSummary:
     """Return the summary of a call for `shards` that made the shards `made`."""
-    schedule = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta)
+    schedule = spec_schedule(spec)
     return GenerateSummary(
         num_samples=sum(len(spec.shard_range(shard)) for shard in shards),
         num_made=sum(len(spec.shard_range(shard)) for shard in made),
@@ -177,11 +179,21 @@ def summarize(
     )
 
 
+def recorder() -> Records:
+    """Return the `records` that sample images, for batches of one policy in order."""
+    return partial(sample_records, kept=SharedLatents())
+
+
 def sample_records(
-    spec: GenerationSpec, model: DiffusionModel, policy: Policy, indices: range
+    spec: GenerationSpec,
+    model: DiffusionModel,
+    policy: Policy,
+    indices: range,
+    *,
+    kept: SharedLatents | None = None,
 ) -> list[Sample]:
     """Sample the rows and trajectory members of samples `indices`, ready for a shard."""
-    chain = sample_batch(spec, policy, indices, record=True)
+    chain = sample_batch(spec, policy, indices, record=True, kept=kept)
     check_finite(chain, indices)
     images = decode_images(model, chain.latents[-1])
     flags = _flags(spec, model, images)

@@ -53,6 +53,7 @@ def compute_log_probs(
     batch_size: int | None = None,
     rank: int = 0,
     world_size: int = 1,
+    steps: range | None = None,
     progress: Progress = SILENT,
 ) -> LogProbsSummary:
     """Write `log_probs/<name>`: log π(x_{t-1} | x_t, c) under `model` of every stored step with a density.
@@ -62,6 +63,7 @@ def compute_log_probs(
     Args:
         batch_size: trajectories in one network call; None for the data set's own, which makes the replay of the
             policy that made the data exact.
+        steps: compute these steps of the chain alone, for training with `trained_steps`; the others are null.
         progress: counts trajectories.
 
     Raises:
@@ -72,7 +74,12 @@ def compute_log_probs(
     spec, size = dataset.spec, batch_size or dataset.spec.batch_size
     folder = dataset.root / "log_probs" / check_name(name, "a table of log-probabilities")
     model = _of_the_same_shape(model, spec)
-    made = {"policy_fingerprint": model.fingerprint, "compute_dtype": model.compute_dtype, "batch_size": size}
+    made = {
+        "policy_fingerprint": model.fingerprint,
+        "compute_dtype": model.compute_dtype,
+        "batch_size": size,
+        "steps": None if steps is None else [steps.start, steps.stop],
+    }
     shards = [shard for shard in committed_shards(dataset.root) if shard % world_size == rank]
     missing = [shard for shard in shards if not _is_made(folder / part_name(shard), made)]
     policy = build_policy(spec, model) if missing else None
@@ -87,7 +94,7 @@ def compute_log_probs(
         rows: list[list[float | None]] = []
         for batch in _batches(dataset, ids, size):
             with one_thread(model.device):
-                values = trajectory_log_probs(spec, policy, batch)
+                values = trajectory_log_probs(spec, policy, batch, steps)
             largest = max([largest or 0.0, *_differences(batch, values)])
             rows += values
             progress.advance(len(batch))
@@ -128,9 +135,12 @@ def _batches(dataset: Dataset, ids: Sequence[str], size: int) -> Iterator[list[T
 
 @torch.no_grad()
 def trajectory_log_probs(
-    spec: GenerationSpec, policy: Policy, batch: Sequence[Trajectory]
+    spec: GenerationSpec, policy: Policy, batch: Sequence[Trajectory], only: range | None = None
 ) -> list[list[float | None]]:
     """Return log π(x_{t-1} | x_t, c) of the recorded steps, fp64 [B][T]; None for a step without density or not stored.
+
+    Args:
+        only: compute these steps alone; the others are None too.
 
     Raises:
         NonFiniteError: NaN or infinity.
@@ -139,7 +149,7 @@ def trajectory_log_probs(
     numbers = {prompt: number for number, prompt in enumerate(spec.prompts)}
     prompt = policy.prompts.of([numbers[trajectory.prompt] for trajectory in batch])
     result: list[list[float | None]] = [[None] * spec.num_inference_steps for _ in batch]
-    steps = [i for i in batch[0].step_index if policy.schedule.stochastic[i]]
+    steps = [i for i in batch[0].step_index if policy.schedule.stochastic[i] and (only is None or i in only)]
     for i, row in zip(steps, rows_before(batch[0].latent_index, steps), strict=True):
         step = torch.full((len(batch),), i, device=policy.device)
         values = policy.log_prob(latents[:, row], latents[:, row + 1], step, prompt)
@@ -168,6 +178,12 @@ def policy_of(table: Any) -> str:
     return str(provenance_of(table.schema.metadata, "log_probs").get("policy_fingerprint", ""))
 
 
+def steps_of(table: Any) -> range | None:
+    """Return the chain steps that a `Dataset.log_probs` table was computed for; None for all."""
+    bounds = provenance_of(table.schema.metadata, "log_probs").get("steps")
+    return None if bounds is None else range(*bounds)
+
+
 def _is_made(path: DataPath, made: dict[str, Any]) -> bool:
     """Return true if the part exists. Raises ConfigError if it was computed with other options."""
     if not path.exists():
@@ -184,4 +200,5 @@ def _is_made(path: DataPath, made: dict[str, Any]) -> bool:
 
 def _write(path: DataPath, ids: list[str], rows: list[list[float | None]], made: dict[str, Any]) -> None:
     table = pa.table({"sample_id": ids, "log_probs": rows}, schema=LOG_PROBS)
+    made = {key: value for key, value in made.items() if value is not None}
     write_table(path, table.replace_schema_metadata(with_provenance(table.schema.metadata, made)))

@@ -4,6 +4,7 @@ Shapes: B rows, T steps, C H W latent.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -20,9 +21,10 @@ from ppod_data.diffusion.models.model import (
     resized,
 )
 from ppod_data.diffusion.policy import Chain, Policy
-from ppod_data.diffusion.schedule import build_schedule
+from ppod_data.diffusion.schedule import spec_schedule
 from ppod_data.errors import NonFiniteError
 from ppod_data.format.spec import GenerationSpec
+from ppod_data.generation.shared_steps import SharedLatents, num_shared_steps, shared_latents
 from ppod_data.support.noise import standard_normal
 from ppod_data.support.runtime import one_thread
 
@@ -38,9 +40,9 @@ def build_policy(spec: GenerationSpec, model: DiffusionModel) -> Policy:
     model = resized(model, spec.height, spec.width)
     return Policy(
         network=network(model),
-        schedule=build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).to(model.device),
+        schedule=spec_schedule(spec).to(model.device),
         prompts=embed_prompts(model, spec.prompts, spec.negative_prompt, spec.guidance_scale),
-        guidance=Guidance(spec.guidance_scale, spec.guidance_mode),
+        guidance=Guidance(spec.guidance_scale, spec.guidance_mode, model.family.guided),
         latent_dtype=DTYPES[spec.latent_dtype],
     )
 
@@ -65,11 +67,31 @@ def batch_noise(spec: GenerationSpec, indices: range, device: str) -> tuple[torc
     return torch.from_numpy(initial).to(device), torch.from_numpy(noise).to(device)
 
 
-def sample_batch(spec: GenerationSpec, policy: Policy, indices: range, *, record: bool) -> Chain:
-    """Sample the chains of samples `indices` of the spec. The noise of a sample depends on that sample alone."""
+def sample_batch(
+    spec: GenerationSpec,
+    policy: Policy,
+    indices: range,
+    *,
+    record: bool,
+    kept: SharedLatents | None = None,
+) -> Chain:
+    """Sample the chains of samples `indices` of the spec. The noise of a sample depends on that sample alone.
+
+    Args:
+        spec, policy, indices: as named.
+        record: as of `Policy.sample`.
+        kept: shared steps of the prompt before, for calls with one policy in the order of the samples.
+    """
     initial, noise = batch_noise(spec, indices, policy.device)
-    prompt = policy.prompts.of([spec.place(index)[0] for index in indices])
-    return policy.sample(initial, noise, prompt, record=record)
+    prompts = [spec.place(index)[0] for index in indices]
+    prompt = policy.prompts.of(prompts)
+    count = num_shared_steps(spec, policy.schedule)
+    if count == 0:
+        return policy.sample(initial, noise, prompt, record=record)
+    shared = shared_latents(policy, prompts, initial, count, kept or SharedLatents())
+    rest = range(count, spec.num_inference_steps)
+    chain = policy.sample(shared[-1], noise, prompt, record=record, steps=rest)
+    return replace(chain, latents=torch.cat([shared[:-1], chain.latents])) if record else chain
 
 
 def check_finite(chain: Chain, indices: range) -> None:
@@ -91,11 +113,12 @@ def sample_images(
     policy = build_policy(spec, model)
     if batches is None:
         batches = range(-(-spec.num_samples // spec.batch_size))
+    kept = SharedLatents()
     for batch in batches:
         first = batch * spec.batch_size
         indices = range(first, min(first + spec.batch_size, spec.num_samples))
         with one_thread(model.device):
-            chain = sample_batch(spec, policy, indices, record=False)
+            chain = sample_batch(spec, policy, indices, record=False, kept=kept)
             images = decode_images(model, chain.latents[-1])
         pairs = [spec.place(index) for index in indices]
         yield [(spec.prompts[prompt], k, image) for (prompt, k), image in zip(pairs, images, strict=True)]

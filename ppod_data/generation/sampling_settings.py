@@ -65,6 +65,13 @@ class SamplingSettings:
         max=1.0,
         reason=": a chain without noise has no log-probabilities",
     )
+    noisy_steps: str | None = option(
+        None,
+        "Steps that draw noise, from step A to B - 1. The others are the sampler's own and are not trained on.",
+        panel=_CHAIN,
+        metavar="A:B",
+        shown_default="all, but only as many as leave no noise in the image",
+    )
     initial_noise: Literal["per-image", "per-prompt"] = option(
         "per-image", "Another x_T for every image, or one for all of a prompt.", panel=_CHAIN
     )

@@ -15,6 +15,7 @@ def settings(dataset: Dataset) -> dict[str, str]:
         "adapter": spec.adapter,
         "policy fingerprint": spec.policy_fingerprint,
         "scheduler": f"{chain}, {spec.num_inference_steps} steps, ddim_eta {spec.ddim_eta}",
+        "noisy steps": spec.noisy_steps,
         "guidance scale": f"{spec.guidance_scale} ({spec.guidance_mode})",
         "negative prompt": spec.negative_prompt,
         "image size": f"{spec.width} x {spec.height} pixels" + (", cropped to it" if spec.is_forward else ""),

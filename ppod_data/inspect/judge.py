@@ -7,13 +7,11 @@ machine.
 """
 
 import importlib.util
-import ipaddress
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow.compute as pc
 
@@ -22,9 +20,10 @@ from ppod_data.errors import ConfigError
 from ppod_data.format.provenance import provenance_of
 from ppod_data.format.tables import SCORES, part_name, read_table
 from ppod_data.labels.stored import PEOPLE
-from ppod_data.pairs.rank import name_sum
+from ppod_data.pairs.reward_sum import name_sum
 from ppod_data.rewards import BUILDERS, PromptReader, RewardModel, check_reward_name, load_reward
 from ppod_data.rewards.named import spelling_of
+from ppod_data.rewards.servers.addresses import is_file, is_on_this_machine
 from ppod_data.rewards.weighted import WeightedReward
 from ppod_data.storage.files import DataPath, sha256_file
 
@@ -126,8 +125,10 @@ def _of_pairs(dataset: Dataset, table: str) -> Judge:
 
 
 def _weight(reward: Mapping[str, Any]) -> float:
-    value = reward.get("weight")
-    return float(value) if isinstance(value, int | float) else 1.0
+    """Return the weight of a reward of a sum, in units of its spread within prompts if the sum was normalised."""
+    value, spread = reward.get("weight"), reward.get("spread")
+    weight = float(value) if isinstance(value, int | float) else 1.0
+    return weight / float(spread) if isinstance(spread, int | float) and spread > 0 else weight
 
 
 def _of_combined(dataset: Dataset, tables: Iterable[str], source: str) -> Judge:
@@ -235,7 +236,11 @@ def must_be_named(judge: Judge, roots: Iterable[DataPath] = ()) -> bool:
         _check_own(part, judge.source, folders)
     except ConfigError:
         file = _named_file(part.reward.rpartition(":")[0])
-        return "://" in part.reward or (file is not None and _is_unchanged(file, part, folders))
+        return (
+            "://" in part.reward
+            or is_file(part.reward)
+            or (file is not None and _is_unchanged(file, part, folders))
+        )
     return False
 
 
@@ -243,8 +248,11 @@ def _check_own(part: JudgePart, source: str, folders: Sequence[Path]) -> None:
     """Raise ConfigError for a reward that only the user may choose to contact or run."""
     named = f"{source} are by the reward {part.reward}"
     if "://" in part.reward:
-        if not _is_on_this_machine(part.reward):
+        if not is_on_this_machine(part.reward):
             raise ConfigError(f"{named}, a remote server: give --reward {part.reward} to use it")
+        return
+    if is_file(part.reward):
+        _check_own_file(part.reward, named, folders)
         return
     module, colon, _ = part.reward.rpartition(":")
     if not colon or part.reward.partition(":")[0] in BUILDERS:
@@ -259,6 +267,17 @@ def _check_own(part: JudgePart, source: str, folders: Sequence[Path]) -> None:
         raise ConfigError(
             f"{named}, but {file.name} has changed since: give --reward {part.reward} to judge by the new version, "
             "or score again"
+        )
+
+
+def _check_own_file(reward: str, named: str, folders: Sequence[Path]) -> None:
+    """Raise ConfigError for the file of a judge that is not in the current folder, or is in a data set."""
+    file = Path(reward.partition(":")[2]).expanduser().resolve()
+    is_inside = any(file.is_relative_to(folder.resolve()) for folder in folders)
+    if is_inside or not file.is_file() or not file.is_relative_to(Path.cwd().resolve()):
+        raise ConfigError(
+            f"{named}, whose file is not in this folder: run the command in the folder of its file, or give "
+            f"--reward {reward}"
         )
 
 
@@ -302,11 +321,3 @@ def _named_file(module: str) -> Path | None:
         Path(spec.origin).parent.parent if spec.submodule_search_locations else Path(spec.origin).parent,
         module,
     )
-
-
-def _is_on_this_machine(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -12,7 +12,7 @@ import numpy as np
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.dataset.image_reader import read_images
 from ppod_data.dataset.trajectory_reader import Reader
-from ppod_data.diffusion.models.model import DiffusionModel
+from ppod_data.diffusion.models.model import DiffusionModel, resized
 from ppod_data.errors import ConfigError
 from ppod_data.format.shards import committed_shards
 from ppod_data.generation.log_probs import trajectory_log_probs
@@ -63,6 +63,7 @@ def replay(dataset: Dataset, model: DiffusionModel, *, num_trajectories: int) ->
     if not groups:
         raise ConfigError(f"{dataset.root}: no trajectories to replay: generate some with ppod-gen")
     count = min(len(groups), math.ceil(num_trajectories / spec.batch_size))
+    model = resized(model, spec.height, spec.width)
     policy = build_policy(spec, model)
     errors: list[list[float]] = []
     wrong: list[str] = []

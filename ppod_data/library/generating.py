@@ -1,18 +1,30 @@
 """`generate`: sample images into a data set folder."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
-from ppod_data.cluster.ray_engine import RayCluster, connected
-from ppod_data.cluster.ray_jobs import generate_on_ray
+from ppod_data.cluster.engines import started_engine
+from ppod_data.cluster.jobs import generate_by
+from ppod_data.cluster.local_processes import (
+    Choice,
+    LocalProcesses,
+    choose_processes,
+    is_worth_sharing,
+    network_flops,
+)
+from ppod_data.cluster.ray_engine import RayCluster
 from ppod_data.dataset.dataset import Dataset
-from ppod_data.diffusion.models.model import DiffusionModel
+from ppod_data.diffusion.models.model import DiffusionModel, calls_per_prediction
+from ppod_data.diffusion.models.skeleton import load_skeleton
+from ppod_data.format.shards import committed_shards
 from ppod_data.format.spec import GenerationSpec
+from ppod_data.generation.cost import plan_generation
 from ppod_data.generation.generate import GenerateSummary
 from ppod_data.generation.generate import generate as generate_shards
 from ppod_data.publish.card import write_card
 from ppod_data.storage.files import AnyPath, data_path
 from ppod_data.support.progress import SILENT, Progress
+from ppod_data.support.runtime import device_kind
 
 
 def generate(
@@ -61,17 +73,49 @@ def make(
     *,
     shards: Sequence[int] | None = None,
     license: str = "unknown",
-    cluster: RayCluster | None = None,
+    cluster: RayCluster | LocalProcesses | None = None,
     progress: Progress = SILENT,
 ) -> GenerateSummary:
-    """Do what `generate` does, and return what was made. Arguments and errors are those of `generate`."""
+    """Do what `generate` does, also in several processes of this machine, and return what was made.
+
+    Arguments and errors are those of `generate`. Processes of this machine load the model themselves; a single process
+    uses `model`.
+    """
     root = data_path(path)
     numbers = range(spec.num_shards) if shards is None else shards
+    workers: RayCluster | Choice | None = None
+    if isinstance(cluster, LocalProcesses):
+        choice = choose_for(cluster, spec, model, set(numbers) - set(committed_shards(root)))
+        if choice.reason:
+            progress.say(f"gen: {choice.reason}")
+        is_here = len(choice.devices) == 1 and device_kind(choice.devices[0]) == device_kind(model.device)
+        workers = None if is_here else choice
+    else:
+        workers = cluster
     with ExitStack() as stack:
-        if cluster is None:
+        if workers is None:
             made = generate_shards(root, spec, model, shards=numbers, license=license, progress=progress)
         else:
-            device = stack.enter_context(connected(cluster))
-            made = generate_on_ray(root, spec, device, shards=numbers, license=license, progress=progress)
+            engine = stack.enter_context(started_engine(workers))
+            made = generate_by(
+                engine.map_shards, root, spec, shards=numbers, license=license, progress=progress
+            )
     write_card(root)
     return made
+
+
+def choose_for(
+    processes: LocalProcesses, spec: GenerationSpec, model: DiffusionModel, missing: Collection[int]
+) -> Choice:
+    """Choose the processes that make the shards `missing`: one if `auto` would save no time."""
+    samples = sum(len(spec.shard_range(shard)) for shard in missing)
+    calls = samples * spec.num_inference_steps * calls_per_prediction(model, spec.guidance_scale)
+    num_weights = sum(parameter.numel() for parameter in model.denoiser.parameters())
+    flops = network_flops(num_weights, spec.latent_shape, calls)
+    if len(missing) < 2 or (processes.count is None and not is_worth_sharing(flops, processes.device)):
+        return choose_processes(processes, shares=1, memory=0)
+    skeleton = load_skeleton(
+        spec.model, revision=spec.revision, variant=spec.variant, compute_dtype=spec.compute_dtype
+    )
+    plan = plan_generation(skeleton, spec)
+    return choose_processes(processes, shares=len(missing), memory=plan.peak_bytes + plan.embedding_bytes)

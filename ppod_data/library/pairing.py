@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from ppod_data.errors import ConfigError
 from ppod_data.library.datasets import AnyDataset, open_dataset
 from ppod_data.pairs.rank import PairSummary, rank
+from ppod_data.pairs.reward_sum import RewardSum
 from ppod_data.publish.card import write_card
 
 
 def rank_pairs(
     dataset: AnyDataset,
-    reward: str | Mapping[str, float],
+    reward: str | Mapping[str, float] | RewardSum,
     *,
     name: str | None = None,
     strategy: str = "random",
@@ -27,7 +28,8 @@ def rank_pairs(
 
     Args:
         dataset: A data set, or its folder or URL.
-        reward: Name of the score table, or several names with weights: then an image's score is the weighted sum.
+        reward: Name of the score table; or several names with weights, or a `RewardSum`: then an image's score is the
+            weighted sum.
         name: Name of the table of pairs; the score table's unless given.
         strategy: `random`: distinct pairs at random. `best-worst`: the i-th best with the i-th worst image.
             `all`: every pair.

@@ -3,14 +3,16 @@
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
-from ppod_data.cluster.ray_engine import RayCluster, connected
-from ppod_data.cluster.ray_jobs import score_engine
+from ppod_data.cluster.adaptive import score_adaptively
+from ppod_data.cluster.engines import started_engine
+from ppod_data.cluster.jobs import score_engine, score_job
+from ppod_data.cluster.local_processes import LocalProcesses, choose_processes
+from ppod_data.cluster.ray_engine import RayCluster
 from ppod_data.errors import ConfigError
 from ppod_data.library.datasets import AnyDataset, open_dataset
 from ppod_data.publish.card import write_card
 from ppod_data.rewards import RewardModel, load_reward
-from ppod_data.rewards.named import spelling_of
-from ppod_data.scoring.score import ScoreSummary, score_all
+from ppod_data.scoring.score import Engine, ScoreSummary, score_all
 from ppod_data.support.progress import SILENT, Progress
 
 
@@ -71,7 +73,7 @@ def score_by(
     batch_size: int = 64,
     retry_failed: bool = False,
     shards: Collection[int] | None = None,
-    device: str | RayCluster = "cpu",
+    device: str | RayCluster | LocalProcesses = "cpu",
     progress: Progress = SILENT,
 ) -> list[ScoreSummary]:
     """Score by several reward models, and decode each image once. Other arguments and errors are those of `score`.
@@ -80,30 +82,25 @@ def score_by(
         dataset: A data set, or its folder or URL.
         rewards: Reward models, or what `load_reward` takes.
         names: Name of the table of each reward; the reward's own unless given.
+        device: Also processes of this machine. Processes load the rewards themselves.
 
     Raises:
         ConfigError: Two tables would have the same name.
     """
+    opened = open_dataset(dataset)
     with ExitStack() as stack:
-        on_ray = not isinstance(device, str)
-        place = device if isinstance(device, str) else stack.enter_context(connected(device))
-        opened = open_dataset(dataset)
+        on_ray = stack.enter_context(started_engine(device)) if isinstance(device, RayCluster) else None
+        if isinstance(device, LocalProcesses):
+            place = choose_processes(device, shares=1, memory=0).devices[0]
+        else:
+            place = on_ray.device if on_ray else str(device)
         models = _by_name(rewards, names, "cpu" if on_ray else place)
-        engine = None
-        if on_ray:
-            texts = [
-                reward if isinstance(reward, str) else spelling_of(model)
-                for reward, model in zip(rewards, models.values(), strict=True)
-            ]
-            engine = score_engine(
-                opened,
-                models,
-                texts,
-                place,
-                batch_size=batch_size,
-                retry_failed=retry_failed,
-                progress=progress,
-            )
+        job = score_job(opened, rewards, models, batch_size=batch_size, retry_failed=retry_failed)
+        engine: Engine | None = None
+        if isinstance(device, LocalProcesses):
+            engine = score_adaptively(job, device, progress)
+        elif on_ray:
+            engine = score_engine(job, on_ray.map_shards, progress)
         done = score_all(
             opened,
             models,

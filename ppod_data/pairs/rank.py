@@ -22,6 +22,7 @@ from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.format.provenance import with_provenance
 from ppod_data.format.tables import PAIRS, check_name, table_writer
 from ppod_data.format.write_once import NewFile, publish_once
+from ppod_data.pairs.reward_sum import RewardSum
 from ppod_data.pairs.scored_images import Group, ScoredImages
 from ppod_data.pairs.writer import Margins, PromptPairs, write_rows
 from ppod_data.storage.files import temporary_beside
@@ -74,7 +75,7 @@ class Selection:
 def rank(
     dataset: Dataset,
     *,
-    reward: str | Mapping[str, float],
+    reward: str | Mapping[str, float] | RewardSum,
     name: str,
     strategy: str = "random",
     num_pairs_per_prompt: int | None = None,
@@ -85,8 +86,8 @@ def rank(
     """Write `pairs/<name>.parquet`: pairs of rated images of the same prompt.
 
     Args:
-        reward: the score table, `scores/<reward>`; or several, each with its weight: an image's score is the weighted
-            sum of its scores, and an image that lacks one of them has none.
+        reward: the score table, `scores/<reward>`; or a weighted sum of several, as weights or as a `RewardSum`: an
+            image that lacks one of the scores has none.
         strategy: random: distinct pairs at random until num_pairs_per_prompt of them are usable;
             best-worst: the i-th best with the i-th worst image, i up to num_pairs_per_prompt;
             all: every pair of a prompt.
@@ -103,9 +104,9 @@ def rank(
     limit = check_pair_options(strategy, num_pairs_per_prompt, min_margin, label_temperature)
     refuse_linked_folders(dataset.root)
     path = dataset.root / "pairs" / f"{check_name(name, 'a table of pairs')}.parquet"
-    weights = None if isinstance(reward, str) else check_weights(reward)
-    images = ScoredImages(dataset, {str(reward): 1.0} if weights is None else weights)
-    source = f"reward:{reward if weights is None else name_sum(weights)}"
+    rewards = RewardSum(reward) if isinstance(reward, Mapping) else reward
+    images = ScoredImages(dataset, RewardSum({rewards: 1.0}) if isinstance(rewards, str) else rewards)
+    source = f"reward:{rewards}"
     counts: Counter[str] = Counter()
     spread = _Spread()
     with tempfile.TemporaryFile() as file, temporary_beside(path) as temporary:
@@ -127,7 +128,7 @@ def rank(
                     " make more images of each prompt"
                 )
             options: dict[str, Any] = {
-                **_described(images, weights),
+                **_described(images, None if isinstance(rewards, str) else rewards, spread),
                 "fingerprint": dataset.spec.fingerprint,
                 "strategy": strategy,
                 "num_pairs_per_prompt": limit,
@@ -148,6 +149,8 @@ class _Spread:
 
     squares: float = 0.0
     freedom: int = 0
+    column_squares: NDArray[np.float64] | float = 0.0
+    """[R], of each reward."""
 
     def seen(self, groups: Iterable[Group]) -> Iterator[Group]:
         """The same groups, each counted on its way."""
@@ -155,8 +158,15 @@ class _Spread:
             if len(group.scores) > 1:
                 with np.errstate(over="ignore", invalid="ignore"):
                     self.squares += float(((group.scores - group.scores.mean()) ** 2).sum())
+                    centred = group.columns - group.columns.mean(0)
+                    self.column_squares = self.column_squares + (centred**2).sum(0)
                 self.freedom += len(group.scores) - 1
             yield group
+
+    def deviations(self) -> list[float]:
+        """Return each reward's standard deviation within prompts [R]."""
+        values: list[float] = np.atleast_1d(np.sqrt(self.column_squares / max(self.freedom, 1))).tolist()
+        return values
 
     def near_tie(self) -> float | None:
         """A tenth of the standard deviation, as 1, 2 or 5 times a power of ten; None without one."""
@@ -200,31 +210,21 @@ def _select(
             )
 
 
-def check_weights(rewards: Mapping[str, float]) -> dict[str, float]:
-    """Score tables and their weights in the order of the names. Raises ConfigError for a weight that is no weight."""
-    for name, weight in rewards.items():
-        if not math.isfinite(weight) or weight == 0:
-            raise ConfigError(f"the weight of {name} is {weight}: it must be a number other than 0")
-    if not rewards:
-        raise ConfigError("no reward to rank by: give one")
-    return {name: float(rewards[name]) for name in sorted(rewards)}
-
-
-def name_sum(weights: Mapping[str, float]) -> str:
-    """A weighted sum in words: "0.3*aesthetic+0.7*image-reward"."""
-    return "+".join(f"{weight!r}*{name}" for name, weight in weights.items())
-
-
-def _described(images: ScoredImages, weights: Mapping[str, float] | None) -> dict[str, Any]:
-    """What the pairs were ranked by, for the table's metadata."""
+def _described(images: ScoredImages, rewards: RewardSum | None, spread: _Spread) -> dict[str, Any]:
+    """Return what the pairs were ranked by, for the table's metadata."""
     tables = {
         name: {"scorer": scorer, "revision": revision}
         for name, (scorer, revision) in images.identities.items()
     }
-    if weights is None:
+    if rewards is None:
         ((name, identity),) = tables.items()
         return {"reward": name, **identity}
-    return {"rewards": {name: {"weight": weights[name], **tables[name]} for name in weights}}
+    known = {name: {"weight": weight, **tables[name]} for name, weight in rewards.weights.items()}
+    if rewards.normalise is None:
+        return {"rewards": known}
+    for name, deviation in zip(known, spread.deviations(), strict=True):
+        known[name] |= {"spread": deviation} if math.isfinite(deviation) else {}
+    return {"rewards": known, "normalise": rewards.normalise}
 
 
 def select_pairs(

@@ -3,11 +3,11 @@
 Samples are in the order of the spec, and a part of a score table is of the images of its shard. So a pass over the
 shards meets every prompt once, and needs a few shards and one prompt at a time.
 
-Shapes: K scored images of one prompt.
+Shapes: N images of a shard, K scored images of one prompt, R rewards.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, product
 from typing import Any, TypeAlias
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.format.tables import SAMPLES, part_name
+from ppod_data.pairs.reward_sum import RewardSum
 from ppod_data.scoring.score import OK
 from ppod_data.support.prefetch import prefetch
 
 _SAMPLE = ("image_index", "sample_id", "prompt_id", "image_pixels_sha256")
 
 _Piece: TypeAlias = tuple[NDArray[np.int64], list[str], NDArray[np.float64]]
-"""Some images of a prompt: image_index, sample_id, score."""
+"""Some images of a prompt: image_index, sample_id, scores [images, R]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +37,9 @@ class Group:
     ids: list[str]
     """By image_index."""
     scores: NDArray[np.float64]
-    """[K], finite for a single score table."""
+    """[K], the sum; finite for a single score table."""
+    columns: NDArray[np.float64]
+    """[K, R], of each score table."""
 
 
 class ScoredImages:
@@ -46,14 +49,14 @@ class ScoredImages:
     revisions, or is of other images, and DamagedError for samples that are not in the order of the spec.
     """
 
-    def __init__(self, dataset: Dataset, weights: Mapping[str, float]) -> None:
+    def __init__(self, dataset: Dataset, rewards: RewardSum) -> None:
         """Raises ConfigError for an unknown score table."""
         self.identities: dict[str, tuple[str, str]] = {}
         """Scorer and revision of each table."""
         self.num_unscored = 0
         self._dataset = dataset
-        self._weights = weights
-        self._parts = {name: set(dataset.score_parts(name)) for name in weights}
+        self._rewards = rewards
+        self._parts = {name: set(dataset.score_parts(name)) for name in rewards.weights}
 
     def __iter__(self) -> Iterator[Group]:
         """Every prompt of which there is an image, in the prompts' order."""
@@ -73,13 +76,13 @@ class ScoredImages:
                             "the spec, in its order: get this part again"
                         )
                     if prompt is not None:
-                        yield _group(prompt, pieces)
+                        yield self._group(prompt, pieces)
                     prompt, pieces = prompt_id, []
                 rows = start + np.flatnonzero(known[start:end])
                 pieces.append((places[rows], [ids[row] for row in rows.tolist()], values[rows]))
                 start = end
         if prompt is not None:
-            yield _group(prompt, pieces)
+            yield self._group(prompt, pieces)
         self._check_all_seen()
 
     def _read(self) -> Iterator[tuple[int, Any, list[Any]]]:
@@ -97,17 +100,16 @@ class ScoredImages:
     def _known(
         self, shard: int, samples: Any, scores: list[Any]
     ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """For each image of a shard whether it has all scores, and then their weighted sum."""
-        known, total = np.ones(len(samples), bool), np.zeros(len(samples))
-        for (name, weight), table in zip(self._weights.items(), scores, strict=True):
+        """Return for each image of a shard whether it has all scores, and its scores [N, R]."""
+        known, columns = np.ones(len(samples), bool), np.zeros((len(samples), len(scores)))
+        for column, (name, table) in enumerate(zip(self._parts, scores, strict=True)):
             if table is None:
                 known[:] = False
                 continue
             usable, values = self._usable(name, shard, table, samples)
             known &= usable
-            with np.errstate(over="ignore", invalid="ignore"):
-                total += weight * values
-        return known, total
+            columns[:, column] = values
+        return known, columns
 
     def _usable(
         self, name: str, shard: int, table: Any, samples: Any
@@ -138,6 +140,18 @@ class ScoredImages:
             if self.identities.setdefault(name, identity) != identity:
                 raise ConfigError(f"scores/{name} mixes scorers or revisions: remove it and score again")
 
+    def _group(self, prompt: str, pieces: list[_Piece]) -> Group:
+        places, ids, scores = zip(*pieces, strict=True)
+        names = list(chain.from_iterable(ids))
+        order = np.argsort(np.concatenate(places), kind="stable")
+        columns = np.concatenate(scores)[order]
+        return Group(
+            prompt_id=prompt,
+            ids=[names[row] for row in order.tolist()],
+            scores=self._rewards.combine(columns),
+            columns=columns,
+        )
+
     def _check_all_seen(self) -> None:
         """Raise ConfigError for scores of images that are not here, and for a table without any."""
         here = set(self._dataset.shards())
@@ -146,17 +160,6 @@ class ScoredImages:
                 self._usable(name, shard, self._dataset.score_part(name, shard), SAMPLES.empty_table())
             if name not in self.identities:
                 raise ConfigError(f"scores/{name} holds no scores: remove it and score again")
-
-
-def _group(prompt: str, pieces: list[_Piece]) -> Group:
-    places, ids, scores = zip(*pieces, strict=True)
-    names = list(chain.from_iterable(ids))
-    order = np.argsort(np.concatenate(places), kind="stable")
-    return Group(
-        prompt_id=prompt,
-        ids=[names[row] for row in order.tolist()],
-        scores=np.concatenate(scores)[order],
-    )
 
 
 def _runs(names: Any) -> Iterator[tuple[str, int]]:

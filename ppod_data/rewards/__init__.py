@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ppod_data.errors import ConfigError
 from ppod_data.rewards.named import NamedReward
+from ppod_data.rewards.numbers import NoScore
+from ppod_data.rewards.servers.addresses import has_protocol, is_file, parse_address
 from ppod_data.support.precision import set_gpu_numerics
 
 if TYPE_CHECKING:
@@ -33,8 +35,10 @@ class RewardModel(Protocol):
     def revision(self) -> str:
         """Return the identity of weights and preprocessing. A score table never mixes two revisions."""
 
-    def score(self, prompts: Sequence[str], images: Sequence[Image]) -> Sequence[float | None]:
-        """Return one float for each (prompt, RGB image); higher is better, computed in fp32. None declines an image.
+    def score(self, prompts: Sequence[str], images: Sequence[Image]) -> Sequence[float | NoScore | None]:
+        """Return one float for each (prompt, RGB image); higher is better, computed in fp32.
+
+        None declines an image; `NoScore` also has the reason.
 
         Call it through `ppod_data.rewards.each.score_each`, which passes copies of the lists and images. If a
         batch raises, its images are retried one by one, and an image that fails again is marked.
@@ -104,6 +108,12 @@ def _scenes_check(device: str, folder: str | None) -> RewardModel:
     return build(device)
 
 
+def _ocr(device: str, folder: str | None) -> RewardModel:
+    from ppod_data.rewards.ocr import build
+
+    return build(device)
+
+
 def _jpeg_compressibility(device: str, folder: str | None) -> RewardModel:
     from ppod_data.rewards.jpeg import COMPRESSIBILITY
 
@@ -122,6 +132,7 @@ BUILDERS: Mapping[str, Builder] = {
     "pickscore": _pickscore,
     "hpsv2": _hpsv2,
     "aesthetic": _aesthetic,
+    "ocr": _ocr,
     "jpeg-compressibility": _jpeg_compressibility,
     "jpeg-incompressibility": _jpeg_incompressibility,
     "scenes": _scenes,
@@ -140,10 +151,15 @@ _CLOSENESS = 0.7
 def check_reward_name(reward: str) -> str:
     """Return `reward` if it can name a reward model, without loading it.
 
-    Valid names are NAME, NAME:FOLDER, FILE.py:FUNCTION, MODULE:FUNCTION, and the URL of `ppod-score --serve`.
+    Valid names are NAME, NAME:FOLDER, FILE.py:FUNCTION, MODULE:FUNCTION, the URL of `ppod-score --serve`,
+    openai:URL#MODEL, openai:FILE.toml, flow-factory:URL#NAME, and unirl:URL#REWARD.
     Raises ConfigError for any other text, listing the known names.
     """
     name, colon, folder = reward.partition(":")
+    if colon and has_protocol(reward):
+        if not is_file(reward):
+            parse_address(reward)
+        return reward
     if _URL.fullmatch(reward):
         return reward
     if name in BUILDERS:
@@ -159,8 +175,23 @@ def check_reward_name(reward: str) -> str:
     raise ConfigError(
         f"unknown reward model {reward!r}: {hint}known ones are {', '.join(sorted(BUILDERS))}; "
         f"FILE.py:FUNCTION or MODULE:FUNCTION is one of yours{_function_hint(reward)}, http://HOST:PORT one that "
-        "ppod-score --serve serves"
+        "ppod-score --serve serves, openai:URL#MODEL a judge"
     )
+
+
+def _connect(protocol: str, reward: str) -> RewardModel:
+    """Connect to a server of another project."""
+    if protocol == "openai":
+        from ppod_data.rewards.vlm.reward import build
+
+        return build(reward)
+    if protocol == "unirl":
+        from ppod_data.rewards.servers.unirl import connect_unirl
+
+        return connect_unirl(parse_address(reward))
+    from ppod_data.rewards.servers.flow_factory import connect_flow_factory
+
+    return connect_flow_factory(parse_address(reward))
 
 
 def _function_hint(reward: str) -> str:
@@ -185,8 +216,10 @@ def load_reward(reward: str, device: str = "cpu") -> RewardModel:
     if device != "cpu":
         set_gpu_numerics()
     name, _, folder = reward.partition(":")
+    if has_protocol(reward):
+        return NamedReward(reward, _connect(name, reward))
     if _URL.fullmatch(reward):
-        from ppod_data.rewards.remote import connect
+        from ppod_data.rewards.servers.remote import connect
 
         return NamedReward(reward, connect(reward))
     if name in BUILDERS:

@@ -6,11 +6,11 @@ caller. One bad image does not affect the others, and a reward that fails for ev
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ppod_data.errors import PpodError, RewardError, RewardUnavailableError
-from ppod_data.rewards.numbers import as_numbers
+from ppod_data.rewards.numbers import NoScore, as_numbers
 from ppod_data.support.runtime import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ class Trial:
     """Images for which it raised or returned no finite number, until it is proven."""
     first_failure: str | None = None
 
-    def add(self, name: str, results: "Sequence[float | _Failure]") -> None:
+    def add(self, name: str, results: Sequence[float | NoScore]) -> None:
         """Count the results of a batch. Raises RewardError if the first images all failed."""
-        failures = [result for result in results if isinstance(result, _Failure)]
+        failures = [result for result in results if isinstance(result, NoScore)]
         self.first_failure = self.first_failure or next((failure.reason for failure in failures), None)
         self.proven = self.proven or len(failures) < len(results)
         if not self.proven:
@@ -52,13 +52,6 @@ class Trial:
             "which is called with (prompts, images) and returns one number for each image, or None for an image that "
             "it cannot score"
         )
-
-
-@dataclass(frozen=True)
-class _Failure:
-    reason: str
-    is_declined: bool
-    """The reward declined the image or its prompt on purpose."""
 
 
 def score_each(
@@ -81,7 +74,7 @@ def score_each(
     results = _attempt(reward, prompts, images)
     if trial is not None:
         trial.add(reward.name, results)
-    return [result.reason if isinstance(result, _Failure) else result for result in results]
+    return [result.reason if isinstance(result, NoScore) else result for result in results]
 
 
 def correct_each(checker: "FactChecker", prompts: Sequence[str], images: "Sequence[Image]") -> list[bool]:
@@ -96,8 +89,8 @@ def correct_each(checker: "FactChecker", prompts: Sequence[str], images: "Sequen
 
 def numbers_of(
     reward: "RewardModel", prompts: Sequence[str], images: "Sequence[Image]"
-) -> list[float | None]:
-    """Call a reward model once, with copies. Return one number for each image, or None if it declines.
+) -> list[float | NoScore | None]:
+    """Call a reward model once, with copies. Return one number for each image, or None or the reason without one.
 
     Raises what the reward raises, and RewardError for an invalid result.
     """
@@ -107,7 +100,7 @@ def numbers_of(
 
 def _attempt(
     reward: "RewardModel", prompts: Sequence[str], images: "Sequence[Image]"
-) -> "list[float | _Failure]":
+) -> list[float | NoScore]:
     try:
         numbers = numbers_of(reward, prompts, images)
     except Exception as error:
@@ -116,13 +109,15 @@ def _attempt(
         if len(images) > 1:
             return [_attempt(reward, [prompts[i]], [images[i]])[0] for i in range(len(images))]
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_LENGTH]
-        return [_Failure(reason, is_declined=isinstance(error, PpodError))]
+        return [NoScore(reason, is_declined=isinstance(error, PpodError))]
     return [_finite(number) for number in numbers]
 
 
-def _finite(number: float | None) -> "float | _Failure":
+def _finite(number: float | NoScore | None) -> float | NoScore:
+    if isinstance(number, NoScore):
+        return replace(number, reason=number.reason[:_REASON_LENGTH])
     if number is None:
-        return _Failure("the reward gives it no score", is_declined=True)
+        return NoScore("the reward gives it no score", is_declined=True)
     if not math.isfinite(number):
-        return _Failure(f"the score is {number}", is_declined=False)
+        return NoScore(f"the score is {number}", is_declined=False)
     return number

@@ -13,7 +13,7 @@ from typing import Any
 from PIL.Image import Image
 
 from ppod_data.errors import ConfigError
-from ppod_data.rewards.numbers import as_numbers
+from ppod_data.rewards.numbers import NoScore, as_numbers
 from ppod_data.storage.files import sha256_file
 
 ScoreFunction = Callable[[list[str], list[Image]], Any]
@@ -29,7 +29,7 @@ class FunctionReward:
     """16 hex digits of its source file's sha256: an edited file is another reward."""
     function: ScoreFunction
 
-    def score(self, prompts: Sequence[str], images: Sequence[Image]) -> list[float | None]:
+    def score(self, prompts: Sequence[str], images: Sequence[Image]) -> list[float | NoScore | None]:
         """Call the function and read its result. Raises RewardError unless it is one number an image."""
         return as_numbers(self.name, self.function(list(prompts), list(images)), len(images))
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ppod_data.rewards import RewardModel
+    from ppod_data.rewards.numbers import NoScore
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class NamedReward:
         """Return the identity of weights and preprocessing."""
         return self.model.revision
 
-    def score(self, prompts: Sequence[str], images: "Sequence[Image]") -> "Sequence[float | None]":
+    def score(self, prompts: Sequence[str], images: "Sequence[Image]") -> "Sequence[float | NoScore | None]":
         """Return the model's scores."""
         return self.model.score(prompts, images)
 

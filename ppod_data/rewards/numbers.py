@@ -6,13 +6,23 @@ of one number each. Any other result is rejected with a description, never guess
 
 import math
 from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
 from typing import Any
 
 from ppod_data.errors import RewardError
 
 
-def as_numbers(name: str, values: Any, count: int) -> list[float | None]:
-    """Return `count` numbers from the result of the reward `name`; None for an image that it declines to score.
+@dataclass(frozen=True)
+class NoScore:
+    """The reason why an image has no score."""
+
+    reason: str
+    is_declined: bool
+    """The reward declined the image or its prompt on purpose; otherwise the reward may be broken."""
+
+
+def as_numbers(name: str, values: Any, count: int) -> list[float | NoScore | None]:
+    """Return `count` numbers from the result of the reward `name`; None or `NoScore` for an image without a score.
 
     Raises:
         RewardError: the result is not one number for each image.
@@ -24,14 +34,14 @@ def as_numbers(name: str, values: Any, count: int) -> list[float | None]:
         raise _wrong(name, f"a {type(values).__name__}", count)
     items = [_plain(item) for item in plain]
     items = [_plain(item[0]) if isinstance(item, list) and len(item) == 1 else item for item in items]
-    odd = [item for item in items if not (item is None or _is_number(item))]
+    odd = [item for item in items if not (item is None or isinstance(item, NoScore) or _is_number(item))]
     if odd and isinstance(values, tuple):
         raise _wrong(name, f"a tuple of {' and '.join(type(item).__name__ for item in items[:3])}", count)
     if len(items) != count:
         raise _wrong(name, f"{len(items)} values", count)
     if odd:
         raise _wrong(name, f"{str(odd[0])[:40]!r} (a {type(odd[0]).__name__}) among its values", count)
-    return [None if item is None else _number(name, item) for item in items]
+    return [item if item is None or isinstance(item, NoScore) else _number(name, item) for item in items]
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ppod_data.rewards import PromptReader, RewardModel
 from ppod_data.rewards.each import numbers_of
+from ppod_data.rewards.numbers import NoScore
 from ppod_data.support.canonical_json import canonical_json
 
 if TYPE_CHECKING:
@@ -27,16 +28,18 @@ class WeightedReward:
         identity = [[weight, model.name, model.revision] for weight, model in self.parts]
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
 
-    def score(self, prompts: Sequence[str], images: "Sequence[Image]") -> list[float | None]:
-        """Return the weighted sum for each image, or None if a model declines the image."""
+    def score(self, prompts: Sequence[str], images: "Sequence[Image]") -> list[float | NoScore | None]:
+        """Return the weighted sum for each image, or None or the reason if a model declines the image."""
         columns = [numbers_of(model, prompts, images) for _, model in self.parts]
         return [self._sum(values) for values in zip(*columns, strict=True)]
 
-    def _sum(self, values: Sequence[float | None]) -> float | None:
-        scores = [value for value in values if value is not None]
-        if len(scores) < len(values):
-            return None
-        return sum(weight * value for (weight, _), value in zip(self.parts, scores, strict=True))
+    def _sum(self, values: Sequence[float | NoScore | None]) -> float | NoScore | None:
+        total = 0.0
+        for (weight, _), value in zip(self.parts, values, strict=True):
+            if value is None or isinstance(value, NoScore):
+                return value
+            total += weight * value
+        return total
 
     def check_prompt(self, prompt: str) -> None:
         """Raise ConfigError for a prompt that one of the models cannot read."""

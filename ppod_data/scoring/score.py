@@ -23,6 +23,7 @@ from ppod_data.format.tables import SAMPLES, SCORES, check_name, part_name, read
 from ppod_data.rewards import RewardModel
 from ppod_data.rewards.each import Trial, score_each
 from ppod_data.rewards.named import spelling_of
+from ppod_data.rewards.usage import Usage, usage_of
 from ppod_data.storage.files import DataPath
 from ppod_data.storage.real_folders import refuse_linked_folders
 from ppod_data.support.prefetch import map_ahead
@@ -53,6 +54,8 @@ class ScoreSummary:
     low: float | None
     """The lowest score."""
     high: float | None
+    usage: Usage | None = None
+    """Requests and tokens of a reward behind a service, in this process; None for other rewards."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,12 @@ class _Outcome:
     status: str
 
 
-Engine = Callable[[Iterable[int]], "Iterator[tuple[int, list[ShardRows]]]"]
-"""Maps shards to (shard, the rows that `score_shard` returns), in any order."""
+Scored: TypeAlias = "Iterator[tuple[int, list[ShardRows]]]"
+"""(shard, the rows that `score_shard` returns), in any order."""
+Here: TypeAlias = Callable[[Iterable[int]], Scored]
+"""Scores shards in this process."""
+Engine: TypeAlias = Callable[[Iterable[int], Here], Scored]
+"""Scores shards elsewhere, or some of them here."""
 
 
 def _outcome(result: float | str) -> _Outcome:
@@ -139,12 +146,12 @@ def score_all(
             else:
                 finish(shard, parts)
 
-    def here(shards: Iterable[int]) -> Iterator[tuple[int, list[ShardRows]]]:
+    def here(shards: Iterable[int]) -> Scored:
         options: dict[str, Any] = {"retry_failed": retry_failed, "device": device, "progress": progress}
         for shard in shards:
             yield shard, score_shard(dataset, rewards, shard, batch_size, trials=trials, **options)
 
-    for shard, parts in (engine or here)(lacking()):
+    for shard, parts in engine(lacking(), here) if engine else here(lacking()):
         finish(shard, parts)
     for table in tables:
         table.refuse_if_nothing_was_scored()
@@ -299,6 +306,7 @@ class _Table:
             num_failed=self.num_failed,
             num_skipped=self.num_skipped,
             first_failure=self.first_failure,
+            usage=usage_of(self.reward),
             **_statistics(self.folder, self.num_shards),
         )
 

@@ -144,3 +144,24 @@ def between_percent(low: float | None, high: float | None) -> str:
 def count(value: float | None) -> str:
     """Format a whole number with separated thousands."""
     return UNKNOWN if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def clock(seconds: float) -> str:
+    """Format a duration as hours, minutes and seconds: `1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def counted(count: int, singular: str, plural: str = "") -> str:
+    """Return a number with its noun: `1 shard`, `2 shards`, `2 processes`."""
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
+def amount(count: float) -> str:
+    """Return a number of bytes as `12.3 MB` (10^6 bytes)."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:,.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"

@@ -54,5 +54,41 @@ class Silent:
         """Show nothing."""
 
 
+class Inner(Silent):
+    """Progress of a call inside a longer one, whose total counts the same units."""
+
+    def __init__(self, outer: Progress) -> None:
+        self._outer = outer
+
+    def advance(self, count: int) -> None:
+        """Count finished units in the longer call."""
+        self._outer.advance(count)
+
+
+class Phase(Silent):
+    """Progress of a call that is one phase of a longer one, which shows its name and count."""
+
+    def __init__(self, outer: Progress, name: str) -> None:
+        self._outer, self._name = outer, name
+        self._finished = self._total = 0
+
+    def start(self, total: int, unit: str) -> None:
+        """Begin to count."""
+        self._finished, self._total = 0, total
+
+    def advance(self, count: int) -> None:
+        """Show how much of the phase is finished."""
+        self._finished += count
+        self._outer.status(f"{self._name} {self._finished:,} of {self._total:,}")
+
+    def skip(self, count: int) -> None:
+        """Show work of an earlier call as finished."""
+        self.advance(count)
+
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+        self._outer.say(text)
+
+
 SILENT: Progress = Silent()
 """The default of every `progress` parameter."""

@@ -43,6 +43,7 @@ def join(
     scores_name: str | None,
     policy_fingerprint: str,
     reference_name: str | None,
+    steps: Sequence[int],
 ) -> Joined:
     """Read the pair table, or the score table, of every data set with the index rows of its trajectories.
 
@@ -52,6 +53,7 @@ def join(
         scores_name: the table of scores; None for pairs.
         policy_fingerprint: fingerprint of the reference.
         reference_name: the table of the reference's log-probabilities, as in `DataSource`.
+        steps: the trained steps, which the table must have.
 
     Raises:
         ConfigError: an empty table, a missing sample, or the same data set twice.
@@ -72,7 +74,7 @@ def join(
         pairs = pairs.with_others(unpaired)
         rewards += [score for score, is_new in zip(scores, new.tolist(), strict=False) if is_new]
         index = index.filter(pa.array(new))
-        reference.append(reference_log_probs_of(dataset, index, policy_fingerprint, reference_name))
+        reference.append(reference_log_probs_of(dataset, index, policy_fingerprint, reference_name, steps))
         tables.append(index.append_column("dataset", pa.array(np.full(len(index), number, np.int32))))
     return Joined(
         # One chunk, because reading a row of a chunked table searches every chunk.

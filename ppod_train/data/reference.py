@@ -1,6 +1,7 @@
 """The reference's log-probabilities of recorded chains: recorded during sampling, or computed later."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,12 @@ from numpy.typing import NDArray
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
-from ppod_data.generation.log_probs import policy_of
+from ppod_data.generation.log_probs import policy_of, steps_of
 from ppod_data.storage.files import DataPath
 
 
 def reference_log_probs_of(
-    dataset: Dataset, index: Any, policy_fingerprint: str, name: str | None
+    dataset: Dataset, index: Any, policy_fingerprint: str, name: str | None, trained_steps: Sequence[int]
 ) -> NDArray[np.float64]:
     """Return log π_ref [M, T] of M trajectories.
 
@@ -25,6 +26,7 @@ def reference_log_probs_of(
         index: the table of `Dataset.trajectory_index`.
         policy_fingerprint: fingerprint of the reference.
         name: the table to read; None for the recorded values or the first table computed by the reference.
+        trained_steps: a table that was computed for other steps alone is passed over.
 
     Raises:
         ConfigError: no log-probabilities of this reference, or not for every sample.
@@ -38,6 +40,9 @@ def reference_log_probs_of(
     for table_name in names:
         table = dataset.log_probs(table_name)
         if policy_of(table) == policy_fingerprint:
+            if (computed := steps_of(table)) is not None and not set(trained_steps) <= set(computed):
+                mismatch = f"has in log_probs/{table_name} the steps {computed.start}:{computed.stop} alone"
+                continue
             positions = pc.index_in(index["sample_id"], value_set=table["sample_id"].combine_chunks())
             if not positions.null_count:
                 rows: NDArray[np.int64] = positions.to_numpy()

@@ -5,9 +5,7 @@ Latents stay on disk. The numbers that belong to them (log-probabilities, reward
 Shapes: M trajectories, T steps of the chain.
 """
 
-import hashlib
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,33 +18,33 @@ from numpy.typing import NDArray
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.dataset.merge import check_alike, expand
 from ppod_data.dataset.trajectory_reader import Reader
-from ppod_data.diffusion.schedule import build_schedule
+from ppod_data.diffusion.schedule import spec_schedule
 from ppod_data.errors import ConfigError, DamagedError, NothingToLearnError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import latent_rows, rows_before
-from ppod_data.storage.files import DataPath
-from ppod_data.support.canonical_json import canonical_json
+from ppod_data.storage.files import AnyPath, data_path
+from ppod_train.data.fingerprint import fingerprint_of
 from ppod_train.data.joined import join
-from ppod_train.data.pairs import Pairs
 from ppod_train.data.reference import log_prob_matrix
 from ppod_train.data.scorers import check_one_scorer
 from ppod_train.objectives import Objective
 from ppod_train.objectives.advantages import Rated
 
-_BLOCK = 1024
-"""Number of rows converted to Python objects at a time."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """Location of a run's data: the arguments of `open_training_data` that a user gives."""
+    """Location of a run's data.
 
-    roots: Sequence[DataPath]
-    """Folders of data sets, and files of `ppod_data.dataset.merge`."""
-    pairs: str
-    """Table of pairs, a name under pairs/; read by objectives of pairs."""
-    scores: str
-    """Table of scores, a name under scores/; read by objectives of single trajectories."""
+    >>> DataSource(roots=["data", "more-data"], pairs="scenes").pairs
+    'scenes'
+    """
+
+    roots: Sequence[AnyPath]
+    """Folders or URLs of data sets, and files of `ppod_data.dataset.merge`."""
+    pairs: str = ""
+    """Table of pairs, a name under pairs/; read by objectives of pairs. `train` finds the only one if it is empty."""
+    scores: str = ""
+    """Table of scores, a name under scores/; read by objectives of single trajectories. As `pairs`."""
     reference_log_probs: str | None = None
     """Table of the reference's log-probabilities, a name under log_probs/. None: the recorded values if the reference
     made the data, otherwise the table under log_probs/ that the reference computed."""
@@ -105,13 +103,31 @@ class TrainingData:
         """Return log π_stage − log π_ref, [M, T]; exactly 0 if the reference made the data."""
         return self.behaviour_log_probs - self.reference_log_probs
 
-    def outside_band(self, log_ratio_clip: float, step_weights: NDArray[np.float64]) -> float:
+    def made_by(self, fingerprint: str) -> NDArray[np.bool_]:
+        """Return a mask [M] of the trajectories that the policy with this fingerprint sampled."""
+        makers = np.array([dataset.spec.policy_fingerprint == fingerprint for dataset in self.datasets])
+        mask: NDArray[np.bool_] = makers[self.rows["dataset"].to_numpy()]
+        return mask
+
+    def units_of(self, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return the units whose trajectories are all among `rows`, a mask [M]."""
+        if not self.on_pairs:
+            return self.units[rows[self.units]]
+        return self.units[rows[self.chosen] & rows[self.rejected]]
+
+    def outside_band(self, log_ratio_clip: float, step_weights: NDArray[np.float64], *, start: str) -> float:
         """Return the share of trainable steps that start outside ± log_ratio_clip, with weights `step_weights` [T].
 
         A step starts outside if the policy that made the data is outside the band. With the clip anchored at the
         reference, such a step has no gradient when training starts from that policy.
+
+        Args:
+            start: fingerprint of the policy that training starts from. Only trajectories that it sampled are counted,
+                or all trajectories if it sampled none.
         """
-        shifts = (self.anchors * step_weights)[:, list(self.steps)]
+        rows = self.made_by(start)
+        anchors = self.anchors[rows if rows.any() else np.ones_like(rows)]
+        shifts = (anchors * step_weights)[:, list(self.steps)]
         return float((np.abs(shifts) > log_ratio_clip).mean())
 
 
@@ -122,19 +138,21 @@ def open_training_data(
     policy_fingerprint: str,
     temperature: float = 1.0,
     best_of: int = 8,
+    trained_steps: range | None = None,
 ) -> TrainingData:
     """Join the objective's table of every data set with its trajectories and log-probabilities.
 
     Args:
         policy_fingerprint: fingerprint of the reference.
         temperature, best_of: as in `ppod_train.settings.TrainSettings`.
+        trained_steps: the chain steps to train on; None for all.
 
     Raises:
         ConfigError: no data to train on, a data set of another model or sampler, a table that refers to a missing
             sample, or pairs without a reward difference for an objective that needs one.
         NothingToLearnError: all rewards are equal within each prompt.
     """
-    datasets, steps = _open_datasets(source, objective)
+    datasets, steps = _open_datasets(source, objective, trained_steps)
     check_one_scorer(datasets, *source.target_table(objective).split("/", 1))
     spec = datasets[0].spec
     joined = join(
@@ -143,6 +161,7 @@ def open_training_data(
         scores_name=None if objective.on_pairs else source.scores,
         policy_fingerprint=policy_fingerprint,
         reference_name=source.reference_log_probs,
+        steps=steps,
     )
     rows, pairs = joined.rows, joined.pairs
     if "margins" in objective.needs and np.isnan(pairs.margins).any():
@@ -193,25 +212,34 @@ def open_training_data(
         units=units,
         steps=steps,
         reader=reader,
-        fingerprint=_fingerprint(rows, joined.reference_log_probs, pairs, advantages),
+        fingerprint=fingerprint_of(rows, joined.reference_log_probs, pairs, advantages),
         num_repeated=joined.num_repeated,
         num_repeated_pairs=joined.num_repeated_pairs,
     )
 
 
-def _open_datasets(source: DataSource, objective: Objective) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
+def _open_datasets(
+    source: DataSource, objective: Objective, trained_steps: range | None
+) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
     """Open the data sets, check that one sampler made them, and return them with the trainable chain steps."""
-    datasets = tuple(Dataset.open(root) for root in expand(source.roots))
+    datasets = tuple(Dataset.open(root) for root in expand([data_path(root) for root in source.roots]))
     spec = datasets[0].spec
     for dataset in datasets:
         check_alike(spec, dataset)
         _check_complete(dataset)
-    stochastic = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic
+    stochastic = spec_schedule(spec).stochastic
     steps = tuple(step for step in spec.stored_steps() if stochastic[step])
     if not steps:
         raise ConfigError(
             f"{source.roots[0]} stores no stochastic step: generate it with more steps stored (--store-steps)"
         )
+    if trained_steps is not None:
+        every, steps = steps, tuple(step for step in steps if step in trained_steps)
+        if not steps:
+            raise ConfigError(
+                f"trained_steps {trained_steps.start}:{trained_steps.stop} has no trainable step of {source.roots[0]}: "
+                f"give a range within {every[0]}:{every[-1] + 1}"
+            )
     if objective.on_final_latents and spec.num_inference_steps - 1 not in spec.stored_steps():
         raise ConfigError(
             f"{source.roots[0]} does not store the final latents: generate it with --store-steps all or last:N"
@@ -260,33 +288,3 @@ def _check_complete(dataset: Dataset) -> None:
             f"{dataset.root} lacks {len(missing)} of {dataset.spec.num_shards} shards: "
             "run the same ppod-gen command again to finish it"
         )
-
-
-def _fingerprint(
-    rows: Any, reference: NDArray[np.float64], pairs: Pairs, advantages: NDArray[np.float64]
-) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, len(rows), _BLOCK):
-        block = rows.slice(start, _BLOCK).select(["sample_id", "traj_sha256", "log_probs"]).to_pylist()
-        for row, values in zip(block, reference[start : start + _BLOCK].tolist(), strict=True):
-            entry = [row["sample_id"], row["traj_sha256"], _or_none(values), row["log_probs"]]
-            digest.update(canonical_json(entry).encode())
-    for piece in _json_pieces((pairs.chosen, pairs.rejected, pairs.labels, pairs.margins)):
-        digest.update(piece.encode())
-    digest.update(np.ascontiguousarray(advantages, dtype="<f8").tobytes())
-    return digest.hexdigest()
-
-
-def _json_pieces(columns: Sequence[NDArray[Any]]) -> Iterator[str]:
-    """Yield the canonical JSON of a list of lists of numbers in pieces, with NaN as null."""
-    for number, values in enumerate(columns):
-        yield ",[" if number else "[["
-        for start in range(0, len(values), _BLOCK):
-            text = canonical_json(_or_none(values[start : start + _BLOCK].tolist()))
-            yield ("," if start else "") + text[1:-1]
-        yield "]"
-    yield "]"
-
-
-def _or_none(values: list[float]) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in values]

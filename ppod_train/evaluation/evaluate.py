@@ -4,11 +4,11 @@ Images are processed as a stream: each batch is scored, reduced to a few numbers
 few images of a prompt are kept, for the grids. The noise has the purpose "eval", so with any seed it differs from the
 noise of every generated data set.
 
-Shapes: K images of a prompt, D = 192 numbers that describe an image.
+Shapes: K images of a prompt.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from itertools import chain, groupby, islice
 from typing import Any, NamedTuple
@@ -23,9 +23,12 @@ from ppod_data.errors import ConfigError, RewardError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.sampling import sample_images
-from ppod_data.rewards import FactChecker, RewardModel
+from ppod_data.rewards import FactChecker, RewardModel, load_reward
 from ppod_data.rewards.each import Trial, correct_each, score_each
+from ppod_data.support.progress import SILENT, Progress
 from ppod_train.distributed import SINGLE_PROCESS, Workers
+from ppod_train.evaluation.image_changes import ImageSamples, image_changes
+from ppod_train.evaluation.image_statistics import features, measured, no_images
 from ppod_train.evaluation.metrics import (
     BoolArray,
     EvalResult,
@@ -36,50 +39,60 @@ from ppod_train.evaluation.metrics import (
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.evaluation.statistics import FloatArray, mean_pairwise_distance
 
-OnBatch = Callable[[int], None]
-
-POOLED_SIDE = 8
 NUM_KEPT_IMAGES = 8
 
 
 def evaluate(
     model: DiffusionModel,
-    reward: RewardModel,
+    reward: str | RewardModel,
     settings: EvalSettings,
     *,
     baseline: EvalResult | None = None,
     check_reward: RewardModel | None = None,
-    on_batch: OnBatch = lambda num_images: None,
+    progress: Progress = SILENT,
     workers: Workers = SINGLE_PROCESS,
 ) -> EvalResult:
-    """Sample every prompt's images on the evaluation noise and measure them.
+    """Sample every prompt's images on the evaluation noise, and measure them. Nothing is written.
 
     An image without a score is left out of the reward and counted.
 
+    >>> from ppod_data import load_model
+    >>> from ppod_train import EvalSettings, evaluate
+    >>> settings = EvalSettings(prompts=("a cat and a dog",), num_images_per_prompt=2, num_inference_steps=2)
+    >>> evaluate(load_model("scenes"), "scenes", settings).overall.num_images
+    2
+
     Args:
+        model: the policy, which is not changed.
+        reward: a reward model, or what `ppod_data.load_reward` takes.
+        settings: the images.
         baseline: another policy's evaluation with the same settings, for win rate and gain.
         check_reward: a second scorer, reported alongside the first.
-        on_batch: called with the number of images of each batch that this process scored.
+        progress: counts the images of this process.
         workers: the processes that share the images; every process gets the result.
 
     Raises:
         ConfigError: impossible settings, or a baseline evaluated on different images.
         RewardError: a reward that fails on every image, or that scores no image.
     """
+    reward = load_reward(reward, model.device) if isinstance(reward, str) else reward
     spec = eval_spec(model, settings)
     filled = filled_settings(model, settings)
     if baseline is not None:
         check_same_images(baseline.settings, filled)
     indices = images_of(spec, workers)
+    progress.start(len(indices), "images")
     scored = score_images(
         images_at(spec, model, indices),
         reward,
         check_reward=check_reward,
         batch_size=spec.batch_size,
-        on_batch=on_batch,
+        progress=progress,
     )
     measurements = by_prompt(gathered(scored, spec, indices.start, workers))
-    overall, prompts = summarise(measurements, baseline.measurements if baseline else None)
+    check_scorer = Scorer.of(check_reward) if check_reward else None
+    before = None if baseline is None else _comparable(baseline, check_scorer)
+    overall, prompts = summarise(measurements, before)
     if overall.reward_mean is None:
         raise RewardError(
             f"{reward.name} could score none of {overall.num_images} images ({scored.first_failure}): choose a reward "
@@ -90,13 +103,34 @@ def evaluate(
         adapter=model.adapter,
         policy_fingerprint=model.fingerprint,
         settings=filled,
-        scorer=Scorer(name=reward.name, revision=reward.revision),
-        check_scorer=Scorer(name=check_reward.name, revision=check_reward.revision) if check_reward else None,
+        scorer=Scorer.of(reward),
+        check_scorer=check_scorer,
         overall=overall,
         prompts=prompts,
         measurements=measurements,
+        images=image_changes(_samples(measurements), None if before is None else _samples(before)),
         first_failure=scored.first_failure,
     )
+
+
+def _comparable(baseline: EvalResult, check_scorer: Scorer | None) -> Mapping[str, PromptMeasurement]:
+    """Return the baseline's measurements, without the check scorer's if it was another one."""
+    if baseline.check_scorer == check_scorer:
+        return baseline.measurements
+    return {
+        prompt: replace(item, check_rewards=None, check_correct=None)
+        for prompt, item in baseline.measurements.items()
+    }
+
+
+def _samples(measurements: Mapping[str, PromptMeasurement]) -> list[ImageSamples] | None:
+    """Return the images' statistics of each prompt; None if an evaluation did not measure them."""
+    samples = []
+    for item in measurements.values():
+        if item.statistics is None or item.thumbnails is None:
+            return None
+        samples.append(ImageSamples(item.statistics, item.thumbnails))
+    return samples
 
 
 def eval_spec(model: DiffusionModel, settings: EvalSettings) -> GenerationSpec:
@@ -111,6 +145,7 @@ def eval_spec(model: DiffusionModel, settings: EvalSettings) -> GenerationSpec:
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
         ddim_eta=settings.ddim_eta,
+        noisy_steps=settings.noisy_steps,
         seed=settings.seed,
         purpose="validation" if settings.validation else "eval",
         batch_size=settings.batch_size,
@@ -124,6 +159,7 @@ def filled_settings(model: DiffusionModel, settings: EvalSettings) -> EvalSettin
         settings,
         guidance_scale=spec.guidance_scale,
         ddim_eta=spec.ddim_eta,
+        noisy_steps=spec.noisy_steps,
         batch_size=spec.batch_size,
     )
 
@@ -181,7 +217,8 @@ class Scored(NamedTuple):
     prompts: list[str]
     """[N]"""
     columns: dict[str, npt.NDArray[Any]]
-    """[N, ...] each: "rewards" and "features"; if available "correct", "check_rewards" and "check_correct"."""
+    """[N, ...] each: "rewards", "statistics" and "thumbnails"; if available "correct", "check_rewards" and
+    "check_correct"."""
     kept: dict[int, Image.Image]
     """The first images of each prompt, by index."""
     first_failure: str | None = None
@@ -202,7 +239,7 @@ def score_images(
     check_reward: RewardModel | None = None,
     batch_size: int = 64,
     num_kept_images: int = NUM_KEPT_IMAGES,
-    on_batch: OnBatch = lambda num_images: None,
+    progress: Progress = SILENT,
 ) -> Scored:
     """Score a stream of (prompt, image index, image) in batches; images of a prompt are consecutive.
 
@@ -224,7 +261,7 @@ def score_images(
             for name, values in _measure_batch(prompt, pictures, reward, check_reward, trials).items():
                 parts[name].append(values)
             prompts += [prompt] * len(batch)
-            on_batch(len(batch))
+            progress.advance(len(batch))
     columns = {name: np.concatenate(values) for name, values in parts.items()}
     return Scored(prompts, columns, kept, trials[0].first_failure or trials[1].first_failure)
 
@@ -251,27 +288,24 @@ def gathered(scored: Scored, spec: GenerationSpec, first: int, workers: Workers)
 
 def by_prompt(scored: Scored) -> dict[str, PromptMeasurement]:
     """Group the measurements by prompt."""
-    measured: dict[str, PromptMeasurement] = {}
+    measurements: dict[str, PromptMeasurement] = {}
     first = 0
     for prompt, group in groupby(scored.prompts):
-        assert prompt not in measured, "the images of a prompt are consecutive"
+        assert prompt not in measurements, "the images of a prompt are consecutive"
         rows = slice(first, first + len(list(group)))
         of_prompt = {name: values[rows] for name, values in scored.columns.items()}
-        measured[prompt] = PromptMeasurement(
-            diversity=mean_pairwise_distance(of_prompt.pop("features")),
+        measurements[prompt] = PromptMeasurement(
+            diversity=mean_pairwise_distance(features(of_prompt["thumbnails"])),
             images=tuple(image for index, image in scored.kept.items() if rows.start <= index < rows.stop),
             **of_prompt,
         )
         first = rows.stop
-    return measured
+    return measurements
 
 
 def _empty_columns(reward: RewardModel, check_reward: RewardModel | None) -> dict[str, npt.NDArray[Any]]:
     """Return the columns without rows, so that a process without a share has the same columns."""
-    columns: dict[str, npt.NDArray[Any]] = {
-        "rewards": np.empty(0, np.float64),
-        "features": np.empty((0, 3 * POOLED_SIDE**2), np.float32),
-    }
+    columns: dict[str, npt.NDArray[Any]] = {"rewards": np.empty(0, np.float64), **no_images()}
     if isinstance(reward, FactChecker):
         columns["correct"] = np.empty(0, np.bool_)
     if check_reward is not None:
@@ -289,10 +323,7 @@ def _measure_batch(
     trials: tuple[Trial, Trial],
 ) -> dict[str, npt.NDArray[Any]]:
     rewards = _scores(reward, prompt, images, trials[0])
-    columns: dict[str, npt.NDArray[Any]] = {
-        "rewards": rewards,
-        "features": np.stack([pooled_pixels(image) for image in images]),
-    }
+    columns: dict[str, npt.NDArray[Any]] = {"rewards": rewards, **measured(images)}
     if isinstance(reward, FactChecker):
         columns["correct"] = _correct(reward, prompt, images, rewards)
     if check_reward is not None:
@@ -317,10 +348,3 @@ def _correct(scorer: FactChecker, prompt: str, images: list[Image.Image], reward
         correct_each(scorer, [prompt] * len(scored), [images[row] for row in scored]) if len(scored) else []
     )
     return correct
-
-
-def pooled_pixels(image: Image.Image) -> npt.NDArray[np.float32]:
-    """Return the image as an 8x8 grid of box averages (rounded to 8 bits), RGB in [0, 1]: float32 [D]."""
-    pooled = image.convert("RGB").resize((POOLED_SIDE, POOLED_SIDE), Image.Resampling.BOX)
-    pixels: npt.NDArray[np.float32] = np.asarray(pooled, dtype=np.float32).reshape(-1) / np.float32(255)
-    return pixels

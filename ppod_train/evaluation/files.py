@@ -1,29 +1,35 @@
-"""An evaluation as a folder: eval.json with the metrics, images.png with the first images of each prompt.
+"""An evaluation as a folder: eval.json, images.png with the first images of each prompt, thumbnails.png of all.
 
 eval.json, format 1:
     format                 1
     model, adapter         names of the evaluated policy, as the user gave them (adapter: null without an adapter)
     policy_fingerprint     sha256 of the loaded weights and configurations
     height, width          image size in pixels; null or absent: the model's own size
+    noisy_steps            steps that draw noise, as in a spec; null or absent: all
     seed, num_images_per_prompt, num_inference_steps, guidance_scale, ddim_eta, negative_prompt, batch_size,
     validation             settings of the images (`EvalSettings`)
     scorer, check_scorer   {"name", "revision"}; check_scorer is null without a check scorer
     overall                metrics over all prompts, explained in `Metrics`: num_images,
                            num_failed, num_check_failed, reward_mean, reward_low, reward_high,
-                           correct, correct_low, correct_high, check_reward_mean, check_correct, diversity,
-                           win_rate, win_rate_low, win_rate_high, gain, gain_low, gain_high; null if not measured
+                           correct, correct_low, correct_high, check_reward_mean, check_gain, check_gain_low,
+                           check_gain_high, check_correct, diversity, win_rate, win_rate_low, win_rate_high,
+                           gain, gain_low, gain_high; null if not measured
     prompts                {prompt: the same metrics}, in the order of evaluation
     images                 {prompt: {"rewards": [K], "correct": [K] or null, and by the check scorer
-                           "check_rewards", "check_correct"}}; a reward is null if the image has no score
+                           "check_rewards", "check_correct"}, and "statistics": {name: [K]} of the images};
+                           a reward is null if the image has no score
+    statistics             {name: {"mean", "spread", "change", "change_low", "change_high", "effect"}} over all prompts
+                           (`ppod_train.evaluation.image_changes`); absent in evaluations of earlier versions
     sheet                  {"prompts": the rows of images.png, "columns": images per row,
                            "width", "height": pixels of one image}
 
-images.png has no labels and no gaps: row r, column k is image k of the sheet's prompt r.
+images.png has no labels and no gaps: row r, column k is image k of the sheet's prompt r. thumbnails.png has all images
+in the same form, as 8x8 averages; earlier versions did not write it.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +40,21 @@ from ppod_data.errors import DamagedError
 from ppod_data.format.images import decode_image, encode_png
 from ppod_data.storage.files import atomic_write, read_small
 from ppod_data.storage.json_reader import read_object
+from ppod_train.evaluation.image_changes import ImageChange
+from ppod_train.evaluation.image_statistics import STATISTICS, THUMBNAIL_SIDE, Pixels
 from ppod_train.evaluation.metrics import EvalResult, Metrics, PromptMeasurement, Scorer
 from ppod_train.evaluation.settings import EvalSettings
+from ppod_train.evaluation.statistics import FloatArray
 
 FORMAT = 1
 EVAL_NAME = "eval.json"
 SHEET_NAME = "images.png"
+THUMBNAILS_NAME = "thumbnails.png"
 MAX_SHEET_PROMPTS = 12
 _MAX_SHEET, _MAX_SHEET_PIXELS = 1 << 29, 1 << 27
 
-_SIZE = ("height", "width")
+_LATER = ("height", "width", "noisy_steps")
+"""Settings that older evaluations lack."""
 
 
 def write_evaluation(folder: Path, result: EvalResult) -> None:
@@ -63,6 +74,7 @@ def write_evaluation(folder: Path, result: EvalResult) -> None:
         "overall": asdict(result.overall),
         "prompts": {prompt: asdict(metrics) for prompt, metrics in result.prompts.items()},
         "images": {prompt: _values(item) for prompt, item in result.measurements.items()},
+        "statistics": {name: asdict(change) for name, change in result.images.items()},
         "sheet": {
             "prompts": prompts,
             "columns": columns,
@@ -71,6 +83,7 @@ def write_evaluation(folder: Path, result: EvalResult) -> None:
         },
     }
     atomic_write(folder / SHEET_NAME, encode_png(sheet))
+    write_thumbnails(folder / THUMBNAILS_NAME, [item.thumbnails for item in result.measurements.values()])
     atomic_write(folder / EVAL_NAME, (json.dumps(record, ensure_ascii=False) + "\n").encode())
 
 
@@ -83,8 +96,11 @@ def read_evaluation(folder: Path) -> EvalResult:
     try:
         record = read_object(folder / EVAL_NAME)
         tiles = cut_sheet(read_sheet(folder / SHEET_NAME, record["sheet"])[1], record["sheet"])
-        names = [field.name for field in fields(EvalSettings) if field.name not in ("prompts", *_SIZE)]
-        settings = {name: record[name] for name in names} | {name: record.get(name) for name in _SIZE}
+        names = [field.name for field in fields(EvalSettings) if field.name not in ("prompts", *_LATER)]
+        settings = {name: record[name] for name in names} | {name: record.get(name) for name in _LATER}
+        thumbnails = read_thumbnails(
+            folder / THUMBNAILS_NAME, [len(item["rewards"]) for item in record["images"].values()]
+        )
         return EvalResult(
             model=record["model"],
             adapter=record["adapter"],
@@ -95,9 +111,13 @@ def read_evaluation(folder: Path) -> EvalResult:
             overall=Metrics(**record["overall"]),
             prompts={prompt: Metrics(**metrics) for prompt, metrics in record["prompts"].items()},
             measurements={
-                prompt: _measurement(values, record["prompts"][prompt]["diversity"], tiles.get(prompt, ()))
-                for prompt, values in record["images"].items()
+                prompt: replace(
+                    _measurement(values, record["prompts"][prompt]["diversity"], tiles.get(prompt, ())),
+                    thumbnails=small,
+                )
+                for (prompt, values), small in zip(record["images"].items(), thumbnails, strict=True)
             },
+            images={name: ImageChange(**change) for name, change in record.get("statistics", {}).items()},
         )
     except (
         OSError,
@@ -160,14 +180,49 @@ def cut_sheet(sheet: Image.Image, layout: Mapping[str, Any]) -> dict[str, tuple[
     }
 
 
-def _values(item: PromptMeasurement) -> dict[str, list[Any] | None]:
+def write_thumbnails(path: Path, rows: Sequence[Pixels | None]) -> None:
+    """Write thumbnails uint8 [K, 8, 8, 3] of each prompt, one row per prompt; no file without them."""
+    known = [row for row in rows if row is not None]
+    if len(known) < len(rows) or not known:
+        return
+    side = THUMBNAIL_SIDE
+    sheet = np.zeros((side * len(known), side * max(map(len, known)), 3), np.uint8)
+    for y, row in enumerate(known):
+        strip = row.transpose(1, 0, 2, 3).reshape(side, -1, 3)
+        sheet[y * side : (y + 1) * side, : strip.shape[1]] = strip
+    atomic_write(path, encode_png(Image.fromarray(sheet)))
+
+
+def read_thumbnails(path: Path, counts: Sequence[int]) -> list[Pixels | None]:
+    """Return the thumbnails of each prompt, of which there are `counts`; None for each if there is no file."""
+    if not path.is_file():
+        return [None for _ in counts]
+    side = THUMBNAIL_SIDE
+    image = decode_image(read_small(path, _MAX_SHEET), formats=("PNG",), max_pixels=_MAX_SHEET_PIXELS)
+    if image.height != side * len(counts) or image.width < side * max(counts):
+        raise ValueError(f"{path.name} holds other images")
+    rows = np.asarray(image.convert("RGB"), dtype=np.uint8).reshape(len(counts), side, -1, side, 3)
+    return [
+        np.ascontiguousarray(row[:, :count].transpose(1, 0, 2, 3))
+        for row, count in zip(rows, counts, strict=True)
+    ]
+
+
+def _values(item: PromptMeasurement) -> dict[str, Any]:
     arrays = {
         "rewards": item.rewards,
         "correct": item.correct,
         "check_rewards": item.check_rewards,
         "check_correct": item.check_correct,
     }
-    return {name: None if array is None else _or_null(array.tolist()) for name, array in arrays.items()}
+    values: dict[str, Any] = {
+        name: None if array is None else _or_null(array.tolist()) for name, array in arrays.items()
+    }
+    if item.statistics is not None:
+        values["statistics"] = {
+            name: column.tolist() for name, column in zip(STATISTICS, item.statistics.T, strict=True)
+        }
+    return values
 
 
 def _or_null(values: list[Any]) -> list[Any]:
@@ -187,5 +242,13 @@ def _measurement(
         check_rewards=None if check_rewards is None else np.array(check_rewards, dtype=np.float64),
         check_correct=None if check_correct is None else np.array(check_correct, dtype=np.bool_),
         diversity=diversity,
+        statistics=_statistics(values.get("statistics")),
         images=images,
     )
+
+
+def _statistics(columns: Mapping[str, Any] | None) -> FloatArray | None:
+    """Return the statistics [K, 5] of a prompt's images; None if they were not measured."""
+    if columns is None:
+        return None
+    return np.stack([np.array(columns[name], dtype=np.float64) for name in STATISTICS], axis=1)

@@ -4,7 +4,7 @@ Shapes: K images of a prompt.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from ppod_data.errors import ConfigError
-from ppod_data.support.statistics import wilson
+from ppod_data.rewards import RewardModel
+from ppod_data.support.statistics import Interval, wilson
+from ppod_train.evaluation.image_changes import ImageChange
+from ppod_train.evaluation.image_statistics import Pixels
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.evaluation.statistics import FloatArray, mean_interval, win_rate
 
@@ -32,6 +35,10 @@ class PromptMeasurement:
     check_correct: BoolArray | None = None
     diversity: float | None = None
     """Mean over pairs of images of the root-mean-square difference of their 8x8 averages, RGB in [0, 1]."""
+    statistics: FloatArray | None = None
+    """[K, 5], the columns `ppod_train.evaluation.image_statistics.STATISTICS`; None if they were not measured."""
+    thumbnails: Pixels | None = None
+    """uint8 [K, 8, 8, 3]; None if they were not kept."""
     images: tuple[Image.Image, ...] = ()
     """The first few images."""
 
@@ -63,6 +70,10 @@ class Metrics:
     correct_high: float | None = None
     check_reward_mean: float | None = None
     """Mean reward of a second scorer that is not trained on. A fall while the reward rises indicates reward hacking."""
+    check_gain: float | None = None
+    """Mean of the check scorer's reward minus the baseline's on the same noise, with an interval as of `gain`."""
+    check_gain_low: float | None = None
+    check_gain_high: float | None = None
     check_correct: float | None = None
     diversity: float | None = None
     """As in `PromptMeasurement`, 0 for identical images; the overall value is the mean over prompts."""
@@ -84,6 +95,11 @@ class Scorer:
     name: str
     revision: str
 
+    @classmethod
+    def of(cls, model: RewardModel) -> "Scorer":
+        """Return the name and revision of a loaded reward model."""
+        return cls(name=model.name, revision=model.revision)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvalResult:
@@ -99,6 +115,8 @@ class EvalResult:
     overall: Metrics
     prompts: Mapping[str, Metrics]
     measurements: Mapping[str, PromptMeasurement]
+    images: Mapping[str, ImageChange] = field(default_factory=dict)
+    """Statistics of the images, over all prompts, compared with the baseline's; empty if they were not measured."""
     first_failure: str | None = None
     """Reason why the first image without a score has none, if this process scored it."""
 
@@ -169,13 +187,12 @@ def _add_comparison(
     metrics: Sequence[Metrics], after: Sequence[PromptMeasurement], before: Sequence[PromptMeasurement]
 ) -> list[Metrics]:
     """Add win rate and gain over the images of the same seeds to `metrics` (of each prompt, then of all)."""
-    both = [a.scored & b.scored for a, b in zip(after, before, strict=True)]
-    new = [item.rewards[rows] for item, rows in zip(after, both, strict=True)]
-    old = [item.rewards[rows] for item, rows in zip(before, both, strict=True)]
-    differences = [a - b for a, b in zip(new, old, strict=True)]
-    gains = [*(mean_interval([difference]) for difference in differences), mean_interval(differences)]
-    wins = [win_rate(a, b) for a, b in zip(new, old, strict=True)]
-    wins.append(win_rate(np.concatenate(new), np.concatenate(old)))
+    rewards = [_paired(a.rewards, b.rewards) for a, b in zip(after, before, strict=True)]
+    checks = [_paired(a.check_rewards, b.check_rewards) for a, b in zip(after, before, strict=True)]
+    gains, check_gains = _gains(rewards), _gains(checks)
+    wins = [win_rate(new, old) for new, old in rewards]
+    new, old = (np.concatenate(side) for side in zip(*rewards, strict=True))
+    wins.append(win_rate(new, old))
     return [
         replace(
             own,
@@ -185,6 +202,23 @@ def _add_comparison(
             gain=gain.value,
             gain_low=gain.low,
             gain_high=gain.high,
+            check_gain=check.value,
+            check_gain_low=check.low,
+            check_gain_high=check.high,
         )
-        for own, win, gain in zip(metrics, wins, gains, strict=True)
+        for own, win, gain, check in zip(metrics, wins, gains, check_gains, strict=True)
     ]
+
+
+def _paired(after: FloatArray | None, before: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+    """Return the scores of the seeds that have one in both evaluations; none if one did not measure them."""
+    if after is None or before is None:
+        return np.empty(0), np.empty(0)
+    both = np.isfinite(after) & np.isfinite(before)
+    return after[both], before[both]
+
+
+def _gains(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> list[Interval]:
+    """Return the mean paired difference of each prompt, then of all prompts."""
+    differences = [new - old for new, old in pairs]
+    return [*(mean_interval([difference]) for difference in differences), mean_interval(differences)]

@@ -26,6 +26,7 @@ class EvalSettings:
     num_inference_steps: int = same_option(SamplingSettings, "num_inference_steps")
     guidance_scale: float | None = same_option(SamplingSettings, "guidance_scale")
     ddim_eta: float | None = same_option(SamplingSettings, "ddim_eta")
+    noisy_steps: str | None = same_option(SamplingSettings, "noisy_steps")
     seed: int = same_option(SamplingSettings, "seed")
     batch_size: int | None = same_option(
         SamplingSettings, "batch_size", help="Images sampled and scored together.", panel=None
@@ -38,5 +39,5 @@ class EvalSettings:
     def validate(self) -> None:
         """Raise ConfigError, naming the option, for a value outside its range or no prompt."""
         if not self.prompts:
-            raise ConfigError("an evaluation needs prompts: give at least one")
+            raise ConfigError("no prompts: give --prompt TEXT or --prompts FILE")
         check_options(self)

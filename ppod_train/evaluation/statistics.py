@@ -75,22 +75,25 @@ def win_rate(after: FloatArray, before: FloatArray) -> Interval:
 
 
 def mean_pairwise_distance(features: npt.NDArray[np.float32]) -> float | None:
-    """Average the root-mean-square difference of `features` [K, D] over all pairs i < j; None if K < 2.
+    """Average the root-mean-square difference of `features` [K, D] over all pairs i < j; None if K < 2."""
+    return float(distances_to_others(features).mean()) if len(features) > 1 else None
+
+
+def distances_to_others(features: npt.NDArray[np.float32]) -> FloatArray:
+    """Return the mean root-mean-square difference [K] of each row of `features` [K, D] to the other rows, K > 1.
 
     Row blocks bound the memory to one [block, K] matrix of distances.
     """
     num_images = len(features)
-    if num_images < 2:
-        return None
     rows = features.astype(np.float64)
     rows -= rows.mean(axis=0)  # distances do not change; the products below lose fewer digits
     squares = (rows * rows).sum(axis=1)
     block = max(1, _CHUNK_ELEMENTS // num_images)
-    total = 0.0
+    totals = np.empty(num_images)
     for start in range(0, num_images, block):
         part = slice(start, start + block)
         squared = squares[part, None] + squares[None, :] - 2.0 * rows[part] @ rows.T
         np.maximum(squared, 0.0, out=squared)
         squared[np.arange(len(squared)), np.arange(start, start + len(squared))] = 0.0
-        total += float(np.sqrt(squared / rows.shape[1]).sum())
-    return total / (num_images * (num_images - 1))
+        totals[part] = np.sqrt(squared / rows.shape[1]).sum(axis=1)
+    return totals / (num_images - 1)

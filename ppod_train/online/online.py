@@ -1,4 +1,4 @@
-"""Online training (Algorithm 1): every stage samples a data set from the newest policy and trains on it.
+"""Online training (Algorithm 1): every stage samples a data set from the newest policy and trains on all so far.
 
 OUT/online.json            settings and identities, written at the start
 OUT/stage-01/data/         data set of the stage
@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_data.format.spec import GenerationSpec, to_json
-from ppod_data.inspect.judge import check_prompts, judge_of_reward
+from ppod_data.inspect.judge import judge_of_reward
 from ppod_data.rewards import RewardModel
 from ppod_data.storage.folder_kinds import ONLINE, check_out
 from ppod_data.storage.folders import new_folder
@@ -30,39 +31,50 @@ from ppod_data.storage.json_reader import read_object
 from ppod_data.storage.real_folders import settled
 from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
+from ppod_data.support.progress import SILENT, Progress
 from ppod_train.distributed import SINGLE_PROCESS, Workers
+from ppod_train.evaluation.check import load_judges
+from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation
-from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineCallbacks, OnlineSummary, StageRecord
+from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineSummary, StageRecord
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.online.stage import OnlineRun, run_stage, stage_evaluation, stage_spec
-from ppod_train.policy.source import PolicySource
+from ppod_train.report.runs import read_run
+from ppod_train.report.verdict import verdict
 from ppod_train.run.exclusive import only_run
 from ppod_train.run.model_card import write_model_card
 from ppod_train.run.model_defaults import resolve
 from ppod_train.run.run_folder import generation_of, write_json
+from ppod_train.settings import OLDER_VALUES
+
+_OLDER = {
+    "replay_stages": 0,
+    "window_stride": 0,
+    **{f"train.{name}": value for name, value in OLDER_VALUES.items()},
+}
+"""Values that options had before they existed, for the records of older runs."""
 
 
 def train_online(
     out: Path,
     settings: OnlineSettings,
     *,
-    reference: PolicySource,
+    reference: ModelSource,
     build_spec: BuildSpec,
     load: LoadPolicy,
     reward: RewardModel,
-    callbacks: OnlineCallbacks | None = None,
+    progress: Progress = SILENT,
     workers: Workers = SINGLE_PROCESS,
 ) -> OnlineSummary:
     """Run every stage that is not complete. A finished run may be extended by more stages.
 
-    The run ends early if the rewards of a stage are equal within each prompt, because there is nothing left to
-    learn.
+    The run ends early if a stage's rewards are equal within each prompt, so that there is nothing left to learn.
 
     Args:
         reference: the pretrained model, a whole pipeline; the KL anchor of all stages.
         build_spec: returns the spec of a stage's data set for the policy that samples it.
         load: loads a new copy of a policy.
-        callbacks: called in the main process only.
+        progress: counts stages, and shows the phase; in the main process only.
         workers: the processes that share every phase. All call this function; the main process writes.
 
     Raises:
@@ -84,10 +96,12 @@ def train_online(
         build_spec=build_spec,
         load=load,
         reward=reward,
-        callbacks=callbacks if callbacks and workers.is_main else OnlineCallbacks(),
+        check=_check_scorer(reward, settings, spec, workers.device),
+        progress=progress if workers.is_main else SILENT,
         workers=workers,
     )
-    if settings.prompts_per_stage is not None:
+    run.progress.start(settings.num_stages, "stages")
+    if settings.prompts_per_stage is not None or settings.window_stride:
         stage_spec(run, load(reference), 1)  # raises before the run writes a file
     with ExitStack() as folder:
         keep_calls = _write_record(run, spec, folder)
@@ -98,9 +112,24 @@ def train_online(
         records: list[StageRecord] = []
         for stage in range(1, settings.num_stages + 1):
             records.append(run_stage(run, stage))
-            if records[-1].steps == 0:
+            if records[-1].steps == 0 or _must_stop(run, stage):
                 break
         return _finish(run, records)
+
+
+def _check_scorer(
+    reward: RewardModel, settings: OnlineSettings, spec: GenerationSpec, device: str
+) -> RewardModel | None:
+    """Load the check scorer of the evaluations; None for none. Both scorers check the prompts."""
+    judged = reward if settings.eval_images_per_prompt else None
+    return load_judges(judged, settings.check_reward, settings.eval_prompts or spec.prompts, device).check
+
+
+def _must_stop(run: OnlineRun, stage: int) -> bool:
+    """Return true if the run stops when its policy exploits the reward, and the stage's evaluation shows that."""
+    if run.settings.stop_when != "exploited" or not run.settings.eval_images_per_prompt:
+        return False
+    return find(stage_evaluation(run, stage)) is not None
 
 
 def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> list[Callable[[], None]]:
@@ -112,11 +141,14 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
     Returns:
         In the main process, the functions to call once there are results to keep.
     """
-    if run.settings.eval_images_per_prompt:
-        check_prompts(run.reward, run.settings.eval_prompts or spec.prompts)
     resolved = replace(run.settings, train=resolve(run.settings.train, spec))
     identity = {
-        **{key: value for key, value in asdict(resolved).items() if key not in ("num_stages", "train")},
+        **{
+            key: value
+            for key, value in asdict(resolved).items()
+            if key not in ("num_stages", "stop_when", "train")
+        },
+        "replay_stages": run.settings.replay,
         **{f"train.{key}": value for key, value in asdict(resolved.train).items()},
         "reward": f"{run.reward.name} {run.reward.revision}",
         "generation": to_json(spec),
@@ -125,11 +157,12 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
     if path.exists() and ((run.out / "evals").exists() or run.folder(1).exists()):
         recorded = read_object(path)["identity"]
         for key, value in json.loads(canonical_json(identity)).items():
-            if recorded.get(key) != value:
+            if (before := recorded.get(key, _OLDER.get(key))) != value:
                 raise ConfigError(
-                    f"this online run was started with {key} {_short(recorded.get(key))}, not {_short(value)}: "
+                    f"this online run was started with {key} {_short(before)}, not {_short(value)}: "
                     "give the same options, or another --out"
                 )
+        _check_horizon(run, read_object(path)["num_stages"])
         if run.folder(run.settings.num_stages + 1).exists():
             raise ConfigError(
                 f"this online run is in stage {len(list(run.out.glob('stage-*')))}, past --stages "
@@ -137,7 +170,7 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
             )
     record = {
         "num_stages": run.settings.num_stages,
-        "settings": asdict(resolved),
+        "settings": asdict(resolved) | {"replay_stages": run.settings.replay},
         "model": run.reference.model,
         "reward": identity["reward"],
         "judge": judge_of_reward(run.reward).to_json(),
@@ -157,18 +190,34 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
     return keep_calls
 
 
+def _check_horizon(run: OnlineRun, num_stages: int) -> None:
+    """Raise ConfigError if a run whose learning rate falls to 0 at its end is given another number of stages."""
+    rule = run.settings.train.lr_scheduler
+    if rule != "constant" and num_stages != run.settings.num_stages:
+        raise ConfigError(
+            f"the learning rate of this online run falls to 0 at the end of stage {num_stages} (lr_scheduler {rule}): "
+            f"give --stages {num_stages}, or another --out"
+        )
+
+
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
-    """Keep the policy of the stage with the best mean reward, or of the last stage without evaluations."""
+    """Keep the policy of the stage with the best mean reward, or of the last stage without evaluations.
+
+    A stage at which the run stopped because its policy exploits the reward is not kept, unless it is the only one.
+    """
     last = sum(record.steps > 0 for record in records)
     rewards: list[float] = []
     if run.settings.eval_images_per_prompt:
         rewards = [stage_evaluation(run, stage).reward for stage in range(last + 1)]
-    best = 1 + int(np.argmax(rewards[1:])) if rewards else last
+    candidates = rewards[1:]
+    if len(candidates) > 1 and _must_stop(run, last):
+        candidates = candidates[:-1]
+    best = 1 + int(np.argmax(candidates)) if candidates else last
     before = len(read_evaluation(run.out / "evals" / "stage-00").measurements) if rewards else 0
     summary = OnlineSummary(
         stages=last,
@@ -179,8 +228,10 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
         reward_queries=sum(record.reward_queries for record in records)
         + before * run.settings.eval_images_per_prompt,
         improved=rewards[best] > rewards[0] if rewards else None,
+        verdict="",
         policy="policy",
     )
+    summary = replace(summary, verdict=verdict(read_run(run.out)))
     run.workers.on_main(lambda: _write_end(run, summary))
     return summary
 

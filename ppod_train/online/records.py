@@ -1,13 +1,13 @@
-"""What is recorded of an online training run, and what it asks of its caller."""
+"""Records of an online training run, and the functions that it takes from its caller."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from ppod_data.diffusion.models.model import DiffusionModel
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.format.spec import GenerationSpec
-from ppod_train.evaluation.metrics import EvalResult
-from ppod_train.policy.source import PolicySource
+from ppod_data.support.formatting import clock, number
 
 
 class BuildSpec(Protocol):
@@ -19,7 +19,7 @@ class BuildSpec(Protocol):
 class LoadPolicy(Protocol):
     """`ppod_data.diffusion.models.model.load_model` with device and precision given."""
 
-    def __call__(self, source: PolicySource) -> DiffusionModel: ...
+    def __call__(self, source: ModelSource) -> DiffusionModel: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +55,26 @@ class OnlineSummary:
     reward_queries: int
     improved: bool | None
     """Whether the kept policy's reward passes the reference's; None without evaluations."""
+    verdict: str
+    """One sentence about the kept policy (`ppod_train.report.verdict`)."""
     policy: str
     """The folder of the kept policy, relative to the run."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class OnlineCallbacks:
-    """How an online run tells its caller what happens."""
-
-    on_phase: Callable[[int, str, int], None] = lambda stage, phase, total: None
-    """A phase begins: the stage, its name, and how many units of work it has."""
-    on_units: Callable[[int], None] = lambda count: None
-    """Units of the phase done: images, trajectories or optimizer steps."""
-    on_eval: Callable[[int, EvalResult], None] = lambda stage, result: None
-    on_stage: Callable[[StageRecord], None] = lambda record: None
-    on_finished_before: Callable[[int], None] = lambda stage: None
-    """Called with the number of a stage that an earlier call finished."""
+def stage_line(record: StageRecord, num_stages: int) -> str:
+    """Return one line about a finished stage of a run of `num_stages`."""
+    stage = f"online: stage {record.stage} of {num_stages}"
+    if record.steps == 0:
+        return (
+            f"{stage}: the reward tells no two images of a prompt apart enough; nothing is left to learn, and the run "
+            "ends"
+        )
+    times = ", ".join(
+        f"{name.replace('_', '-')} {clock(seconds)}"
+        for name, seconds in record.seconds.items()
+        if seconds >= 0.5
+    )
+    return (
+        f"{stage}: its data's mean reward {number(record.data_reward_mean)}, {record.outside_band_at_start:.0%} of "
+        f"steps outside the band at the start; {times}"
+    )

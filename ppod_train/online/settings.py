@@ -30,6 +30,22 @@ class OnlineSettings:
         shown_default="all",
         min=1,
     )
+    replay_stages: int | None = option(
+        None,
+        "Earlier stages whose data each stage trains on again; 0 for its own data alone.",
+        panel=_STAGES,
+        metavar="N",
+        shown_default="all; 0 for an objective without pairs, or with --window-stride",
+        min=0,
+    )
+    window_stride: int = option(
+        0,
+        "Steps by which the window of --noisy-steps moves at each stage, back to its start at the end of the chain; "
+        "0 keeps it.",
+        panel=_STAGES,
+        metavar="N",
+        min=0,
+    )
     eval_images_per_prompt: int = option(
         64,
         "Images of each prompt in the evaluation after a stage, on noise of its own; 0 for none, which keeps the "
@@ -39,6 +55,12 @@ class OnlineSettings:
         min=0,
     )
     eval_prompts: tuple[str, ...] | None = same_option(TrainSettings, "eval_prompts")
+    check_reward: str | None = same_option(TrainSettings, "check_reward")
+    stop_when: Literal["exploited"] | None = same_option(
+        TrainSettings,
+        "stop_when",
+        help="exploited: stop after a stage whose evaluation shows that the policy exploits the reward.",
+    )
     strategy: Literal["random", "best-worst", "all"] = option("random", "As in ppod-pair rank.", panel=_PAIRS)
     num_pairs_per_prompt: int | None = option(
         None,
@@ -62,6 +84,19 @@ class OnlineSettings:
         if self.train.eval_every == TrainSettings.eval_every:
             object.__setattr__(self, "train", replace(self.train, eval_every=0))
 
+    @property
+    def replay(self) -> int | Literal["all"]:
+        """Return replay_stages, or its default."""
+        from ppod_train.objectives import OBJECTIVES
+
+        if self.replay_stages is not None:
+            return self.replay_stages
+        return "all" if OBJECTIVES[self.train.objective].on_pairs and not self.window_stride else 0
+
+    def replayed(self, stage: int) -> range:
+        """Return the earlier stages whose data stage number `stage` trains on again."""
+        return range(1 if self.replay == "all" else max(1, stage - self.replay), stage)
+
     def validate(self) -> None:
         """Raise ConfigError, naming the option, for a value outside its range or one that is not read."""
         from ppod_data.pairs.rank import check_pair_options
@@ -70,6 +105,15 @@ class OnlineSettings:
         check_pair_options(self.strategy, self.num_pairs_per_prompt, self.min_margin, self.label_temperature)
         if self.train.eval_every:
             raise ConfigError("an online run is evaluated after every stage: leave eval_every at 0")
+        if self.window_stride and self.replay_stages:
+            raise ConfigError(
+                "data of stages with different windows of noisy steps cannot be trained on together: leave "
+                "--replay-stages or --window-stride out"
+            )
+        if self.window_stride and self.train.trained_steps is not None:
+            raise ConfigError(
+                "a window of noisy steps that moves is what is trained on: leave --trained-steps or --window-stride out"
+            )
         self._refuse_unread()
         self.train.validate()
 
@@ -79,6 +123,11 @@ class OnlineSettings:
 
         if OBJECTIVES[self.train.objective].on_pairs:
             return
+        if self.replay_stages:
+            raise ConfigError(
+                f"objective {self.train.objective} compares the images of one policy, those of the newest stage: leave "
+                "--replay-stages out"
+            )
         for one in fields(self):
             known = one.metadata.get("option")
             if known is not None and known.panel == _PAIRS and getattr(self, one.name) != one.default:

@@ -1,7 +1,7 @@
 """One stage of online training: generate, score, pair, train, evaluate. Every phase is resumable."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import DiffusionModel, resized
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.generate import generate, select_shards
@@ -20,7 +21,7 @@ from ppod_data.rewards import RewardModel
 from ppod_data.scoring.score import score
 from ppod_data.storage.json_reader import read_object
 from ppod_data.support.noise import generator
-from ppod_data.support.progress import SILENT, Silent
+from ppod_data.support.progress import SILENT, Phase, Progress
 from ppod_train.data.training_data import DataSource
 from ppod_train.distributed import Workers
 from ppod_train.evaluation.evaluate import evaluate
@@ -28,11 +29,14 @@ from ppod_train.evaluation.files import read_evaluation, write_evaluation
 from ppod_train.evaluation.metrics import EvalResult
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.objectives import OBJECTIVES
-from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineCallbacks, StageRecord
+from ppod_train.online.records import BuildSpec, LoadPolicy, StageRecord, stage_line
 from ppod_train.online.settings import OnlineSettings
-from ppod_train.policy.source import PolicySource
+from ppod_train.online.window import stage_window
+from ppod_train.run.prepare import TrainingPart
 from ppod_train.run.run_folder import log_evaluation, write_json
-from ppod_train.run.train import Callbacks, train_offline
+from ppod_train.run.train import train_offline
+from ppod_train.run.words import evaluation_line
+from ppod_train.settings import step_range
 
 REFERENCE = "reference"
 """Name under log_probs/ of the pretrained reference's table in the data sets of later stages."""
@@ -44,16 +48,19 @@ class OnlineRun:
 
     out: Path
     settings: OnlineSettings
-    reference: PolicySource
+    reference: ModelSource
     build_spec: BuildSpec
     load: LoadPolicy
     reward: RewardModel
-    callbacks: OnlineCallbacks
+    check: RewardModel | None
+    progress: Progress
     workers: Workers
 
-    def own_share(self, count: int) -> int:
-        """Return the approximate number of a phase's `count` items that the main process handles."""
-        return -(-count // self.workers.world_size)
+    def phase(self, stage: int, name: str) -> Progress:
+        """Show the name of a phase that begins, and return its progress."""
+        title = f"stage {stage} {name}"
+        self.progress.status(title)
+        return Phase(self.progress, title)
 
     def folder(self, stage: int) -> Path:
         """Return the folder of a stage."""
@@ -63,13 +70,13 @@ class OnlineRun:
         """Return the folder of the policy that a stage trained."""
         return self.folder(stage) / "run" / "policy"
 
-    def policy(self, stage: int) -> PolicySource:
+    def policy(self, stage: int) -> ModelSource:
         """Return the policy after `stage` stages."""
         if stage == 0:
             return self.reference
         folder = str(self.policy_folder(stage))
         if self.settings.train.lora_rank == 0:
-            return PolicySource(model=folder)
+            return replace(self.reference, model=folder, revision=None, variant=None)
         return replace(self.reference, adapter=folder)
 
 
@@ -81,7 +88,8 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     """
     record_path = run.folder(stage) / "stage.json"
     if record_path.exists():
-        run.callbacks.on_finished_before(stage)
+        run.progress.skip(1)
+        run.progress.say(f"online: stage {stage} of {run.settings.num_stages} was finished before")
         return StageRecord(**read_object(record_path))
     seconds: dict[str, float] = {}
     data = run.folder(stage) / "data"
@@ -116,7 +124,8 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
         seconds=seconds,
     )
     run.workers.on_main(lambda: write_json(record_path, asdict(record)))
-    run.callbacks.on_stage(record)
+    run.progress.advance(1)
+    run.progress.say(stage_line(record, run.settings.num_stages))
     return record
 
 
@@ -125,37 +134,24 @@ def _outside_band(run: OnlineRun, stage: int) -> float:
     return float(record["outside_band_at_start"])
 
 
-class _Units(Silent):
-    """The units of one phase of a stage, finished now or before, as a run's callbacks count them."""
-
-    def __init__(self, on_units: Callable[[int], None]) -> None:
-        self._on_units = on_units
-
-    def advance(self, count: int) -> None:
-        """Report finished units."""
-        self._on_units(count)
-
-    def skip(self, count: int) -> None:
-        """Report units that were finished before."""
-        self._on_units(count)
-
-
 def _generate(run: OnlineRun, stage: int, data: Path) -> None:
+    progress = run.phase(stage, "generate")
     policy = run.load(run.policy(stage - 1))
     spec = stage_spec(run, policy, stage)
-    run.callbacks.on_phase(stage, "generate", run.own_share(spec.num_samples))
     shards = select_shards(spec, None, run.workers.rank, run.workers.world_size)
-    generate(data, spec, policy, shards=shards, progress=_Units(run.callbacks.on_units))
+    generate(data, spec, policy, shards=shards, progress=progress)
     run.workers.wait()
 
 
 def stage_spec(run: OnlineRun, policy: DiffusionModel, stage: int) -> GenerationSpec:
-    """Return the spec of a stage's data set: all prompts, or a random draw that depends on the stage's number.
+    """Return the spec of a stage's data set: its window of noisy steps, and all prompts or the stage's own draw.
 
     Raises:
-        ConfigError: more prompts per stage than there are.
+        ConfigError: more prompts per stage than there are, or a window that cannot move.
     """
     spec = run.build_spec(policy, stage=stage)
+    if stride := run.settings.window_stride:
+        spec = replace(spec, noisy_steps=stage_window(spec, stage, stride))
     count = run.settings.prompts_per_stage
     if count is None:
         return spec
@@ -169,15 +165,14 @@ def stage_spec(run: OnlineRun, policy: DiffusionModel, stage: int) -> Generation
 
 def _score(run: OnlineRun, stage: int, dataset: Dataset) -> None:
     """Score every shard in its own process; then the main process scores missing shards and reports errors."""
-    run.callbacks.on_phase(stage, "score", run.own_share(dataset.spec.num_samples))
     rank, world_size = run.workers.rank, run.workers.world_size
-    name, units = run.reward.name, _Units(run.callbacks.on_units)
+    name, progress = run.reward.name, run.phase(stage, "score")
     if world_size > 1:
         # A process without any scorable image raises ConfigError; the call below raises it if no process has one.
         with suppress(ConfigError):
-            score(dataset, run.reward, name=name, rank=rank, world_size=world_size, progress=units)
+            score(dataset, run.reward, name=name, rank=rank, world_size=world_size, progress=progress)
         run.workers.wait()
-    rest = units if world_size == 1 else SILENT
+    rest = progress if world_size == 1 else SILENT
     run.workers.on_main(lambda: score(dataset, run.reward, name=name, progress=rest))
 
 
@@ -198,7 +193,7 @@ def _pair(run: OnlineRun, dataset: Dataset) -> None:
 
 def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
     """Compute the pretrained reference's log-probabilities of the stage's chains, in the trainer's numerics."""
-    run.callbacks.on_phase(stage, "log-probs", run.own_share(dataset.spec.num_samples))
+    progress = run.phase(stage, "log-probs")
     compute_log_probs(
         dataset,
         run.load(run.reference),
@@ -206,25 +201,28 @@ def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
         batch_size=run.settings.train.batch_size,
         rank=run.workers.rank,
         world_size=run.workers.world_size,
-        progress=_Units(run.callbacks.on_units),
+        steps=step_range(run.settings.train.trained_steps),
+        progress=progress,
     )
     run.workers.wait()
 
 
 def _train(run: OnlineRun, stage: int, data: Path) -> int:
-    run.callbacks.on_phase(stage, "train", run.settings.train.num_train_steps)
+    progress = run.phase(stage, "train")
+    earlier = [run.folder(number) / "data" for number in run.settings.replayed(stage)]
     summary = train_offline(
-        DataSource(roots=[data], pairs=run.reward.name, scores=run.reward.name),
+        DataSource(roots=[*earlier, data], pairs=run.reward.name, scores=run.reward.name),
         run.folder(stage) / "run",
         run.settings.train,
         model=run.load(run.reference),
         reward=None,
         start=run.policy_folder(stage - 1) if stage > 1 else None,
-        optimizer_of=run.folder(stage - 1) / "run" if stage > 1 else None,
-        callbacks=Callbacks(
-            on_start=lambda drift, step: run.callbacks.on_units(step),
-            on_step=lambda metrics: run.callbacks.on_units(1),
+        part=TrainingPart(
+            previous=run.folder(stage - 1) / "run" if stage > 1 else None,
+            first_step=(stage - 1) * run.settings.train.num_train_steps,
+            num_steps=run.settings.num_stages * run.settings.train.num_train_steps,
         ),
+        progress=progress,
         workers=run.workers,
     )
     return summary.steps
@@ -235,11 +233,10 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
     folder = run.out / "evals" / f"stage-{stage:02d}"
     if (folder / "eval.json").exists():
         return read_evaluation(folder)
+    progress = run.phase(stage, "evaluate")
     policy = run.load(run.policy(stage))
     spec = run.build_spec(policy, stage=0)
     prompts = run.settings.eval_prompts or spec.prompts
-    num_images = len(prompts) * run.settings.eval_images_per_prompt
-    run.callbacks.on_phase(stage, "evaluate", run.own_share(num_images))
     result = evaluate(
         resized(policy, spec.height, spec.width),
         run.reward,
@@ -250,16 +247,19 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
             num_inference_steps=spec.num_inference_steps,
             guidance_scale=spec.guidance_scale,
             ddim_eta=spec.ddim_eta,
+            noisy_steps=spec.window,
             seed=run.settings.train.seed,
             batch_size=spec.batch_size,
             validation=True,
         ),
         baseline=stage_evaluation(run, 0) if stage else None,
-        on_batch=run.callbacks.on_units,
+        check_reward=run.check,
+        progress=progress,
         workers=run.workers,
     )
     run.workers.on_main(lambda: _write_evaluation(run, stage, folder, result))
-    run.callbacks.on_eval(stage, result)
+    when = f"after stage {stage}" if stage else "before"
+    run.progress.say(f"online: {when}: {evaluation_line(result)}")
     return result
 
 

@@ -76,7 +76,7 @@ _METRICS = (
     _Metric("gradient_share", "With a gradient", "log-ratios with a nonzero gradient", True),
     _Metric("log_ratio_mean", "Mean log-ratio", "log(π / π_ref), averaged over latent dimensions"),
     _Metric("log_ratio_max", "Largest log-ratio", "in absolute value"),
-    _Metric("kl_estimate", "KL estimate", "KL(π_ref ‖ π) of a whole trajectory, in nats"),
+    _Metric("kl_estimate", "KL estimate", "KL(π_ref ‖ π) of a trajectory's trained steps, in nats"),
     _Metric("kl", "KL of a step", "KL(π ‖ π_ref), averaged over latent dimensions"),
     _Metric("clipped_right", "Outside the band, right side", "moved in the intended direction", True),
     _Metric("clipped_wrong", "Outside the band, wrong side", "moved in the opposite direction", True),

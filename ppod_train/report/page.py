@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from ppod_data.html.page import document, join, titled
 from ppod_data.storage.files import atomic_write
+from ppod_data.storage.folder_kinds import check_html
 from ppod_data.storage.json_reader import record_of
 from ppod_data.storage.real_folders import settled
 from ppod_train.report.comparison import comparison, objective, settings_table
@@ -26,17 +27,29 @@ _ADVICE = "its files were edited, or are of another version: get the folder agai
 _ASSETS = Path(__file__).parent / "assets"
 
 
-def write_report(runs: Sequence[str | PathLike[str]], out: str | PathLike[str]) -> None:
-    """Write the report on `runs` to the file `out`.
+AnyFolder = str | PathLike[str]
+
+
+def write_report(runs: AnyFolder | Sequence[AnyFolder], out: AnyFolder | None = None) -> Path:
+    """Write the report on runs as one HTML file, and return the file.
+
+    >>> from ppod_train import write_report
+    >>> write_report("run").name
+    'report.html'
 
     Args:
         runs: folders of training runs, offline and online, finished or not, and of evaluations; in the page's order.
+        out: the file; None for report.html in the folder of a single run, or in this folder for several.
 
     Raises:
-        ConfigError: a folder is not a run.
+        ConfigError: a folder is not a run, or `out` is a file of another kind.
         DamagedError: a record has other content than a run writes.
     """
-    out, folders = settled(Path(out)), [Path(run) for run in runs]
+    folders = [Path(run) for run in ([runs] if isinstance(runs, str | PathLike) else runs)]
+    if out is None:
+        out = folders[0] / "report.html" if len(folders) == 1 else "report.html"
+    out = settled(Path(out))
+    check_html(out, option="--out")
     read = [_read(folder) for folder in folders]
     names = _distinct_names(read, folders)
     title = names[0] if len(names) == 1 else f"{len(names)} runs"
@@ -48,6 +61,7 @@ def write_report(runs: Sequence[str | PathLike[str]], out: str | PathLike[str]) 
         with record_of(folder, _ADVICE):
             sections.append(_section(run, name, alone=len(read) == 1))
     atomic_write(out, page(f"ppod: {title}", title, join(sections)).encode())
+    return out
 
 
 def _read(folder: Path) -> Run:

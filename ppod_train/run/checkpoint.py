@@ -15,6 +15,7 @@ from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.storage.folders import new_folder, remove_folder
 from ppod_data.storage.json_reader import read_object
 from ppod_train.policy.fsdp import like, whole
+from ppod_train.settings import OLDER_VALUES
 
 KEPT = 2
 """Number of newest checkpoints that are kept."""
@@ -177,8 +178,9 @@ def check_same_run(
         ConfigError: names the first identity that differs, with both values.
     """
     for key, value in identity.items():
-        if key not in free and state["identity"].get(key) != value:
+        before = state["identity"].get(key, OLDER_VALUES.get(key))
+        if key not in free and before != value:
             raise ConfigError(
-                f"this run was started with {key} {state['identity'].get(key)!r}, not {value!r}: "
+                f"this run was started with {key} {before!r}, not {value!r}: "
                 "give the same options, or another --out"
             )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ppod_data.diffusion.models.model import DiffusionModel, load_model
+from ppod_data.diffusion.models.model import DiffusionModel
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import DamagedError
 from ppod_data.format.images import encode_png
 from ppod_data.inspect.judge import check_prompts
@@ -16,13 +17,13 @@ from ppod_data.rewards import RewardModel
 from ppod_data.storage.files import atomic_write
 from ppod_data.storage.folder_kinds import EVALUATION, check_out
 from ppod_data.storage.real_folders import refuse_linked_folders, remove_file, remove_tree, settled
+from ppod_data.support.progress import SILENT, Inner, Progress
 from ppod_train.distributed import SINGLE_PROCESS, Workers
-from ppod_train.evaluation.evaluate import OnBatch, eval_spec, evaluate, filled_settings, images_of
+from ppod_train.evaluation.evaluate import eval_spec, evaluate, filled_settings, images_of
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
 from ppod_train.evaluation.grids import before_after_grid
 from ppod_train.evaluation.metrics import EvalResult, Scorer
 from ppod_train.evaluation.settings import EvalSettings
-from ppod_train.policy.source import PolicySource
 from ppod_train.report import write_report
 
 
@@ -32,9 +33,24 @@ class Comparison:
 
     before: EvalResult | None
     after: EvalResult
-    summary_path: Path
-    grid_path: Path
-    report_path: Path
+    folder: Path
+    run: Path | None = None
+    """Folder of the run that trained the policy; None if no run did."""
+
+    @property
+    def summary_path(self) -> Path:
+        """File of the figures."""
+        return self.folder / "summary.json"
+
+    @property
+    def grid_path(self) -> Path:
+        """Picture of the same seeds before and after."""
+        return self.folder / "grid.png"
+
+    @property
+    def report_path(self) -> Path:
+        """HTML report."""
+        return self.folder / "report.html"
 
     def summary(self) -> dict[str, object]:
         """Return the content of summary.json.
@@ -49,27 +65,25 @@ class Comparison:
 
 
 def run_evaluation(
-    policy: PolicySource,
+    policy: ModelSource | DiffusionModel,
     out: Path,
     reward: RewardModel,
     settings: EvalSettings,
     *,
-    baseline: PolicySource | None,
+    baseline: ModelSource | DiffusionModel | None,
     check_reward: RewardModel | None = None,
-    device: str = "cpu",
-    compute_dtype: str = "fp32",
-    on_batch: OnBatch = lambda num_images: None,
+    progress: Progress = SILENT,
     workers: Workers = SINGLE_PROCESS,
 ) -> Comparison:
     """Evaluate a policy, and the baseline on the same noise, and write the results to the folder `out`.
 
     The folder gets before/ and after/ (`ppod_train.evaluation.files`), summary.json with the metrics of both,
-    grid.png (the same seeds before and after) and report.html. Only one of the two policies is in memory at a time.
+    grid.png (the same seeds before and after) and report.html. Of two sources, one is loaded at a time.
     A second run reuses evaluations of the same policies, images and scorers, and replaces other evaluations.
 
     Args:
         baseline: usually `replace(policy, adapter=None)`; None evaluates the policy alone.
-        on_batch: called with the number of images of each batch that this process scored, the baseline's first.
+        progress: counts the images of both policies that this process scores, the baseline's first.
         workers: the processes that share the images. All call this function; the main process writes.
 
     Raises:
@@ -82,18 +96,13 @@ def run_evaluation(
         if model is not None:
             check_prompts(model, settings.prompts)
 
-    def evaluated(source: PolicySource, before: EvalResult | None, folder: Path) -> EvalResult:
-        model = load_model(
-            source.model,
-            revision=source.revision,
-            variant=source.variant,
-            adapter=source.adapter,
-            device=device,
-            compute_dtype=compute_dtype,
-        )
+    def evaluated(
+        source: ModelSource | DiffusionModel, before: EvalResult | None, folder: Path
+    ) -> EvalResult:
+        model = source.load(workers.device) if isinstance(source, ModelSource) else source
         earlier = None if had_baseline else _finished(folder, model, reward, check_reward, settings, workers)
         if earlier is not None:
-            on_batch(_own_images(model, settings, workers))
+            progress.skip(_own_images(model, settings, workers))
             return earlier
         result = evaluate(
             model,
@@ -101,7 +110,7 @@ def run_evaluation(
             settings,
             baseline=before,
             check_reward=check_reward,
-            on_batch=on_batch,
+            progress=Inner(progress),
             workers=workers,
         )
         workers.on_main(lambda: _keep(out, folder, result))
@@ -111,15 +120,15 @@ def run_evaluation(
     had_baseline = (
         baseline is None and (out / "before").exists()
     )  # after/ contains win rates and gains; evaluate again without
+    num_images = len(settings.prompts) * settings.num_images_per_prompt
+    progress.start((1 if baseline is None else 2) * -(-num_images // workers.world_size), "images")
     before = evaluated(baseline, None, out / "before") if baseline is not None else None
     gc.collect()
     after = evaluated(policy, before, out / "after")
     comparison = Comparison(
         before=before,
         after=after,
-        summary_path=out / "summary.json",
-        grid_path=out / "grid.png",
-        report_path=out / "report.html",
+        folder=out,
     )
     workers.on_main(lambda: _write(comparison, out))
     return comparison
@@ -134,10 +143,7 @@ def _finished(
     workers: Workers,
 ) -> EvalResult | None:
     """Return the evaluation in `folder` if every process reads it and the policy, images and scorers match."""
-    scorers = [
-        Scorer(name=scorer_model.name, revision=scorer_model.revision) if scorer_model else None
-        for scorer_model in (reward, check_reward)
-    ]
+    scorers = [Scorer.of(scorer_model) if scorer_model else None for scorer_model in (reward, check_reward)]
     earlier: EvalResult | None = None
     with suppress(DamagedError):
         earlier = read_evaluation(folder)

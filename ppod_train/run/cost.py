@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from ppod_data.diffusion.models.model import DiffusionModel, calls_per_prediction, resized
-from ppod_data.diffusion.schedule import build_schedule
+from ppod_data.diffusion.schedule import spec_schedule
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.cost import GenerationPlan, call_bytes, plan_generation, tensor_bytes
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.policy import trainable_parameters
 from ppod_train.run.checkpoint import KEPT
-from ppod_train.settings import TrainSettings
+from ppod_train.settings import TrainSettings, step_range
 from ppod_train.step.method import backward_rows, gradient_method, regions_of
 
 _BACKWARD = 2
@@ -77,7 +77,7 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     needs_reference = bool(settings.kl_weight) or OBJECTIVES[settings.objective].on_final_latents
     reference_bytes = 0 if lora or not needs_reference else network_bytes
 
-    steps = sum(build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta).stochastic)
+    steps = _num_trained_steps(spec, settings)
     evaluations = 2 * settings.pairs_per_step * min(settings.timesteps_per_update or steps, steps)
     rows = min(settings.batch_size or spec.batch_size, evaluations)
     graph, _ = call_bytes(model, spec, 1, with_graph=True)
@@ -119,3 +119,9 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
         eval_calls=num_evals * images * spec.num_inference_steps * halves,
         disk_bytes=KEPT * weights * (3 + averaged) + (weights if lora else generation.pipeline_bytes),
     )
+
+
+def _num_trained_steps(spec: GenerationSpec, settings: TrainSettings) -> int:
+    stochastic = spec_schedule(spec).stochastic
+    trained = step_range(settings.trained_steps) or range(spec.num_inference_steps)
+    return sum(stochastic[trained.start : trained.stop])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,16 +10,29 @@ import torch
 from ppod_data.diffusion.models.model import DiffusionModel, resized
 from ppod_data.errors import ConfigError
 from ppod_data.generation.sampling import build_policy
-from ppod_train.data.training_data import DataSource, TrainingData, open_training_data
+from ppod_train.data.training_data import DataSource, open_training_data
 from ppod_train.distributed import Workers
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.fsdp import check_can_shard, shard
 from ppod_train.policy.policy import reference_network, start_from, trainable_parameters
 from ppod_train.run.model_defaults import check_subset, explain, limit_graph, resolve
-from ppod_train.settings import TrainSettings
+from ppod_train.settings import TrainSettings, step_range
 from ppod_train.step.drift import Drift, check_drift, check_rounding, measure_drift, measure_rounding
+from ppod_train.step.learning_rate import learning_rate
 from ppod_train.step.step_weight import step_weights
 from ppod_train.step.train_step import TrainState, graph_bytes_per_evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPart:
+    """A run as a part of a longer training, such as a stage of an online run."""
+
+    previous: Path | None
+    """The run before, whose optimizer state is continued; None for the first part."""
+    first_step: int
+    """Optimizer steps of the parts before."""
+    num_steps: int
+    """Optimizer steps of all parts, over which the learning rate falls."""
 
 
 def prepare(
@@ -29,6 +42,7 @@ def prepare(
     scorer: str,
     start: Path | None,
     workers: Workers,
+    part: TrainingPart | None = None,
 ) -> tuple[TrainState, Drift]:
     """Build the train state and measure the drift of the reference.
 
@@ -44,6 +58,7 @@ def prepare(
         policy_fingerprint=model.fingerprint,
         temperature=settings.reward_temperature,
         best_of=settings.best_of,
+        trained_steps=step_range(settings.trained_steps),
     )
     defaults, settings = explain(settings, data.spec), resolve(settings, data.spec)
     settings = limit_graph(settings, model.device)
@@ -63,13 +78,13 @@ def prepare(
         gradient_checkpointing=settings.gradient_checkpointing,
     )
 
-    def checked_drift(recorded: bool) -> Drift:
+    def checked_drift(maker: str | None) -> Drift:
         drift = measure_drift(
             data,
             policy,
             num_trajectories=settings.drift_samples,
             batch_size=batch_size,
-            recorded=recorded,
+            maker=maker,
             workers=workers,
         )
         # Without a clip band, recorded log-probabilities are only a constant of the loss.
@@ -77,25 +92,35 @@ def prepare(
             check_drift(drift, settings.clip, weights)
         return drift
 
-    drift = checked_drift(
-        recorded=False
-    )  # a new LoRA's second factor is 0, so the network is still the reference
+    # A new LoRA's second factor is 0, so the network is still the reference.
+    drift = checked_drift(maker=None)
+    makers = {
+        dataset.spec.policy_fingerprint: dataset.spec.adapter if settings.rank else dataset.spec.model
+        for dataset in data.datasets
+        if len(data.units_of(data.made_by(dataset.spec.policy_fingerprint)))
+    }
     start_fingerprint = model.fingerprint
     if start is not None:
         start_fingerprint = start_from(model, start)
-        if _makers(data) == {start_fingerprint}:
-            checked_drift(recorded=True)
-    others = _makers(data) - {model.fingerprint, start_fingerprint}
-    if others and (objective.clips_at_stage or settings.clip_anchor == "stage"):
-        with _as_maker(data, model, parameters) as available:
-            if available:
-                checked_drift(recorded=True)
-        drift = replace(drift, unchecked=not available)
+        if start_fingerprint in makers:
+            checked_drift(maker=start_fingerprint)
+    others = {
+        name: adapter
+        for name, adapter in makers.items()
+        if name not in (model.fingerprint, start_fingerprint)
+    }
+    if objective.clips_at_stage or settings.clip_anchor == "stage":
+        for maker, folder in others.items():
+            with _as_maker(maker, folder, model, parameters) as available:
+                if available:
+                    checked_drift(maker=maker)
+            drift = replace(drift, unchecked=drift.unchecked or not available)
     if "log_ratio_clip" in objective.reads and model.compute_dtype != "fp32":
         rounding = measure_rounding(data, policy, parameters, batch_size=batch_size, workers=workers)
         drift = replace(drift, rounding=rounding)
         even = step_weights(data.spec, data.steps, "k2")
         check_rounding(drift, settings.clip, weights, model.compute_dtype, even_weights=even)
+    part = part or TrainingPart(previous=None, first_step=0, num_steps=settings.num_train_steps)
     graph_bytes = graph_bytes_per_evaluation(policy, data, model.denoiser)
     if workers.sharded:
         parameters = shard(model.denoiser, workers.device)
@@ -111,6 +136,7 @@ def prepare(
         optimizer=torch.optim.AdamW(
             parameters.values(), lr=settings.learning_rate or 0.0, weight_decay=settings.weight_decay
         ),
+        learning_rate=learning_rate(settings, first_step=part.first_step, num_steps=part.num_steps),
         settings=settings,
         step_weights=weights,
         batch_size=batch_size,
@@ -123,31 +149,29 @@ def prepare(
     return state, drift
 
 
-def _makers(data: TrainingData) -> set[str]:
-    """Return the fingerprints of the policies that made the data."""
-    return {dataset.spec.policy_fingerprint for dataset in data.datasets}
-
-
 @contextmanager
 def _as_maker(
-    data: TrainingData, model: DiffusionModel, parameters: Mapping[str, torch.nn.Parameter]
+    maker: str, folder: str | None, model: DiffusionModel, parameters: Mapping[str, torch.nn.Parameter]
 ) -> Iterator[bool]:
-    """Load the weights of the policy that made the data into the network inside the block, if they are available.
+    """Load the weights of a policy that made data into the network inside the block, if they are available.
+
+    Args:
+        maker: fingerprint of the policy.
+        folder: its LoRA or its whole pipeline, as the data set names it.
 
     Yields:
-        True if they are available: a LoRA of the trained rank in the folder that the data set names.
+        True if they are available: a LoRA of the trained rank, or all weights.
     """
-    adapter = data.spec.adapter
-    if len(_makers(data)) > 1 or adapter is None or not Path(adapter).is_dir():
+    if folder is None or not Path(folder).is_dir():
         yield False
         return
     before = {name: value.detach().clone() for name, value in parameters.items()}
     try:
-        fingerprint = start_from(model, Path(adapter))
+        fingerprint = start_from(model, Path(folder))
     except ConfigError:
         fingerprint = ""
     try:
-        yield fingerprint == data.spec.policy_fingerprint
+        yield fingerprint == maker
     finally:
         with torch.no_grad():
             for name, value in parameters.items():

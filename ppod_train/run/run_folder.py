@@ -89,7 +89,9 @@ def write_run_record(
         },
         "prompts": list(data.prompts),
         "num_pairs": len(data.chosen),
-        "outside_band_at_start": data.outside_band(settings.clip, state.step_weights),
+        "outside_band_at_start": data.outside_band(
+            settings.clip, state.step_weights, start=state.start_fingerprint
+        ),
         "num_trajectories": len(data.rows),
         "num_repeated": data.num_repeated,
         "num_repeated_pairs": data.num_repeated_pairs,
@@ -127,7 +129,8 @@ def generation_of(spec: GenerationSpec) -> dict[str, Any]:
         "height",
         "width",
     )
-    return {name: getattr(spec, name) for name in (*names, "compute_dtype", "is_flow_matching")}
+    values = {name: getattr(spec, name) for name in (*names, "compute_dtype", "is_flow_matching")}
+    return values | {"noisy_steps": spec.window}
 
 
 def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | None:

@@ -17,8 +17,8 @@ _POLICY = "policy"
 class RunRecord:
     """Defaults that an evaluation of a run's policy takes from the run."""
 
-    shown: Path
-    """The run's folder, as the policy's was given."""
+    folder: Path
+    """Folder of the run, as the caller named it."""
     model: str
     prompts: tuple[str, ...]
     judge: Judge | None
@@ -50,7 +50,7 @@ def _read(file: Path, *, whole: bool) -> RunRecord:
     try:
         record = read_object(file)
         return RunRecord(
-            shown=file.parent,
+            folder=file.parent,
             model=record["model"],
             prompts=tuple(record["prompts"]),
             judge=_judge(record, str(file)),

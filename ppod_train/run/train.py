@@ -4,29 +4,36 @@ The files of a run are described in `ppod_train.run.run_folder`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError
-from ppod_data.inspect.judge import Judge, check_prompts, judge_of_reward, judge_of_tables
+from ppod_data.inspect.judge import Judge, judge_of_reward, judge_of_tables
 from ppod_data.rewards import RewardModel
 from ppod_data.storage.folder_kinds import OFFLINE, check_out
 from ppod_data.storage.json_reader import read_object
 from ppod_data.storage.real_folders import settled
+from ppod_data.support.progress import SILENT, Progress
 from ppod_data.support.runtime import one_thread
 from ppod_train.data.batches import trained_prompts
 from ppod_train.data.training_data import DataSource
 from ppod_train.distributed import SINGLE_PROCESS, Workers
+from ppod_train.evaluation.check import Judges, load_judges
 from ppod_train.evaluation.evaluate import evaluate
+from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
-from ppod_train.evaluation.metrics import EvalResult
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.fsdp import gathered, whole
 from ppod_train.policy.policy import policy_rank, policy_weights, save_policy
+from ppod_train.report.runs import read_run
+from ppod_train.report.verdict import verdict
 from ppod_train.run.checkpoint import (
     Tensors,
     check_same_run,
@@ -38,7 +45,7 @@ from ppod_train.run.checkpoint import (
 )
 from ppod_train.run.exclusive import only_run
 from ppod_train.run.model_card import write_model_card
-from ppod_train.run.prepare import prepare
+from ppod_train.run.prepare import TrainingPart, prepare
 from ppod_train.run.run_folder import (
     MetricsLog,
     evaluation_folder,
@@ -48,18 +55,17 @@ from ppod_train.run.run_folder import (
     write_json,
     write_run_record,
 )
+from ppod_train.run.words import evaluation_line, started_lines
 from ppod_train.settings import TrainSettings
-from ppod_train.step.drift import Drift
-from ppod_train.step.metrics import StepMetrics
 from ppod_train.step.train_step import TrainState, train_step
 
-_MAY_CHANGE = ("num_train_steps", "patience", "checkpoint_every", "max_graph_gib")
+_MAY_CHANGE = ("num_train_steps", "patience", "stop_when", "checkpoint_every", "max_graph_gib")
 """Settings that a resumed run may change: the length of the run, and the memory of its graph."""
 
 
 @dataclass
-class Progress:
-    """Progress of a run: the state of a resume in addition to weights and optimizer."""
+class Counters:
+    """State of a run in addition to weights and optimizer; a resume continues from it."""
 
     step: int = 0
     best_step: int = 0
@@ -69,6 +75,8 @@ class Progress:
     """Images scored for validation so far; they count as queries, as the data set's images do."""
     gradient_share: float = 1.0
     scale_drops: int = 0
+    exploited: bool = False
+    """The newest evaluation found the reward exploited, or the images collapsed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,18 +93,10 @@ class TrainSummary:
     improved: bool | None
     """False if no evaluation beat the first one, so that the kept policy is the starting model; None without
     evaluations."""
+    verdict: str
+    """One sentence about the kept policy (`ppod_train.report.verdict`)."""
     policy: str
     """Folder of the kept policy, relative to the run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Callbacks:
-    """Functions that a run calls to report its progress."""
-
-    on_start: Callable[[Drift, int], None] = lambda drift, step: None
-    """Called after the drift check with the step that the run starts from."""
-    on_step: Callable[[StepMetrics], None] = lambda metrics: None
-    on_eval: Callable[[int, EvalResult], None] = lambda step, result: None
 
 
 def train_offline(
@@ -107,8 +107,8 @@ def train_offline(
     model: DiffusionModel,
     reward: RewardModel | None,
     start: Path | None = None,
-    optimizer_of: Path | None = None,
-    callbacks: Callbacks | None = None,
+    part: TrainingPart | None = None,
+    progress: Progress = SILENT,
     workers: Workers = SINGLE_PROCESS,
 ) -> TrainSummary:
     """Train `model` in place on recorded data. A run that is called again resumes from its last checkpoint.
@@ -117,8 +117,8 @@ def train_offline(
         model: the reference, freshly loaded; the KL anchor of every objective.
         reward: scores validation images; required unless settings.eval_every is 0.
         start: folder of the policy to start from, as an earlier run wrote it; None starts from the reference.
-        optimizer_of: folder of the run whose optimizer moments are continued, as in the stages of an online run.
-        callbacks: called in the main process only.
+        part: the longer training that the run is a part of, as the stages of an online run are; None for a whole one.
+        progress: counts optimizer steps, and gets the evaluations in words; in the main process only.
         workers: the processes that train together. All call this function; a resumed run may have another number.
 
     Raises:
@@ -136,33 +136,36 @@ def train_offline(
         raise ConfigError("evaluation during training needs a reward: give a reward, or --eval-every 0")
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
-        state, drift = prepare(source, model, settings, scorer, start, workers)
-        if reward is not None and settings.eval_every:
-            check_prompts(reward, _eval_prompts(state))
-        if optimizer_of is not None:
-            checkpoint = latest_checkpoint(optimizer_of / "checkpoints")
+        state, drift = prepare(source, model, settings, scorer, start, workers, part)
+        judges = load_judges(
+            reward if settings.eval_every else None, settings.check_reward, _eval_prompts(state), model.device
+        )
+        if part is not None and part.previous is not None:
+            checkpoint = latest_checkpoint(part.previous / "checkpoints")
             if checkpoint is None:
                 raise ConfigError(
-                    f"{optimizer_of} has no checkpoint to take the optimizer's state from: run that stage again"
+                    f"{part.previous} has no checkpoint to take the optimizer's state from: run that stage again"
                 )
             load_optimizer(checkpoint, parameters=state.parameters, optimizer=state.optimizer)
         with ExitStack() as folder:
             keep_calls: list[Callable[[], None]] = []
             workers.on_main(lambda: keep_calls.append(folder.enter_context(only_run(out))))
             _check_same_table(out, source.target_table(OBJECTIVES[settings.objective]))
-            progress = _resume(out, state)
+            counters = _resume(out, state)
             _check_same_weights(state)
-            if progress.step == 0:
+            if counters.step == 0:
                 judge = _judge(source, state, reward)
                 workers.on_main(
                     lambda: write_run_record(out, state, source=source, drift=drift, judge=judge, start=start)
                 )
-            elif not _is_finished(settings, progress):
+            elif not _is_finished(settings, counters):
                 workers.on_main(lambda: extend_run_record(out, state))
-            callbacks = callbacks if callbacks and workers.is_main else Callbacks()
-            callbacks.on_start(drift, progress.step)
-            _loop(out, state, progress, reward, callbacks, keep_calls)
-            summary = _summary(out, settings, progress)
+            progress = progress if workers.is_main else SILENT
+            if workers.is_main:
+                for line in started_lines(read_object(out / "run.json"), drift, counters.step):
+                    progress.say(line)
+            _loop(out, state, counters, judges, progress, keep_calls)
+            summary = _summary(out, settings, counters)
             workers.on_main(lambda: _finish(out, summary))
         return summary
 
@@ -181,9 +184,9 @@ def _judge(source: DataSource, state: TrainState, reward: RewardModel | None) ->
 def _loop(
     out: Path,
     state: TrainState,
+    counters: Counters,
+    judges: Judges,
     progress: Progress,
-    reward: RewardModel | None,
-    callbacks: Callbacks,
     keep_calls: Sequence[Callable[[], None]],
 ) -> None:
     """Train until the run is finished.
@@ -194,54 +197,57 @@ def _loop(
     settings, workers = state.settings, state.workers
     with ExitStack() as files:
         log = None
-        if workers.is_main and not _is_finished(settings, progress):
-            log = files.enter_context(MetricsLog.open(out, settings, first_step=progress.step))
-        if progress.step == 0:
-            _evaluate_if_due(out, state, progress, reward, callbacks, log)
-        while not _is_finished(settings, progress):
+        if workers.is_main and not _is_finished(settings, counters):
+            log = files.enter_context(MetricsLog.open(out, settings, first_step=counters.step))
+        if counters.step == 0:
+            _evaluate_if_due(out, state, counters, judges, progress, log)
+        progress.start(settings.num_train_steps, "steps")
+        progress.skip(counters.step)
+        while not _is_finished(settings, counters):
             metrics = train_step(
                 state,
-                step=progress.step,
-                gradient_share=progress.gradient_share,
-                scale_drops=progress.scale_drops,
+                step=counters.step,
+                gradient_share=counters.gradient_share,
+                scale_drops=counters.scale_drops,
             )
-            progress.step = metrics.step
+            counters.step = metrics.step
             for keep in keep_calls:
                 keep()
-            progress.gradient_share = metrics.gradient_share
-            progress.scale_drops = metrics.scale_drops
+            counters.gradient_share = metrics.gradient_share
+            counters.scale_drops = metrics.scale_drops
             if log is not None:
                 log.add(metrics)
-            callbacks.on_step(metrics)
-            last = progress.step == settings.num_train_steps
-            if settings.eval_every and (last or progress.step % settings.eval_every == 0):
-                _evaluate_if_due(out, state, progress, reward, callbacks, log)
-            if last or progress.step % settings.checkpoint_every == 0 or _stopped_early(settings, progress):
+            progress.advance(1)
+            progress.status(f"loss {metrics.loss:.4f}")
+            last = counters.step == settings.num_train_steps
+            if settings.eval_every and (last or counters.step % settings.eval_every == 0):
+                _evaluate_if_due(out, state, counters, judges, progress, log)
+            if last or counters.step % settings.checkpoint_every == 0 or _stopped_early(settings, counters):
                 _check_same_weights(state)
                 if log is not None:
                     log.sync()
                 if not settings.eval_every:  # without evaluations the newest policy is kept
                     _save_policy(state, out)
-                _save_checkpoint(out / "checkpoints", state, progress)
+                _save_checkpoint(out / "checkpoints", state, counters)
     if not settings.eval_every:
-        progress.best_step = progress.step
+        counters.best_step = counters.step
         _save_policy(state, out)
 
 
 def _evaluate_if_due(
     out: Path,
     state: TrainState,
+    counters: Counters,
+    judges: Judges,
     progress: Progress,
-    reward: RewardModel | None,
-    callbacks: Callbacks,
     log: MetricsLog | None,
 ) -> None:
     """Score images of the current policy on validation noise; keep the policy if it is the best so far."""
     settings, spec, workers = state.settings, state.data.spec, state.workers
     if not settings.eval_every:
         return
-    assert reward is not None
-    baseline = read_evaluation(evaluation_folder(out, 0)) if progress.step and workers.is_main else None
+    assert judges.reward is not None
+    baseline = read_evaluation(evaluation_folder(out, 0)) if counters.step and workers.is_main else None
     eval_settings = EvalSettings(
         prompts=_eval_prompts(state),
         batch_size=spec.batch_size,
@@ -250,6 +256,7 @@ def _evaluate_if_due(
         num_inference_steps=spec.num_inference_steps,
         guidance_scale=spec.guidance_scale,
         ddim_eta=spec.ddim_eta,
+        noisy_steps=spec.window,
         negative_prompt=spec.negative_prompt,
         validation=True,
     )
@@ -258,18 +265,28 @@ def _evaluate_if_due(
         policy_weights(state.parameters, state.average),
         gathered(model.denoiser) if workers.sharded else nullcontext(),
     ):
-        result = evaluate(model, reward, eval_settings, baseline=baseline, workers=workers)
-    workers.on_main(lambda: write_evaluation(evaluation_folder(out, progress.step), result))
-    progress.reward_queries += result.overall.num_images
-    if result.reward > progress.best_reward:
-        progress.best_reward, progress.best_step = result.reward, progress.step
-        progress.evals_since_best = 0
+        result = evaluate(
+            model,
+            judges.reward,
+            eval_settings,
+            baseline=baseline,
+            check_reward=judges.check,
+            workers=workers,
+        )
+    workers.on_main(lambda: write_evaluation(evaluation_folder(out, counters.step), result))
+    counters.reward_queries += result.overall.num_images
+    found = torch.tensor(float(find(result) is not None))  # only the main process reads the baseline
+    counters.exploited = bool(workers.sum(found))
+    keep = not (counters.exploited and settings.stop_when == "exploited")
+    if keep and result.reward > counters.best_reward:
+        counters.best_reward, counters.best_step = result.reward, counters.step
+        counters.evals_since_best = 0
         _save_policy(state, out)
     else:
-        progress.evals_since_best += 1
+        counters.evals_since_best += 1
     if log is not None:
-        log.add_evaluation(progress.step, result)
-    callbacks.on_eval(progress.step, result)
+        log.add_evaluation(counters.step, result)
+    progress.say(f"train: step {counters.step}: {evaluation_line(result)}")
 
 
 def _eval_prompts(state: TrainState) -> tuple[str, ...]:
@@ -285,37 +302,42 @@ def _save_policy(state: TrainState, out: Path) -> None:
         workers.on_main(lambda: save_policy(model, out / "policy", weights))
 
 
-def _save_checkpoint(folder: Path, state: TrainState, progress: Progress) -> None:
+def _save_checkpoint(folder: Path, state: TrainState, counters: Counters) -> None:
     workers = state.workers
     tensors = Tensors({}, {})
     if workers.is_main or workers.sharded:
         tensors = Tensors.of(state.parameters, state.average, state.optimizer)
-    saved = {"progress": asdict(progress), "identity": identity_of(state)}
-    workers.on_main(lambda: save_checkpoint(folder, step=progress.step, tensors=tensors, state=saved))
+    saved = {"progress": asdict(counters), "identity": identity_of(state)}
+    workers.on_main(lambda: save_checkpoint(folder, step=counters.step, tensors=tensors, state=saved))
 
 
 def _check_same_weights(state: TrainState) -> None:
     state.workers.check_same([*state.parameters.values(), *state.average.values()], "weights")
 
 
-def _stopped_early(settings: TrainSettings, progress: Progress) -> bool:
-    return bool(settings.patience) and progress.evals_since_best >= settings.patience
+def _stopped_early(settings: TrainSettings, counters: Counters) -> bool:
+    if settings.stop_when == "exploited" and counters.exploited:
+        return True
+    return bool(settings.patience) and counters.evals_since_best >= settings.patience
 
 
-def _is_finished(settings: TrainSettings, progress: Progress) -> bool:
-    return progress.step >= settings.num_train_steps or _stopped_early(settings, progress)
+def _is_finished(settings: TrainSettings, counters: Counters) -> bool:
+    return counters.step >= settings.num_train_steps or _stopped_early(settings, counters)
 
 
-def _resume(out: Path, state: TrainState) -> Progress:
+def _resume(out: Path, state: TrainState) -> Counters:
     """Resume from the newest checkpoint, or from the start; results after the checkpoint are computed again."""
     identity = identity_of(state)
     checkpoint = latest_checkpoint(out / "checkpoints")
     if checkpoint is None:
         if (out / "run.json").exists() and _has_steps(out):
-            check_same_run(read_object(out / "run.json"), identity, free=_MAY_CHANGE)
-        progress = Progress()
+            recorded = read_object(out / "run.json")
+            _check_horizon(out, recorded["identity"], state.settings)
+            check_same_run(recorded, identity, free=_MAY_CHANGE)
+        counters = Counters()
     else:
         saved = load_state(checkpoint)
+        _check_horizon(out, saved["identity"], state.settings)
         check_same_run(saved, identity, free=_MAY_CHANGE)
         _check_length(out, checkpoint, state.settings, saved["progress"]["step"])
         load_checkpoint(
@@ -324,9 +346,19 @@ def _resume(out: Path, state: TrainState) -> Progress:
             average=state.average,
             optimizer=state.optimizer,
         )
-        progress = Progress(**saved["progress"])
-    state.workers.on_main(lambda: forget_after(out, progress.step))
-    return progress
+        counters = Counters(**saved["progress"])
+    state.workers.on_main(lambda: forget_after(out, counters.step))
+    return counters
+
+
+def _check_horizon(out: Path, recorded: Mapping[str, Any], settings: TrainSettings) -> None:
+    """Raise ConfigError if a run whose learning rate falls to 0 at its end is given another end."""
+    length, rule = recorded.get("num_train_steps"), recorded.get("lr_scheduler", "constant")
+    if rule == settings.lr_scheduler != "constant" and length != settings.num_train_steps:
+        raise ConfigError(
+            f"the learning rate of {out} falls to 0 at step {length} (lr_scheduler {rule}): give --num-train-steps "
+            f"{length}, or another --out"
+        )
 
 
 def _check_length(out: Path, checkpoint: Path, settings: TrainSettings, step: int) -> None:
@@ -353,18 +385,19 @@ def _has_steps(out: Path) -> bool:
     return metrics.is_file() and metrics.stat().st_size > 0
 
 
-def _summary(out: Path, settings: TrainSettings, progress: Progress) -> TrainSummary:
+def _summary(out: Path, settings: TrainSettings, counters: Counters) -> TrainSummary:
     before = None
     if settings.eval_every:
         before = read_object(out / "evals" / "step-000000" / "eval.json")["overall"]["reward_mean"]
     return TrainSummary(
-        steps=progress.step,
-        stopped_early=progress.step < settings.num_train_steps,
-        best_step=progress.best_step,
+        steps=counters.step,
+        stopped_early=counters.step < settings.num_train_steps,
+        best_step=counters.best_step,
         reward_before=before,
-        reward_best=progress.best_reward if settings.eval_every else None,
-        reward_queries=progress.reward_queries,
-        improved=progress.best_step > 0 if settings.eval_every else None,
+        reward_best=counters.best_reward if settings.eval_every else None,
+        reward_queries=counters.reward_queries,
+        improved=counters.best_step > 0 if settings.eval_every else None,
+        verdict=verdict(read_run(out)),
         policy="policy",
     )
 

@@ -54,21 +54,24 @@ def measure_drift(
     *,
     num_trajectories: int,
     batch_size: int,
-    recorded: bool = False,
+    maker: str | None = None,
     workers: Workers = SINGLE_PROCESS,
 ) -> Drift:
     """Replay all trained steps of some trajectories in the trainer's batch shape, guidance mode and precision.
 
     Args:
-        policy: whose log-probabilities are compared: the reference, or with `recorded` the policy that made the data.
+        policy: whose log-probabilities are compared: the reference, or the policy that made a part of the data.
+        maker: fingerprint of `policy` if its recorded log-probabilities of that part are compared; None to compare
+            the reference's of all data.
     """
-    count = min(num_trajectories, len(data.units))
-    unusual = _most_unusual(data, min(_UNUSUAL, count // 2), recorded)
-    spread = np.linspace(0, len(data.units) - 1, count - len(unusual)).astype(
-        int
-    )  # of every data set, many prompts
+    units = data.units if maker is None else data.units_of(data.made_by(maker))
+    count = min(num_trajectories, len(units))
+    recorded = maker is not None
+    unusual = _most_unusual(data, units, min(_UNUSUAL, count // 2), recorded)
+    # Evenly spaced units are of every data set and of many prompts.
+    spread = np.linspace(0, len(units) - 1, count - len(unusual)).astype(int)
     places = np.unique(np.concatenate([spread, unusual]))
-    batch = load_batch(data, data.units[places], data.steps, policy.prompts)
+    batch = load_batch(data, units[places], data.steps, policy.prompts)
     stored = batch.reference_log_probs + (batch.targets.anchors if recorded else 0.0)
     replayed = all_log_probs(batch_log_probs(policy, batch), stored, chunk_size=batch_size, workers=workers)
     error = (replayed - stored).abs().cpu().numpy()
@@ -205,10 +208,12 @@ def check_drift(drift: Drift, log_ratio_clip: float, step_weights: NDArray[np.fl
         )
 
 
-def _most_unusual(data: TrainingData, count: int, recorded: bool) -> NDArray[np.int64]:
-    """Return the places in `data.units` of the `count` trajectories whose stored numbers are farthest from the others'.
+def _most_unusual(
+    data: TrainingData, units: NDArray[np.int64], count: int, recorded: bool
+) -> NDArray[np.int64]:
+    """Return the positions in `units` of the `count` trajectories whose stored values are farthest from the median.
 
-    A few wrong numbers among many right ones are seldom in a sample, and always at an end of their step's range.
+    A few wrong values among many right ones are rarely in a sample, and always at an end of their step's range.
     """
     values = data.behaviour_log_probs if recorded else data.reference_log_probs
     values = values[:, list(data.steps)]
@@ -216,13 +221,13 @@ def _most_unusual(data: TrainingData, count: int, recorded: bool) -> NDArray[np.
     scale = np.median(distance, axis=0) + np.finfo(np.float64).tiny
     with np.errstate(over="ignore"):
         order = np.argsort(-(distance / scale).max(axis=1), kind="stable")
-    places: list[int] = []
+    positions: list[int] = []
     for row in order.tolist():
-        if len(places) == count:
+        if len(positions) == count:
             break
         if data.on_pairs:
-            here = np.flatnonzero((data.chosen == row) | (data.rejected == row))[:1]
+            here = np.flatnonzero((data.chosen[units] == row) | (data.rejected[units] == row))[:1]
         else:
-            here = np.flatnonzero(data.units == row)
-        places += here.tolist()
-    return np.array(places, np.int64)
+            here = np.flatnonzero(units == row)
+        positions += here.tolist()
+    return np.array(positions, np.int64)

@@ -40,13 +40,14 @@ class StepMetrics:
     kl: float | None
     """Mean closed-form KL(π ‖ π_ref) of a step, averaged over latent dimensions; None unless kl_weight is set."""
     kl_estimate: float
-    """Estimate of KL(π_ref ‖ π) of a whole trajectory in nats, −N·Σ_t of the mean log-ratio; it is unbiased where
-    the reference made the data, since the expectation is over the data's trajectories."""
+    """Estimate of KL(π_ref ‖ π) of a trajectory's trained steps in nats, −N·Σ_t of the mean log-ratio. It is
+    unbiased if the reference made the data, since the expectation is over the data's trajectories."""
     largest_logit: float | None
     """The largest absolute logit of the step, η·D with Eq. 10's clip; it cannot pass 2·dpo_beta·T·log_ratio_clip.
     None without pairs."""
     grad_norm: float
     """Of all trained weights together, before clipping to max_grad_norm."""
+    learning_rate: float
     gradient_share: float
     """Share of the step's log-ratios that the loss has a gradient for; the others have exactly 0."""
     backward_share: float
@@ -76,6 +77,7 @@ def step_metrics(
     *,
     step: int,
     grad_norm: float,
+    learning_rate: float,
     one_pass: bool,
     scale_drops: int = 0,
     seconds: float,
@@ -102,6 +104,7 @@ def step_metrics(
         ),
         largest_logit=largest,
         grad_norm=grad_norm,
+        learning_rate=learning_rate,
         gradient_share=float((gradient.weights != 0).double().mean()),
         backward_share=gradient.backward_share,
         one_pass=one_pass,

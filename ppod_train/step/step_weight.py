@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppod_data.diffusion.schedule import build_schedule, sensitivity
+from ppod_data.diffusion.schedule import sensitivity, spec_schedule
 from ppod_data.format.spec import GenerationSpec
 from ppod_train.data.batches import TrainingBatch
 
@@ -23,8 +23,7 @@ _POWERS = {"none": 0, "k": 1, "k2": 2}
 
 def chain_sensitivity(spec: GenerationSpec) -> NDArray[np.float64]:
     """k_t of every step of a data set's chain, [T]; 0 where a step is deterministic."""
-    schedule = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta)
-    return np.array(sensitivity(schedule))
+    return np.array(sensitivity(spec_schedule(spec)))
 
 
 def step_weights(spec: GenerationSpec, steps: Sequence[int], step_weight: str) -> NDArray[np.float64]:

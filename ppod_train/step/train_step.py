@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,8 @@ class TrainState:
     average: Mapping[str, torch.Tensor]
     """The moving average of the trained weights by the same names; empty where the policy is the weights themselves."""
     optimizer: torch.optim.Optimizer
+    learning_rate: Callable[[int], float]
+    """The learning rate of an optimizer step, from 0."""
     settings: TrainSettings
     step_weights: NDArray[np.float64]
     """[steps of the chain], what the loss multiplies log-ratios by."""
@@ -120,6 +122,9 @@ def train_step(state: TrainState, *, step: int, gradient_share: float, scale_dro
                 "or train in fp32; the last checkpoint is whole"
             )
         scale_drops += 1
+    rate = state.learning_rate(step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
     state.optimizer.step()
     update_average(state.average, state.parameters, settings.ema_decay)
     return step_metrics(
@@ -128,6 +133,7 @@ def train_step(state: TrainState, *, step: int, gradient_share: float, scale_dro
         options,
         step=step + 1,
         grad_norm=norm,
+        learning_rate=rate,
         one_pass=method != "two-pass",
         scale_drops=scale_drops,
         seconds=time.perf_counter() - start,

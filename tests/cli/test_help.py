@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -16,6 +17,7 @@ from ppod_cli.pair import main as pair
 from ppod_cli.train import main as train
 from typer.main import get_command
 
+import ppod_data
 from tests.support.command import REPOSITORY, call, run
 
 APPS = {
@@ -51,6 +53,7 @@ def test_every_command_of_this_stage_is_there() -> None:
         "ppod-score",
         "ppod-pair rank",
         "ppod-pair label",
+        "ppod-pair judge",
         "ppod-pair import",
         "ppod-pair agreement",
         "ppod-pair combine",
@@ -140,6 +143,50 @@ def test_help_is_shown_in_this_process_and_ends_well(module: Any) -> None:
     shown = call(module.app, "--help")
     assert (shown.code, shown.stderr) == (0, "")
     assert "Examples:" in shown.stdout
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_short_help_is_the_help(name: str) -> None:
+    assert call(APPS[name].app, "-h").stdout == call(APPS[name].app, "--help").stdout
+    for command in (command for command in LEAVES if command.startswith(f"{name} ")):
+        words = command.split()[1:]
+        assert call(APPS[name].app, *words, "-h").stdout == call(APPS[name].app, *words, "--help").stdout
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_version_is_the_package_s(name: str) -> None:
+    shown = call(APPS[name].app, "--version")
+    assert (shown.code, shown.stdout, shown.stderr) == (0, f"ppod {ppod_data.__version__}\n", "")
+    assert ppod_data.__version__ == distribution("ppod").version
+
+
+@pytest.mark.parametrize("command", LEAVES)
+def test_a_flag_shows_no_value(command: str) -> None:
+    name, *sub = command.split()
+    assert "<bool>" not in call(APPS[name].app, *sub, "--help").stdout
+    assert "<bool>" not in call(APPS[name].app, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "offered"),
+    [("train", "ppod-train off", "offline"), ("gen", "ppod-gen data --guid", "--guidance-scale")],
+)
+def test_a_shell_completes(module: str, words: str, offered: str, tmp_path: Path) -> None:
+    name = words.split()[0]
+    program = f"from ppod_cli.{module} import app; app()"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={
+            "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'cli'}",
+            f"_{name.replace('-', '_').upper()}_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        },
+    )
+    assert offered in done.stdout.split(), done.stderr
 
 
 def test_modules_run_under_python_m(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import io
 
 import pytest
 from ppod_cli.app import progress as module
-from ppod_cli.app.output import amount
-from ppod_cli.app.progress import clock, progress
+from ppod_cli.app.progress import progress
+
+from ppod_data.support.formatting import amount, clock
 
 
 class Clock:

@@ -16,6 +16,11 @@ from tests.support.pipelines import (
     save_tiny_sd35_pipeline,
     save_tiny_xl_pipeline,
 )
+from tests.support.transformer_pipelines import (
+    save_tiny_klein_pipeline,
+    save_tiny_qwen_image_pipeline,
+    save_tiny_z_image_pipeline,
+)
 
 FEW = ("--num-images-per-prompt", 1, "--num-inference-steps", 2)
 
@@ -63,6 +68,19 @@ def test_each_encoder_has_its_own_length(tmp_path: Path, save: Any, parts: list[
     long = describe_cut_prompts(model, ["x" * 600], "")
     assert long is not None and ("256 tokens of text_encoder_3" in long) == (save is save_tiny_sd35_pipeline)
     assert ("512 tokens of text_encoder_2" in long) == (save is save_tiny_flux_pipeline)
+
+
+def test_a_language_model_reads_what_its_template_leaves(tmp_path: Path) -> None:
+    """512 tokens in all for FLUX.2 and Z-Image; Qwen-Image drops the template's first tokens and keeps the last."""
+    for save, limit in (
+        (save_tiny_klein_pipeline, 512 - 38),
+        (save_tiny_z_image_pipeline, 512 - 19),
+        (save_tiny_qwen_image_pipeline, 512 + 34 - 162),
+    ):
+        model = load_model(str(save(tmp_path / save.__name__)))
+        assert describe_cut_prompts(model, ["x" * limit], "") is None
+        note = describe_cut_prompts(model, ["x" * (limit + 1)], "")
+        assert note is not None and f"1 of 1 at {limit} tokens of text_encoder" in note
 
 
 def test_prompts_that_scenes_scorers_cannot_read_are_said_at_once(tmp_path: Path) -> None:

@@ -15,9 +15,12 @@ from ppod_data.generation.build_spec import build_spec
 from tests.support.command import REPOSITORY, call
 from tests.support.full_size import (
     save_flux_1_dev,
+    save_flux_2_klein,
+    save_qwen_image,
     save_stable_diffusion_15,
     save_stable_diffusion_35_medium,
     save_stable_diffusion_xl,
+    save_z_image_turbo,
 )
 from tests.support.pipelines import (
     save_tiny_flux_pipeline,
@@ -25,17 +28,39 @@ from tests.support.pipelines import (
     save_tiny_sd35_pipeline,
     save_tiny_xl_pipeline,
 )
+from tests.support.transformer_pipelines import (
+    save_tiny_klein_pipeline,
+    save_tiny_qwen_image_pipeline,
+    save_tiny_z_image_pipeline,
+)
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
 SD15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0"
 SD35, FLUX = "stabilityai/stable-diffusion-3.5-medium", "black-forest-labs/FLUX.1-dev"
+KLEIN = "black-forest-labs/FLUX.2-klein-base-4B"
+Z_IMAGE, QWEN = "Tongyi-MAI/Z-Image-Turbo", "Qwen/Qwen-Image"
+
+
+def embedded(folder: Path) -> str:
+    """Return the name of the embedded model, which needs no folder."""
+    return "scenes"
+
+
 SMALL = {
+    "scenes": embedded,
+    Z_IMAGE: save_tiny_z_image_pipeline,
+    QWEN: save_tiny_qwen_image_pipeline,
+    KLEIN: save_tiny_klein_pipeline,
     SD15: save_tiny_pipeline,
     SDXL: save_tiny_xl_pipeline,
     SD35: save_tiny_sd35_pipeline,
     FLUX: save_tiny_flux_pipeline,
 }
 FULL = {
+    "scenes": embedded,
+    Z_IMAGE: save_z_image_turbo,
+    QWEN: save_qwen_image,
+    KLEIN: save_flux_2_klein,
     SD15: save_stable_diffusion_15,
     SDXL: save_stable_diffusion_xl,
     SD35: save_stable_diffusion_35_medium,
@@ -43,8 +68,13 @@ FULL = {
 }
 
 
-def planned(recipe: Path, pipelines: Any, place: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(command, what its dry run says) for the commands of a recipe that have one, on pipelines of its class."""
+def planned(
+    recipe: Path, pipelines: Any, place: Path, size: int | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return (command, the figures of its dry run) for the commands of a recipe, on pipelines of its class.
+
+    `size`: pixels, in place of a size that the recipe gives: a small pipeline's latents are of half of the pixels.
+    """
     tables = tomllib.loads(recipe.read_text())
     model = tables.get("gen", tables.get("online"))["model"]
     folder = pipelines[model](place / "model")
@@ -54,7 +84,8 @@ def planned(recipe: Path, pipelines: Any, place: Path) -> list[tuple[str, dict[s
         ("online", train.app, ["online", "--out", "run"]),
     ):
         if command in tables:
-            done = call(app, *words, "--config", recipe, "--model", folder, "--dry-run", "--json")
+            given = ("--height", size, "--width", size) if size and "height" in tables[command] else ()
+            done = call(app, *words, "--config", recipe, "--model", folder, *given, "--dry-run", "--json")
             assert done.code == 0, done.stderr
             rows.append((command, json.loads(done.stdout)))
     if "offline" in tables:
@@ -74,7 +105,7 @@ def planned(recipe: Path, pipelines: Any, place: Path) -> list[tuple[str, dict[s
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_understood(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
-    for _, figures in planned(recipe, SMALL, tmp_path):
+    for _, figures in planned(recipe, SMALL, tmp_path, size=16):
         peak = figures.get("peak_bytes") or figures["generation"]["peak_bytes"]
         assert 0 < peak < 1e9
 

@@ -1,19 +1,24 @@
 """ppod-score with other rewards than `scenes`, alone and together, and pairs by their sum."""
 
+import io
 import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 from ppod_cli import pair, score
 
 from ppod_data.dataset.dataset import Dataset
 from tests.cli.conftest import Made
 from tests.ppod_data.rewards.test_rewards_remote import start, url_of
-from tests.support.command import call, run
+from tests.support.command import call, following, ran, run
+from tests.support.foreign_cases import row, write_parquet
+from tests.support.reward_servers import serving
 from tests.support.small_rewards import save_clip
 
+SHORT = ("--num-train-steps", 1, "--pairs-per-step", 1, "--eval-images-per-prompt", 2)
 MINE = """
 import os
 def shy(prompts, images):
@@ -44,6 +49,8 @@ def test_several_rewards_in_one_call_and_pairs_by_their_sum(data: Path) -> None:
     assert "--name" in error
     assert call(pair.app, "rank", data, *weighted, "--name", "mixed").code == 0
     assert "rewards" in json.loads(Dataset.open(data).pairs("mixed").schema.metadata[b"ppod"])
+    assert call(pair.app, "rank", data, *weighted, "--normalise", "group", "--name", "z").code == 0
+    assert json.loads(Dataset.open(data).pairs("z").schema.metadata[b"ppod"])["normalise"] == "group"
 
 
 def test_failed_rows_are_tried_again_on_request(data: Path) -> None:
@@ -94,3 +101,59 @@ def test_two_rewards_of_one_name_are_refused(data: Path) -> None:
     save_clip(data.parent / "b", seed=1)
     result = call(score.app, data, "--reward", f"clip:{data.parent}/a", "--reward", f"clip:{data.parent}/b")
     assert "two rewards are called clip" in result.one_error()
+
+
+def test_images_of_text_are_read_ranked_and_trained_on(
+    tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prompt = 'a sign that says "OPEN"'
+    shown = [drawn(word) for word in ("OPEN", "OPE", "CLOSED")]
+    comparisons = [row(prompt, shown[0], shown[1]), row(prompt, shown[1], shown[2])]
+    write_parquet(tmp_path / "signs.parquet", comparisons)
+    root, made_by = tmp_path / "data", ("--model", tiny_pipeline, "--num-inference-steps", 2)
+    imported = call(pair.app, "import", root, tmp_path / "signs.parquet", "--format", "pickapic", *made_by)
+    assert imported.code == 0, imported.stderr
+    scored = ran(f"ppod-score {root} --reward ocr", "--json")
+    assert json.loads(scored.stdout)["scores"][0]["high"] == 1.0
+    ranked = ran(following(call(score.app, root, "--reward", "ocr")))
+    ran(following(ranked), *SHORT)
+    assert (tmp_path / "run" / "policy").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("reward", "table"),
+    [
+        ("openai:{}/v1#bright", "bright"),
+        ("flow-factory:{}#light", "light"),
+        ("unirl:{}#two/dark", "two-dark"),
+    ],
+)
+def test_a_server_s_images_are_scored_ranked_and_trained_on(data: Path, reward: str, table: str) -> None:
+    with serving() as server:
+        scored = ran(f"ppod-score data --reward {reward.format(server.url)}")
+        assert ("13 requests, 1,300 tokens of questions, 26 of answers" in scored.stdout) == (
+            table == "bright"
+        )
+        ran(following(ran(following(scored))), *SHORT)
+    assert reward.format(server.url) in (data.parent / "run" / "run.json").read_text()
+
+
+def test_a_judge_compares_images_and_is_trained_on(data: Path) -> None:
+    with serving() as server:
+        judge = f"openai:{server.url}/v1#bright"
+        judged = ran(f"ppod-pair judge data --judge {judge} --num-questions 10 --name vlm")
+        assert "10 pairs judged now" in judged.stdout and "21 requests" in judged.stdout
+        error = call(pair.app, "judge", data, "--judge", "scenes").one_error()
+    assert error == "--judge scenes cannot compare images: give openai:URL#MODEL or openai:FILE.toml"
+    ran(following(ran(following(judged))), "--num-train-steps", 1, "--pairs-per-step", 1)
+    assert (data.parent / "run" / "policy").is_dir()
+
+
+def drawn(word: str) -> bytes:
+    """The PNG of a word on a light ground."""
+    image = Image.new("RGB", (96, 48), (214, 226, 240))
+    ImageDraw.Draw(image).text((8, 12), word, font=ImageFont.load_default(20), fill=(20, 20, 60))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -108,7 +108,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(
     assert 2 <= len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) < 20
     monkeypatch.chdir(tmp_path)
     resumed = call(train.app, *training(made.data))
-    assert resumed.code == 0 and "going on from step " in resumed.stderr, resumed.stderr
+    assert resumed.code == 0 and "resuming from step " in resumed.stderr, resumed.stderr
     assert json.loads(resumed.stdout)["steps"] == 20
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 21))

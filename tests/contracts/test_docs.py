@@ -13,11 +13,12 @@ import pytest
 import typer
 import typer.main
 from ppod_cli.app.dataclass_options import build_settings
-from ppod_cli.train.data import refuse_unread_table
 from ppod_cli.train.online import StageTraining
 
 from ppod_data.rewards import BUILDERS, check_reward_name
+from ppod_train.data.training_data import DataSource
 from ppod_train.evaluation.metrics import Metrics
+from ppod_train.library.training import refuse_unread_table
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.settings import DEFAULT_RANK, TrainSettings
@@ -267,7 +268,8 @@ def test_the_settings_of_a_paper_are_accepted(block: str, tmp_path: Path) -> Non
     else:
         settings = build_settings(TrainSettings, context.params)
         settings.validate()
-        refuse_unread_table(settings.objective, context.params["pairs"], context.params["scores"])
+        tables = {name: context.params[name] or "" for name in ("pairs", "scores")}
+        refuse_unread_table(DataSource(roots=[], **tables), settings.objective)
     assert all(re.match(r"[\w-]+ = |# ppod-train ", line) for line in block.splitlines())
     assert f"--config {settings.objective}." in block
 

@@ -27,11 +27,13 @@ LONG_FILES = {
     "ppod_data/storage/files.py": (400, "atomic writes, local and in object stores"),
     "ppod_data/storage/object_store.py": (450, "one path class with pathlib's methods"),
     "ppod_train/evaluation/evaluate.py": (350, "sampling, scoring and resuming of one evaluation"),
-    "ppod_train/run/train.py": (400, "the training loop, its checkpoints and evaluations"),
+    "ppod_train/settings.py": (350, "every training option, with its help"),
+    "ppod_train/run/train.py": (450, "the training loop, its checkpoints and evaluations"),
 }
 LONG_FUNCTIONS = {
     "ppod_data/annotate/app.py:label_app": (80, "the routes of a small web application"),
-    "ppod_data/generation/build_spec.py:build_spec": (80, "every generation option, documented"),
+    "ppod_data/generation/build_spec.py:build_spec": (90, "every generation option, documented"),
+    "ppod_data/generation/log_probs.py:compute_log_probs": (70, "documentation of a public function"),
     "ppod_data/inspect/viewer.py:_scores": (70, "one section of a page"),
     "ppod_data/integrity/verify.py:verify": (70, "every check, in order"),
     "ppod_data/labels/importing.py:import_labels": (80, "documentation of a public function"),
@@ -39,6 +41,8 @@ LONG_FUNCTIONS = {
     "ppod_data/publish/hub.py:pull_from_hub": (80, "download, check and rename in one order"),
     "ppod_data/scoring/score.py:score_all": (80, "documentation of a public function"),
     "ppod_train/data/training_data.py:open_training_data": (100, "joins of all tables of training data"),
+    "ppod_train/evaluation/evaluate.py:evaluate": (80, "documentation of a public function"),
+    "ppod_train/library/online.py:train_online": (80, "documentation of a public function"),
     "ppod_train/run/compare.py:run_evaluation": (80, "documentation of a public function"),
     "ppod_train/run/prepare.py:prepare": (120, "every check of a start, before anything is written"),
     "ppod_train/run/train.py:train_offline": (80, "documentation of a public function"),
@@ -51,7 +55,7 @@ MANY_PARAMETERS = {
     "ppod_data/labels/importing.py:import_labels": (9, "options of a command"),
     "ppod_data/scenes/training/fit_unet.py:fit_unet": (10, "hyperparameters of one training script"),
     "ppod_data/scoring/score.py:score_all": (10, "options of a command"),
-    "ppod_train/run/compare.py:run_evaluation": (10, "options of a command"),
+    "ppod_train/step/metrics.py:step_metrics": (9, "figures of one update beside its log-ratios"),
     "ppod_train/run/train.py:train_offline": (9, "options of a command"),
 }
 

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -109,3 +110,33 @@ def test_the_embedded_world_is_at_most_8_mb() -> None:
     data = [path for path in (ROOT / "ppod_data" / "scenes").rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in data if path.suffix not in (".py", ".pyc"))
     assert 0 < size <= 8 * MEGABYTE
+
+
+def test_the_dockerfile_copies_what_the_wheel_is_built_from() -> None:
+    lines = (ROOT / "Dockerfile").read_text("utf-8").splitlines()
+    copied = {
+        name for line in lines if line.startswith("COPY ") for name in line.removeprefix("COPY ").split()[:-1]
+    }
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]
+    needed = {package.split("/")[0] for package in build["wheel"]["packages"]}
+    assert needed | {"pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]} <= copied
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_workflow_runs_what_ci_runs() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8"))["jobs"]
+    commands = {step["run"] for job in jobs.values() for step in job["steps"] if "run" in step}
+    assert commands == {".ci/run", "make release"}
+    for command in commands:
+        first, *targets = command.split()
+        if first == "make":
+            assert all(f"\n{target}:" in (ROOT / "Makefile").read_text("utf-8") for target in targets)
+        else:
+            assert (ROOT / first).is_file()
+
+
+def test_every_hook_before_a_commit_is_a_declared_tool() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"][0]["hooks"]
+    tools = {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in hooks}
+    assert tools == {"ruff", "mypy", "lint-imports"}
+    assert all((ROOT / ".venv" / "bin" / tool).is_file() for tool in tools)

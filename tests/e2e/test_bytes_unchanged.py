@@ -35,6 +35,8 @@ REPOSITORY = Path(__file__).parents[2]
 RECORD = Path(__file__).with_name("bytes.json")
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "pyarrow", "pillow", "safetensors")
 PIPELINES = ("sd", "sdxl", "sd3", "flux")
+WINDOWED = "sd3-window"
+"""A data set of Stable Diffusion 3 with its default window of noisy steps; the others draw noise in every step."""
 TRAINED = ("scenes", "sd", "flux")
 PROMPTS = ("--prompt", "a cat and a dog", "--prompt", "a green colored rabbit")
 STEPS = ("--num-train-steps", 3, "--pairs-per-step", 2, "--lora-rank", 2)
@@ -67,7 +69,9 @@ def make() -> None:
     make_data("scenes", "scenes", *shape, "--num-inference-steps", 4, reward="scenes")
     for name in PIPELINES:
         shape = ("--num-images-per-prompt", 2, "--images-per-shard", 2, "--num-inference-steps", 3)
-        make_data(name, f"{name}-model", *shape, reward="jpeg-compressibility")
+        make_data(name, f"{name}-model", *shape, "--noisy-steps", "0:3", reward="jpeg-compressibility")
+    shape = ("--num-images-per-prompt", 2, "--num-inference-steps", 4)
+    run("gen", WINDOWED, "--model", "sd3-model", *PROMPTS[:2], *shape)
     for name in TRAINED:
         reward = "scenes" if name == "scenes" else "jpeg-compressibility"
         chosen = ("--pairs", reward, "--reward", reward, "--eval-every", 0)
@@ -151,7 +155,7 @@ def file_digests(root: Path) -> dict[str, str]:
 
     The labels of `given` are left out: their secret is random.
     """
-    data = [root / name for name in ("scenes", *PIPELINES, "given")]
+    data = [root / name for name in ("scenes", *PIPELINES, WINDOWED, "given")]
     data += sorted(root.glob("online-run/stage-*/data"))
     parts = ("ppod.json", "samples/*", "trajectories/*", "scores/*/*", "pairs/*")
     paths = [path for folder in data for part in parts for path in folder.glob(part)]
@@ -177,14 +181,14 @@ def content_digests(root: Path) -> dict[str, str]:
     for name in ("fixed", "people", "both", "split-train", "split-validation"):
         contents[f"scenes/pairs/{name}"] = table(root / f"scenes/pairs/{name}.parquet")
     contents["scenes/labels/people"] = table(root / "scenes/labels/people.parquet")
-    for name in PIPELINES:
+    for name in (*PIPELINES, WINDOWED):
         contents[f"{name}/spec"] = {
             key: value
             for key, value in spec(root / name).items()
             if key not in ("policy_fingerprint", "scheduler")
         }
         contents[f"{name}/samples"] = rows(root / f"{name}/samples", EXACT_SAMPLES[1:])
-    for part in ("scenes", *PIPELINES, "given"):
+    for part in ("scenes", *PIPELINES, WINDOWED, "given"):
         for path in sorted((root / part).glob("*/**/*.parquet")):
             if path.stem.isdecimal() and int(path.stem) > 0:
                 continue  # the shards of a table have the same columns

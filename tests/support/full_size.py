@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.pipelines import SCHEDULER, byte_tokenizer
+from tests.support.transformer_pipelines import qwen_tokenizer
 
 _VAE = {
     "_class_name": "AutoencoderKL",
@@ -158,6 +159,85 @@ def save_flux_1_dev(folder: Path) -> Path:
     return folder
 
 
+_QWEN3_4B = {
+    "_class_name": "Qwen3ForCausalLM",
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
+_QWEN_TOKENIZER_OF = ("Qwen3ForCausalLM", "Qwen3Model", "Qwen2_5_VLForConditionalGeneration")
+
+
+def save_flux_2_klein(folder: Path) -> Path:
+    """FLUX.2-klein-base-4B: 1024 × 1024 pixels, a transformer of 3,876 million weights."""
+    transformer = {
+        "_class_name": "Flux2Transformer2DModel",
+        "num_layers": 5,
+        "num_single_layers": 20,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 7680,
+        "guidance_embeds": False,
+    }
+    shift = {"shift": 3.0, "use_dynamic_shifting": True}
+    _write(
+        folder,
+        "Flux2KleinPipeline",
+        {"is_distilled": False},
+        transformer=("diffusers", transformer),
+        vae=("diffusers", {"_class_name": "AutoencoderKLFlux2"}),
+        text_encoder=("transformers", _QWEN3_4B),
+        scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", **shift}),
+    )
+    return folder
+
+
+def save_z_image_turbo(folder: Path) -> Path:
+    """Z-Image-Turbo: 1024 × 1024 pixels, a transformer of 6,155 million weights, which are diffusers' defaults."""
+    _write(
+        folder,
+        "ZImagePipeline",
+        transformer=("diffusers", {"_class_name": "ZImageTransformer2DModel"}),
+        vae=("diffusers", _VAE | _FLOW_VAE),
+        text_encoder=("transformers", _QWEN3_4B | {"_class_name": "Qwen3Model"}),
+        scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}),
+    )
+    return folder
+
+
+def save_qwen_image(folder: Path) -> Path:
+    """Qwen-Image: 1024 × 1024 pixels, a transformer of 20,430 million weights, which are diffusers' defaults."""
+    text = {
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+    }
+    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 3584}
+    config = {"text_config": text, "vision_config": vision, "tie_word_embeddings": False}
+    shift = {
+        "use_dynamic_shifting": True,
+        "max_shift": 0.9,
+        "max_image_seq_len": 8192,
+        "shift_terminal": 0.02,
+    }
+    _write(
+        folder,
+        "QwenImagePipeline",
+        transformer=("diffusers", {"_class_name": "QwenImageTransformer2DModel"}),
+        vae=("diffusers", {"_class_name": "AutoencoderKLQwenImage"}),
+        text_encoder=("transformers", {"_class_name": "Qwen2_5_VLForConditionalGeneration", **config}),
+        scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", **shift}),
+    )
+    return folder
+
+
 def _write(
     folder: Path, class_name: str, options: dict[str, Any] | None = None, **parts: tuple[str, dict[str, Any]]
 ) -> None:
@@ -169,6 +249,10 @@ def _write(
         (folder / name / file).write_text(json.dumps(config))
         if name.startswith("text_encoder"):
             tokenizer = name.replace("text_encoder", "tokenizer")
+            if config["_class_name"] in _QWEN_TOKENIZER_OF:
+                qwen_tokenizer().save_pretrained(folder / tokenizer)
+                index[tokenizer] = ["transformers", "Qwen2Tokenizer"]
+                continue
             byte_tokenizer(folder / f"raw-{tokenizer}", length=77).save_pretrained(folder / tokenizer)
             is_t5 = config["_class_name"] == "T5EncoderModel"
             index[tokenizer] = ["transformers", "PreTrainedTokenizerFast" if is_t5 else "CLIPTokenizer"]

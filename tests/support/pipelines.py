@@ -42,7 +42,7 @@ def save_tiny_pipeline(
     torch.manual_seed(seed)
     pipeline = StableDiffusionPipeline(
         unet=_unet(cross_attention_dim=16, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D")),
-        vae=_vae(),
+        vae=tiny_vae(),
         text_encoder=CLIPTextModel(CLIPTextConfig(**_TEXT, num_hidden_layers=1)),
         tokenizer=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer"),
         scheduler=DDIMScheduler(**SCHEDULER | scheduler_options),
@@ -70,7 +70,7 @@ def save_tiny_xl_pipeline(folder: Path, *, seed: int = 0) -> Path:
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=6 * 8 + 12,
         ),
-        vae=_vae(),
+        vae=tiny_vae(),
         text_encoder=CLIPTextModel(config),
         text_encoder_2=CLIPTextModelWithProjection(config),
         tokenizer=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer"),
@@ -144,7 +144,7 @@ def save_tiny_sd3_pipeline(folder: Path, *, seed: int = 0, t5: bool = False, **o
             pos_embed_max_size=8,
             **options,
         ),
-        vae=_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
+        vae=tiny_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=CLIPTextModelWithProjection(config),
         text_encoder_2=CLIPTextModelWithProjection(config),
         text_encoder_3=_t5(width=32) if t5 else None,
@@ -176,7 +176,7 @@ def save_tiny_flux_pipeline(folder: Path, *, seed: int = 0, guidance_embeds: boo
             axes_dims_rope=(2, 2, 4),
             guidance_embeds=guidance_embeds,
         ),
-        vae=_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
+        vae=tiny_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=CLIPTextModel(CLIPTextConfig(**_TEXT, num_hidden_layers=1)),
         text_encoder_2=_t5(width=16),
         tokenizer=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer"),
@@ -243,7 +243,8 @@ def _unet(**options: Any) -> Any:
     )
 
 
-def _vae(**options: Any) -> Any:
+def tiny_vae(**options: Any) -> Any:
+    """Return a random AutoencoderKL of 8 × 8 latents for 16 × 16 pixels."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(

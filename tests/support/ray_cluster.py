@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 from ppod_data.errors import NonFiniteError
+from ppod_data.support.progress import Progress
 
 _REPOSITORY = Path(__file__).parents[2]
 _STORE_BYTES = 80 << 20
@@ -83,7 +84,7 @@ class Squares:
     refused: tuple[int, ...] = ()
     """Shards that raise an error of ours."""
 
-    def prepare(self, device: str) -> Callable[[int], tuple[int, int]]:
+    def prepare(self, device: str, progress: Progress) -> Callable[[int], tuple[int, int]]:
         """Leaves a file for every process that was prepared."""
         assert device == "cpu"
         (self.folder / f"prepared-{os.getpid()}").touch()
@@ -97,6 +98,10 @@ class Squares:
                 time.sleep(0.01)
             if shard in self.refused:
                 raise NonFiniteError(f"shard {shard} holds NaN: give --compute-dtype fp32")
+            progress.advance(1)
             return shard**2, os.getpid()
 
         return work
+
+    def units(self, shard: int, result: tuple[int, int]) -> int:
+        return 1

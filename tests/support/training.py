@@ -7,7 +7,8 @@ from typing import Any
 
 from ppod_data.diffusion.models.model import load_model
 from ppod_data.storage.files import DataPath, sha256_file
-from ppod_train.run.train import Callbacks, TrainSummary, train_offline
+from ppod_data.support.progress import Silent
+from ppod_train.run.train import TrainSummary, train_offline
 from ppod_train.settings import TrainSettings
 from ppod_train.step.metrics import StepMetrics
 from tests.ppod_train.conftest import source_of
@@ -28,6 +29,23 @@ class Killed(Exception):
     """Stands for the end of a process between two steps."""
 
 
+class Steps(Silent):
+    """Counts the optimizer steps of a run, and ends it after the step `kill_at`."""
+
+    def __init__(self, kill_at: int = -1, error: type[Exception] = Killed) -> None:
+        self.step = self.taken = 0
+        self._kill_at, self._error = kill_at, error
+
+    def skip(self, count: int) -> None:
+        self.step = count
+
+    def advance(self, count: int) -> None:
+        self.step += count
+        self.taken += count
+        if self.step == self._kill_at:
+            raise self._error
+
+
 def run(
     data: Path | Sequence[DataPath],
     out: Path,
@@ -40,13 +58,7 @@ def run(
     **source: Any,
 ) -> tuple[TrainSummary, list[StepMetrics]]:
     """Train on one data set or several, from the policy in the folder `start` or from the reference."""
-    steps: list[StepMetrics] = []
-
-    def on_step(metrics: StepMetrics) -> None:
-        steps.append(metrics)
-        if metrics.step == kill_at:
-            raise Killed
-
+    steps = Steps(kill_at)
     summary = train_offline(
         source_of(*([data] if isinstance(data, Path) else data), **source),
         out,
@@ -54,9 +66,10 @@ def run(
         model=load_model(str(pipeline)),
         reward=reward,
         start=start,
-        callbacks=Callbacks(on_step=on_step),
+        progress=steps,
     )
-    return summary, steps
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return summary, [StepMetrics(**line) for line in lines[len(lines) - steps.taken :]]
 
 
 def compared(out: Path) -> dict[str, str]:

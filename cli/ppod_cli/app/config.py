@@ -9,7 +9,7 @@ import typer
 
 from ppod_data.errors import ConfigError
 
-_NOT_IN_A_FILE = {"config", "help", "debug"}
+_NOT_IN_A_FILE = {"config", "help", "debug", "version", "install-completion", "show-completion"}
 RECIPE_TABLES = ("gen", "score", "rank", "offline", "online", "eval")
 """The commands that a recipe may hold options of, by their last word."""
 

@@ -30,6 +30,23 @@ class Without:
     names: Collection[str]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Defaults in words that --help of a command shows in place of those of the fields; None shows no default."""
+
+    defaults: Mapping[str, str | None]
+
+
+def given_options(context: typer.Context, settings: type) -> dict[str, Any]:
+    """Return the values of a dataclass's options that the user gave, by field."""
+    given = {}
+    for name, known in options_of(settings).items():
+        source = context.get_parameter_source(known.name or name)
+        if source is not None and source.name != "DEFAULT":
+            given[name] = context.params[known.name or name]
+    return given
+
+
 def expand_dataclasses(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command that Typer understands, with an option for each field of its dataclass parameters.
 
@@ -50,7 +67,7 @@ def expand_dataclasses(command: Callable[..., None]) -> Callable[..., None]:
         types = get_type_hints(_plain(hints[name]))
         for field, known in groups[name].items():
             option = known.name or field
-            if option not in own and option not in parameters:
+            if (option not in own or option in groups) and option not in parameters:
                 parameters[option] = _parameter(option, known, types[field], defaults[field])
 
     @functools.wraps(command)
@@ -71,7 +88,17 @@ def _plain(annotation: Any) -> Any:
 def _fields(annotation: Any) -> Mapping[str, Option]:
     """Return the options of a dataclass parameter by field, except those that it is `Without`."""
     left_out = {name for part in get_args(annotation) if isinstance(part, Without) for name in part.names}
-    return {name: known for name, known in options_of(_plain(annotation)).items() if name not in left_out}
+    shown = {
+        name: words
+        for part in get_args(annotation)
+        if isinstance(part, Shown)
+        for name, words in part.defaults.items()
+    }
+    return {
+        name: dataclasses.replace(known, shown_default=shown.get(name, known.shown_default))
+        for name, known in options_of(_plain(annotation)).items()
+        if name not in left_out
+    }
 
 
 def _parameter(name: str, known: Option, annotation: Any, default: Any) -> inspect.Parameter:

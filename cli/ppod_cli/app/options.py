@@ -8,9 +8,49 @@ from typing import Annotated, Literal
 import typer
 
 from ppod_cli.app.config import load_config
-from ppod_cli.app.dataclass_options import expand_dataclasses
-from ppod_cli.app.once import OnceCommand
+from ppod_cli.app.dataclass_options import Shown, expand_dataclasses
+from ppod_cli.app.once import Group, OnceCommand
 
+
+def local_only(path: Path | None) -> Path | None:
+    """Return the path of an option that names a local file or folder. Raises ConfigError for a URL."""
+    from ppod_data.storage.files import local_path
+
+    return None if path is None else local_path(path)
+
+
+_SAMPLE = "What to sample"
+
+Prompt = Annotated[
+    list[str] | None,
+    typer.Option(help="A prompt; repeat the option for more.", metavar="TEXT", rich_help_panel=_SAMPLE),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        help="One prompt a line, or the prompt column of a .csv, .tsv, .json, .jsonl or .parquet file; UTF-8.",
+        metavar="FILE",
+        callback=local_only,
+        rich_help_panel=_SAMPLE,
+    ),
+]
+PromptColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column or key of the prompts in the file.",
+        show_default="prompt, or the only one of caption and text",
+        metavar="NAME",
+        rich_help_panel=_SAMPLE,
+    ),
+]
+DropDuplicates = Annotated[
+    bool,
+    typer.Option("--drop-duplicates", help="Leave repeated prompts out.", rich_help_panel=_SAMPLE),
+]
+NEW_MODEL = Shown(
+    {"model": "scenes", "revision": None, "variant": None, "adapter": None, "compute_dtype": "fp32"}
+)
+"""Defaults of a `ModelSource` where no data and no policy name a model."""
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -31,6 +71,25 @@ Json = Annotated[
 ]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Running")
+]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        import ppod_data
+
+        typer.echo(f"ppod {ppod_data.__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        help="Print the version and exit.",
+        callback=_show_version,
+        is_eager=True,
+    ),
 ]
 Device = Annotated[
     str,
@@ -74,28 +133,26 @@ DatasetFolder = Annotated[
 ]
 
 
-def local_only(path: Path | None) -> Path | None:
-    """The callback of options that name a local file or folder. Raises ConfigError for a URL."""
-    from ppod_data.storage.files import local_path
-
-    return None if path is None else local_path(path)
-
-
 def new_commands(help: str | None = None, examples: Sequence[str] = ()) -> typer.Typer:
     """A Typer app with our conventions; `entry_point` makes a console script of it.
 
     With `help` it has sub-commands, also where there is only one of them.
     """
     commands = typer.Typer(
+        cls=Group,
         help=help,
         epilog=_epilog(examples),
-        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
     if help is not None:
-        commands.callback()(lambda: None)
+        commands.callback()(_only_version)
     return commands
+
+
+def _only_version(version: Version = False) -> None:
+    """Take the options of a group itself."""
 
 
 def command(

@@ -62,17 +62,3 @@ def _print_rich(renderable: Any, stdout: TextIO) -> None:
 
     width = None if stdout.isatty() else _LOG_WIDTH
     Console(file=stdout, width=width).print(renderable)
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun, in the singular where there is one."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def amount(count: float) -> str:
-    """A number of bytes, as `12.3 MB` (10^6 bytes)."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:,.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} GB"

@@ -1,13 +1,15 @@
 """The words of a dry run."""
 
+import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ppod_cli.app.output import amount
+from ppod_data.support.formatting import amount
 
 if TYPE_CHECKING:
     from ppod_data.format.spec import GenerationSpec
     from ppod_data.generation.cost import GenerationPlan
+    from ppod_train.library.plans import RunPlan
     from ppod_train.run.cost import TrainingPlan
 
 _HUB_FILES = 10_000
@@ -16,6 +18,7 @@ _HUB_FILES = 10_000
 def say_generation(plan: "GenerationPlan") -> list[str]:
     """What making a data set takes."""
     return [
+        f"  noise          in {len(plan.noisy_steps)} of {plan.num_inference_steps} steps",
         f"  network calls  {plan.network_calls:,}",
         f"  disk           {amount(plan.latent_bytes)} of trajectories, at most {amount(plan.image_bytes)} of images",
         f"  memory         {amount(plan.peak_bytes)}: {amount(plan.pipeline_bytes)} of weights, "
@@ -54,30 +57,42 @@ def say_training(plan: "TrainingPlan") -> list[str]:
     ]
 
 
-def seconds_of_data(
-    spec: "GenerationSpec", model: str, revision: str | None, device: str, compute_dtype: str
-) -> float | None:
-    """Measure how long making a data set takes here; None where the model's weights are not here."""
-    from ppod_cli.app.launch import resolve_device
-    from ppod_data.diffusion.models.model import load_model
-    from ppod_data.diffusion.models.model_folder import has_weights
-    from ppod_data.generation.cost import measure_seconds
+def offline_plan(plan: "RunPlan") -> tuple[dict[str, Any], list[str]]:
+    """Return the figures and lines of a dry run of offline training."""
+    figures = {**dataclasses.asdict(plan.training), "seconds": plan.seconds}
+    return figures, [
+        "nothing was done; training would take",
+        *say_training(plan.training),
+        say_time(plan.seconds),
+        *plan.choices,
+    ]
 
-    if not has_weights(model):
-        return None
-    loaded = load_model(
-        model,
-        revision=revision,
-        variant=spec.variant,
-        device=resolve_device(device),
-        compute_dtype=compute_dtype,
-    )
-    return measure_seconds(spec, loaded)
+
+def online_plan(plan: "RunPlan") -> tuple[dict[str, Any], list[str]]:
+    """Return the figures and lines of a dry run of online training."""
+    figures = {
+        "num_stages": plan.num_stages,
+        "reward_queries": plan.reward_queries,
+        **dataclasses.asdict(plan.training),
+        "seconds": plan.seconds,
+    }
+    generation = plan.training.generation
+    return figures, [
+        f"nothing was done; {plan.num_stages} stages would score {plan.reward_queries:,} images; each stage would take",
+        f"to generate {generation.num_samples:,} images:",
+        *say_generation(generation),
+        "to train:",
+        *say_training(plan.training),
+        *plan.choices,
+        f"and {plan.reference_calls:,} network calls for the reference's log-probabilities in later stages",
+        "of all stages together:",
+        say_time(plan.seconds),
+    ]
 
 
 def say_time(seconds: float | None) -> str:
     """A line on the time that something takes in one process; rewards take theirs on top."""
-    from ppod_cli.app.progress import clock
+    from ppod_data.support.formatting import clock
 
     if seconds is None:
         return "  time           unknown: the weights are not here"

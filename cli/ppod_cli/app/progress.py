@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from ppod_data.support.formatting import clock
 from ppod_data.support.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -158,10 +159,3 @@ class _Bar:
 
     def say(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False)
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

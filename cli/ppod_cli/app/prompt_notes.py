@@ -11,23 +11,11 @@ if TYPE_CHECKING:
 
 def prompt_notes(model: "DiffusionModel", spec: "GenerationSpec") -> list[str]:
     """Return a line on prompts that the model cuts, and one on prompts that no scenes scorer can judge."""
-    notes = cut_notes(model, spec.prompts, spec.negative_prompt)
-    return [*notes, *_unreadable(spec.prompts)] if spec.model == "scenes" else notes
-
-
-def cut_notes(model: "DiffusionModel", prompts: "Sequence[str]", negative_prompt: str) -> list[str]:
-    """Return a line on prompts that the model's text encoders cut; none if every prompt is read whole."""
     from ppod_data.diffusion.models.long_prompts import describe_cut_prompts
 
-    note = describe_cut_prompts(model, prompts, negative_prompt)
-    return [] if note is None else [note]
-
-
-def skeleton_of(model: str, revision: str | None) -> "DiffusionModel":
-    """Return a model's tokenizers and configurations, without weights: enough for `cut_notes`."""
-    from ppod_data.diffusion.models.skeleton import load_skeleton
-
-    return load_skeleton(model, revision=revision)
+    cut = describe_cut_prompts(model, spec.prompts, spec.negative_prompt)
+    notes = [] if cut is None else [cut]
+    return [*notes, *_unreadable(spec.prompts)] if spec.model == "scenes" else notes
 
 
 def _unreadable(prompts: "Sequence[str]") -> list[str]:

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppod_cli.app import sampling_options
+from ppod_cli.app.dataclass_options import Without
 from ppod_cli.app.hints import next_line
-from ppod_cli.app.launch import load_policy, resolve_device
 from ppod_cli.app.options import Config, DatasetFolder, Debug, Device, Json, command
-from ppod_cli.app.output import amount, summary
+from ppod_cli.app.output import summary
 from ppod_cli.app.progress import progress
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
+from ppod_data.support.formatting import amount
+from ppod_data.support.processes import resolve_device
 
 if TYPE_CHECKING:
     from ppod_data.integrity.purge import PurgeSummary
@@ -93,9 +95,8 @@ def verify(
             metavar="ID",
         ),
     ] = None,
-    revision: sampling_options.PolicyRevision = None,
-    variant: sampling_options.PolicyVariant = None,
-    adapter: sampling_options.PolicyAdapter = None,
+    *,
+    source: Annotated[ModelSource, Without({"compute_dtype"})],
     num_trajectories: Annotated[
         int, typer.Option(min=1, help="Trajectories to replay, in whole batches.", metavar="N")
     ] = 64,
@@ -127,8 +128,7 @@ def verify(
             done = verify_dataset(dataset, read_data=share, progress=shown)
         if model is not None and not done.of("damaged"):
             opened = Dataset.open(dataset)
-            place, dtype = resolve_device(device), opened.spec.compute_dtype
-            policy = load_policy(opened.spec, model, revision, variant, adapter, place, dtype)
+            policy = source.for_data(opened.spec).load(resolve_device(device))
             done = add_replay(done, opened, policy, num_trajectories)
         code = _code(done, max_drift)
         figures: dict[str, Any] = {"dataset": dataset, "exit_code": code} | dataclasses.asdict(done)

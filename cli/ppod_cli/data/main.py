@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppod_cli.app import sampling_options
 from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import say_train
-from ppod_cli.app.launch import load_policy, rank_and_world_size, resolve_device
 from ppod_cli.app.options import Config, DatasetFolder, Debug, Device, Json, command, new_commands
 from ppod_cli.app.output import summary
 from ppod_cli.app.progress import progress
 from ppod_cli.data import integrity, views
+from ppod_data.diffusion.models.source import ModelSource
+from ppod_data.support.processes import rank_and_world_size, resolve_device
 
 if TYPE_CHECKING:
     from ppod_data.dataset.dataset import Dataset
@@ -42,11 +42,8 @@ command(commands, examples=views.PULL_EXAMPLES)(views.pull)
 def log_probs(
     dataset: DatasetFolder,
     name: Annotated[str, typer.Option(help="Name of the table: log_probs/NAME.", metavar="NAME")],
-    model: sampling_options.PolicyModel = None,
-    revision: sampling_options.PolicyRevision = None,
-    variant: sampling_options.PolicyVariant = None,
-    adapter: sampling_options.PolicyAdapter = None,
-    compute_dtype: sampling_options.PolicyComputeDtype = None,
+    *,
+    model: ModelSource,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -72,9 +69,8 @@ def log_probs(
     opened = Dataset.open(data_path(dataset))
     rank, world_size = rank_and_world_size()
     with summary(as_json) as report:
-        dtype = compute_dtype or opened.spec.compute_dtype
-        place = resolve_device(device)
-        loaded = load_policy(opened.spec, model, revision, variant, adapter, place, dtype)
+        loaded = model.for_data(opened.spec).load(resolve_device(device))
+        dtype = loaded.compute_dtype
         done = _compute(opened, loaded, name, batch_size, rank, world_size)
         lines = _say_computed(dataset, done)
         pairs = opened.pair_names()

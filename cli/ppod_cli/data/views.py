@@ -9,11 +9,13 @@ import typer
 
 from ppod_cli.app.hints import next_line, say_score, say_train
 from ppod_cli.app.options import Config, DatasetFolder, Debug, Json, local_only
-from ppod_cli.app.output import amount, summary
+from ppod_cli.app.output import summary
 from ppod_cli.app.progress import progress
+from ppod_data.support.formatting import amount
 
 if TYPE_CHECKING:
     from ppod_data.dataset.dataset import Dataset
+    from ppod_data.format.spec import GenerationSpec
     from ppod_data.publish.transfer import TransferSummary
 
 INFO_EXAMPLES = (
@@ -245,7 +247,8 @@ def _say_info(dataset: "Dataset", figures: Mapping[str, Any]) -> list[str]:
         f"prompts, {figures['num_shards']} of {spec.num_shards} shards",
         f"  model          {visible(spec.model)}"
         + (f" with {visible(spec.adapter)}" if spec.adapter else ""),
-        f"  chain          {spec.num_inference_steps} steps, ddim_eta {spec.ddim_eta:g}, guidance "
+        f"  chain          {spec.num_inference_steps} steps{_say_window(spec)}, ddim_eta "
+        f"{spec.ddim_eta:g}, guidance "
         f"{spec.guidance_scale:g}, {spec.latent_dtype} latents {'x'.join(map(str, spec.latent_shape))}",
         f"  images         {spec.width}x{spec.height} pixels, seed {spec.seed}"
         + ("; the images were given, their chains are drawn onto them" if spec.is_forward else ""),
@@ -277,6 +280,10 @@ def _say_info(dataset: "Dataset", figures: Mapping[str, Any]) -> list[str]:
     elif not figures["scores"]:
         lines += say_score(dataset.root, spec.model)
     return lines
+
+
+def _say_window(spec: "GenerationSpec") -> str:
+    return "" if spec.noisy_steps is None else f", noise in {spec.noisy_steps}"
 
 
 def _say_scores(name: str, one: Mapping[str, Any]) -> list[str]:

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from ppod_data.generation.generate import GenerateSummary
     from ppod_data.storage.files import DataPath
 
-NOT_OF_GIVEN_IMAGES = Without(
-    ("height", "width", "negative_prompt", "num_images_per_prompt", "initial_noise")
-)
+NOT_OF_GIVEN_IMAGES = Without(("negative_prompt", "num_images_per_prompt", "initial_noise"))
 _MODEL_OPTIONS = ("revision", "variant", "adapter", "compute_dtype", "device")
 _CHAIN_OPTIONS = (*_MODEL_OPTIONS, *(options_of(SamplingSettings).keys() - set(NOT_OF_GIVEN_IMAGES.names)))
 """How the chains of new images are made; without --model there are none to make."""

@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ppod_cli.app import sampling_options
 from ppod_cli.app.agreement import say_agreement
 from ppod_cli.app.hints import next_line, say_train
-from ppod_cli.app.launch import resolve_device
-from ppod_cli.app.options import Config, DatasetFolder, Debug, Device, Json, command
+from ppod_cli.app.options import NEW_MODEL, Config, DatasetFolder, Debug, Device, Json, command
 from ppod_cli.app.output import summary
 from ppod_cli.pair.given_images import (
     NOT_OF_GIVEN_IMAGES,
@@ -20,8 +18,10 @@ from ppod_cli.pair.given_images import (
     refuse_chain_options,
     say_made,
 )
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_data.generation.sampling_settings import SamplingSettings
+from ppod_data.support.processes import resolve_device
 
 if TYPE_CHECKING:
     from ppod_data.labels.importing import ImportSummary
@@ -80,10 +80,12 @@ def import_labels(
             "label-studio",
             "argilla",
             "ppod-label",
+            "ppod-judge",
             "table",
         ],
         typer.Option(
-            help="Whose form the file has; table is our plain one, of docs/labels.md; ppod-label is of ppod-pair label."
+            help="Whose form the file has; table is our plain one, of docs/labels.md; ppod-label and "
+            "ppod-judge are of ppod-pair label and judge."
         ),
     ],
     *,
@@ -110,12 +112,9 @@ def import_labels(
         typer.Option("--skip-bad", help="Write rows that cannot be labels to a file of rejects and go on."),
     ] = False,
     model: ForeignModel = None,
-    revision: sampling_options.Revision = None,
-    variant: sampling_options.Variant = None,
-    adapter: sampling_options.Adapter = None,
+    source: Annotated[ModelSource, NEW_MODEL],
     settings: Annotated[SamplingSettings, NOT_OF_GIVEN_IMAGES],
     guidance_scale: ForeignGuidance = 1.0,
-    compute_dtype: sampling_options.ComputeDtype = "fp32",
     device: Device = "auto",
     config: Config = None,
     as_json: Json = False,
@@ -131,7 +130,7 @@ def import_labels(
     it, each with a denoising chain that is drawn onto it. Run the same command again to go on after an interruption.
     """
     from ppod_cli.app.progress import progress
-    from ppod_data import Dataset, ImportOptions, load_model
+    from ppod_data import Dataset, ImportOptions
     from ppod_data import import_labels as import_file
     from ppod_data.format.tables import check_name
     from ppod_data.storage.files import data_path, local_path
@@ -144,14 +143,7 @@ def import_labels(
         root, path = data_path(dataset), local_path(str(file))
         made = None
         if model is not None:
-            loaded = load_model(
-                model,
-                revision=revision,
-                variant=variant,
-                adapter=adapter,
-                device=resolve_device(device),
-                compute_dtype=compute_dtype,
-            )
+            loaded = source.load(resolve_device(device))
             made = make_dataset(
                 root, path, loaded, settings, format=format, license=license, skip_bad=skip_bad
             )
@@ -222,10 +214,11 @@ def agreement(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say how far people agree: with each other, and with each reward.
+    """Say how far people agree: with each other, with each reward, and with other tables of labels.
 
     Raw agreement, Fleiss' kappa and Krippendorff's alpha of pairs with several answers; ties; a bias to one side; and
-    for each reward accuracy, Kendall's tau, and the temperature that makes its margins probabilities.
+    for each reward accuracy, Kendall's tau, and the temperature that makes its margins probabilities; for each other
+    table of labels, such as a judge's, the share of pairs with the same winner, and alpha.
     """
     from ppod_data import agreement as agreement_of
 
@@ -233,7 +226,9 @@ def agreement(
         found = agreement_of(dataset, labels, rewards=reward, dimension=dimension, scores=scores)
         figures = {"dataset": dataset, "labels": labels} | dataclasses.asdict(found)
         where = f"{dataset}/labels/{labels}.parquet"
-        lines = say_agreement(where, found.dimension, figures["people"], figures["rewards"])
+        lines = say_agreement(
+            where, found.dimension, figures["people"], figures["rewards"], figures["others"]
+        )
         written = found.scores
         if written:
             lines.append(

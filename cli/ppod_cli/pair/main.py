@@ -9,7 +9,7 @@ from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import say_train
 from ppod_cli.app.options import Config, DatasetFolder, Debug, Json, command, new_commands
 from ppod_cli.app.output import summary
-from ppod_cli.pair import combine, export, import_labels, label
+from ppod_cli.pair import combine, export, import_labels, judge, label
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _RANK_EXAMPLES = (
     "ppod-pair rank data --num-pairs-per-prompt 500 --min-margin 0.5 --name wide",
     "ppod-pair rank data --reward scenes --strategy best-worst --name extremes",
     "ppod-pair rank data --label-temperature 1 --name soft",
-    "ppod-pair rank data --reward image-reward=0.7 --reward aesthetic=0.3 \\\n  --name mixed",
+    "ppod-pair rank data --reward image-reward=0.7 --reward aesthetic=0.3 \\\n  --normalise group --name mixed",
 )
 
 commands = new_commands("Make preferences: pairs of images of the same prompt.", examples=_RANK_EXAMPLES[:1])
@@ -36,6 +36,14 @@ def rank(
             "by their weighted sum.",
             show_default="the only one",
             metavar="NAME",
+        ),
+    ] = None,
+    normalise: Annotated[
+        Literal["group"] | None,
+        typer.Option(
+            help="group: normalise each reward within each prompt's images before it is weighted, so that the one with "
+            "the wider spread does not decide alone.",
+            show_default="the scores as they are",
         ),
     ] = None,
     strategy: Annotated[
@@ -83,7 +91,7 @@ def rank(
 
     Ties, margins too small and images without a score are left out and counted.
     """
-    from ppod_data import Dataset, rank_pairs
+    from ppod_data import Dataset, RewardSum, rank_pairs
     from ppod_data.dataset.only_table import only_table
 
     asked = _parse_rewards(reward) if reward else None
@@ -91,9 +99,10 @@ def rank(
         opened = Dataset.open(dataset)
         by = asked if asked is not None else only_table([opened], "scores", "--reward NAME")
         table = name if name is not None else str(by)
+        weights = {by: 1.0} if isinstance(by, str) else by
         done = rank_pairs(
             opened,
-            by,
+            by if normalise is None else RewardSum(weights, normalise),
             name=name,
             strategy=strategy,
             num_pairs_per_prompt=num_pairs_per_prompt,
@@ -158,6 +167,7 @@ def _say_paired(
 
 
 label.add_commands(commands)
+judge.add_commands(commands)
 import_labels.add_commands(commands)
 combine.add_commands(commands)
 export.add_commands(commands)

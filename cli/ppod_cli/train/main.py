@@ -2,28 +2,26 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppod_cli.app import sampling_options
+from ppod_cli.app.dataclass_options import Without
 from ppod_cli.app.errors import entry_point
-from ppod_cli.app.launch import load_policy
+from ppod_cli.app.launch import is_main
 from ppod_cli.app.options import Config, Debug, Device, Json, command, local_only, new_commands
-from ppod_cli.app.output import say_notes, summary
-from ppod_cli.app.plans import say_time, say_training, seconds_of_data
+from ppod_cli.app.output import summary
+from ppod_cli.app.plans import offline_plan
 from ppod_cli.app.progress import progress
-from ppod_cli.app.prompt_notes import cut_notes
-from ppod_cli.train.data import data_source, load_judge_of, refuse_unread_table
 from ppod_cli.train.eval import EVAL_EXAMPLES, evaluate
 from ppod_cli.train.online import ONLINE_EXAMPLES, online
 from ppod_cli.train.options import DryRun, PushToHub
-from ppod_cli.train.progress import run_callbacks, say_trained, with_upload
-from ppod_cli.train.workers import leads, started_workers
+from ppod_cli.train.progress import end_lines, reward_line, with_upload
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_train.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from ppod_data.format.spec import GenerationSpec
+    from ppod_train.run.train import TrainSummary
 
 _OFFLINE_EXAMPLES = (
     "ppod-train offline data --pairs scenes --out run",
@@ -86,9 +84,7 @@ def offline(
             rich_help_panel="Choosing the policy",
         ),
     ] = None,
-    model: sampling_options.PolicyModel = None,
-    revision: sampling_options.PolicyRevision = None,
-    variant: sampling_options.PolicyVariant = None,
+    model: Annotated[ModelSource, Without({"adapter"})],
     start: Annotated[
         Path | None,
         typer.Option(
@@ -105,7 +101,6 @@ def offline(
             metavar="NAME",
         ),
     ] = None,
-    compute_dtype: sampling_options.PolicyComputeDtype = None,
     push_to_hub: PushToHub = None,
     dry_run: DryRun = False,
     device: Device = "auto",
@@ -119,75 +114,36 @@ def offline(
     early. Run the same command again to go on after an interruption. Processes that torchrun starts share every
     step.
     """
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.dataset.merge import expand
-    from ppod_data.rewards import check_reward_name
-    from ppod_data.storage.files import data_path
-    from ppod_data.storage.folder_kinds import OFFLINE, check_out
-    from ppod_train.run.hub import check_repo_id
+    main = is_main()
+    with summary(as_json, speaks=main) as report:
+        from ppod_train import DataSource, train
+        from ppod_train.library.hub import check_repo_id
+        from ppod_train.library.plans import plan_offline
 
-    roots = expand([data_path(dataset) for dataset in datasets])
-    if reward is not None:
-        check_reward_name(reward)
-    if push_to_hub is not None:
         check_repo_id(push_to_hub)
-    check_out(out, OFFLINE)
-    with summary(as_json, speaks=leads()) as report:
-        from ppod_train.run.train import train_offline
-
-        settings.validate()
-        refuse_unread_table(settings.objective, pairs, scores)
-        opened = [Dataset.open(root) for root in roots]
-        spec = opened[0].spec
-        dtype = compute_dtype or spec.compute_dtype
+        data = DataSource(
+            roots=datasets, pairs=pairs or "", scores=scores or "", reference_log_probs=reference_log_probs
+        )
         if dry_run:
-            report(*_plan(spec, settings, model or spec.model, revision or spec.revision, dtype, device))
+            report(*offline_plan(plan_offline(data, settings, model=model, device=device)))
             return
-        source = data_source(opened, settings.objective, pairs, scores, reference_log_probs)
-        with started_workers(device) as workers:
-            judge = load_judge_of(source, opened, settings, reward, workers.device)
-            reference = load_policy(spec, model, revision, variant, None, workers.device, dtype)
-            prompts = list(dict.fromkeys(text for dataset in opened for text in dataset.spec.prompts))
-            say_notes(cut_notes(reference, prompts, spec.negative_prompt))
-            with progress(settings.num_train_steps, "train", "steps", silent=not workers.is_main) as shown:
-                if judge is not None:
-                    shown.say(f"train: judged by {judge.name}")
-                done = train_offline(
-                    source,
-                    out,
-                    settings,
-                    model=reference,
-                    reward=judge,
-                    start=start,
-                    callbacks=run_callbacks(out, shown),
-                    workers=workers,
-                )
-            if workers.is_main:
-                report_path = _report_on_run(out)
-                figures = {"run": str(out), **dataclasses.asdict(done)}
-                figures |= {"policy": str(out / done.policy), "report": str(report_path)}
-                report(*with_upload(push_to_hub, out / "policy", figures, say_trained(out, done)))
+        with progress(0, "train", "steps", silent=not main) as shown:
+            run = train(
+                data, out, settings, model=model, reward=reward, start=start, device=device, progress=shown
+            )
+        if main:
+            report(
+                *with_upload(push_to_hub, out, dataclasses.asdict(run.summary), _trained(out, run.summary))
+            )
 
 
-def _plan(
-    spec: "GenerationSpec",
-    settings: TrainSettings,
-    model: str,
-    revision: str | None,
-    compute_dtype: str,
-    device: str,
-) -> tuple[dict[str, Any], list[str]]:
-    from ppod_data.diffusion.models.skeleton import load_skeleton
-    from ppod_train.run.cost import plan_training
-    from ppod_train.run.model_defaults import explain_choices
-
-    skeleton = load_skeleton(model, revision=revision, compute_dtype=compute_dtype)
-    plan = plan_training(skeleton, spec, settings)
-    chosen = explain_choices(settings, spec)
-    data_seconds = seconds_of_data(spec, model, revision, device, compute_dtype)
-    seconds = None if data_seconds is None else plan.seconds(data_seconds)
-    lines = ["nothing was done; training would take", *say_training(plan), say_time(seconds), *chosen]
-    return {**dataclasses.asdict(plan), "seconds": seconds}, lines
+def _trained(out: Path, done: "TrainSummary") -> list[str]:
+    when = f"at step {done.best_step}, {done.reward_queries:,} images judged"
+    return [
+        f"{out}: {done.steps} steps" + (", stopped early" if done.stopped_early else ""),
+        *reward_line(done.reward_before, done.reward_best, when),
+        *end_lines(out, done.verdict),
+    ]
 
 
 command(commands, examples=ONLINE_EXAMPLES)(online)
@@ -216,7 +172,7 @@ def export(
     A run keeps its newest two checkpoints.
     """
     with summary(as_json) as report:
-        from ppod_train.run.export import export_policy
+        from ppod_train.library.export import export_policy
 
         done = export_policy(checkpoint, out)
         lines = [f"policy: {done.policy}, after {done.step} steps"]
@@ -243,21 +199,10 @@ def report_on_runs(
 ) -> None:
     """Write one self-contained HTML file with plots and sample grids of runs, finished or not."""
     with summary(as_json) as report:
-        from ppod_data.storage.folder_kinds import check_html
-        from ppod_train.report import write_report
+        from ppod_train import write_report
 
-        if out is None:
-            out = runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
-        check_html(out, option="--out")
-        write_report(runs, out)
-        report({"report": str(out)}, [f"report: {out}"])
-
-
-def _report_on_run(out: Path) -> Path:
-    from ppod_train.report import write_report
-
-    write_report([out], out / "report.html")
-    return out / "report.html"
+        page = write_report(runs, out)
+        report({"report": str(page)}, [f"report: {page}"])
 
 
 app = entry_point(

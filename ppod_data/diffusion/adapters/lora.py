@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ppod_data.diffusion.adapters.config import Scales, read_scales
-from ppod_data.diffusion.families.by_name import Family
+from ppod_data.diffusion.families.family import Family
 from ppod_data.support.runtime import quiet_pipelines
 
 _NAME = "default"

@@ -1,7 +1,5 @@
 """FLUX.1: a transformer on patches of 2 × 2 latents, conditioned on a guidance value that it was distilled for.
 
-Latents are the VAE's, [C, H, W], everywhere but in the network's input: they are packed and unpacked around it.
-
 Shapes: B rows, C H W latent, L text tokens, D width, W width of the pooled embedding.
 """
 
@@ -10,8 +8,35 @@ from typing import Any
 import torch
 
 from ppod_data.diffusion.condition import Condition
-from ppod_data.diffusion.flow import flow_config
+from ppod_data.diffusion.families import packed
+from ppod_data.diffusion.families.family import CLIP_TOKENIZER, JOINT_ATTENTION, T5_TOKENIZER, Family
+from ppod_data.diffusion.families.served import (
+    Configs,
+    channels_of,
+    check_keys,
+    check_latents,
+    check_size,
+    check_width,
+    hidden_width,
+    packed_channels,
+)
+from ppod_data.diffusion.flow import NOISE_LEVEL
 from ppod_data.errors import ConfigError
+
+_FREE = frozenset(
+    [
+        "in_channels",
+        "out_channels",
+        "num_layers",
+        "num_single_layers",
+        "attention_head_dim",
+        "num_attention_heads",
+        "joint_attention_dim",
+        "pooled_projection_dim",
+        "guidance_embeds",
+        "axes_dims_rope",
+    ]
+)
 
 
 def embed(pipeline: Any, prompt: str) -> Condition:
@@ -43,47 +68,50 @@ def predict(
 ) -> torch.Tensor:
     """The velocity [B, C, H, W] for latents [B, C, H, W] at timesteps [B], from 0 to 1000."""
     output: torch.Tensor = transformer(
-        hidden_states=_packed(latents),
+        hidden_states=packed.pack(latents),
         timestep=timesteps.to(latents.dtype) / 1000,
         guidance=condition.get("guidance"),
         pooled_projections=condition["pooled_embeds"],
         encoder_hidden_states=condition["prompt_embeds"],
         txt_ids=latents.new_zeros(condition["prompt_embeds"].shape[1], 3),
-        img_ids=_image_ids(latents),
+        img_ids=packed.position_ids(latents),
         return_dict=False,
     )[0]
-    rows, channels, height, width = latents.shape
-    patches = output.reshape(rows, height // 2, width // 2, channels, 2, 2)
-    return patches.permute(0, 3, 1, 4, 2, 5).reshape(latents.shape)
+    return packed.unpack(output, latents.shape)
 
 
-def _packed(latents: torch.Tensor) -> torch.Tensor:
-    """A token a patch of 2 × 2 latents: [B, H/2 · W/2, C · 4]."""
-    rows, channels, height, width = latents.shape
-    patches = latents.reshape(rows, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return patches.reshape(rows, (height // 2) * (width // 2), channels * 4)
+def check(name: str, configs: Configs) -> None:
+    """Refuse a transformer that FLUX.1-dev and schnell do not have. Raises ConfigError naming the key."""
+    transformer = configs["transformer"]
+    check_keys(name, "transformer", transformer, _FREE, {"patch_size": 1})
+    check_latents(name, "transformer", configs, packed_channels(name, channels_of(transformer, 64, None)))
+    check_size(name, "vae", configs["vae"], square=True)
+    check_width(name, "transformer", configs, "joint_attention_dim", hidden_width(configs, "text_encoder_2"))
 
 
-def _image_ids(latents: torch.Tensor) -> torch.Tensor:
-    """The place of every patch: [H/2 · W/2, 3], (0, row, column)."""
-    rows, columns = (torch.arange(size // 2, device=latents.device) for size in latents.shape[2:])
-    places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flatten(0, 1)
-    return torch.cat([torch.zeros_like(places[:, :1]), places], dim=1).to(latents.dtype)
-
-
-def latent_shape(pipeline: Any) -> tuple[int, int, int]:
-    """(C, H, W) of an image of the size that the VAE was made for: 1024 pixels for FLUX.1. The transformer has none."""
-    size = pipeline.vae.config.sample_size // pipeline.vae_scale_factor
-    return pipeline.transformer.config.in_channels // 4, size, size
-
-
-def patches(pipeline: Any) -> tuple[int, int | None]:
-    """Return the latents on a side of a patch, and the most patches on a side of an image: no bound."""
-    return 2, None
-
-
-def scheduler_config(pipeline: Any, latent_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """What the chain's sigmas are made of: `flow.flow_config`."""
-    _, height, width = latent_shape
-    tokens = (height // 2) * (width // 2)
-    return flow_config(pipeline.scheduler, image_seq_len=tokens, sigmas_from_one=True)
+FAMILY = Family(
+    components={
+        "transformer": ("FluxTransformer2DModel",),
+        "vae": ("AutoencoderKL",),
+        "scheduler": (),
+        "text_encoder": ("CLIPTextModel",),
+        "text_encoder_2": ("T5EncoderModel",),
+        "tokenizer": CLIP_TOKENIZER,
+        "tokenizer_2": T5_TOKENIZER,
+    },
+    check=check,
+    load_options={"image_encoder": None, "feature_extractor": None},
+    denoiser="transformer",
+    text_encoders=("text_encoder", "text_encoder_2"),
+    embed=embed,
+    embed_negative=None,
+    embed_guidance=embed_guidance,
+    embed_size=None,
+    predict=predict,
+    latent_shape=packed.latent_shape,
+    patches=packed.patches,
+    scheduler_config=packed.scheduler_config,
+    guidance_scale=guidance_scale,
+    noise_level=NOISE_LEVEL,
+    lora_targets=JOINT_ATTENTION,
+)

@@ -8,7 +8,35 @@ from typing import Any
 import torch
 
 from ppod_data.diffusion.condition import Condition
-from ppod_data.diffusion.flow import flow_config
+from ppod_data.diffusion.families.family import CLIP_TOKENIZER, JOINT_ATTENTION, T5_TOKENIZER, Family
+from ppod_data.diffusion.families.served import (
+    Configs,
+    channels_of,
+    check_keys,
+    check_latents,
+    check_size,
+    check_width,
+    hidden_width,
+)
+from ppod_data.diffusion.flow import NOISE_LEVEL, flow_config
+
+_FREE = frozenset(
+    [
+        "sample_size",
+        "patch_size",
+        "in_channels",
+        "out_channels",
+        "num_layers",
+        "attention_head_dim",
+        "num_attention_heads",
+        "joint_attention_dim",
+        "caption_projection_dim",
+        "pooled_projection_dim",
+        "pos_embed_max_size",
+        "dual_attention_layers",
+        "qk_norm",
+    ]
+)
 
 
 def embed(pipeline: Any, prompt: str) -> Condition:
@@ -55,3 +83,41 @@ def scheduler_config(pipeline: Any, latent_shape: tuple[int, int, int]) -> dict[
 def guidance_scale(pipeline: Any) -> float:
     """The default: what Flow-GRPO uses."""
     return 4.5
+
+
+def check(name: str, configs: Configs) -> None:
+    """Refuse a transformer that Stable Diffusion 3 does not have. Raises ConfigError naming the key."""
+    check_keys(name, "transformer", configs["transformer"], _FREE, {})
+    check_latents(name, "transformer", configs, channels_of(configs["transformer"], 16, 16))
+    check_size(name, "transformer", configs["transformer"], square=True)
+    check_width(name, "transformer", configs, "joint_attention_dim", hidden_width(configs, "text_encoder_3"))
+
+
+FAMILY = Family(
+    components={
+        "transformer": ("SD3Transformer2DModel",),
+        "vae": ("AutoencoderKL",),
+        "scheduler": (),
+        "text_encoder": ("CLIPTextModelWithProjection",),
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "text_encoder_3": ("T5EncoderModel",),
+        "tokenizer": CLIP_TOKENIZER,
+        "tokenizer_2": CLIP_TOKENIZER,
+        "tokenizer_3": T5_TOKENIZER,
+    },
+    check=check,
+    load_options={"image_encoder": None, "feature_extractor": None},
+    denoiser="transformer",
+    text_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
+    embed=embed,
+    embed_negative=embed,
+    embed_guidance=None,
+    embed_size=None,
+    predict=predict,
+    latent_shape=latent_shape,
+    patches=patches,
+    scheduler_config=scheduler_config,
+    guidance_scale=guidance_scale,
+    noise_level=NOISE_LEVEL,
+    lora_targets=JOINT_ATTENTION,
+)

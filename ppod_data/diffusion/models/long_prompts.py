@@ -64,6 +64,9 @@ def _encoders(model: DiffusionModel) -> Iterator[tuple[str, Any, int]]:
         encoder = getattr(pipeline, name, None)
         if tokenizer is None or encoder is None:
             continue
+        if model.family.prompt_tokens is not None:
+            yield name, tokenizer, model.family.prompt_tokens(pipeline)
+            continue
         of_t5 = encoder.config.model_type == "t5" and sequence is not None
         yield name, tokenizer, sequence.default if of_t5 and sequence else tokenizer.model_max_length
 

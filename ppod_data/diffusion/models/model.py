@@ -17,7 +17,7 @@ from PIL import Image
 from ppod_data.diffusion.adapters.file import adapter_file, adapter_fingerprint
 from ppod_data.diffusion.adapters.lora import add_lora, read_lora, set_lora
 from ppod_data.diffusion.condition import Condition, Conditioning
-from ppod_data.diffusion.families.by_name import Family
+from ppod_data.diffusion.families.family import Family
 from ppod_data.diffusion.guidance import Network
 from ppod_data.diffusion.models.components import load_component
 from ppod_data.diffusion.models.model_folder import (
@@ -280,15 +280,6 @@ def decode_images(model: DiffusionModel, latents: torch.Tensor) -> list[Image.Im
 def decode_pixels(model: DiffusionModel, latents: torch.Tensor) -> Iterator[torch.Tensor]:
     """The VAE's output for x_0 latents [B, C, H, W], a part of the batch at a time: [b, 3, height, width], −1 to 1."""
     vae = model.pipeline.vae
-    latents = latents.to(model.device, vae.dtype)
-    mean, std = (
-        None if values is None else torch.tensor(values).view(1, -1, 1, 1).to(latents)
-        for values in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    if mean is None or std is None:
-        scaled = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
-    else:
-        scaled = latents * std / vae.config.scaling_factor + mean
     pixels = math.prod(latents.shape[2:]) * int(model.pipeline.vae_scale_factor) ** 2
-    for part in scaled.split(max(1, _DECODE_PIXELS // pixels)):
-        yield vae.decode(part, return_dict=False)[0]
+    for part in torch.split(latents.to(model.device, vae.dtype), max(1, _DECODE_PIXELS // pixels)):
+        yield model.family.decode(vae, part)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppod_data.diffusion.families.by_name import FAMILIES, Family
+from ppod_data.diffusion.families.by_name import FAMILIES
+from ppod_data.diffusion.families.family import Family
 from ppod_data.diffusion.families.served import check_scheduler
 from ppod_data.errors import ConfigError
 from ppod_data.scenes import PIPELINE_PATH
@@ -22,7 +23,7 @@ from ppod_data.support.runtime import quiet_pipelines
 SAFETY = ("safety_checker", "feature_extractor")
 """Of a pipeline: the network, and how images are made ready for it. They are no part of the policy."""
 
-_SKELETON_FILES = ["*.json", "*.txt", "*.model"]
+_SKELETON_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _MAX_JSON = 64 * 2**20
 _NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", SAFETY[0])
 _DIFFUSERS_NAME, _TRANSFORMERS_NAME = "diffusion_pytorch_model", "model"

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from ppod_data.cluster.jobs import GenerateJob
 from ppod_data.cluster.ray_engine import RayCluster, connected, map_shards
-from ppod_data.cluster.ray_jobs import GenerateJob
 from ppod_data.dataset.dataset import create
 from ppod_data.errors import ConfigError, NonFiniteError, PpodError
+from ppod_data.support.progress import SILENT
 from tests.support.progress import Watch
 from tests.support.ray_cluster import SmallCluster, Squares, small_cluster
 from tests.support.toy import make_spec
@@ -32,7 +33,7 @@ def device(cluster: SmallCluster) -> Iterator[str]:
 def ran(job: Squares, shards: Any, device: str) -> tuple[dict[int, int], list[str], int]:
     """({shard: its square}, what was said of losses, the number of processes that were prepared)."""
     said: list[str] = []
-    done = list(map_shards(job, shards, device, progress=Watch({"say": said.append})))
+    done = list(map_shards(job, shards, device=device, progress=Watch({"say": said.append})))
     assert len(dict(done)) == len(done), "a shard came twice"
     processes = len(list(job.folder.glob("prepared-*")))
     return {shard: square for shard, (square, _) in done}, said, processes
@@ -57,7 +58,7 @@ def test_no_more_shards_are_drawn_than_workers_can_take(device: str, tmp_path: P
             drawn.append(shard)
             yield shard
 
-    done = map_shards(Squares(tmp_path, together=2), shards(), device)
+    done = map_shards(Squares(tmp_path, together=2), shards(), device=device)
     for num_done in range(1, 6):
         next(done)
         assert len(drawn) <= num_done + 2 * 2 + 1
@@ -88,14 +89,14 @@ def test_a_worker_that_does_not_see_the_data_set_says_so(tmp_path: Path) -> None
         with pytest.raises(
             ConfigError, match=f"node .* does not see .*{folder}: put the data set into a fold"
         ):
-            GenerateJob(tmp_path / folder, spec).prepare("cpu")
+            GenerateJob(tmp_path / folder, spec).prepare("cpu", SILENT)
 
 
 def test_a_worker_with_another_model_says_so(tiny_pipeline: Path, tmp_path: Path) -> None:
     spec = make_spec(model=str(tiny_pipeline))
     create(tmp_path, spec)
     with pytest.raises(ConfigError, match=r"another model than here .*, not ffffffff"):
-        GenerateJob(tmp_path, spec).prepare("cpu")
+        GenerateJob(tmp_path, spec).prepare("cpu", SILENT)
 
 
 @pytest.mark.parametrize(

@@ -215,16 +215,16 @@ def test_a_data_set_tells_its_sigmas_and_leaves_the_last_step_out(
     flux: DiffusionModel, tmp_path: Path, latent_dtype: str
 ) -> None:
     spec = build_spec(
-        flux, prompts=["a cat"], num_images_per_prompt=2, num_inference_steps=3, latent_dtype=latent_dtype
+        flux, prompts=["a cat"], num_images_per_prompt=2, num_inference_steps=4, latent_dtype=latent_dtype
     )
     assert spec.ddim_eta == 0.7 and spec.guidance_scale == 3.5
     summary = generate(tmp_path, spec, flux, shards=[0])
-    assert summary.deterministic_steps == (2,)
+    assert summary.deterministic_steps == (3,)
     dataset = Dataset.open(tmp_path)
-    assert dataset.spec.scheduler == flow_chain(flux.scheduler_config, 3)
+    assert dataset.spec.scheduler == flow_chain(flux.scheduler_config, 4)
     row = dataset.samples(["timesteps", "stochastic", "log_probs"]).to_pylist()[0]
     assert row["timesteps"] == [round(1000 * sigma) for sigma in spec.scheduler["sigmas"][:-1]]
-    assert row["stochastic"] == [True, True, False] and row["log_probs"][2] is None
+    assert row["stochastic"] == [True, True, True, False] and row["log_probs"][3] is None
 
 
 def test_recorded_residuals_are_standard_normal(flux: DiffusionModel) -> None:

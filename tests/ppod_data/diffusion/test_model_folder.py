@@ -22,6 +22,11 @@ from tests.support.pipelines import (
     save_tiny_sd3_pipeline,
     save_tiny_xl_pipeline,
 )
+from tests.support.transformer_pipelines import (
+    save_tiny_klein_pipeline,
+    save_tiny_qwen_image_pipeline,
+    save_tiny_z_image_pipeline,
+)
 
 
 @pytest.fixture
@@ -147,6 +152,39 @@ UNSERVED: list[tuple[str, Callable[[Path], Path], str, dict[str, Any], str]] = [
         "transformers_weights",
     ),
     ("width", save_tiny_pipeline, "text_encoder", {"hidden_size": 32}, "cross_attention_dim 16, .* give 32"),
+    (
+        "FLUX.2's guidance",
+        save_tiny_klein_pipeline,
+        "transformer",
+        {"guidance_embeds": True},
+        "guidance_embeds True",
+    ),
+    (
+        "few layers",
+        save_tiny_klein_pipeline,
+        "text_encoder",
+        {"num_hidden_layers": 4},
+        "has 4 layers, and layer 27",
+    ),
+    ("three widths", save_tiny_klein_pipeline, "text_encoder", {"hidden_size": 32}, "48, .* give 96"),
+    ("omni", save_tiny_z_image_pipeline, "transformer", {"siglip_feat_dim": 8}, "siglip_feat_dim 8"),
+    (
+        "patches",
+        save_tiny_z_image_pipeline,
+        "transformer",
+        {"all_patch_size": [2, 4]},
+        "all_patch_size .2, 4.",
+    ),
+    ("edit", save_tiny_qwen_image_pipeline, "transformer", {"zero_cond_t": True}, "zero_cond_t True"),
+    ("layers", save_tiny_qwen_image_pipeline, "transformer", {"use_layer3d_rope": True}, "use_layer3d_rope"),
+    ("alpha", save_tiny_qwen_image_pipeline, "vae", {"input_channels": 4}, "input_channels 4"),
+    (
+        "other VAE",
+        save_tiny_qwen_image_pipeline,
+        "vae",
+        {"z_dim": 16},
+        "takes 4 channels and gives 4, .* have 16",
+    ),
     ("latents", save_tiny_pipeline, "vae", {"latent_channels": 16}, "its VAE's latents have 16"),
     ("grey", save_tiny_pipeline, "vae", {"in_channels": 1}, "its vae has in_channels 1"),
     ("no size", save_tiny_pipeline, "unet", {"sample_size": None}, "sample_size None"),

@@ -58,6 +58,44 @@ def test_every_step_equals_diffusers_bit_for_bit(
         assert torch.equal(sample_next(ours, index, mean, noise, torch.float32), expected.prev_sample)
 
 
+@pytest.mark.parametrize("set_alpha_to_one", [False, True])
+@pytest.mark.parametrize(
+    ("spacing", "num_steps"), [("trailing", 6), ("trailing", 30), ("linspace", 20), ("linspace", 7)]
+)
+def test_a_step_of_uneven_spacing_ends_at_the_next_timestep_of_the_list(
+    spacing: str, num_steps: int, set_alpha_to_one: bool
+) -> None:
+    """Where DDIMScheduler's t − stride is that timestep, the step is its own; the last ends the schedule."""
+    from diffusers import DDIMScheduler
+
+    scheduler_config = config(timestep_spacing=spacing, set_alpha_to_one=set_alpha_to_one)
+    theirs = DDIMScheduler(**scheduler_config)
+    theirs.set_timesteps(num_steps)
+    ours = build_ddim_schedule(scheduler_config, num_steps, 1.0)
+    timesteps = theirs.timesteps.tolist()
+    assert ours.timesteps.tolist() == timesteps
+    alphas = theirs.alphas_cumprod
+    ends = torch.stack([*alphas[timesteps[1:]], theirs.final_alpha_cumprod])
+    assert torch.equal(ours.sqrt_alpha_prev, ends**0.5)
+    variance = (1 - ends) / (1 - alphas[timesteps]) * (1 - alphas[timesteps] / ends)
+    torch.testing.assert_close(ours.std, variance.clamp(min=0).sqrt())
+    agreeing = [i for i in range(num_steps - 1) if timesteps[i] - 1000 // num_steps == timesteps[i + 1]]
+    assert len(agreeing) < num_steps - 1
+    for step in agreeing:
+        latents, output, noise = torch.randn(3, 2, 4, 8, 8).unbind()
+        expected = theirs.step(output, timesteps[step], latents, eta=1.0, variance_noise=noise)
+        index = torch.full((2,), step)
+        mean = ours.mean(index, output, latents)
+        assert torch.equal(sample_next(ours, index, mean, noise, torch.float32), expected.prev_sample)
+
+
+def test_every_number_of_steps_has_a_chain() -> None:
+    for spacing in ("leading", "trailing", "linspace"):
+        for num_steps in (*range(1, 120), 250, 333, 500, 997):
+            schedule = build_ddim_schedule(config(timestep_spacing=spacing, steps_offset=0), num_steps, 1.0)
+            assert schedule.num_inference_steps == num_steps
+
+
 def test_rows_at_different_steps_equal_each_step_alone() -> None:
     schedule = build_ddim_schedule(config(), 20, 1.0)
     latents, output = torch.randn(2, 20, 4, 8, 8, generator=torch.Generator().manual_seed(1)).unbind()
@@ -96,8 +134,6 @@ def test_zero_terminal_snr_is_finite_with_v_prediction() -> None:
 @pytest.mark.parametrize(
     ("options", "num_steps", "eta", "named"),
     [
-        ({"timestep_spacing": "linspace"}, 20, 1.0, "linspace"),
-        ({"timestep_spacing": "trailing"}, 30, 1.0, "trailing"),
         ({"thresholding": True}, 20, 1.0, "thresholding"),
         ({"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}, 20, 1.0, "zero terminal SNR"),
         ({}, 1000, 1.0, "steps_offset"),

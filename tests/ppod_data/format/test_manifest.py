@@ -99,7 +99,7 @@ def test_a_flipped_bit_anywhere_in_a_manifest_is_damage(dataset: Dataset) -> Non
         (
             lambda manifest: signed(manifest | {"version": 9}),
             ConfigError,
-            "format version 9; this ppod reads versions up to 3",
+            "format version 9; this ppod reads versions up to 4",
         ),
         (
             lambda manifest: signed(manifest | {"format": "other"}),

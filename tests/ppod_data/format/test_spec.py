@@ -37,6 +37,7 @@ OTHER = {
     "width": 32,
     "latent_shape": (4, 4, 4),
     "safety_checker": "c" * 64,
+    "noisy_steps": "1:3",
 }
 
 
@@ -133,6 +134,21 @@ def test_the_fingerprint_is_pinned() -> None:
     """A change here would orphan every data set that exists: give the spec a new version when it is meant."""
     assert make_spec().fingerprint == "6a1107cbe17adc183c82957410a6afd2bf5ee6ac3ffae4546051aa053010a41e"
     assert make_spec().sample_id(prompt_id("a cat and a dog"), 2) == "402f8a9ddcb6c893dcde298097a056b1"
+
+
+def test_a_window_of_all_steps_is_written_as_none() -> None:
+    """Data sets from before the option keep their fingerprint; a window gives the spec a version of its own."""
+    whole, windowed = make_spec(noisy_steps="0:4"), make_spec(noisy_steps="00:3")
+    assert whole == make_spec() and "noisy_steps" not in to_json(whole) and whole.window == "0:4"
+    assert (windowed.noisy_steps, windowed.noisy_range, windowed.version) == ("0:3", range(3), 4)
+    assert from_json(to_json(windowed)) == windowed and windowed.fingerprint != whole.fingerprint
+    given = forward_spec(noisy_steps="1:3")
+    assert from_json(to_json(given)) == given and given.version == 4
+    with pytest.raises(ConfigError, match="version is 1, but its keys are those of version 4"):
+        from_json(to_json(windowed) | {"version": 1})
+    for window in ("3", "2:2", "0:5", "a:b", "-1:2"):
+        with pytest.raises(ConfigError, match="noisy_steps is"):
+            make_spec(noisy_steps=window).validate()
 
 
 def test_equal_values_have_one_fingerprint() -> None:

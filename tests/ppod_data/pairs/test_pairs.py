@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
 from ppod_data.format.tables import SCORES, write_table
+from ppod_data.inspect.judge import judge_of_tables
 from ppod_data.pairs.rank import Selection, rank, select_pairs
+from ppod_data.pairs.reward_sum import RewardSum
+from ppod_data.rewards import load_reward
+from ppod_data.scoring.score import score
 from tests.support.toy import files, make_dataset
 
 # Few distinct values, so that ties and equal margins happen.
@@ -356,3 +360,65 @@ def test_the_order_of_the_summands_does_not_matter(tmp_path: Path) -> None:
 def test_a_weight_that_is_none_is_refused(dataset: Dataset, weights: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"reward|weight"):
         rank(dataset, reward=weights, name="mixed")
+
+
+def margins(data: Dataset, name: str) -> dict[tuple[int, int], float]:
+    """The margin of each pair, by the places of its images."""
+    places = {key: place for place, key in enumerate(data.samples(["sample_id"])["sample_id"].to_pylist())}
+    rows = data.pairs(name).to_pylist()
+    return {(places[row["chosen_id"]], places[row["rejected_id"]]): row["margin"] for row in rows}
+
+
+def test_a_sum_normalised_within_prompts_is_not_decided_by_the_wider_spread(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data")  # two prompts of three images
+    write_scores(data, [300.0, 100.0, 200.0, 7.0, 7.0, 7.0], name="wide")
+    write_scores(data, [0.1, 0.3, 0.2, 0.0, 3.0, None], name="narrow")
+    weights = {"wide": 0.4, "narrow": 0.6}
+    rank(data, reward=weights, name="raw", strategy="all")
+    assert set(margins(data, "raw")) == {(0, 1), (0, 2), (2, 1), (4, 3)}
+    done = rank(data, reward=RewardSum(weights, "group"), name="group", strategy="all")
+    found = margins(data, "group")
+    unit = math.sqrt(1.5)  # of three equidistant scores: 1 / their standard deviation
+    assert found == pytest.approx({(1, 0): 0.4 * unit, (2, 0): 0.2 * unit, (1, 2): 0.2 * unit, (4, 3): 1.2})
+    assert (done.num_ties, done.num_unscored) == (0, 1)
+    made = json.loads(data.pairs("group").schema.metadata[b"ppod"])
+    assert made["normalise"] == "group"
+    assert made["rewards"]["wide"]["spread"] == pytest.approx(math.sqrt(20_000 / 3))
+    assert set(data.pairs("group")["source"].to_pylist()) == {"reward:0.6*z(narrow)+0.4*z(wide)"}
+
+
+def test_normalised_scores_do_not_depend_on_unit_and_offset(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data")
+    values = [1.0, 2.5, 4.0, 0.0, 9.0, 1.0]
+    write_scores(data, values, name="a")
+    write_scores(data, [1000 * value - 7 for value in values], name="b")
+    write_scores(data, [0.1] * 6, name="constant")
+    for name, sums in (("one", {"a": 1.0}), ("other", {"b": 1.0}), ("both", {"a": 1.0, "constant": 5.0})):
+        rank(data, reward=RewardSum(sums, "group"), name=name, strategy="all")
+    assert margins(data, "one") == pytest.approx(margins(data, "other"))
+    assert margins(data, "one") == margins(data, "both")
+
+
+def test_opposite_rewards_of_equal_weight_tie_when_they_are_normalised(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data")
+    write_scores(data, [1.0, 2.0, 4.0, 1.0, 2.0, 3.0], name="a")
+    write_scores(data, [-0.1, -0.2, -0.4, 1.0, 2.0, 3.0], name="b")
+    done = rank(data, reward=RewardSum({"a": 1.0, "b": 1.0}, "group"), name="p", strategy="all")
+    assert (done.num_pairs, done.num_ties) == (3, 3)
+
+
+def test_an_unknown_normalisation_is_refused() -> None:
+    with pytest.raises(ConfigError, match="normalise 'batch' is unknown: choose group"):
+        RewardSum({"a": 1.0}, "batch")
+
+
+def test_the_judge_of_a_normalised_sum_weighs_each_reward_by_its_spread(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data")
+    incompressible, compressible = load_reward("jpeg-incompressibility"), load_reward("jpeg-compressibility")
+    for reward in (incompressible, compressible):
+        score(data, reward, name=reward.name)
+    sums = RewardSum({incompressible.name: 1.0, compressible.name: 0.5}, "group")
+    rank(data, reward=sums, name="p")
+    judge = judge_of_tables([data], "pairs", "p")
+    spread = json.loads(data.pairs("p").schema.metadata[b"ppod"])["rewards"][compressible.name]["spread"]
+    assert [part.weight for part in judge.parts] == pytest.approx([0.5 / spread, 1.0 / spread])

@@ -18,10 +18,12 @@ import pytest
 import urllib3
 from PIL import Image
 
-from ppod_data.errors import ConfigError, PpodError, RewardUnavailableError
+from ppod_data.errors import ConfigError, RewardUnavailableError
 from ppod_data.format.images import encode_png
 from ppod_data.rewards.jpeg import INCOMPRESSIBILITY
-from ppod_data.rewards.remote import Limits, Patience, RemoteReward, connect
+from ppod_data.rewards.numbers import NoScore
+from ppod_data.rewards.servers.http_client import Patience
+from ppod_data.rewards.servers.remote import Limits, RemoteReward, connect
 from ppod_data.scoring.score import score
 from ppod_data.support.http import listen
 from tests.support.small_rewards import images
@@ -354,5 +356,5 @@ def test_requests_keep_to_the_limits_of_the_server() -> None:
 
 def test_a_refusal_of_an_image_says_why() -> None:
     body = json.dumps({"name": "r", "revision": "1", "results": [{"error": "too dark"}]}).encode()
-    with answering(lambda i, handler: say(handler, body)) as url, pytest.raises(PpodError, match="too dark"):
-        remote(url).score(["a"], images(1))
+    with answering(lambda i, handler: say(handler, body)) as url:
+        assert remote(url).score(["a"], images(1)) == [NoScore("too dark", is_declined=True)]

@@ -18,8 +18,9 @@ from ppod_data.format.tables import PAIRS, SAMPLES, read_table, write_table
 from ppod_data.generation.log_probs import compute_log_probs
 from ppod_data.support.canonical_json import canonical_json
 from ppod_train.data.batches import load_batch, timesteps_of_step, units_of_step
+from ppod_train.data.fingerprint import _json_pieces
 from ppod_train.data.pairs import read_pairs
-from ppod_train.data.training_data import TrainingData, _json_pieces, open_training_data
+from ppod_train.data.training_data import TrainingData, open_training_data
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings

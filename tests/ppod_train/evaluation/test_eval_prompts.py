@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.online.settings import OnlineSettings
-from ppod_train.policy.source import PolicySource
 from ppod_train.run.compare import run_evaluation
 from tests.ppod_train.evaluation.test_evaluate import Brightness
 from tests.ppod_train.online.test_online import SETTINGS as ONLINE
@@ -85,7 +85,7 @@ class Dies(Brightness):
 
 
 def evaluated(pipeline: Path, out: Path, reward: Brightness, **changes: Any) -> None:
-    source = PolicySource(model=str(pipeline))
+    source = ModelSource(model=str(pipeline))
     options = {"baseline": source, "settings": IMAGES} | changes
     run_evaluation(source, out, reward, **options)
 

@@ -10,13 +10,15 @@ import pytest
 from PIL import Image
 
 from ppod_data.diffusion.models.model import DiffusionModel
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError, DamagedError, RewardError
-from ppod_train.evaluation.evaluate import eval_spec, evaluate, measure, pooled_pixels
+from ppod_train.evaluation.evaluate import eval_spec, evaluate, measure
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
+from ppod_train.evaluation.image_statistics import features, thumbnail
 from ppod_train.evaluation.metrics import PromptMeasurement, summarise
 from ppod_train.evaluation.settings import EvalSettings
-from ppod_train.policy.source import PolicySource
 from ppod_train.run.compare import run_evaluation
+from tests.support.progress import Counts
 
 PROMPTS = ("a cat", "two dogs <b>&</b>")
 SETTINGS = EvalSettings(prompts=PROMPTS, num_images_per_prompt=6, num_inference_steps=2, batch_size=4, seed=3)
@@ -71,10 +73,10 @@ def test_measures_of_known_images() -> None:
 
 def test_batches_hold_one_prompt_and_report_their_size() -> None:
     scorer = Brightness()
-    seen: list[int] = []
-    measure(stream({"a": [1, 2, 3], "b": [4]}), scorer, batch_size=2, on_batch=seen.append)
+    counts = Counts()
+    measure(stream({"a": [1, 2, 3], "b": [4]}), scorer, batch_size=2, progress=counts)
     assert scorer.batches == [("a", "a"), ("a",), ("b",)]
-    assert seen == [2, 1, 1]
+    assert counts.advanced == [2, 1, 1]
 
 
 def test_only_the_first_images_are_kept() -> None:
@@ -171,10 +173,10 @@ def test_a_scorer_that_changes_its_images_changes_nothing_else() -> None:
     assert [image.tobytes() for image in clean.images] == [image.tobytes() for image in other.images]
 
 
-def test_pooled_pixels_are_box_averages() -> None:
+def test_thumbnails_are_box_averages() -> None:
     image = Image.new("RGB", (16, 16))
     image.paste((255, 0, 0), (0, 0, 2, 1))  # half of the first box's four pixels
-    pooled = pooled_pixels(image).reshape(8, 8, 3)
+    pooled = features(thumbnail(image)[None]).reshape(8, 8, 3)
     assert pooled[0, 0] == pytest.approx([128 / 255, 0, 0], abs=1 / 255)
     assert pooled.sum() == pooled[0, 0].sum()
 
@@ -248,8 +250,8 @@ def test_half_an_evaluation_is_named(tmp_path: Path) -> None:
 
 
 def test_run_evaluation_writes_both_policies(tiny_pipeline: Path, tmp_path: Path) -> None:
-    policy = PolicySource(model=str(tiny_pipeline))
-    seen: list[int] = []
+    policy = ModelSource(model=str(tiny_pipeline))
+    counts = Counts()
     comparison = run_evaluation(
         policy,
         tmp_path,
@@ -257,10 +259,10 @@ def test_run_evaluation_writes_both_policies(tiny_pipeline: Path, tmp_path: Path
         SETTINGS,
         baseline=policy,
         check_reward=Brightness(),
-        on_batch=seen.append,
+        progress=counts,
     )
     record = json.loads((tmp_path / "summary.json").read_text())
-    assert sum(seen) == 24
+    assert (counts.total, sum(counts.advanced)) == (24, 24)
     assert record["before"]["num_images"] == 12
     assert record["after"]["gain"] == 0
     assert list(record["after"]["prompts"]) == list(PROMPTS)
@@ -270,6 +272,6 @@ def test_run_evaluation_writes_both_policies(tiny_pipeline: Path, tmp_path: Path
 
 
 def test_run_evaluation_without_baseline(tiny_pipeline: Path, tmp_path: Path) -> None:
-    run_evaluation(PolicySource(model=str(tiny_pipeline)), tmp_path, Brightness(), SETTINGS, baseline=None)
+    run_evaluation(ModelSource(model=str(tiny_pipeline)), tmp_path, Brightness(), SETTINGS, baseline=None)
     assert json.loads((tmp_path / "summary.json").read_text())["before"] is None
     assert not (tmp_path / "before").exists()

@@ -10,17 +10,19 @@ import pytest
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import DiffusionModel, load_model
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.generation.build_spec import build_spec
-from ppod_data.generation.log_probs import policy_of
+from ppod_data.generation.log_probs import compute_log_probs, policy_of, steps_of
 from ppod_data.storage.files import sha256_file
+from ppod_data.support.progress import SILENT, Progress, Silent
 from ppod_train.data.training_data import DataSource
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.online import train_online
-from ppod_train.online.records import OnlineCallbacks, OnlineSummary, StageRecord
+from ppod_train.online.records import OnlineSummary, StageRecord
 from ppod_train.online.settings import OnlineSettings
-from ppod_train.policy.source import PolicySource
 from ppod_train.run.exclusive import only_run
+from ppod_train.run.prepare import TrainingPart
 from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
 
@@ -41,19 +43,31 @@ class Killed(Exception):
     """Stands for the end of a process."""
 
 
-class KillAfter:
-    """Raises at the n-th thing that happens."""
+class KillIn(Silent):
+    """Ends a run when a phase has advanced for the second time."""
 
-    def __init__(self, count: int) -> None:
-        self.left = count
+    def __init__(self, phase: str) -> None:
+        self._phase, self._left = phase, 2
 
-    def __call__(self, *_: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Killed
+    def status(self, text: str) -> None:
+        if text.startswith(f"{self._phase} ") and not text.startswith(f"{self._phase} 0 "):
+            self._left -= 1
+            if self._left == 0:
+                raise Killed
 
 
-def load(source: PolicySource) -> DiffusionModel:
+class Phases(Silent):
+    """Records the phases of a run."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def status(self, text: str) -> None:
+        if " of " not in text:
+            self.names.append(text)
+
+
+def load(source: ModelSource) -> DiffusionModel:
     return load_model(source.model, adapter=source.adapter)
 
 
@@ -62,7 +76,7 @@ def run(
     pipeline: Path,
     reward: Any,
     settings: OnlineSettings = SETTINGS,
-    callbacks: OnlineCallbacks | None = None,
+    progress: Progress = SILENT,
     **generation: Any,
 ) -> OnlineSummary:
     """Run as a fresh process would."""
@@ -77,11 +91,11 @@ def run(
     return train_online(
         out,
         settings,
-        reference=PolicySource(model=str(pipeline)),
+        reference=ModelSource(model=str(pipeline)),
         build_spec=partial(build_spec, **(options | generation)),
         load=load,
         reward=reward,
-        callbacks=callbacks,
+        progress=progress,
     )
 
 
@@ -151,20 +165,8 @@ def test_records_count_queries_and_say_where_the_time_went(whole: Path) -> None:
 def test_a_run_killed_in_any_phase_of_the_second_stage_resumes_to_the_same_files(
     whole: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path, moment: str
 ) -> None:
-    phase = ""
-    kill = KillAfter(2)
-
-    def on_phase(stage: int, name: str, total: int) -> None:
-        nonlocal phase
-        phase = name if stage == 2 else ""
-
-    def on_units(count: int) -> None:
-        if phase == moment and count:
-            kill()
-
-    callbacks = OnlineCallbacks(on_phase=on_phase, on_units=on_units)
     with pytest.raises(Killed):
-        run(tmp_path / "run", tiny_pipeline, redness, callbacks=callbacks)
+        run(tmp_path / "run", tiny_pipeline, redness, progress=KillIn(f"stage 2 {moment}"))
     run(tmp_path / "run", tiny_pipeline, redness)
     # An adapter's path is in the later stage's manifest, nowhere else
     assert compared(tmp_path / "run") == compared(whole)
@@ -198,6 +200,95 @@ def test_old_stages_are_offline_data_together(
         reward=None,
     )
     assert done.steps == 2
+
+
+def test_a_stage_trains_on_the_data_of_all_stages_so_far(
+    whole: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    """Each data set keeps its own pairs and its own reference log-probabilities."""
+    first, second = (
+        json.loads((whole / f"stage-0{stage}" / "run" / "run.json").read_text()) for stage in (1, 2)
+    )
+    data = [str(whole / f"stage-0{stage}" / "data") for stage in (1, 2)]
+    assert (first["datasets"], second["datasets"]) == (data[:1], data)
+    tables = [Dataset.open(root).pairs("redness").num_rows for root in data]
+    assert second["num_pairs"] == sum(tables)
+    run(tmp_path / "run", tiny_pipeline, redness, replace(SETTINGS, replay_stages=0))
+    alone = json.loads((tmp_path / "run" / "stage-02" / "run" / "run.json").read_text())
+    assert alone["num_pairs"] == tables[1]
+    assert alone["identity"]["data_fingerprint"] != second["identity"]["data_fingerprint"]
+
+
+def test_the_number_of_replayed_stages_is_a_choice() -> None:
+    replayed = [list(replace(SETTINGS, replay_stages=count).replayed(4)) for count in (None, 0, 2, 9)]
+    assert replayed == [[1, 2, 3], [], [2, 3], [1, 2, 3]]
+    for objective in ("ddpo", "dpok", "sft"):
+        settings = settings_of(TrainSettings(objective=objective))
+        assert list(settings.replayed(4)) == []
+        replace(settings, replay_stages=0).validate()
+        with pytest.raises(ConfigError, match="leave --replay-stages out"):
+            replace(settings, replay_stages=1).validate()
+
+
+def test_a_run_from_before_replay_continues_without_it(
+    tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, num_stages=1, eval_images_per_prompt=0, replay_stages=0)
+    run(tmp_path, tiny_pipeline, redness, settings)
+    record = json.loads((tmp_path / "online.json").read_text())
+    del record["identity"]["replay_stages"]
+    (tmp_path / "online.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="started with replay_stages 0, not 'all'"):
+        run(tmp_path, tiny_pipeline, redness, replace(settings, replay_stages=None))
+    assert run(tmp_path, tiny_pipeline, redness, replace(settings, num_stages=2)).stages == 2
+
+
+def test_stages_share_one_schedule_of_the_learning_rate(
+    tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    train = replace(TRAIN, lr_scheduler="linear")
+    settings = replace(SETTINGS, eval_images_per_prompt=0, train=train)
+    run(tmp_path, tiny_pipeline, redness, settings)
+    rates = [
+        json.loads(line)["learning_rate"]
+        for stage in (1, 2)
+        for line in (tmp_path / f"stage-0{stage}/run/metrics.jsonl").read_text().splitlines()
+    ]
+    assert rates == pytest.approx([1e-2, 7.5e-3, 5e-3, 2.5e-3])
+    with pytest.raises(ConfigError, match=r"at the end of stage 2 .*: give --stages 2"):
+        run(tmp_path, tiny_pipeline, redness, replace(settings, num_stages=3))
+
+
+def test_a_run_on_some_steps_asks_the_reference_for_those_alone(
+    whole: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    train = replace(TRAIN, trained_steps="1:3")
+    run(tmp_path, tiny_pipeline, redness, replace(SETTINGS, eval_images_per_prompt=0, train=train))
+    data = Dataset.open(tmp_path / "stage-02" / "data")
+    table = data.log_probs("reference")
+    assert (
+        steps_of(table) == range(1, 3)
+        and steps_of(Dataset.open(whole / "stage-02/data").log_probs("reference")) is None
+    )
+    for values in table["log_probs"].to_pylist():
+        assert [value is not None for value in values] == [False, True, True, False]
+    record = json.loads((tmp_path / "stage-02" / "run" / "run.json").read_text())
+    assert record["num_trained_steps"] == 2 and record["drift"]["steps"] == [1, 2]
+    assert record["drift"]["share_exact"] == 1
+    source = DataSource(roots=[data.root], pairs="redness", scores="redness")
+    model = load_model(str(tiny_pipeline))
+    with pytest.raises(ConfigError, match=r"has in log_probs/reference the steps 1:3 alone"):
+        train_offline(source, tmp_path / "all", TRAIN, model=model, reward=None)
+    compute_log_probs(data, load_model(str(tiny_pipeline)), name="whole")
+    assert train_offline(source, tmp_path / "all", TRAIN, model=model, reward=None).steps == 2
+    with pytest.raises(ConfigError, match="was computed with steps"):
+        compute_log_probs(data, load_model(str(tiny_pipeline)), name="reference")
+    with pytest.raises(
+        ConfigError, match=r"trained_steps 7:9 has no trainable step of .*: give a range within 0:"
+    ):
+        train_offline(
+            source, tmp_path / "none", replace(TRAIN, trained_steps="7:9"), model=model, reward=None
+        )
 
 
 def test_two_online_runs_in_one_folder_are_refused(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
@@ -240,6 +331,24 @@ def test_other_objectives_run_online(
     assert summary.best_stage == 2 and (tmp_path / "policy").is_dir()
 
 
+@pytest.mark.parametrize("lora_rank", [2, 0])
+def test_a_clip_around_the_policies_of_all_stages_is_checked_for_each(
+    tiny_pipeline: Path, redness: Any, tmp_path: Path, lora_rank: int
+) -> None:
+    """The third stage trains on data of the reference, of the first stage's policy, and of its own start."""
+    train = replace(TRAIN, objective="prdp", clip_anchor="stage", clip_mode="pessimistic-pair")
+    train = replace(train, lora_rank=lora_rank, learning_rate=1e-2 if lora_rank else 1e-4)
+    run(
+        tmp_path,
+        tiny_pipeline,
+        redness,
+        replace(SETTINGS, num_stages=3, eval_images_per_prompt=0, train=train),
+    )
+    record = json.loads((tmp_path / "stage-03" / "run" / "run.json").read_text())
+    assert len(record["datasets"]) == 3
+    assert record["drift"]["unchecked"] is False and record["drift"]["share_exact"] == 1
+
+
 def test_all_weights_train_online(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
     """The second stage's data are made by a whole pipeline, and training starts from its weights."""
     train = replace(TRAIN, lora_rank=0, learning_rate=1e-4)
@@ -268,17 +377,16 @@ def test_a_half_precision_policy_samples_with_the_weights_that_were_trained(
 
 
 def test_phases_are_told_in_order(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
-    seen: list[tuple[int, str]] = []
-    callbacks = OnlineCallbacks(on_phase=lambda stage, name, total: seen.append((stage, name)))
-    run(tmp_path, tiny_pipeline, redness, callbacks=callbacks)
-    assert seen == [
-        (0, "evaluate"),
-        *((1, name) for name in ("generate", "score", "train", "evaluate")),
-        *((2, name) for name in ("generate", "score", "log-probs", "train", "evaluate")),
+    phases = Phases()
+    run(tmp_path, tiny_pipeline, redness, progress=phases)
+    assert phases.names == [
+        "stage 0 evaluate",
+        *(f"stage 1 {name}" for name in ("generate", "score", "train", "evaluate")),
+        *(f"stage 2 {name}" for name in ("generate", "score", "log-probs", "train", "evaluate")),
     ]
-    seen.clear()
-    run(tmp_path, tiny_pipeline, redness, callbacks=callbacks)
-    assert seen == []
+    phases.names.clear()
+    run(tmp_path, tiny_pipeline, redness, progress=phases)
+    assert phases.names == []
 
 
 def test_the_optimizer_goes_on_over_the_stages(whole: Path, recorded: Path, tiny_pipeline: Path) -> None:
@@ -298,7 +406,7 @@ def test_the_optimizer_goes_on_over_the_stages(whole: Path, recorded: Path, tiny
             TRAIN,
             model=load_model(str(tiny_pipeline)),
             reward=None,
-            optimizer_of=recorded,
+            part=TrainingPart(previous=recorded, first_step=0, num_steps=2),
         )
 
 

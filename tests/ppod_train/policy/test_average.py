@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from ppod_data.diffusion.models.model import load_model
 from ppod_train.data.training_data import DataSource
 from ppod_train.policy.policy import policy_weights, update_average
-from ppod_train.run.train import Callbacks, train_offline
+from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
-from ppod_train.step.metrics import StepMetrics
+from tests.support.training import Killed, Steps
 
 SETTINGS = TrainSettings(
     num_train_steps=5,
@@ -25,22 +25,14 @@ SETTINGS = TrainSettings(
 )
 
 
-class Killed(Exception):
-    """Stands for the end of a process between two steps."""
-
-
 def run(data: Path, out: Path, pipeline: Path, settings: TrainSettings = SETTINGS, kill_at: int = -1) -> None:
-    def on_step(metrics: StepMetrics) -> None:
-        if metrics.step == kill_at:
-            raise Killed
-
     train_offline(
         DataSource(roots=[data], pairs="pairs", scores="scenes"),
         out,
         settings,
         model=load_model(str(pipeline)),
         reward=None,
-        callbacks=Callbacks(on_step=on_step),
+        progress=Steps(kill_at),
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from ppod_data.diffusion.models.model import load_model
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError, NothingToLearnError, WorkersError
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.storage.files import sha256_file
@@ -23,12 +24,10 @@ from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.online import train_online
 from ppod_train.policy.fsdp import check_can_shard, whole
-from ppod_train.policy.source import PolicySource
 from ppod_train.run.compare import run_evaluation
 from ppod_train.run.prepare import prepare
-from ppod_train.run.train import Callbacks, train_offline
+from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
-from ppod_train.step.metrics import StepMetrics
 from ppod_train.step.train_step import train_step
 from tests.ppod_train.conftest import Redness, source_of
 from tests.ppod_train.online.test_online import SETTINGS as ONLINE
@@ -36,7 +35,7 @@ from tests.ppod_train.online.test_online import load
 from tests.ppod_train.step.test_gradient import OPTIONS, VARIANTS, loss_of, make_toy, toy_network, ways
 from tests.ppod_train.step.test_network_gradient import double_network, moved
 from tests.support.processes import together
-from tests.support.training import compared
+from tests.support.training import Steps, compared
 
 WORLDS = (2, 5)
 Found = list[tuple[Any, ...]]
@@ -239,18 +238,13 @@ def trained(
     data: Path, out: Path, pipeline: Path, workers: Workers, *, stop_at: int = -1, **changes: Any
 ) -> dict[str, Any]:
     """Train, or go on; the summary is the same in all processes."""
-
-    def on_step(metrics: StepMetrics) -> None:
-        if metrics.step == stop_at:
-            raise Stop
-
     done = train_offline(
         source_of(data),
         out,
         replace(TRAIN, **changes),
         model=load_model(str(pipeline)),
         reward=Redness(),
-        callbacks=Callbacks(on_step=on_step),
+        progress=Steps(stop_at, Stop),
         workers=workers,
     )
     return asdict(done)
@@ -301,7 +295,7 @@ def test_as_many_processes_again_give_the_same_bytes(
 
 def uneven_evaluation(folder: Path, pipeline: Path, workers: Workers, *, each: int, size: int) -> None:
     run_evaluation(
-        PolicySource(model=str(pipeline)),
+        ModelSource(model=str(pipeline)),
         folder / str(workers.world_size),
         Counting(),
         EvalSettings(
@@ -394,7 +388,7 @@ def online(out: Path, pipeline: Path, workers: Workers) -> dict[str, Any]:
     summary = train_online(
         out / str(workers.world_size),
         ONLINE,
-        reference=PolicySource(model=str(pipeline)),
+        reference=ModelSource(model=str(pipeline)),
         build_spec=partial(build_spec, **options),
         load=load,
         reward=Redness(),

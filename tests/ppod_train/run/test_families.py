@@ -12,6 +12,7 @@ import torch
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.models.model import DiffusionModel, decode_images, embed_prompts, load_model, network
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.build_spec import build_spec
@@ -23,7 +24,6 @@ from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.online.online import train_online
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.policy.policy import reference_network, save_policy, start_from, trainable_parameters
-from ppod_train.policy.source import PolicySource
 from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
 from tests.ppod_train.conftest import PROMPTS, Redness, record, source_of
@@ -211,7 +211,7 @@ def test_flow_models_train_online_and_are_evaluated(name: str, tmp_path: Path) -
     summary = train_online(
         out,
         OnlineSettings(num_stages=2, num_pairs_per_prompt=4, eval_images_per_prompt=0, train=train),
-        reference=PolicySource(model=folder),
+        reference=ModelSource(model=folder),
         build_spec=partial(
             build_spec, prompts=PROMPTS, num_images_per_prompt=4, num_inference_steps=4, batch_size=4
         ),

@@ -9,7 +9,7 @@ import pytest
 
 from ppod_data.errors import ConfigError
 from ppod_data.storage.files import sha256_file
-from ppod_train.run.export import export_policy
+from ppod_train.library.export import export_policy
 from ppod_train.run.model_defaults import limit_graph
 from tests.support.training import SETTINGS, Killed, compared, run
 
@@ -32,6 +32,22 @@ def test_a_longer_run_ends_in_the_bytes_of_one_that_was_long_from_the_start(
     assert grown == whole
     record = json.loads((tmp_path / "grown/run.json").read_text())
     assert record["settings"]["num_train_steps"] == record["identity"]["num_train_steps"] == 6
+
+
+def test_a_killed_run_with_a_falling_rate_resumes_to_the_same_bytes(
+    recorded: Path, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    settings = replace(PLAIN, learning_rate=1e-2, lr_scheduler="linear", lr_warmup_steps=1)
+    _, steps = run(recorded, tmp_path / "whole", tiny_pipeline, None, settings)
+    expected = [0, 1e-2, 8e-3, 6e-3, 4e-3, 2e-3]
+    assert [metrics.learning_rate for metrics in steps] == pytest.approx(expected)
+    with pytest.raises(Killed):
+        run(recorded, tmp_path / "killed", tiny_pipeline, None, settings, kill_at=3)
+    run(recorded, tmp_path / "killed", tiny_pipeline, None, settings)
+    assert compared(tmp_path / "killed") == compared(tmp_path / "whole")
+    longer = replace(settings, num_train_steps=9)
+    with pytest.raises(ConfigError, match=r"falls to 0 at step 6 \(lr_scheduler linear\)"):
+        run(recorded, tmp_path / "whole", tiny_pipeline, None, longer)
 
 
 def test_a_run_that_stopped_early_goes_on_with_more_patience(

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from ppod_data.errors import ConfigError, HubError
-from ppod_train.run.hub import check_repo_id, push_policy
+from ppod_train.library.hub import check_repo_id, push_policy
 from ppod_train.run.model_card import usage
 from tests.support.training import SETTINGS, run
 
@@ -63,6 +63,15 @@ def test_the_card_of_a_flow_matching_policy_keeps_its_scheduler() -> None:
     record = {"model": "a/b", "prompts": ["a cat"], "generation": {"is_flow_matching": True, "revision": "r"}}
     code = usage(record, lora=True)
     assert "DDIM" not in code and "eta=" not in code and 'from_pretrained("a/b", revision="r")' in code
+
+
+def test_the_card_of_a_policy_with_noise_in_a_window_samples_without_noise() -> None:
+    """diffusers draws noise in every step or in none."""
+    generation = {"num_inference_steps": 4, "ddim_eta": 1.0}
+    for window, noisy in (("0:2", False), ("0:4", True)):
+        record = {"model": "a/b", "prompts": [], "generation": generation | {"noisy_steps": window}}
+        code = usage(record, lora=True)
+        assert "DDIMScheduler" in code and ("eta=1.0" in code) == noisy
 
 
 def test_the_card_of_a_run_that_nothing_beat_says_so(

@@ -23,10 +23,13 @@ from ppod_train.run.cost import plan_training
 from ppod_train.settings import TrainSettings
 from tests.support.full_size import (
     save_flux_1_dev,
+    save_flux_2_klein,
+    save_qwen_image,
     save_stable_diffusion_3,
     save_stable_diffusion_15,
     save_stable_diffusion_35_medium,
     save_stable_diffusion_xl,
+    save_z_image_turbo,
 )
 from tests.support.pipelines import (
     save_tiny_flux_pipeline,
@@ -116,6 +119,9 @@ FULL_SIZE: Mapping[str, tuple[Any, dict[str, int]]] = {
         {"transformer": 2_243_171_520, "text_encoder_3": 4_762_310_656},
     ),
     "flux": (save_flux_1_dev, {"transformer": 11_901_408_320, "text_encoder_2": 4_762_310_656}),
+    "z-image": (save_z_image_turbo, {"transformer": 6_154_908_736, "text_encoder": 4_022_468_096}),
+    "qwen-image": (save_qwen_image, {"transformer": 20_430_401_088, "text_encoder": 8_292_166_656}),
+    "flux-2-klein": (save_flux_2_klein, {"transformer": 3_875_544_576, "text_encoder": 4_022_468_096}),
 }
 
 

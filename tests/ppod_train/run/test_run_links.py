@@ -9,8 +9,8 @@ import pytest
 from ppod_data.errors import ConfigError
 from ppod_data.storage import real_folders
 from ppod_data.storage.folders import new_folder, remove_folder
+from ppod_train.library.hub import push_policy
 from ppod_train.run.exclusive import only_run, remove_leftovers
-from ppod_train.run.hub import push_policy
 from tests.support.durable_run import make_run, make_training
 from tests.support.faults import in_child
 from tests.support.toy import files

@@ -43,6 +43,11 @@ CHANGED: dict[str, Any] = {
         ({"num_train_steps": 0}, "num_train_steps"),
         ({"timesteps_per_update": 0}, "timesteps_per_update"),
         ({"lora_rank": -1}, "lora_rank"),
+        ({"trained_steps": "3"}, "trained_steps is '3': write A:B"),
+        ({"trained_steps": "5:5"}, "trained_steps"),
+        ({"trained_steps": "-1:3"}, "trained_steps"),
+        ({"lr_scheduler": "polynomial"}, "lr_scheduler polynomial is unknown: constant, linear, cosine"),
+        ({"lr_warmup_steps": -1}, "lr_warmup_steps"),
         ({"gradient": "three-pass"}, "three-pass"),
     ],
 )

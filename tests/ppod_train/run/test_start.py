@@ -22,6 +22,7 @@ from ppod_train.distributed import Workers
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.policy import reference_network, save_policy, start_from, trainable_parameters
 from ppod_train.run.prepare import prepare
+from ppod_train.step.drift import measure_drift
 from ppod_train.step.gradient import all_log_probs
 from ppod_train.step.log_probs import batch_log_probs
 from tests.ppod_train.conftest import source_of
@@ -222,6 +223,25 @@ def test_drift_of_the_policy_that_made_the_data_is_refused(
     settings = replace(ONE_STEP, lora_rank=stage.lora_rank, log_ratio_clip=1e-5)
     with pytest.raises(DriftError, match="a tenth of the clip"):
         run(dataset.root, tmp_path / "run", tiny_pipeline, None, settings, start=stage.policy)
+
+
+def test_drift_is_measured_on_the_data_of_the_policy_among_those_of_others(
+    stage: Stage, recorded: Path, tiny_pipeline: Path
+) -> None:
+    settings = replace(ONE_STEP, lora_rank=stage.lora_rank)
+    source, model = source_of(recorded, stage.data), load_model(str(tiny_pipeline))
+    state, drift = prepare(source, model, settings, "", stage.policy, Workers())
+    assert drift.share_exact == 1  # of the reference, on both data sets
+    data, start = state.data, state.start_fingerprint
+    own = data.units_of(data.made_by(start))
+    assert own.tolist() == list(range(12, 24))  # the pairs of the second data set
+    of_start, of_reference = (
+        measure_drift(data, state.policy, num_trajectories=8, batch_size=8, maker=maker)
+        for maker in (start, state.model.fingerprint)
+    )
+    assert of_start.share_exact == 1 and of_reference.share_exact < 1
+    bands = [data.outside_band(1e-3, state.step_weights, start=maker) for maker in (start, "", "reference")]
+    assert bands[0] == 2 * bands[1] == 2 * bands[2] > 0
 
 
 @pytest.mark.parametrize("known", [True, False])

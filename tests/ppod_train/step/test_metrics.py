@@ -45,6 +45,7 @@ def metrics(targets: Targets, *, kl: float | None = None, **options: Any) -> Ste
         LossOptions(**{"dpo_beta": 100.0, "log_ratio_clip": 0.002, **options}),
         step=5,
         grad_norm=0.1,
+        learning_rate=1e-3,
         one_pass=False,
         seconds=1.0,
     )

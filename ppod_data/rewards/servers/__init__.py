@@ -1,0 +1,1 @@
+"""Reward models in other processes: ppod's own server and its client, and clients of other projects' servers."""

@@ -1,0 +1,1 @@
+"""The functions of the public API: each does the whole of one command, from paths to the report."""

@@ -1,0 +1,107 @@
+"""`--num-processes`: the bytes of one process; deaths and Ctrl-C are one line, and the next run continues."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ppod_cli import gen, score
+
+from tests.cli.conftest import GEN, Made
+from tests.cli.test_workers import ENVIRONMENT, base
+from tests.support.command import call
+
+TWO = ("--num-processes", 2)
+
+
+def words(made: Made) -> tuple[object, ...]:
+    return ("--prompts", made.folder / "prompts.txt", *GEN)
+
+
+def test_two_processes_make_the_bytes_of_one(made: Made, tmp_path: Path) -> None:
+    done = call(gen.app, tmp_path / "data", *words(made), *TWO)
+    assert done.code == 0, done.stderr
+    assert "12 images made" in done.stdout
+    lines = done.stderr.splitlines()
+    assert sorted(line.split(" (")[0] for line in lines) == [f"gen: shard {n} of 3 made" for n in range(3)]
+    assert lines[-1].split("(")[1].startswith("12 of 12 images")
+    scored = call(score.app, tmp_path / "data", *TWO, "--json")
+    assert json.loads(scored.stdout)["scores"][0]["num_scored"] == 12
+    assert base(tmp_path / "data") == base(made.data)
+    for path in (made.data / "scores").rglob("*.parquet"):
+        assert (tmp_path / "data" / path.relative_to(made.data)).read_bytes() == path.read_bytes()
+
+
+def test_processes_make_what_is_missing(made: Made, tmp_path: Path) -> None:
+    assert call(gen.app, tmp_path / "data", *words(made), "--shards", "1:2").code == 0
+    done = call(gen.app, tmp_path / "data", *words(made), *TWO)
+    assert "8 images made" in done.stdout and "4 were there" in done.stdout
+    assert base(tmp_path / "data") == base(made.data)
+
+
+def makers(root: Path) -> list[int]:
+    """The processes that write a shard: a temporary file's name holds its writer's."""
+    return [int(path.name.split("-")[1]) for path in root.glob("trajectories/.*.tmp-*")]
+
+
+@pytest.mark.parametrize("victim", ["worker", "ctrl-c", pytest.param("driver", marks=pytest.mark.slow)])
+def test_an_end_is_one_line_and_the_next_run_continues(made: Made, tmp_path: Path, victim: str) -> None:
+    """SIGKILL to a worker, Ctrl-C to the whole group as a terminal sends it, SIGKILL to the command itself."""
+    root = tmp_path / "data"
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "ppod_cli.gen", str(root), *map(str, (*words(made), *TWO))],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (workers := makers(root)):
+        assert driver.poll() is None, driver.communicate()
+        time.sleep(0.01)
+    for pid in workers:  # so that the work cannot end before the signal is there
+        os.kill(pid, signal.SIGSTOP)
+    if victim == "worker":
+        os.kill(workers[0], signal.SIGKILL)
+    elif victim == "ctrl-c":
+        os.killpg(driver.pid, signal.SIGINT)
+    else:
+        driver.kill()
+    for pid in workers:
+        os.kill(pid, signal.SIGCONT)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == {"worker": 1, "ctrl-c": 130, "driver": -signal.SIGKILL}[victim]
+    errors = [line for line in said.splitlines() if not line.startswith("gen: shard")]
+    if victim == "worker":
+        assert (
+            len(errors) == 1 and "was killed by SIGKILL" in errors[0] and "run the same command" in errors[0]
+        )
+    elif victim == "ctrl-c":
+        assert errors == ["error: interrupted: run the same command again to go on"]
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        time.sleep(0.01)
+    assert call(gen.app, root, *words(made)).code == 0
+    assert base(root) == base(made.data)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--num-processes", "0"), "give auto, or a number from 1"),
+        (("--num-processes", "many"), "give auto, or a number from 1"),
+        (("--num-processes", "2", "--engine", "ray"), "--engine ray shares the work already"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    assert message in call(gen.app, tmp_path / "data", "--prompt", "a cat", *options).one_error()
+    assert not (tmp_path / "data").exists()
+
+
+def test_processes_of_a_launcher_start_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    refused = call(gen.app, tmp_path / "data", "--prompt", "a cat", *TWO).one_error()
+    assert "torchrun or accelerate launch shares the work already" in refused

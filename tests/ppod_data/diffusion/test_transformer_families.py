@@ -1,0 +1,109 @@
+"""Families with a language model for text encoder give what the pipeline's own call gives."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ppod_data.diffusion.models.model import DiffusionModel, decode_images, load_model
+from ppod_data.errors import ConfigError
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.sampling import build_policy, sample_batch
+from tests.support.families import CASES, Recorded, Replayed
+
+SIZE = {"height": 16, "width": 24}
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DiffusionModel]:
+    root = tmp_path_factory.mktemp("models")
+    return {name: load_model(str(case.save(root / name))) for name, case in CASES.items()}
+
+
+def call(model: DiffusionModel, name: str, latents: torch.Tensor, negative_prompt: str) -> Any:
+    """Call the pipeline for two images of one prompt; return its images."""
+    case = CASES[name]
+    written = {"negative_prompt": negative_prompt} if case.negative else {}
+    return model.pipeline(
+        prompt="a cat",
+        latents=case.given(model.pipeline, latents).clone(),
+        num_images_per_prompt=2,
+        num_inference_steps=STEPS,
+        **case.guidance(case.scale),
+        **SIZE,
+        **written,
+    ).images
+
+
+PROMPTED = [(name, "") for name in CASES] + [
+    (name, "blurry") for name, case in CASES.items() if case.negative
+]
+
+
+@pytest.mark.parametrize(("name", "negative_prompt"), PROMPTED)
+def test_a_chain_without_noise_is_that_of_the_pipelines_own_call(
+    models: Mapping[str, DiffusionModel], name: str, negative_prompt: str
+) -> None:
+    model, case = models[name], CASES[name]
+    spec = build_spec(
+        model,
+        prompts=["a cat"],
+        num_images_per_prompt=2,
+        num_inference_steps=STEPS,
+        guidance_scale=case.scale,
+        guidance_mode="sequential",
+        negative_prompt=negative_prompt,
+        ddim_eta=1e-30,
+        **SIZE,
+    )
+    chain = sample_batch(spec, build_policy(spec, model), range(2), record=True)
+    own = model.pipeline.scheduler
+    model.pipeline.scheduler = recorded = Recorded.from_config(own.config)
+    images = call(model, name, chain.latents[0], negative_prompt)
+    model.pipeline.scheduler = own
+    torch.testing.assert_close(
+        case.stepped(model.pipeline, chain.latents[-1]), recorded.last, rtol=0, atol=1e-5
+    )
+    for ours, theirs in zip(decode_images(model, chain.latents[-1]), images, strict=True):
+        assert ours.size == theirs.size == (24, 16)
+        assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_log_probs_are_those_of_flow_grpo_along_the_pipelines_own_call(
+    models: Mapping[str, DiffusionModel], name: str
+) -> None:
+    model, case = models[name], CASES[name]
+    spec = build_spec(
+        model,
+        prompts=["a cat"],
+        num_images_per_prompt=2,
+        num_inference_steps=STEPS,
+        guidance_scale=case.scale,
+        noisy_steps=f"0:{STEPS}",
+        **SIZE,
+    )
+    policy = build_policy(spec, model)
+    chain = sample_batch(spec, policy, range(2), record=True)
+    own = model.pipeline.scheduler
+    model.pipeline.scheduler = oracle = Replayed.from_config(own.config)
+    oracle.chain = [case.stepped(model.pipeline, latents) for latents in chain.latents]
+    oracle.noise_level, oracle.log_probs = spec.ddim_eta, []
+    call(model, name, chain.latents[0], "")
+    model.pipeline.scheduler = own
+    noisy = list(policy.schedule.stochastic)
+    assert noisy == [True] * (STEPS - 1) + [False]
+    torch.testing.assert_close(
+        chain.log_probs[noisy], torch.stack(oracle.log_probs)[noisy], rtol=0, atol=1e-4
+    )
+
+
+def test_a_distilled_model_reads_no_guidance_scale(models: Mapping[str, DiffusionModel]) -> None:
+    model = models["flux2-klein"]
+    spec = build_spec(model, prompts=["a cat"], num_inference_steps=4)
+    assert spec.guidance_scale == 1
+    with pytest.raises(ConfigError, match="reads no guidance scale: give 1, not 4"):
+        build_policy(build_spec(model, prompts=["a cat"], guidance_scale=4.0), model)

@@ -1,0 +1,125 @@
+"""Families whose text encoder is a language model: tiny pipelines, and the layouts of their calls.
+
+`Replayed` is an oracle of log-probabilities: a scheduler that leads a pipeline's own call along a recorded chain, and
+scores each step by the formulas of Flow-GRPO (Liu et al., 2025, Eq. 9) in float64.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from tests.support.transformer_pipelines import (
+    save_tiny_klein_pipeline,
+    save_tiny_qwen_image_pipeline,
+    save_tiny_z_image_pipeline,
+)
+
+Layout = Callable[[Any, torch.Tensor], torch.Tensor]
+"""(pipeline, latents [B, C, H, W]) -> the same latents in another layout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A family: how its tiny pipeline is made and called."""
+
+    save: Callable[[Path], Path]
+    guidance: Callable[[float], dict[str, Any]]
+    """Our guidance scale -> the options of the pipeline's call."""
+    scale: float
+    """A guidance scale that the model reads."""
+    given: Layout
+    """The layout of the `latents` of the pipeline's call."""
+    stepped: Layout
+    """The layout of the latents that its scheduler steps."""
+    negative: bool = True
+    """Whether the call takes a negative prompt."""
+
+
+def _klein_given(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
+    patches: torch.Tensor = pipeline._patchify_latents(latents)
+    return patches
+
+
+def _klein_stepped(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
+    tokens: torch.Tensor = pipeline._pack_latents(pipeline._patchify_latents(latents))
+    return tokens
+
+
+def _own(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
+    return latents
+
+
+def _packed(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
+    tokens: torch.Tensor = pipeline._pack_latents(latents, *latents.shape)
+    return tokens
+
+
+_KLEIN = Case(
+    save=save_tiny_klein_pipeline,
+    guidance=lambda scale: {"guidance_scale": scale},
+    scale=3.0,
+    given=_klein_given,
+    stepped=_klein_stepped,
+    negative=False,
+)
+CASES: Mapping[str, Case] = {
+    "flux2-klein-base": _KLEIN,
+    "flux2-klein": Case(
+        **vars(_KLEIN) | {"save": partial(save_tiny_klein_pipeline, is_distilled=True), "scale": 1.0}
+    ),
+    "z-image": Case(
+        save=save_tiny_z_image_pipeline,
+        guidance=lambda scale: {"guidance_scale": scale - 1},
+        scale=4.0,
+        given=_own,
+        stepped=_own,
+    ),
+    "qwen-image": Case(
+        save=save_tiny_qwen_image_pipeline,
+        guidance=lambda scale: {"true_cfg_scale": scale},
+        scale=3.0,
+        given=_packed,
+        stepped=_packed,
+    ),
+}
+
+
+class Recorded(FlowMatchEulerDiscreteScheduler):
+    """The scheduler of a pipeline, which keeps the latents of its last step."""
+
+    last: torch.Tensor
+
+    def step(self, *arguments: Any, **options: Any) -> Any:
+        """Take the scheduler's own step."""
+        result = super().step(*arguments, **options)
+        self.last = result[0]
+        return result
+
+
+class Replayed(FlowMatchEulerDiscreteScheduler):
+    """A scheduler whose steps are those of a recorded chain, and which scores them."""
+
+    chain: list[torch.Tensor]
+    """x_T … x_0 in the layout of the pipeline's steps, [B, …]."""
+    noise_level: float
+    log_probs: list[torch.Tensor]
+    """For each step the log-density of its latents, averaged over dimensions, [B]; infinite for the last."""
+
+    def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **options: Any) -> Any:
+        """Score the recorded step under the pipeline's own prediction, and return it."""
+        index = len(self.log_probs)
+        assert torch.equal(sample, self.chain[index])
+        sigma, following = (float(value) for value in self.sigmas[index : index + 2])
+        x, velocity, target = sample.double(), model_output.double(), self.chain[index + 1].double()
+        diffusion = self.noise_level * math.sqrt(sigma / (1 - (following if sigma == 1 else sigma)))
+        step = following - sigma
+        drift = velocity + diffusion**2 / (2 * sigma) * (x + (1 - sigma) * velocity)
+        density = torch.distributions.Normal(x + drift * step, diffusion * math.sqrt(-step))
+        self.log_probs.append(density.log_prob(target).flatten(1).mean(dim=1))
+        return (self.chain[index + 1],)

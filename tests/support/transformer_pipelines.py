@@ -1,0 +1,173 @@
+"""Tiny real pipelines whose text encoder is a language model: random weights, the real diffusers classes.
+
+All have 8×8 latents of 4 channels, 16×16 pixels, and a byte-level tokenizer in Qwen's manner with a chat template.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.support.pipelines import FLOW_SHIFT, tiny_vae
+
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+def qwen_tokenizer() -> Any:
+    """Return a tokenizer of the 256 bytes without merges, with the special tokens and the chat template of Qwen."""
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer
+
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    return Qwen2Tokenizer(
+        vocab={"<|endoftext|>": 256} | {symbol: index for index, symbol in enumerate(symbols)},
+        merges=[],
+        extra_special_tokens=["<|im_start|>", "<|im_end|>"],
+        chat_template=CHAT,
+        model_max_length=1024,
+    )
+
+
+def qwen3_config(num_hidden_layers: int) -> Any:
+    """Return the configuration of a tiny Qwen3 of width 16."""
+    from transformers import Qwen3Config
+
+    return Qwen3Config(
+        vocab_size=264,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=1024,
+    )
+
+
+def save_tiny_klein_pipeline(folder: Path, *, seed: int = 0, is_distilled: bool = False) -> Path:
+    """Write a random Flux2KleinPipeline: of the base models' kind, or distilled."""
+    from diffusers import (
+        AutoencoderKLFlux2,
+        FlowMatchEulerDiscreteScheduler,
+        Flux2KleinPipeline,
+        Flux2Transformer2DModel,
+    )
+    from transformers import Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        layers_per_block=1,
+        sample_size=16,
+    )
+    vae.bn.running_mean.normal_()
+    vae.bn.running_var.uniform_(0.5, 2)
+    pipeline = Flux2KleinPipeline(
+        transformer=Flux2Transformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=48,
+            axes_dims_rope=(4, 4, 4, 4),
+            timestep_guidance_channels=16,
+            guidance_embeds=False,
+        ),
+        vae=vae,
+        text_encoder=Qwen3ForCausalLM(qwen3_config(28)),
+        tokenizer=qwen_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT, use_dynamic_shifting=True),
+        is_distilled=is_distilled,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def save_tiny_z_image_pipeline(folder: Path, *, seed: int = 0, shift: float = 6.0) -> Path:
+    """Write a random ZImagePipeline with the shift of Z-Image, or with `shift` 3 as Turbo."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+    from transformers import Qwen3Model
+
+    torch.manual_seed(seed)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[4, 6, 6],
+        axes_lens=[1024, 64, 64],
+    )
+    pipeline = ZImagePipeline(
+        transformer=transformer,
+        vae=tiny_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
+        text_encoder=Qwen3Model(qwen3_config(2)),
+        tokenizer=qwen_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def save_tiny_qwen_image_pipeline(folder: Path, *, seed: int = 0) -> Path:
+    """Write a random QwenImagePipeline; its own size is 1024 × 1024 pixels, as no configuration names another."""
+    from diffusers import (
+        AutoencoderKLQwenImage,
+        FlowMatchEulerDiscreteScheduler,
+        QwenImagePipeline,
+        QwenImageTransformer2DModel,
+    )
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    torch.manual_seed(seed)
+    text = {
+        "vocab_size": 264,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 2048,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
+    }
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    pipeline = QwenImagePipeline(
+        transformer=QwenImageTransformer2DModel(
+            in_channels=16,
+            out_channels=4,
+            num_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            axes_dims_rope=(4, 6, 6),
+        ),
+        vae=AutoencoderKLQwenImage(
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 1],
+            num_res_blocks=1,
+            temperal_downsample=[False],
+            latents_mean=[0.1, 0.2, 0.3, 0.4],
+            latents_std=[1.0, 2.0, 1.5, 0.5],
+        ),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+        ),
+        tokenizer=qwen_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
+        ),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
