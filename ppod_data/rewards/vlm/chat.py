@@ -27,6 +27,8 @@ from ppod_data.support.canonical_json import canonical_json
 KEY = "OPENAI_API_KEY"
 _ALTERNATIVES = 20
 """The most that these servers give."""
+_NEWER_LIMIT = "max_completion_tokens"
+"""A field that replaces max_tokens: some models accept only one of them."""
 _REFUSED = (400, 413, 415, 422)
 Content = Sequence[Mapping[str, Any]]
 """Parts of a message: texts and images."""
@@ -89,15 +91,16 @@ class Chat:
         return reply
 
     def _body(self, content: Content) -> dict[str, Any]:
-        asked = {"logprobs": True, "top_logprobs": _ALTERNATIVES} if self.has_log_probs else {}
-        return {
+        body: dict[str, Any] = {
             "model": self.settings.model,
             "messages": [{"role": "user", "content": list(content)}],
             "temperature": 0,
-            "max_tokens": self.settings.max_tokens,
-            **asked,
-            **self.settings.request,
         }
+        if _NEWER_LIMIT not in self.settings.request:
+            body["max_tokens"] = self.settings.max_tokens
+        if self.has_log_probs:
+            body |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
+        return body | dict(self.settings.request)
 
     def _refuse(self, url: str, response: Any) -> None:
         reason = f"status {response.status}: {excerpt(response.data)}"

@@ -1,5 +1,6 @@
 """A judge behind a real OpenAI-compatible server on the loopback, and servers that misbehave."""
 
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -69,6 +70,7 @@ LOGS = {"Yes": -0.1, " yes": -3.0, "NO": -3.5, "Maybe": -4.0}
             reply("", ("<think>", {}), ("No", {}), ("</", {}), ("think>", {}), ("\n", {}), ("Yes", LOGS)),
             0.970,
         ),
+        (reply("Yes", ("Yes", LOGS | {"no": 1e9, "No": math.nan})), 0.970),
         (reply("Maybe", ("Maybe", LOGS)), None),
         (reply("Yes"), None),
     ],
@@ -94,6 +96,7 @@ def test_a_digit_of_a_longer_number_is_not_the_answer() -> None:
         ("No, although yes in part", 0.0),
         ("The answer is yes", 1.0),
         ("<think>no no</think> Yes", 1.0),
+        ("<think>I would say yes, but", None),
         ("It could be yes or no", None),
         ("A banana", None),
         ("", None),
@@ -175,6 +178,17 @@ def test_the_limit_of_requests_ends_the_scoring(server: Running, tmp_path: Path)
         RewardUnavailableError, match="the limit of 3 requests is reached: raise max_requests"
     ):
         reward.score(["a cat"] * 4, GREYS)
+
+
+def test_fields_of_the_request_are_sent(server: Running, tmp_path: Path) -> None:
+    with pytest.raises(RewardUnavailableError, match=r"use max_completion_tokens.*change the fields"):
+        load_reward(f"openai:{server.url}/v1#newer")
+    request = {"max_completion_tokens": 4, "temperature": 1}
+    text = ", ".join(f"{key} = {value}" for key, value in request.items())
+    file = write_judge(tmp_path / "judge.toml", server, model="newer")
+    with (tmp_path / "judge.toml").open("a") as opened:
+        opened.write(f"\nrequest = {{{text}}}\n")
+    assert load_reward(file).score(["a cat"], GREYS[3:]) == pytest.approx([0.98])
 
 
 def test_a_busy_server_is_asked_again(server: Running) -> None:
