@@ -233,6 +233,21 @@ class TrainSettings:
         shown_default="the trained ones",
         is_prompt_file=True,
     )
+    check_reward: str | None = option(
+        None,
+        "Second reward model, never trained on, that shows whether the policy exploits the reward; none to skip.",
+        panel=_KEEPING,
+        metavar="NAME",
+        shown_default="scenes-check for scenes, else none",
+    )
+    stop_when: Literal["exploited"] | None = option(
+        None,
+        "exploited: stop at an evaluation whose images show that the policy exploits the reward.",
+        panel=_KEEPING,
+        metavar="WHAT",
+        shown_default="never",
+    )
+    """The rule: docs/metrics.md."""
     patience: int = option(
         3,
         "Stop after this many evaluations without a better one; 0 for never.",
