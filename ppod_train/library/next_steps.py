@@ -1,9 +1,12 @@
-"""What to do after a run: evaluate its policy."""
+"""The next command after a run, and the lines that sum up an evaluation."""
 
 from dataclasses import asdict
 from pathlib import Path
 
 from ppod_data.inspect.judge import must_be_named
+from ppod_train.evaluation.exploitation import moved
+from ppod_train.report.runs import read_run
+from ppod_train.report.verdict import verdict
 from ppod_train.run.compare import Comparison
 from ppod_train.run.run_record import run_of
 
