@@ -1,10 +1,13 @@
-"""What to do after a run: evaluate its policy, or change the settings that kept it from improving."""
+"""The next command after a run, and the lines that sum up an evaluation."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from ppod_data.inspect.judge import must_be_named
+from ppod_train.evaluation.exploitation import moved
 from ppod_train.report.runs import read_run
-from ppod_train.report.verdict import no_gain
+from ppod_train.report.verdict import verdict
+from ppod_train.run.compare import Comparison
 from ppod_train.run.run_record import run_of
 
 
@@ -28,9 +31,13 @@ def evaluation_options(policy: Path) -> list[str]:
     return options + reward
 
 
-def advice(run: Path) -> str:
-    """Return why a run did not beat its start, and which settings to change."""
-    return no_gain(read_run(run)) or "Nothing beat the start"
+def image_lines(comparison: Comparison) -> list[str]:
+    """Return the lines on image statistics that moved from the baseline's, and the verdict; [] without a baseline."""
+    if comparison.before is None:
+        return []
+    changed = moved({name: asdict(change) for name, change in comparison.after.images.items()})
+    lines = [f"images: {', '.join(changed)}"] if changed else []
+    return [*lines, verdict(read_run(comparison.folder))]
 
 
 def _from_here(path: Path) -> Path:

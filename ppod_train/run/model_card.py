@@ -17,7 +17,7 @@ from ppod_data.support.formatting import UNKNOWN, Precision, percent, precision
 from ppod_train.evaluation.files import read_evaluation
 from ppod_train.evaluation.metrics import Metrics
 from ppod_train.report.runs import read_run
-from ppod_train.report.verdict import no_gain
+from ppod_train.report.verdict import verdict
 from ppod_train.run.run_folder import evaluation_folder
 from ppod_train.settings import TrainSettings
 
@@ -43,7 +43,7 @@ def write_model_card(out: Path) -> None:
         _front_matter(record["model"], bool(settings["lora_rank"])),
         f"# {plain(record['model'])}, tuned by preference optimization",
         f"Trained by ppod with the objective {code(settings['objective'])}, {how}.",
-        _no_gain(out),
+        f"**{plain(verdict(read_run(out)))}**",
         usage(record, bool(settings["lora_rank"])),
         _evaluation(before, after, record["reward"]),
         _settings(settings, data),
@@ -71,11 +71,6 @@ def _front_matter(model: str, lora: bool) -> str:
         tags=["text-to-image", "preference-optimization", "ppod", *(["lora"] if lora else [])],
     )
     return front_matter(data)
-
-
-def _no_gain(out: Path) -> str:
-    text = no_gain(read_run(out))
-    return "" if text is None else f"**{text}**"
 
 
 def usage(record: Mapping[str, Any], lora: bool) -> str:

@@ -137,9 +137,11 @@ def _baseline(model: str | None, adapter: str | None) -> str | ModelSource | Non
 
 def _compared(done: "Comparison", out: Path) -> list[Any]:
     from ppod_cli.train.eval_table import EvalTable
+    from ppod_train.library.next_steps import image_lines
 
     lines = [
         EvalTable.of(done.after, done.before),
+        *image_lines(done),
         f"figures: {done.summary_path}",
         f"picture: {done.grid_path}",
         f"report: {done.report_path}",

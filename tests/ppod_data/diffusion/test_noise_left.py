@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from ppod_cli.app.launch import noise_notes
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.ddim import build_ddim_schedule, ddim_config
+from ppod_data.diffusion.families.by_name import FAMILIES
 from ppod_data.diffusion.flow import build_flow_schedule, flow_chain, flow_config
 from ppod_data.diffusion.gaussian import sample_next
 from ppod_data.diffusion.models.model import DiffusionModel, load_model
-from ppod_data.diffusion.noise_left import MOST_NOISE, final_std, quiet_steps
+from ppod_data.diffusion.models.skeleton import load_skeleton
+from ppod_data.diffusion.noise_left import MOST_NOISE, final_std, noise_left, quiet_steps
 from ppod_data.diffusion.schedule import build_schedule, chain_config, sensitivity, spec_schedule
 from ppod_data.errors import ConfigError, SpecMismatchError
 from ppod_data.format.spec import GenerationSpec
@@ -18,6 +21,7 @@ from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import generate
 from ppod_data.generation.sampling import build_policy, sample_batch
 from ppod_data.integrity.replay import replay
+from tests.support import full_size
 from tests.support.pipelines import save_tiny_pipeline, save_tiny_sd3_pipeline
 
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
@@ -72,6 +76,21 @@ def test_no_familys_chain_leaves_more_noise_than_its_sampler_by_half(name: str, 
         for data_std in DATA_STDS:
             left = final_std(chosen, data_std) / final_std(without, data_std)
             assert left <= MOST_NOISE * 1.001, (num_steps, data_std, left)
+
+
+def test_the_real_model_of_every_family_ends_without_noise(tmp_path: Path) -> None:
+    savers = [save for name, save in vars(full_size).items() if name.startswith("save_")]
+    checked = set()
+    for number, save in enumerate(savers):
+        model = load_skeleton(str(save(tmp_path / str(number))))
+        checked.add(type(model.pipeline).__name__)
+        for num_steps in (4, 10, 28):
+            chain = chain_config(model.scheduler_config, num_steps)
+            noise_level = model.family.noise_level
+            noisy = quiet_steps(chain, num_steps, noise_level)
+            chosen, without = (build_schedule(chain, num_steps, noise_level, of) for of in (noisy, range(0)))
+            assert all(final_std(chosen, std) <= 1.51 * final_std(without, std) for std in DATA_STDS)
+    assert checked == set(FAMILIES)
 
 
 def test_the_default_is_every_step_of_ddim_and_ends_two_steps_early_for_sd3() -> None:
@@ -192,6 +211,9 @@ def test_sd3s_default_window_is_in_the_spec_and_the_whole_chain_is_the_spec_of_o
     assert (old.noisy_steps, old.version) == (None, 1)
     assert spec_schedule(old).stochastic == (True,) * 5 + (False,)
     assert a_spec(models["sd"]).noisy_steps is None
+    left, least = noise_left(old) or (0.0, 1.0)
+    assert left > 10 * least and noise_left(spec) is None and noise_left(a_spec(models["sd"])) is None
+    assert "noise of the steps 0:6 stays in the images" in noise_notes(old)[0] and noise_notes(spec) == []
     generate(tmp_path, old, models["sd-3"], shards=[0])
     with pytest.raises(SpecMismatchError, match=r"noisy_steps differs.*give --noisy-steps 0:6"):
         generate(tmp_path, spec, models["sd-3"], shards=[0])
