@@ -23,7 +23,7 @@ from ppod_cli.app.output import summary
 from ppod_cli.app.processes import NumProcesses
 from ppod_cli.app.progress import progress
 from ppod_cli.app.read_prompts import prompts_of
-from ppod_cli.train.share import eval_job, run_shared
+from ppod_cli.train.ranks import run_shared
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_train.evaluation.settings import EvalSettings
@@ -106,6 +106,8 @@ def evaluate(
         changes["prompts"] = prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     main = is_main()
     with summary(as_json, speaks=main) as report:
+        from ppod_train.library.ranks import eval_job
+
         num_policies = 1 if baseline == "none" else 2
         if run_shared(ctx, num_processes, device, lambda: eval_job(model, changes, num_policies)):
             return

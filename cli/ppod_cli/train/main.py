@@ -18,11 +18,12 @@ from ppod_cli.train.eval import EVAL_EXAMPLES, evaluate
 from ppod_cli.train.online import ONLINE_EXAMPLES, online
 from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import end_lines, reward_line, with_upload
-from ppod_cli.train.share import offline_job, run_shared
+from ppod_cli.train.ranks import run_shared
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from ppod_train.library.ranks import RankJob
     from ppod_train.run.train import TrainSummary
 
 _OFFLINE_EXAMPLES = (
@@ -120,6 +121,13 @@ def offline(
     """
     main = is_main()
     with summary(as_json, speaks=main) as report:
+        from ppod_train.library.ranks import offline_job
+
+        def job() -> "RankJob":
+            return offline_job(datasets[0], settings, model)
+
+        if not dry_run and run_shared(ctx, num_processes, device, job):
+            return
         from ppod_train import DataSource, train
         from ppod_train.library.hub import check_repo_id
         from ppod_train.library.plans import plan_offline
@@ -130,8 +138,6 @@ def offline(
         )
         if dry_run:
             report(*offline_plan(plan_offline(data, settings, model=model, device=device)))
-            return
-        if run_shared(ctx, num_processes, device, lambda: offline_job(datasets[0], settings, model)):
             return
         with progress(0, "train", "steps", silent=not main) as shown:
             run = train(

@@ -27,13 +27,14 @@ from ppod_cli.app.progress import progress
 from ppod_cli.app.read_prompts import prompts_of
 from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import end_lines, reward_line, with_upload
-from ppod_cli.train.share import online_job, run_shared
+from ppod_cli.train.ranks import run_shared
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_train.online.settings import STEPS_PER_STAGE, OnlineSettings
 from ppod_train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from ppod_train.library.ranks import RankJob
     from ppod_train.online.records import OnlineSummary
 
 ONLINE_EXAMPLES = (
@@ -104,6 +105,13 @@ def online(
     settings = dataclasses.replace(settings, train=train)
     main = is_main()
     with summary(as_json, speaks=main) as report:
+        from ppod_train.library.ranks import online_job
+
+        def job() -> "RankJob":
+            return online_job(texts, settings, sampling, model)
+
+        if not dry_run and run_shared(ctx, num_processes, device, job):
+            return
         from ppod_train import train_online
         from ppod_train.library.hub import check_repo_id
         from ppod_train.library.plans import plan_online
@@ -112,8 +120,6 @@ def online(
         if dry_run:
             plan = plan_online(texts, settings, sampling=sampling, model=model, device=device)
             report(*online_plan(plan))
-            return
-        if run_shared(ctx, num_processes, device, lambda: online_job(texts, settings, sampling, model)):
             return
         with progress(0, "online", "stages", silent=not main) as shown:
             run = train_online(

@@ -9,14 +9,21 @@ import importlib
 import multiprocessing
 import os
 import socket
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from ppod_cli.app.processes import local_processes
 from ppod_data.cluster.local_engine import become_worker, end_processes, how_ended, start_server
 from ppod_data.errors import PpodError, WorkersError
+
+if TYPE_CHECKING:
+    import typer
+
+    from ppod_train.library.ranks import RankJob
 
 _COMMANDS = "ppod_cli.train.main"
 """Module of the commands, which import this one."""
@@ -50,6 +57,37 @@ class _Rank:
                 f"process {self.number} {how_ended(self.process)}: run the same command again to continue", 1
             )
         return end
+
+
+def run_shared(
+    ctx: "typer.Context", num_processes: str, device: str, describe: "Callable[[], RankJob]"
+) -> bool:
+    """Run the command in several processes if `--num-processes` asks for them or `auto` saves time.
+
+    Args:
+        ctx: the command's context, whose object is the command line.
+        num_processes: `--num-processes`.
+        device: `--device`.
+        describe: returns what the processes would share.
+
+    Returns:
+        False if this process is to do the work itself.
+
+    Raises:
+        PpodError: a rank failed.
+    """
+    from ppod_train.library.ranks import choose_ranks
+
+    if ctx.obj.is_rank:
+        return False
+    processes = local_processes(num_processes, device)
+    choice = choose_ranks(processes, describe) if processes.count != 1 else None
+    if choice is None or len(choice.devices) == 1:
+        return False
+    if choice.reason:
+        print(f"train: {choice.reason}", file=sys.stderr, flush=True)
+    run_ranks(ctx.obj.arguments, len(choice.devices))
+    return True
 
 
 def run_ranks(arguments: Sequence[str], count: int) -> None:

@@ -1,16 +1,24 @@
-"""The number of ranks of a training command on this machine."""
+"""The number of ranks that a training command starts on this machine."""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ppod_data.cluster.local_engine import start_server
+from ppod_data.cluster.local_processes import (
+    Choice,
+    LocalProcesses,
+    choose_processes,
+    is_worth_sharing,
+    most_processes,
+    network_flops,
+)
 from ppod_data.diffusion.models.source import DEFAULT_MODEL, ModelSource
+from ppod_data.errors import PpodError
+from ppod_data.support.machine import num_gpus
 
 if TYPE_CHECKING:
-    import typer
-
     from ppod_data.format.spec import GenerationSpec
     from ppod_data.generation.sampling_settings import SamplingSettings
     from ppod_train.online.settings import OnlineSettings
@@ -19,8 +27,9 @@ if TYPE_CHECKING:
 _SMALL_MODEL_BYTES = 100_000_000
 _LARGE_MODEL_BYTES = 2_000_000_000
 """Assumed of a model that is not a folder here."""
-_POSITIONS = {True: 256, False: 4096}
-"""Latent positions of a small model, and of others."""
+_WEIGHT_BYTES = 4
+_LATENTS = {True: (4, 16, 16), False: (4, 64, 64)}
+"""Latent shape [C, H, W] assumed of a small model, and of others."""
 _SMALL_PROCESS_BYTES = 1_500_000_000
 """Memory that a process takes beside its imports if the model is small."""
 
@@ -44,60 +53,34 @@ class RankJob:
     """Estimate the bytes of a process; called only for large models."""
 
 
-def run_shared(
-    ctx: "typer.Context", num_processes: str, device: str, describe: Callable[[], RankJob]
-) -> bool:
-    """Run the command in several processes if `--num-processes` asks for them or `auto` saves time.
+def choose_ranks(processes: LocalProcesses, describe: Callable[[], RankJob]) -> Choice:
+    """Choose the processes of a training command: one if `auto` would save no time, or if the options are invalid.
 
     Args:
-        ctx: the command's context, whose object is the command line.
-        num_processes: `--num-processes`.
-        device: `--device`.
+        processes: what the user asked for.
         describe: returns what the processes would share.
 
-    Returns:
-        False if this process is to do the work itself.
-
     Raises:
-        PpodError: a rank failed.
+        ConfigError: more processes than GPUs.
     """
-    if ctx.obj.is_rank:
-        return False
-    from ppod_cli.app.processes import local_processes
-
-    processes = local_processes(num_processes, device)
-    if processes.count == 1:
-        return False
-    from ppod_cli.train.ranks import run_ranks
-    from ppod_data.cluster.local_engine import start_server
-    from ppod_data.cluster.local_processes import (
-        choose_processes,
-        is_worth_sharing,
-        most_processes,
-        network_flops,
-    )
-    from ppod_data.support.machine import num_cores, num_gpus
-
-    if processes.count is None and not num_gpus(device) and num_cores() == 1:
-        return False
-    job = describe()
+    alone = Choice(devices=(processes.device,))
+    on_gpus = num_gpus(processes.device) > 0
+    if most_processes(processes) == 1:
+        return alone
+    try:
+        job = describe()
+    except PpodError:
+        return alone  # the command itself reports the first of its errors
     model_bytes = denoiser_bytes(job.model)
     is_small = model_bytes < _SMALL_MODEL_BYTES
     if processes.count is None:
-        side = int(_POSITIONS[is_small] ** 0.5)
-        flops = network_flops(model_bytes // 4, (0, side, side), job.calls)
-        if most_processes(processes) == 1 or not is_worth_sharing(flops, device):
-            return False
-    start_server()
-    needs_plan = processes.count is None and not is_small and not num_gpus(device)
+        flops = network_flops(model_bytes // _WEIGHT_BYTES, _LATENTS[is_small], job.calls)
+        if not is_worth_sharing(flops, processes.device):
+            return alone
+    start_server()  # it imports while this process estimates the memory
+    needs_plan = processes.count is None and not is_small and not on_gpus
     memory = job.memory() if needs_plan else _SMALL_PROCESS_BYTES
-    choice = choose_processes(processes, shares=job.shares, memory=memory)
-    if len(choice.devices) == 1:
-        return False
-    if choice.reason:
-        print(f"train: {choice.reason}", file=sys.stderr, flush=True)
-    run_ranks(ctx.obj.arguments, len(choice.devices))
-    return True
+    return choose_processes(processes, shares=job.shares, memory=memory)
 
 
 def denoiser_bytes(model: str) -> int:
