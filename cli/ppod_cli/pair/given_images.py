@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from ppod_data.generation.generate import GenerateSummary
     from ppod_data.storage.files import DataPath
 
-NOT_OF_GIVEN_IMAGES = Without(
-    ("height", "width", "negative_prompt", "num_images_per_prompt", "initial_noise")
-)
+NOT_OF_GIVEN_IMAGES = Without(("negative_prompt", "num_images_per_prompt", "initial_noise"))
 _MODEL_OPTIONS = ("revision", "variant", "adapter", "compute_dtype", "device")
 _CHAIN_OPTIONS = (*_MODEL_OPTIONS, *(options_of(SamplingSettings).keys() - set(NOT_OF_GIVEN_IMAGES.names)))
 """How the chains of new images are made; without --model there are none to make."""
@@ -27,17 +25,18 @@ ForeignModel = Annotated[
     str | None,
     typer.Option(
         help="Make DATASET of the images in the file, for this model: scenes, a pipeline folder, or an id on the "
-        "Hugging Face Hub; DDIM chains only.",
+        "Hugging Face Hub.",
         show_default="the images are DATASET's own",
         metavar="ID",
         rich_help_panel="What to sample",
     ),
 ]
 ForeignGuidance = Annotated[
-    float,
+    float | None,
     typer.Option(
         min=1.0,
         help="Classifier-free guidance of the policy that is trained, 1 is none.",
+        show_default="1; the model's own where it is a condition",
         metavar="W",
         rich_help_panel="The chain",
     ),
