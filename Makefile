@@ -86,6 +86,7 @@ experiments: install  ## every experiment of docs/experiments.md, in build/exper
 	$(BIN)/python docs/experiments/run.py --backwards & $(BIN)/python docs/experiments/run.py; wait
 	$(BIN)/python docs/experiments/run.py
 	$(BIN)/python docs/experiments/stability.py
+	$(BIN)/python docs/experiments/recipe.py
 	$(BIN)/python docs/experiments/annotators.py
 	$(BIN)/python docs/experiments/collect.py
 

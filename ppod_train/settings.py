@@ -233,6 +233,21 @@ class TrainSettings:
         shown_default="the trained ones",
         is_prompt_file=True,
     )
+    check_reward: str | None = option(
+        None,
+        "Second reward model, never trained on, that shows whether the policy exploits the reward; none to skip.",
+        panel=_KEEPING,
+        metavar="NAME",
+        shown_default="scenes-check for scenes, else none",
+    )
+    stop_when: Literal["exploited"] | None = option(
+        None,
+        "exploited: stop at an evaluation whose images show that the policy exploits the reward.",
+        panel=_KEEPING,
+        metavar="WHAT",
+        shown_default="never",
+    )
+    """The rule: docs/metrics.md."""
     patience: int = option(
         3,
         "Stop after this many evaluations without a better one; 0 for never.",
@@ -282,7 +297,8 @@ class TrainSettings:
         self._refuse_unread()
         if self.pull_back and self.log_ratio_clip is not None and not math.isfinite(self.log_ratio_clip):
             raise ConfigError("pull_back leads back to a band: give a finite log_ratio_clip")
-        check_options(self)
+        # __post_init__ checked the objective, against a table that a user may extend.
+        check_options(self, checked=("objective",))
         step_range(self.trained_steps)
 
     def _refuse_unread(self) -> None:

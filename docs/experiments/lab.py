@@ -127,6 +127,7 @@ def train(
         folder / "run",
         OnlineSettings(
             num_stages=method.stages,
+            replay_stages=0,
             eval_images_per_prompt=0,
             train=settings,
             **pair_options(images, method.pairs),

@@ -33,7 +33,7 @@ PROMPTS = (
 )
 """Composition, counting and colour; the hard composition of earlier tuning; counting; place."""
 FIRST_SEED = 6000
-JUDGED = 128
+JUDGED, JUDGED_LAST = 128, 256
 UPDATE = {"pairs_per_step": 8, "timesteps_per_update": 5, "ema_decay": 0.9, "eval_every": 0}
 
 
@@ -60,8 +60,8 @@ ARMS: dict[str, Arm] = {
 }
 
 
-def run(folder: Path, arm: Arm, prompts: tuple[str, ...], seed: int) -> dict[str, Any]:
-    """Train a policy, and judge it after every stage."""
+def run(folder: Path, arm: Arm, prompts: tuple[str, ...], seed: int, last: bool) -> dict[str, Any]:
+    """Train a policy, and judge it after every stage, or with `last` the last one alone, on more images."""
     images = QUERIES // arm.stages
     steps = arm.updates // arm.stages
     settings = TrainSettings(
@@ -81,10 +81,11 @@ def run(folder: Path, arm: Arm, prompts: tuple[str, ...], seed: int) -> dict[str
         load=load,
         reward=load_reward("scenes"),
     )
-    policies: list[Path | None] = [None, *sorted((folder / "run").glob("stage-*/run/policy"))]
+    every: list[Path | None] = [None, *sorted((folder / "run").glob("stage-*/run/policy"))]
+    policies = list(enumerate(every))[-1:] if last else list(enumerate(every))
     found = [
-        judge(folder / f"after-{number}", policy, prompts, images=JUDGED, seed=seed)
-        for number, policy in enumerate(policies)
+        judge(folder / f"after-{number}", policy, prompts, images=JUDGED_LAST if last else JUDGED, seed=seed)
+        for number, policy in policies
     ]
     names = (
         "reward_mean",
@@ -96,7 +97,7 @@ def run(folder: Path, arm: Arm, prompts: tuple[str, ...], seed: int) -> dict[str
         "diversity",
     )
     return {
-        "updates": [steps * number for number in range(len(found))],
+        "updates": [steps * number for number, _ in policies],
         **{name: [result.get(name) for result in found] for name in names},
     }
 
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/experiments/recipe"))
     parser.add_argument("--only", nargs="*", default=list(ARMS), help="names of recipes")
     parser.add_argument("--prompt", nargs="*", default=PROMPTS, help="prompts")
+    parser.add_argument("--last", action="store_true", help="judge the last policy alone, on 256 images")
     parser.add_argument("--seed", type=int, nargs="*", default=[FIRST_SEED])
     arguments = parser.parse_args()
     record = Path(__file__).with_name("recipe.json")
@@ -113,7 +115,7 @@ def main() -> None:
         for prompt in arguments.prompt:
             for name in arguments.only:
                 folder = arguments.out / slug(prompt) / f"{name}-seed-{seed}"
-                work = partial(run, arm=ARMS[name], prompts=(prompt,), seed=seed)
+                work = partial(run, arm=ARMS[name], prompts=(prompt,), seed=seed, last=arguments.last)
                 row = once(folder, work)
                 if row is not None:
                     print(prompt, name, seed, row["reward_mean"], row["correct"], flush=True)

@@ -64,6 +64,23 @@ def read_questions(
     ]
 
 
+def read_pair_questions(dataset: Dataset, table: str, *, count: int, seed: int) -> list[Question]:
+    """Draw at most `count` of the pairs of `pairs/<table>`, each as a question about its two images.
+
+    Raises:
+        ConfigError: an unknown table.
+    """
+    prompts = dict(zip(dataset.spec.prompt_ids, dataset.spec.prompts, strict=True))
+    pairs = {
+        frozenset((a, b)): prompts[prompt]
+        for piece in dataset.iter_pairs(table, ("prompt_id", "chosen_id", "rejected_id"))
+        for prompt, a, b in zip(*(piece[column].to_pylist() for column in piece.column_names), strict=True)
+    }
+    questions = [Question(prompt, tuple(sorted(ids))) for ids, prompt in pairs.items()]
+    order = generator("label", seed, "pairs", table).permutation(len(questions))
+    return [questions[row] for row in order[:count]]
+
+
 def _showable_rows(dataset: Dataset) -> NDArray[np.int64]:
     """Return the samples that may be shown, as rows of the SampleIndex."""
     if dataset.spec.safety_checker is None:

@@ -4,8 +4,6 @@ All durable state is in the journals. This process also tracks the questions tha
 people are not asked the same question when one answer is enough. A restart loses no answer.
 """
 
-import contextlib
-import fcntl
 import hmac
 import json
 import os
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ppod_data.annotate.journal import SKIP, TIE, Answer, Journal
+from ppod_data.annotate.line_file import lock_folder
 from ppod_data.annotate.questions import Question
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.labels.answers import OVERALL
@@ -97,15 +96,7 @@ class Session:
             DamagedError: a file in the folder is not a journal.
         """
         make_folder(folder)
-        self._lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                os.close(self._lock)
-                raise ConfigError(
-                    f"{folder}: another ppod-pair label is collecting answers here: use its page, or another --name"
-                ) from error
+        self._lock = lock_folder(folder)
         self.folder = folder
         self.questions = list(questions)
         self.people = people

@@ -99,6 +99,26 @@ class Dataset:
             f"Dataset({str(self.root)!r}: {len(self):,} samples of {len(spec.prompts):,} prompts, {progress})"
         )
 
+    def _repr_html_(self) -> str:
+        """Summarise the data set for notebooks: its model, its tables, and an image of each of the first prompts."""
+        from ppod_data.dataset.notebook import MAX_THUMBNAILS, summary_html
+
+        prompts: dict[str, str] = {}
+        for shard in self.shards()[:1]:
+            for row in self.sample_part(shard, ["sample_id", "prompt"]).to_pylist():
+                prompts.setdefault(row["prompt"], row["sample_id"])
+        tables = {
+            "scores": self.score_names(),
+            "labels": self.label_names(),
+            "pairs": self.pair_names(),
+            "log_probs": self.log_prob_names(),
+        }
+        facts = {"model": self.spec.model} | {
+            name: ", ".join(names) for name, names in tables.items() if names
+        }
+        chosen = list(prompts.items())[:MAX_THUMBNAILS]
+        return summary_html(repr(self), facts, [(prompt, self.image(id)) for prompt, id in chosen])
+
     def __len__(self) -> int:
         """Return the number of available samples."""
         return self.num_samples

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ppod_data.diffusion.models.encode import encode_images, fit_image
-from ppod_data.diffusion.models.model import DiffusionModel, decode_images
+from ppod_data.diffusion.models.model import DiffusionModel, decode_images, resized
 from ppod_data.format.images import decode_image
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import Trajectory
@@ -31,6 +31,7 @@ def other_images(
     Generated images are compared with the decoded x_0; for given images, the image is encoded and compared with
     x_0.
     """
+    model = resized(model, spec.height, spec.width)
     last = spec.num_inference_steps
     chains = [chain for chain in batch if last in chain.latent_index and chain.sample_id in images]
     if not chains:

@@ -233,6 +233,8 @@ def _row_problems(spec: GenerationSpec, number: int, row: Mapping[str, Any]) -> 
     for step, (stochastic, value) in enumerate(zip(row["stochastic"], row["log_probs"], strict=True)):
         if stochastic != (value is not None) or (value is not None and not math.isfinite(value)):
             yield f"log_probs[{step}] is {value}, but stochastic[{step}] is {stochastic}"
+        if stochastic and step not in spec.noisy_range:
+            yield f"stochastic[{step}] is True, but the spec draws noise in the steps {spec.window} only"
 
 
 def _check_parts(

@@ -78,6 +78,21 @@ class RewardAgreement:
     """Up to ten groups of equal size, small margins first; empty without a temperature."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelAgreement:
+    """Agreement of another table of labels, such as a judge's, on the pairs that both tables have."""
+
+    labels: str
+    num_pairs: int
+    """Pairs of images with labels in both tables."""
+    num_ties: int
+    """Pairs that are a tie in either table; they count neither as right nor as wrong."""
+    accuracy: Interval | None
+    """Share of the other pairs with the same winner."""
+    krippendorff_alpha: float | None
+    """Nominal, of the two tables as two annotators; a tie is an answer."""
+
+
 def people_agreement(votes: Votes, annotators: list[str | None]) -> PeopleAgreement:
     """Compute annotator agreement over L labels.
 
@@ -197,6 +212,31 @@ def reward_agreement(votes: Votes, scores: NDArray[np.float64], reward: str) -> 
         temperature=temperature,
         calibration=_calibration(margin, label, temperature) if temperature else [],
     )
+
+
+def label_agreement(votes: Votes, other: Votes, labels: str) -> LabelAgreement:
+    """Compare the winners of two tables; all labels of a table on a pair are one answer, their mean."""
+    keys, answers = _winners(votes)
+    other_keys, other_answers = _winners(other)
+    _, rows, other_rows = np.intersect1d(keys, other_keys, assume_unique=True, return_indices=True)
+    both = np.stack([answers[rows], other_answers[other_rows]])
+    decided = (both != 0).all(0)
+    right, count = int((both[0] == both[1])[decided].sum()), int(decided.sum())
+    counts = np.stack([(both == answer).sum(0) for answer in (1, -1, 0)], axis=1).astype(np.float64)
+    return LabelAgreement(
+        labels=labels,
+        num_pairs=len(decided),
+        num_ties=len(decided) - count,
+        accuracy=wilson(right, count) if count else None,
+        krippendorff_alpha=krippendorff_alpha(counts),
+    )
+
+
+def _winners(votes: Votes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each pair's key, and 1 if the earlier sample wins, -1 if the later one does, 0 for a tie [U]."""
+    merged = merge(votes, keep_ties=True)
+    low_wins = np.where(merged.chosen < merged.rejected, 1, -1)
+    return pair_key(merged.chosen, merged.rejected), np.where(merged.label == TIE, 0, low_wins)
 
 
 def fit_temperature(margin: NDArray[np.float64], label: NDArray[np.float64]) -> float | None:

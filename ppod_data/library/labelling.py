@@ -3,8 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import pyarrow.compute as pc
+
 from ppod_data.format.tables import check_name
-from ppod_data.labels.agreement import PeopleAgreement, RewardAgreement, people_agreement, reward_agreement
+from ppod_data.labels.agreement import (
+    LabelAgreement,
+    PeopleAgreement,
+    RewardAgreement,
+    label_agreement,
+    people_agreement,
+    reward_agreement,
+)
 from ppod_data.labels.bradley_terry import PeopleScores, write_scores
 from ppod_data.labels.importing import ImportSummary
 from ppod_data.labels.importing import import_labels as import_file
@@ -78,6 +87,8 @@ class Agreement:
     dimension: str
     people: PeopleAgreement
     rewards: tuple[RewardAgreement, ...]
+    others: tuple[LabelAgreement, ...]
+    """Other tables of labels on the same dimension, such as a judge's, if they have a pair in common."""
     scores: PeopleScores | None
     """The score table that was written."""
 
@@ -90,7 +101,7 @@ def agreement(
     dimension: str | None = None,
     scores: str | None = None,
 ) -> Agreement:
-    """Measure how far people agree, with each other and with each reward.
+    """Measure how far people agree, with each other, with each reward and with other tables of labels.
 
     >>> from ppod_data import agreement, import_labels
     >>> _ = import_labels("data", "answers.csv", format="table", name="people")
@@ -115,8 +126,16 @@ def agreement(
         reward_agreement(votes, read_scores(opened, name, index), name)
         for name in rewards or reward_names(opened)
     ]
+    others = []
+    for name in opened.label_names():
+        dimensions = pc.unique(opened.labels(name, ["dimension"])["dimension"]).to_pylist()
+        if name != labels and chosen in dimensions:
+            other = label_agreement(votes, read_votes(opened, name, index, chosen)[0], name)
+            others += [other] if other.num_pairs else []
     written = None
     if scores is not None:
         written = write_scores(opened, labels, name=scores, dimension=dimension)
         write_card(opened.root)
-    return Agreement(dimension=chosen, people=people, rewards=tuple(compared), scores=written)
+    return Agreement(
+        dimension=chosen, people=people, rewards=tuple(compared), others=tuple(others), scores=written
+    )

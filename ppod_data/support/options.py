@@ -12,6 +12,7 @@ and the checks of values are derived from it:
 
 import dataclasses
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -71,8 +72,11 @@ def value_type(annotation: Any) -> Any:
     return annotation
 
 
-def check_options(settings: Any) -> None:
+def check_options(settings: Any, *, checked: Collection[str] = ()) -> None:
     """Check every field that has an option against its type and bounds. None is not checked.
+
+    Args:
+        checked: fields that the caller has checked already, by a wider rule than their type.
 
     Raises:
         ConfigError: names the first field that is wrong, its rule and its value.
@@ -80,7 +84,11 @@ def check_options(settings: Any) -> None:
     types = get_type_hints(type(settings))
     for name, known in options_of(type(settings)).items():
         value = getattr(settings, name)
-        if value is not None and (rule := _broken_rule(value, value_type(types[name]), known)):
+        if (
+            value is not None
+            and name not in checked
+            and (rule := _broken_rule(value, value_type(types[name]), known))
+        ):
             raise ConfigError(f"{name} {rule}")
 
 

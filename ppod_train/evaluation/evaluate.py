@@ -90,7 +90,9 @@ def evaluate(
         progress=progress,
     )
     measurements = by_prompt(gathered(scored, spec, indices.start, workers))
-    overall, prompts = summarise(measurements, baseline.measurements if baseline else None)
+    check_scorer = Scorer.of(check_reward) if check_reward else None
+    before = None if baseline is None else _comparable(baseline, check_scorer)
+    overall, prompts = summarise(measurements, before)
     if overall.reward_mean is None:
         raise RewardError(
             f"{reward.name} could score none of {overall.num_images} images ({scored.first_failure}): choose a reward "
@@ -101,14 +103,24 @@ def evaluate(
         adapter=model.adapter,
         policy_fingerprint=model.fingerprint,
         settings=filled,
-        scorer=Scorer(name=reward.name, revision=reward.revision),
-        check_scorer=Scorer(name=check_reward.name, revision=check_reward.revision) if check_reward else None,
+        scorer=Scorer.of(reward),
+        check_scorer=check_scorer,
         overall=overall,
         prompts=prompts,
         measurements=measurements,
-        images=image_changes(_samples(measurements), _samples(baseline.measurements) if baseline else None),
+        images=image_changes(_samples(measurements), None if before is None else _samples(before)),
         first_failure=scored.first_failure,
     )
+
+
+def _comparable(baseline: EvalResult, check_scorer: Scorer | None) -> Mapping[str, PromptMeasurement]:
+    """Return the baseline's measurements, without the check scorer's if it was another one."""
+    if baseline.check_scorer == check_scorer:
+        return baseline.measurements
+    return {
+        prompt: replace(item, check_rewards=None, check_correct=None)
+        for prompt, item in baseline.measurements.items()
+    }
 
 
 def _samples(measurements: Mapping[str, PromptMeasurement]) -> list[ImageSamples] | None:

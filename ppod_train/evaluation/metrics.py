@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ppod_data.errors import ConfigError
+from ppod_data.rewards import RewardModel
 from ppod_data.support.statistics import Interval, wilson
 from ppod_train.evaluation.image_changes import ImageChange
 from ppod_train.evaluation.image_statistics import Pixels
@@ -93,6 +94,11 @@ class Scorer:
 
     name: str
     revision: str
+
+    @classmethod
+    def of(cls, model: RewardModel) -> "Scorer":
+        """Return the name and revision of a loaded reward model."""
+        return cls(name=model.name, revision=model.revision)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,6 +12,7 @@ from ppod_data.rewards import RewardModel, check_reward_name, load_reward
 from ppod_data.rewards.usual import usual_reward
 from ppod_data.storage.folder_kinds import EVALUATION, check_out
 from ppod_data.support.progress import SILENT, Progress
+from ppod_train.evaluation.check import check_name
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.library.launch import launched
 from ppod_train.library.policies import AnyModel, base_of, source_of
@@ -137,10 +138,8 @@ def _check_reward(
     if check_reward is None:
         known = judge if judge is None or isinstance(judge, str) else judge.name
         name = known or (run.judge.name if run is not None and run.judge is not None else "")
-        return "scenes-check" if name == "scenes" else None
-    if isinstance(check_reward, str):
-        return None if check_reward == NONE else check_reward_name(check_reward)
-    return check_reward
+        return check_name(None, name)
+    return check_name(check_reward, "") if isinstance(check_reward, str) else check_reward
 
 
 def _loaded(judge: str | RewardModel | None, run: RunRecord | None, device: str) -> RewardModel:

@@ -1,10 +1,8 @@
-"""What to do after a run: evaluate its policy, or change the settings that kept it from improving."""
+"""What to do after a run: evaluate its policy."""
 
 from pathlib import Path
 
 from ppod_data.inspect.judge import must_be_named
-from ppod_train.report.runs import read_run
-from ppod_train.report.verdict import no_gain
 from ppod_train.run.run_record import run_of
 
 
@@ -26,11 +24,6 @@ def evaluation_options(policy: Path) -> list[str]:
     if run.start is not None and run.start.exists():
         options += ["--baseline" if run.whole else "--baseline-adapter", str(_from_here(run.start))]
     return options + reward
-
-
-def advice(run: Path) -> str:
-    """Return why a run did not beat its start, and which settings to change."""
-    return no_gain(read_run(run)) or "Nothing beat the start"
 
 
 def _from_here(path: Path) -> Path:

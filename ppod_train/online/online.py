@@ -1,4 +1,4 @@
-"""Online training (Algorithm 1): every stage samples a data set from the newest policy and trains on it.
+"""Online training (Algorithm 1): every stage samples a data set from the newest policy and trains on all so far.
 
 OUT/online.json            settings and identities, written at the start
 OUT/stage-01/data/         data set of the stage
@@ -23,7 +23,7 @@ import numpy as np
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_data.format.spec import GenerationSpec, to_json
-from ppod_data.inspect.judge import check_prompts, judge_of_reward
+from ppod_data.inspect.judge import judge_of_reward
 from ppod_data.rewards import RewardModel
 from ppod_data.storage.folder_kinds import ONLINE, check_out
 from ppod_data.storage.folders import new_folder
@@ -33,10 +33,14 @@ from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
 from ppod_data.support.progress import SILENT, Progress
 from ppod_train.distributed import SINGLE_PROCESS, Workers
+from ppod_train.evaluation.check import load_judges
+from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation
 from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineSummary, StageRecord
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.online.stage import OnlineRun, run_stage, stage_evaluation, stage_spec
+from ppod_train.report.runs import read_run
+from ppod_train.report.verdict import verdict
 from ppod_train.run.exclusive import only_run
 from ppod_train.run.model_card import write_model_card
 from ppod_train.run.model_defaults import resolve
@@ -64,8 +68,7 @@ def train_online(
 ) -> OnlineSummary:
     """Run every stage that is not complete. A finished run may be extended by more stages.
 
-    The run ends early if the rewards of a stage are equal within each prompt, because there is nothing left to
-    learn.
+    The run ends early if a stage's rewards are equal within each prompt, so that there is nothing left to learn.
 
     Args:
         reference: the pretrained model, a whole pipeline; the KL anchor of all stages.
@@ -93,6 +96,7 @@ def train_online(
         build_spec=build_spec,
         load=load,
         reward=reward,
+        check=_check_scorer(reward, settings, spec, workers.device),
         progress=progress if workers.is_main else SILENT,
         workers=workers,
     )
@@ -108,9 +112,24 @@ def train_online(
         records: list[StageRecord] = []
         for stage in range(1, settings.num_stages + 1):
             records.append(run_stage(run, stage))
-            if records[-1].steps == 0:
+            if records[-1].steps == 0 or _must_stop(run, stage):
                 break
         return _finish(run, records)
+
+
+def _check_scorer(
+    reward: RewardModel, settings: OnlineSettings, spec: GenerationSpec, device: str
+) -> RewardModel | None:
+    """Load the check scorer of the evaluations; None for none. Both scorers check the prompts."""
+    judged = reward if settings.eval_images_per_prompt else None
+    return load_judges(judged, settings.check_reward, settings.eval_prompts or spec.prompts, device).check
+
+
+def _must_stop(run: OnlineRun, stage: int) -> bool:
+    """Return true if the run stops when its policy exploits the reward, and the stage's evaluation shows that."""
+    if run.settings.stop_when != "exploited" or not run.settings.eval_images_per_prompt:
+        return False
+    return find(stage_evaluation(run, stage)) is not None
 
 
 def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> list[Callable[[], None]]:
@@ -122,11 +141,13 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
     Returns:
         In the main process, the functions to call once there are results to keep.
     """
-    if run.settings.eval_images_per_prompt:
-        check_prompts(run.reward, run.settings.eval_prompts or spec.prompts)
     resolved = replace(run.settings, train=resolve(run.settings.train, spec))
     identity = {
-        **{key: value for key, value in asdict(resolved).items() if key not in ("num_stages", "train")},
+        **{
+            key: value
+            for key, value in asdict(resolved).items()
+            if key not in ("num_stages", "stop_when", "train")
+        },
         "replay_stages": run.settings.replay,
         **{f"train.{key}": value for key, value in asdict(resolved.train).items()},
         "reward": f"{run.reward.name} {run.reward.revision}",
@@ -185,12 +206,18 @@ def _short(value: object) -> str:
 
 
 def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
-    """Keep the policy of the stage with the best mean reward, or of the last stage without evaluations."""
+    """Keep the policy of the stage with the best mean reward, or of the last stage without evaluations.
+
+    A stage at which the run stopped because its policy exploits the reward is not kept, unless it is the only one.
+    """
     last = sum(record.steps > 0 for record in records)
     rewards: list[float] = []
     if run.settings.eval_images_per_prompt:
         rewards = [stage_evaluation(run, stage).reward for stage in range(last + 1)]
-    best = 1 + int(np.argmax(rewards[1:])) if rewards else last
+    candidates = rewards[1:]
+    if len(candidates) > 1 and _must_stop(run, last):
+        candidates = candidates[:-1]
+    best = 1 + int(np.argmax(candidates)) if candidates else last
     before = len(read_evaluation(run.out / "evals" / "stage-00").measurements) if rewards else 0
     summary = OnlineSummary(
         stages=last,
@@ -201,8 +228,10 @@ def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:
         reward_queries=sum(record.reward_queries for record in records)
         + before * run.settings.eval_images_per_prompt,
         improved=rewards[best] > rewards[0] if rewards else None,
+        verdict="",
         policy="policy",
     )
+    summary = replace(summary, verdict=verdict(read_run(run.out)))
     run.workers.on_main(lambda: _write_end(run, summary))
     return summary
 

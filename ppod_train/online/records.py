@@ -55,6 +55,8 @@ class OnlineSummary:
     reward_queries: int
     improved: bool | None
     """Whether the kept policy's reward passes the reference's; None without evaluations."""
+    verdict: str
+    """One sentence about the kept policy (`ppod_train.report.verdict`)."""
     policy: str
     """The folder of the kept policy, relative to the run."""
 

@@ -55,6 +55,12 @@ class OnlineSettings:
         min=0,
     )
     eval_prompts: tuple[str, ...] | None = same_option(TrainSettings, "eval_prompts")
+    check_reward: str | None = same_option(TrainSettings, "check_reward")
+    stop_when: Literal["exploited"] | None = same_option(
+        TrainSettings,
+        "stop_when",
+        help="exploited: stop after a stage whose evaluation shows that the policy exploits the reward.",
+    )
     strategy: Literal["random", "best-worst", "all"] = option("random", "As in ppod-pair rank.", panel=_PAIRS)
     num_pairs_per_prompt: int | None = option(
         None,

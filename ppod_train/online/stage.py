@@ -52,6 +52,7 @@ class OnlineRun:
     build_spec: BuildSpec
     load: LoadPolicy
     reward: RewardModel
+    check: RewardModel | None
     progress: Progress
     workers: Workers
 
@@ -252,6 +253,7 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
             validation=True,
         ),
         baseline=stage_evaluation(run, 0) if stage else None,
+        check_reward=run.check,
         progress=progress,
         workers=run.workers,
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ppod_data.errors import ConfigError
+from ppod_train.evaluation.exploitation import Finding, find_in
 from ppod_train.evaluation.files import EVAL_NAME, SHEET_NAME
 from ppod_train.report.records import Record, finite, part, read_json, read_metrics
 
@@ -95,6 +96,18 @@ class Run:
         return tuple(item for item in self.evaluations if item is not self.before)
 
     @property
+    def candidates(self) -> tuple[Evaluation, ...]:
+        """Return the evaluations among which the kept policy was chosen.
+
+        A run that stops when its policy exploits the reward does not keep that policy; an online run with a single
+        stage keeps it all the same.
+        """
+        if self.settings.get("stop_when") != "exploited":
+            return self.later
+        sound = tuple(item for item in self.later if finding_of(item) is None)
+        return sound if sound or not self.online else self.later[-1:]
+
+    @property
     def after(self) -> Evaluation | None:
         """Return the evaluation of the kept policy, or "after"; None if the starting model was kept.
 
@@ -103,7 +116,7 @@ class Run:
         """
         if not self.is_training:
             return next((item for item in self.later if item.label == "after"), None)
-        best = max(self.later, key=_reward, default=None)
+        best = max(self.candidates, key=_reward, default=None)
         return None if self.kept_is_start else best
 
     @property
@@ -111,13 +124,20 @@ class Run:
         """Return True if no evaluation of an offline run beat the starting policy, which is then kept."""
         if self.online or not self.is_training or self.before is None or not self.later:
             return False
-        return max(_reward(item) for item in self.later) <= _reward(self.before)
+        best = max((_reward(item) for item in self.candidates), default=-math.inf)
+        return best <= _reward(self.before)
 
     @property
     def last_training(self) -> tuple[Record, tuple[Record, ...]]:
         """Return run.json and metrics of the last stage that has begun training; offline those of the run."""
         trained = [stage for stage in self.stages if stage.run_record or stage.metrics]
         return (trained[-1].run_record, trained[-1].metrics) if trained else (self.record, self.metrics)
+
+
+def finding_of(evaluation: Evaluation) -> Finding | None:
+    """Return what is wrong with an evaluated policy, by the rule of docs/metrics.md."""
+    statistics = part(evaluation.record, "statistics")
+    return find_in(evaluation.overall, {name: part(statistics, name) for name in statistics})
 
 
 def read_run(folder: Path) -> Run:

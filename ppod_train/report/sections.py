@@ -8,7 +8,7 @@ from ppod_data.html.page import join, note, tiles
 from ppod_data.support.formatting import UNKNOWN, count, percent, precision
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.runs import Evaluation, Run
-from ppod_train.report.verdict import no_gain
+from ppod_train.report.verdict import verdict
 from ppod_train.report.words import duration
 
 _BEFORE_COLOUR, _AFTER_COLOUR = 7, 0
@@ -36,9 +36,8 @@ def headline(run: Run) -> Markup:
 
 
 def _banner(run: Run) -> Markup:
-    """Render a sentence above the metrics if training did not help."""
-    text = no_gain(run)
-    return Markup() if text is None else Markup('<p class="banner" role="status">{}</p>').format(text)
+    """Render the verdict above the metrics."""
+    return Markup('<p class="banner" role="status">{}</p>').format(verdict(run))
 
 
 def _training_tiles(run: Run) -> list[tuple[str, str, str]]:

@@ -1,43 +1,82 @@
-"""Verdict on a run that did not beat the starting model, with advice."""
+"""Verdict on a run, in one sentence about the policy on the disk, and what to try first.
+
+The rules are those of docs/metrics.md, "The verdict".
+"""
 
 from collections.abc import Sequence
 
-from ppod_train.report.records import finite, part
-from ppod_train.report.runs import Evaluation, Run
+from ppod_data.support.formatting import Precision, percent, precision
+from ppod_train.evaluation.exploitation import Finding, moved
+from ppod_train.report.records import Record, finite, part
+from ppod_train.report.runs import Evaluation, Run, finding_of
 
-_GREW_ALIKE = 0.8
-"""Below this share of the initial diversity, the images have become alike."""
+_ALL_CLIPPED = 0.05
+"""Below this share of log-ratios inside the band nothing is left to learn."""
 
 
-def no_gain(run: Run) -> str | None:
-    """Return a sentence with advice if a finished or running training has not beaten its start; otherwise None.
+def verdict(run: Run) -> str:
+    """Return the verdict on a training run, finished or not, or on an evaluation."""
+    before, shown = run.before, run.after
+    if not run.evaluations:
+        return "No evaluation judged the policy: ppod-train eval does."
+    if before is None or not run.later:
+        return "No evaluation compares the policy with its start yet."
+    if run.is_training and (no_gain := _no_gain(run, before)):
+        return no_gain
+    assert shown is not None, "a policy other than the start was kept"
+    found = finding_of(shown)
+    if found is not None:
+        return f"Not better. {found.sentence()} {_against(run, found)}".strip()
+    gain, low, high = (finite(shown.overall.get(name)) for name in ("gain", "gain_low", "gain_high"))
+    if gain is None:
+        return f"{shown.label.capitalize()}: no evaluation compares it with its start on the same seeds."
+    if high is not None and high < 0:
+        return f"Worse: {_figures(shown)}."
+    if low is None or low <= 0:
+        return f"Not clearly better: {_figures(shown)}. {_if_unclear(run)}".strip()
+    return f"Better: {_figures(shown)}.{_if_rising(run)}"
 
-    None is also returned if there are too few evaluations to tell.
-    """
-    before, later = run.before, run.later
-    if before is None or not later or not run.is_training:
+
+def _figures(shown: Evaluation) -> str:
+    """Return the gain with its interval, wins, the check scorer and the statistics that moved."""
+    overall = shown.overall
+    parts = [f"reward {_gain(overall, 'gain')} on the same seeds"]
+    wins, correct = finite(overall.get("win_rate")), finite(overall.get("correct"))
+    parts += [f"{percent(wins)} wins"] if wins is not None else []
+    parts += [f"{percent(correct)} fully correct"] if correct is not None else []
+    if finite(overall.get("check_gain")) is not None:
+        parts.append(f"check scorer {_gain(overall, 'check_gain')}")
+    statistics = part(shown.record, "statistics")
+    return ", ".join([*parts, *moved({name: part(statistics, name) for name in statistics})])
+
+
+def _gain(overall: Record, name: str) -> str:
+    value, low, high = (finite(overall.get(f"{name}{end}")) for end in ("", "_low", "_high"))
+    form: Precision = precision([value], [(low, high)])
+    if low is None or high is None:
+        return form.number(value, sign=True)
+    return f"{form.number(value, sign=True)} ({form.number(low)} … {form.number(high)})"
+
+
+def _no_gain(run: Run, before: Evaluation) -> str | None:
+    """Return a sentence with advice if no evaluation of a training run beat its start; otherwise None."""
+    best = max(run.later, key=_reward)
+    if run.after is not None and _reward(run.after) > _reward(before):
         return None
-    best = max(later, key=_reward)
-    if _reward(best) > _reward(before):
-        return None
-    kept = (
-        f"the kept policy, of {best.label}, is worse than the starting model"
-        if run.online
-        else "the kept policy IS the starting model"
-    )
-    return f"Nothing beat the starting model: {kept}. {_advice(run, before, later)}"
+    kept = "the kept policy IS the starting model"
+    if run.online:
+        kept = f"the kept policy, of {best.label}, is worse than the starting model"
+    stopped = next((found for item in run.later if (found := finding_of(item)) is not None), None)
+    if stopped is not None:
+        return f"Nothing beat the starting model: {kept}. {stopped.sentence()} {_against(run, stopped)}"
+    return f"Nothing beat the starting model: {kept}. {_advice(run, run.later)}"
 
 
-def _advice(run: Run, before: Evaluation, later: Sequence[Evaluation]) -> str:
-    settings = part(run.settings, "train") if run.online else run.settings
-    rate = finite(settings.get("learning_rate"))
-    lower = f"--learning-rate {rate / 10:g}" if rate else "a tenth of the learning rate"
+def _advice(run: Run, later: Sequence[Evaluation]) -> str:
     if _fell(later[0]) or _fell(later[-1]):
-        alike = " and the images became alike" if _grew_alike(before, later[-1]) else ""
         since = "from the first evaluation on" if _fell(later[0]) else "later on"
-        return (
-            f"The reward fell {since}{alike}: the learning rate is too high; try {lower} and another --out."
-        )
+        return f"The reward fell {since}: the learning rate is too high; try {_lower_rate(run)} and another --out."
+    rate = finite(_settings(run).get("learning_rate"))
     higher = f"--learning-rate {rate * 3:g}" if rate else "a higher learning rate"
     return (
         "The reward hardly moved: try pairs with a clear preference (ppod-pair rank --min-margin), more steps, or "
@@ -45,14 +84,49 @@ def _advice(run: Run, before: Evaluation, later: Sequence[Evaluation]) -> str:
     )
 
 
+def _against(run: Run, found: Finding) -> str:
+    """Return what to try first against exploitation or collapse; "" for an evaluation."""
+    if not run.is_training:
+        return ""
+    if found.kind == "exploited":
+        return "Look at the samples: try a sum of rewards, --stop-when exploited, or fewer steps, and another --out."
+    if _settings(run).get("log_ratio_clip") in (None, float("inf")):
+        return "Try a finite --log-ratio-clip and another --out."
+    return f"The learning rate is too high; try {_lower_rate(run)} and another --out."
+
+
+def _lower_rate(run: Run) -> str:
+    rate = finite(_settings(run).get("learning_rate"))
+    return f"--learning-rate {rate / 10:g}" if rate else "a tenth of the learning rate"
+
+
+def _if_unclear(run: Run) -> str:
+    """Return what to try first if the gain may be chance."""
+    if not run.is_training:
+        return "The gain may be chance: evaluate more images per prompt."
+    inside = finite(run.metrics[-1].get("in_band_share")) if run.metrics else None
+    if inside is not None and inside < _ALL_CLIPPED:
+        return (
+            "The gain may be chance, and nearly all steps are outside the clip: make a new data set from the kept "
+            "policy, or train online."
+        )
+    return "The gain may be chance: train longer, or on more images per prompt."
+
+
+def _if_rising(run: Run) -> str:
+    """Return the advice to train longer if the last of several evaluations is the best."""
+    if run.is_training and not run.online and len(run.later) > 1 and run.after is run.later[-1]:
+        return " The reward was still rising: try more --num-train-steps."
+    return ""
+
+
+def _settings(run: Run) -> Record:
+    return part(run.settings, "train") if run.online else run.settings
+
+
 def _fell(item: Evaluation) -> bool:
     high = finite(item.overall.get("gain_high"))
     return high is not None and high < 0
-
-
-def _grew_alike(before: Evaluation, after: Evaluation) -> bool:
-    old, new = finite(before.overall.get("diversity")), finite(after.overall.get("diversity"))
-    return old is not None and new is not None and new < _GREW_ALIKE * old
 
 
 def _reward(item: Evaluation) -> float:

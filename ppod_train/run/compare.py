@@ -143,10 +143,7 @@ def _finished(
     workers: Workers,
 ) -> EvalResult | None:
     """Return the evaluation in `folder` if every process reads it and the policy, images and scorers match."""
-    scorers = [
-        Scorer(name=scorer_model.name, revision=scorer_model.revision) if scorer_model else None
-        for scorer_model in (reward, check_reward)
-    ]
+    scorers = [Scorer.of(scorer_model) if scorer_model else None for scorer_model in (reward, check_reward)]
     earlier: EvalResult | None = None
     with suppress(DamagedError):
         earlier = read_evaluation(folder)

@@ -17,7 +17,7 @@ from ppod_data.support.formatting import UNKNOWN, Precision, percent, precision
 from ppod_train.evaluation.files import read_evaluation
 from ppod_train.evaluation.metrics import Metrics
 from ppod_train.report.runs import read_run
-from ppod_train.report.verdict import no_gain
+from ppod_train.report.verdict import verdict
 from ppod_train.run.run_folder import evaluation_folder
 from ppod_train.settings import TrainSettings
 
@@ -43,7 +43,7 @@ def write_model_card(out: Path) -> None:
         _front_matter(record["model"], bool(settings["lora_rank"])),
         f"# {plain(record['model'])}, tuned by preference optimization",
         f"Trained by ppod with the objective {code(settings['objective'])}, {how}.",
-        _no_gain(out),
+        f"**{plain(verdict(read_run(out)))}**",
         usage(record, bool(settings["lora_rank"])),
         _evaluation(before, after, record["reward"]),
         _settings(settings, data),
@@ -73,11 +73,6 @@ def _front_matter(model: str, lora: bool) -> str:
     return front_matter(data)
 
 
-def _no_gain(out: Path) -> str:
-    text = no_gain(read_run(out))
-    return "" if text is None else f"**{text}**"
-
-
 def usage(record: Mapping[str, Any], lora: bool) -> str:
     """Return the section with the diffusers code that samples images with the policy and the run's sampler."""
     model, prompt = record["model"], (record["prompts"] or ["a cat and a dog"])[0]
@@ -92,7 +87,8 @@ def usage(record: Mapping[str, Any], lora: bool) -> str:
     if sampler.get("negative_prompt"):
         options["negative_prompt"] = sampler["negative_prompt"]
     is_flow = bool(sampler.get("is_flow_matching"))
-    if not is_flow:
+    whole = sampler.get("noisy_steps") in (None, f"0:{sampler.get('num_inference_steps')}")
+    if not is_flow and whole:  # diffusers draws noise in every step or in none
         options["eta"] = sampler.get("ddim_eta", 1.0)
     arguments = "".join(
         f", {name}={json.dumps(value, ensure_ascii=False)}" for name, value in options.items()

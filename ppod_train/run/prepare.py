@@ -95,7 +95,7 @@ def prepare(
     # A new LoRA's second factor is 0, so the network is still the reference.
     drift = checked_drift(maker=None)
     makers = {
-        dataset.spec.policy_fingerprint: dataset.spec.adapter
+        dataset.spec.policy_fingerprint: dataset.spec.adapter if settings.rank else dataset.spec.model
         for dataset in data.datasets
         if len(data.units_of(data.made_by(dataset.spec.policy_fingerprint)))
     }
@@ -110,8 +110,8 @@ def prepare(
         if name not in (model.fingerprint, start_fingerprint)
     }
     if objective.clips_at_stage or settings.clip_anchor == "stage":
-        for maker, adapter in others.items():
-            with _as_maker(maker, adapter, model, parameters) as available:
+        for maker, folder in others.items():
+            with _as_maker(maker, folder, model, parameters) as available:
                 if available:
                     checked_drift(maker=maker)
             drift = replace(drift, unchecked=drift.unchecked or not available)
@@ -151,23 +151,23 @@ def prepare(
 
 @contextmanager
 def _as_maker(
-    maker: str, adapter: str | None, model: DiffusionModel, parameters: Mapping[str, torch.nn.Parameter]
+    maker: str, folder: str | None, model: DiffusionModel, parameters: Mapping[str, torch.nn.Parameter]
 ) -> Iterator[bool]:
     """Load the weights of a policy that made data into the network inside the block, if they are available.
 
     Args:
         maker: fingerprint of the policy.
-        adapter: its folder, as the data set names it.
+        folder: its LoRA or its whole pipeline, as the data set names it.
 
     Yields:
-        True if they are available: a LoRA of the trained rank.
+        True if they are available: a LoRA of the trained rank, or all weights.
     """
-    if adapter is None or not Path(adapter).is_dir():
+    if folder is None or not Path(folder).is_dir():
         yield False
         return
     before = {name: value.detach().clone() for name, value in parameters.items()}
     try:
-        fingerprint = start_from(model, Path(adapter))
+        fingerprint = start_from(model, Path(folder))
     except ConfigError:
         fingerprint = ""
     try:

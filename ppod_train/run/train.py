@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError
-from ppod_data.inspect.judge import Judge, check_prompts, judge_of_reward, judge_of_tables
+from ppod_data.inspect.judge import Judge, judge_of_reward, judge_of_tables
 from ppod_data.rewards import RewardModel
 from ppod_data.storage.folder_kinds import OFFLINE, check_out
 from ppod_data.storage.json_reader import read_object
@@ -22,12 +24,16 @@ from ppod_data.support.runtime import one_thread
 from ppod_train.data.batches import trained_prompts
 from ppod_train.data.training_data import DataSource
 from ppod_train.distributed import SINGLE_PROCESS, Workers
+from ppod_train.evaluation.check import Judges, load_judges
 from ppod_train.evaluation.evaluate import evaluate
+from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.fsdp import gathered, whole
 from ppod_train.policy.policy import policy_rank, policy_weights, save_policy
+from ppod_train.report.runs import read_run
+from ppod_train.report.verdict import verdict
 from ppod_train.run.checkpoint import (
     Tensors,
     check_same_run,
@@ -53,7 +59,7 @@ from ppod_train.run.words import evaluation_line, started_lines
 from ppod_train.settings import TrainSettings
 from ppod_train.step.train_step import TrainState, train_step
 
-_MAY_CHANGE = ("num_train_steps", "patience", "checkpoint_every", "max_graph_gib")
+_MAY_CHANGE = ("num_train_steps", "patience", "stop_when", "checkpoint_every", "max_graph_gib")
 """Settings that a resumed run may change: the length of the run, and the memory of its graph."""
 
 
@@ -69,6 +75,8 @@ class Counters:
     """Images scored for validation so far; they count as queries, as the data set's images do."""
     gradient_share: float = 1.0
     scale_drops: int = 0
+    exploited: bool = False
+    """The newest evaluation found the reward exploited, or the images collapsed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +93,8 @@ class TrainSummary:
     improved: bool | None
     """False if no evaluation beat the first one, so that the kept policy is the starting model; None without
     evaluations."""
+    verdict: str
+    """One sentence about the kept policy (`ppod_train.report.verdict`)."""
     policy: str
     """Folder of the kept policy, relative to the run."""
 
@@ -127,8 +137,9 @@ def train_offline(
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
         state, drift = prepare(source, model, settings, scorer, start, workers, part)
-        if reward is not None and settings.eval_every:
-            check_prompts(reward, _eval_prompts(state))
+        judges = load_judges(
+            reward if settings.eval_every else None, settings.check_reward, _eval_prompts(state), model.device
+        )
         if part is not None and part.previous is not None:
             checkpoint = latest_checkpoint(part.previous / "checkpoints")
             if checkpoint is None:
@@ -153,7 +164,7 @@ def train_offline(
             if workers.is_main:
                 for line in started_lines(read_object(out / "run.json"), drift, counters.step):
                     progress.say(line)
-            _loop(out, state, counters, reward, progress, keep_calls)
+            _loop(out, state, counters, judges, progress, keep_calls)
             summary = _summary(out, settings, counters)
             workers.on_main(lambda: _finish(out, summary))
         return summary
@@ -174,7 +185,7 @@ def _loop(
     out: Path,
     state: TrainState,
     counters: Counters,
-    reward: RewardModel | None,
+    judges: Judges,
     progress: Progress,
     keep_calls: Sequence[Callable[[], None]],
 ) -> None:
@@ -189,7 +200,7 @@ def _loop(
         if workers.is_main and not _is_finished(settings, counters):
             log = files.enter_context(MetricsLog.open(out, settings, first_step=counters.step))
         if counters.step == 0:
-            _evaluate_if_due(out, state, counters, reward, progress, log)
+            _evaluate_if_due(out, state, counters, judges, progress, log)
         progress.start(settings.num_train_steps, "steps")
         progress.skip(counters.step)
         while not _is_finished(settings, counters):
@@ -210,7 +221,7 @@ def _loop(
             progress.status(f"loss {metrics.loss:.4f}")
             last = counters.step == settings.num_train_steps
             if settings.eval_every and (last or counters.step % settings.eval_every == 0):
-                _evaluate_if_due(out, state, counters, reward, progress, log)
+                _evaluate_if_due(out, state, counters, judges, progress, log)
             if last or counters.step % settings.checkpoint_every == 0 or _stopped_early(settings, counters):
                 _check_same_weights(state)
                 if log is not None:
@@ -227,7 +238,7 @@ def _evaluate_if_due(
     out: Path,
     state: TrainState,
     counters: Counters,
-    reward: RewardModel | None,
+    judges: Judges,
     progress: Progress,
     log: MetricsLog | None,
 ) -> None:
@@ -235,7 +246,7 @@ def _evaluate_if_due(
     settings, spec, workers = state.settings, state.data.spec, state.workers
     if not settings.eval_every:
         return
-    assert reward is not None
+    assert judges.reward is not None
     baseline = read_evaluation(evaluation_folder(out, 0)) if counters.step and workers.is_main else None
     eval_settings = EvalSettings(
         prompts=_eval_prompts(state),
@@ -254,10 +265,20 @@ def _evaluate_if_due(
         policy_weights(state.parameters, state.average),
         gathered(model.denoiser) if workers.sharded else nullcontext(),
     ):
-        result = evaluate(model, reward, eval_settings, baseline=baseline, workers=workers)
+        result = evaluate(
+            model,
+            judges.reward,
+            eval_settings,
+            baseline=baseline,
+            check_reward=judges.check,
+            workers=workers,
+        )
     workers.on_main(lambda: write_evaluation(evaluation_folder(out, counters.step), result))
     counters.reward_queries += result.overall.num_images
-    if result.reward > counters.best_reward:
+    found = torch.tensor(float(find(result) is not None))  # only the main process reads the baseline
+    counters.exploited = bool(workers.sum(found))
+    keep = not (counters.exploited and settings.stop_when == "exploited")
+    if keep and result.reward > counters.best_reward:
         counters.best_reward, counters.best_step = result.reward, counters.step
         counters.evals_since_best = 0
         _save_policy(state, out)
@@ -295,6 +316,8 @@ def _check_same_weights(state: TrainState) -> None:
 
 
 def _stopped_early(settings: TrainSettings, counters: Counters) -> bool:
+    if settings.stop_when == "exploited" and counters.exploited:
+        return True
     return bool(settings.patience) and counters.evals_since_best >= settings.patience
 
 
@@ -374,6 +397,7 @@ def _summary(out: Path, settings: TrainSettings, counters: Counters) -> TrainSum
         reward_best=counters.best_reward if settings.eval_every else None,
         reward_queries=counters.reward_queries,
         improved=counters.best_step > 0 if settings.eval_every else None,
+        verdict=verdict(read_run(out)),
         policy="policy",
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppod_data.support.formatting import precision
+from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.metrics import EvalResult
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.step.drift import Drift
@@ -20,6 +21,8 @@ def evaluation_line(result: EvalResult) -> str:
     text += f", {metrics.correct:.0%} correct" if metrics.correct is not None else ""
     failed = metrics.num_failed
     reason = f" ({result.first_failure})" if result.first_failure else ""
+    if (found := find(result)) is not None:
+        text += f"; {found.kind}: {found.evidence}"
     return text + (f"; {failed} of {metrics.num_images} images without a score{reason}" if failed else "")
 
 

@@ -53,6 +53,7 @@ def test_every_command_of_this_stage_is_there() -> None:
         "ppod-score",
         "ppod-pair rank",
         "ppod-pair label",
+        "ppod-pair judge",
         "ppod-pair import",
         "ppod-pair agreement",
         "ppod-pair combine",

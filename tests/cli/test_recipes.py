@@ -39,7 +39,15 @@ SD15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-
 SD35, FLUX = "stabilityai/stable-diffusion-3.5-medium", "black-forest-labs/FLUX.1-dev"
 KLEIN = "black-forest-labs/FLUX.2-klein-base-4B"
 Z_IMAGE, QWEN = "Tongyi-MAI/Z-Image-Turbo", "Qwen/Qwen-Image"
+
+
+def embedded(folder: Path) -> str:
+    """Return the name of the embedded model, which needs no folder."""
+    return "scenes"
+
+
 SMALL = {
+    "scenes": embedded,
     Z_IMAGE: save_tiny_z_image_pipeline,
     QWEN: save_tiny_qwen_image_pipeline,
     KLEIN: save_tiny_klein_pipeline,
@@ -49,6 +57,7 @@ SMALL = {
     FLUX: save_tiny_flux_pipeline,
 }
 FULL = {
+    "scenes": embedded,
     Z_IMAGE: save_z_image_turbo,
     QWEN: save_qwen_image,
     KLEIN: save_flux_2_klein,

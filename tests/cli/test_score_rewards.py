@@ -139,6 +139,17 @@ def test_a_server_s_images_are_scored_ranked_and_trained_on(data: Path, reward: 
     assert reward.format(server.url) in (data.parent / "run" / "run.json").read_text()
 
 
+def test_a_judge_compares_images_and_is_trained_on(data: Path) -> None:
+    with serving() as server:
+        judge = f"openai:{server.url}/v1#bright"
+        judged = ran(f"ppod-pair judge data --judge {judge} --num-questions 10 --name vlm")
+        assert "10 pairs judged now" in judged.stdout and "21 requests" in judged.stdout
+        error = call(pair.app, "judge", data, "--judge", "scenes").one_error()
+    assert error == "--judge scenes cannot compare images: give openai:URL#MODEL or openai:FILE.toml"
+    ran(following(ran(following(judged))), "--num-train-steps", 1, "--pairs-per-step", 1)
+    assert (data.parent / "run" / "policy").is_dir()
+
+
 def drawn(word: str) -> bytes:
     """The PNG of a word on a light ground."""
     image = Image.new("RGB", (96, 48), (214, 226, 240))

@@ -109,6 +109,11 @@ def records(dataset: Dataset) -> dict[str, list[Any]]:
             {"shown": [s[0], s[2]], "answer": "tie", "annotator": "u"},
             {"shown": [s[1], s[2]], "answer": "skip", "annotator": "u"},
         ],
+        "ppod-judge": [
+            {"shown": [s[1], s[0]], "first_preferred": [0.75, 0.5], "judge": "m 1", "question": "?"},
+            {"shown": [s[1], s[2]], "unreadable": "a banana", "judge": "m 1", "question": "?"},
+            {"shown": [s[1], s[2]], "first_preferred": [0.5, 0.5], "judge": "m 1", "question": "?"},
+        ],
         "table": [
             {"prompt": p, "a": s[0], "b": s[1], "label": "a", "annotator": "u"},
             {"a": s[1], "b": s[2], "label": 0.25, "votes": 8, "license": "CC0-1.0"},

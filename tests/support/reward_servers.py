@@ -5,7 +5,8 @@
 
 POST /v1/chat/completions is an OpenAI-compatible API. The model's name chooses its behaviour: `bright` gives
 log-probabilities, `bright-text` only text, `picky` refuses log-probabilities, `nonsense` names a fruit, `words` is
-no JSON, `slow` sleeps, `busy` fails at first, `locked` wants a key, `blind` takes no images, `first` prefers image 1.
+no JSON, `newer` wants max_completion_tokens, `slow` sleeps, `busy` fails at first, `locked` wants a key, `blind` takes
+no images, `first` prefers image 1.
 POST /compute is Flow-Factory's protocol. POST /score is UniRL's.
 """
 
@@ -136,6 +137,7 @@ class Handler(BaseHTTPRequestHandler):
             "locked",
             "blind",
             "first",
+            "newer",
         )
         if model not in known:
             self.reply(404, {"error": {"message": f"The model `{model}` does not exist."}})
@@ -145,6 +147,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(400, {"error": {"message": "blind is not a multimodal model"}})
         elif model == "picky" and "logprobs" in body:
             self.reply(400, {"error": {"message": "logprobs are not supported"}})
+        elif model == "newer" and ("max_tokens" in body or body["temperature"] == 0):
+            self.reply(400, {"error": {"message": "Unsupported parameter: use max_completion_tokens"}})
         elif model == "busy" and count % 2:
             self.reply(503, {"error": {"message": "overloaded"}})
         elif model == "words" and count > 1:

@@ -57,6 +57,7 @@ def make_sample(spec: GenerationSpec, index: int, salt: int = 0) -> Sample:
     rows = latent_rows(steps)
     chain = torch.randn(spec.num_inference_steps + 1, *spec.latent_shape, generator=generator)
     count = spec.num_inference_steps
+    stochastic = [i < count - 1 and i in spec.noisy_range for i in range(count)]
     return Sample(
         sample_id=spec.sample_id(prompt_id, k),
         prompt_id=prompt_id,
@@ -66,8 +67,8 @@ def make_sample(spec: GenerationSpec, index: int, salt: int = 0) -> Sample:
         image_bytes=encode_png(image),
         image_pixels_sha256=pixels_sha256(image),
         timesteps=[1000 // count * (count - 1 - i) + 1 for i in range(count)],
-        stochastic=[i < count - 1 for i in range(count)],
-        log_probs=[-1.5 + 0.1 * i if i < count - 1 else None for i in range(count)],
+        stochastic=stochastic,
+        log_probs=[-1.5 + 0.1 * i if stochastic[i] else None for i in range(count)],
         step_index=steps,
         latents_safetensors=encode_latents(chain[rows].to(TORCH_DTYPES[spec.latent_dtype]), rows),
     )

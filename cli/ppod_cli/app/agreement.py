@@ -5,9 +5,13 @@ from typing import Any
 
 
 def say_agreement(
-    where: str, dimension: str, people: Mapping[str, Any], rewards: Sequence[Mapping[str, Any]]
+    where: str,
+    dimension: str,
+    people: Mapping[str, Any],
+    rewards: Sequence[Mapping[str, Any]],
+    others: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
-    """Lines about a PeopleAgreement and some RewardAgreements, given as plain values."""
+    """Return lines about a PeopleAgreement, RewardAgreements and LabelAgreements, given as plain values."""
 
     def plain(value: float | None) -> str:
         return "unknown" if value is None else f"{value:.3f}"
@@ -39,5 +43,13 @@ def say_agreement(
         lines.append(
             f"  {one['reward']}: accuracy {right['value']:.3f} ({right['low']:.3f} to {right['high']:.3f}) on "
             f"{one['num_pairs'] - one['num_reward_ties']:,} pairs, Kendall's tau {plain(one['kendall_tau'])}{fitted}"
+        )
+    for one in others:
+        same = one["accuracy"]
+        share = f"{same['value']:.3f} ({same['low']:.3f} to {same['high']:.3f})" if same else "unknown"
+        ties = f", {one['num_ties']:,} of them ties" if one["num_ties"] else ""
+        lines.append(
+            f"  labels/{one['labels']}: same winner {share} on {one['num_pairs']:,} pairs{ties}, "
+            f"Krippendorff's alpha {plain(one['krippendorff_alpha'])}"
         )
     return lines

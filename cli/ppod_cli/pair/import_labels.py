@@ -83,10 +83,12 @@ def import_labels(
             "label-studio",
             "argilla",
             "ppod-label",
+            "ppod-judge",
             "table",
         ],
         typer.Option(
-            help="Whose form the file has; table is our plain one, of docs/labels.md; ppod-label is of ppod-pair label."
+            help="Whose form the file has; table is our plain one, of docs/labels.md; ppod-label and "
+            "ppod-judge are of ppod-pair label and judge."
         ),
     ],
     *,
@@ -215,10 +217,11 @@ def agreement(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say how far people agree: with each other, and with each reward.
+    """Say how far people agree: with each other, with each reward, and with other tables of labels.
 
     Raw agreement, Fleiss' kappa and Krippendorff's alpha of pairs with several answers; ties; a bias to one side; and
-    for each reward accuracy, Kendall's tau, and the temperature that makes its margins probabilities.
+    for each reward accuracy, Kendall's tau, and the temperature that makes its margins probabilities; for each other
+    table of labels, such as a judge's, the share of pairs with the same winner, and alpha.
     """
     from ppod_data import agreement as agreement_of
 
@@ -226,7 +229,9 @@ def agreement(
         found = agreement_of(dataset, labels, rewards=reward, dimension=dimension, scores=scores)
         figures = {"dataset": dataset, "labels": labels} | dataclasses.asdict(found)
         where = f"{dataset}/labels/{labels}.parquet"
-        lines = say_agreement(where, found.dimension, figures["people"], figures["rewards"])
+        lines = say_agreement(
+            where, found.dimension, figures["people"], figures["rewards"], figures["others"]
+        )
         written = found.scores
         if written:
             lines.append(

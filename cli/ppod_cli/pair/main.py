@@ -9,7 +9,7 @@ from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import say_train
 from ppod_cli.app.options import Config, DatasetFolder, Debug, Json, command, new_commands
 from ppod_cli.app.output import summary
-from ppod_cli.pair import combine, export, import_labels, label
+from ppod_cli.pair import combine, export, import_labels, judge, label
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ def _say_paired(
 
 
 label.add_commands(commands)
+judge.add_commands(commands)
 import_labels.add_commands(commands)
 combine.add_commands(commands)
 export.add_commands(commands)

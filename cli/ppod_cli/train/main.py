@@ -142,7 +142,7 @@ def _trained(out: Path, done: "TrainSummary") -> list[str]:
     return [
         f"{out}: {done.steps} steps" + (", stopped early" if done.stopped_early else ""),
         *reward_line(done.reward_before, done.reward_best, when),
-        *end_lines(out, improved=done.improved),
+        *end_lines(out, done.verdict),
     ]
 
 

@@ -46,7 +46,17 @@ StepsPerStage = Annotated[
 ]
 StageTraining = Annotated[
     TrainSettings,
-    Without({"batch_size", "eval_every", "eval_images_per_prompt", "eval_prompts", "patience"}),
+    Without(
+        {
+            "batch_size",
+            "check_reward",
+            "eval_every",
+            "eval_images_per_prompt",
+            "eval_prompts",
+            "patience",
+            "stop_when",
+        }
+    ),
 ]
 """A stage is evaluated at its end, in batches of the data set's size."""
 
@@ -120,5 +130,5 @@ def _trained(out: Path, done: "OnlineSummary") -> list[str]:
     return [
         f"{out}: {done.stages} stages, {done.reward_queries:,} images judged",
         *reward_line(done.reward_before, done.reward_best, f"after stage {done.best_stage}"),
-        *end_lines(out, improved=done.improved),
+        *end_lines(out, done.verdict),
     ]

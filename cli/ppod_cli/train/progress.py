@@ -16,15 +16,15 @@ def reward_line(before: float | None, best: float | None, when: str) -> list[str
     return [f"validation reward {shown(before)} → {shown(best)} {when}"]
 
 
-def end_lines(out: Path, *, improved: bool | None) -> list[str]:
-    """Return the lines on a run's policy, its report and the next command; of a run that did not improve, why."""
-    from ppod_train.library.next_steps import advice, evaluation_options
+def end_lines(out: Path, verdict: str) -> list[str]:
+    """Return the last lines of a run: its policy, its report, the next command and the verdict."""
+    from ppod_train.library.next_steps import evaluation_options
 
     policy = out / "policy"
     lines = [f"policy: {policy}", f"report: {out / 'report.html'}"]
     if options := evaluation_options(policy):
         lines.append(next_line("ppod-train", "eval", *options, "--out", free_name(f"{out}-eval")))
-    return lines if improved is not False else [*lines, advice(out)]
+    return [*lines, verdict]
 
 
 def with_upload(

@@ -17,6 +17,7 @@ from ppod_data.labels.formats import (
     label_studio,
     pickapic,
     plain,
+    ppod_judge,
     ppod_label,
     rapidata,
     richhf,
@@ -50,6 +51,7 @@ FORMATS = {
     "label-studio": Format(label_studio.parse),
     "argilla": Format(argilla.parse),
     "ppod-label": Format(ppod_label.parse),
+    "ppod-judge": Format(ppod_judge.parse),
     "table": Format(plain.parse),
 }
 """Format names of `ppod-pair import`. A new format is a file with a function `parse`, and an entry here."""

@@ -5,6 +5,7 @@ only. It is never stored.
 """
 
 import base64
+import hashlib
 import io
 import os
 import threading
@@ -21,10 +22,13 @@ from ppod_data.rewards.servers.http_client import Patience, excerpt, read_object
 from ppod_data.rewards.usage import Usage
 from ppod_data.rewards.vlm.answers import Reply, Token
 from ppod_data.rewards.vlm.settings import VlmSettings
+from ppod_data.support.canonical_json import canonical_json
 
 KEY = "OPENAI_API_KEY"
 _ALTERNATIVES = 20
 """The most that these servers give."""
+_NEWER_LIMIT = "max_completion_tokens"
+"""A field that replaces max_tokens: some models accept only one of them."""
 _REFUSED = (400, 413, 415, 422)
 Content = Sequence[Mapping[str, Any]]
 """Parts of a message: texts and images."""
@@ -87,15 +91,16 @@ class Chat:
         return reply
 
     def _body(self, content: Content) -> dict[str, Any]:
-        asked = {"logprobs": True, "top_logprobs": _ALTERNATIVES} if self.has_log_probs else {}
-        return {
+        body: dict[str, Any] = {
             "model": self.settings.model,
             "messages": [{"role": "user", "content": list(content)}],
             "temperature": 0,
-            "max_tokens": self.settings.max_tokens,
-            **asked,
-            **self.settings.request,
         }
+        if _NEWER_LIMIT not in self.settings.request:
+            body["max_tokens"] = self.settings.max_tokens
+        if self.has_log_probs:
+            body |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
+        return body | dict(self.settings.request)
 
     def _refuse(self, url: str, response: Any) -> None:
         reason = f"status {response.status}: {excerpt(response.data)}"
@@ -148,6 +153,22 @@ def connect(settings: VlmSettings, content: Content) -> Chat:
             "images, or change the fields of the request in a file, openai:FILE.toml"
         ) from error
     return replace(chat, has_log_probs=bool(reply.tokens), reported=reply.model)
+
+
+def revision_of(chat: Chat, question: str, answers: str) -> str:
+    """Return 16 hex digits of the model, the question, and all else that changes an answer or how it is read."""
+    settings = chat.settings
+    identity = {
+        "model": settings.model,
+        "reported": chat.reported,
+        "question": question,
+        "answers": answers,
+        "log_probs": chat.has_log_probs,
+        "max_side": settings.max_side,
+        "max_tokens": settings.max_tokens,
+        "request": dict(settings.request),
+    }
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
 
 
 def text_part(text: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ The score is the probability of yes, or the expected number of a scale, from the
 Without log-probabilities it is 1 or 0, or the number.
 """
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from PIL import Image
 from ppod_data.rewards.numbers import NoScore
 from ppod_data.rewards.usage import Usage
 from ppod_data.rewards.vlm.answers import Reply, expected_value, stated_number, stated_word
-from ppod_data.rewards.vlm.chat import Chat, RefusedError, connect, image_part, text_part
+from ppod_data.rewards.vlm.chat import Chat, RefusedError, connect, image_part, revision_of, text_part
 from ppod_data.rewards.vlm.settings import VlmSettings, read_settings, scale_of
-from ppod_data.support.canonical_json import canonical_json
 
 _YES_NO = {"yes": 1.0, "no": 0.0}
 _LARGEST_DIGIT = 9
@@ -38,7 +36,8 @@ class VlmReward:
     @property
     def revision(self) -> str:
         """Return the model that the server reports, and 16 hex digits of all that changes an answer."""
-        return f"{self.chat.reported[:60]} {revision_of(self.chat, self.settings.ask('{prompt}'))}"
+        question = self.settings.ask("{prompt}")
+        return f"{self.chat.reported[:60]} {revision_of(self.chat, question, self.settings.answers)}"
 
     @property
     def usage(self) -> Usage:
@@ -98,19 +97,3 @@ def unreadable(reply: Reply, answers: str) -> NoScore:
     """Return the reason that an answer has no value."""
     wanted = "yes or no" if scale_of(answers) is None else f"a number of {answers}"
     return NoScore(f"the answer {reply.text[:60]!r} is not {wanted}", is_declined=False)
-
-
-def revision_of(chat: Chat, question: str) -> str:
-    """Return 16 hex digits of the model, the question, and the way the answers are read."""
-    settings = chat.settings
-    identity = {
-        "model": settings.model,
-        "reported": chat.reported,
-        "question": question,
-        "answers": settings.answers,
-        "log_probs": chat.has_log_probs,
-        "max_side": settings.max_side,
-        "max_tokens": settings.max_tokens,
-        "request": dict(settings.request),
-    }
-    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]

@@ -27,6 +27,7 @@ _RATING = (
     'How well does this image show "{prompt}"? Answer with one number from LOW (not at all) to HIGH (in every '
     "detail)."
 )
+_COMPARISON = 'Both images were made for the text "{prompt}". Which one is better? Answer 1 or 2.'
 _PROMPT = "{prompt}"
 _MOST_STEPS = 100
 
@@ -45,6 +46,8 @@ class VlmSettings:
     """{prompt} stands for the prompt of the image; a question that suits `answers` if empty."""
     answers: str = YES_NO
     """yes-no, whose score is the probability of yes; or a scale such as 1-5, whose score is the expected number."""
+    pair_question: str = ""
+    """About two images, answered by 1 or 2; which one is better if empty."""
     max_side: int = option(
         0, "Longest side of an image that is sent; larger ones are scaled down; 0 is any.", min=0
     )
@@ -69,6 +72,10 @@ class VlmSettings:
             else _RATING.replace("LOW", str(scale[0])).replace("HIGH", str(scale[1]))
         )
         return (self.question or usual).replace(_PROMPT, prompt)
+
+    def ask_pair(self, prompt: str) -> str:
+        """Return the question about two images of `prompt`."""
+        return (self.pair_question or _COMPARISON).replace(_PROMPT, prompt)
 
 
 def scale_of(answers: str) -> tuple[int, int] | None:
@@ -106,6 +113,7 @@ def _from_file(path: Path) -> VlmSettings:
         "name": str,
         "question": str,
         "answers": str,
+        "pair_question": str,
         "request": dict,
     }
     known = {one.name for one in fields(VlmSettings)}

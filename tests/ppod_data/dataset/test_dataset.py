@@ -304,3 +304,18 @@ def test_an_empty_data_set_is_still_one(tmp_path: Path) -> None:
     empty = create(tmp_path / "empty", make_spec())
     assert len(empty) == 0 and bool(empty)
     assert "0 of 2 shards" in repr(empty)
+
+
+def test_a_notebook_shows_tables_and_escaped_prompts(tmp_path: Path) -> None:
+    prompts = ("<script>alert(1)</script>", "a cat & a dog")
+    dataset = make_dataset(tmp_path / "<i>data", prompts=prompts)
+    shown = dataset._repr_html_()
+    assert "<script>" not in shown and "<i>" not in shown
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown and "a cat &amp; a dog" in shown
+    assert "6 samples of 2 prompts" in shown
+    assert shown.count("<img ") == shown.count("data:image/png;base64,") == 2
+
+
+def test_a_notebook_shows_an_empty_data_set(tmp_path: Path) -> None:
+    shown = create(tmp_path / "data", make_spec())._repr_html_()
+    assert "0 of 2 shards" in shown and "<img" not in shown

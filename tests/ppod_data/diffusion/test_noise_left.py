@@ -7,9 +7,11 @@ import torch
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.ddim import build_ddim_schedule, ddim_config
+from ppod_data.diffusion.families.by_name import FAMILIES
 from ppod_data.diffusion.flow import build_flow_schedule, flow_chain, flow_config
 from ppod_data.diffusion.gaussian import sample_next
 from ppod_data.diffusion.models.model import DiffusionModel, load_model
+from ppod_data.diffusion.models.skeleton import load_skeleton
 from ppod_data.diffusion.noise_left import MOST_NOISE, final_std, quiet_steps
 from ppod_data.diffusion.schedule import build_schedule, chain_config, sensitivity, spec_schedule
 from ppod_data.errors import ConfigError, SpecMismatchError
@@ -18,6 +20,7 @@ from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import generate
 from ppod_data.generation.sampling import build_policy, sample_batch
 from ppod_data.integrity.replay import replay
+from tests.support import full_size
 from tests.support.pipelines import save_tiny_pipeline, save_tiny_sd3_pipeline
 
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
@@ -72,6 +75,21 @@ def test_no_familys_chain_leaves_more_noise_than_its_sampler_by_half(name: str, 
         for data_std in DATA_STDS:
             left = final_std(chosen, data_std) / final_std(without, data_std)
             assert left <= MOST_NOISE * 1.001, (num_steps, data_std, left)
+
+
+def test_the_real_model_of_every_family_ends_without_noise(tmp_path: Path) -> None:
+    savers = [save for name, save in vars(full_size).items() if name.startswith("save_")]
+    checked = set()
+    for number, save in enumerate(savers):
+        model = load_skeleton(str(save(tmp_path / str(number))))
+        checked.add(type(model.pipeline).__name__)
+        for num_steps in (4, 10, 28):
+            chain = chain_config(model.scheduler_config, num_steps)
+            noise_level = model.family.noise_level
+            noisy = quiet_steps(chain, num_steps, noise_level)
+            chosen, without = (build_schedule(chain, num_steps, noise_level, of) for of in (noisy, range(0)))
+            assert all(final_std(chosen, std) <= 1.51 * final_std(without, std) for std in DATA_STDS)
+    assert checked == set(FAMILIES)
 
 
 def test_the_default_is_every_step_of_ddim_and_ends_two_steps_early_for_sd3() -> None:

@@ -85,6 +85,15 @@ def test_a_row_that_contradicts_the_spec(root: Path, values: dict[str, Any], sai
     assert any(re.search(said, finding.problem) for finding in found), found
 
 
+def test_noise_outside_the_window_of_the_spec(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path / "data", noisy_steps="0:2").root
+    assert damaged(root) == []
+    noisy = {"stochastic": [True] * 3 + [False], "log_probs": [1.0, 1.0, 1.0, None]}
+    change(root / "samples" / "000000.parquet", SAMPLES, 1, **noisy)
+    (found,) = [finding for finding in damaged(root) if finding.sample_id]
+    assert found.problem.endswith("stochastic[2] is True, but the spec draws noise in the steps 0:2 only")
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [

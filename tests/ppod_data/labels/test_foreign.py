@@ -361,3 +361,18 @@ def test_the_manifest_of_a_policys_data_set_is_what_it_was(tiny_model: Diffusion
     values = to_json(build_spec(tiny_model, prompts=PROMPTS))
     assert values["version"] == 1 and not {"origin", "images"} & values.keys()
     assert "forward" not in canonical_json(values)
+
+
+def test_given_images_of_another_size_with_noise_in_a_window_replay_exactly(
+    file: Path, tiny_model: DiffusionModel, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    made = make(root, file, tiny_model, height=24, width=8, noisy_steps="1:2")
+    assert made.deterministic_steps == (0, 2)
+    dataset = Dataset.open(root)
+    spec = dataset.spec
+    assert (spec.version, spec.noisy_steps, spec.latent_shape) == (4, "1:2", (4, 12, 4))
+    replayed = replay(dataset, tiny_model, num_trajectories=9)
+    assert (replayed.steps, replayed.share_exact, replayed.other_images) == ((1,), 1.0, ())
+    with pytest.raises(ConfigError, match="makes multiples of 2 pixels: give 16"):
+        make(tmp_path / "odd", file, tiny_model, height=17)

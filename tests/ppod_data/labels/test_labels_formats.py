@@ -72,6 +72,10 @@ EXPECTED: dict[str, tuple[list[tuple[Any, ...]], dict[str, int]]] = {
         ],
         {"skipped by the annotator": 1},
     ),
+    "ppod-judge": (
+        [(1, 0, 0.625, 1, "overall"), (1, 2, 0.5, 1, "overall")],
+        {"the judge's answer could not be read": 1},
+    ),
     "table": (
         [(0, 1, 1.0, 1, "overall"), (1, 2, 0.25, 8, "overall"), (0, 2, 0.5, 2, "overall")],
         {},

@@ -177,6 +177,17 @@ def test_the_limit_of_requests_ends_the_scoring(server: Running, tmp_path: Path)
         reward.score(["a cat"] * 4, GREYS)
 
 
+def test_fields_of_the_request_are_sent(server: Running, tmp_path: Path) -> None:
+    with pytest.raises(RewardUnavailableError, match=r"use max_completion_tokens.*change the fields"):
+        load_reward(f"openai:{server.url}/v1#newer")
+    request = {"max_completion_tokens": 4, "temperature": 1}
+    text = ", ".join(f"{key} = {value}" for key, value in request.items())
+    file = write_judge(tmp_path / "judge.toml", server, model="newer")
+    with (tmp_path / "judge.toml").open("a") as opened:
+        opened.write(f"\nrequest = {{{text}}}\n")
+    assert load_reward(file).score(["a cat"], GREYS[3:]) == pytest.approx([0.98])
+
+
 def test_a_busy_server_is_asked_again(server: Running) -> None:
     assert load_reward(f"openai:{server.url}/v1#busy").score(["a cat"], GREYS[3:]) == pytest.approx([0.98])
 

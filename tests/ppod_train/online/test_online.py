@@ -331,6 +331,24 @@ def test_other_objectives_run_online(
     assert summary.best_stage == 2 and (tmp_path / "policy").is_dir()
 
 
+@pytest.mark.parametrize("lora_rank", [2, 0])
+def test_a_clip_around_the_policies_of_all_stages_is_checked_for_each(
+    tiny_pipeline: Path, redness: Any, tmp_path: Path, lora_rank: int
+) -> None:
+    """The third stage trains on data of the reference, of the first stage's policy, and of its own start."""
+    train = replace(TRAIN, objective="prdp", clip_anchor="stage", clip_mode="pessimistic-pair")
+    train = replace(train, lora_rank=lora_rank, learning_rate=1e-2 if lora_rank else 1e-4)
+    run(
+        tmp_path,
+        tiny_pipeline,
+        redness,
+        replace(SETTINGS, num_stages=3, eval_images_per_prompt=0, train=train),
+    )
+    record = json.loads((tmp_path / "stage-03" / "run" / "run.json").read_text())
+    assert len(record["datasets"]) == 3
+    assert record["drift"]["unchecked"] is False and record["drift"]["share_exact"] == 1
+
+
 def test_all_weights_train_online(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
     """The second stage's data are made by a whole pipeline, and training starts from its weights."""
     train = replace(TRAIN, lora_rank=0, learning_rate=1e-4)

@@ -65,6 +65,15 @@ def test_the_card_of_a_flow_matching_policy_keeps_its_scheduler() -> None:
     assert "DDIM" not in code and "eta=" not in code and 'from_pretrained("a/b", revision="r")' in code
 
 
+def test_the_card_of_a_policy_with_noise_in_a_window_samples_without_noise() -> None:
+    """diffusers draws noise in every step or in none."""
+    generation = {"num_inference_steps": 4, "ddim_eta": 1.0}
+    for window, noisy in (("0:2", False), ("0:4", True)):
+        record = {"model": "a/b", "prompts": [], "generation": generation | {"noisy_steps": window}}
+        code = usage(record, lora=True)
+        assert "DDIMScheduler" in code and ("eta=1.0" in code) == noisy
+
+
 def test_the_card_of_a_run_that_nothing_beat_says_so(
     recorded: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
 ) -> None:

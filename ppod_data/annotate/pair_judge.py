@@ -1,0 +1,181 @@
+"""Questions about two images that a vision language model answers, kept as JSON lines like people's answers.
+
+Each judge has a file, named after its model and a hash of all that changes an answer. A line is on disk before the
+next one is written, so a killed command resumes. An unreadable answer is a line with the reason, and is asked again.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ppod_data.annotate.line_file import LineFile, lock_folder
+from ppod_data.annotate.questions import Question
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.dataset.image_reader import read_images
+from ppod_data.errors import DamagedError, RewardError
+from ppod_data.format.images import decode_image
+from ppod_data.labels.answers import OVERALL
+from ppod_data.rewards.numbers import NoScore
+from ppod_data.rewards.usage import Usage
+from ppod_data.rewards.vlm.pairs import PairJudge
+from ppod_data.storage.json_reader import parse_json
+from ppod_data.storage.real_folders import make_folder
+from ppod_data.support.noise import generator
+from ppod_data.support.prefetch import map_ahead
+from ppod_data.support.progress import SILENT, Progress
+
+_BLOCK = 64
+"""Questions whose images are in memory at once."""
+_FEWEST = 8
+"""Answers that must all be unreadable before the judge is rejected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSummary:
+    """The result of one call, and the state of the judge's file."""
+
+    file: str
+    num_judged: int
+    """Pairs that this call judged."""
+    num_unreadable: int
+    """Pairs without a readable answer in this call."""
+    num_skipped: int
+    """Pairs that had been judged."""
+    first_unreadable: str | None
+    num_answers: int
+    """Pairs with a readable answer in the file; the next two figures are about these."""
+    first_preferred: float | None
+    """Mean probability of the image shown first, over both orders of every pair; 0.5 without a bias to a side."""
+    num_reversed: int
+    """Pairs of which the preferred image changes with the order."""
+    usage: Usage
+
+
+def judge_pairs(
+    dataset: Dataset,
+    judge: PairJudge,
+    questions: Sequence[Question],
+    folder: Path,
+    *,
+    dimension: str = OVERALL,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> JudgeSummary:
+    """Ask a judge about each pair of images that it has not judged, in both orders.
+
+    Args:
+        dataset: the data set of the images.
+        judge: the model and its question.
+        questions: each about two images.
+        folder: of the answers; created if necessary.
+        dimension: what the question is about.
+        seed: of the order in which the images of a pair are shown first.
+        progress: counts pairs.
+
+    Raises:
+        RewardError: none of the first answers can be read.
+        RewardUnavailableError: the server does not respond; the answers so far are kept.
+        DamagedError: an image or the file of answers is damaged.
+    """
+    make_folder(folder)
+    lock = lock_folder(folder)
+    try:
+        file = LineFile(folder / f"{judge.settings.name}-{judge.revision}.jsonl")
+        known = _known(file, dimension)
+        todo = [question for question in questions if frozenset(question.ids) not in known]
+        progress.start(len(questions), "pairs")
+        progress.skip(len(questions) - len(todo))
+        reasons: list[str] = []
+        for question, result in _results(dataset, judge, todo, seed):
+            file.append(_line(judge, question, result, dimension))
+            if isinstance(result, NoScore):
+                reasons.append(result.reason)
+                _refuse_nonsense(judge, reasons, is_proven=bool(known))
+            else:
+                known[frozenset(question.ids)] = result
+            progress.advance(1)
+    finally:
+        os.close(lock)
+    shares = list(known.values())
+    return JudgeSummary(
+        file=str(file.path),
+        num_judged=len(todo) - len(reasons),
+        num_unreadable=len(reasons),
+        num_skipped=len(questions) - len(todo),
+        first_unreadable=next(iter(reasons), None),
+        num_answers=len(shares),
+        first_preferred=sum(first + second for first, second in shares) / (2 * len(shares))
+        if shares
+        else None,
+        num_reversed=sum((first - 0.5) * (second - 0.5) > 0 for first, second in shares),
+        usage=judge.usage,
+    )
+
+
+def _refuse_nonsense(judge: PairJudge, reasons: Sequence[str], *, is_proven: bool) -> None:
+    """Raise RewardError if the first answers were all unreadable."""
+    if not is_proven and len(reasons) >= _FEWEST:
+        raise RewardError(
+            f"{judge.settings.model} gave no readable answer to the first {_FEWEST} questions ({reasons[0]}): ask for "
+            "1 or 2 in pair_question, or take another model"
+        )
+
+
+def _known(file: LineFile, dimension: str) -> dict[frozenset[str], tuple[float, float]]:
+    """Return the readable answers of a file on a dimension, by their images. Raises DamagedError for another file."""
+    known = {}
+    for number, line in enumerate(file.lines, 1):
+        try:
+            row: dict[str, Any] = parse_json(line)
+            if "unreadable" not in row and row.get("dimension", OVERALL) == dimension:
+                first, second = row["first_preferred"]
+                known[frozenset(row["shown"])] = (float(first), float(second))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DamagedError(
+                f"{file.path}:{number}: not an answer of ppod-pair judge: remove the line, or give another --name"
+            ) from error
+    return known
+
+
+def _results(
+    dataset: Dataset, judge: PairJudge, questions: Sequence[Question], seed: int
+) -> Iterator[tuple[Question, tuple[float, float] | NoScore]]:
+    """Yield each question, its images in the order shown first, with the answer."""
+    threads = judge.settings.concurrency
+    for start in range(0, len(questions), _BLOCK):
+        shown = [_ordered(question, seed) for question in questions[start : start + _BLOCK]]
+        ids = [name for question in shown for name in question.ids]
+        images = {name: decode_image(data) for name, data in read_images(dataset.root, dataset.spec, ids)}
+
+        def ask(question: Question, images: dict[str, Image.Image] = images) -> tuple[float, float] | NoScore:
+            if missing := [name for name in question.ids if name not in images]:
+                return NoScore(f"the image of sample {missing[0]} is not here", is_declined=True)
+            return judge.compare(question.prompt, *(images[name] for name in question.ids))
+
+        yield from zip(shown, map_ahead(ask, shown, threads=threads, ahead=2 * threads), strict=True)
+
+
+def _ordered(question: Question, seed: int) -> Question:
+    order = generator("label", seed, "judge", *sorted(question.ids)).permutation(2)
+    return Question(question.prompt, tuple(question.ids[place] for place in order))
+
+
+def _line(
+    judge: PairJudge, question: Question, result: tuple[float, float] | NoScore, dimension: str
+) -> bytes:
+    answer = (
+        {"unreadable": result.reason} if isinstance(result, NoScore) else {"first_preferred": list(result)}
+    )
+    row = {
+        "shown": list(question.ids),
+        **answer,
+        "judge": f"{judge.chat.reported} {judge.revision}",
+        "question": judge.settings.ask_pair("{prompt}"),
+        **({} if dimension == OVERALL else {"dimension": dimension}),
+    }
+    return json.dumps(row, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,137 @@
+"""Statistics of images, their change from a baseline, and the rule that reads them."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppod_train.evaluation.exploitation import find_in, moved
+from ppod_train.evaluation.image_changes import ImageSamples, image_changes
+from ppod_train.evaluation.image_statistics import STATISTICS, Pixels, image_statistics, measured
+
+
+def statistics(pixels: Pixels) -> dict[str, float]:
+    return dict(zip(STATISTICS, image_statistics(pixels).tolist(), strict=True))
+
+
+def of(*colours: tuple[int, int, int], side: int = 16) -> Pixels:
+    """Columns of the colours, one pixel wide each."""
+    return np.tile(np.array(colours, np.uint8), (side, side // len(colours), 1)).reshape(side, side, 3)
+
+
+def test_statistics_of_known_images() -> None:
+    assert statistics(of((0, 0, 0))) == dict.fromkeys(STATISTICS, 0) | {"dark": 1}
+    red = statistics(of((255, 0, 0)))
+    assert (red["dark"], red["saturated"], red["colour_entropy"]) == (0, 1, 0)
+    stripes = statistics(of((0, 0, 0), (255, 255, 255)))
+    assert stripes["dark"] == 0.5 and stripes["edges"] == 1 and stripes["colour_entropy"] == 1
+    assert stripes["detail"] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_odd_sizes_and_modes_are_measured() -> None:
+    columns = measured([Image.new("L", (5, 3), 200), Image.new("RGBA", (2, 2))])
+    assert columns["statistics"].shape == (2, len(STATISTICS)) and columns["thumbnails"].shape == (2, 8, 8, 3)
+
+
+def test_detail_is_exact_for_large_images() -> None:
+    """Sums of squares of a 4096 x 4096 image exceed 32 bits."""
+    rows = np.indices((4096, 4096)).sum(axis=0) % 2 * 255
+    board = np.repeat(rows.astype(np.uint8)[..., None], 3, axis=2)
+    assert statistics(board)["detail"] == 0.5
+
+
+def test_a_large_image_takes_milliseconds() -> None:
+    """Far below the time of sampling it, even on a loaded machine: 20 times the measured 5 ms."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8))
+    start = time.process_time()
+    for _ in range(5):
+        measured([noise])
+    assert time.process_time() - start < 5 * 0.1
+
+
+def samples(values: list[float], shade: int = 0) -> ImageSamples:
+    columns = np.tile(np.array(values)[:, None], (1, len(STATISTICS)))
+    thumbnails = np.full((len(values), 8, 8, 3), shade, np.uint8)
+    thumbnails[::2] += 1
+    return ImageSamples(columns, thumbnails)
+
+
+def test_changes_are_paired_and_in_units_of_the_baselines_spread() -> None:
+    before = [samples([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])]
+    after = [samples([2.0, 3.0, 4.0, 5.0, 6.0, 7.0], shade=51)]
+    change = image_changes(after, before)["edges"]
+    assert (change.mean, change.change, change.change_low, change.change_high) == (4.5, 1.0, 1.0, 1.0)
+    assert change.effect == pytest.approx(1 / np.std([1, 2, 3, 4, 5, 6], ddof=1))
+    assert image_changes(after, before)["distance"].mean == pytest.approx(0.2)
+    alone = image_changes(after)
+    assert alone["edges"].change is None and "distance" not in alone
+    assert image_changes(None, before) == {}
+
+
+def test_the_interval_of_the_diversity_covers_its_error() -> None:
+    """Over 300 repetitions with the same distribution before and after, 95 % intervals contain 0."""
+    generator = np.random.default_rng(1)
+    inside = 0
+    for _ in range(300):
+        shades = generator.integers(0, 256, (2, 12, 1, 1, 1)).astype(np.uint8)
+        sides = [
+            ImageSamples(np.zeros((12, len(STATISTICS))), np.tile(side, (1, 8, 8, 3))) for side in shades
+        ]
+        change = image_changes([sides[0]], [sides[1]])["diversity"]
+        assert change.change_low is not None and change.change_high is not None
+        inside += change.change_low <= 0 <= change.change_high
+    assert inside >= 0.9 * 300
+
+
+GAIN = {"gain": 2.1, "gain_low": 1.8, "gain_high": 2.4}
+FELL = {"gain": -2.0, "gain_low": -2.5, "gain_high": -1.5}
+
+
+def check(value: float) -> dict[str, float]:
+    return {"check_gain": value, "check_gain_low": value - 0.1, "check_gain_high": value + 0.1}
+
+
+def change(effect: float, mean: float = 0.04, before: float = 0.1) -> dict[str, float]:
+    difference = mean - before
+    return {
+        "mean": mean,
+        "spread": 0.02,
+        "change": difference,
+        "change_low": difference - 0.001,
+        "change_high": difference + 0.001,
+        "effect": effect,
+    }
+
+
+@pytest.mark.parametrize(
+    ("overall", "images", "kind"),
+    [
+        (GAIN | check(-0.4), {}, "exploited"),
+        (GAIN | check(0.0), {}, None),
+        (GAIN, {"edges": change(-3.0)}, "exploited"),
+        (GAIN | check(0.0), {"edges": change(-3.0)}, "exploited"),
+        (GAIN | check(1.0), {"edges": change(-3.0)}, None),
+        (GAIN, {"edges": change(-0.6)}, None),
+        (GAIN, {"diversity": change(-0.6)}, "exploited"),
+        (FELL, {"edges": change(-3.0)}, "collapsed"),
+        (FELL | check(-1.0), {"edges": change(-0.6)}, None),
+        ({}, {"edges": change(-3.0)}, None),
+    ],
+)
+def test_the_rule(overall: dict[str, Any], images: dict[str, Any], kind: str | None) -> None:
+    found = find_in(overall, images)
+    assert (found.kind if found else None) == kind
+
+
+def test_a_finding_names_what_happened() -> None:
+    found = find_in(GAIN | check(-0.4), {"edges": change(-3.0), "dark": change(9.0, 0.93, 0.45)})
+    assert found is not None
+    assert found.evidence == "reward +2.10, check −0.40, edge density −60 %, dark pixels 45 % → 93 %"
+
+
+def test_a_change_that_may_be_chance_is_not_named() -> None:
+    uncertain = change(-3.0) | {"change_low": -0.2, "change_high": 0.1}
+    assert moved({"edges": uncertain, "detail": change(-0.3)}) == []
+    assert find_in(GAIN, {"edges": uncertain}) is None
