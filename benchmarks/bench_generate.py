@@ -24,6 +24,8 @@ BATCH = 64
 
 
 def generating(spec: GenerationSpec, model: DiffusionModel, folder: Path) -> Callable[[], None]:
+    """Return a run of `generate` into a new folder."""
+
     def run() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         generate(folder, spec, model, shards=range(spec.num_shards))
@@ -32,7 +34,7 @@ def generating(spec: GenerationSpec, model: DiffusionModel, folder: Path) -> Cal
 
 
 def bare_calls(spec: GenerationSpec, model: DiffusionModel) -> Callable[[], None]:
-    """T calls of the UNet and one of the VAE a batch, on tensors that are there already."""
+    """Return T calls of the UNet and one of the VAE for each batch, on existing tensors."""
     embeds = embed_prompts(model, [spec.prompts[0]], "", 1.0).of([0])["prompt_embeds"]
     halves = 2 if spec.guidance_scale > 1 else 1
     latents = torch.randn(halves * BATCH, *spec.latent_shape)
@@ -50,6 +52,8 @@ def bare_calls(spec: GenerationSpec, model: DiffusionModel) -> Callable[[], None
 
 
 def pipeline_calls(spec: GenerationSpec, model: DiffusionModel) -> Callable[[], None]:
+    """Return calls of diffusers' own pipeline for the same images."""
+
     def run() -> None:
         for prompt in spec.prompts:
             for _ in range(spec.num_images_per_prompt // BATCH):
@@ -65,6 +69,7 @@ def pipeline_calls(spec: GenerationSpec, model: DiffusionModel) -> Callable[[], 
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     torch.set_num_threads(1)
     report = Report()

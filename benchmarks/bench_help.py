@@ -38,6 +38,8 @@ def children_time() -> float:
 
 
 def help_of(*command: str) -> Callable[[], None]:
+    """Return a run of a command's --help in a new process."""
+
     def run() -> None:
         subprocess.run([sys.executable, *command, "--help"], check=True, stdout=subprocess.DEVNULL)
 
@@ -45,6 +47,7 @@ def help_of(*command: str) -> Callable[[], None]:
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     report = Report()
     with tempfile.TemporaryDirectory() as folder:

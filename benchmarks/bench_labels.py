@@ -79,6 +79,8 @@ def make_labels(path: Path, dataset: Dataset, count: int) -> None:
 
 
 def rewrite(path: Path) -> Callable[[], None]:
+    """Return a pass that reads and writes the file without parsing labels."""
+
     def run() -> None:
         pq.write_table(pq.read_table(path, use_threads=False), path.with_suffix(".again"), compression="zstd")
 
@@ -86,6 +88,8 @@ def rewrite(path: Path) -> Callable[[], None]:
 
 
 def imported(dataset: Dataset, path: Path, count: int) -> Callable[[], None]:
+    """Return an import of the file, and check the count of labels."""
+
     def run() -> None:
         for folder in ("labels", "pairs"):
             shutil.rmtree(dataset.root / folder, ignore_errors=True)
@@ -96,6 +100,7 @@ def imported(dataset: Dataset, path: Path, count: int) -> Callable[[], None]:
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     count = 50_000 if quick else 1_000_000
     report = Report()

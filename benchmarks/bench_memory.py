@@ -26,17 +26,20 @@ def peak(*words: str | Path | int) -> int:
 
 
 def generate(root: Path, count: int) -> int:
+    """Return the peak memory of ppod-gen for `count` images of a prompt."""
     options = ["--num-images-per-prompt", count, "--num-inference-steps", 4, "--images-per-shard", 64]
     return peak("ppod_cli.gen", root, "--prompt", PROMPT, *options)
 
 
 def train(root: Path, count: int, out: Path) -> int:
+    """Return the peak memory of training on `count` images of a prompt."""
     peak("ppod_cli.score", root)
     peak("ppod_cli.pair", "rank", root, "--num-pairs-per-prompt", count)
     return peak("ppod_cli.train", "offline", root, "--out", out, "--num-train-steps", 2, "--eval-every", 0)
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     few, many = (64, 128) if quick else (256, 2560)
     report = Report()

@@ -23,7 +23,7 @@ from ppod_train.step.train_step import TrainState, train_step
 
 
 def with_objective(state: TrainState, root: Path, objective: str, **changes: object) -> TrainState:
-    """The same policy and trajectories, trained by another objective."""
+    """Return the same policy and trajectories with another objective."""
     settings = TrainSettings(
         objective=objective, pairs_per_step=state.settings.pairs_per_step, gradient="one-pass", **changes
     )
@@ -31,7 +31,7 @@ def with_objective(state: TrainState, root: Path, objective: str, **changes: obj
 
 
 def add(report: Report, name: str, state: TrainState, seconds: dict[str, dict[str, list[float]]]) -> None:
-    """The ratios of one objective."""
+    """Add the ratios of one objective to the report."""
     asked = OBJECTIVES[state.settings.objective].on_final_latents or state.settings.kl_weight > 0
     for clock, of in seconds.items():
         with_reference = [f + both for f, both in zip(of["f"], of["f+b"], strict=True)]
@@ -43,6 +43,7 @@ def add(report: Report, name: str, state: TrainState, seconds: dict[str, dict[st
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     torch.set_num_threads(1)
     report = Report()

@@ -42,7 +42,7 @@ CLAIMS: Mapping[str, Mapping[str, float | None]] = {
 
 
 def save_pipeline(folder: Path) -> str:
-    """The embedded model with the scheduler settings above, so that both versions of the libraries load it.
+    """Save the embedded model with the scheduler settings above, so that both versions of the libraries load it.
 
     transformers 4 finds the text encoder's weights only under their older names, and starts it at random otherwise;
     transformers 5 reads either.
@@ -67,6 +67,7 @@ def start_all(workers: Workers, root: Path, *, batch: int, steps: int) -> Mappin
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     report = Report()
     with tempfile.TemporaryDirectory() as folder, Workers() as workers:

@@ -27,6 +27,8 @@ Row = Mapping[str, Any]
 
 
 def by_range(dataset: Dataset, rows: Sequence[Row]) -> Callable[[], None]:
+    """Return a read of trajectories by their offsets."""
+
     def run() -> None:
         for row in rows:
             dataset.read_trajectory(row)
@@ -35,6 +37,7 @@ def by_range(dataset: Dataset, rows: Sequence[Row]) -> Callable[[], None]:
 
 
 def bare_reads(dataset: Dataset, rows: Sequence[Row]) -> Callable[[], None]:
+    """Return reads of the same bytes by the operating system alone."""
     folder = dataset.root / "trajectories"
 
     def run() -> None:
@@ -49,6 +52,7 @@ def bare_reads(dataset: Dataset, rows: Sequence[Row]) -> Callable[[], None]:
 
 
 def webdataset_loader(dataset: Dataset, count: int) -> Callable[[], None]:
+    """Return a pass of webdataset's loader over the tars."""
     tars = sorted(str(path) for path in (dataset.root / "trajectories").glob("*.tar"))
 
     def run() -> None:
@@ -59,6 +63,7 @@ def webdataset_loader(dataset: Dataset, count: int) -> Callable[[], None]:
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     torch.set_num_threads(1)
     disable_progress_bars()

@@ -30,6 +30,8 @@ SHARD_SIZES = (50, 500)
 
 
 def ranked(root: Path) -> Callable[[], None]:
+    """Return a run of `rank` without an earlier table."""
+
     def run() -> None:
         shutil.rmtree(root / "pairs", ignore_errors=True)
         rank(Dataset.open(root), reward="r", name="p", num_pairs_per_prompt=PAIRS_PER_PROMPT)
@@ -38,7 +40,7 @@ def ranked(root: Path) -> Callable[[], None]:
 
 
 def peak_of_ranking(root: Path) -> int:
-    """MiB of the command, started by a small process: a process begins with the peak of the one that forked it."""
+    """Return the peak MiB of the command in a small process; a fork starts with the peak of its parent."""
     command = ["ppod_cli.pair", "rank", root, "--reward", "r", "--name", "p"]
     command += ["--num-pairs-per-prompt", PAIRS_PER_PROMPT]
     small = [sys.executable, "-c", "import sys, bench_memory; print(bench_memory.peak(*sys.argv[1:]))"]
@@ -49,6 +51,7 @@ def peak_of_ranking(root: Path) -> int:
 
 
 def rank_at(report: Report, root: Path, num_prompts: int, *, rounds: int, bound: float | None) -> None:
+    """Add time and memory of ranking at one size to the report."""
     make_big(root, num_prompts=num_prompts)
     memory = peak_of_ranking(root)
     pairs = read_table(root / "pairs" / "p.parquet", PAIRS).combine_chunks()
@@ -82,6 +85,7 @@ def opening(report: Report, folder: Path, few: int, many: int) -> None:
 
 
 def commands(report: Report, folder: Path, sizes: tuple[int, ...]) -> None:
+    """Add the costs of every command per image, prompt and shard to the report."""
     measure_commands(folder / "warm", 100, 50)
     points: dict[tuple[int, int], Point] = {}
     for size in sizes:
@@ -97,6 +101,7 @@ def commands(report: Report, folder: Path, sizes: tuple[int, ...]) -> None:
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     report = Report()
     prompts = (2, 5, 10) if quick else (100, 1000, 10_000)

@@ -27,7 +27,7 @@ BATCH = 16
 
 
 def random_clip() -> ClipReward:
-    """A reward of the real classes, with the embedded world's tokenizer."""
+    """Return a reward of the real classes, with the embedded model's tokenizer."""
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizerFast
 
     from ppod_data.scenes import PIPELINE_PATH
@@ -63,6 +63,7 @@ def picture(index: int) -> Image.Image:
 
 
 def bare_calls(dataset: Dataset, reward: RewardModel) -> Callable[[], None]:
+    """Return bare calls of the reward on decoded images."""
     rows = dataset.samples(["prompt", "image"]).to_pylist()
     prompts = [row["prompt"] for row in rows]
     images = [decode_image(row["image"]["bytes"]) for row in rows]
@@ -75,6 +76,8 @@ def bare_calls(dataset: Dataset, reward: RewardModel) -> Callable[[], None]:
 
 
 def whole(dataset: Dataset, reward: RewardModel) -> Callable[[], None]:
+    """Return a run of `score` without an earlier table."""
+
     def run() -> None:
         shutil.rmtree(dataset.root / "scores", ignore_errors=True)
         score(dataset, reward, name="clip", batch_size=BATCH)
@@ -83,6 +86,7 @@ def whole(dataset: Dataset, reward: RewardModel) -> Callable[[], None]:
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     torch.set_num_threads(1)
     report = Report()

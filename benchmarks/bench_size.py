@@ -12,6 +12,7 @@ from side_by_side import Report, is_quick
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     images = 4 if quick else 64
     report = Report()

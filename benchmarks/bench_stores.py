@@ -47,7 +47,7 @@ for first in range(0, len(dataset), 8):
 
 @contextmanager
 def server(folder: Path) -> Iterator[None]:
-    """An S3 server with a bucket, and the variables by which clients find it."""
+    """Start an S3 server with a bucket, and set the variables by which clients find it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -77,10 +77,12 @@ def server(folder: Path) -> Iterator[None]:
 
 
 def batches(rows: Sequence[Row]) -> list[range]:
+    """Return the row numbers of each batch."""
     return [range(first, min(first + BATCH, len(rows))) for first in range(0, len(rows), BATCH)]
 
 
 def bare_client(dataset: Dataset, rows: Sequence[Row], *, at_once: bool) -> Callable[[], None]:
+    """Return reads of the same ranges by fsspec alone."""
     import fsspec
 
     store, _ = fsspec.core.url_to_fs(str(dataset.root))
@@ -101,6 +103,8 @@ def bare_client(dataset: Dataset, rows: Sequence[Row], *, at_once: bool) -> Call
 
 
 def one_by_one(dataset: Dataset, rows: Sequence[Row], gib: str = "0") -> Callable[[], None]:
+    """Return reads of one trajectory after another."""
+
     def run() -> None:
         os.environ["PPOD_CACHE_GIB"] = gib
         for row in rows:
@@ -112,6 +116,8 @@ def one_by_one(dataset: Dataset, rows: Sequence[Row], gib: str = "0") -> Callabl
 def read_ahead(
     dataset: Dataset, rows: Sequence[Row], gib: str, clear: Path | None = None
 ) -> Callable[[], None]:
+    """Return reads with the next batches prefetched."""
+
     def run() -> None:
         os.environ["PPOD_CACHE_GIB"] = gib
         if clear is not None:
@@ -125,7 +131,7 @@ def read_ahead(
 
 
 def delayed(work: Callable[[], None]) -> Callable[[], None]:
-    """The same work where every request waits 50 ms first."""
+    """Return the same work with a delay of 50 ms before every request."""
     import s3fs
 
     request = s3fs.S3FileSystem._call_s3
@@ -145,6 +151,8 @@ def delayed(work: Callable[[], None]) -> Callable[[], None]:
 
 
 def bare_disk(dataset: Dataset, rows: Sequence[Row]) -> Callable[[], None]:
+    """Return reads and checksums of the same ranges on a local disk."""
+
     def run() -> None:
         for row in rows:
             with (dataset.root / "trajectories" / row["traj_file"]).open("rb") as file:
@@ -155,7 +163,7 @@ def bare_disk(dataset: Dataset, rows: Sequence[Row]) -> Callable[[], None]:
 
 
 def peak(url: str) -> int:
-    """Peak resident memory of a process that reads all trajectories, in KiB."""
+    """Return the peak resident memory in KiB of a process that reads all trajectories."""
     process = subprocess.Popen([sys.executable, "-c", READ_ALL, url])
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, url
@@ -163,6 +171,7 @@ def peak(url: str) -> int:
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     torch.set_num_threads(1)
     report = Report()

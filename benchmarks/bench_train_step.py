@@ -26,7 +26,7 @@ from ppod_train.step.train_step import TrainState, train_step
 
 
 def median_log_ratio(state: TrainState) -> float:
-    """The clip that leaves about half of the evaluations in the band."""
+    """Return the clip that leaves about half of the evaluations in the band."""
     data = state.data
     batch = load_batch(data, data.units, data.steps, state.policy.prompts)
     with torch.no_grad():
@@ -36,6 +36,7 @@ def median_log_ratio(state: TrainState) -> float:
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     torch.set_num_threads(1)
     report = Report()
@@ -76,7 +77,7 @@ def main() -> None:
     for clock, of in seconds.items():
 
         def sums(weight: float, of: dict[str, list[float]] = of) -> list[float]:
-            """f + weight·(f + b), round by round."""
+            """Return f + weight·(f + b) of every round."""
             return [f + weight * both for f, both in zip(of["f"], of["f+b"], strict=True)]
 
         for claim, numerator, denominator, most in (

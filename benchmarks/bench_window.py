@@ -28,7 +28,7 @@ IMAGES, SHARED, NOISY = 64, 10, "10:14"
 
 
 def training(folder: Path, group: int, window: int) -> Callable[[], None]:
-    """A training step on a group of images whose noise is in the first `window` steps."""
+    """Return a training step on a group of images whose noise is in the first `window` steps."""
     root = folder / str(window)
     make_group(root, group, STEPS, noisy_steps=f"0:{window}")
     state = make_state(root, log_ratio_clip=float("inf"), gradient="two-pass")
@@ -53,7 +53,7 @@ def sampling(spec: GenerationSpec, model: DiffusionModel) -> Callable[[], None]:
 
 
 def parts(spec: GenerationSpec, model: DiffusionModel) -> Callable[[], None]:
-    """The shared steps of one latent, and the other steps of every batch: bare chains on tensors that are there."""
+    """Return bare chains on existing tensors: the shared steps of one latent, and the other steps of every batch."""
     policy = build_policy(spec, model)
     batch = range(spec.batch_size)
     initial, noise = batch_noise(spec, batch, policy.device)
@@ -68,6 +68,7 @@ def parts(spec: GenerationSpec, model: DiffusionModel) -> Callable[[], None]:
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     torch.set_num_threads(1)
     report = Report()

@@ -63,6 +63,7 @@ class Pair:
         return sum(times[0] for times in found), slower[1], slower[2]
 
     def end(self) -> None:
+        """End both processes."""
         for here, _ in self._pipes:
             here.send("")
         for process in self._processes:
@@ -70,6 +71,7 @@ class Pair:
 
 
 def serve(ways: Ways, rank: int, pipe: Connection, exchange: list[float] | None = None) -> None:
+    """Run the named work on request, and send its times."""
     while name := pipe.recv():
         processor, clock, before = time.process_time(), time.perf_counter(), sum(exchange or [])
         ways[name](rank)
@@ -78,7 +80,7 @@ def serve(ways: Ways, rank: int, pipe: Connection, exchange: list[float] | None 
 
 
 def rounds_of(pair: Pair, names: tuple[str, ...], rounds: int) -> dict[str, list[tuple[float, float, float]]]:
-    """Every way once a round, in alternating order, after one run that is not counted."""
+    """Run every way once a round in alternating order, after one run that is not counted."""
     for name in names:
         pair.ask(name)
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
@@ -90,6 +92,7 @@ def rounds_of(pair: Pair, names: tuple[str, ...], rounds: int) -> dict[str, list
 
 
 def generating(spec: GenerationSpec, model: DiffusionModel, folder: Path) -> Callable[[int], None]:
+    """Return a share of `generate` into a new folder."""
     made = iter(range(10**6))
 
     def run(rank: int) -> None:
@@ -100,6 +103,7 @@ def generating(spec: GenerationSpec, model: DiffusionModel, folder: Path) -> Cal
 
 
 def scoring(dataset: Dataset, reward: ClipReward) -> Callable[[int], None]:
+    """Return a share of `score` into a new table."""
     done = iter(range(10**6))
 
     def run(rank: int) -> None:
@@ -110,7 +114,7 @@ def scoring(dataset: Dataset, reward: ClipReward) -> Callable[[int], None]:
 
 
 def training(state: TrainState, port: int, rank: int, pipe: Connection) -> None:
-    """Steps shared with the other process, whole steps beside it, and the exchange alone."""
+    """Serve steps shared with the other process, whole steps beside it, and the exchange alone."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     exchange: list[float] = []
     reduce = dist.all_reduce
@@ -137,6 +141,7 @@ def training(state: TrainState, port: int, rank: int, pipe: Connection) -> None:
 
 
 def free_port() -> int:
+    """Return a free port of this machine."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
@@ -145,7 +150,7 @@ def free_port() -> int:
 def against_bare(
     report: Report, what: str, work: Callable[[int], object], bare: Callable[[], object], rounds: int
 ) -> None:
-    """The rate of the work, which two processes share, as a part of that of two bare loops."""
+    """Add the rate of shared work to the report, relative to that of two bare loops."""
     ways: Ways = {"work": work, "bare": lambda rank: bare()}
     found = rounds_of(Pair(partial(serve, ways)), ("work", "bare"), rounds)
     for place, clock in enumerate(("processor", "wall")):
@@ -155,6 +160,7 @@ def against_bare(
 
 
 def main() -> None:
+    """Run the benchmark."""
     quick = is_quick(__doc__)
     rounds, steps = (1, 2) if quick else (5, 20)
     torch.set_num_threads(1)

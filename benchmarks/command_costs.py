@@ -100,7 +100,7 @@ def measure_commands(root: Path, num_samples: int, images_per_shard: int) -> Poi
 
 
 def ready_made(spec: GenerationSpec) -> Records:
-    """What `ppod_data.generation.generate.generate` records, for the price of two names a sample."""
+    """Yield the records of `ppod_data.generation.generate.generate` without sampling."""
     random, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     contents = []
     for _ in range(IMAGES):
@@ -134,7 +134,7 @@ def ready_made(spec: GenerationSpec) -> Records:
 
 
 def fit(points: Sequence[Point], command: str) -> Fit:
-    """The three prices of a command that explain its points best, each point by its relative error."""
+    """Return the three costs of a command that fit its points best by relative error."""
     counts = np.array([[1.0, point.num_shards, point.num_samples] for point in points])
     took = np.array([point.seconds[command] for point in points])
     prices = _not_negative(counts / took[:, None], np.ones(len(points)))
@@ -143,7 +143,7 @@ def fit(points: Sequence[Point], command: str) -> Fit:
 
 
 def _not_negative(rows: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The best x >= 0 of rows · x ≈ wanted: of all choices of what is 0 the best one, since there are only eight."""
+    """Return the best x >= 0 of rows · x ≈ wanted, by trying all eight choices of zeros."""
     best, least = np.zeros(rows.shape[1]), float("inf")
     for used in itertools.product((False, True), repeat=rows.shape[1]):
         x = np.zeros(rows.shape[1])
@@ -155,7 +155,7 @@ def _not_negative(rows: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDA
 
 
 def table(points: Sequence[Point]) -> Iterator[str]:
-    """The lines of a Markdown table, one a command."""
+    """Yield the lines of a Markdown table, one for each command."""
     largest = max(points, key=lambda point: (point.num_samples, -point.num_shards))
     yield "| command | fixed, ms | a shard, ms | a sample, µs | fit within | clock / processor |"
     yield "|---|---:|---:|---:|---:|---:|"

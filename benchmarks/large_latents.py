@@ -49,7 +49,7 @@ def make_spec(images: int, images_per_shard: int = IMAGES_PER_SHARD) -> Generati
 
 
 def black(index: int) -> Image.Image:
-    """The smallest picture."""
+    """Return the smallest picture."""
     return Image.new("RGB", (512, 512))
 
 

@@ -31,6 +31,7 @@ class Result:
 
     @property
     def holds(self) -> bool:
+        """Return whether the median ratio keeps its bound."""
         median = statistics.median(self.ratios)
         if self.bound is None:
             return True
@@ -46,6 +47,7 @@ class Report:
     def add(
         self, claim: str, ratios: Sequence[float], *, bound: float | None, at_least: bool = False
     ) -> Result:
+        """Print a result, and remember whether its bound holds."""
         result = Result(claim=claim, ratios=tuple(ratios), bound=bound, at_least=at_least)
         self._results.append(result)
         spread = f"{min(ratios):.3f} to {max(ratios):.3f} in {len(ratios)} rounds" if len(ratios) > 1 else ""
@@ -66,7 +68,7 @@ class Report:
 def measure(
     ways: Mapping[str, Callable[[], object]], *, rounds: int, clocks: Mapping[str, Clock] = CLOCKS
 ) -> dict[str, dict[str, list[float]]]:
-    """clock -> way -> seconds of every round, after one run of each way that is not counted."""
+    """Return clock -> way -> seconds of every round, after one run of each way that is not counted."""
     for run in ways.values():
         run()
     seconds: dict[str, dict[str, list[float]]] = {clock: {name: [] for name in ways} for clock in clocks}

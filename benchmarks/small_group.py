@@ -1,5 +1,6 @@
-"""What the benchmarks of training steps work on: images of one prompt by the embedded model, scored and paired, and a
-policy a little away from the reference that made them.
+"""Data of the benchmarks of training steps: scored and paired images of one prompt by the embedded model.
+
+The policy is a little away from the reference that made them.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ class Brightness:
     name, revision = "brightness", "1"
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
+        """Return the mean brightness of each image."""
         return [float(np.asarray(image).mean()) for image in images]
 
 
@@ -69,7 +71,7 @@ def make_group(
 
 
 def open_group(root: Path, objective: str, pairs: str = "disjoint") -> TrainingData:
-    """The training data of an objective."""
+    """Open the training data of an objective."""
     return open_training_data(
         DataSource(roots=[root], pairs=pairs, scores="brightness"),
         OBJECTIVES[objective],
@@ -87,7 +89,7 @@ def make_state(
     objective: str = "ppod",
     **settings: Any,
 ) -> TrainState:
-    """A LoRA that has moved a little; every step does the same work, since its rate is next to nothing."""
+    """Return a LoRA that has moved a little. A tiny learning rate makes all steps do the same work."""
     loaded = load_model(model)
     reference = reference_network(loaded, lora_rank=lora_rank)
     parameters = trainable_parameters(loaded, lora_rank=lora_rank, seed=0)
@@ -116,7 +118,7 @@ def make_state(
 
 
 def bare_calls(state: TrainState, *, backward: bool, size: int = BATCH) -> Callable[[], None]:
-    """The network alone on every (trajectory, timestep), timestep by timestep in chunks."""
+    """Return calls of the network alone on every (trajectory, timestep), by timestep in chunks."""
     data, unet = state.data, state.model.pipeline.unet
     batch = load_batch(data, data.units, data.steps, state.policy.prompts)
     latents = batch.latents[batch.current].flatten(0, 1)
@@ -135,7 +137,7 @@ def bare_calls(state: TrainState, *, backward: bool, size: int = BATCH) -> Calla
 
 
 def _write_pairs(dataset: Dataset, name: str, pairs: list[tuple[int, int]]) -> None:
-    """A pair table of sample numbers (chosen, rejected)."""
+    """Write a pair table of sample numbers (chosen, rejected)."""
     rows = dataset.samples(["sample_id", "prompt_id"]).to_pylist()
     table = [
         {

@@ -6,6 +6,7 @@ A field is a Python argument, a command-line option, a key of --config and a che
 import math
 import re
 from dataclasses import dataclass, field, fields, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from ppod_data.errors import ConfigError
@@ -255,6 +256,13 @@ class TrainSettings:
         metavar="N",
         min=0,
     )
+    report_to: Literal["tensorboard", "wandb", "trackio", "mlflow", "none"] = option(
+        "tensorboard",
+        "Tracker of metrics, evaluations and samples: tensorboard, wandb, trackio, mlflow or none.",
+        panel=_KEEPING,
+        metavar="TRACKER",
+    )
+    """metrics.jsonl and evals/ are written in any case. Only the default needs no extra."""
     checkpoint_every: int = option(
         40, "Steps between checkpoints to resume from.", panel=_KEEPING, metavar="N", min=1
     )
@@ -295,6 +303,11 @@ class TrainSettings:
     def validate(self) -> None:
         """Raise ConfigError, naming the option, for a value outside its range or one that the objective ignores."""
         self._refuse_unread()
+        if self.report_to not in ("tensorboard", "none") and find_spec(self.report_to) is None:
+            raise ConfigError(
+                f"report_to {self.report_to} needs the package {self.report_to}, which is not installed: "
+                f"pip install 'ppod[{self.report_to}]'"
+            )
         if self.pull_back and self.log_ratio_clip is not None and not math.isfinite(self.log_ratio_clip):
             raise ConfigError("pull_back leads back to a band: give a finite log_ratio_clip")
         # __post_init__ checked the objective, against a table that a user may extend.

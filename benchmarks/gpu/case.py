@@ -39,13 +39,14 @@ class Brightness:
     name, revision = "brightness", "1"
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
+        """Return the mean brightness of each image."""
         return [float(np.asarray(image).mean()) for image in images]
 
 
 def check_case(
     case: Case, folder: Path, work: Path, *, dtype: str, device: str, timed: bool
 ) -> dict[str, Any]:
-    """Everything about one model in one compute dtype; `timed` adds the speed of sampling and training."""
+    """Check one model in one compute dtype; `timed` adds the speed of sampling and training."""
     started = time.perf_counter()
     model = random_model(folder, device=device, compute_dtype=dtype)
     images = 2 * case.batch if timed else 4
@@ -142,7 +143,7 @@ def _sampling(
 
 
 def _pipeline_call(model: DiffusionModel, spec: GenerationSpec) -> Callable[[], object]:
-    """diffusers' own call for a batch of as many images and steps, with DDIM's noise where the chain is DDIM's.
+    """Return diffusers' own call for as many images and steps, with DDIM's noise if the chain is DDIM's.
 
     Both ways decode by the same function: the pipelines decode in the compute dtype, ppod in the VAE's own.
     """
@@ -223,7 +224,7 @@ def _training(
 
 
 def _bare(state: TrainState, *, backward: bool) -> Callable[[], None]:
-    """The guided network on the (trajectory, timestep) places of a step, in the trainer's chunks."""
+    """Return calls of the guided network on the (trajectory, timestep) indices of a step, in the trainer's chunks."""
     data, policy, settings = state.data, state.policy, state.settings
     units = units_of_step(data, step=0, pairs_per_step=settings.pairs_per_step, seed=settings.seed)
     steps = timesteps_of_step(

@@ -38,6 +38,7 @@ _ALL = ["attention", *CASES, "resume"]
 
 
 def main() -> None:
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -110,7 +111,7 @@ def _in_child(run: Callable[[], dict[str, Any]], work: Path) -> dict[str, Any]:
 
 
 def _checks(options: argparse.Namespace, work: Path) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
-    """The checks in their order: every model in its first dtype, then resuming, then the other dtypes."""
+    """Return the checks in order: every model in its first dtype, then resuming, then the other dtypes."""
     folders: dict[str, Path] = {}
     for name in CASES:
         folders[name] = work / name
@@ -136,7 +137,7 @@ def _checks(options: argparse.Namespace, work: Path) -> list[tuple[str, Callable
 
 
 def _line(found: dict[str, Any]) -> str:
-    """What was found, in one line."""
+    """Return a result in one line."""
     shown = {name: value for name, value in found.items() if name not in ("drift", "traceback")}
     return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
 

@@ -26,15 +26,18 @@ def _synchronize(device: str) -> None:
 
 
 def empty_cache(device: str) -> None:
+    """Release cached GPU memory."""
     if torch.device(device).type == "cuda":
         torch.cuda.empty_cache()
 
 
 def reset_peak(device: str) -> None:
+    """Reset the peak of GPU memory."""
     if torch.device(device).type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_gib(device: str) -> float | None:
+    """Return the peak of GPU memory in GiB; None on a CPU."""
     return torch.cuda.max_memory_allocated() / 2**30 if torch.device(device).type == "cuda" else None

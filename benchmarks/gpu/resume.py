@@ -67,7 +67,7 @@ def _images(data: Path) -> list[str]:
 
 
 def _largest_difference(one: Path, other: Path) -> float:
-    """The largest difference of a weight, relative to the largest weight of its tensor; 0 for equal policies."""
+    """Return the largest difference of a weight, relative to the largest weight of its tensor; 0 for equal policies."""
     from safetensors.torch import load_file
 
     name = "pytorch_lora_weights.safetensors"

@@ -28,6 +28,7 @@ Task = Callable[[], object]
 
 
 def prepare(pipeline: str, folder: Path, batch: int, steps: int) -> Mapping[str, Task]:
+    """Return the tasks of ppod on a small data set."""
     data = folder / "data"
     make_group(data, batch, steps, model=pipeline, guidance_scale=GUIDANCE, batch_size=batch)
     common = {"model": pipeline, "lora_rank": RANK, "batch_size": batch}
@@ -83,12 +84,13 @@ def sampling(data: Path, pipeline: str, policy: Path, folder: Path) -> Mapping[s
 
 
 def training(state: TrainState, gradient: str) -> Task:
+    """Return a training step with a way to compute the gradient."""
     chosen = replace(state, settings=replace(state.settings, gradient=gradient))
     return lambda: train_step(chosen, step=0, gradient_share=1.0)
 
 
 def cached_and_asked(pipeline: str, state: TrainState) -> Mapping[str, Task]:
-    """A D3PO step by ppod, and by the loop with two networks on the same pairs from the same weights."""
+    """Return a D3PO step by ppod, and by the loop with two networks on the same pairs from the same weights."""
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     policy = copy.deepcopy(state.model.pipeline.unet)

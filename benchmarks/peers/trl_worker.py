@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 
 def prepare(pipeline: str, folder: str, batch: int, steps: int) -> Mapping[str, Callable[[], object]]:
+    """Return the tasks of TRL's DDPOTrainer."""
     PartialState(cpu=True)  # TRL's pipeline class logs through accelerate before the trainer starts it
     warnings.filterwarnings("ignore")
     from trl import DDPOConfig, DDPOTrainer, DefaultDDPOStableDiffusionPipeline

@@ -67,7 +67,7 @@ def _log_prob(
     prompt_embeds: torch.Tensor,
     guidance_scale: float,
 ) -> torch.Tensor:
-    """log π(x_{t-1} | x_t, c) of a DDIM step at eta 1, averaged over latent dimensions, [2P]."""
+    """Return log π(x_{t-1} | x_t, c) of a DDIM step at eta 1, averaged over latent dimensions, [2P]."""
     both = unet(torch.cat([latents] * 2), timestep, encoder_hidden_states=prompt_embeds, return_dict=False)[0]
     unconditional, conditional = both.chunk(2)
     noise = unconditional + guidance_scale * (conditional - unconditional)

@@ -1,7 +1,6 @@
 """`ppod-gen`: sample images and record their denoising chains, shard by shard."""
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +8,6 @@ import typer
 from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import say_score
 from ppod_cli.app.launch import (
-    noise_notes,
     parse_shards,
     ray_cluster,
     say_deterministic,
@@ -33,12 +31,11 @@ from ppod_cli.app.options import (
     new_commands,
 )
 from ppod_cli.app.output import say_notes, summary
-from ppod_cli.app.plans import say_generation, say_many_files
+from ppod_cli.app.plans import say_generation
 from ppod_cli.app.processes import NumProcesses, loading_device, local_processes, prepared, sharing_option
 from ppod_cli.app.progress import progress
-from ppod_cli.app.prompt_notes import prompt_notes
 from ppod_cli.app.read_prompts import prompts_of
-from ppod_data.diffusion.models.source import DEFAULT_MODEL, ModelSource
+from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_data.support.formatting import clock, counted
 from ppod_data.support.processes import rank_and_world_size
@@ -114,12 +111,9 @@ def gen(
     machine (--num-processes), of torchrun or accelerate launch, of array jobs (--shards) and of a Ray cluster share the
     shards, and make the same bytes as one process.
     """
-    from ppod_data.storage.files import data_path
-    from ppod_data.storage.folder_kinds import check_not_inside
+    from ppod_data.library.datasets import new_root
 
-    root = data_path(dataset)
-    if isinstance(root, Path):
-        check_not_inside(root, option="the data set")
+    root = new_root(dataset)
     texts = prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
@@ -127,24 +121,23 @@ def gen(
     processes = local_processes(num_processes, device, shared_by=sharing_option(engine, shards))
     with summary(as_json) as report:
         from ppod_data import build_spec
-        from ppod_data.diffusion.models.model_folder import has_weights
-        from ppod_data.generation.generate import select_shards
         from ppod_data.library.generating import make
+        from ppod_data.library.plans import is_here, many_files_note, notes_on, spec_share
 
         calls = len(texts) * settings.num_images_per_prompt * settings.num_inference_steps
         processes = processes if dry_run else prepared(processes, calls)
         place = "cpu" if ray and not dry_run else loading_device(processes)
         loaded: DiffusionModel | None = None
-        if not dry_run or has_weights(model.model or DEFAULT_MODEL):
+        if not dry_run or is_here(model):
             loaded = model.load(place, safety_check=safety_check)
         spec = build_spec(loaded or model.load_skeleton(), texts, settings)
-        say_notes([*(prompt_notes(loaded, spec) if loaded else []), *noise_notes(spec)])
+        say_notes(notes_on(spec, loaded))
         if dry_run or loaded is None:
             report(*_plan(spec, loaded))
             return
-        chosen = select_shards(spec, shard_range, rank, world_size)
+        chosen = spec_share(spec, shard_range, rank, world_size)
         with progress(0, "gen", "images") as shown:
-            for line in say_many_files(spec):
+            for line in many_files_note(spec):
                 shown.say(line)
             made = make(
                 root, spec, loaded, shards=chosen, license=license, cluster=ray or processes, progress=shown
@@ -155,14 +148,9 @@ def gen(
 
 def _plan(spec: "GenerationSpec", model: "DiffusionModel | None") -> tuple[dict[str, Any], list[str]]:
     """model: with its weights, where they are here: to measure the time."""
-    from ppod_data.diffusion.models.skeleton import load_skeleton
-    from ppod_data.generation.cost import measure_seconds, plan_generation
+    from ppod_data.library.plans import many_files_note, plan_data
 
-    skeleton = load_skeleton(
-        spec.model, revision=spec.revision, variant=spec.variant, compute_dtype=spec.compute_dtype
-    )
-    plan = plan_generation(skeleton, spec)
-    seconds = measure_seconds(spec, model) if model is not None else None
+    plan, seconds = plan_data(spec, model)
     time = (
         "unknown: the weights are not here" if seconds is None else f"about {clock(seconds)} in one process"
     )
@@ -170,7 +158,7 @@ def _plan(spec: "GenerationSpec", model: "DiffusionModel | None") -> tuple[dict[
         f"{plan.num_samples:,} images in {counted(plan.num_shards, 'shard')}; nothing was written",
         *say_generation(plan),
         f"  time           {time}",
-        *say_many_files(spec),
+        *many_files_note(spec),
     ]
 
 

@@ -24,9 +24,10 @@ from ppod_cli.app.output import summary
 from ppod_cli.app.processes import NumProcesses, local_processes, scoring_device, sharing_option
 from ppod_cli.app.progress import progress
 from ppod_data.errors import ConfigError
-from ppod_data.support.processes import rank_and_world_size, resolve_device
+from ppod_data.support.processes import rank_and_world_size
 
 if TYPE_CHECKING:
+    from ppod_data.rewards import RewardModel
     from ppod_data.scoring.score import ScoreSummary
 
 commands = new_commands()
@@ -109,32 +110,27 @@ def score(
     and is never paired. The processes of this machine (--num-processes), of torchrun or accelerate launch, of array
     jobs (--shards) and of a Ray cluster share the shards.
     """
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.format.shards import committed_shards
-    from ppod_data.library.scoring import score_by
-    from ppod_data.rewards import check_reward_name
-    from ppod_data.rewards.usual import usual_reward
+    from ppod_data import Dataset
+    from ppod_data.library.datasets import share_of
+    from ppod_data.library.scoring import rewards_of, score_by
 
     if (dataset is None) == (serve is None):
         raise ConfigError("give the folder of a data set to score, or --serve NAME without one")
     if serve is not None:
-        _serve(check_reward_name(serve), host, port, batch_size, device, as_json)
+        _serve(serve, host, port, batch_size, device, as_json)
         return
     assert dataset is not None
     if as_name is not None and len(reward or []) > 1:
         raise ConfigError("--as names one table: give one --reward with it")
-    asked = list(dict.fromkeys(check_reward_name(name) for name in reward or []))
+    named = rewards_of(reward or [])
     shard_range = parse_shards(shards)
     rank, world_size = rank_and_world_size()
     ray = ray_cluster(engine, ray_address, device, world_size)
     processes = local_processes(num_processes, device, shared_by=sharing_option(engine, shards))
     with summary(as_json) as report:
         opened = Dataset.open(dataset)
-        asked = asked or [usual_reward(opened.spec.model)]
-        share: list[int] | None = None
-        if world_size > 1 or shard_range is not None:
-            made = range(*shard_range) if shard_range else committed_shards(opened.root)
-            share = [shard for shard in made if shard % world_size == rank]
+        asked = named or rewards_of([], opened)
+        share = share_of(opened, shard_range, rank, world_size)
         with progress(0, f"score {', '.join([as_name] if as_name else asked)}", "images") as shown:
             done = score_by(
                 opened,
@@ -158,16 +154,11 @@ def score(
 
 
 def _serve(name: str, host: str, port: int, max_images: int, device: str, as_json: bool) -> None:
-    from ppod_data.rewards import load_reward
-    from ppod_data.rewards.servers.serve import reward_app
-    from ppod_data.support.http import base_url, is_loopback, listen
-    from ppod_data.support.http import serve as serve_app
+    from ppod_data.library.serving import serve_reward
 
-    with summary(as_json) as report, listen(host, port) as listening:
-        model = load_reward(name, resolve_device(device))
+    with summary(as_json) as report:
 
-        def on_ready(port: int) -> None:
-            url = base_url(host, port)
+        def on_ready(model: "RewardModel", url: str) -> None:
             figures = {"url": url, "name": model.name, "revision": model.revision}
             lines = [
                 f"{model.name} (revision {model.revision}) at {url}, until interrupted",
@@ -175,8 +166,7 @@ def _serve(name: str, host: str, port: int, max_images: int, device: str, as_jso
             ]
             report(figures, lines)
 
-        app = reward_app(model, max_images=max_images, only_loopback=is_loopback(host))
-        serve_app(app, listening, on_ready)
+        serve_reward(name, host=host, port=port, max_images=max_images, device=device, on_ready=on_ready)
 
 
 def _say_scored(dataset: str, model: str, done: "list[ScoreSummary]", missing_shards: int) -> list[str]:

@@ -85,11 +85,12 @@ PROTOCOLS = {
 
 
 def sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the logistic function of x."""
     return 1 / (1 + np.exp(-x))
 
 
 def draw_pairs(dataset: Dataset, count: int, seed: int, purpose: str) -> list[tuple[str, str]]:
-    """`count` different pairs of samples, as many of each prompt, each pair in a random order."""
+    """Draw `count` different pairs of samples, as many of each prompt, each pair in a random order."""
     table = dataset.samples(["sample_id", "prompt_id"])
     prompts = np.array(table["prompt_id"].to_pylist())
     ids = table["sample_id"].to_pylist()
@@ -126,14 +127,14 @@ def pair(*words: object) -> None:
 
 
 def probabilities(dataset: Dataset, pairs: Sequence[tuple[str, str]], temperature: float) -> Any:
-    """The probability that a is preferred, for each pair."""
+    """Return the probability that a is preferred, for each pair."""
     table = dataset.scores("scenes")
     score = dict(zip(table["sample_id"].to_pylist(), table["score"].to_pylist(), strict=True))
     return sigmoid(np.array([score[a] - score[b] for a, b in pairs]) / temperature)
 
 
 def prepare(out: Path, seed: int) -> Dataset:
-    """The data set of a seed with the labels of the reward, of the people and of the panels."""
+    """Make the data set of a seed with the labels of the reward, of the people and of the panels."""
     root = out / f"data-seed-{seed}" / "data"
     dataset = make_data(root, PAPER_PROMPTS, images=QUERIES, seed=seed)
     if (root / "pairs" / "reward-scores.parquet").exists():
@@ -165,7 +166,7 @@ def prepare(out: Path, seed: int) -> Dataset:
 def train_and_judge(
     dataset: Dataset, seed: int, arm: str | None, protocol: Protocol, folder: Path
 ) -> dict[str, Any]:
-    """The figures of the policy that an arm trains; those of the pretrained model without an arm."""
+    """Return the metrics of the policy that an arm trains, or of the pretrained model without an arm."""
     policy = None
     if arm is not None:
         settings = TrainSettings(
@@ -189,7 +190,7 @@ def train_and_judge(
 
 
 def measured(dataset: Dataset, temperature: float) -> dict[str, Any]:
-    """What `ppod-pair agreement` measures, beside the simulation's truth and its spread."""
+    """Return the measurements of `ppod-pair agreement` with the simulation's truth and its spread."""
     index = SampleIndex.read(dataset)
     scores = read_scores(dataset, "scenes", index)
     panel, names, _ = read_votes(dataset, f"panel-{temperature:g}", index, None)
@@ -242,16 +243,16 @@ def panel_truth(panel: Any, scores: NDArray[np.float64], temperature: float) -> 
 
 
 def t_interval(values: Sequence[float]) -> list[float]:
-    """The 95 % interval of the mean of independent runs by Student's t."""
+    """Return the 95 % interval of the mean of independent runs by Student's t."""
     half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return [float(np.mean(values) - half), float(np.mean(values) + half)]
 
 
 def fieller_interval(gains: Sequence[float], of_reward: Sequence[float]) -> list[float] | None:
-    """The 95 % interval of E[gain] / E[gain of the reward] by Fieller's theorem, for paired runs.
+    """Return the 95 % interval of E[gain] / E[gain of the reward] by Fieller's theorem, for paired runs.
 
-    The ratios ρ at which the mean of gain − ρ·(gain of the reward) is within Student's t of 0; None where they are no
-    interval, since the reward's own gain cannot be told from 0.
+    The interval holds the ratios ρ at which the mean of gain − ρ·(gain of the reward) is within Student's t of 0. None
+    if the reward's own gain does not differ from 0.
     """
     count = len(gains)
     spread = t.ppf(0.975, count - 1) ** 2 * np.cov(gains, of_reward) / count
@@ -264,7 +265,7 @@ def fieller_interval(gains: Sequence[float], of_reward: Sequence[float]) -> list
 
 
 def collect(out: Path, arms: Mapping[str, str], seeds: Sequence[int]) -> dict[str, Any]:
-    """The gains of the arms, each over the seeds whose runs of it and of its reward are there."""
+    """Return the gains of the arms over the seeds with runs of the arm and of its reward."""
     runs: dict[str, Any] = {}
     for seed in seeds:
         paths = {name: out / f"{name}-seed-{seed}" / "result.json" for name in ("pretrained", *arms)}
@@ -294,7 +295,7 @@ def collect(out: Path, arms: Mapping[str, str], seeds: Sequence[int]) -> dict[st
 
 
 def agreement(out: Path, seeds: Sequence[str]) -> dict[str, Any]:
-    """What is measured of people and what is true, by temperature and seed."""
+    """Return measured and true agreement of people, by temperature and seed."""
     roots = {seed: out / f"data-seed-{seed}" / "data" for seed in seeds}
     return {
         f"{temperature:g}": {seed: measured(Dataset.open(root), temperature) for seed, root in roots.items()}
@@ -365,6 +366,7 @@ def plot(figures: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="first")
     parser.add_argument("--out", type=Path, default=Path("build/experiments/annotators"))

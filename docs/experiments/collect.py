@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 
 def evaluations(folders: Sequence[Path]) -> list[Json]:
-    """The eval.json of every folder that has one."""
+    """Return the eval.json of every folder that has one."""
     return [
         json.loads((folder / "eval.json").read_text())
         for folder in folders
@@ -35,13 +35,13 @@ def evaluations(folders: Sequence[Path]) -> list[Json]:
 
 
 def runs(out: Path, group: str, prompt: str, name: str, seeds: Sequence[int] = SEEDS) -> list[Path]:
-    """The finished runs of a method on a prompt."""
+    """Return the finished runs of a method on a prompt."""
     folders = [out / group / slug(prompt) / f"{name}-seed-{seed}" for seed in seeds]
     return [folder for folder in folders if (folder / "result.json").exists()]
 
 
 def summary(folders: Sequence[Path], inner: str = "eval") -> Json | None:
-    """The figures of several runs together; None where there is no run."""
+    """Return the metrics of several runs together; None without a run."""
     records = evaluations([folder / inner for folder in folders])
     if not records:
         return None
@@ -70,11 +70,12 @@ def values_of(record: Json, key: str) -> NDArray[np.float64]:
 
 
 def mean(groups: Sequence[NDArray[np.float64]]) -> float:
+    """Return the mean of the runs' means."""
     return float(np.mean([values.mean() for values in groups]))
 
 
 def two_level(groups: Sequence[NDArray[np.float64]], resamples: int = 2000) -> tuple[float, float]:
-    """The 95 % interval of the mean over runs: runs drawn with replacement, and images within each."""
+    """Return the 95 % interval of the mean over runs: runs drawn with replacement, and images within each."""
     rng = np.random.default_rng(0)
     means = np.array(
         [values[rng.integers(0, len(values), (resamples, len(values)))].mean(axis=1) for values in groups]
@@ -85,7 +86,7 @@ def two_level(groups: Sequence[NDArray[np.float64]], resamples: int = 2000) -> t
 
 
 def figure3(out: Path) -> Json:
-    """prompt -> method -> figures."""
+    """Return prompt -> method -> metrics."""
     found: Json = {}
     for prompt in PAPER_PROMPTS:
         for name in NAMES:
@@ -95,7 +96,7 @@ def figure3(out: Path) -> Json:
 
 
 def figure6(out: Path) -> Json:
-    """prompt -> seen or unseen -> online and offline by stage: what 1, 2, 3 and 4 quarters of the queries give."""
+    """Return prompt -> seen or unseen -> online and offline after 1, 2, 3 and 4 quarters of the queries."""
     found: Json = {}
     for prompt in PAPER_PROMPTS:
         online = runs(out, "figure3", prompt, "ppod-online")
@@ -115,7 +116,7 @@ def figure6(out: Path) -> Json:
 
 
 def frequency(out: Path) -> Json:
-    """prompt -> number of stages -> figures, the first seed."""
+    """Return prompt -> number of stages -> metrics of the first seed."""
     found: Json = {}
     for prompt in PAPER_PROMPTS:
         for stages in (1, 2, 4, 8, 16):
@@ -139,7 +140,7 @@ def table1(out: Path) -> Json:
 
 
 def figure2(out: Path) -> Json:
-    """prompt -> with or without the clip -> the learning curve."""
+    """Return prompt -> with or without the clip -> learning curve."""
     found: Json = {}
     for prompt in PAPER_PROMPTS:
         for name in ("clip", "no-clip"):
@@ -149,7 +150,7 @@ def figure2(out: Path) -> Json:
 
 
 def same_shards(out: Path) -> Json:
-    """prompt -> objective -> figures, all on the first seed's offline data set."""
+    """Return prompt -> objective -> metrics, all on the first seed's offline data set."""
     found: Json = {}
     for prompt in PAPER_PROMPTS:
         places = [("figure3", name) for name in ("pretrained", "sft", "ppod-offline")]
@@ -164,7 +165,7 @@ def same_shards(out: Path) -> Json:
 
 
 def beyond(out: Path) -> Json:
-    """prompt -> change -> figures, the first seed."""
+    """Return prompt -> change -> metrics of the first seed."""
     found: Json = {}
     names = (
         "hard-labels-offline",
@@ -246,7 +247,7 @@ def embed(name: str, text: str) -> None:
 
 
 def keep_policies(out: Path) -> None:
-    """The first seed's LoRA of every row of figure 3."""
+    """Copy the first seed's LoRA of every row of figure 3."""
     for prompt in PAPER_PROMPTS:
         for name in METHODS:
             for folder in runs(out, "figure3", prompt, name, SEEDS[:1]):
@@ -256,6 +257,7 @@ def keep_policies(out: Path) -> None:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
     out = parser.parse_args().out

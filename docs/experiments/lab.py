@@ -62,7 +62,7 @@ class Method:
 
 
 def slug(prompt: str) -> str:
-    """A prompt as a folder's name."""
+    """Return a prompt as a folder's name."""
     return prompt.lower().replace(" ", "-")
 
 
@@ -75,7 +75,7 @@ def make_data(
     pairs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Dataset:
-    """A scored data set of the pretrained model with random pairs, `images` of each prompt; what is there is kept."""
+    """Make a scored data set of the pretrained model with random pairs, `images` of each prompt; keep shards."""
     spec = build_spec(
         load_model("scenes"), prompts=prompts, num_images_per_prompt=images, seed=seed, **options
     )
@@ -93,7 +93,7 @@ def pair_options(images: int, pairs: Mapping[str, Any] | None) -> dict[str, Any]
 
 
 def load(source: ModelSource) -> DiffusionModel:
-    """A policy on one CPU thread."""
+    """Load a policy on one CPU thread."""
     return load_model(source.model, adapter=source.adapter)
 
 
@@ -154,7 +154,7 @@ def judge(
 
 
 def once(folder: Path, run: Callable[[Path], dict[str, Any]]) -> dict[str, Any] | None:
-    """The result of `run(folder)`, kept in folder/result.json; None while another process is at it."""
+    """Return the result of `run(folder)`, kept in folder/result.json; None while another process computes it."""
     result = folder / "result.json"
     if not result.exists():
         if not _claimed(folder):

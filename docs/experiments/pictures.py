@@ -123,7 +123,7 @@ def plot_frequency(figures: Json) -> None:
 
 
 def grid(name: str, rows: Sequence[tuple[str, Path]]) -> None:
-    """The kept images of several evaluations of one prompt below each other, the same seeds in a column."""
+    """Draw the kept images of several evaluations of one prompt below each other, the same seeds in a column."""
     rows = [(label, folder) for label, folder in rows if (folder / "images.png").exists()]
     if not rows:
         return

@@ -40,7 +40,7 @@ METHODS: dict[str, Method] = {
 
 
 def changed(method: Method, **settings: Any) -> Method:
-    """The method with some settings of training changed."""
+    """Return the method with some settings of training changed."""
     return replace(method, settings={**method.settings, **settings})
 
 
@@ -114,7 +114,7 @@ def table1() -> Iterator[Run]:
 
 
 def frequency() -> Iterator[Run]:
-    """The paper's conjecture that more frequent stages do better; 1 and 4 stages are in figure3."""
+    """Yield runs of the paper's conjecture that more frequent stages do better; 1 and 4 stages are in figure3."""
     for seed in SEEDS[:1]:
         for prompt in PAPER_PROMPTS:
             for stages in (2, 8, 16):
@@ -125,8 +125,7 @@ def frequency() -> Iterator[Run]:
 
 
 def same_shards() -> Iterator[Run]:
-    """Every objective offline on the same stored shards: the first seed's, of a prompt that counts and one that
-    composes."""
+    """Yield every objective offline on the stored shards of the first seed, of a count and a composition prompt."""
     for prompt in PAPER_PROMPTS[1:3]:
         for name in ("dpok", "ddpo", "d3po", "prdp"):
             method = replace(METHODS[name], stages=1)

@@ -103,6 +103,7 @@ def run(folder: Path, arm: Arm, prompts: tuple[str, ...], seed: int, last: bool)
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("build/experiments/recipe"))
     parser.add_argument("--only", nargs="*", default=list(ARMS), help="names of recipes")

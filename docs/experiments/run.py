@@ -34,13 +34,13 @@ UNSEEN_IMAGES = 64
 
 
 def place(out: Path, run: Run) -> Path:
-    """The folder of a run: experiment, prompt, name and seed."""
+    """Return the folder of a run: experiment, prompt, name and seed."""
     prompt = slug(run.prompts[0]) if len(run.prompts) == 1 else "several"
     return out / run.group / prompt / f"{run.name}-seed-{run.seed}"
 
 
 def shared_data(out: Path, run: Run) -> Path:
-    """The folder of the offline data set that every offline run of a prompt, seed and size reads."""
+    """Return the folder of the data set that every offline run of a prompt, seed and size reads."""
     if run.also.get("shuffle"):
         return place(out, run)
     labels = "-soft" if run.method.pairs else ""
@@ -81,7 +81,7 @@ def carry_out(out: Path, run: Run, folder: Path) -> dict[str, Any]:
 
 
 def policy_after(folder: Path, stage: int) -> Path:
-    """The policy after a stage of an online run; the last one of a run that had nothing left to learn before."""
+    """Return the policy after a stage of an online run, or the last one if the run ended earlier."""
     policies = sorted((folder / "run").glob("stage-*/run/policy"))
     return policies[min(stage, len(policies)) - 1]
 
@@ -115,7 +115,7 @@ def learning_curve(out: Path, run: Run, folder: Path) -> dict[str, Any]:
 
 
 def shuffle_rewards(folder: Path, run: Run) -> None:
-    """A data set whose scores are those of other images: whatever is learned from them cannot be about the images."""
+    """Exchange the scores of a data set's images, so that training can learn nothing about the images."""
     root = folder / "data"
     if (root / "pairs").exists():
         return
@@ -132,7 +132,7 @@ def shuffle_rewards(folder: Path, run: Run) -> None:
 
 
 def pretrained(out: Path, seeds: Sequence[int]) -> None:
-    """The pretrained model on the same evaluation noise, trained and unseen prompts."""
+    """Evaluate the pretrained model on the same noise, with trained and unseen prompts."""
     for seed in seeds:
         for prompt in PAPER_PROMPTS:
 
@@ -144,6 +144,7 @@ def pretrained(out: Path, seeds: Sequence[int]) -> None:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
     parser.add_argument("--only", nargs="*", default=list(EXPERIMENTS), choices=list(EXPERIMENTS))

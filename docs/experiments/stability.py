@@ -74,6 +74,7 @@ def train(folder: Path, root: Path, change: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("build/experiments/stability"))
     parser.add_argument("--only", nargs="*", help="names of runs")

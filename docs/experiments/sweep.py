@@ -84,7 +84,7 @@ def train(root: Path, out: Path, pairs: str, change: dict[str, Any]) -> None:
 
 
 def figures(out: Path, name: str, pairs: str, change: dict[str, Any]) -> dict[str, object]:
-    """The learning curve of a finished run."""
+    """Return the learning curve of a finished run."""
     steps = range(0, CENTRE.num_train_steps + 1, CENTRE.eval_every)
     results = [read_evaluation(evaluation_folder(out, step)) for step in steps]
     return {
@@ -99,6 +99,7 @@ def figures(out: Path, name: str, pairs: str, change: dict[str, Any]) -> dict[st
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("build/sweep"))
     parser.add_argument("--only", nargs="*", help="names of runs")

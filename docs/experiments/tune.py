@@ -20,7 +20,7 @@ PROMPTS = TUNING_PROMPTS[1:3]
 
 
 def trial(objective: str, stages: int = 1, *, soft: bool = False, **settings: Any) -> Method:
-    """A method; `soft` labels are σ(margin / 3) instead of 1."""
+    """Return a method; `soft` labels are σ(margin / 3) instead of 1."""
     pairs = {"label_temperature": 3.0} if soft else {}
     return Method(objective=objective, stages=stages, settings=settings, pairs=pairs)
 
@@ -85,6 +85,7 @@ read."""
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
     parser.add_argument("--only", nargs="*", default=list(TRIALS), help="methods")

@@ -33,6 +33,7 @@ def run(folder: Path, arm: str, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
     out = parser.parse_args().out / "window"

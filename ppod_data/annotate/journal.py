@@ -15,6 +15,8 @@ from ppod_data.labels.answers import OVERALL
 from ppod_data.storage.json_reader import parse_json
 
 TIE, SKIP = "tie", "skip"
+SALT = ".salt"
+"""File of the salt of people's names, in the folder of their journals."""
 
 
 @dataclass(frozen=True)

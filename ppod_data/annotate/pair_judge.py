@@ -13,11 +13,12 @@ from typing import Any
 
 from PIL import Image
 
+from ppod_data.annotate.journal import SALT
 from ppod_data.annotate.line_file import LineFile, lock_folder
 from ppod_data.annotate.questions import Question
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.dataset.image_reader import read_images
-from ppod_data.errors import DamagedError, RewardError
+from ppod_data.errors import ConfigError, DamagedError, RewardError
 from ppod_data.format.images import decode_image
 from ppod_data.labels.answers import OVERALL
 from ppod_data.rewards.numbers import NoScore
@@ -78,12 +79,12 @@ def judge_pairs(
         progress: counts pairs.
 
     Raises:
+        ConfigError: the folder holds people's answers, or another process writes to it.
         RewardError: none of the first answers can be read.
         RewardUnavailableError: the server does not respond; the answers so far are kept.
         DamagedError: an image or the file of answers is damaged.
     """
-    make_folder(folder)
-    lock = lock_folder(folder)
+    lock = _lock(folder)
     try:
         file = LineFile(folder / f"{judge.settings.name}-{judge.revision}.jsonl")
         known = _known(file, dimension)
@@ -115,6 +116,14 @@ def judge_pairs(
         num_reversed=sum((first - 0.5) * (second - 0.5) > 0 for first, second in shares),
         usage=judge.usage,
     )
+
+
+def _lock(folder: Path) -> int:
+    """Make and lock the folder of a judge's answers. Raises ConfigError for one of people's."""
+    if (folder / SALT).exists():
+        raise ConfigError(f"{folder} holds people's answers: give the judge another --name")
+    make_folder(folder)
+    return lock_folder(folder)
 
 
 def _refuse_nonsense(judge: PairJudge, reasons: Sequence[str], *, is_proven: bool) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppod_data.annotate.journal import SKIP, TIE, Answer, Journal
+from ppod_data.annotate.journal import SALT, SKIP, TIE, Answer, Journal
 from ppod_data.annotate.line_file import lock_folder
 from ppod_data.annotate.questions import Question
 from ppod_data.errors import ConfigError, DamagedError
@@ -32,7 +32,6 @@ _MOST_ON_SCREEN = 1024
 """Maximum number of people whose question is tracked, so that invented names cannot reserve all questions."""
 _SALT_BYTES = 32
 _SUFFIX = ".jsonl"
-_SALT = ".salt"
 
 
 class StaleError(ConfigError):
@@ -305,8 +304,8 @@ class Session:
 def open_session(folder: Path, questions: Sequence[Question], **options: Any) -> Session:
     """Open the session whose journals are in `folder`, with the folder's salt; options as for `Session`."""
     make_folder(folder)
-    atomic_create(folder / _SALT, secrets.token_bytes(_SALT_BYTES))
-    salt = read_small(folder / _SALT, _SALT_BYTES)
+    atomic_create(folder / SALT, secrets.token_bytes(_SALT_BYTES))
+    salt = read_small(folder / SALT, _SALT_BYTES)
     if len(salt) != _SALT_BYTES:
-        raise DamagedError(f"{folder / _SALT}: expected a salt of {_SALT_BYTES} bytes: give another --name")
+        raise DamagedError(f"{folder / SALT}: expected a salt of {_SALT_BYTES} bytes: give another --name")
     return Session(folder, questions, Annotators(salt, "ppod-label"), **options)

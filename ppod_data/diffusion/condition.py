@@ -72,5 +72,5 @@ def stack(conditions: Sequence[Condition]) -> Condition:
 
 
 def expand(condition: Condition, count: int) -> Condition:
-    """A condition of one row for `count` rows, without copies."""
+    """Expand a condition of one row to `count` rows without copies."""
     return {name: value.expand(count, *value.shape[1:]) for name, value in condition.items()}

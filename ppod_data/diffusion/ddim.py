@@ -59,6 +59,7 @@ class DDIMSchedule:
 
     @property
     def num_inference_steps(self) -> int:
+        """T, the number of steps."""
         return len(self.timesteps)
 
     @property
@@ -67,7 +68,7 @@ class DDIMSchedule:
         return tuple((self.std > 0).tolist())
 
     def to(self, device: str | torch.device) -> "DDIMSchedule":
-        """The same schedule with its tensors on `device`."""
+        """Return the schedule with its tensors on `device`."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
         return replace(self, **moved)
@@ -75,7 +76,7 @@ class DDIMSchedule:
     def mean(
         self, step_index: torch.Tensor, model_output: torch.Tensor, latents: torch.Tensor
     ) -> torch.Tensor:
-        """The mean μ of x_{t-1} given x_t, with the operations of `DDIMScheduler.step` in their order.
+        """Return the mean μ of x_{t-1} given x_t, with the operations of `DDIMScheduler.step` in their order.
 
         Args:
             step_index: int64 [B], 0 is the noisiest step.
@@ -105,17 +106,17 @@ class DDIMSchedule:
         return coefficient(self.sqrt_alpha_prev) * denoised + direction
 
     def noised(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """The forward process: x_t = √ᾱ_t·x_0 + √(1 − ᾱ_t)·noise (DDPM Eq. 4), [B, C, H, W]."""
+        """Apply the forward process: x_t = √ᾱ_t·x_0 + √(1 − ᾱ_t)·noise (DDPM Eq. 4), [B, C, H, W]."""
         sqrt_alpha, sqrt_beta = self._forward_coefficients(step_index)
         return sqrt_alpha * latents + sqrt_beta * noise
 
     def noise(self, step_index: torch.Tensor, latents: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
-        """The noise that `noised` put onto `original` where it gave `latents`, [B, C, H, W]."""
+        """Return the noise with which `noised` makes `latents` of `original`, [B, C, H, W]."""
         sqrt_alpha, sqrt_beta = self._forward_coefficients(step_index)
         return (latents - sqrt_alpha * original) / sqrt_beta
 
     def target(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """What the network should predict from `noised`: the noise, v or x_0, by its prediction type."""
+        """Return what the network should predict from `noised`: the noise, v or x_0, by its prediction type."""
         if self.prediction_type == "epsilon":
             return noise
         if self.prediction_type == "v_prediction":
@@ -128,7 +129,7 @@ class DDIMSchedule:
 
 
 def ddim_config(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The DDIM configuration, every key written out, of a pipeline whose scheduler is `class_name` with `config`.
+    """Return the whole DDIM configuration of a pipeline whose scheduler is `class_name` with `config`.
 
     A scheduler other than DDIMScheduler keeps the model's noise schedule, prediction type and timestep spacing, except
     that `linspace`, the default of solvers that end at timestep 0, becomes DDIM's `leading`.

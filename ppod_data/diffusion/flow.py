@@ -47,6 +47,7 @@ class FlowSchedule:
 
     @property
     def num_inference_steps(self) -> int:
+        """T, the number of steps."""
         return len(self.timesteps)
 
     @property
@@ -55,14 +56,14 @@ class FlowSchedule:
         return tuple((self.std > 0).tolist())
 
     def to(self, device: str | torch.device) -> "FlowSchedule":
-        """The same schedule with its tensors on `device`."""
+        """Return the schedule with its tensors on `device`."""
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in vars(self).items()}
         return replace(self, **moved)
 
     def mean(
         self, step_index: torch.Tensor, model_output: torch.Tensor, latents: torch.Tensor
     ) -> torch.Tensor:
-        """The mean μ of x_{t-1} given x_t. Without noise it is `FlowMatchEulerDiscreteScheduler.step` bit for bit.
+        """Return the mean μ of x_{t-1} given x_t; without noise `FlowMatchEulerDiscreteScheduler.step` bit for bit.
 
         Args:
             step_index: int64 [B], 0 is the noisiest step.
@@ -77,7 +78,7 @@ class FlowSchedule:
         return latent_weight * latents + velocity_weight * model_output
 
     def noised(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """The forward process: x_t = (1 − σ_t)·x_0 + σ_t·noise, [B, C, H, W]."""
+        """Apply the forward process: x_t = (1 − σ_t)·x_0 + σ_t·noise, [B, C, H, W]."""
         sigma = self.sigma[step_index].view(-1, 1, 1, 1)
         return (1 - sigma) * latents + sigma * noise
 
@@ -87,12 +88,12 @@ class FlowSchedule:
         return (latents - (1 - sigma) * original) / sigma
 
     def target(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """What the network should predict from `noised`: the velocity noise − x_0, at every step."""
+        """Return what the network should predict from `noised`: the velocity noise − x_0, at every step."""
         return noise - latents
 
 
 def flow_config(scheduler: Any, *, image_seq_len: int, sigmas_from_one: bool) -> dict[str, Any]:
-    """The configuration of a pipeline's flow-matching scheduler, every key written out, with what the pipeline adds.
+    """Return the configuration of a pipeline's flow-matching scheduler, with every key and the pipeline's additions.
 
     Args:
         image_seq_len: tokens of an image, from which dynamic shifting takes its `mu`.
@@ -120,7 +121,7 @@ def flow_config(scheduler: Any, *, image_seq_len: int, sigmas_from_one: bool) ->
 
 
 def flow_chain(config: Mapping[str, Any], num_inference_steps: int) -> dict[str, Any]:
-    """The scheduler's own T + 1 sigmas for a configuration that `flow_config` made, as plain JSON values.
+    """Return the scheduler's own T + 1 sigmas for a configuration of `flow_config`, as plain JSON values.
 
     The spec holds these numbers and not the configuration: a sigma is never computed from a timestep again.
 

@@ -37,7 +37,7 @@ def sample_next(
 def log_prob(
     schedule: Schedule, step_index: torch.Tensor, mean: torch.Tensor, next_latents: torch.Tensor
 ) -> torch.Tensor:
-    """The Gaussian log-density of x_{t-1}, **averaged over the N = C·H·W latent dimensions**.
+    """Return the Gaussian log-density of x_{t-1}, **averaged over the N = C·H·W latent dimensions**.
 
     Computed in the mean's dtype (fp32 in use, fp64 in tests) and reduced in fp64. The density of the whole latent is
     N times this number; the average is the convention of every public trainer, so that their clip ranges carry over.

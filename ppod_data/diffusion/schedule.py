@@ -39,19 +39,19 @@ class Schedule(Protocol):
     def mean(
         self, step_index: torch.Tensor, model_output: torch.Tensor, latents: torch.Tensor
     ) -> torch.Tensor:
-        """The mean of x_{t-1} given x_t and the network's guided prediction, [B, C, H, W]."""
+        """Return the mean of x_{t-1} given x_t and the network's guided prediction, [B, C, H, W]."""
 
     def noised(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """x_t by the forward process from x_0 and standard normal noise, [B, C, H, W]."""
+        """Return x_t by the forward process from x_0 and standard normal noise, [B, C, H, W]."""
 
     def noise(self, step_index: torch.Tensor, latents: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
         """Return the noise with which `noised` makes `latents` of `original`, [B, C, H, W]."""
 
     def target(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """What the network should predict from `noised`, [B, C, H, W]."""
+        """Return what the network should predict from `noised`, [B, C, H, W]."""
 
     def to(self, device: str | torch.device) -> Self:
-        """The same schedule with its tensors on `device`."""
+        """Return the schedule with its tensors on `device`."""
 
 
 def sensitivity(schedule: Schedule) -> tuple[float, ...]:
@@ -69,8 +69,7 @@ def sensitivity(schedule: Schedule) -> tuple[float, ...]:
 
 
 def chain_config(scheduler_config: Mapping[str, Any], num_inference_steps: int) -> Mapping[str, Any]:
-    """What a spec holds of a model's scheduler for chains of T steps: a DDIM configuration as it is, the sigmas of a
-    flow-matching model."""
+    """Return a spec's scheduler for chains of T steps: a DDIM configuration, or the sigmas of a flow-matching model."""
     if "beta_schedule" in scheduler_config:
         return scheduler_config
     return flow_chain(scheduler_config, num_inference_steps)

@@ -5,7 +5,12 @@ from dataclasses import asdict, dataclass
 
 import pyarrow.compute as pc
 
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.model import DiffusionModel
+from ppod_data.errors import ConfigError
 from ppod_data.format.tables import check_name
+from ppod_data.generation.generate import GenerateSummary
+from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_data.labels.agreement import (
     LabelAgreement,
     PeopleAgreement,
@@ -15,13 +20,14 @@ from ppod_data.labels.agreement import (
     reward_agreement,
 )
 from ppod_data.labels.bradley_terry import PeopleScores, write_scores
+from ppod_data.labels.foreign import build_dataset
 from ppod_data.labels.importing import ImportSummary
 from ppod_data.labels.importing import import_labels as import_file
 from ppod_data.labels.matching import SampleIndex
 from ppod_data.labels.stored import read_scores, read_votes, reward_names
 from ppod_data.library.datasets import AnyDataset, open_dataset
 from ppod_data.publish.card import write_card
-from ppod_data.storage.files import AnyPath, local_path
+from ppod_data.storage.files import AnyPath, data_path, local_path
 from ppod_data.support.progress import SILENT, Progress
 
 
@@ -42,6 +48,57 @@ class ImportOptions:
     """Ties enter the pairs as labels of 0.5; otherwise they are in no pair."""
     skip_bad: bool = False
     """Write rows that are no labels to a file of rejects; otherwise the first one is an error."""
+
+
+def check_labels_name(name: str) -> None:
+    """Raise ConfigError for a name that no table of labels can have."""
+    check_name(name, "a table of labels")
+
+
+def known_dataset(path: AnyPath) -> Dataset:
+    """Open the data set that labelled images are from.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not data_path(path).exists():
+        raise ConfigError(
+            f"{path}: no such folder: name the data set that the images are from, or make one of the file's images "
+            "with --model"
+        )
+    return Dataset.open(path)
+
+
+def images_of_labels(
+    path: AnyPath,
+    file: AnyPath,
+    model: DiffusionModel,
+    settings: SamplingSettings,
+    *,
+    format: str,
+    license: str = "unknown",
+    skip_bad: bool = False,
+    progress: Progress = SILENT,
+) -> GenerateSummary:
+    """Make a data set of the images in a label file, each with a chain that is drawn onto it.
+
+    Args:
+        path: Folder or URL of the data set, new or made of the same images.
+        file: Local file or folder of labels.
+        model: The model of the chains.
+        settings: The chains. Other arguments and errors are those of `ppod_data.labels.foreign.build_dataset`.
+    """
+    return build_dataset(
+        data_path(path),
+        local_path(str(file)),
+        model,
+        format=format,
+        license=license,
+        skip_bad=skip_bad,
+        progress=progress,
+        settings=settings,
+        guidance_scale=settings.guidance_scale,
+    )
 
 
 def import_labels(

@@ -2,11 +2,18 @@
 
 from collections.abc import Mapping
 
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.dataset.only_table import only_table
 from ppod_data.errors import ConfigError
 from ppod_data.library.datasets import AnyDataset, open_dataset
 from ppod_data.pairs.rank import PairSummary, rank
 from ppod_data.pairs.reward_sum import RewardSum
 from ppod_data.publish.card import write_card
+
+
+def only_scores(dataset: Dataset) -> str:
+    """Return the only score table of a data set. Raises ConfigError if there is none, or a choice of several."""
+    return only_table([dataset], "scores", "--reward NAME")
 
 
 def rank_pairs(

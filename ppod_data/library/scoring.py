@@ -8,10 +8,12 @@ from ppod_data.cluster.engines import started_engine
 from ppod_data.cluster.jobs import score_engine, score_job
 from ppod_data.cluster.local_processes import LocalProcesses, choose_processes
 from ppod_data.cluster.ray_engine import RayCluster
+from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
 from ppod_data.library.datasets import AnyDataset, open_dataset
 from ppod_data.publish.card import write_card
-from ppod_data.rewards import RewardModel, load_reward
+from ppod_data.rewards import RewardModel, check_reward_name, load_reward
+from ppod_data.rewards.usual import usual_reward
 from ppod_data.scoring.score import Engine, ScoreSummary, score_all
 from ppod_data.support.progress import SILENT, Progress
 
@@ -113,6 +115,17 @@ def score_by(
         )
     write_card(opened.root)
     return done
+
+
+def rewards_of(names: Sequence[str], dataset: Dataset | None = None) -> list[str]:
+    """Return the names of rewards without repeats; the usual reward of a data set if none is named.
+
+    Raises:
+        ConfigError: A reward is unknown, or no reward is usual for the model of the data set.
+    """
+    if not names and dataset is not None:
+        return [usual_reward(dataset.spec.model)]
+    return list(dict.fromkeys(check_reward_name(name) for name in names))
 
 
 def _by_name(

@@ -153,7 +153,7 @@ class _Spread:
     """[R], of each reward."""
 
     def seen(self, groups: Iterable[Group]) -> Iterator[Group]:
-        """The same groups, each counted on its way."""
+        """Yield the same groups, and count each of them."""
         for group in groups:
             if len(group.scores) > 1:
                 with np.errstate(over="ignore", invalid="ignore"):
@@ -169,7 +169,7 @@ class _Spread:
         return values
 
     def near_tie(self) -> float | None:
-        """A tenth of the standard deviation, as 1, 2 or 5 times a power of ten; None without one."""
+        """Return a tenth of the standard deviation, as 1, 2 or 5 times a power of ten; None without deviation."""
         if not (self.freedom and math.isfinite(self.squares) and self.squares > 0):
             return None
         size = math.log10(_NEAR * math.sqrt(self.squares / self.freedom))
@@ -187,7 +187,7 @@ def _select(
     counts: "Counter[str]",
     margins: Margins,
 ) -> Iterator[PromptPairs]:
-    """The pairs of one prompt after another, counted in `counts` and `margins`."""
+    """Yield the pairs of each prompt, and count them in `counts` and `margins`."""
     for group in images:
         random = generator("pairs", seed, group.prompt_id)
         found = select_pairs(group.scores, strategy, limit, min_margin, random)
@@ -234,7 +234,7 @@ def select_pairs(
     min_margin: float,
     generator: np.random.Generator,
 ) -> Selection:
-    """The pairs of one prompt's finite scores [K]; `limit` is the number of pairs, None for all."""
+    """Return the pairs of one prompt's finite scores [K]; `limit` is the number of pairs, None for all."""
     count = len(scores)
     if strategy == "all":
         first, second = np.triu_indices(count, 1)
@@ -279,10 +279,10 @@ def _draw(
 
 
 def _shuffled(others: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The first numbers of 0, 1, 2, … when place i is exchanged with place others[i] >= i, one place after another.
+    """Return the first numbers of 0, 1, 2, … after exchanging index i with index others[i] >= i, in order of i.
 
-    Memory grows with what is taken. What is at a place was moved there by the last exchange with it before, from the
-    place of that exchange, and so on back to a place that none had touched: all of them are followed at once.
+    Memory grows with the count of exchanges. The number at an index came there by the last earlier exchange with it,
+    from the index of that exchange, and so on back to an untouched index. All indices are followed at once.
     """
     places = np.arange(len(others))
     order = np.argsort(others, kind="stable")
@@ -302,7 +302,7 @@ def _shuffled(others: NDArray[np.int64]) -> NDArray[np.int64]:
 def check_pair_options(
     strategy: str, num_pairs_per_prompt: int | None, min_margin: float, label_temperature: float | None
 ) -> int | None:
-    """The number of pairs a prompt that the strategy makes; None is all. Raises ConfigError, naming the option."""
+    """Return how many pairs of a prompt the strategy makes, None for all. Raises ConfigError, naming the option."""
     if strategy not in STRATEGIES:
         raise ConfigError(f"strategy {strategy!r} is unknown: choose one of {', '.join(STRATEGIES)}")
     if num_pairs_per_prompt is not None and strategy == "all":

@@ -50,7 +50,7 @@ class ScoredImages:
     """
 
     def __init__(self, dataset: Dataset, rewards: RewardSum) -> None:
-        """Raises ConfigError for an unknown score table."""
+        """Open the score tables. Raises ConfigError for an unknown one."""
         self.identities: dict[str, tuple[str, str]] = {}
         """Scorer and revision of each table."""
         self.num_unscored = 0

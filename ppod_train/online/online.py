@@ -149,7 +149,7 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
             if key not in ("num_stages", "stop_when", "train")
         },
         "replay_stages": run.settings.replay,
-        **{f"train.{key}": value for key, value in asdict(resolved.train).items()},
+        **{f"train.{key}": value for key, value in asdict(resolved.train).items() if key != "report_to"},
         "reward": f"{run.reward.name} {run.reward.revision}",
         "generation": to_json(spec),
     }

@@ -13,13 +13,15 @@ from ppod_data.support.formatting import clock, number
 class BuildSpec(Protocol):
     """`ppod_data.generation.build_spec.build_spec` with everything but the model and the stage given."""
 
-    def __call__(self, model: DiffusionModel, *, stage: int) -> GenerationSpec: ...
+    def __call__(self, model: DiffusionModel, *, stage: int) -> GenerationSpec:
+        """Return the spec of a stage's data set."""
 
 
 class LoadPolicy(Protocol):
     """`ppod_data.diffusion.models.model.load_model` with device and precision given."""
 
-    def __call__(self, source: ModelSource) -> DiffusionModel: ...
+    def __call__(self, source: ModelSource) -> DiffusionModel:
+        """Return a new copy of a model."""
 
 
 @dataclass(frozen=True, kw_only=True)

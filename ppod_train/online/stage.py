@@ -33,7 +33,8 @@ from ppod_train.online.records import BuildSpec, LoadPolicy, StageRecord, stage_
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.online.window import stage_window
 from ppod_train.run.prepare import TrainingPart
-from ppod_train.run.run_folder import log_evaluation, write_json
+from ppod_train.run.run_folder import write_json
+from ppod_train.run.trackers import open_tracker
 from ppod_train.run.train import train_offline
 from ppod_train.run.words import evaluation_line
 from ppod_train.settings import step_range
@@ -265,7 +266,9 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
 
 def _write_evaluation(run: OnlineRun, stage: int, folder: Path, result: EvalResult) -> None:
     write_evaluation(folder, result)
-    log_evaluation(run.out, stage, result)
+    with open_tracker(run.settings.train.report_to, run.out) as tracker:
+        if tracker is not None:
+            tracker.log_evaluation(stage, result)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ QUERIES = Axis("reward queries", lambda item: item.queries)
 
 
 @dataclass(frozen=True)
-class Figure:
+class Metric:
     """A metric of the evaluations and its chart."""
 
     key: str
@@ -45,18 +45,18 @@ class Figure:
 
 
 _INTERVAL = "shaded: 95 % interval"
-REWARD = Figure("reward_mean", "Mean reward", _INTERVAL, ("reward_low", "reward_high"))
-REWARD_BY_QUERIES = Figure(
+REWARD = Metric("reward_mean", "Mean reward", _INTERVAL, ("reward_low", "reward_high"))
+REWARD_BY_QUERIES = Metric(
     "reward_mean",
     "Mean reward by queries",
     "images scored, of data and validation",
     ("reward_low", "reward_high"),
 )
-FIGURES = (
+EVALUATION_METRICS = (
     REWARD,
-    Figure("correct", "Fully correct images", _INTERVAL, ("correct_low", "correct_high"), True),
-    Figure("check_reward_mean", "Check scorer's reward", "a second scorer, never trained on"),
-    Figure("diversity", "Diversity", "mean distance between images of a prompt"),
+    Metric("correct", "Fully correct images", _INTERVAL, ("correct_low", "correct_high"), True),
+    Metric("check_reward_mean", "Check scorer's reward", "a second scorer, never trained on"),
+    Metric("diversity", "Diversity", "mean distance between images of a prompt"),
 )
 
 
@@ -68,7 +68,7 @@ class _Metric:
     share: bool = False
 
 
-_METRICS = (
+_STEP_METRICS = (
     _Metric("loss", "Loss"),
     _Metric(
         "preference_accuracy", "Preference accuracy", "pairs whose chosen image the policy favours", True
@@ -98,55 +98,55 @@ def over_training(runs: Sequence[Run], names: Sequence[str]) -> Markup:
 
     For an online run, the reward is also drawn over the number of scored images.
     """
-    shown = list(zip(runs, names, strict=True))
-    charts = [figure_chart(shown, figure, STEPS) for figure in FIGURES]
+    named_runs = list(zip(runs, names, strict=True))
+    charts = [metric_chart(named_runs, metric, STEPS) for metric in EVALUATION_METRICS]
     if any(run.online for run in runs):
-        charts.insert(1, figure_chart(shown, REWARD_BY_QUERIES, QUERIES))
+        charts.insert(1, metric_chart(named_runs, REWARD_BY_QUERIES, QUERIES))
     return grid(charts)
 
 
 def grid(charts: Sequence[Markup]) -> Markup:
     """Arrange charts in rows of two or three, whichever leaves fewer gaps; empty charts are left out."""
-    shown = [chart for chart in charts if chart]
-    kind = "charts two" if len(shown) in (1, 2, 4) else "charts"
-    return Markup('<div class="{}">{}</div>').format(kind, join(shown)) if shown else Markup()
+    filled = [chart for chart in charts if chart]
+    kind = "charts two" if len(filled) in (1, 2, 4) else "charts"
+    return Markup('<div class="{}">{}</div>').format(kind, join(filled)) if filled else Markup()
 
 
-def figure_chart(shown: Sequence[tuple[Run, str]], figure: Figure, axis: Axis) -> Markup:
+def metric_chart(named_runs: Sequence[tuple[Run, str]], metric: Metric, axis: Axis) -> Markup:
     """Draw a metric of the evaluations, with one named curve per run.
 
     The result is "" if no run has measured it. A run with a single evaluation has no curve and is left out.
     """
     series = []
-    for index, (run, name) in enumerate(shown):
-        one = _figure_series(run.evaluations, figure, axis, name, index % NUM_COLOURS)
+    for index, (run, name) in enumerate(named_runs):
+        one = _metric_series(run.evaluations, metric, axis, name, index % NUM_COLOURS)
         if sum(value is not None for value in one.y) > 1:
             series.append(one)
     if not series:
         return Markup()
     return line_chart(
         series,
-        title=figure.title,
-        note=figure.note,
+        title=metric.title,
+        note=metric.note,
         x_label=axis.label,
-        share=figure.share,
+        share=metric.share,
         least_span=LEAST_SPAN,
     )
 
 
-def _figure_series(
-    evaluations: Sequence[Evaluation], figure: Figure, axis: Axis, name: str, colour: int
+def _metric_series(
+    evaluations: Sequence[Evaluation], metric: Metric, axis: Axis, name: str, colour: int
 ) -> Series:
     places = [(place, item) for item in evaluations if (place := axis.place(item)) is not None]
 
     def values(key: str) -> list[float | None]:
         return [finite(item.overall.get(key)) for _, item in places]
 
-    low, high = figure.interval or (None, None)
+    low, high = metric.interval or (None, None)
     return Series(
         name=name,
         x=[float(place) for place, _ in places],
-        y=values(figure.key),
+        y=values(metric.key),
         low=values(low) if low else None,
         high=values(high) if high else None,
         colour=colour,
@@ -163,7 +163,7 @@ def learning_curves(run: Run, objective: str) -> Markup:
     marks = stage_marks(stages)
     charts = [
         _metric_chart(parts, metric, _LOSS_NOTES.get(objective, "") if metric.key == "loss" else "", marks)
-        for metric in _METRICS
+        for metric in _STEP_METRICS
         if objective not in WITHOUT_BAND or metric.key not in BAND_KEYS
     ]
     smooth = len(run.metrics) >= _SMOOTH_FROM

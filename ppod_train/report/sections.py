@@ -1,4 +1,4 @@
-"""What a reader asks for first: the headline figures of a run, and its rewards by prompt."""
+"""Headline metrics of a run, and its rewards by prompt."""
 
 from markupsafe import Markup
 
@@ -26,12 +26,12 @@ _HEADLINES: tuple[tuple[str, str, bool], ...] = (
 
 def headline(run: Run) -> Markup:
     """Render the main metrics, before and after."""
-    shown = run.after or run.before
-    figures: list[tuple[str, str, str]] = []
-    if shown is not None:
-        figures += [(name, *_change(run, key, share)) for name, key, share in _HEADLINES]
-    figures += _training_tiles(run)
-    measured = [tile for tile in figures if tile[1] != UNKNOWN]
+    evaluation = run.after or run.before
+    headlines: list[tuple[str, str, str]] = []
+    if evaluation is not None:
+        headlines += [(name, *_change(run, key, share)) for name, key, share in _HEADLINES]
+    headlines += _training_tiles(run)
+    measured = [tile for tile in headlines if tile[1] != UNKNOWN]
     return _banner(run) + tiles(measured) + _provenance(run)
 
 
@@ -58,14 +58,14 @@ def _change(run: Run, key: str, share: bool) -> tuple[str, str]:
 
     The value is `UNKNOWN` if it was not measured.
     """
-    shown, before = run.after or run.before, run.before
-    if shown is None:
+    evaluation, before = run.after or run.before, run.before
+    if evaluation is None:
         return UNKNOWN, ""
-    figures = shown.overall
+    metrics = evaluation.overall
     name = key.removesuffix("_mean")
-    low, high = finite(figures.get(f"{name}_low")), finite(figures.get(f"{name}_high"))
-    value = finite(figures.get(key))
-    old = finite(before.overall.get(key)) if before is not None and before is not shown else None
+    low, high = finite(metrics.get(f"{name}_low")), finite(metrics.get(f"{name}_high"))
+    value = finite(metrics.get(key))
+    old = finite(before.overall.get(key)) if before is not None and before is not evaluation else None
     show = percent if share else precision([value, old], [(low, high)]).number
     interval = [] if low is None or high is None else [f"{show(low)} … {show(high)}"]
     was = [f"was {show(old)}"] if old is not None else []
@@ -74,16 +74,19 @@ def _change(run: Run, key: str, share: bool) -> tuple[str, str]:
 
 def _provenance(run: Run) -> Markup:
     """Render a note on the images and the reward behind the metrics."""
-    shown = run.after or run.before
-    if shown is None:
+    evaluation = run.after or run.before
+    if evaluation is None:
         return note("No evaluation yet.")
-    scorer = str(part(shown.record, "scorer").get("name", "?"))
-    num_images, num_prompts = finite(shown.overall.get("num_images")), len(part(shown.record, "prompts"))
+    scorer = str(part(evaluation.record, "scorer").get("name", "?"))
+    num_images, num_prompts = (
+        finite(evaluation.overall.get("num_images")),
+        len(part(evaluation.record, "prompts")),
+    )
     text = Markup("{}, 95 % intervals. Reward <b>{}</b> on {}").format(
-        shown.label.capitalize(), scorer, count(num_images)
+        evaluation.label.capitalize(), scorer, count(num_images)
     )
     text += f" images of {num_prompts} prompts." if num_prompts != 1 else " images of one prompt."
-    if run.before is not None and finite(shown.overall.get("win_rate")) is not None:
+    if run.before is not None and finite(evaluation.overall.get("win_rate")) is not None:
         text += " Win rate: against the same seeds before, ties half."
     if run.is_training and run.after is not None:
         text += _chosen_on(run)
@@ -104,10 +107,10 @@ def _chosen_on(run: Run) -> Markup:
 
 def by_prompt(run: Run) -> Markup:
     """Draw dots with intervals: mean reward and correct images of each prompt, before and after."""
-    shown = run.after or run.before
-    if shown is None:
+    evaluation = run.after or run.before
+    if evaluation is None:
         return Markup()
-    prompts = list(part(shown.record, "prompts"))
+    prompts = list(part(evaluation.record, "prompts"))
     rows: list[tuple[str, str | None]] = [(prompt, prompt) for prompt in prompts[:_MAX_ROWS]]
     rows += [("all prompts", None)] if len(prompts) > 1 else []
     charts = []
@@ -131,15 +134,15 @@ def dots_of(run: Run, prompt: str | None, name: str) -> list[Dot]:
     """Return a metric of a prompt (of all prompts for None) before and after."""
     dots = []
     for item, colour in ((run.before, _BEFORE_COLOUR), (run.after, _AFTER_COLOUR)):
-        figures = _figures(item, prompt)
-        value = finite(figures.get("reward_mean" if name == "reward" else name))
+        metrics = _metrics_of(item, prompt)
+        value = finite(metrics.get("reward_mean" if name == "reward" else name))
         if value is not None:
-            low, high = finite(figures.get(f"{name}_low")), finite(figures.get(f"{name}_high"))
+            low, high = finite(metrics.get(f"{name}_low")), finite(metrics.get(f"{name}_high"))
             dots.append(Dot(value=value, low=low, high=high, colour=colour))
     return dots
 
 
-def _figures(item: Evaluation | None, prompt: str | None) -> Record:
+def _metrics_of(item: Evaluation | None, prompt: str | None) -> Record:
     """Return the metrics of one prompt, or of all prompts for None."""
     if item is None:
         return {}

@@ -9,12 +9,12 @@ from ppod_data.html.charts.rows import Piece, stacked_chart
 from ppod_data.html.page import note, table
 from ppod_data.support.formatting import UNKNOWN, Precision, count, percent
 from ppod_train.report.curves import (
-    FIGURES,
+    EVALUATION_METRICS,
     QUERIES,
     REWARD_BY_QUERIES,
     STAGES,
-    figure_chart,
     grid,
+    metric_chart,
 )
 from ppod_train.report.records import finite, part
 from ppod_train.report.runs import Evaluation, Run, Stage
@@ -33,8 +33,8 @@ _TIMES = (
 
 def stages_section(run: Run) -> Markup:
     """Render the metrics that are measured once per stage."""
-    charts = [figure_chart([(run, run.name)], figure, STAGES) for figure in FIGURES]
-    charts.insert(1, figure_chart([(run, run.name)], REWARD_BY_QUERIES, QUERIES))
+    charts = [metric_chart([(run, run.name)], metric, STAGES) for metric in EVALUATION_METRICS]
+    charts.insert(1, metric_chart([(run, run.name)], REWARD_BY_QUERIES, QUERIES))
     charts.append(_outside_band_chart(run.stages))
     return note(_state(run)) + _stage_table(run) + grid(charts)
 
@@ -73,8 +73,8 @@ def _cells(
     stage: Stage | None, evaluation: Evaluation | None, rewards: Precision, gains: Precision
 ) -> list[str]:
     record = {} if stage is None else stage.record
-    figures = {} if evaluation is None else evaluation.overall
-    low, high = finite(figures.get("reward_low")), finite(figures.get("reward_high"))
+    metrics = {} if evaluation is None else evaluation.overall
+    low, high = finite(metrics.get("reward_low")), finite(metrics.get("reward_high"))
     steps = finite(record.get("steps"))
     if steps is None and stage is not None and stage.metrics:
         steps = float(len(stage.metrics))
@@ -83,11 +83,11 @@ def _cells(
         count(finite(record.get("reward_queries"))),
         rewards.number(finite(record.get("data_reward_mean"))),
         precise_percent(None if stage is None else _outside_band(stage)),
-        rewards.number(finite(figures.get("reward_mean"))),
+        rewards.number(finite(metrics.get("reward_mean"))),
         rewards.between(low, high) or UNKNOWN,
-        percent(finite(figures.get("correct"))),
-        gains.number(finite(figures.get("gain")), sign=True),
-        percent(finite(figures.get("win_rate"))),
+        percent(finite(metrics.get("correct"))),
+        gains.number(finite(metrics.get("gain")), sign=True),
+        percent(finite(metrics.get("win_rate"))),
         duration(_seconds(stage)),
     ]
 

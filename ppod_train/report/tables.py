@@ -17,8 +17,8 @@ def flattened(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             flat |= flattened(value, f"{prefix}{key}.")
         elif isinstance(value, list):
             left_out = len(value) - _MAX_ITEMS
-            shown = [str(item) for item in value[:_MAX_ITEMS]] + [f"and {left_out} more"] * (left_out > 0)
-            flat[prefix + key] = ", ".join(shown)
+            items = [str(item) for item in value[:_MAX_ITEMS]] + [f"and {left_out} more"] * (left_out > 0)
+            flat[prefix + key] = ", ".join(items)
         else:
             flat[prefix + key] = UNKNOWN if value is None else str(value)
     return flat

@@ -27,13 +27,13 @@ def viewer(evaluations: Sequence[Evaluation], first: Evaluation | None) -> Marku
 
     The last evaluation is shown until the reader moves the slider.
     """
-    shown = [item for item in evaluations if item.sheet is not None and item.record.get("sheet")]
-    if not shown:
+    with_sheets = [item for item in evaluations if item.sheet is not None and item.record.get("sheet")]
+    if not with_sheets:
         return Markup()
-    layout = shown[-1].record["sheet"]
-    shown = [item for item in shown if item.record["sheet"] == layout]
-    fixed = first is not None and first in shown and len(shown) > 1
-    choices = [item for item in shown if item is not first] if fixed else shown
+    layout = with_sheets[-1].record["sheet"]
+    with_sheets = [item for item in with_sheets if item.record["sheet"] == layout]
+    fixed = first is not None and first in with_sheets and len(with_sheets) > 1
+    choices = [item for item in with_sheets if item is not first] if fixed else with_sheets
     data = embedded(
         {
             "columns": layout["columns"],

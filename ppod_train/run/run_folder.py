@@ -30,12 +30,11 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.run.checkpoint import remove_older
 from ppod_train.run.exclusive import remove_leftovers
 from ppod_train.run.model_defaults import explain_sensitivity
+from ppod_train.run.trackers import Tracker, open_tracker
 from ppod_train.settings import TrainSettings
 from ppod_train.step.drift import Drift
 from ppod_train.step.metrics import StepMetrics
 from ppod_train.step.train_step import TrainState
-
-TENSORBOARD = "tensorboard"
 
 
 def evaluation_folder(out: Path, step: int) -> Path:
@@ -147,65 +146,36 @@ def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | N
 
 
 class MetricsLog:
-    """Writer of metrics.jsonl and tensorboard/."""
+    """Writer of metrics.jsonl and of the run's tracker."""
 
-    def __init__(self, lines: TextIO, writer: Any) -> None:
-        self._lines, self._writer = lines, writer
+    def __init__(self, lines: TextIO, tracker: Tracker | None) -> None:
+        self._lines, self._tracker = lines, tracker
 
     @classmethod
     @contextmanager
     def open(cls, out: Path, settings: TrainSettings, *, first_step: int) -> Iterator["MetricsLog"]:
         """Open the log of a run until the block ends; a run from step 0 also writes its settings."""
-        from torch.utils.tensorboard import SummaryWriter
-
         with (
             os.fdopen(open_in_place(out / "metrics.jsonl"), "a", encoding="utf-8") as lines,
-            SummaryWriter(str(out / TENSORBOARD)) as writer,
+            open_tracker(settings.report_to, out, None if first_step else asdict(settings)) as tracker,
         ):
-            if first_step == 0:
-                values = asdict(settings) | {"eval_prompts": None}  # TensorBoard takes single values
-                given = {name: value for name, value in values.items() if value is not None}
-                writer.add_hparams(given, metric_dict={}, run_name=".")
-            yield cls(lines, writer)
+            yield cls(lines, tracker)
 
     def add(self, metrics: StepMetrics) -> None:
         """Write the metrics of a step to both."""
         self._lines.write(json.dumps(metrics.to_json()) + "\n")
         self._lines.flush()
-        for name, value in metrics.scalars().items():
-            self._writer.add_scalar(name, value, global_step=metrics.step)
-        self._writer.flush()
+        if self._tracker is not None:
+            self._tracker.log(metrics.scalars(), metrics.step)
 
     def add_evaluation(self, step: int, result: EvalResult) -> None:
-        """Write the metrics of an evaluation to TensorBoard."""
-        _add_evaluation(self._writer, step, result)
+        """Write an evaluation to the tracker."""
+        if self._tracker is not None:
+            self._tracker.log_evaluation(step, result)
 
     def sync(self) -> None:
         """Flush the metrics to disk, because a checkpoint marks them as complete."""
         os.fsync(self._lines.fileno())
-
-
-def log_evaluation(out: Path, step: int, result: EvalResult) -> None:
-    """Write the metrics of one evaluation to OUT/tensorboard if no metrics log is open."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(out / TENSORBOARD)) as writer:
-        _add_evaluation(writer, step, result)
-
-
-def _add_evaluation(writer: Any, step: int, result: EvalResult) -> None:
-    metrics = result.overall
-    scalars = {
-        "reward": metrics.reward_mean,
-        "correct": metrics.correct,
-        "win_rate": metrics.win_rate,
-        "gain": metrics.gain,
-        "diversity": metrics.diversity,
-    }
-    for name, value in scalars.items():
-        if value is not None:
-            writer.add_scalar(f"eval/{name}", value, global_step=step)
-    writer.flush()
 
 
 def forget_after(out: Path, step: int) -> None:

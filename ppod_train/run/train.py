@@ -59,7 +59,7 @@ from ppod_train.run.words import evaluation_line, started_lines
 from ppod_train.settings import TrainSettings
 from ppod_train.step.train_step import TrainState, train_step
 
-_MAY_CHANGE = ("num_train_steps", "patience", "stop_when", "checkpoint_every", "max_graph_gib")
+_MAY_CHANGE = ("num_train_steps", "patience", "stop_when", "report_to", "checkpoint_every", "max_graph_gib")
 """Settings that a resumed run may change: the length of the run, and the memory of its graph."""
 
 

@@ -141,7 +141,7 @@ def by_trajectory_gradient(
 
 
 def _groups(like: torch.Tensor, chunk_size: int, *, whole_steps: bool) -> list[list[Places]]:
-    """The network calls of each graph: one call, or those of as many whole steps as one call holds."""
+    """Return the network calls of each graph: one call, or the calls of as many whole steps as one call holds."""
     num_rows, num_columns = like.shape
     per_group = max(1, chunk_size // num_rows) * num_rows if whole_steps else chunk_size
     places = torch.arange(num_rows * num_columns, device=like.device)

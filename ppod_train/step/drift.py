@@ -180,7 +180,7 @@ def _at_least(value: float) -> str:
 def worst_step(
     steps: Sequence[int], values: Sequence[float], step_weights: NDArray[np.float64] | None
 ) -> tuple[int, float]:
-    """The step whose value, times its weight, is the largest, and that value; a NaN is larger than any other."""
+    """Return the step with the largest weighted value, and that value; NaN is larger than any number."""
     scaled = np.array(values) * (1.0 if step_weights is None else step_weights[list(steps)])
     place = int(np.argmax(scaled))
     return steps[place], float(scaled[place])

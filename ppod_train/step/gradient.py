@@ -114,7 +114,7 @@ def one_pass_gradient(
     largest_weight: float | None = None,
     workers: Workers = SINGLE_PROCESS,
 ) -> Gradient:
-    """The same gradient from one graph over all evaluations: no second forward pass, where memory allows it."""
+    """Return the same gradient from one graph over all evaluations, without a second forward pass."""
     everything = _chunks(torch.ones_like(reference, dtype=torch.bool), chunk_size)
     own = _evaluated(evaluate, everything, workers)
     policy, kl = gathered(own, reference, bool(kl_weight), workers)
@@ -141,7 +141,7 @@ def unscale(parameters: Iterable[torch.nn.Parameter], scale: float) -> None:
 def all_log_probs(
     evaluate: Evaluate, like: torch.Tensor, *, chunk_size: int, workers: Workers = SINGLE_PROCESS
 ) -> torch.Tensor:
-    """log π of every trajectory and timestep, fp64 [U, T], evaluated timestep by timestep in chunks, without a graph.
+    """Return log π of every trajectory and timestep, fp64 [U, T], evaluated by timestep in chunks, without a graph.
 
     Args:
         like: of the shape [U, T] and on the device.
@@ -155,7 +155,7 @@ def all_log_probs(
 def _evaluated(
     evaluate: Evaluate, chunks: list[tuple[torch.Tensor, torch.Tensor]], workers: Workers
 ) -> list[tuple[torch.Tensor, torch.Tensor, StepValues]]:
-    """This process's chunks, (rows, columns), and their values."""
+    """Return the chunks (rows, columns) of this process with their values."""
     found = [(*places, evaluate(*places), counts) for places, counts in workers.strided(chunks)]
     return [(rows, columns, values) for rows, columns, values, counts in found if counts]
 
@@ -178,7 +178,7 @@ def gathered(
 
 
 def _chunks(mask: torch.Tensor, chunk_size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The (row, column) indices where `mask` [U, T] is true, timestep by timestep, in chunks; none where none is."""
+    """Return the (row, column) indices where `mask` [U, T] is true, by timestep, in chunks."""
     columns, rows = mask.T.nonzero(as_tuple=True)
     starts = range(0, len(rows), chunk_size)
     return [(rows[i : i + chunk_size], columns[i : i + chunk_size]) for i in starts]

@@ -1,4 +1,4 @@
-"""What a training step reports, each figure explained. A pure function of the step's log-ratios.
+"""Metrics of a training step, a pure function of its log-ratios.
 
 Shapes: U trajectories, T trained steps, P pairs.
 """
@@ -16,8 +16,11 @@ from ppod_train.step.gradient import Gradient
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
-    """One line of metrics.jsonl. Log-ratios are log π − log π_ref, averaged over latent dimensions, times the step's
-    weight; for diffusion-dpo they are the differences of its scores, and the band means nothing."""
+    """One line of metrics.jsonl.
+
+    Log-ratios are log π − log π_ref, averaged over latent dimensions, times the step's weight. For diffusion-dpo they
+    are the differences of its scores, which have no band.
+    """
 
     step: int
     """Optimizer steps done, this one included."""
@@ -62,10 +65,11 @@ class StepMetrics:
     `steps`, their places in the chain."""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
         return asdict(self)
 
     def scalars(self) -> dict[str, float]:
-        """The numbers for a tracker."""
+        """Return the numbers for a tracker."""
         values = {k: v for k, v in asdict(self).items() if k not in ("per_timestep", "step")}
         return {k: float(v) for k, v in values.items() if v is not None}
 
@@ -82,7 +86,7 @@ def step_metrics(
     scale_drops: int = 0,
     seconds: float,
 ) -> StepMetrics:
-    """Every figure of one training step."""
+    """Return the metrics of one training step."""
     log_ratios = gradient.log_ratios * batch.step_weights
     targets, clip = batch.targets, options.log_ratio_clip
     centre = band_centre(targets, options)
@@ -121,14 +125,14 @@ def step_metrics(
 
 
 def _label_side(targets: Targets) -> torch.Tensor:
-    """+1 where a pair's label is on the chosen image's side, else −1: [P]."""
+    """Return [P], +1 if a pair's label is on the chosen image's side, else −1."""
     return (targets.labels > 0.5).double() * 2 - 1
 
 
 def _of_pairs(
     log_ratios: torch.Tensor, targets: Targets, options: LossOptions
 ) -> tuple[float | None, float | None]:
-    """Preference accuracy and the largest logit; None without pairs."""
+    """Return preference accuracy and the largest logit; None without pairs."""
     if not len(targets.chosen):
         return None, None
     clipped = clipped_log_ratio(log_ratios, options.log_ratio_clip, band_centre(targets, options))
@@ -139,7 +143,7 @@ def _of_pairs(
 
 
 def _towards(shift: torch.Tensor, targets: Targets) -> torch.Tensor:
-    """The shift of each log-ratio from the band's centre, positive where the loss wants it."""
+    """Return the shift of each log-ratio from the band's centre, positive in the direction that lowers the loss."""
     if not len(targets.chosen):
         return shift * torch.sign(targets.advantages)
     side = _label_side(targets)[:, None]

@@ -40,7 +40,7 @@ def step_weights(spec: GenerationSpec, steps: Sequence[int], step_weight: str) -
 
 
 def weighted(batch: TrainingBatch, weights: NDArray[np.float64]) -> TrainingBatch:
-    """The batch with the weights of its steps, and its band's centre in the weighted log-ratio's units."""
+    """Return the batch with the weights of its steps, and with the band's centre in units of the weighted log-ratio."""
     own = torch.from_numpy(weights).to(batch.step_index.device)[batch.step_index]
     targets = replace(batch.targets, anchors=batch.targets.anchors * own)
     return replace(batch, step_weights=own, targets=targets)

@@ -220,7 +220,7 @@ def _regions(batch: TrainingBatch, options: LossOptions) -> Regions:
 
 
 def _evaluated(state: TrainState, batch: TrainingBatch, *, step: int) -> tuple[Evaluate, torch.Tensor]:
-    """What the objective asks the network for, and the reference's values of the same places [U, T]."""
+    """Return the function that evaluates the network for the objective, and the reference's values [U, T]."""
     settings, policy = state.settings, state.policy
     if not OBJECTIVES[settings.objective].on_final_latents:
         kl_to = state.reference if settings.kl_weight else None
@@ -237,9 +237,9 @@ def _evaluated(state: TrainState, batch: TrainingBatch, *, step: int) -> tuple[E
 
 
 def graph_bytes_per_evaluation(policy: Policy, data: TrainingData, denoiser: torch.nn.Module) -> int:
-    """The bytes that the graph of one log-probability keeps alive, weights not counted.
+    """Return the bytes that the graph of one log-probability keeps alive, without the weights.
 
-    A property of the network and its dtypes, so that the choice that hangs on it is the same on every run.
+    The number depends on the network and its dtypes alone, so that the choices made by it are equal in every run.
     """
     batch = load_batch(data, data.units[:1], data.steps[:1], policy.prompts)
     index = torch.zeros(1, dtype=torch.int64, device=policy.device)

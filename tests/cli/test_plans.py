@@ -3,8 +3,8 @@
 import json
 
 from ppod_cli import train
-from ppod_cli.app.plans import say_many_files
 
+from ppod_data.library.plans import many_files_note
 from tests.cli.conftest import Made
 from tests.support.command import call
 from tests.support.toy import make_spec
@@ -12,10 +12,10 @@ from tests.support.toy import make_spec
 
 def test_more_files_than_the_hub_takes_are_told_with_a_shard_size_that_fits() -> None:
     spec = make_spec(num_images_per_prompt=10_001, images_per_shard=2, batch_size=2)
-    [line] = say_many_files(spec)
+    [line] = many_files_note(spec)
     assert line.startswith("10,001 shards") and line.endswith("--images-per-shard 4 or more")
     assert make_spec(num_images_per_prompt=10_001, images_per_shard=4).num_shards <= 10_000
-    assert say_many_files(make_spec(num_images_per_prompt=10_000, images_per_shard=2)) == []
+    assert many_files_note(make_spec(num_images_per_prompt=10_000, images_per_shard=2)) == []
 
 
 def test_a_dry_run_of_training_says_a_time_that_grows_with_the_steps(made: Made) -> None:

@@ -48,7 +48,7 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
 
 
 def _options_of(path: Path, command: str) -> dict[str, Any]:
-    """The whole file where it has no tables, else the command's own table."""
+    """Return the table of a command, or the whole file if the file has no tables."""
     values = _read(path)
     tables = [key for key, value in values.items() if isinstance(value, dict)]
     if not tables:

@@ -20,7 +20,7 @@ _RUST_OS_ERROR = re.compile(r"\(os error (\d{1,4})\)")
 
 
 def entry_point(commands: typer.Typer, name: str, *, out_of_memory: str) -> Callable[..., None]:
-    """The function behind a console script: runs `commands` and ends the process with its exit code.
+    """Return the function of a console script, which runs `commands` and ends the process with the exit code.
 
     Args:
         name: of the script, for usage lines.
@@ -55,8 +55,10 @@ def _write_what_can_be_written() -> None:
 
 
 def explain(error: Exception, name: str, out_of_memory: str) -> tuple[str, int]:
-    """The line that a user reads and the exit code: 2 for options and input, 1 for a failure of the world,
-    3 for damage."""
+    """Return an error in one line, and the exit code.
+
+    The exit code is 2 for options and input, 1 for a failure of the environment, and 3 for damage.
+    """
     if isinstance(error, PpodError):
         return str(error), error.exit_code
     if isinstance(error, typer.TyperException):
@@ -72,7 +74,7 @@ def explain(error: Exception, name: str, out_of_memory: str) -> tuple[str, int]:
 
 
 def _explain_usage(error: typer.TyperException, name: str) -> str:
-    """The message, and the help of the command that was misused."""
+    """Return the message, with the help option of the command."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else name
     message = error.format_message().rstrip(".").replace(": Value error, ", ": ")

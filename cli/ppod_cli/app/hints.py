@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ppod_cli.app.launch import usual_reward
 
 if TYPE_CHECKING:
-    from ppod_data.dataset.dataset import Dataset
+    from ppod_data import Dataset
 
 
 def next_line(*words: object, choice: str = "") -> str:
@@ -52,8 +52,7 @@ def say_train(
     starts from that adapter, and needs the reference's log-probabilities first. An incomplete data set is not trained
     on. `numerics` are the options for log-probabilities that were computed again.
     """
-    from ppod_data.errors import ConfigError
-    from ppod_data.inspect.judge import judge_of_tables, must_be_named
+    from ppod_data.library.next_steps import judge_options
 
     spec = opened.spec
     if opened.missing_shards():
@@ -61,27 +60,8 @@ def say_train(
     model = ["--model", spec.model, *(["--revision", spec.revision] if spec.revision else [])]
     if spec.adapter is not None and not opened.log_prob_names():
         return [next_line("ppod-data", "log-probs", dataset, "--name", "base", *model)]
-    words: list[str] = ["ppod-train", "offline", dataset, "--pairs", pairs]
-    try:
-        judge = judge_of_tables([opened], "pairs", pairs)
-        words += ["--reward", judge.parts[0].reward] if must_be_named(judge, [opened.root]) else []
-    except ConfigError:
-        words += _judge_of_people(opened)
+    words = ["ppod-train", "offline", dataset, "--pairs", pairs, *judge_options(opened, pairs)]
     if spec.adapter is not None:  # the policy that made the data, the band of the clip around it
         words += [*model, "--start", spec.adapter, "--clip-anchor", "stage"]
     words += numerics
     return [next_line(*words, "--out", free_name("run", f"run-{pairs}"), choice=choice)]
-
-
-def _judge_of_people(dataset: "Dataset") -> Sequence[str]:
-    """The options that say who judges where people made the pairs."""
-    from ppod_data.errors import ConfigError
-    from ppod_data.inspect.judge import judge_of_tables
-
-    for name in dataset.score_names():
-        try:
-            judge = judge_of_tables([dataset], "scores", name)
-        except ConfigError:
-            continue
-        return ["--reward", judge.parts[0].reward]
-    return ["--reward", "scenes"] if dataset.spec.model == "scenes" else ["--eval-every", "0"]

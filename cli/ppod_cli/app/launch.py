@@ -1,4 +1,4 @@
-"""What the commands share: errors as one line, common options, ranks, the summary at the end."""
+"""Processes, shards and clusters that options name."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from ppod_data.support.processes import rank_and_world_size
 
 if TYPE_CHECKING:
     from ppod_data.cluster.ray_engine import RayCluster
-    from ppod_data.format.spec import GenerationSpec
 
 
 def is_main() -> bool:
@@ -18,7 +17,7 @@ def is_main() -> bool:
 
 
 def parse_shards(text: str | None) -> tuple[int, int] | None:
-    """(A, B) of `A:B`. Raises ConfigError for anything else."""
+    """Return (A, B) of `A:B`, None without a range. Raises ConfigError for other text."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+):(\d+)", text)
@@ -28,7 +27,7 @@ def parse_shards(text: str | None) -> tuple[int, int] | None:
 
 
 def ray_cluster(engine: str, address: str | None, device: str, world_size: int) -> "RayCluster | None":
-    """What the options ask for; None for this process. Raises ConfigError where they contradict each other."""
+    """Return the cluster of `--engine ray`, None for this process. Raises ConfigError for options that contradict."""
     if engine != "ray":
         if address is not None:
             raise ConfigError(f"--ray-address {address} means nothing without --engine ray: add it")
@@ -43,25 +42,12 @@ def ray_cluster(engine: str, address: str | None, device: str, world_size: int) 
 
 
 def usual_reward(model: str) -> str:
-    """The reward to suggest for images of a model: its own for scenes, which reads no others."""
+    """Return the reward to suggest for images of a model: `scenes` reads the prompts of its own model alone."""
     return "scenes" if model == "scenes" else "image-reward"
 
 
-def noise_notes(spec: "GenerationSpec") -> list[str]:
-    """Return a line on noise that stays in the images; none if the sampler removes it."""
-    from ppod_data.diffusion.noise_left import noise_left
-
-    found = noise_left(spec)
-    if found is None:
-        return []
-    return [
-        f"noise of the steps {spec.window} stays in the images: fine detail varies by {found[0]:.3f}, and by "
-        f"{found[1]:.3f} without noise; leave --noisy-steps out to avoid it"
-    ]
-
-
 def say_deterministic(steps: Sequence[int]) -> list[str]:
-    """A line on steps that have no noise; none where there are none."""
+    """Return a line on steps without noise; none if every step has noise."""
     if not steps:
         return []
     named = ", ".join(map(str, steps))

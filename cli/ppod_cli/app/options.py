@@ -134,9 +134,9 @@ DatasetFolder = Annotated[
 
 
 def new_commands(help: str | None = None, examples: Sequence[str] = ()) -> typer.Typer:
-    """A Typer app with our conventions; `entry_point` makes a console script of it.
+    """Return a Typer app with the conventions of ppod; `entry_point` makes a console script of it.
 
-    With `help` it has sub-commands, also where there is only one of them.
+    With `help`, the app has sub-commands, even if there is only one.
     """
     commands = typer.Typer(
         cls=Group,

@@ -13,8 +13,10 @@ _LOG_WIDTH = 110
 
 
 def printable(text: str) -> str:
-    """The text without control characters, lone surrogates, and marks that turn the direction of what follows: names
-    and prompts of a stranger's data set reach the terminal."""
+    """Replace control characters, lone surrogates and marks of text direction.
+
+    Names and prompts of untrusted data sets reach the terminal.
+    """
     return "".join("?" if _is_unsafe(character) else character for character in text)
 
 
@@ -34,10 +36,14 @@ def say_notes(notes: Sequence[str]) -> None:
 def summary(
     as_json: bool, *, speaks: bool = True
 ) -> Iterator[Callable[[Mapping[str, Any], Sequence[Any]], None]]:
-    """Gives the function that prints a command's summary: (the figures for --json, the lines for people).
+    """Yield the function that prints a command's summary: (figures for --json, lines for people).
 
-    A line is a text or what rich can print, such as a table. Under --json, whatever libraries print meanwhile goes
-    to stderr, so that stdout holds one JSON object. Of processes that do one thing together, one speaks.
+    A line is text or a rich renderable, such as a table. With --json, output of libraries goes to stderr, so that
+    stdout holds one JSON object.
+
+    Args:
+        as_json: Print the figures instead of the lines.
+        speaks: False in a process that another process prints for.
     """
     stdout = sys.stdout
 

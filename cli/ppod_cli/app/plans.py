@@ -1,22 +1,18 @@
-"""The words of a dry run."""
+"""Lines of a dry run."""
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING, Any
 
 from ppod_data.support.formatting import amount
 
 if TYPE_CHECKING:
-    from ppod_data.format.spec import GenerationSpec
     from ppod_data.generation.cost import GenerationPlan
     from ppod_train.library.plans import RunPlan
     from ppod_train.run.cost import TrainingPlan
 
-_HUB_FILES = 10_000
-
 
 def say_generation(plan: "GenerationPlan") -> list[str]:
-    """What making a data set takes."""
+    """Return lines on network calls, disk and memory of generating a data set."""
     return [
         f"  noise          in {len(plan.noisy_steps)} of {plan.num_inference_steps} steps",
         f"  network calls  {plan.network_calls:,}",
@@ -27,19 +23,8 @@ def say_generation(plan: "GenerationPlan") -> list[str]:
     ]
 
 
-def say_many_files(spec: "GenerationSpec") -> list[str]:
-    """A line where a folder of the data set would hold more files than the Hub takes, else none."""
-    if spec.num_shards <= _HUB_FILES:
-        return []
-    batches = math.ceil(spec.num_samples / _HUB_FILES / spec.batch_size)
-    return [
-        f"{spec.num_shards:,} shards: folders of more than {_HUB_FILES:,} files, which the Hugging Face Hub refuses; "
-        f"give --images-per-shard {batches * spec.batch_size} or more"
-    ]
-
-
 def say_training(plan: "TrainingPlan") -> list[str]:
-    """What training takes."""
+    """Return lines on network calls, disk and memory of training."""
     generation = plan.generation
     parts = [
         f"{amount(generation.pipeline_bytes)} of weights",
@@ -91,7 +76,7 @@ def online_plan(plan: "RunPlan") -> tuple[dict[str, Any], list[str]]:
 
 
 def say_time(seconds: float | None) -> str:
-    """A line on the time that something takes in one process; rewards take theirs on top."""
+    """Return a line on the time in one process, without that of rewards."""
     from ppod_data.support.formatting import clock
 
     if seconds is None:

@@ -17,10 +17,10 @@ from ppod_data.support.formatting import amount
 from ppod_data.support.processes import resolve_device
 
 if TYPE_CHECKING:
-    from ppod_data.integrity.purge import PurgeSummary
     from ppod_data.integrity.replay import Replay
     from ppod_data.integrity.seal import SealSummary
     from ppod_data.integrity.verify import Report
+    from ppod_data.library.editing import Exclusions
 
 FINE, DAMAGED, INCOMPLETE, DRIFT = 0, 3, 4, 5
 _SHOWN = 50
@@ -59,13 +59,11 @@ def seal(
     What stopped processes left behind is removed, and every file is checked first. Scores, log-probabilities
     and pairs may still be added: each table has a seal of its own. README.md and exclusions stay open.
     """
-    from ppod_data.integrity.seal import seal as seal_dataset
-    from ppod_data.storage.files import data_path
+    from ppod_data.library.editing import seal as seal_dataset
 
-    root = data_path(dataset)
     with summary(as_json) as report:
         with progress(0, "seal", "files") as shown:
-            done = seal_dataset(root, incomplete=incomplete, progress=shown)
+            done = seal_dataset(dataset, incomplete=incomplete, progress=shown)
         report({"dataset": dataset} | dataclasses.asdict(done), _say_sealed(dataset, done))
 
 
@@ -137,7 +135,7 @@ def verify(
 
 
 def parse_share(text: str | None) -> float:
-    """The share that `5%` names; 0 for None. Raises ConfigError for anything else."""
+    """Return the share that `5%` names, 0 for None. Raises ConfigError for other text."""
     if text is None:
         return 0.0
     match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
@@ -224,38 +222,21 @@ def exclude(
     The list exclusions.jsonl only grows. --purge, alone or with new entries, removes images, trajectories and
     rows from the files; a sealed data set is sealed again. The prompt's text stays in ppod.json.
     """
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.dataset.exclusions import exclude as exclude_samples
-    from ppod_data.integrity.purge import purge as purge_dataset
-    from ppod_data.publish.card import write_card
-    from ppod_data.storage.files import data_path
+    from ppod_data.library.editing import exclude as exclude_samples
 
-    asked = bool(sample_ids or prompt)
-    if not asked and not purge:
-        raise ConfigError("nothing to exclude: give sample ids or --prompt, or --purge for what is listed")
-    if asked and reason is None:
-        raise ConfigError("no reason: give --reason TEXT, for who asks later")
-    root = data_path(dataset)
     with summary(as_json) as report:
-        spec = Dataset.open(root).spec
-        added = exclude_samples(root, spec, sample_ids or [], prompt or [], reason or "") if asked else 0
-        purged = None
-        if purge:
-            with progress(0, "purge", "files") as shown:
-                purged = purge_dataset(Dataset.open(root), progress=shown)
-        write_card(root)
-        opened = Dataset.open(root)
-        figures = {
-            "dataset": dataset,
-            "num_added": added,
-            "num_excluded": len(opened.excluded),
-            "purged": dataclasses.asdict(purged) if purged else None,
-        }
-        report(figures, _say_excluded(dataset, added, len(opened.excluded), purged))
+        with progress(0, "purge", "files") as shown:
+            done = exclude_samples(
+                dataset, sample_ids or [], prompt or [], reason=reason, purge=purge, progress=shown
+            )
+        report({"dataset": dataset} | dataclasses.asdict(done), _say_excluded(dataset, done))
 
 
-def _say_excluded(dataset: str, added: int, total: int, purged: "PurgeSummary | None") -> list[str]:
-    lines = [f"{dataset}/exclusions.jsonl: {added:,} added, {total:,} samples are excluded now"]
+def _say_excluded(dataset: str, done: "Exclusions") -> list[str]:
+    purged = done.purged
+    lines = [
+        f"{dataset}/exclusions.jsonl: {done.num_added:,} added, {done.num_excluded:,} samples are excluded now"
+    ]
     if purged is None:
         return [
             *lines,

@@ -12,11 +12,9 @@ from ppod_cli.app.output import summary
 from ppod_cli.app.progress import progress
 from ppod_cli.data import integrity, views
 from ppod_data.diffusion.models.source import ModelSource
-from ppod_data.support.processes import rank_and_world_size, resolve_device
+from ppod_data.support.processes import resolve_device
 
 if TYPE_CHECKING:
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.diffusion.models.model import DiffusionModel
     from ppod_data.generation.log_probs import LogProbsSummary
 
 _LOG_PROBS_EXAMPLES = (
@@ -63,15 +61,15 @@ def log_probs(
     The table takes the place of the recorded numbers in ppod-train offline --reference-log-probs NAME. Run the
     same command again to go on after an interruption.
     """
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.storage.files import data_path
+    from ppod_data import Dataset
+    from ppod_data.library.editing import log_probs as compute_log_probs
 
-    opened = Dataset.open(data_path(dataset))
-    rank, world_size = rank_and_world_size()
+    opened = Dataset.open(dataset)
     with summary(as_json) as report:
         loaded = model.for_data(opened.spec).load(resolve_device(device))
         dtype = loaded.compute_dtype
-        done = _compute(opened, loaded, name, batch_size, rank, world_size)
+        with progress(0, f"log-probs {name}", "trajectories") as shown:
+            done = compute_log_probs(opened, loaded, name=name, batch_size=batch_size, progress=shown)
         lines = _say_computed(dataset, done)
         pairs = opened.pair_names()
         numerics = ["--compute-dtype", dtype] if dtype != opened.spec.compute_dtype else []
@@ -81,28 +79,6 @@ def log_probs(
             choice = "" if len(pairs) == 1 else f"on the pairs {table}"
             lines += say_train(dataset, opened, table, choice, numerics)
         report({"dataset": dataset} | dataclasses.asdict(done), lines)
-
-
-def _compute(
-    dataset: "Dataset",
-    model: "DiffusionModel",
-    name: str,
-    batch_size: int | None,
-    rank: int,
-    world_size: int,
-) -> "LogProbsSummary":
-    from ppod_data.generation.log_probs import compute_log_probs
-
-    with progress(0, f"log-probs {name}", "trajectories") as shown:
-        return compute_log_probs(
-            dataset,
-            model,
-            name=name,
-            batch_size=batch_size,
-            rank=rank,
-            world_size=world_size,
-            progress=shown,
-        )
 
 
 def _say_computed(dataset: str, done: "LogProbsSummary") -> list[str]:

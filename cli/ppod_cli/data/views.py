@@ -1,7 +1,7 @@
 """`ppod-data info`, `card`, `export`, `merge`, `push`, `pull`: look at a data set, and share it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from ppod_cli.app.progress import progress
 from ppod_data.support.formatting import amount
 
 if TYPE_CHECKING:
-    from ppod_data.dataset.dataset import Dataset
+    from ppod_data import Dataset
     from ppod_data.format.spec import GenerationSpec
     from ppod_data.publish.transfer import TransferSummary
 
@@ -77,25 +77,18 @@ def info(
     Histograms of the scores are from the lowest score to the highest. Two score tables agree on two images of a
     prompt where both prefer the same one; a score agrees with a pair where it is higher for the chosen image.
     """
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.format.spec import to_json
-    from ppod_data.inspect.overview import overview
-    from ppod_data.storage.files import data_path
-    from ppod_data.storage.folder_kinds import check_html
+    from ppod_data import Dataset
+    from ppod_data.library.exporting import describe, write_page
 
-    if html is not None:
-        check_html(html, option="--html")
     with summary(as_json) as report:
-        opened = Dataset.open(data_path(dataset))
-        figures = overview(opened)
+        opened = Dataset.open(dataset)
+        figures = describe(opened)
         lines = _say_info(opened, figures)
         if html is not None:
-            from ppod_data.inspect.viewer import write_viewer
-
-            write_viewer(opened, html, max_images=max_images)
+            write_page(opened, html, max_images=max_images)
             lines.append(f"page: {html} ({amount(html.stat().st_size)})")
         page = {} if html is None else {"html": str(html)}
-        report({"dataset": dataset, "spec": to_json(opened.spec), **figures, **page}, lines)
+        report({"dataset": dataset, **figures, **page}, lines)
 
 
 def card(dataset: DatasetFolder, config: Config = None, as_json: Json = False, debug: Debug = False) -> None:
@@ -104,11 +97,10 @@ def card(dataset: DatasetFolder, config: Config = None, as_json: Json = False, d
     ppod-gen, ppod-score and ppod-pair do it as well. With the README, datasets.load_dataset(DATASET, NAME) loads each
     table by its name: samples, scores-NAME, pairs-NAME.
     """
-    from ppod_data.publish.card import write_card
-    from ppod_data.storage.files import data_path
+    from ppod_data.library.exporting import refresh_card
 
     with summary(as_json) as report:
-        write_card(data_path(dataset))
+        refresh_card(dataset)
         report({"dataset": dataset}, [f"{dataset}/README.md, {dataset}/croissant.json"])
 
 
@@ -133,16 +125,11 @@ def export(
     readable for datasets.load_dataset("imagefolder", data_dir=DIR). Run the same command again to go on after an
     interruption. Images that were given to the data set are written as they came, with what they say of themselves.
     """
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.publish.export_images import export as export_images
-    from ppod_data.storage.files import data_path
-    from ppod_data.storage.folder_kinds import check_not_inside
+    from ppod_data.library.exporting import export_images
 
-    check_not_inside(out, option="--out")
     with summary(as_json) as report:
-        opened = Dataset.open(data_path(dataset))
         with progress(0, "export", "images") as shown:
-            done = export_images(opened, out, layout=layout, progress=shown)
+            done = export_images(dataset, out, layout=layout, progress=shown)
         line = f"{out}: {done.num_images:,} images" + (
             f", {done.num_skipped:,} were there" if done.num_skipped else ""
         )
@@ -165,26 +152,20 @@ def merge(
 
     Nothing is copied: the file holds the URLs, and the folders' paths as seen from its own folder.
     """
-    from ppod_data.dataset.merge import merge as merge_datasets
-    from ppod_data.dataset.same_samples import count_repeats
-    from ppod_data.storage.files import data_path
+    from ppod_data.library.editing import merge as merge_datasets
+    from ppod_data.library.editing import training_table
 
     with summary(as_json) as report:
-        parts = merge_datasets(out, [data_path(dataset) for dataset in datasets])
+        parts, repeats = merge_datasets(out, datasets)
         count = sum(part.spec.num_samples for part in parts)
-        repeats = sum(count_repeats([part.spec for part in parts]))
+        table = training_table(parts)
+        train = say_train(str(out), parts[0], table) if table is not None else []
         same = (
             f", {repeats:,} of them the same image as another: training leaves these out" if repeats else ""
         )
-        lines = [f"{out}: {len(parts)} data sets, {count:,} images{same}", *_say_train_on(out, parts)]
+        lines = [f"{out}: {len(parts)} data sets, {count:,} images{same}", *train]
         figures = {"out": str(out), "datasets": datasets, "num_samples": count, "num_repeated": repeats}
         report(figures, lines)
-
-
-def _say_train_on(out: Path, parts: "Sequence[Dataset]") -> list[str]:
-    """The line that trains on the pairs of all parts; none where they have none in common."""
-    common = [name for name in parts[0].pair_names() if all(name in part.pair_names() for part in parts)]
-    return say_train(str(out), parts[0], common[0]) if common else []
 
 
 def push(

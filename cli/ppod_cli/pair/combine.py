@@ -11,7 +11,7 @@ from ppod_cli.app.output import summary
 from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ppod_data.labels.combine import CombineSummary, Source
+    from ppod_data.labels.combine import CombineSummary
 
 _EXAMPLES = (
     "ppod-pair combine data --pairs experts=2 --pairs scenes --name both",
@@ -61,13 +61,11 @@ def combine(
     Where tables judge the same images, by id or by pixels, the label is the mean, weighted by the tables' weights. The
     pairs of a prompt are never on both sides of a split.
     """
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.labels.combine import combine as combine_pairs
-    from ppod_data.publish.card import write_card
-    from ppod_data.storage.files import data_path
+    from ppod_data import Dataset
+    from ppod_data.library.editing import combine_pairs
 
     with summary(as_json) as report:
-        opened = Dataset.open(data_path(dataset))
+        opened = Dataset.open(dataset)
         done = combine_pairs(
             opened,
             [_source(text) for text in pairs],
@@ -77,17 +75,14 @@ def combine(
             validation_share=validation_share,
             seed=seed,
         )
-        write_card(opened.root)
         lines = [*_say(dataset, done), *say_train(dataset, opened, next(iter(done.tables)))]
         report({"dataset": dataset, "name": name} | dataclasses.asdict(done), lines)
 
 
-def _source(text: str) -> "Source":
-    from ppod_data.labels.combine import Source
-
+def _source(text: str) -> tuple[str, float]:
     name, separator, weight = text.partition("=")
     try:
-        return Source(name=name, weight=float(weight) if separator else 1.0)
+        return name, float(weight) if separator else 1.0
     except ValueError:
         raise ConfigError(f"--pairs {text}: {weight!r} is no weight: write NAME=2") from None
 

@@ -38,14 +38,11 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a table of pairs, with its images, in a form that other tools read."""
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.labels.export.export import export_pairs
-    from ppod_data.storage.files import data_path
+    from ppod_data.library.exporting import export_pairs
 
     with summary(as_json) as report:
-        opened = Dataset.open(data_path(dataset))
         with progress(0, f"export {name}", "pairs") as shown:
-            done = export_pairs(opened, name=name, format=format, out=out, progress=shown)
+            done = export_pairs(dataset, out, name=name, format=format, progress=shown)
         lines = [f"{out}: {done.num_pairs:,} pairs of {done.num_images:,} images as {format}"]
         if done.num_hardened:
             lines.append(

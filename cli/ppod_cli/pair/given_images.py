@@ -1,6 +1,5 @@
 """`ppod-pair import --model`: a data set of the images that a label file holds."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,9 +11,7 @@ from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_data.support.options import options_of
 
 if TYPE_CHECKING:
-    from ppod_data.diffusion.models.model import DiffusionModel
     from ppod_data.generation.generate import GenerateSummary
-    from ppod_data.storage.files import DataPath
 
 NOT_OF_GIVEN_IMAGES = Without(("negative_prompt", "num_images_per_prompt", "initial_noise"))
 _MODEL_OPTIONS = ("revision", "variant", "adapter", "compute_dtype", "device")
@@ -52,35 +49,8 @@ def refuse_chain_options(context: typer.Context) -> None:
             raise ConfigError(f"--{option} says how chains of new images are made: give --model as well")
 
 
-def make_dataset(
-    root: "DataPath",
-    path: Path,
-    model: "DiffusionModel",
-    settings: SamplingSettings,
-    *,
-    format: str,
-    license: str,
-    skip_bad: bool,
-) -> "GenerateSummary":
-    """Make the data set of the images of a label file."""
-    from ppod_cli.app.progress import progress
-    from ppod_data.labels.foreign import build_dataset
-
-    with progress(0, "images", "images") as shown:
-        return build_dataset(
-            root,
-            path,
-            model,
-            format=format,
-            license=license,
-            skip_bad=skip_bad,
-            progress=shown,
-            settings=settings,
-            guidance_scale=settings.guidance_scale,
-        )
-
-
 def say_made(dataset: str, num_prompts: int, made: "GenerateSummary") -> list[str]:
+    """Return lines on a data set that was made of given images."""
     there = made.num_samples - made.num_made
     lines = [
         f"{dataset}: {made.num_samples:,} images of {num_prompts:,} prompts, each with a chain drawn onto it"

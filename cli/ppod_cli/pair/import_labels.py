@@ -10,16 +10,15 @@ from ppod_cli.app.agreement import say_agreement
 from ppod_cli.app.hints import next_line, say_train
 from ppod_cli.app.options import NEW_MODEL, Config, DatasetFolder, Debug, Device, Json, command
 from ppod_cli.app.output import summary
+from ppod_cli.app.progress import progress
 from ppod_cli.pair.given_images import (
     NOT_OF_GIVEN_IMAGES,
     ForeignGuidance,
     ForeignModel,
-    make_dataset,
     refuse_chain_options,
     say_made,
 )
 from ppod_data.diffusion.models.source import ModelSource
-from ppod_data.errors import ConfigError
 from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_data.support.processes import resolve_device
 
@@ -132,35 +131,35 @@ def import_labels(
     Labels on images that no model of yours made: with --model, DATASET is made of the images in the file, or beside
     it, each with a denoising chain that is drawn onto it. Run the same command again to go on after an interruption.
     """
-    from ppod_cli.app.progress import progress
     from ppod_data import Dataset, ImportOptions
     from ppod_data import import_labels as import_file
-    from ppod_data.format.tables import check_name
-    from ppod_data.storage.files import data_path, local_path
+    from ppod_data.library.labelling import check_labels_name, images_of_labels, known_dataset
 
     table = name if name is not None else format
-    check_name(table, "a table of labels")
+    check_labels_name(table)
     if model is None:
         refuse_chain_options(context)
     with summary(as_json) as report:
-        root, path = data_path(dataset), local_path(str(file))
         made = None
         if model is not None:
             loaded = source.load(resolve_device(device))
-            made = make_dataset(
-                root, path, loaded, settings, format=format, license=license, skip_bad=skip_bad
-            )
-        if made is None and not root.exists():
-            raise ConfigError(
-                f"{dataset}: no such folder: name the data set that the images are from, or make one of the file's "
-                "images with --model"
-            )
-        opened = Dataset.open(root)
+            with progress(0, "images", "images") as shown:
+                made = images_of_labels(
+                    dataset,
+                    file,
+                    loaded,
+                    settings,
+                    format=format,
+                    license=license,
+                    skip_bad=skip_bad,
+                    progress=shown,
+                )
+        opened = Dataset.open(dataset) if made else known_dataset(dataset)
         with progress(0, f"import {table}", "records") as shown:
             options = ImportOptions(
                 license=license, dimension=dimension, keep_ties=keep_ties, skip_bad=skip_bad
             )
-            done = import_file(opened, path, format=format, name=table, options=options, progress=shown)
+            done = import_file(opened, str(file), format=format, name=table, options=options, progress=shown)
         figures = {"dataset": dataset, "name": table, "num_skipped": done.num_skipped}
         figures["made"] = dataclasses.asdict(made) if made else None
         lines = say_made(dataset, len(opened.spec.prompts), made) if made else []

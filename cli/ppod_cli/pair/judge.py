@@ -10,7 +10,6 @@ from ppod_cli.app.hints import next_line
 from ppod_cli.app.options import Config, DatasetFolder, Debug, Json, command
 from ppod_cli.app.output import summary
 from ppod_cli.app.progress import progress
-from ppod_data.errors import ConfigError
 
 if TYPE_CHECKING:
     from ppod_data.annotate.pair_judge import JudgeSummary
@@ -72,34 +71,16 @@ def judge(
     Every answer is on the disk before the next one; run the same command again to go on, and to ask again what could
     not be read. What was answered becomes labels and pairs with ppod-pair import: the judge is one more annotator.
     """
-    from ppod_data.annotate.pair_judge import judge_pairs
-    from ppod_data.annotate.questions import read_pair_questions, read_questions
-    from ppod_data.dataset.dataset import Dataset
-    from ppod_data.format.tables import check_name
-    from ppod_data.rewards import check_reward_name
-    from ppod_data.rewards.vlm.pairs import connect_pairs
-    from ppod_data.storage.files import data_path, local_path
+    from ppod_data.library.annotating import Questions, judge_images
 
-    check_name(name, "a table of labels")
-    if not check_reward_name(judge).startswith("openai:"):
-        raise ConfigError(f"--judge {judge} cannot compare images: give openai:URL#MODEL or openai:FILE.toml")
     with summary(as_json) as report:
-        opened = Dataset.open(data_path(dataset))
-        folder = answers or opened.root / "labels" / f"{name}.answers"
-        if not isinstance(folder, Path):
-            raise ConfigError(f"{dataset}: answers are kept in a local folder: give one with --answers DIR")
-        if pairs is not None:
-            questions = read_pair_questions(opened, pairs, count=num_questions, seed=seed)
-        else:
-            questions = read_questions(opened, size=2, count=num_questions, seed=seed)
         with progress(0, f"judge {name}", "pairs") as shown:
-            done = judge_pairs(
-                opened,
-                connect_pairs(judge),
-                questions,
-                local_path(folder),
-                dimension=dimension.strip() or "overall",
-                seed=seed,
+            folder, done = judge_images(
+                dataset,
+                judge,
+                name,
+                answers=answers,
+                about=Questions(pairs=pairs, count=num_questions, dimension=dimension, seed=seed),
                 progress=shown,
             )
         figures = {"dataset": dataset, "name": name} | dataclasses.asdict(done)

@@ -92,12 +92,12 @@ def rank(
     Ties, margins too small and images without a score are left out and counted.
     """
     from ppod_data import Dataset, RewardSum, rank_pairs
-    from ppod_data.dataset.only_table import only_table
+    from ppod_data.library.pairing import only_scores
 
     asked = _parse_rewards(reward) if reward else None
     with summary(as_json) as report:
         opened = Dataset.open(dataset)
-        by = asked if asked is not None else only_table([opened], "scores", "--reward NAME")
+        by = asked if asked is not None else only_scores(opened)
         table = name if name is not None else str(by)
         weights = {by: 1.0} if isinstance(by, str) else by
         done = rank_pairs(

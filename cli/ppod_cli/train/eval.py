@@ -1,6 +1,5 @@
 """`ppod-train eval`: a policy beside its baseline on the same seeds."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,25 +129,13 @@ def _baseline(model: str | None, adapter: str | None) -> str | ModelSource | Non
     return ModelSource(model=model, adapter=adapter)
 
 
-def _on_images(done: "Comparison") -> list[str]:
-    """Return a line on the images' statistics that moved from the baseline's, and the verdict."""
-    from ppod_train.evaluation.exploitation import moved
-    from ppod_train.report.runs import read_run
-    from ppod_train.report.verdict import verdict
-
-    if done.before is None:
-        return []
-    changed = moved({name: dataclasses.asdict(change) for name, change in done.after.images.items()})
-    lines = [f"images: {', '.join(changed)}"] if changed else []
-    return [*lines, verdict(read_run(done.summary_path.parent))]
-
-
 def _compared(done: "Comparison", out: Path) -> list[Any]:
     from ppod_cli.train.eval_table import EvalTable
+    from ppod_train.library.next_steps import image_lines
 
     lines = [
         EvalTable.of(done.after, done.before),
-        *_on_images(done),
+        *image_lines(done),
         f"figures: {done.summary_path}",
         f"picture: {done.grid_path}",
         f"report: {done.report_path}",

@@ -1,7 +1,7 @@
-"""The table that `ppod-train eval` prints: it fits every terminal, and never cuts a number.
+"""The table that `ppod-train eval` prints. It fits every terminal without cutting a number.
 
-Its numbers have one precision a column. A wide terminal has the prompts in a column, a narrow one above their
-numbers, the narrowest one a figure a line.
+All numbers of a column have one precision. A wide terminal shows the prompts in a column, a narrow one above their
+numbers. The narrowest layout has one figure per line.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,16 +26,16 @@ _UNBOUNDED = 10_000
 
 @dataclass(frozen=True)
 class _Line:
-    """A policy's figures, or what they gained."""
+    """Figures of a policy, or their gain."""
 
     name: str
-    """before, after, gain; empty where there is one policy."""
+    """before, after or gain; empty for a single policy."""
     cells: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Block:
-    """The lines of one prompt, or of all."""
+    """Lines of one prompt, or of all prompts."""
 
     title: str
     is_total: bool
@@ -44,7 +44,7 @@ class _Block:
 
 @dataclass(frozen=True)
 class EvalTable:
-    """A block a prompt and one for all of them: before, after and gain, with 95 % intervals."""
+    """Blocks of lines: one for each prompt and one for all, with before, after and gain and 95 % intervals."""
 
     title: str
     headings: tuple[str, ...]
@@ -107,7 +107,7 @@ class EvalTable:
         return table
 
     def _width(self, column: int) -> int:
-        """The width of a column of numbers; of the lines' names for -1."""
+        """Return the width of a column of numbers, or of the lines' names for -1."""
         cells = [_cell(line, column) for block in self.blocks for line in block.lines]
         return max(map(cell_len, [*cells, self.headings[column] if column >= 0 else ""]))
 
@@ -133,7 +133,7 @@ def _title(after: "EvalResult") -> str:
 
 
 def _formats(figures: "Sequence[Metrics]") -> dict[str, Precision]:
-    """The precision of each column; the gain stands in that of the reward."""
+    """Return the precision of each column. The gain has that of the reward."""
     ends = [(one.reward_low, one.reward_high) for one in figures]
     ends += [(one.gain_low, one.gain_high) for one in figures]
     return {

@@ -1,33 +1,33 @@
 "use strict";
-// One question at a time: shown, answered, kept by the server, and only then the next.
+// The page shows the next question once the server has kept the answer.
 const at = (id) => document.getElementById(id);
-const RETRY = 1000; // milliseconds
-const PATIENCE = 15000; // after which what did not come is asked for again
+const RETRY_DELAY = 1000; // milliseconds
+const TIMEOUT = 15000; // milliseconds until a request or an image counts as failed
 let annotator = localStorage.getItem("annotator") || "";
-let turn = null; // what the server asked
+let current = null; // the question that the page shows
 let busy = false;
-let focused = null; // what had the focus when an answer was given: it has it again in the next question
-const PAUSE = 250; // milliseconds in which a new question takes no answer: a key pressed once more is meant for the last one
+let focused = null; // returns the element that had the focus at the answer, to focus it again
+const PAUSE = 250; // milliseconds without answers to a new question; a repeated key press is meant for the last question
 
 async function send(path, body) {
   for (;;) {
     try {
-      const answer = await fetch(path, {
+      const response = await fetch(path, {
         method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ annotator, ...body }),
-        signal: AbortSignal.timeout(PATIENCE),
+        signal: AbortSignal.timeout(TIMEOUT),
       });
-      const told = await answer.json().catch(() => ({ error: answer.statusText }));
-      if (answer.ok) { trouble(""); return told; }
-      if (answer.status === 409) {
-        trouble(told.error);
-        return told;
+      const reply = await response.json().catch(() => ({ error: response.statusText }));
+      if (response.ok) { showError(""); return reply; }
+      if (response.status === 409) {
+        showError(reply.error);
+        return reply;
       }
-      if (answer.status < 500) { trouble(told.error); return null; }
-      trouble(told.error);
+      if (response.status < 500) { showError(reply.error); return null; }
+      showError(reply.error);
     } catch {
-      trouble("No connection. The page sends your last answer again until it is saved.");
+      showError("No connection. The page sends your last answer again until it is saved.");
     }
-    await new Promise((go) => setTimeout(go, RETRY));
+    await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY));
   }
 }
 
@@ -36,56 +36,56 @@ async function act(path, body) {
   busy = true;
   const next = await send(path, body);
   busy = false;
-  if (next || turn) show(next || turn); else ask_name();
+  if (next || current) show(next || current); else askName();
 }
 
 function show(next) {
-  turn = next;
+  current = next;
   at("enter").hidden = true;
   at("progress").hidden = false;
-  at("progress").max = Math.max(1, turn.wanted);
-  at("progress").value = turn.done;
-  name_shown();
-  const over = turn.prompt === null;
-  at("ask").hidden = over;
-  at("end").hidden = !over;
-  document.body.classList.toggle("asking", !over);
-  for (const undo of [at("undo"), at("undo-end")]) undo.disabled = turn.number === 0;
-  if (over) {
-    at("ended").textContent = `There is nothing left to compare. You answered ${turn.number}.`;
+  at("progress").max = Math.max(1, current.wanted);
+  at("progress").value = current.done;
+  showName();
+  const finished = current.prompt === null;
+  at("ask").hidden = finished;
+  at("end").hidden = !finished;
+  document.body.classList.toggle("asking", !finished);
+  for (const undo of [at("undo"), at("undo-end")]) undo.disabled = current.number === 0;
+  if (finished) {
+    at("ended").textContent = `There is nothing left to compare. You answered ${current.number}.`;
     return;
   }
-  at("prompt").textContent = turn.prompt;
-  const count = turn.shown.length;
+  at("prompt").textContent = current.prompt;
+  const count = current.shown.length;
   const images = at("images");
   images.className = "waiting";
-  images.replaceChildren(...turn.shown.map(choice));
+  images.replaceChildren(...current.shown.map(choiceButton));
   arrange();
   at("keys").textContent = count === 2
     ? "Keys: ← or 1, → or 2, T no difference, S skip, Z back" : `Keys: 1 to ${count}, T no difference, S skip, Z back`;
   enable(false);
-  const asked = turn;
-  const loads = [...images.querySelectorAll("img")].map(loaded);
+  const requested = current;
+  const loads = [...images.querySelectorAll("img")].map(whenLoaded);
   Promise.all(loads).then(() => {
-    if (turn !== asked) return;
+    if (current !== requested) return;
     images.classList.remove("waiting");
     arrange();
     setTimeout(() => {
-      if (turn !== asked) return;
+      if (current !== requested) return;
       enable(true);
       if (focused) focused().focus({ preventScroll: true });
       focused = null;
-      document.body.dataset.ready = String(turn.number);
+      document.body.dataset.ready = String(current.number);
     }, PAUSE);
   }, () => {
-    if (turn !== asked) return;
-    trouble("An image could not be loaded. The page tries again.");
-    // The whole question: a server that was started again has no image in memory until it asks.
-    setTimeout(() => { if (turn === asked) act("/api/next", {}); }, RETRY);
+    if (current !== requested) return;
+    showError("An image could not be loaded. The page tries again.");
+    // Request the whole question: a restarted server loads images only with their question.
+    setTimeout(() => { if (current === requested) act("/api/next", {}); }, RETRY_DELAY);
   });
 }
 
-// As many columns as make the images largest in the room that is left.
+// Choose the number of columns with the largest images.
 function arrange() {
   const images = at("images");
   const count = images.children.length;
@@ -102,24 +102,24 @@ function arrange() {
   images.style.setProperty("--rows", Math.ceil(count / best));
 }
 
-function loaded(image) { // not decode(): it waits for a frame to be drawn, which may never come
-  return new Promise((found, failed) => {
-    image.addEventListener("load", found);
-    image.addEventListener("error", failed);
-    setTimeout(failed, PATIENCE);
+function whenLoaded(image) { // decode() could wait forever, for a frame that is never drawn
+  return new Promise((resolve, reject) => {
+    image.addEventListener("load", resolve);
+    image.addEventListener("error", reject);
+    setTimeout(reject, TIMEOUT);
   });
 }
 
-function choice(id, place) {
+function choiceButton(id, index) {
   const button = document.createElement("button");
   const image = document.createElement("img");
   const key = document.createElement("kbd");
   button.className = "choice";
   image.src = `/image/${id}`;
-  image.alt = `image ${place + 1} of ${turn.shown.length}`;
-  key.textContent = String(place + 1);
+  image.alt = `image ${index + 1} of ${current.shown.length}`;
+  key.textContent = String(index + 1);
   button.append(image, key);
-  button.addEventListener("click", () => answer(place));
+  button.addEventListener("click", () => answer(index));
   return button;
 }
 
@@ -127,38 +127,38 @@ function enable(ready) {
   for (const button of document.querySelectorAll(".choice, #tie, #skip")) button.disabled = !ready;
 }
 
-function answer(said) {
-  if (busy || !turn || turn.prompt === null || at("tie").disabled) return;
-  focused = place_of(document.activeElement);
+function answer(choice) {
+  if (busy || !current || current.prompt === null || at("tie").disabled) return;
+  focused = focusTarget(document.activeElement);
   enable(false);
-  if (typeof said === "number") at("images").children[said].classList.add("chosen");
+  if (typeof choice === "number") at("images").children[choice].classList.add("chosen");
   delete document.body.dataset.ready;
-  act("/api/answer", { number: turn.number, shown: turn.shown, answer: said, ticket: turn.ticket });
+  act("/api/answer", { number: current.number, shown: current.shown, answer: choice, ticket: current.ticket });
 }
 
-function place_of(element) {
+function focusTarget(element) {
   const index = [...at("images").children].indexOf(element);
   if (index >= 0) return () => at("images").children[index] ?? document.body;
   return at("others").contains(element) ? () => element : null;
 }
 
 function undo() {
-  if (turn && turn.number > 0) act("/api/undo", { number: turn.number });
+  if (current && current.number > 0) act("/api/undo", { number: current.number });
 }
 
-function trouble(text) {
+function showError(text) {
   at("trouble").textContent = text;
   at("trouble").hidden = !text;
 }
 
-function name_shown() {
+function showName() {
   const change = document.createElement("button");
   change.textContent = "not you?";
   change.addEventListener("click", () => { localStorage.removeItem("annotator"); location.reload(); });
-  at("who").replaceChildren(`${annotator}, ${turn.number} answered · ${turn.done} of ${turn.wanted} by all · `, change);
+  at("who").replaceChildren(`${annotator}, ${current.number} answered · ${current.done} of ${current.wanted} by all · `, change);
 }
 
-function ask_name() {
+function askName() {
   at("enter").hidden = false;
   at("name").value = annotator;
   at("name").focus();
@@ -176,12 +176,12 @@ at("skip").addEventListener("click", () => answer("skip"));
 at("undo").addEventListener("click", undo);
 at("undo-end").addEventListener("click", undo);
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || !at("enter").hidden || at("how").open || !turn) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || !at("enter").hidden || at("how").open || !current) return;
   const key = event.key.toLowerCase();
-  const count = turn.shown.length;
+  const count = current.shown.length;
   const arrows = count === 2 ? { arrowleft: 0, arrowright: 1 } : {};
-  const place = key in arrows ? arrows[key] : /^[1-9]$/.test(key) && Number(key) <= count ? Number(key) - 1 : null;
-  if (place !== null) answer(place);
+  const index = key in arrows ? arrows[key] : /^[1-9]$/.test(key) && Number(key) <= count ? Number(key) - 1 : null;
+  if (index !== null) answer(index);
   else if (key === "t") answer("tie");
   else if (key === "s") answer("skip");
   else if (key === "z") undo();
@@ -190,10 +190,10 @@ document.addEventListener("keydown", (event) => {
 });
 at("help").addEventListener("click", () => at("how").showModal());
 new ResizeObserver(arrange).observe(at("images"));
-fetch("/api/page").then((answer) => answer.json()).then((page) => {
+fetch("/api/page").then((response) => response.json()).then((page) => {
   at("title").textContent = page.title;
   document.title = `ppod: ${page.question}`;
-  for (const one of document.querySelectorAll(".question")) one.textContent = page.question;
-  for (const one of document.querySelectorAll(".instructions")) one.textContent = page.instructions;
+  for (const element of document.querySelectorAll(".question")) element.textContent = page.question;
+  for (const element of document.querySelectorAll(".instructions")) element.textContent = page.instructions;
 }).catch(() => {});
-if (annotator) act("/api/next", {}); else ask_name();
+if (annotator) act("/api/next", {}); else askName();

@@ -49,7 +49,7 @@ class Scales:
     dora: bool = False
 
     def scale(self, module: str, rank: int) -> float:
-        """The factor of a module's change. Raises ValueError for another rank than the header's."""
+        """Return the factor of a module's change. Raises ValueError for another rank than the header's."""
         stated = _of_pattern(self.rank_pattern, module, self.rank)
         if stated != rank:
             raise ValueError(f"{module} has rank {rank}, and the header says {stated}")

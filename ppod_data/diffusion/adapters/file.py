@@ -11,7 +11,7 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 def adapter_file(adapter: str) -> Path:
-    """The weights file of an adapter, a folder or a file. Raises ConfigError where there is none, and where one is."""
+    """Return the weights file of an adapter, a folder or a file. Raises ConfigError if there is none."""
     path = Path(adapter)
     if path.is_dir():
         for name in (LORA_FILE, PEFT_FILE):
@@ -33,7 +33,7 @@ def adapter_file(adapter: str) -> Path:
 
 
 def adapter_fingerprint(fingerprint: str, weights: Path) -> str:
-    """The fingerprint of a pipeline (its own: `fingerprint`) with the LoRA weights of a file on top."""
+    """Return the fingerprint of a pipeline, whose own is `fingerprint`, with the LoRA weights of a file on top."""
     identity = f"{fingerprint}+{sha256_file(weights)}"
     if weights.name == PEFT_FILE:  # whose scale is in another file
         identity += f"+{sha256_file(weights.with_name(CONFIG_FILE))}"
@@ -41,7 +41,7 @@ def adapter_fingerprint(fingerprint: str, weights: Path) -> str:
 
 
 def _no_weights(path: Path) -> str:
-    """What a folder is that holds no LoRA weights, and what to give instead."""
+    """Describe a folder without LoRA weights, and name what to give instead."""
     text = f"adapter {path} holds no LoRA weights ({LORA_FILE} or {PEFT_FILE})"
     if (path / "state.json").is_file() and (path / "weights.safetensors").is_file():
         return f"{path} is a checkpoint of ppod-train, not a policy: ppod-train export {path} --out DIR makes one of it"

@@ -150,7 +150,7 @@ def set_lora(component: torch.nn.Module, layers: Mapping[str, LoraLayer]) -> Non
 
 
 def _refuse_strange(tensors: Mapping[str, torch.Tensor]) -> None:
-    """What no LoRA of a pipeline holds, by its own name."""
+    """Raise ConfigError for tensors that no LoRA of a pipeline holds."""
     if not tensors:
         raise ValueError("the file is empty")
     if strange := [key for key in tensors if re.search(r"\.(hada|lokr)_|\.dora_scale$", key)]:
@@ -208,7 +208,7 @@ def _place(key: str, modules: Mapping[str, Mapping[str, str]], family: Family) -
 
 
 def _found(component: str, module: str, names: Mapping[str, str], prefix: str) -> tuple[str, str] | None:
-    """A CLIP text encoder's modules are under `text_model` or not, by the version that wrote the file."""
+    """Find a module; those of a CLIP text encoder are under `text_model` or not, by the version that wrote the file."""
     for name in (module, module.removeprefix(prefix), f"{prefix}{module}"):
         if name in names:
             return component, names[name]
@@ -216,7 +216,7 @@ def _found(component: str, module: str, names: Mapping[str, str], prefix: str) -
 
 
 def _layers_of(pipeline: Any, component: str) -> dict[str, str]:
-    """What the modules that can have a LoRA layer are called, with dots or underscores -> their names."""
+    """Return the names of modules that can have a LoRA layer, by their names with dots and with underscores."""
     network = getattr(pipeline, component, None)
     if network is None:
         return {}

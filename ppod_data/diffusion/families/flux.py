@@ -46,7 +46,7 @@ def embed(pipeline: Any, prompt: str) -> Condition:
 
 
 def embed_guidance(pipeline: Any, guidance_scale: float) -> Condition:
-    """guidance [1], the scale that the network was distilled to obey (FLUX.1-dev); nothing where it has no such input.
+    """Return guidance [1], the scale that FLUX.1-dev was distilled to obey; nothing for a network without that input.
 
     Raises:
         ConfigError: a scale that the network would not read (FLUX.1-schnell).
@@ -59,14 +59,14 @@ def embed_guidance(pipeline: Any, guidance_scale: float) -> Condition:
 
 
 def guidance_scale(pipeline: Any) -> float:
-    """The default: diffusers', or 1 where the network reads none."""
+    """Return the default: that of diffusers, or 1 for a network that reads no scale."""
     return 3.5 if pipeline.transformer.config.guidance_embeds else 1.0
 
 
 def predict(
     transformer: Any, latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition
 ) -> torch.Tensor:
-    """The velocity [B, C, H, W] for latents [B, C, H, W] at timesteps [B], from 0 to 1000."""
+    """Return the velocity [B, C, H, W] for latents [B, C, H, W] at timesteps [B], from 0 to 1000."""
     output: torch.Tensor = transformer(
         hidden_states=packed.pack(latents),
         timestep=timesteps.to(latents.dtype) / 1000,

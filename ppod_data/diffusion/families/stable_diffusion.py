@@ -32,7 +32,7 @@ embed_negative = embed
 def predict(
     network: Any, latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition
 ) -> torch.Tensor:
-    """The UNet's output [B, C, H, W] for latents [B, C, H, W] at timesteps [B]."""
+    """Return the UNet's output [B, C, H, W] for latents [B, C, H, W] at timesteps [B]."""
     output: torch.Tensor = network(
         latents, timesteps, encoder_hidden_states=condition["prompt_embeds"], return_dict=False
     )[0]

@@ -50,7 +50,7 @@ def embed(pipeline: Any, prompt: str) -> Condition:
 def predict(
     transformer: Any, latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition
 ) -> torch.Tensor:
-    """The velocity [B, C, H, W] for latents [B, C, H, W] at timesteps [B], from 0 to 1000."""
+    """Return the velocity [B, C, H, W] for latents [B, C, H, W] at timesteps [B], from 0 to 1000."""
     output: torch.Tensor = transformer(
         hidden_states=latents,
         timestep=timesteps,
@@ -74,14 +74,14 @@ def patches(pipeline: Any) -> tuple[int, int | None]:
 
 
 def scheduler_config(pipeline: Any, latent_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """What the chain's sigmas are made of: `flow.flow_config`."""
+    """Return the configuration of the chain's sigmas (`flow.flow_config`)."""
     side = pipeline.transformer.config.patch_size
     tokens = (latent_shape[1] // side) * (latent_shape[2] // side)
     return flow_config(pipeline.scheduler, image_seq_len=tokens, sigmas_from_one=False)
 
 
 def guidance_scale(pipeline: Any) -> float:
-    """The default: what Flow-GRPO uses."""
+    """Return the default, that of Flow-GRPO."""
     return 4.5
 
 

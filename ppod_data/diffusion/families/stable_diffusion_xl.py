@@ -59,7 +59,7 @@ def embed_negative(pipeline: Any, prompt: str) -> Condition:
 def predict(
     network: Any, latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition
 ) -> torch.Tensor:
-    """The UNet's output [B, C, H, W] for latents [B, C, H, W] at timesteps [B]."""
+    """Return the UNet's output [B, C, H, W] for latents [B, C, H, W] at timesteps [B]."""
     output: torch.Tensor = network(
         latents,
         timesteps,

@@ -84,10 +84,10 @@ def patches(pipeline: Any) -> tuple[int, int | None]:
 
 
 def scheduler_config(pipeline: Any, latent_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """The complete DDIM configuration of the pipeline's scheduler."""
+    """Return the complete DDIM configuration of the pipeline's scheduler."""
     return ddim_config(type(pipeline.scheduler).__name__, pipeline.scheduler.config)
 
 
 def guidance_scale(pipeline: Any) -> float:
-    """The default: what DDPO, D3PO, SPO and PRDP use."""
+    """Return the default, that of DDPO, D3PO, SPO and PRDP."""
     return 5.0

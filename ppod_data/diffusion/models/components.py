@@ -12,7 +12,7 @@ _SHOWN = 3
 
 
 def component_class(folder: ModelFolder, component: str) -> Any:
-    """The class of a part: of diffusers, or of transformers. Raises ConfigError for one that is not there."""
+    """Return the class of a part, in diffusers or transformers. Raises ConfigError for an unknown class."""
     import diffusers
     import transformers
 

@@ -15,7 +15,7 @@ _ENCODE_PIXELS = 2 * 512 * 512
 
 
 def fit_image(model: DiffusionModel, image: Image.Image) -> Image.Image:
-    """The RGB image at the model's size: scaled to cover it (Lanczos), then cropped around the centre.
+    """Return the RGB image at the model's size: scaled to cover it (Lanczos), then cropped around the centre.
 
     An image of that size is unchanged.
     """

@@ -172,7 +172,7 @@ def resized(model: DiffusionModel, height: int | None, width: int | None) -> Dif
 
 
 def build_pipeline(folder: ModelFolder, loaded: Mapping[str, Any]) -> Any:
-    """diffusers' pipeline of its loaded parts. Raises ConfigError where its class does not take them."""
+    """Build diffusers' pipeline of its loaded parts. Raises ConfigError if its class does not take them."""
     import diffusers
 
     kind = getattr(diffusers, folder.index["_class_name"])
@@ -203,19 +203,19 @@ def add_adapter(pipeline: Any, family: Family, name: str, adapter: str, identity
 
 
 def parts_of(pipeline: Any, family: Family) -> list[torch.nn.Module]:
-    """The networks of a pipeline that are used, as `DiffusionModel.parts`."""
+    """Return the networks of a pipeline that are used (`DiffusionModel.parts`)."""
     names = (family.denoiser, "vae", *family.text_encoders)
     return [part for part in (getattr(pipeline, name) for name in names) if part is not None]
 
 
 def vae_dtype(name: str, folder: Path, compute_dtype: str) -> torch.dtype:
-    """What the VAE of a pipeline folder decodes in: fp32 where its configuration asks for that."""
+    """Return the precision of a VAE's decoding: fp32 if its configuration asks for it."""
     upcast = read_json(name, folder / "vae" / "config.json").get("force_upcast", True)
     return torch.float32 if upcast else DTYPES[compute_dtype]
 
 
 def network(model: DiffusionModel) -> Network:
-    """The denoising network as a function of (latents, timesteps, condition).
+    """Return the denoising network as a function of (latents, timesteps, condition).
 
     Timesteps are passed one a row in sampling and training alike, so that both take the same code path.
     """
@@ -223,7 +223,7 @@ def network(model: DiffusionModel) -> Network:
 
 
 def network_of(model: DiffusionModel, denoiser: Any) -> Network:
-    """A denoiser of the model's kind as a function, in the model's compute dtype."""
+    """Return a denoiser of the model's kind as a function, in the model's compute dtype."""
     dtype = DTYPES[model.compute_dtype]
 
     def call(latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
@@ -278,7 +278,7 @@ def decode_images(model: DiffusionModel, latents: torch.Tensor) -> list[Image.Im
 
 @torch.no_grad()
 def decode_pixels(model: DiffusionModel, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The VAE's output for x_0 latents [B, C, H, W], a part of the batch at a time: [b, 3, height, width], −1 to 1."""
+    """Yield the VAE's output for x_0 latents [B, C, H, W] in parts of the batch: [b, 3, height, width], −1 to 1."""
     vae = model.pipeline.vae
     pixels = math.prod(latents.shape[2:]) * int(model.pipeline.vae_scale_factor) ** 2
     for part in torch.split(latents.to(model.device, vae.dtype), max(1, _DECODE_PIXELS // pixels)):

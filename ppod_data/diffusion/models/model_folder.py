@@ -50,11 +50,11 @@ class ModelFolder:
         return sorted(part for part in self.family.components if self.index.get(part) not in (None, _ABSENT))
 
     def class_name(self, component: str) -> str:
-        """The class of a part."""
+        """Return the class of a part."""
         return str(self.index[component][1])
 
     def options(self) -> dict[str, Any]:
-        """What the pipeline's constructor is given beside its parts: its own switches, and None for absent parts."""
+        """Return the arguments of the pipeline's constructor beside its parts: switches, and None for absent parts."""
         switches = {
             key: value for key, value in self.index.items() if key[0] != "_" and not isinstance(value, list)
         }
@@ -62,7 +62,7 @@ class ModelFolder:
         return switches | dict.fromkeys(absent) | dict(self.family.load_options)
 
     def variant_of(self, component: str) -> str | None:
-        """The variant where this part has one, as diffusers has it: other parts keep their default weights."""
+        """Return the variant if this part has it, as diffusers does; other parts keep their default weights."""
         if self.variant is None or component not in _NETWORKS:
             return None
         names = [f"{stem}.{self.variant}.safetensors" for stem in (_DIFFUSERS_NAME, _TRANSFORMERS_NAME)]
@@ -106,7 +106,7 @@ def open_folder(name: str, path: Path, variant: str | None = None, *, weights: b
 
 
 def read_json(name: str, path: Path) -> dict[str, Any]:
-    """The JSON object of a configuration file of the pipeline `name`. Raises ConfigError where it is none."""
+    """Read the JSON object of a configuration file of the pipeline `name`. Raises ConfigError for other content."""
     shown = f"{path.parent.name}/{path.name}" if path.name != "model_index.json" else path.name
     if not path.is_file() or path.stat().st_size > _MAX_JSON:
         raise ConfigError(f"{name} is not a complete pipeline: it has no {shown}")
@@ -121,7 +121,7 @@ def read_json(name: str, path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: ModelFolder, component: str) -> list[Path]:
-    """The files from which a network is loaded: its weights, and their index where there are several.
+    """Return the files from which a network is loaded: its weights, and the index of several.
 
     Raises:
         ConfigError: they are not there, and what is there instead.
@@ -151,7 +151,7 @@ def loaded_files(folder: ModelFolder, component: str) -> list[Path]:
 
 
 def fingerprint(folder: ModelFolder, components: Iterable[str]) -> str:
-    """The sha256 over (relative name, sha256) of every loaded file of some components: 64 hex digits."""
+    """Return the sha256 over (relative name, sha256) of every loaded file of some components: 64 hex digits."""
     digest = hashlib.sha256()
     for path in sorted(path for name in components for path in loaded_files(folder, name)):
         digest.update(f"{path.relative_to(folder.path).as_posix()} {sha256_file(path)}\n".encode())
@@ -168,7 +168,7 @@ def has_weights(name: str) -> bool:
 def resolve_model(
     name: str, revision: str | None, *, variant: str | None = None, weights: bool = True
 ) -> Path:
-    """The local folder of a pipeline, downloaded from the Hub when it is not one already.
+    """Return the local folder of a pipeline, downloaded from the Hub if it is not local.
 
     weights: False for configurations and tokenizers alone.
 
@@ -203,13 +203,13 @@ def resolve_model(
 
 
 def reason(error: BaseException, limit: int = 400) -> str:
-    """An error's whole message on one line, cut between words."""
+    """Return an error's whole message in one line, cut between words."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit].rsplit(' ', 1)[0]} …"
 
 
 def _check_parts(folder: ModelFolder) -> None:
-    """The parts of the index are those of its class, of the classes that are served."""
+    """Check that the parts of the index are those of its class, and that their classes are supported."""
     known = folder.family.components
     for part, value in folder.index.items():
         if part.startswith("_") or not isinstance(value, list):
@@ -258,7 +258,7 @@ def _index_name(stem: str, variant: str | None) -> str:
 
 
 def _shards(name: str, index: Path) -> list[Path]:
-    """The weight files that an index names."""
+    """Return the weight files that an index names."""
     named = read_json(name, index).get("weight_map")
     files = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
     if not files or any(Path(file).name != file for file in files):
@@ -289,7 +289,7 @@ def _missing(name: str, place: Path, file: Path) -> str:
 
 
 def _nearby(path: Path) -> str:
-    """What to give instead of a folder that is no pipeline."""
+    """Describe what to give instead of a folder that is no pipeline."""
     for below in ("policy", "."):
         if any(
             (path / below / name).is_file()
@@ -319,7 +319,7 @@ def _single_file(path: Path) -> str:
 
 
 def _class_of_single_file(path: Path) -> str:
-    """The pipeline that the names of its weights are of; Stable Diffusion 1.x or 2.x where nothing says another."""
+    """Return the pipeline class by the names of its weights; Stable Diffusion 1.x or 2.x without other evidence."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -369,7 +369,7 @@ _NETWORK_ERRORS = ("ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError"
 
 
 def _chain(error: BaseException | None) -> list[type[BaseException]]:
-    """The types of an error and of those that it came from."""
+    """Return the types of an error and of its causes."""
     types: list[type[BaseException]] = []
     while error is not None and len(types) < 10:
         types.append(type(error))

@@ -14,7 +14,7 @@ from ppod_data.support.runtime import quiet_pipelines
 def load_skeleton(
     name: str, *, revision: str | None = None, variant: str | None = None, compute_dtype: str = "fp32"
 ) -> DiffusionModel:
-    """The pipeline `name` from its configuration files alone, its weights on torch's `meta` device.
+    """Load the pipeline `name` from its configuration files alone, its weights on torch's `meta` device.
 
     It embeds prompts and calls its network as `load_model`'s does, computing shapes only. From the Hub it takes
     configurations and tokenizers, some MB.
@@ -46,7 +46,7 @@ def load_skeleton(
 
 
 def _component(folder: ModelFolder, component: str, dtype: torch.dtype) -> Any:
-    """A part without its weights; a tokenizer or scheduler whole."""
+    """Load a part without its weights; a tokenizer or scheduler is loaded whole."""
     import diffusers
 
     kind, path = component_class(folder, component), folder.path / component

@@ -5,10 +5,10 @@ expected_value(reply, {"yes": 1.0, "no": 0.0})  # P(yes) / (P(yes) + P(no))
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_THOUGHT = "</think>"
+_BEGIN, _THOUGHT = "<think>", "</think>"
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\d)")
 
 
@@ -41,16 +41,17 @@ def expected_value(reply: Reply, values: Mapping[str, float]) -> float | None:
     Returns:
         Σ value · P(word) / Σ P(word); None if the answer is not one of the words, or has no log-probabilities.
     """
-    tokens = list(reply.tokens)
-    ends = [index for index in range(len(tokens)) if _THOUGHT in _joined(tokens[: index + 1])]
-    tokens = tokens[ends[0] + 1 :] if ends else tokens
+    tokens = _tokens_after_thought(reply.tokens)
     while tokens and not _word(tokens[0].text):
         tokens.pop(0)
     if not tokens or _word(tokens[0].text) not in values:
         return None
     if len(tokens) > 1 and tokens[0].text[-1:].isdigit() and tokens[1].text[:1].isdigit():
         return None  # the first digit of a longer number
-    words = [(_word(text), math.exp(log)) for text, log in tokens[0].alternatives.items()]
+    logs = {
+        text: log for text, log in tokens[0].alternatives.items() if log <= 0
+    }  # others are no log-probabilities
+    words = [(_word(text), math.exp(log)) for text, log in logs.items()]
     known = [(values[word], probability) for word, probability in words if word in values]
     total = math.fsum(probability for _, probability in known)
     return math.fsum(value * probability for value, probability in known) / total if total > 0 else None
@@ -76,11 +77,19 @@ def stated_number(text: str, low: int, high: int) -> float | None:
 
 
 def _after_thought(text: str) -> str:
+    """Return an answer without its thoughts; nothing of an answer that ends within them."""
+    if _THOUGHT not in text and _BEGIN in text:
+        return ""
     return text.rpartition(_THOUGHT)[2]
 
 
-def _joined(tokens: list[Token]) -> str:
-    return "".join(token.text for token in tokens)
+def _tokens_after_thought(tokens: Sequence[Token]) -> list[Token]:
+    text = ""
+    for index, token in enumerate(tokens):
+        text += token.text
+        if _THOUGHT in text[-len(token.text) - len(_THOUGHT) :]:
+            return list(tokens[index + 1 :])
+    return list(tokens)
 
 
 def _word(token: str) -> str:

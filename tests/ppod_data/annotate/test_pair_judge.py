@@ -11,6 +11,7 @@ from PIL import ImageStat
 from ppod_data import agreement, import_labels
 from ppod_data.annotate.pair_judge import JudgeSummary, judge_pairs
 from ppod_data.annotate.questions import read_pair_questions, read_questions
+from ppod_data.annotate.session import open_session
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, RewardError, RewardUnavailableError
 from ppod_data.format.images import decode_image
@@ -161,3 +162,10 @@ def test_a_file_of_other_lines_is_damage(dataset: Dataset, server: Running) -> N
     Path(done.file).write_text('{"shown": 3}\n')
     with pytest.raises(DamagedError, match=r":1: not an answer of ppod-pair judge"):
         judged(dataset, server, count=2)
+
+
+def test_people_s_answers_are_not_mixed_with_a_judge_s(dataset: Dataset, server: Running) -> None:
+    folder = dataset.root / "labels" / "judge.answers"
+    open_session(folder, read_questions(dataset, size=2, count=3, seed=0)).close()
+    with pytest.raises(ConfigError, match="holds people's answers: give the judge another --name"):
+        judged(dataset, server, count=3)

@@ -1,5 +1,6 @@
 """A judge behind a real OpenAI-compatible server on the loopback, and servers that misbehave."""
 
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -69,6 +70,7 @@ LOGS = {"Yes": -0.1, " yes": -3.0, "NO": -3.5, "Maybe": -4.0}
             reply("", ("<think>", {}), ("No", {}), ("</", {}), ("think>", {}), ("\n", {}), ("Yes", LOGS)),
             0.970,
         ),
+        (reply("Yes", ("Yes", LOGS | {"no": 1e9, "No": math.nan})), 0.970),
         (reply("Maybe", ("Maybe", LOGS)), None),
         (reply("Yes"), None),
     ],
@@ -94,6 +96,7 @@ def test_a_digit_of_a_longer_number_is_not_the_answer() -> None:
         ("No, although yes in part", 0.0),
         ("The answer is yes", 1.0),
         ("<think>no no</think> Yes", 1.0),
+        ("<think>I would say yes, but", None),
         ("It could be yes or no", None),
         ("A banana", None),
         ("", None),
