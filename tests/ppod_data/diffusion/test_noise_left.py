@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ppod_cli.app.launch import noise_notes
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.ddim import build_ddim_schedule, ddim_config
@@ -12,7 +13,7 @@ from ppod_data.diffusion.flow import build_flow_schedule, flow_chain, flow_confi
 from ppod_data.diffusion.gaussian import sample_next
 from ppod_data.diffusion.models.model import DiffusionModel, load_model
 from ppod_data.diffusion.models.skeleton import load_skeleton
-from ppod_data.diffusion.noise_left import MOST_NOISE, final_std, quiet_steps
+from ppod_data.diffusion.noise_left import MOST_NOISE, final_std, noise_left, quiet_steps
 from ppod_data.diffusion.schedule import build_schedule, chain_config, sensitivity, spec_schedule
 from ppod_data.errors import ConfigError, SpecMismatchError
 from ppod_data.format.spec import GenerationSpec
@@ -210,6 +211,9 @@ def test_sd3s_default_window_is_in_the_spec_and_the_whole_chain_is_the_spec_of_o
     assert (old.noisy_steps, old.version) == (None, 1)
     assert spec_schedule(old).stochastic == (True,) * 5 + (False,)
     assert a_spec(models["sd"]).noisy_steps is None
+    left, least = noise_left(old) or (0.0, 1.0)
+    assert left > 10 * least and noise_left(spec) is None and noise_left(a_spec(models["sd"])) is None
+    assert "noise of the steps 0:6 stays in the images" in noise_notes(old)[0] and noise_notes(spec) == []
     generate(tmp_path, old, models["sd-3"], shards=[0])
     with pytest.raises(SpecMismatchError, match=r"noisy_steps differs.*give --noisy-steps 0:6"):
         generate(tmp_path, spec, models["sd-3"], shards=[0])

@@ -107,10 +107,10 @@ def test_a_dry_run_is_of_the_size_that_is_asked_for(tmp_path: Path) -> None:
     assert measure_seconds(large, model) > 0
 
 
-def test_the_commands_follow_the_data_sets_size(tmp_path: Path, tiny_pipeline: Path) -> None:
-    """Training replays without drift and evaluates at the data's size, and so does an evaluation of its policy."""
+def test_the_commands_follow_the_data_sets_size_and_window(tmp_path: Path, tiny_pipeline: Path) -> None:
+    """Training replays without drift and evaluates by the data's sampler, and so does an evaluation of its policy."""
     root, run = tmp_path / "data", tmp_path / "run"
-    size = ("--height", 24, "--width", 12)
+    size = ("--height", 24, "--width", 12, "--noisy-steps", "0:1")
     few = ("--num-images-per-prompt", 3, "--num-inference-steps", 2)
     made = call(gen.app, root, "--model", tiny_pipeline, "--prompt", "a cat", *size, *few)
     assert made.code == 0, made.stderr
@@ -126,8 +126,9 @@ def test_the_commands_follow_the_data_sets_size(tmp_path: Path, tiny_pipeline: P
     judged = call(train.app, "eval", "--adapter", run / "policy", "--out", out, *few)
     assert judged.code == 0, judged.stderr
     for folder in (run / "evals" / "step-000001", next(out.rglob("eval.json")).parent):
-        sheet = json.loads((folder / "eval.json").read_text())["sheet"]
-        assert (sheet["height"], sheet["width"]) == (24, 12)
+        judged_by = json.loads((folder / "eval.json").read_text())
+        sheet = judged_by["sheet"]
+        assert (sheet["height"], sheet["width"], judged_by["noisy_steps"]) == (24, 12, "0:1")
     other = call(gen.app, root, "--model", tiny_pipeline, "--prompt", "a cat", *few[:2])
     assert other.code == 2 and "differs" in other.one_error()
 
