@@ -31,6 +31,8 @@ _IMPORT_EXAMPLES = (
     "ppod-pair import data answers.csv --format table",
     "ppod-pair import data export.json --format label-studio --name experts",
     "ppod-pair import data votes.parquet --format rapidata --skip-bad --keep-ties",
+    "ppod-pair import new pictures --format folders \\\n"
+    "  --model black-forest-labs/FLUX.2-klein-base-4B --height 512 --width 512",
     "ppod-pair import new pickapic.parquet --format pickapic \\\n"
     "  --model stable-diffusion-v1-5/stable-diffusion-v1-5 --num-inference-steps 50",
 )
@@ -63,7 +65,7 @@ def import_labels(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="File or folder of labels: Parquet, JSON, JSON lines, CSV.",
+            help="File or folder of labels: Parquet, JSON, JSON lines, CSV; for folders, that of winners and losers.",
             show_default=False,
         ),
     ],
@@ -77,6 +79,7 @@ def import_labels(
             "rapidata",
             "richhf",
             "d3po",
+            "folders",
             "label-studio",
             "argilla",
             "ppod-label",
@@ -99,7 +102,7 @@ def import_labels(
     model: ForeignModel = None,
     source: Annotated[ModelSource, NEW_MODEL],
     settings: Annotated[SamplingSettings, NOT_OF_GIVEN_IMAGES],
-    guidance_scale: ForeignGuidance = 1.0,
+    guidance_scale: ForeignGuidance = None,
     device: Device = "auto",
     config: Config = None,
     as_json: Json = False,
