@@ -3,8 +3,9 @@
     python docs/experiments/window.py [--out build/experiments]
 
 Every update has 8 pairs and 5 timesteps. With noise in all 19 steps these are drawn at random; in a window of 5 steps
-they are all of it, so that the sum over timesteps inside the sigmoid is exact. One tuning prompt, three seeds, 256
-reward queries, 96 updates, 256 evaluation images by the whole chain. Figures: docs/experiments/window.json.
+they are all of it, so that the sum over timesteps inside the sigmoid is exact. `trained 5:10` separates the two: data
+of the whole chain, of which the steps 5 to 9 are trained. One tuning prompt, 256 reward queries, 96 updates, 256
+evaluation images by the whole chain. Figures: docs/experiments/window.json.
 """
 
 import argparse
@@ -17,19 +18,19 @@ from lab import TUNING_PROMPTS, Method, judge, once, train
 
 SEEDS = (0, 1, 2)
 PROMPT = TUNING_PROMPTS[0]
-ARMS: dict[str, dict[str, Any]] = {
-    "whole chain": {},
-    "0:5": {"noisy_steps": "0:5"},
-    "5:10": {"noisy_steps": "5:10"},
-    "5:10, one x_T": {"noisy_steps": "5:10", "initial_noise": "per-prompt"},
+METHODS = {
+    "whole-chain": Method(objective="ppod"),
+    "5:10": Method(objective="ppod", data={"noisy_steps": "5:10"}),
+    "5:10-one-x_T": Method(objective="ppod", data={"noisy_steps": "5:10", "initial_noise": "per-prompt"}),
+    "trained-5:10": Method(objective="ppod", settings={"trained_steps": "5:10"}),
+    "0:5": Method(objective="ppod", data={"noisy_steps": "0:5"}),
 }
 
 
-def run(folder: Path, arm: str, seed: int) -> dict[str, Any]:
-    """Train and evaluate one arm."""
-    method = Method(objective="ppod", data=ARMS[arm])
-    policy = train(folder, method, [PROMPT], seed=seed)
-    return judge(folder, policy, [PROMPT], images=256) | {"arm": arm, "seed": seed}
+def run(folder: Path, name: str, seed: int) -> dict[str, Any]:
+    """Train and evaluate one method."""
+    policy = train(folder, METHODS[name], [PROMPT], seed=seed)
+    return judge(folder, policy, [PROMPT], images=256) | {"method": name, "seed": seed}
 
 
 def main() -> None:
@@ -39,10 +40,9 @@ def main() -> None:
     out = parser.parse_args().out / "window"
     results = [once(out / "before", lambda folder: judge(folder, None, [PROMPT], images=256))]
     for seed in SEEDS:
-        for number, arm in enumerate(ARMS):
-            results.append(once(out / f"{seed}-{number}", partial(run, arm=arm, seed=seed)))
-    if None not in results:
-        Path(__file__).with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+        for name in METHODS:
+            results.append(once(out / f"{name}-{seed}", partial(run, name=name, seed=seed)))
+    Path(__file__).with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

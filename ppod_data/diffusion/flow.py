@@ -24,6 +24,8 @@ import torch
 
 from ppod_data.errors import ConfigError
 
+PRESERVING = "coefficient-preserving"
+"""The value of a chain's `step` for coefficient-preserving steps."""
 NOISE_LEVEL = 0.7
 """a by default, as in Flow-GRPO."""
 
@@ -79,6 +81,11 @@ class FlowSchedule:
         """Apply the forward process: x_t = (1 − σ_t)·x_0 + σ_t·noise, [B, C, H, W]."""
         sigma = self.sigma[step_index].view(-1, 1, 1, 1)
         return (1 - sigma) * latents + sigma * noise
+
+    def noise(self, step_index: torch.Tensor, latents: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+        """Return the noise with which `noised` makes `latents` of `original`, [B, C, H, W]."""
+        sigma = self.sigma[step_index].view(-1, 1, 1, 1)
+        return (latents - (1 - sigma) * original) / sigma
 
     def target(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return what the network should predict from `noised`: the velocity noise − x_0, at every step."""
@@ -175,18 +182,40 @@ def build_flow_schedule(
             f"the scheduler's sigmas are no chain of {num_inference_steps} steps: it needs {num_inference_steps + 1} "
             "falling numbers, from at most 1 to 0"
         )
-    columns: dict[str, list[float]] = {"latent_weight": [], "velocity_weight": [], "std": []}
+    if chain.get("step", PRESERVING) != PRESERVING:
+        raise ConfigError(
+            f"the scheduler's step is {str(chain['step'])[:60]!r}: {PRESERVING} or none is known"
+        )
+    coefficients = _preserving_step if "step" in chain else _flow_grpo_step
+    rows = []
     for step, (sigma, following) in enumerate(pairwise(sigmas)):
         noisy = following > 0 and (noisy_steps is None or step in noisy_steps)
-        finite = following if sigma == 1 else sigma  # σ = 1: g would be infinite
-        g = noise_level * math.sqrt(sigma / (1 - finite)) if noisy else 0.0
-        length = sigma - following
-        columns["latent_weight"].append(1 - g**2 / (2 * sigma) * length)
-        columns["velocity_weight"].append(-(1 + g**2 * (1 - sigma) / (2 * sigma)) * length)
-        columns["std"].append(g * math.sqrt(length))
+        rows.append(coefficients(sigma, following, noise_level if noisy else 0.0))
+    columns = dict(zip(("latent_weight", "velocity_weight", "std"), zip(*rows, strict=True), strict=True))
     sigma = torch.tensor(sigmas[:-1], dtype=torch.float32)
     return FlowSchedule(
         timesteps=sigma * scale,
         sigma=sigma,
         **{name: torch.tensor(values, dtype=torch.float32) for name, values in columns.items()},
     )
+
+
+def _flow_grpo_step(sigma: float, following: float, noise_level: float) -> tuple[float, float, float]:
+    """Return the weights of x_t and of the velocity in the mean of x_{t-1}, and its standard deviation."""
+    finite = following if sigma == 1 else sigma  # σ = 1: g would be infinite
+    g = noise_level * math.sqrt(sigma / (1 - finite)) if noise_level else 0.0
+    length = sigma - following
+    latent_weight = 1 - g**2 / (2 * sigma) * length
+    velocity_weight = -(1 + g**2 * (1 - sigma) / (2 * sigma)) * length
+    return latent_weight, velocity_weight, g * math.sqrt(length)
+
+
+def _preserving_step(sigma: float, following: float, noise_level: float) -> tuple[float, float, float]:
+    """Return the coefficients of (1 − σ')·x̂_0 + σ'·cos(aπ/2)·ε̂ + σ'·sin(aπ/2)·z, as those of `_flow_grpo_step`.
+
+    x̂_0 = x − σ·v and ε̂ = x + (1 − σ)·v are the predictions (Coefficients-Preserving Sampling, 2025).
+    """
+    std = following * math.sin(noise_level * math.pi / 2)
+    direction = following * math.cos(noise_level * math.pi / 2)
+    latent_weight = 1 - following + direction
+    return latent_weight, direction * (1 - sigma) - (1 - following) * sigma, std

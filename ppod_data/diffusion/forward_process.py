@@ -8,19 +8,23 @@ That is q_σ(x_{t-1} | x_t, x_0), Eq. 7 of "Denoising Diffusion Implicit Models"
 chain has the distribution q(x_t | x_0), and at η = 1 the chain is one draw of the forward process. It is what a policy
 would sample that knew the image; docs/labels.md says what that approximates.
 
+Flow-matching models take coefficient-preserving steps, whose x_t have the distribution of x_σ = (1 − σ)·x_0 + σ·noise:
+
+    x_{t-1} = (1 − σ_{t-1})·x_0 + σ_{t-1}·(cos(aπ/2)·ε_t + sin(aπ/2)·z_t),    ε_t = (x_t − (1 − σ_t)·x_0) / σ_t
+
 Shapes: B rows, S = T+1 latents, T steps, C H W latent.
 """
 
 import torch
 
 from ppod_data.diffusion.condition import Condition
-from ppod_data.diffusion.ddim import DDIMSchedule
 from ppod_data.diffusion.gaussian import sample_next
 from ppod_data.diffusion.policy import Chain, Policy
+from ppod_data.diffusion.schedule import Schedule
 
 
 def forward_latents(
-    schedule: DDIMSchedule,
+    schedule: Schedule,
     encoded: torch.Tensor,
     *,
     initial_noise: torch.Tensor,
@@ -59,12 +63,11 @@ def forward_chain(
     """Return the chains of `forward_latents`, with the log-probabilities that the policy gives their steps.
 
     Args:
-        policy: on a DDIM schedule.
+        policy: on the schedule of a data set of given images.
         encoded, initial_noise, step_noise: as for `forward_latents`.
         prompt: c, [B, …], from `policy.prompts.of`.
     """
     schedule = policy.schedule
-    assert isinstance(schedule, DDIMSchedule)
     latents = forward_latents(
         schedule,
         encoded,

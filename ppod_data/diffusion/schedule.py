@@ -44,6 +44,9 @@ class Schedule(Protocol):
     def noised(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return x_t by the forward process from x_0 and standard normal noise, [B, C, H, W]."""
 
+    def noise(self, step_index: torch.Tensor, latents: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+        """Return the noise with which `noised` makes `latents` of `original`, [B, C, H, W]."""
+
     def target(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return what the network should predict from `noised`, [B, C, H, W]."""
 

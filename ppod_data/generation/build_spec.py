@@ -1,16 +1,17 @@
 """The spec of a new data set, built from a model and the user's choices."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ppod_data.diffusion.flow import PRESERVING
 from ppod_data.diffusion.models.model import DTYPES, DiffusionModel, resized
 from ppod_data.diffusion.noise_left import quiet_steps
 from ppod_data.diffusion.schedule import chain_config, spec_schedule
 from ppod_data.errors import ConfigError
-from ppod_data.format.spec import POLICY, GenerationSpec
+from ppod_data.format.spec import FORWARD, POLICY, GenerationSpec
 from ppod_data.generation.sampling_settings import SamplingSettings
 
 _SHARD_BYTES = 256 * 2**20
@@ -61,7 +62,7 @@ def build_spec(
         )
         most = min(_SHARD_IMAGES, _SHARD_BYTES // max(bytes_per_image, 1))
         images_per_shard = max(1, most // max(batch_size, 1)) * batch_size
-    scheduler = chain_config(model.scheduler_config, chosen.num_inference_steps)
+    scheduler = _scheduler(model, chosen.num_inference_steps, origin)
     noise_level = model.family.noise_level if chosen.ddim_eta is None else chosen.ddim_eta
     noisy_steps = chosen.noisy_steps
     if noisy_steps is None:
@@ -106,3 +107,9 @@ def build_spec(
             f"noisy_steps is {chosen.noisy_steps}: no step of it has noise: give an earlier range"
         )
     return spec
+
+
+def _scheduler(model: DiffusionModel, num_inference_steps: int, origin: str) -> Mapping[str, Any]:
+    """Return the spec's scheduler; the latents of given images need the forward process's distribution."""
+    scheduler = chain_config(model.scheduler_config, num_inference_steps)
+    return {**scheduler, "step": PRESERVING} if origin == FORWARD and "sigmas" in scheduler else scheduler

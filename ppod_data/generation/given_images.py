@@ -11,7 +11,6 @@ from ppod_data.diffusion.forward_process import forward_chain
 from ppod_data.diffusion.models.encode import encode_images, fit_image
 from ppod_data.diffusion.models.model import DiffusionModel, resized
 from ppod_data.diffusion.policy import Policy
-from ppod_data.errors import ConfigError
 from ppod_data.format.images import decode_image, pixels_sha256
 from ppod_data.format.shards import Sample
 from ppod_data.format.spec import FORWARD, GenerationSpec
@@ -23,21 +22,12 @@ ReadImage = Callable[[str], bytes]
 """sha256 -> the bytes of an image file."""
 
 
-def check_forward(model: DiffusionModel) -> None:
-    """Raise ConfigError for a model whose chains are not DDIM's: for these the forward process is not derived."""
-    if "beta_schedule" not in model.scheduler_config:
-        raise ConfigError(
-            f"{model.name} is a {type(model.pipeline).__name__}, a flow-matching model: chains of given images are "
-            "derived for DDIM only: give a Stable Diffusion 1.x, 2.x or XL model"
-        )
-
-
 def build_forward_spec(
     model: DiffusionModel,
     *,
     prompts: Sequence[str],
     images: Sequence[Sequence[str]],
-    guidance_scale: float = 1.0,
+    guidance_scale: float | None = None,
     **options: Any,
 ) -> GenerationSpec:
     """Return the spec of a data set of given images.
@@ -46,13 +36,16 @@ def build_forward_spec(
         model: the model.
         prompts: the prompts.
         images: for each prompt the sha256 of its image files, all different.
-        guidance_scale: of the policy whose log-probabilities are recorded and that is trained.
+        guidance_scale: of the policy whose log-probabilities are recorded and that is trained. None: no classifier-free
+            guidance, or the default scale of a model that reads its scale as a condition.
         options: of `generate.build_spec`.
 
     Raises:
-        ConfigError: a flow-matching model, or an option out of range, by name.
+        ConfigError: an option out of range, by name.
     """
-    check_forward(model)
+    if guidance_scale is None:
+        embedded = model.family.embed_negative is None
+        guidance_scale = model.family.guidance_scale(model.pipeline) if embedded else 1.0
     return build_spec(
         model,
         prompts=prompts,

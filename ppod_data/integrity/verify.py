@@ -230,10 +230,11 @@ def _row_problems(spec: GenerationSpec, number: int, row: Mapping[str, Any]) -> 
     if [len(column) for column in columns] != [steps] * 3:
         yield f"timesteps, stochastic and log_probs do not all have {steps} values"
         return
+    noisy = spec.noisy_range
     for step, (stochastic, value) in enumerate(zip(row["stochastic"], row["log_probs"], strict=True)):
         if stochastic != (value is not None) or (value is not None and not math.isfinite(value)):
             yield f"log_probs[{step}] is {value}, but stochastic[{step}] is {stochastic}"
-        if stochastic and step not in spec.noisy_range:
+        if stochastic and step not in noisy:
             yield f"stochastic[{step}] is True, but the spec draws noise in the steps {spec.window} only"
 
 

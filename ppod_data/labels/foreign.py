@@ -15,10 +15,9 @@ from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError
 from ppod_data.format.prompts import normalise, unprintable
 from ppod_data.generation.generate import GenerateSummary, generate
-from ppod_data.generation.given_images import build_forward_spec, check_forward, forward_records
+from ppod_data.generation.given_images import build_forward_spec, forward_records
 from ppod_data.labels.answers import Bad, BadRowError, Comparison, Image, Rating, each, shown
-from ppod_data.labels.files.records import all_records, label_files
-from ppod_data.labels.formats.by_name import FORMATS
+from ppod_data.labels.formats.by_name import FORMATS, Format
 from ppod_data.labels.matching import image_file, pixels_of, read_image
 from ppod_data.storage.files import DataPath, is_being_written, is_temporary, remove, temporary_beside
 from ppod_data.support.progress import SILENT, Progress
@@ -48,12 +47,11 @@ def build_dataset(
         options: options of `build_forward_spec`.
 
     Raises:
-        ConfigError: a flow-matching model, an answer without usable images, no images, or an invalid option.
+        ConfigError: an answer without usable images, no images, or an invalid option.
         SpecMismatchError: the folder holds a data set of other images or options.
         DamagedError: a file that cannot be read to its end.
         NonFiniteError: the model returned NaN or infinity; the shard is not written.
     """
-    check_forward(model)
     with foreign_images(root, path, format=format, skip_bad=skip_bad, progress=progress) as collected:
         spec = build_forward_spec(model, prompts=tuple(collected.prompts), images=collected.images, **options)
         return generate(
@@ -148,14 +146,14 @@ def foreign_images(
     """
     if format not in FORMATS:
         raise ConfigError(f"format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
-    files = label_files(path)
+    files = FORMATS[format].files(path)
     new = not root.exists()
     try:
         _remove_abandoned(root)
         with temporary_beside(root / _SPOOL) as temporary, temporary.open("w+b") as spool:
             collected = ForeignImages(spool)
             for file in files:
-                _gather(file, FORMATS[format].parse, collected, skip_bad, progress)
+                _gather(file, FORMATS[format], collected, skip_bad, progress)
             if not collected.prompts:
                 raise ConfigError(
                     f"{path}: no answer has its images in the file or next to it: copy the image files there, or "
@@ -179,9 +177,9 @@ def _remove_abandoned(root: DataPath) -> None:
             remove(path)
 
 
-def _gather(file: Path, parse: Any, collected: ForeignImages, skip_bad: bool, progress: Progress) -> None:
-    for record in all_records(file):
-        for answer in each(record, parse):
+def _gather(file: Path, format: Format, collected: ForeignImages, skip_bad: bool, progress: Progress) -> None:
+    for record in format.records(file):
+        for answer in each(record, format.parse):
             try:
                 _take(answer, file.parent, collected)
             except BadRowError as error:

@@ -23,10 +23,7 @@ from ppod_data.format.tables import LABELS, PAIRS, check_name, table_writer
 from ppod_data.format.write_once import NewFile, publish_once, write_pieces
 from ppod_data.labels.answers import TIE, Bad, BadRowError, Comparison, Rating, Record, Skipped, each
 from ppod_data.labels.files.records import (
-    all_records,
     is_parquet,
-    label_files,
-    read_records,
     read_tables,
     table_records,
 )
@@ -175,7 +172,7 @@ def import_labels(
         raise ConfigError(f"format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
     check_name(name, "a table of labels")
     refuse_linked_folders(dataset.root)
-    files = label_files(path)
+    files = FORMATS[format].files(path)
     labels = dataset.root / "labels" / f"{name}.parquet"
     pairs = dataset.root / "pairs" / f"{name}.parquet"
     rejected = dataset.root / "labels" / f"{name}.rejects.jsonl"
@@ -229,12 +226,12 @@ def _check_shape(file: Path, format: Format, dataset: Dataset) -> None:
         if spec.is_forward
         else [spec.num_images_per_prompt] * len(spec.prompts)
     )
-    format.check_shape(all_records(file), counts, file.name)
+    format.check_shape(format.records(file), counts, file.name)
 
 
 def _read(file: Path, format: Format, state: _ImportState, progress: Progress) -> None:
     if not is_parquet(file):
-        _read_records(file, read_records(file), file.parent, format, state, progress)
+        _read_records(file, format.records(file), file.parent, format, state, progress)
         return
     first = 1
     for table in read_tables(file):

@@ -22,17 +22,18 @@ ForeignModel = Annotated[
     str | None,
     typer.Option(
         help="Make DATASET of the images in the file, for this model: scenes, a pipeline folder, or an id on the "
-        "Hugging Face Hub; DDIM chains only.",
+        "Hugging Face Hub.",
         show_default="the images are DATASET's own",
         metavar="ID",
         rich_help_panel="What to sample",
     ),
 ]
 ForeignGuidance = Annotated[
-    float,
+    float | None,
     typer.Option(
         min=1.0,
         help="Classifier-free guidance of the policy that is trained, 1 is none.",
+        show_default="1; the model's own where it is a condition",
         metavar="W",
         rich_help_panel="The chain",
     ),

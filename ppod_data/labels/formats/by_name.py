@@ -1,13 +1,16 @@
 """The label formats by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ppod_data.labels.answers import Parser
+from ppod_data.labels.answers import Parser, Record
+from ppod_data.labels.files.records import all_records, label_files
 from ppod_data.labels.formats import (
     argilla,
     d3po,
+    folders,
     hpdv2,
     hpdv3,
     imagerewarddb,
@@ -29,6 +32,10 @@ class Format:
     columns: Callable[[Any], Any] | None = None
     check_shape: Callable[..., None] | None = None
     """For formats that name images only by position: rejects a file whose shape differs from the data set's."""
+    files: Callable[[Path], list[Path]] = label_files
+    """The path that a user gives -> the files that hold records."""
+    records: Callable[[Path], Iterator[Record]] = all_records
+    """A file -> its records."""
 
 
 FORMATS = {
@@ -40,6 +47,7 @@ FORMATS = {
     "rapidata": Format(rapidata.parse),
     "richhf": Format(richhf.parse),
     "d3po": Format(d3po.parse, check_shape=d3po.check_shape),
+    "folders": Format(folders.parse, files=folders.image_files, records=folders.records),
     "label-studio": Format(label_studio.parse),
     "argilla": Format(argilla.parse),
     "ppod-label": Format(ppod_label.parse),

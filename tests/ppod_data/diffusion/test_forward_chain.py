@@ -8,9 +8,11 @@ import torch
 
 from ppod_data.diffusion.condition import Conditioning
 from ppod_data.diffusion.ddim import DDIMSchedule, build_ddim_schedule, ddim_config
+from ppod_data.diffusion.flow import PRESERVING, build_flow_schedule
 from ppod_data.diffusion.forward_process import forward_chain, forward_latents
 from ppod_data.diffusion.guidance import Guidance, Network
 from ppod_data.diffusion.policy import Policy
+from ppod_data.errors import ConfigError
 from tests.support.pipelines import SCHEDULER
 
 STEPS = 10
@@ -126,6 +128,37 @@ def test_where_the_schedule_ends_at_one_the_chain_ends_at_the_image() -> None:
     other = make_schedule()
     distance = (draw(other, encoded)[0][-1] - other.sqrt_alpha_prev[-1] * encoded).std()
     assert float(distance) == pytest.approx(math.sqrt(1 - float(other.sqrt_alpha_prev[-1]) ** 2), rel=0.1)
+
+
+@pytest.mark.parametrize("noise_level", [0.3, 0.7, 1.0])
+def test_a_flow_chain_has_the_forward_processs_distribution_and_ends_at_the_image(noise_level: float) -> None:
+    """x_t ~ N((1 − σ_t)·x_0, σ_t²), within four standard errors, and log-probabilities are those of the drawn noise."""
+    sigmas = [1.0, 0.8, 0.55, 0.3, 0.009, 0.0]
+    chain = {"num_train_timesteps": 1000, "sigmas": sigmas, "step": PRESERVING}
+    schedule = build_flow_schedule(chain, 5, noise_level)
+    encoded = torch.full((ROWS, 1, 1, 2), 0.7)
+
+    def network(latents: torch.Tensor, timesteps: torch.Tensor, condition: Any) -> torch.Tensor:
+        sigma = timesteps.view(-1, 1, 1, 1) / 1000
+        return (latents - encoded) / sigma
+
+    noise = normal(5, *encoded.shape, seed=1)
+    chains = forward_chain(
+        policy_of(network, schedule, torch.float32),
+        encoded,
+        initial_noise=normal(*encoded.shape, seed=2),
+        step_noise=noise,
+        prompt={},
+    )
+    for x, sigma in zip(chains.latents.double(), sigmas, strict=True):
+        assert abs(float(x.mean()) - 0.7 * (1 - sigma)) <= 4 * sigma / math.sqrt(x.numel()) + 1e-6
+        assert abs(float(x.std()) - sigma) <= 4 * sigma / math.sqrt(2 * x.numel()) + 1e-6
+    std = torch.tensor(sigmas[1:-1]).double() * math.sin(noise_level * math.pi / 2)
+    square = (noise[:4].double() ** 2).flatten(2).mean(dim=2)
+    expected = -0.5 * square - std.log()[:, None] - 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(chains.log_probs[:4], expected, rtol=0, atol=2e-3)
+    with pytest.raises(ConfigError, match="step is 'other'"):
+        build_flow_schedule(chain | {"step": "other"}, 5, noise_level)
 
 
 def test_every_latent_is_rounded_to_the_storage_dtype() -> None:

@@ -16,12 +16,13 @@ from PIL import Image
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.ddim import build_ddim_schedule
 from ppod_data.diffusion.models.encode import encode_images, fit_image
-from ppod_data.diffusion.models.model import DiffusionModel, load_model
+from ppod_data.diffusion.models.model import DiffusionModel, load_model, resized
 from ppod_data.errors import ConfigError, SpecMismatchError
 from ppod_data.format.images import decode_image, pixels_sha256
 from ppod_data.format.spec import to_json
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import GenerateSummary, generate
+from ppod_data.generation.log_probs import compute_log_probs
 from ppod_data.integrity.replay import replay
 from ppod_data.integrity.seal import seal
 from ppod_data.integrity.verify import verify
@@ -39,6 +40,7 @@ from tests.support.faults import temporaries, visible
 from tests.support.foreign_cases import PROMPTS, picture, row, rows, write_parquet
 from tests.support.pipelines import save_tiny_flux_pipeline, save_tiny_sd3_pipeline
 from tests.support.progress import Watch
+from tests.support.transformer_pipelines import save_tiny_klein_pipeline, save_tiny_qwen_image_pipeline
 
 STRIDE = 60
 """Of the writes that are struck."""
@@ -296,14 +298,34 @@ def test_images_may_lie_beside_the_file(tiny_model: DiffusionModel, tmp_path: Pa
     }
 
 
-@pytest.mark.parametrize("save", [save_tiny_sd3_pipeline, save_tiny_flux_pipeline])
-def test_flow_matching_models_are_refused_by_name(
+FLOWS = (
+    save_tiny_sd3_pipeline,
+    save_tiny_flux_pipeline,
+    save_tiny_klein_pipeline,
+    save_tiny_qwen_image_pipeline,
+)
+
+
+@pytest.mark.parametrize("save", FLOWS)
+def test_chains_of_flow_matching_models_end_at_the_images(
     save: Callable[[Path], Path], file: Path, tmp_path: Path
 ) -> None:
+    """Replay is exact, the last latent is the encoded image, and the scale that a network reads is its own."""
     model = load_model(str(save(tmp_path / "flow")))
-    with pytest.raises(ConfigError, match=r"Pipeline, a flow-matching model: .* derived for DDIM only"):
-        make(tmp_path / "data", file, model)
-    assert not (tmp_path / "data").exists()
+    build_dataset(
+        tmp_path / "data", file, model, format="pickapic", num_inference_steps=4, height=16, width=16
+    )
+    dataset = Dataset.open(tmp_path / "data")
+    spec = dataset.spec
+    assert spec.scheduler["step"] == "coefficient-preserving" and spec.noisy_range == range(4)
+    assert spec.guidance_scale == (3.5 if save is save_tiny_flux_pipeline else 1.0)
+    row = dataset.samples(["sample_id", "image", "stochastic"]).to_pylist()[0]
+    assert row["stochastic"] == [True, True, True, False]
+    sized = resized(model, 16, 16)
+    [x_0] = encode_images(sized, [fit_image(sized, decode_image(row["image"]["bytes"]))])
+    latents = dataset.trajectory(row["sample_id"]).latents
+    torch.testing.assert_close(torch.as_tensor(latents[-1]).float(), x_0, rtol=0, atol=1e-4)
+    assert compute_log_probs(dataset, model, name="again").max_difference == 0.0
 
 
 def test_it_is_scored_sealed_and_exported_like_any_other(dataset: Dataset, tmp_path: Path) -> None:
