@@ -23,6 +23,7 @@ from tests.support.pipelines import (
     save_tiny_xl_pipeline,
 )
 from tests.support.transformer_pipelines import (
+    save_tiny_chroma_pipeline,
     save_tiny_klein_pipeline,
     save_tiny_qwen_image_pipeline,
     save_tiny_z_image_pipeline,
@@ -167,6 +168,13 @@ UNSERVED: list[tuple[str, Callable[[Path], Path], str, dict[str, Any], str]] = [
         "has 4 layers, and layer 27",
     ),
     ("three widths", save_tiny_klein_pipeline, "text_encoder", {"hidden_size": 32}, "48, .* give 96"),
+    (
+        "chroma's width",
+        save_tiny_chroma_pipeline,
+        "text_encoder",
+        {"d_model": 32},
+        "joint_attention_dim 16, .* 32",
+    ),
     ("omni", save_tiny_z_image_pipeline, "transformer", {"siglip_feat_dim": 8}, "siglip_feat_dim 8"),
     (
         "patches",
