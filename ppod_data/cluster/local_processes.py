@@ -14,13 +14,12 @@ _MEMORY_SHARE = 0.8
 """Share of the available memory that processes may take."""
 _IMPORTS_BYTES = 500_000_000
 """Memory of a process beside its models: what it does not share with the others."""
-_WORTH_FLOPS = {"cpu": 1.5e12, "cuda": 1.5e15}
+_WORTH_FLOPS = {"cpu": 4e11, "cuda": 4e14}
 """Work of about 25 seconds on one core or GPU; less is done about as soon by a single process."""
 _FLOPS_PER_WEIGHT = 0.2
 """Floating-point operations of a network evaluation for each weight and latent position.
 
-Measured on the embedded network (0.17) and known of public ones: 0.23 for Stable Diffusion 1.5, 0.14 for SDXL, 0.5 for
-transformers. Only the order of magnitude matters."""
+Of the embedded network 0.66, of Stable Diffusion 1.5 0.2. Only the order of magnitude matters."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ _SMALL_MODEL_BYTES = 100_000_000
 _LARGE_MODEL_BYTES = 2_000_000_000
 """Assumed of a model that is not a folder here."""
 _WEIGHT_BYTES = 4
-_LATENTS = {True: (4, 16, 16), False: (4, 64, 64)}
+_LATENTS = {True: (4, 8, 8), False: (4, 64, 64)}
 """Latent shape [C, H, W] assumed of a small model, and of others."""
 _SMALL_PROCESS_BYTES = 1_500_000_000
 """Memory that a process takes beside its imports if the model is small."""
