@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from ppod_data.format.trajectory import Trajectory
     from ppod_data.generation.build_spec import build_spec
     from ppod_data.generation.sampling_settings import SamplingSettings
+    from ppod_data.labels.settings import ImportOptions
     from ppod_data.library.checking import verify
     from ppod_data.library.generating import generate
-    from ppod_data.library.labelling import ImportOptions, agreement, import_labels
+    from ppod_data.library.labelling import agreement, import_labels
     from ppod_data.library.pairing import rank_pairs
     from ppod_data.library.scoring import score
     from ppod_data.library.sharing import pull, push
@@ -53,7 +54,7 @@ __all__ = [
 _MODULES = {
     "Dataset": "dataset.dataset",
     "GenerationSpec": "format.spec",
-    "ImportOptions": "library.labelling",
+    "ImportOptions": "labels.settings",
     "PpodError": "errors",
     "RewardSum": "pairs.reward_sum",
     "SamplingSettings": "generation.sampling_settings",

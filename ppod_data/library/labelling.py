@@ -24,30 +24,12 @@ from ppod_data.labels.foreign import build_dataset
 from ppod_data.labels.importing import ImportSummary
 from ppod_data.labels.importing import import_labels as import_file
 from ppod_data.labels.matching import SampleIndex
+from ppod_data.labels.settings import ImportOptions
 from ppod_data.labels.stored import read_scores, read_votes, reward_names
 from ppod_data.library.datasets import AnyDataset, open_dataset
 from ppod_data.publish.card import write_card
 from ppod_data.storage.files import AnyPath, data_path, local_path
 from ppod_data.support.progress import SILENT, Progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportOptions:
-    """Which labels of a file count, and their licence.
-
-    >>> from ppod_data import ImportOptions, import_labels
-    >>> import_labels("data", "answers.csv", format="table", options=ImportOptions(keep_ties=True)).num_ties
-    0
-    """
-
-    license: str = "unknown"
-    """SPDX identifier of the labels that name none themselves."""
-    dimension: str | None = None
-    """Question whose labels become pairs; `overall`, or the only one, unless given."""
-    keep_ties: bool = False
-    """Ties enter the pairs as labels of 0.5; otherwise they are in no pair."""
-    skip_bad: bool = False
-    """Write rows that are no labels to a file of rejects; otherwise the first one is an error."""
 
 
 def check_labels_name(name: str) -> None:

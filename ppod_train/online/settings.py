@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from ppod_data.errors import ConfigError
+from ppod_data.pairs.settings import PairSettings
 from ppod_data.support.options import check_options, option, same_option
 from ppod_train.settings import TrainSettings
 
@@ -61,21 +62,10 @@ class OnlineSettings:
         "stop_when",
         help="exploited: stop after a stage whose evaluation shows that the policy exploits the reward.",
     )
-    strategy: Literal["random", "best-worst", "all"] = option("random", "As in ppod-pair rank.", panel=_PAIRS)
-    num_pairs_per_prompt: int | None = option(
-        None,
-        "M: pairs of each prompt in every stage.",
-        panel=_PAIRS,
-        metavar="M",
-        shown_default="as in ppod-pair rank",
-        min=1,
-    )
-    min_margin: float = option(
-        0.0, "Scores of a pair differ by more than this.", panel=_PAIRS, metavar="X", min=0
-    )
-    label_temperature: float | None = option(
-        None, "As in ppod-pair rank.", panel=_PAIRS, metavar="X", shown_default="hard labels"
-    )
+    strategy: Literal["random", "best-worst", "all"] = same_option(PairSettings, "strategy", panel=_PAIRS)
+    num_pairs_per_prompt: int | None = same_option(PairSettings, "num_pairs_per_prompt", panel=_PAIRS)
+    min_margin: float = same_option(PairSettings, "min_margin", panel=_PAIRS)
+    label_temperature: float | None = same_option(PairSettings, "label_temperature", panel=_PAIRS)
     train: TrainSettings = field(default_factory=lambda: TrainSettings(num_train_steps=STEPS_PER_STAGE))
     """Of every stage; num_train_steps is a stage's, and eval_every is 0."""
 

@@ -105,9 +105,7 @@ def settings_table(run: Run) -> Markup:
     rows = [[name, text] for name, text in _once(flattened(record)).items()]
     if not rows:
         return Markup()
-    return Markup("<details open><summary>{} values</summary>{}</details>").format(
-        len(rows), table(["name", "value"], rows)
-    )
+    return table(["name", "value"], rows)
 
 
 def _once(flat: Mapping[str, str]) -> dict[str, str]:

@@ -4,13 +4,14 @@ All text from a run (prompts, names, settings) is escaped. The page's own policy
 file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 from markupsafe import Markup
 
-from ppod_data.html.page import document, join, titled
+from ppod_data.html.page import document, join
 from ppod_data.storage.files import atomic_write
 from ppod_data.storage.folder_kinds import check_html
 from ppod_data.storage.json_reader import record_of
@@ -18,12 +19,14 @@ from ppod_data.storage.real_folders import settled
 from ppod_train.report.comparison import comparison, objective, settings_table
 from ppod_train.report.curves import learning_curves, over_training
 from ppod_train.report.runs import Run, read_run
-from ppod_train.report.sections import by_prompt, headline
+from ppod_train.report.sections import banner, by_prompt, headline, images_table, num_prompts
 from ppod_train.report.stages import stages_section, time_chart
 from ppod_train.report.timesteps import timestep_curves
 from ppod_train.report.viewer import viewer
 
 _ADVICE = "its files were edited, or are of another version: get the folder again"
+_OPEN_PROMPTS = 3
+"""With more prompts the rewards by prompt start closed."""
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -55,11 +58,12 @@ def write_report(runs: AnyFolder | Sequence[AnyFolder], out: AnyFolder | None = 
     title = names[0] if len(names) == 1 else f"{len(names)} runs"
     sections = []
     if len(read) > 1:
+        sections.append(_contents({f"run-{number}": name for number, name in enumerate(names)}))
         with record_of(folders[0].parent, _ADVICE):
             sections.append(comparison(read, names))
-    for run, name, folder in zip(read, names, folders, strict=True):
+    for number, (run, name, folder) in enumerate(zip(read, names, folders, strict=True)):
         with record_of(folder, _ADVICE):
-            sections.append(_section(run, name, alone=len(read) == 1))
+            sections.append(_section(run, name, number, alone=len(read) == 1))
     atomic_write(out, page(f"ppod: {title}", title, join(sections)).encode())
     return out
 
@@ -88,20 +92,48 @@ def _distinct_names(runs: Sequence[Run], folders: Sequence[Path]) -> list[str]:
     return ["/".join(folder.resolve().parts[-2:]) for folder in folders]
 
 
-def _section(run: Run, name: str, *, alone: bool) -> Markup:
-    parts = [] if alone else [Markup("<h2>{}</h2>").format(name)]
-    parts += [
-        headline(run),
-        titled("Stages", stages_section(run) if run.online else Markup()),
-        titled("Reward by prompt", by_prompt(run)),
-        titled("Over training", Markup() if run.online else over_training([run], [name])),
-        titled("Samples", viewer(run.evaluations, run.before)),
-        titled("Learning curves", learning_curves(run, objective(run))),
-        titled(_timestep_title(run), timestep_curves(*run.last_training)),
-        titled("Time", time_chart(run)),
-        titled("Settings", settings_table(run)),
+class _Part(NamedTuple):
+    """A titled part of a run's section."""
+
+    title: str
+    body: Markup
+    is_open: bool = True
+
+
+def _section(run: Run, name: str, number: int, *, alone: bool) -> Markup:
+    """Render a run: verdict, contents and metrics, then its parts, of which the details start closed."""
+    parts = [
+        _Part("Stages", stages_section(run) if run.online else Markup()),
+        _Part("Over training", Markup() if run.online else over_training([run], [name])),
+        _Part("Samples", viewer(run.evaluations, run.before)),
+        _Part("Images", images_table(run)),
+        _Part("Reward by prompt", by_prompt(run), num_prompts(run) <= _OPEN_PROMPTS),
+        _Part("Learning curves", learning_curves(run, objective(run)), False),
+        _Part(_timestep_title(run), timestep_curves(*run.last_training), False),
+        _Part("Time", time_chart(run), False),
+        _Part("Settings", settings_table(run), False),
     ]
-    return Markup('<section class="run">{}</section>').format(join(parts))
+    shown = {f"run-{number}-{index}": part for index, part in enumerate(parts) if part.body}
+    head = Markup() if alone else Markup('<h2 id="run-{}">{}</h2>').format(number, name)
+    contents = _contents({anchor: part.title for anchor, part in shown.items()})
+    body = join(_rendered(anchor, part) for anchor, part in shown.items())
+    return Markup('<section class="run">{}</section>').format(
+        head + banner(run) + contents + headline(run) + body
+    )
+
+
+def _contents(titles: Mapping[str, str]) -> Markup:
+    """Render links to parts of the page, by their identifiers."""
+    links = join(Markup('<a href="#{}">{}</a>').format(anchor, title) for anchor, title in titles.items())
+    return Markup('<nav class="contents" aria-label="Contents">{}</nav>').format(links)
+
+
+def _rendered(anchor: str, part: _Part) -> Markup:
+    if part.is_open:
+        return Markup('<h3 id="{}">{}</h3>{}').format(anchor, part.title, part.body)
+    return Markup('<details class="part" id="{}"><summary><h3>{}</h3></summary>{}</details>').format(
+        anchor, part.title, part.body
+    )
 
 
 def _timestep_title(run: Run) -> str:

@@ -4,8 +4,9 @@ from markupsafe import Markup
 
 from ppod_data.html.charts.rows import Dot, interval_chart
 from ppod_data.html.charts.svg import legend
-from ppod_data.html.page import join, note, tiles
-from ppod_data.support.formatting import UNKNOWN, count, percent, precision
+from ppod_data.html.page import join, note, table, tiles
+from ppod_data.support.formatting import UNKNOWN, Precision, count, percent, precision
+from ppod_train.evaluation.exploitation import WORDS
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.runs import Evaluation, Run
 from ppod_train.report.verdict import verdict
@@ -32,11 +33,11 @@ def headline(run: Run) -> Markup:
         headlines += [(name, *_change(run, key, share)) for name, key, share in _HEADLINES]
     headlines += _training_tiles(run)
     measured = [tile for tile in headlines if tile[1] != UNKNOWN]
-    return _banner(run) + tiles(measured) + _provenance(run)
+    return tiles(measured) + _provenance(run)
 
 
-def _banner(run: Run) -> Markup:
-    """Render the verdict above the metrics."""
+def banner(run: Run) -> Markup:
+    """Render the verdict, with which a run begins."""
     return Markup('<p class="banner" role="status">{}</p>').format(verdict(run))
 
 
@@ -103,6 +104,42 @@ def _chosen_on(run: Run) -> Markup:
         " The best of {} {}, chosen on the same seeds, which biases the metrics slightly upward."
         " <code>ppod-train eval</code> measures on other seeds."
     ).format(len(later), among)
+
+
+def num_prompts(run: Run) -> int:
+    """Return the number of prompts of the shown evaluation."""
+    shown = run.after or run.before
+    return 0 if shown is None else len(part(shown.record, "prompts"))
+
+
+def images_table(run: Run) -> Markup:
+    """Render the statistics of the images that no reward computes, before and after; "" if they were not measured."""
+    if run.after is None:
+        return Markup()
+    rows = []
+    for name, change in part(run.after.record, "statistics").items():
+        mean, difference = finite(change.get("mean")), finite(change.get("change"))
+        if name not in WORDS or mean is None or difference is None:
+            continue
+        low, high = finite(change.get("change_low")), finite(change.get("change_high"))
+        form, effect = precision([mean, difference], [(low, high)]), finite(change.get("effect"))
+        spreads = UNKNOWN if effect is None else Precision(1).number(effect, sign=True)
+        before = form.number(mean - difference)
+        rows.append(
+            [
+                WORDS[name],
+                before,
+                form.number(mean),
+                form.with_interval(difference, low, high, sign=True),
+                spreads,
+            ]
+        )
+    if not rows:
+        return Markup()
+    text = "From the pixels alone, on the same seeds. From 1.5 spreads on, images have left their range."
+    return note(text) + table(
+        ["statistic", "before", "after", "change", "in spreads (standard deviations before)"], rows
+    )
 
 
 def by_prompt(run: Run) -> Markup:

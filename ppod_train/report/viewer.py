@@ -20,6 +20,8 @@ from ppod_train.report.runs import Evaluation
 MAX_TILE = 128
 """Pixels; larger images are embedded at this size."""
 _JPEG_QUALITY = 88
+_OPEN_PROMPTS = 2
+"""The grids of further prompts start closed."""
 
 
 def viewer(evaluations: Sequence[Evaluation], first: Evaluation | None) -> Markup:
@@ -43,10 +45,14 @@ def viewer(evaluations: Sequence[Evaluation], first: Evaluation | None) -> Marku
         }
     )
     shape = f"aspect-ratio:{layout['width']}/{layout['height']}"
-    blocks = join(
+    prompts = [
         _prompt(prompt, row, layout["columns"], first.label if fixed and first else None, shape)
         for row, prompt in enumerate(layout["prompts"])
-    )
+    ]
+    blocks = join(prompts[:_OPEN_PROMPTS])
+    if rest := prompts[_OPEN_PROMPTS:]:
+        more = Markup("<details><summary>{} more prompts</summary>{}</details>")
+        blocks += more.format(len(rest), join(rest))
     slider = (
         Markup(
             '<label class="slider"><output></output><input type="range" min="0" '
@@ -70,9 +76,9 @@ def _legend(evaluation: Evaluation) -> Markup:
 
 def _prompt(prompt: str, row: int, columns: int, first_label: str | None, shape: str) -> Markup:
     tiles = join(
-        Markup('<span class="tile" data-row="{}" data-column="{}" style="{}"></span>').format(
-            row, column, shape
-        )
+        Markup(
+            '<span class="tile" role="img" aria-label="{}, image {}" data-row="{}" data-column="{}" style="{}"></span>'
+        ).format(prompt, column + 1, row, column, shape)
         for column in range(columns)
     )
     above = Markup()

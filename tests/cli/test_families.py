@@ -16,6 +16,7 @@ from ppod_data.diffusion.models.model import load_model
 from tests.support.command import call
 from tests.support.pipelines import save_tiny_flux_pipeline, save_tiny_sd3_pipeline, save_tiny_sd35_pipeline
 from tests.support.transformer_pipelines import (
+    save_tiny_chroma_pipeline,
     save_tiny_klein_pipeline,
     save_tiny_qwen_image_pipeline,
     save_tiny_z_image_pipeline,
@@ -27,6 +28,7 @@ SAVERS: Mapping[str, Callable[[Path], Path]] = {
     "flux-dev": save_tiny_flux_pipeline,
     "flux-schnell": partial(save_tiny_flux_pipeline, guidance_embeds=False),
     "flux2-klein-base": save_tiny_klein_pipeline,
+    "chroma": save_tiny_chroma_pipeline,
     "z-image": save_tiny_z_image_pipeline,
     "qwen-image": save_tiny_qwen_image_pipeline,
 }
@@ -36,10 +38,11 @@ GUIDANCE = {
     "flux-dev": 3.5,
     "flux-schnell": 1.0,
     "flux2-klein-base": 4.0,
+    "chroma": 5.0,
     "z-image": 5.0,
     "qwen-image": 4.0,
 }
-QUIET = {"sd-3": [2, 3], "sd-3.5": [2, 3], "qwen-image": [1, 2, 3]}
+QUIET = {"sd-3": [2, 3], "sd-3.5": [2, 3], "qwen-image": [1, 2, 3], "chroma": [2, 3]}
 """The steps without noise by default, of four; the last one of other families."""
 SIZE = ("--height", 16, "--width", 16)
 REWARD = "jpeg-compressibility"

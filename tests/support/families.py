@@ -15,6 +15,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from tests.support.transformer_pipelines import (
+    save_tiny_chroma_pipeline,
     save_tiny_klein_pipeline,
     save_tiny_qwen_image_pipeline,
     save_tiny_z_image_pipeline,
@@ -72,6 +73,13 @@ CASES: Mapping[str, Case] = {
     "flux2-klein-base": _KLEIN,
     "flux2-klein": Case(
         **vars(_KLEIN) | {"save": partial(save_tiny_klein_pipeline, is_distilled=True), "scale": 1.0}
+    ),
+    "chroma": Case(
+        save=save_tiny_chroma_pipeline,
+        guidance=lambda scale: {"guidance_scale": scale},
+        scale=3.0,
+        given=_packed,
+        stepped=_packed,
     ),
     "z-image": Case(
         save=save_tiny_z_image_pipeline,

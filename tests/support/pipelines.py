@@ -147,10 +147,10 @@ def save_tiny_sd3_pipeline(folder: Path, *, seed: int = 0, t5: bool = False, **o
         vae=tiny_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=CLIPTextModelWithProjection(config),
         text_encoder_2=CLIPTextModelWithProjection(config),
-        text_encoder_3=_t5(width=32) if t5 else None,
+        text_encoder_3=tiny_t5(width=32) if t5 else None,
         tokenizer=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer"),
         tokenizer_2=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer-2"),
-        tokenizer_3=_letter_tokenizer() if t5 else None,
+        tokenizer_3=letter_tokenizer() if t5 else None,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT),
     )
     pipeline.save_pretrained(folder)
@@ -178,23 +178,24 @@ def save_tiny_flux_pipeline(folder: Path, *, seed: int = 0, guidance_embeds: boo
         ),
         vae=tiny_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=CLIPTextModel(CLIPTextConfig(**_TEXT, num_hidden_layers=1)),
-        text_encoder_2=_t5(width=16),
+        text_encoder_2=tiny_t5(width=16),
         tokenizer=byte_tokenizer(folder.parent / f"{folder.name}-tokenizer"),
-        tokenizer_2=_letter_tokenizer(),
+        tokenizer_2=letter_tokenizer(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT, use_dynamic_shifting=guidance_embeds),
     )
     pipeline.save_pretrained(folder)
     return folder
 
 
-def _t5(width: int) -> Any:
+def tiny_t5(width: int) -> Any:
+    """Return a random T5 encoder of `letter_tokenizer`."""
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(vocab_size=259, d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     return T5EncoderModel(config)
 
 
-def _letter_tokenizer() -> Any:
+def letter_tokenizer() -> Any:
     """A tokenizer in T5's manner, `</s>` at the end, of single Latin letters."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

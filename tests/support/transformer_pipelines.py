@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tests.support.pipelines import FLOW_SHIFT, tiny_vae
+from tests.support.pipelines import FLOW_SHIFT, letter_tokenizer, tiny_t5, tiny_vae
 
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -168,6 +168,33 @@ def save_tiny_qwen_image_pipeline(folder: Path, *, seed: int = 0) -> Path:
         scheduler=FlowMatchEulerDiscreteScheduler(
             use_dynamic_shifting=True, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
         ),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def save_tiny_chroma_pipeline(folder: Path, *, seed: int = 0) -> Path:
+    """Write a random ChromaPipeline, whose text encoder is a T5 that reads letters."""
+    from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    torch.manual_seed(seed)
+    pipeline = ChromaPipeline(
+        transformer=ChromaTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            axes_dims_rope=(2, 2, 4),
+            approximator_num_channels=8,
+            approximator_hidden_dim=32,
+            approximator_layers=1,
+        ),
+        vae=tiny_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
+        text_encoder=tiny_t5(width=16),
+        tokenizer=letter_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
     )
     pipeline.save_pretrained(folder)
     return folder

@@ -20,6 +20,7 @@ from ppod_cli.pair.given_images import (
 )
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.generation.sampling_settings import SamplingSettings
+from ppod_data.labels.settings import ImportOptions
 from ppod_data.support.processes import resolve_device
 
 if TYPE_CHECKING:
@@ -97,22 +98,7 @@ def import_labels(
             help="Name of the labels and their pairs.", show_default="the format's name", metavar="NAME"
         ),
     ] = None,
-    license: Annotated[
-        str,
-        typer.Option(
-            help="SPDX identifier of the labels' licence, where the file names none; with --model of DATASET's too.",
-            metavar="SPDX",
-        ),
-    ] = "unknown",
-    dimension: Dimension = None,
-    keep_ties: Annotated[
-        bool,
-        typer.Option("--keep-ties", help="Ties enter the pairs as labels of 0.5; else they are in no pair."),
-    ] = False,
-    skip_bad: Annotated[
-        bool,
-        typer.Option("--skip-bad", help="Write rows that cannot be labels to a file of rejects and go on."),
-    ] = False,
+    options: ImportOptions,
     model: ForeignModel = None,
     source: Annotated[ModelSource, NEW_MODEL],
     settings: Annotated[SamplingSettings, NOT_OF_GIVEN_IMAGES],
@@ -131,7 +117,7 @@ def import_labels(
     Labels on images that no model of yours made: with --model, DATASET is made of the images in the file, or beside
     it, each with a denoising chain that is drawn onto it. Run the same command again to go on after an interruption.
     """
-    from ppod_data import Dataset, ImportOptions
+    from ppod_data import Dataset
     from ppod_data import import_labels as import_file
     from ppod_data.library.labelling import check_labels_name, images_of_labels, known_dataset
 
@@ -150,15 +136,12 @@ def import_labels(
                     loaded,
                     settings,
                     format=format,
-                    license=license,
-                    skip_bad=skip_bad,
+                    license=options.license,
+                    skip_bad=options.skip_bad,
                     progress=shown,
                 )
         opened = Dataset.open(dataset) if made else known_dataset(dataset)
         with progress(0, f"import {table}", "records") as shown:
-            options = ImportOptions(
-                license=license, dimension=dimension, keep_ties=keep_ties, skip_bad=skip_bad
-            )
             done = import_file(opened, str(file), format=format, name=table, options=options, progress=shown)
         figures = {"dataset": dataset, "name": table, "num_skipped": done.num_skipped}
         figures["made"] = dataclasses.asdict(made) if made else None

@@ -11,6 +11,7 @@ from ppod_cli.app.options import Config, DatasetFolder, Debug, Json, command, ne
 from ppod_cli.app.output import summary
 from ppod_cli.pair import combine, export, import_labels, judge, label
 from ppod_data.errors import ConfigError
+from ppod_data.pairs.settings import PairSettings
 
 if TYPE_CHECKING:
     from ppod_data.pairs.rank import PairSummary
@@ -29,6 +30,7 @@ commands = new_commands("Make preferences: pairs of images of the same prompt.",
 @command(commands, examples=_RANK_EXAMPLES)
 def rank(
     dataset: DatasetFolder,
+    *,
     reward: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,34 +48,6 @@ def rank(
             show_default="the scores as they are",
         ),
     ] = None,
-    strategy: Annotated[
-        Literal["random", "best-worst", "all"],
-        typer.Option(
-            help="random: distinct pairs at random. best-worst: the i-th best with the i-th worst image. "
-            "all: every pair."
-        ),
-    ] = "random",
-    num_pairs_per_prompt: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="M: pairs of each prompt, where it has as many.",
-            show_default="random 256, best-worst 1, all every pair",
-            metavar="M",
-        ),
-    ] = None,
-    min_margin: Annotated[
-        float,
-        typer.Option(min=0.0, help="Scores of a pair differ by more than this.", metavar="X"),
-    ] = 0.0,
-    label_temperature: Annotated[
-        float | None,
-        typer.Option(
-            help="Labels are σ(margin / X), the chance that chosen is preferred, instead of 1.",
-            show_default="hard labels",
-            metavar="X",
-        ),
-    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -82,7 +56,7 @@ def rank(
             metavar="NAME",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the strategy random.", metavar="SEED")] = 0,
+    settings: PairSettings,
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -104,18 +78,14 @@ def rank(
             opened,
             by if normalise is None else RewardSum(weights, normalise),
             name=name,
-            strategy=strategy,
-            num_pairs_per_prompt=num_pairs_per_prompt,
-            min_margin=min_margin,
-            label_temperature=label_temperature,
-            seed=seed,
+            **dataclasses.asdict(settings),
         )
         missing = len(opened.missing_shards())
         figures = {"dataset": dataset, "name": table, "missing_shards": missing} | dataclasses.asdict(done)
         report(
             figures,
             [
-                *_say_paired(dataset, table, done, missing, soft=label_temperature is not None),
+                *_say_paired(dataset, table, done, missing, soft=settings.label_temperature is not None),
                 *say_train(dataset, opened, table),
             ],
         )

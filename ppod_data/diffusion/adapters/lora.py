@@ -72,6 +72,7 @@ def read_lora(file: Path, pipeline: Any, family: Family) -> LoraLayers:
     _refuse_strange(tensors)
     scales = read_scales(file, header, (family.denoiser, *family.text_encoders))
     tensors = _original_blocks_renamed(tensors, pipeline)
+    tensors = _original_modules_renamed(tensors, pipeline)
     modules = {name: _layers_of(pipeline, name) for name in (family.denoiser, *family.text_encoders)}
     parts: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
     unknown = []
@@ -181,6 +182,17 @@ def _original_blocks_renamed(tensors: dict[str, torch.Tensor], pipeline: Any) ->
     if len(renamed) != len(folded):
         raise ValueError(f"diffusers converts {len(renamed)} of its {len(folded)} tensors")
     return dict(renamed)
+
+
+def _original_modules_renamed(tensors: dict[str, torch.Tensor], pipeline: Any) -> dict[str, torch.Tensor]:
+    """Return tensors of a file for ComfyUI, as ai-toolkit writes it, under diffusers' names, scales multiplied in."""
+    if not all(key.startswith("diffusion_model.") for key in tensors):
+        return tensors
+    with quiet_pipelines():
+        renamed = dict(pipeline.lora_state_dict(dict(tensors)))
+    if len(renamed) < sum(not key.endswith(".alpha") for key in tensors):
+        raise ValueError(f"diffusers converts {len(renamed)} of its {len(tensors)} tensors")
+    return renamed
 
 
 def _place(key: str, modules: Mapping[str, Mapping[str, str]], family: Family) -> tuple[str, str] | None:

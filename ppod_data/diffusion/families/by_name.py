@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from ppod_data.diffusion.families import (
+    chroma,
     flux,
     flux_2,
     qwen_image,
@@ -18,6 +19,7 @@ FAMILIES: Mapping[str, Family] = {
     "StableDiffusionXLPipeline": stable_diffusion_xl.FAMILY,
     "StableDiffusion3Pipeline": stable_diffusion_3.FAMILY,
     "FluxPipeline": flux.FAMILY,
+    "ChromaPipeline": chroma.FAMILY,
     "Flux2KleinPipeline": flux_2.KLEIN,
     "ZImagePipeline": z_image.FAMILY,
     "QwenImagePipeline": qwen_image.FAMILY,

@@ -54,3 +54,23 @@ for (const viewer of document.querySelectorAll(".viewer")) {
   if (slider) slider.addEventListener("input", () => choose(Number(slider.value)));
   choose(steps.length - 1);
 }
+
+// A link of the contents opens its part.
+for (const link of document.querySelectorAll(".contents a")) {
+  link.addEventListener("click", () => {
+    const part = document.getElementById(link.hash.slice(1));
+    if (part instanceof HTMLDetailsElement) part.open = true;
+  });
+}
+
+// A sample is enlarged by a click, and closed by another one or Escape.
+const zoom = document.createElement("dialog");
+zoom.className = "zoom";
+zoom.addEventListener("click", () => zoom.close());
+document.body.append(zoom);
+for (const tile of document.querySelectorAll(".viewer .tile")) {
+  tile.tabIndex = 0;
+  const enlarge = () => { zoom.replaceChildren(tile.cloneNode(true)); zoom.showModal(); };
+  tile.addEventListener("click", enlarge);
+  tile.addEventListener("keydown", (event) => { if (event.key === "Enter") enlarge(); });
+}

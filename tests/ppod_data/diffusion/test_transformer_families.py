@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from ppod_data.diffusion.models.model import DiffusionModel, decode_images, load_model
+from ppod_data.diffusion.condition import condition_bytes
+from ppod_data.diffusion.models.model import DiffusionModel, decode_images, embed_prompts, load_model
+from ppod_data.diffusion.models.skeleton import load_skeleton
 from ppod_data.errors import ConfigError
 from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.cost import plan_generation
 from ppod_data.generation.sampling import build_policy, sample_batch
 from tests.support.families import CASES, Recorded, Replayed
 
@@ -107,3 +110,19 @@ def test_a_distilled_model_reads_no_guidance_scale(models: Mapping[str, Diffusio
     assert spec.guidance_scale == 1
     with pytest.raises(ConfigError, match="reads no guidance scale: give 1, not 4"):
         build_policy(build_spec(model, prompts=["a cat"], guidance_scale=4.0), model)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_dry_run_embeds_calls_and_decodes_without_weights(
+    name: str, models: Mapping[str, DiffusionModel]
+) -> None:
+    model, skeleton = models[name], load_skeleton(models[name].name)
+    spec = build_spec(
+        model, prompts=["a cat"], num_inference_steps=STEPS, guidance_scale=CASES[name].scale, **SIZE
+    )
+    assert (
+        spec.scheduler == build_spec(skeleton, prompts=["a cat"], num_inference_steps=STEPS, **SIZE).scheduler
+    )
+    plan = plan_generation(skeleton, spec)
+    own = embed_prompts(model, ["a cat"], "", 1.0).of([0])
+    assert plan.embedding_bytes == condition_bytes(own) and min(plan.sample_bytes, plan.decode_bytes) > 0

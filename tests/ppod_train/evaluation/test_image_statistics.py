@@ -1,6 +1,8 @@
 """Statistics of images, their change from a baseline, and the rule that reads them."""
 
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from PIL import Image
 from ppod_train.evaluation.exploitation import find_in, moved
 from ppod_train.evaluation.image_changes import ImageSamples, image_changes
 from ppod_train.evaluation.image_statistics import STATISTICS, Pixels, image_statistics, measured
+
+REPOSITORY = Path(__file__).parents[3]
 
 
 def statistics(pixels: Pixels) -> dict[str, float]:
@@ -135,3 +139,27 @@ def test_a_change_that_may_be_chance_is_not_named() -> None:
     uncertain = change(-3.0) | {"change_low": -0.2, "change_high": 0.1}
     assert moved({"edges": uncertain, "detail": change(-0.3)}) == []
     assert find_in(GAIN, {"edges": uncertain}) is None
+
+
+def test_the_rule_finds_what_docs_experiments_reports() -> None:
+    """Runs of `scenes` made to go wrong in four ways, and runs that go well: docs/experiments/exploitation.py."""
+    rows = json.loads((REPOSITORY / "docs/experiments/exploitation.json").read_text())
+    reported = [row for seed in ("3000", "3001", "3002") for row in rows[seed].values()]
+    found: dict[tuple[bool, bool], int] = {}
+    for row in reported:
+        for has_check in (True, False):
+            findings = [
+                find_in(
+                    {
+                        name: value
+                        for name, value in item["overall"].items()
+                        if has_check or "check" not in name
+                    },
+                    item["images"],
+                )
+                for item in row["evaluations"].values()
+            ]
+            key = row["well"], has_check
+            found[key] = found.get(key, 0) + any(findings)
+    assert len(reported) == 24
+    assert found == {(False, True): 12, (False, False): 9, (True, True): 0, (True, False): 0}

@@ -15,6 +15,7 @@ from ppod_train.report import write_report
 from ppod_train.report.runs import read_run
 from ppod_train.report.timesteps import drift_chart, drift_words
 from ppod_train.report.words import duration
+from tests.support.browser import chromium
 from tests.support.report_cases import EVIL, evaluation, make_run, metrics, parsed, put
 
 
@@ -22,7 +23,11 @@ def test_report_loads_nothing(tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     write_report([make_run(tmp_path / "run")], out)
     page, text = parsed(out), out.read_text(encoding="utf-8")
-    assert page.addresses == [] and "link" not in page.tags and "img" not in page.tags
+    assert (
+        all(address.startswith("#") for address in page.addresses)
+        and "link" not in page.tags
+        and "img" not in page.tags
+    )
     assert not re.search(r"https?://|//[a-z]|@import", text)
     assert text.count("data:image/png;base64,") == 3
     assert "default-src 'none'" in text
@@ -254,3 +259,20 @@ def test_an_axis_of_evaluations_makes_no_rise_of_a_rounding() -> None:
     low, high = span(0.2270, 0.2277, 0.05)
     assert high - low >= 0.05 * 0.2277 and low < 0.2270 < 0.2277 < high
     assert span(-3.3, -0.8, 0.05) == span(-3.3, -0.8, 0.0)
+
+
+def test_a_report_begins_with_the_verdict_and_opens_what_its_contents_name(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    write_report([run], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert 0 < text.index('class="banner"') < text.index('class="contents"') < text.index('class="figures"')
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto((tmp_path / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollHeight") < 3000
+        page.click("text=Settings")
+        assert page.evaluate("[...document.querySelectorAll('details.part')].at(-1).open")
+        page.click(".viewer .tile >> nth=0")
+        assert page.evaluate("document.querySelector('dialog .tile').clientWidth") > 400
+        page.keyboard.press("Escape")
+        assert not page.evaluate("document.querySelector('dialog').open")

@@ -132,7 +132,7 @@ def test_whatever_an_online_run_says_it_is_text(tmp_path: Path) -> None:
     write_report([run, make_run(tmp_path / "<b>other", prompt=EVIL)], tmp_path / "report.html")
     page = parsed(tmp_path / "report.html")
     assert EVIL in page.text and "<b>other" in page.text
-    assert page.tags.count("script") == 3 and page.addresses == []
+    assert page.tags.count("script") == 3 and all(address.startswith("#") for address in page.addresses)
 
 
 def test_online_and_offline_runs_compare(tmp_path: Path) -> None:
