@@ -14,8 +14,8 @@ _MEMORY_SHARE = 0.8
 """Share of the available memory that processes may take."""
 _IMPORTS_BYTES = 500_000_000
 """Memory of a process beside its models: what it does not share with the others."""
-_WORTH_FLOPS = {"cpu": 1e12, "cuda": 1e15}
-"""Work of ten to twenty seconds on one core or GPU; less is done sooner by a single process."""
+_WORTH_FLOPS = {"cpu": 1.5e12, "cuda": 1.5e15}
+"""Work of about 25 seconds on one core or GPU; less is done about as soon by a single process."""
 _FLOPS_PER_WEIGHT = 0.2
 """Floating-point operations of a network evaluation for each weight and latent position.
 

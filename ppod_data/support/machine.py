@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+_GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
+"""Files in /dev of a machine with a GPU: of NVIDIA's driver, of ROCm, of Windows' Linux."""
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -28,10 +30,12 @@ def available_memory() -> int:
 
 def num_gpus(device: str) -> int:
     """Return the number of GPUs that `--device` leaves to choose from: 0 on CPUs, 1 for a GPU with a number."""
-    import torch
-
     if device not in ("auto", "cuda"):
         return int(device.startswith("cuda"))
+    if not any(any(Path("/dev").glob(pattern)) for pattern in _GPU_DEVICES):
+        return 0  # without the import of torch, which takes seconds
+    import torch
+
     return torch.cuda.device_count()
 
 

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from ppod_data.dataset.dataset import Dataset
 from tests.cli.conftest import Made
+from tests.support.accessibility import SCREENS, violations
 from tests.support.browser import chromium
 from tests.support.command import REPOSITORY, run
 
@@ -190,3 +191,20 @@ def test_the_page_works_by_touch_on_a_phone(browser: Browser, data: Path) -> Non
     asked(page, 2)
     assert errors == []
     assert json.loads(server.end(signal.SIGINT))["num_answers"] == 2
+
+
+def test_the_page_passes_the_rules_of_accessibility(browser: Browser, data: Path) -> None:
+    """Its entry and its questions, on a desktop and on a phone, in light and dark."""
+    server = Server(data)
+    for scheme, width in SCREENS:
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 844})
+        page = context.new_page()
+        page.goto(server.url)
+        page.locator("#name").wait_for()
+        assert violations(page) == []
+        page.fill("#name", f"{scheme} {width}")
+        page.keyboard.press("Enter")
+        asked(page, 0)
+        assert violations(page) == []
+        context.close()
+    server.end(signal.SIGINT)

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from ppod_cli import gen, score
+from ppod_cli import gen, score, train
 
 from tests.cli.conftest import GEN, Made
 from tests.cli.test_workers import ENVIRONMENT, base
-from tests.support.command import call
+from tests.support.command import call, run
 
 TWO = ("--num-processes", 2)
 
@@ -85,6 +85,103 @@ def test_an_end_is_one_line_and_the_next_run_continues(made: Made, tmp_path: Pat
         time.sleep(0.01)
     assert call(gen.app, root, *words(made)).code == 0
     assert base(root) == base(made.data)
+
+
+def below(pid: int) -> list[int]:
+    """The children of a process."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def training(data: Path, *more: object) -> list[str]:
+    few = ("--num-train-steps", 20, "--pairs-per-step", 2, "--batch-size", 8, "--checkpoint-every", 1)
+    return [str(word) for word in ("offline", data, "--out", "run", *few, "--eval-every", 0, "--json", *more)]
+
+
+@pytest.mark.parametrize("victim", ["rank", pytest.param("ctrl-c", marks=pytest.mark.slow)])
+def test_ranks_train_as_one_and_end_together(
+    made: Made, tmp_path: Path, victim: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps before the end are those of one process up to rounding; one process finishes the run."""
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "ppod_cli.train", *training(made.data, *TWO)],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not list(tmp_path.glob("run/checkpoints/step-*2")):
+        assert driver.poll() is None, driver.communicate()
+        time.sleep(0.01)
+    ranks = [rank for server in below(driver.pid) for rank in below(server)]
+    assert len(ranks) == 2
+    if victim == "rank":
+        os.kill(ranks[1], signal.SIGKILL)
+    else:
+        os.killpg(driver.pid, signal.SIGINT)
+    stdout, stderr = driver.communicate(timeout=120)
+    assert (driver.returncode, stdout) == ({"rank": 1, "ctrl-c": 130}[victim], "")
+    [line] = [line for line in stderr.splitlines() if "error" in line]
+    assert ("was killed by SIGKILL" if victim == "rank" else "interrupted: ") in line
+    assert "run the same command again" in line and "Trace" not in stderr
+    while any(Path(f"/proc/{pid}").exists() for pid in ranks):
+        time.sleep(0.01)
+    monkeypatch.chdir(tmp_path)
+    resumed = call(train.app, *training(made.data))
+    assert "resuming from step " in resumed.stderr and json.loads(resumed.stdout)["steps"] == 20
+    (tmp_path / "alone").mkdir()
+    monkeypatch.chdir(tmp_path / "alone")
+    assert call(train.app, *training(made.data)).code == 0
+    losses = [
+        [json.loads(line)["loss"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+        for folder in (tmp_path, tmp_path / "alone")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0][0] == losses[1][0]
+
+
+def test_ranks_evaluate_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [
+        "eval",
+        "--prompt",
+        "a cat",
+        "--prompt",
+        "a dog",
+        "--num-images-per-prompt",
+        4,
+        "--batch-size",
+        2,
+    ]
+    words += ["--num-inference-steps", 4, "--json", "--out", "result"]
+    monkeypatch.chdir(tmp_path)
+    alone = call(train.app, *words)
+    (tmp_path / "shared").mkdir()
+    shared = run("train", *words, *TWO, cwd=tmp_path / "shared")
+    assert shared.code == 0, shared.stderr
+    assert shared.stdout == alone.stdout
+    for name in ("summary.json", "grid.png", "after/eval.json"):
+        assert (tmp_path / "shared/result" / name).read_bytes() == (tmp_path / "result" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_ranks_train_online(tmp_path: Path) -> None:
+    """Stages of two processes make the first stage's data of one."""
+    words = ["online", "--prompt", "a cat", "--prompt", "a dog", "--stages", 2, "--num-images-per-prompt", 4]
+    words += ["--num-inference-steps", 4, "--batch-size", 2, "--images-per-shard", 2, "--num-train-steps", 2]
+    words += ["--pairs-per-step", 2, "--eval-images-per-prompt", 2, "--json", "--out", "run"]
+    found = []
+    for folder, more in ((tmp_path / "alone", ("--num-processes", 1)), (tmp_path / "shared", TWO)):
+        folder.mkdir()
+        done = run("train", *words, *more, cwd=folder)
+        assert done.code == 0, done.stderr
+        assert json.loads(done.stdout)["stages"] == 2
+        found.append(base(folder / "run/stage-01/data"))
+    assert found[0] == found[1]
+
+
+def test_an_error_of_a_rank_is_the_commands(made: Made, tmp_path: Path) -> None:
+    failed = run("train", *training(made.data, *TWO, "--start", "nowhere"), cwd=tmp_path)
+    assert failed.code == 2 and "nowhere" in failed.one_error()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import typer
 
@@ -19,30 +20,66 @@ _RUST_OS_ERROR = re.compile(r"\(os error (\d{1,4})\)")
 """In messages of libraries written in Rust, such as safetensors, whose exceptions are not OSErrors."""
 
 
-def entry_point(commands: typer.Typer, name: str, *, out_of_memory: str) -> Callable[..., None]:
-    """Return the function of a console script, which runs `commands` and ends the process with the exit code.
+class Invocation(NamedTuple):
+    """A command line, as `ctx.obj` of its command."""
+
+    arguments: tuple[str, ...]
+    is_rank: bool
+    """Another process started this one to share its work."""
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    message: str = ""
+    """The error in one line; empty without one."""
+    error: Exception | None = None
+
+
+def runner(commands: typer.Typer, name: str, *, out_of_memory: str) -> Callable[..., Ended]:
+    """Return the function that runs `commands` with arguments, and `is_rank=True` in a rank, without printing an error.
 
     Args:
         name: of the script, for usage lines.
         out_of_memory: what to type when memory runs out.
     """
 
-    def app(args: Sequence[str] | None = None) -> None:
-        arguments = sys.argv[1:] if args is None else list(args)
+    def run(arguments: Sequence[str], *, is_rank: bool = False) -> Ended:
         _write_what_can_be_written()
         root = typer.main.get_command(commands)
         if not arguments and hasattr(root, "commands"):
             arguments = ["--help"]
         try:
-            code = root(arguments, prog_name=name, standalone_mode=False)
+            invocation = Invocation(tuple(arguments), is_rank)
+            code = root(list(arguments), prog_name=name, standalone_mode=False, obj=invocation)
         except Exception as error:
             if "--debug" in arguments:
                 traceback.print_exc()
             message, code = explain(error, name, out_of_memory)
-            _print_error(message)
+            return Ended(code, message, error)
         if code == _INTERRUPTED:
-            _print_error("interrupted: run the same command again to go on")
-        raise SystemExit(code or 0)
+            return Ended(code, "interrupted: run the same command again to go on")
+        return Ended(code or 0)
+
+    return run
+
+
+def entry_point(commands: typer.Typer, name: str, *, out_of_memory: str) -> Callable[..., None]:
+    """Return the function of a console script, which runs `commands` and ends the process with the exit code.
+
+    Args:
+        commands: as of `runner`.
+        name: as of `runner`.
+        out_of_memory: as of `runner`.
+    """
+    run = runner(commands, name, out_of_memory=out_of_memory)
+
+    def app(args: Sequence[str] | None = None) -> None:
+        ended = run(sys.argv[1:] if args is None else list(args))
+        if ended.message:
+            _print_error(ended.message)
+        raise SystemExit(ended.code)
 
     return app
 

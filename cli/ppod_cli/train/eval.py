@@ -20,8 +20,10 @@ from ppod_cli.app.options import (
     local_only,
 )
 from ppod_cli.app.output import summary
+from ppod_cli.app.processes import NumProcesses
 from ppod_cli.app.progress import progress
 from ppod_cli.app.read_prompts import prompts_of
+from ppod_cli.train.ranks import run_shared
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_train.evaluation.settings import EvalSettings
@@ -88,6 +90,7 @@ def evaluate(
     baseline_adapter: BaselineAdapter = None,
     settings: EvalSettings,
     device: Device = "auto",
+    num_processes: NumProcesses = "auto",
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -103,6 +106,11 @@ def evaluate(
         changes["prompts"] = prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     main = is_main()
     with summary(as_json, speaks=main) as report:
+        from ppod_train.library.ranks import eval_job
+
+        num_policies = 1 if baseline == "none" else 2
+        if run_shared(ctx, num_processes, device, lambda: eval_job(model, changes, num_policies)):
+            return
         from ppod_train import compare
 
         with progress(0, "eval", "images", silent=not main) as shown:

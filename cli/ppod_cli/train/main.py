@@ -7,27 +7,30 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppod_cli.app.dataclass_options import Without
-from ppod_cli.app.errors import entry_point
+from ppod_cli.app.errors import entry_point, runner
 from ppod_cli.app.launch import is_main
 from ppod_cli.app.options import Config, Debug, Device, Json, command, local_only, new_commands
 from ppod_cli.app.output import summary
 from ppod_cli.app.plans import offline_plan
+from ppod_cli.app.processes import NumProcesses
 from ppod_cli.app.progress import progress
 from ppod_cli.train.eval import EVAL_EXAMPLES, evaluate
 from ppod_cli.train.online import ONLINE_EXAMPLES, online
 from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import end_lines, reward_line, with_upload
+from ppod_cli.train.ranks import run_shared
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from ppod_train.library.ranks import RankJob
     from ppod_train.run.train import TrainSummary
 
 _OFFLINE_EXAMPLES = (
     "ppod-train offline data --pairs scenes --out run",
     "ppod-train offline data more-data --out run-2 --num-train-steps 200",
     "ppod-train offline data --objective dpok --scores scenes --out run-dpok",
-    "torchrun --nproc-per-node 8 -m ppod_cli.train offline data --out run",
+    "ppod-train offline data --out run --num-processes 8",
 )
 _EXPORT_EXAMPLES = (
     "ppod-train export run --out policy",
@@ -48,6 +51,7 @@ Out = Annotated[
 
 @command(commands, examples=_OFFLINE_EXAMPLES)
 def offline(
+    ctx: typer.Context,
     *,
     datasets: Annotated[
         list[str],
@@ -104,6 +108,7 @@ def offline(
     push_to_hub: PushToHub = None,
     dry_run: DryRun = False,
     device: Device = "auto",
+    num_processes: NumProcesses = "auto",
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -111,11 +116,18 @@ def offline(
     """Train a policy on the pairs or scores of one or more data sets; the best policy goes to OUT/policy.
 
     The policy is evaluated on noise of its own while it trains, the best one is kept, and training stops
-    early. Run the same command again to go on after an interruption. Processes that torchrun starts share every
-    step.
+    early. Run the same command again to continue after an interruption. The processes of this machine
+    (--num-processes) or of torchrun share every step.
     """
     main = is_main()
     with summary(as_json, speaks=main) as report:
+        from ppod_train.library.ranks import offline_job
+
+        def job() -> "RankJob":
+            return offline_job(datasets[0], settings, model)
+
+        if not dry_run and run_shared(ctx, num_processes, device, job):
+            return
         from ppod_train import DataSource, train
         from ppod_train.library.hub import check_repo_id
         from ppod_train.library.plans import plan_offline
@@ -205,8 +217,9 @@ def report_on_runs(
         report({"report": str(page)}, [f"report: {page}"])
 
 
-app = entry_point(
-    commands,
-    "ppod-train",
-    out_of_memory="lower --pairs-per-step, --batch-size or --eval-images-per-prompt, or give --gradient two-pass",
+_OUT_OF_MEMORY = (
+    "lower --pairs-per-step, --batch-size, --eval-images-per-prompt or --num-processes, or give "
+    "--gradient two-pass"
 )
+run = runner(commands, "ppod-train", out_of_memory=_OUT_OF_MEMORY)
+app = entry_point(commands, "ppod-train", out_of_memory=_OUT_OF_MEMORY)

@@ -22,16 +22,19 @@ from ppod_cli.app.options import (
 )
 from ppod_cli.app.output import summary
 from ppod_cli.app.plans import online_plan
+from ppod_cli.app.processes import NumProcesses
 from ppod_cli.app.progress import progress
 from ppod_cli.app.read_prompts import prompts_of
 from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import end_lines, reward_line, with_upload
+from ppod_cli.train.ranks import run_shared
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_train.online.settings import STEPS_PER_STAGE, OnlineSettings
 from ppod_train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from ppod_train.library.ranks import RankJob
     from ppod_train.online.records import OnlineSummary
 
 ONLINE_EXAMPLES = (
@@ -62,6 +65,7 @@ StageTraining = Annotated[
 
 
 def online(
+    ctx: typer.Context,
     *,
     out: Annotated[
         Path, typer.Option(help="Folder of the run.", metavar="DIR", show_default=False, callback=local_only)
@@ -87,6 +91,7 @@ def online(
     push_to_hub: PushToHub = None,
     dry_run: DryRun = False,
     device: Device = "auto",
+    num_processes: NumProcesses = "auto",
     config: Config = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -100,6 +105,13 @@ def online(
     settings = dataclasses.replace(settings, train=train)
     main = is_main()
     with summary(as_json, speaks=main) as report:
+        from ppod_train.library.ranks import online_job
+
+        def job() -> "RankJob":
+            return online_job(texts, settings, sampling, model)
+
+        if not dry_run and run_shared(ctx, num_processes, device, job):
+            return
         from ppod_train import train_online
         from ppod_train.library.hub import check_repo_id
         from ppod_train.library.plans import plan_online

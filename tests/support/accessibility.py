@@ -1,0 +1,33 @@
+"""axe-core's rules of WCAG 2.1 AA, run in chromium."""
+
+from typing import Any, Literal
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
+
+_OPTIONS = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+Scheme = Literal["light", "dark"]
+SCREENS: list[tuple[Scheme, int]] = [("light", 1280), ("light", 390), ("dark", 1280), ("dark", 390)]
+
+
+def violations(page: Any, *, without: str | None = None) -> list[str]:
+    """Return the broken rules of a page that is open, each with its first element; the rule `without` is left out."""
+    rules = {} if without is None else {without: {"enabled": False}}
+    found = Axe().run(page, options=_OPTIONS | {"rules": rules}).response["violations"]
+    return [f"{rule['id']}: {len(rule['nodes'])} × {rule['nodes'][0]['html'][:120]}" for rule in found]
+
+
+def violations_on_every_screen(
+    browser: Browser, url: str, *, without: str | None = None
+) -> dict[tuple[str, int], list[str]]:
+    """Return the broken rules of a page on a desktop and on a phone, in light and dark, every section open."""
+    found = {}
+    for scheme, width in SCREENS:
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+        page = context.new_page()
+        page.goto(url)
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        if broken := violations(page, without=without):
+            found[scheme, width] = broken
+        context.close()
+    return found
