@@ -1,4 +1,4 @@
-"""Trackers of a run: TensorBoard by its own writer, wandb, trackio and mlflow through accelerate.
+"""Trackers of a run: TensorBoard, wandb, trackio and mlflow, each by its own package.
 
 A tracker gets the metrics of every step, and of every evaluation its metrics, the statistics of its images and a sheet
 of samples. Where a tracker keeps its files is its own choice (WANDB_MODE, TRACKIO_DIR, MLFLOW_TRACKING_URI …); a
@@ -74,7 +74,7 @@ def open_tracker(name: str, out: Path, settings: Mapping[str, Any] | None = None
     elif name == "none":
         yield None
     else:
-        with _from_accelerate(name, run_name(out), given) as tracker:
+        with _OPENERS[name](run_name(out), given) as tracker:
             yield tracker
 
 
@@ -105,39 +105,41 @@ def _tensorboard(out: Path, settings: Mapping[str, Any]) -> Iterator[Tracker]:
 
 
 @contextmanager
-def _from_accelerate(name: str, run: str, settings: Mapping[str, Any]) -> Iterator[Tracker]:
-    from accelerate import tracking
+def _wandb(run: str, settings: Mapping[str, Any]) -> Iterator[Tracker]:
+    import wandb
 
-    if name == "wandb":
-        tracker = tracking.WandBTracker(PROJECT, name=run, group=run)
-    elif name == "trackio":
-        tracker = tracking.TrackioTracker(PROJECT, name=run, resume="allow")
-    else:
-        tracker = tracking.MLflowTracker(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT), run_name=run)
-    tracker.start()
-    try:
-        if settings:
-            tracker.store_init_configuration(dict(settings))
-        images = {"wandb": _wandb_image, "trackio": _trackio_image, "mlflow": _mlflow_image}[name]
+    with wandb.init(project=PROJECT, name=run, group=run, config=dict(settings)) as opened:
         yield Tracker(
-            lambda values, step: tracker.log(dict(values), step=step),
-            lambda key, image, step: images(tracker, key, image, step),
+            lambda values, step: opened.log(dict(values), step=step),
+            lambda name, image, step: opened.log({name: wandb.Image(image)}, step=step),
         )
-    finally:
-        tracker.finish()
 
 
-def _wandb_image(tracker: Any, name: str, image: Image.Image, step: int) -> None:
-    tracker.log_images({name: [image]}, step=step)
-
-
-def _trackio_image(tracker: Any, name: str, image: Image.Image, step: int) -> None:
+@contextmanager
+def _trackio(run: str, settings: Mapping[str, Any]) -> Iterator[Tracker]:
     import trackio
 
-    tracker.log({name: trackio.Image(image)}, step=step)
+    opened = trackio.init(project=PROJECT, name=run, config=dict(settings), resume="allow")
+    try:
+        yield Tracker(
+            lambda values, step: opened.log(dict(values), step=step),
+            lambda name, image, step: opened.log({name: trackio.Image(image)}, step=step),
+        )
+    finally:
+        trackio.finish()
 
 
-def _mlflow_image(tracker: Any, name: str, image: Image.Image, step: int) -> None:
+@contextmanager
+def _mlflow(run: str, settings: Mapping[str, Any]) -> Iterator[Tracker]:
     import mlflow
 
-    mlflow.log_image(image, key=name, step=step)
+    mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
+    with mlflow.start_run(run_name=run):
+        mlflow.log_params(dict(settings))
+        yield Tracker(
+            lambda values, step: mlflow.log_metrics(dict(values), step=step),
+            lambda name, image, step: mlflow.log_image(image, key=name, step=step),
+        )
+
+
+_OPENERS = {"wandb": _wandb, "trackio": _trackio, "mlflow": _mlflow}

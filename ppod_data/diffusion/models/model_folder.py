@@ -28,6 +28,11 @@ _MAX_JSON = 64 * 2**20
 _NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", SAFETY[0])
 _DIFFUSERS_NAME, _TRANSFORMERS_NAME = "diffusion_pytorch_model", "model"
 _SINGLE_FILE = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
+_LONE_TRANSFORMERS = {
+    "Flux2KleinPipeline": "Flux2Transformer2DModel",
+    "QwenImagePipeline": "QwenImageTransformer2DModel",
+}
+"""Pipelines that diffusers does not make of a single file -> the class that it makes of one."""
 _VARIANT = re.compile(r"[A-Za-z0-9][\w-]{0,30}")
 _ABSENT = [None, None]
 
@@ -310,6 +315,11 @@ def _single_file(path: Path) -> str:
             f"{path} is a single file that is no safetensors, which is never loaded: give a pipeline folder"
         )
     folder, class_name = path.with_suffix(""), _class_of_single_file(path)
+    if class_name in _LONE_TRANSFORMERS:
+        return (
+            f"{path} is a single-file checkpoint of a transformer alone: give the folder of its {class_name}, "
+            f"with {_LONE_TRANSFORMERS[class_name]}.from_single_file({json.dumps(str(path))}) saved as its transformer"
+        )
     call = f"P.from_single_file({json.dumps(str(path))}).save_pretrained({json.dumps(str(folder))})"
     code = f"from diffusers import {class_name} as P; {call}"
     return (
@@ -329,7 +339,11 @@ def _class_of_single_file(path: Path) -> str:
         return "StableDiffusionPipeline"
     signs = {
         "joint_blocks.": "StableDiffusion3Pipeline",
+        "distilled_guidance_layer.": "ChromaPipeline",
+        "single_stream_modulation.": "Flux2KleinPipeline",
         "double_blocks.": "FluxPipeline",
+        "layers.0.adaLN_modulation.": "ZImagePipeline",
+        "transformer_blocks.0.img_mod.": "QwenImagePipeline",
         "conditioner.embedders.1.": "StableDiffusionXLPipeline",
     }
     return next((cls for sign, cls in signs.items() if sign in names), "StableDiffusionPipeline")

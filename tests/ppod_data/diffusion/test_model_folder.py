@@ -327,6 +327,8 @@ def test_a_single_file_names_the_command_that_makes_a_folder_of_it(tmp_path: Pat
         "conditioner.embedders.1.model.ln_final.bias": "StableDiffusionXLPipeline",
         "model.diffusion_model.joint_blocks.0.x_block.attn.proj.bias": "StableDiffusion3Pipeline",
         "double_blocks.0.img_attn.norm.key_norm.scale": "FluxPipeline",
+        "distilled_guidance_layer.in_proj.bias": "ChromaPipeline",
+        "layers.0.adaLN_modulation.0.weight": "ZImagePipeline",
     }
     for key, class_name in signs.items():
         file = tmp_path / "it's mine.safetensors"
@@ -336,6 +338,13 @@ def test_a_single_file_names_the_command_that_makes_a_folder_of_it(tmp_path: Pat
         words = shlex.split(str(error.value).split("--model: ", 1)[1])
         assert words[:2] == ["python", "-c"] and compile(words[2], "command", "exec")
         assert f"import {class_name} as" in words[2] and json.dumps(str(file)) in words[2]
+    for key, class_name in (
+        ("single_stream_modulation.lin.weight", "Flux2Transformer2DModel"),
+        ("transformer_blocks.0.img_mod.1.weight", "QwenImageTransformer2DModel"),
+    ):
+        save_file({key: torch.ones(1)}, file)
+        with pytest.raises(ConfigError, match=f"a transformer alone.* {class_name}.from_single_file"):
+            load_model(str(file))
     (tmp_path / "old.ckpt").write_bytes(b"pickle")
     with pytest.raises(ConfigError, match="no safetensors, which is never loaded"):
         load_model(str(tmp_path / "old.ckpt"))

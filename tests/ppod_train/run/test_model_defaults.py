@@ -50,6 +50,14 @@ def spec_of(folder: Path, **options: Any) -> Any:
         (full_size.save_stable_diffusion_xl, {"num_inference_steps": 50}, 1e-4, 0.0035),
         (full_size.save_stable_diffusion_35_medium, {"num_inference_steps": 10}, 1e-4, 0.0010),
         (full_size.save_flux_1_dev, {"num_inference_steps": 6, "ddim_eta": 0.9}, 1e-4, 0.00079),
+        (
+            full_size.save_flux_2_klein,
+            {"num_inference_steps": 10, "height": 512, "width": 512},
+            1e-4,
+            0.00021,
+        ),
+        (full_size.save_z_image_turbo, {"num_inference_steps": 9}, 1e-4, 0.001),
+        (full_size.save_qwen_image, {"num_inference_steps": 20, "height": 512, "width": 512}, 1e-4, 0.0014),
     ],
 )
 def test_a_real_model_gets_settings_of_its_own(

@@ -57,10 +57,9 @@ def test_wandb_offline(
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     run(recorded, tmp_path / "run", tiny_pipeline, redness, replace(SHORT, report_to="wandb"))
     folder = next((tmp_path / "wandb").glob("offline-run-*"))
-    assert list(folder.glob("run-*.wandb"))
     assert len(list((folder / "files" / "media" / "images").glob("samples_*.png"))) == 2
-    summary = (folder / "files" / "wandb-summary.json").read_text()
-    assert '"eval/reward"' in summary and '"images/edges"' in summary and '"loss"' in summary
+    written = next(folder.glob("run-*.wandb")).read_bytes()
+    assert all(name in written for name in (b"eval/reward", b"images/edges", b"loss"))
 
 
 @pytest.mark.skipif(find_spec("trackio") is None, reason="trackio is not installed")
