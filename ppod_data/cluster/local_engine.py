@@ -9,9 +9,9 @@ computes on one CPU thread. A process ends when its parent ends, however that ha
 """
 
 import contextlib
+import copy
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import traceback
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from ppod_data.cluster.job import Job
@@ -210,7 +211,8 @@ def portable(error: Exception) -> Exception:
     """Return an error that can be pickled, with its traceback as a note for --debug."""
     error.add_note(traceback.format_exc())
     try:
-        pickle.loads(pickle.dumps(error))
+        ForkingPickler.dumps(error)
+        copy.copy(error)  # made anew as unpickling makes it
     except Exception:
         return PpodError(f"{type(error).__name__}: {error}")
     return error

@@ -159,6 +159,20 @@ def save_flux_1_dev(folder: Path) -> Path:
     return folder
 
 
+def save_chroma(folder: Path) -> Path:
+    """Chroma: 1024 × 1024 pixels, a transformer of diffusers' defaults, and FLUX.1's schedule."""
+    shift = {"shift": 3.0, "use_dynamic_shifting": True}
+    _write(
+        folder,
+        "ChromaPipeline",
+        transformer=("diffusers", {"_class_name": "ChromaTransformer2DModel"}),
+        vae=("diffusers", _VAE | _FLOW_VAE),
+        text_encoder=("transformers", {"_class_name": "T5EncoderModel", **_T5}),
+        scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", **shift}),
+    )
+    return folder
+
+
 _QWEN3_4B = {
     "_class_name": "Qwen3ForCausalLM",
     "hidden_size": 2560,

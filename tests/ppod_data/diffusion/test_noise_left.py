@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ppod_cli.app.launch import noise_notes
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.ddim import build_ddim_schedule, ddim_config
@@ -21,6 +20,7 @@ from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import generate
 from ppod_data.generation.sampling import build_policy, sample_batch
 from ppod_data.integrity.replay import replay
+from ppod_data.library.plans import notes_on
 from tests.support import full_size
 from tests.support.pipelines import save_tiny_pipeline, save_tiny_sd3_pipeline
 
@@ -213,7 +213,8 @@ def test_sd3s_default_window_is_in_the_spec_and_the_whole_chain_is_the_spec_of_o
     assert a_spec(models["sd"]).noisy_steps is None
     left, least = noise_left(old) or (0.0, 1.0)
     assert left > 10 * least and noise_left(spec) is None and noise_left(a_spec(models["sd"])) is None
-    assert "noise of the steps 0:6 stays in the images" in noise_notes(old)[0] and noise_notes(spec) == []
+    assert "noise of the steps 0:6 stays in the images" in notes_on(old, None)[0]
+    assert notes_on(spec, None) == []
     generate(tmp_path, old, models["sd-3"], shards=[0])
     with pytest.raises(SpecMismatchError, match=r"noisy_steps differs.*give --noisy-steps 0:6"):
         generate(tmp_path, spec, models["sd-3"], shards=[0])
