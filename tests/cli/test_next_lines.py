@@ -122,7 +122,8 @@ def test_a_reward_in_another_folder_is_named_in_the_next_lines(folder: Path) -> 
         assert "--reward ../elsewhere/reds.py:redness" in following(ranked)
         words = shlex.split(following(ranked))
         plain = [word for word in words if "redness" not in word and word not in ("--reward", "--pairs")]
-        assert "not in this folder" in call(train.app, *plain[1:], *TRAIN).one_error()
+        refused = call(train.app, *plain[1:], "--model", "../tiny sd", *TRAIN)
+        assert "not in this folder" in refused.one_error()
 
 
 def test_no_reward_is_assumed_for_another_model_than_scenes(folder: Path) -> None:

@@ -43,6 +43,11 @@ def test_processes_make_what_is_missing(made: Made, tmp_path: Path) -> None:
     assert base(tmp_path / "data") == base(made.data)
 
 
+def hear_interrupts() -> None:
+    """Take Ctrl-C as in a terminal, whatever runs the tests: a shell's background jobs ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def makers(root: Path) -> list[int]:
     """The processes that write a shard: a temporary file's name holds its writer's."""
     return [int(path.name.split("-")[1]) for path in root.glob("trajectories/.*.tmp-*")]
@@ -58,6 +63,7 @@ def test_an_end_is_one_line_and_the_next_run_continues(made: Made, tmp_path: Pat
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     while not (workers := makers(root)):
         assert driver.poll() is None, driver.communicate()
@@ -110,6 +116,7 @@ def test_ranks_train_as_one_and_end_together(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     while not list(tmp_path.glob("run/checkpoints/step-*2")):
         assert driver.poll() is None, driver.communicate()
