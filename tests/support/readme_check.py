@@ -1,9 +1,9 @@
 """The README's commands, run as printed by a newcomer: a new HOME, a new environment, and no source tree afterwards.
 
-Usage: python -m tests.support.readme_check PYTHON
+Usage: python -m tests.support.readme_check
 
-The checkout is that of HEAD. `pip install .` runs in it, as printed, and the checkout is removed. The five commands and the
-Python example then run in empty folders of their own. Times and sizes are printed beside those that the README gives.
+The checkout is that of HEAD. `pip install .` runs in it, as printed, and the checkout is removed. The five commands and
+the Python example then run in empty folders of their own. Times and sizes are printed beside those that the README gives.
 """
 
 import os
@@ -18,7 +18,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INSTALL = "pip install ."
-KEPT = ("LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy", "no_proxy")
+KEPT = (
+    "LANG",
+    "LC_ALL",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
 SIZE_TOLERANCE = 0.2
 """Relative difference of the installed size from the README's figure, which is rounded to a gigabyte."""
 
@@ -34,7 +43,9 @@ def readme_blocks(text: str) -> tuple[list[str], list[str], str]:
 def stated(text: str) -> tuple[float, float, float]:
     """Return what a README says: gigabytes of the installation, and minutes of the commands and of the example."""
     size = re.search(r"about (\d+) GB", text)
-    minutes = re.search(r"five commands take about (\d+) minutes.*?Python about (\d+)", text, re.DOTALL)
+    minutes = re.search(
+        r"five commands take about (\d+) minutes.*?In Python, about (\d+) minutes", text, re.DOTALL
+    )
     assert size and minutes, "the README gives the size of the installation and the minutes of its commands"
     return float(size[1]), float(minutes[1]), float(minutes[2])
 
@@ -56,7 +67,7 @@ def timed(title: str, command: list[str], folder: Path, environment: dict[str, s
     return seconds
 
 
-def check(python: Path, place: Path) -> None:
+def check(place: Path) -> None:
     """Install from a checkout in `place` and run the README's commands."""
     text = (ROOT / "README.md").read_text("utf-8")
     install, use, example = readme_blocks(text)
@@ -65,8 +76,10 @@ def check(python: Path, place: Path) -> None:
         (place / name).mkdir()
     archive = subprocess.run(["git", "-C", ROOT, "archive", "HEAD"], check=True, capture_output=True).stdout
     subprocess.run(["tar", "-x", "-C", place / "checkout"], input=archive, check=True)
-    subprocess.run([python, "-m", "venv", place / "venv"], check=True)
-    environment = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith("PIP_")}
+    subprocess.run([sys.executable, "-m", "venv", place / "venv"], check=True)
+    environment = {
+        name: value for name, value in os.environ.items() if name in KEPT or name.startswith("PIP_")
+    }
     environment |= {"HOME": str(place / "home"), "PATH": f"{place / 'venv/bin'}:/usr/local/bin:/usr/bin:/bin"}
 
     installing = timed(INSTALL, ["bash", "-c", INSTALL], place / "checkout", environment)
@@ -90,4 +103,4 @@ def check(python: Path, place: Path) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="ppod-readme-") as folder:
-        check(Path(sys.argv[1]).absolute(), Path(folder))
+        check(Path(folder))
