@@ -3,7 +3,7 @@
 Usage: python -m tests.support.readme_check
 
 The checkout is that of HEAD. `pip install .` runs in it, as printed, and the checkout is removed. The five commands and
-the Python example then run in empty folders of their own. Times and sizes are printed beside those that the README gives.
+the Python example then run in empty folders of their own. Times and sizes are printed beside those of the README.
 """
 
 import os
