@@ -33,9 +33,9 @@ from ppod_cli.app.options import (
 from ppod_cli.app.output import say_notes, summary
 from ppod_cli.app.plans import say_generation
 from ppod_cli.app.processes import NumProcesses, loading_device, local_processes, prepared, sharing_option
-from ppod_cli.app.progress import progress
+from ppod_cli.app.progress import loading, progress
 from ppod_cli.app.read_prompts import prompts_of
-from ppod_data.diffusion.models.source import ModelSource
+from ppod_data.diffusion.models.source import DEFAULT_MODEL, ModelSource
 from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_data.support.formatting import clock, counted
 from ppod_data.support.processes import rank_and_world_size
@@ -120,17 +120,20 @@ def gen(
     ray = ray_cluster(engine, ray_address, device, world_size)
     processes = local_processes(num_processes, device, shared_by=sharing_option(engine, shards))
     with summary(as_json) as report:
-        from ppod_data import build_spec
-        from ppod_data.library.generating import make
-        from ppod_data.library.plans import is_here, many_files_note, notes_on, spec_share
+        with loading("gen"):
+            from ppod_data import build_spec
+            from ppod_data.library.generating import make
+            from ppod_data.library.plans import is_here, many_files_note, notes_on, spec_share
 
         calls = len(texts) * settings.num_images_per_prompt * settings.num_inference_steps
         processes = processes if dry_run else prepared(processes, calls)
         place = "cpu" if ray and not dry_run else loading_device(processes)
         loaded: DiffusionModel | None = None
-        if not dry_run or is_here(model):
-            loaded = model.load(place, safety_check=safety_check)
-        spec = build_spec(loaded or model.load_skeleton(), texts, settings)
+        with progress(0, "gen", "images") as shown:
+            shown.note(f"loading {model.model or DEFAULT_MODEL}")
+            if not dry_run or is_here(model):
+                loaded = model.load(place, safety_check=safety_check)
+            spec = build_spec(loaded or model.load_skeleton(), texts, settings)
         say_notes(notes_on(spec, loaded))
         if dry_run or loaded is None:
             report(*_plan(spec, loaded))

@@ -22,7 +22,7 @@ from ppod_cli.app.options import (
 )
 from ppod_cli.app.output import summary
 from ppod_cli.app.processes import NumProcesses, local_processes, scoring_device, sharing_option
-from ppod_cli.app.progress import progress
+from ppod_cli.app.progress import loading, progress
 from ppod_data.errors import ConfigError
 from ppod_data.support.processes import rank_and_world_size
 
@@ -110,9 +110,10 @@ def score(
     and is never paired. The processes of this machine (--num-processes), of torchrun or accelerate launch, of array
     jobs (--shards) and of a Ray cluster share the shards.
     """
-    from ppod_data import Dataset
-    from ppod_data.library.datasets import share_of
-    from ppod_data.library.scoring import rewards_of, score_by
+    with loading("score"):
+        from ppod_data import Dataset
+        from ppod_data.library.datasets import share_of
+        from ppod_data.library.scoring import rewards_of, score_by
 
     if (dataset is None) == (serve is None):
         raise ConfigError("give the folder of a data set to score, or --serve NAME without one")
@@ -132,6 +133,7 @@ def score(
         asked = named or rewards_of([], opened)
         share = share_of(opened, shard_range, rank, world_size)
         with progress(0, f"score {', '.join([as_name] if as_name else asked)}", "images") as shown:
+            shown.note(f"loading {', '.join(asked)}")
             done = score_by(
                 opened,
                 asked,

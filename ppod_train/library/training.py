@@ -90,6 +90,7 @@ def train(
     source, datasets = opened_data(data, settings.objective)
     with launched(device_for(model, device)) as workers:
         progress = progress if workers.is_main else SILENT
+        progress.note("loading reward and model")
         judge = _judge(source, datasets, settings, reward, workers.device)
         reference = _reference(model, datasets[0].spec, workers.device)
         prompts = list(dict.fromkeys(prompt for dataset in datasets for prompt in dataset.spec.prompts))

@@ -66,10 +66,12 @@ def log_probs(
 
     opened = Dataset.open(dataset)
     with summary(as_json) as report:
-        loaded = model.for_data(opened.spec).load(resolve_device(device))
-        dtype = loaded.compute_dtype
         with progress(0, f"log-probs {name}", "trajectories") as shown:
+            source = model.for_data(opened.spec)
+            shown.note(f"loading {source.model}")
+            loaded = source.load(resolve_device(device))
             done = compute_log_probs(opened, loaded, name=name, batch_size=batch_size, progress=shown)
+        dtype = loaded.compute_dtype
         lines = _say_computed(dataset, done)
         pairs = opened.pair_names()
         numerics = ["--compute-dtype", dtype] if dtype != opened.spec.compute_dtype else []

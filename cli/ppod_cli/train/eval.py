@@ -21,9 +21,9 @@ from ppod_cli.app.options import (
 )
 from ppod_cli.app.output import summary
 from ppod_cli.app.processes import NumProcesses
-from ppod_cli.app.progress import progress
+from ppod_cli.app.progress import loading, progress
 from ppod_cli.app.read_prompts import prompts_of
-from ppod_cli.train.ranks import run_shared
+from ppod_cli.train.ranks import num_ranks, run_ranks
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_train.evaluation.settings import EvalSettings
@@ -109,10 +109,13 @@ def evaluate(
         from ppod_train.library.ranks import eval_job
 
         num_policies = 1 if baseline == "none" else 2
-        if run_shared(ctx, num_processes, device, lambda: eval_job(model, changes, num_policies)):
+        with loading("eval", silent=not main):
+            count = num_ranks(ctx, num_processes, device, lambda: eval_job(model, changes, num_policies))
+            if count == 1:
+                from ppod_train import compare
+        if count > 1:
+            run_ranks(ctx.obj.arguments, count)
             return
-        from ppod_train import compare
-
         with progress(0, "eval", "images", silent=not main) as shown:
             done = compare(
                 model,

@@ -13,12 +13,12 @@ from ppod_cli.app.options import Config, Debug, Device, Json, command, local_onl
 from ppod_cli.app.output import summary
 from ppod_cli.app.plans import offline_plan
 from ppod_cli.app.processes import NumProcesses
-from ppod_cli.app.progress import progress
+from ppod_cli.app.progress import loading, progress
 from ppod_cli.train.eval import EVAL_EXAMPLES, evaluate
 from ppod_cli.train.online import ONLINE_EXAMPLES, online
 from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import end_lines, reward_line, with_upload
-from ppod_cli.train.ranks import run_shared
+from ppod_cli.train.ranks import num_ranks, run_ranks
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_train.settings import TrainSettings
 
@@ -126,12 +126,15 @@ def offline(
         def job() -> "RankJob":
             return offline_job(datasets[0], settings, model)
 
-        if not dry_run and run_shared(ctx, num_processes, device, job):
+        with loading("train", silent=not main):
+            count = 1 if dry_run else num_ranks(ctx, num_processes, device, job)
+            if count == 1:
+                from ppod_train import DataSource, train
+                from ppod_train.library.hub import check_repo_id
+                from ppod_train.library.plans import plan_offline
+        if count > 1:
+            run_ranks(ctx.obj.arguments, count)
             return
-        from ppod_train import DataSource, train
-        from ppod_train.library.hub import check_repo_id
-        from ppod_train.library.plans import plan_offline
-
         check_repo_id(push_to_hub)
         data = DataSource(
             roots=datasets, pairs=pairs or "", scores=scores or "", reference_log_probs=reference_log_probs

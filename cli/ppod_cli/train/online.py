@@ -23,11 +23,11 @@ from ppod_cli.app.options import (
 from ppod_cli.app.output import summary
 from ppod_cli.app.plans import online_plan
 from ppod_cli.app.processes import NumProcesses
-from ppod_cli.app.progress import progress
+from ppod_cli.app.progress import loading, progress
 from ppod_cli.app.read_prompts import prompts_of
 from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import end_lines, reward_line, with_upload
-from ppod_cli.train.ranks import run_shared
+from ppod_cli.train.ranks import num_ranks, run_ranks
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_train.online.settings import STEPS_PER_STAGE, OnlineSettings
@@ -110,12 +110,15 @@ def online(
         def job() -> "RankJob":
             return online_job(texts, settings, sampling, model)
 
-        if not dry_run and run_shared(ctx, num_processes, device, job):
+        with loading("online", silent=not main):
+            count = 1 if dry_run else num_ranks(ctx, num_processes, device, job)
+            if count == 1:
+                from ppod_train import train_online
+                from ppod_train.library.hub import check_repo_id
+                from ppod_train.library.plans import plan_online
+        if count > 1:
+            run_ranks(ctx.obj.arguments, count)
             return
-        from ppod_train import train_online
-        from ppod_train.library.hub import check_repo_id
-        from ppod_train.library.plans import plan_online
-
         check_repo_id(push_to_hub)
         if dry_run:
             plan = plan_online(texts, settings, sampling=sampling, model=model, device=device)

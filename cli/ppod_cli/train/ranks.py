@@ -59,10 +59,10 @@ class _Rank:
         return end
 
 
-def run_shared(
+def num_ranks(
     ctx: "typer.Context", num_processes: str, device: str, describe: "Callable[[], RankJob]"
-) -> bool:
-    """Run the command in several processes if `--num-processes` asks for them or `auto` saves time.
+) -> int:
+    """Return how many processes run the command: as many as `--num-processes` asks for, or as save time.
 
     Args:
         ctx: the command's context, whose object is the command line.
@@ -71,23 +71,19 @@ def run_shared(
         describe: returns what the processes would share.
 
     Returns:
-        False if this process is to do the work itself.
-
-    Raises:
-        PpodError: a rank failed.
+        1 if this process is to do the work itself.
     """
     from ppod_train.library.ranks import choose_ranks
 
     if ctx.obj.is_rank:
-        return False
+        return 1
     processes = local_processes(num_processes, device)
     choice = choose_ranks(processes, describe) if processes.count != 1 else None
-    if choice is None or len(choice.devices) == 1:
-        return False
-    if choice.reason:
+    if choice is None:
+        return 1
+    if choice.reason and len(choice.devices) > 1:
         print(f"train: {choice.reason}", file=sys.stderr, flush=True)
-    run_ranks(ctx.obj.arguments, len(choice.devices))
-    return True
+    return len(choice.devices)
 
 
 def run_ranks(arguments: Sequence[str], count: int) -> None:
