@@ -16,7 +16,7 @@ import torch
 
 from ppod_data.diffusion.adapters.config import PEFT_FILE
 from ppod_data.diffusion.adapters.file import adapter_file, adapter_fingerprint
-from ppod_data.diffusion.adapters.lora import LoraLayer, add_lora, read_lora, set_lora, switch_lora
+from ppod_data.diffusion.adapters.lora import LoraLayer, add_lora, read_lora, set_lora
 from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.guidance import Network
 from ppod_data.diffusion.models.model import DiffusionModel, network_of
@@ -208,13 +208,22 @@ def reference_network(model: DiffusionModel, *, lora_rank: int) -> Network:
     inner = network_of(model, denoiser)
 
     def without_lora(latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
-        switch_lora(denoiser, on=False)
+        _switch_lora(denoiser, on=False)
         try:
             return inner(latents, timesteps, condition)
         finally:
-            switch_lora(denoiser, on=True)
+            _switch_lora(denoiser, on=True)
 
     return without_lora
+
+
+def _switch_lora(network: torch.nn.Module, *, on: bool) -> None:
+    """Compute with a network's LoRA layers, or without them as before `add_lora`."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in network.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.enable_adapters(enabled=on)
 
 
 @torch.no_grad()

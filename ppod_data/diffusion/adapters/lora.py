@@ -126,15 +126,6 @@ def add_lora(component: Any, layers: Mapping[str, LoraLayer], *, seed: int = 0) 
             inject_adapter_in_model(config, component, _NAME)
 
 
-def switch_lora(network: torch.nn.Module, *, on: bool) -> None:
-    """Compute with a network's LoRA layers, or without them as before `add_lora`."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for module in network.modules():
-        if isinstance(module, BaseTunerLayer):
-            module.enable_adapters(enabled=on)
-
-
 @torch.no_grad()
 def set_lora(component: torch.nn.Module, layers: Mapping[str, LoraLayer]) -> None:
     """Give a network's LoRA layers these values, kept in fp32 whatever the network computes in.
