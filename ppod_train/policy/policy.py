@@ -217,22 +217,6 @@ def reference_network(model: DiffusionModel, *, lora_rank: int) -> Network:
     return without_lora
 
 
-def frozen_network(
-    model: DiffusionModel, parameters: Mapping[str, torch.nn.Parameter], *, lora_rank: int
-) -> Network:
-    """Return the network as it is now, with its trained weights; it stays so during training."""
-    if lora_rank == 0:
-        return network_of(model, copy.deepcopy(model.denoiser))
-    inner = network_of(model, model.denoiser)
-    values = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-
-    def with_values(latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
-        with policy_weights(parameters, values):
-            return inner(latents, timesteps, condition)
-
-    return with_values
-
-
 def _switch_lora(network: torch.nn.Module, *, on: bool) -> None:
     """Compute with a network's LoRA layers, or without them as before `add_lora`."""
     from peft.tuners.tuners_utils import BaseTunerLayer

@@ -14,7 +14,8 @@ from ppod_data.errors import ConfigError
 from ppod_data.generation.log_probs import compute_log_probs
 from ppod_train.data.training_data import open_training_data
 from ppod_train.objectives import OBJECTIVES
-from ppod_train.policy.policy import frozen_network, start_from, trainable_parameters
+from ppod_train.policy.frozen import frozen_network
+from ppod_train.policy.policy import start_from, trainable_parameters
 from ppod_train.settings import TrainSettings
 from tests.ppod_train.conftest import source_of
 from tests.support.pipelines import save_tiny_sd3_pipeline
