@@ -14,8 +14,8 @@ from ppod_data.generation.sampling import build_policy
 from ppod_train.data.training_data import DataSource, open_training_data
 from ppod_train.distributed import Workers
 from ppod_train.objectives import OBJECTIVES
-from ppod_train.policy.fsdp import check_can_shard, shard
 from ppod_train.policy.frozen import frozen_network
+from ppod_train.policy.fsdp import check_can_shard, shard
 from ppod_train.policy.policy import reference_network, start_from, trainable_parameters
 from ppod_train.run.model_defaults import check_subset, explain, limit_graph, resolve
 from ppod_train.settings import TrainSettings, step_range
