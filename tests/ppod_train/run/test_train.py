@@ -97,6 +97,8 @@ SUITED: dict[str, dict[str, Any]] = {
     "sft-best": {"best_of": 4},
     "prdp": {"reward_temperature": 0.01},
     "diffusion-dpo": {"learning_rate": 1e-3, "num_train_steps": 20},
+    "diffusion-nft": {"num_train_steps": 20},
+    "awm": {"num_train_steps": 20},
 }
 
 
