@@ -8,6 +8,7 @@ from ppod_data.diffusion.families import (
     flux_2,
     pixart_sigma,
     qwen_image,
+    sana,
     stable_diffusion,
     stable_diffusion_3,
     stable_diffusion_xl,
@@ -25,4 +26,5 @@ FAMILIES: Mapping[str, Family] = {
     "ZImagePipeline": z_image.FAMILY,
     "QwenImagePipeline": qwen_image.FAMILY,
     "PixArtSigmaPipeline": pixart_sigma.FAMILY,
+    "SanaPipeline": sana.FAMILY,
 }
