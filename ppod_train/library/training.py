@@ -107,9 +107,8 @@ def train(
             progress=progress,
             workers=workers,
         )
-        run = Run(folder=folder, summary=summary)
-        workers.on_main(lambda: write_report([run.folder], run.report))
-    return run
+        workers.on_main(lambda: write_report([folder], folder / "report.html"))
+    return Run(folder=folder, summary=summary)
 
 
 def opened_data(
