@@ -85,7 +85,8 @@ def predict(
 def guided(unconditional: torch.Tensor, conditional: torch.Tensor, scale: float) -> torch.Tensor:
     """Return uncond + scale·(cond − uncond), each row of latents scaled to the norm of the conditional prediction."""
     sums = unconditional + scale * (conditional - unconditional)
-    return sums * (conditional.norm(dim=-1, keepdim=True) / sums.norm(dim=-1, keepdim=True))
+    norms: torch.Tensor = conditional.norm(dim=-1, keepdim=True) / sums.norm(dim=-1, keepdim=True)
+    return sums * norms
 
 
 def patches(pipeline: Any) -> tuple[int, int | None]:
