@@ -33,8 +33,9 @@ def started_lines(run: Mapping[str, Any], drift: Drift, step: int) -> list[str]:
     Args:
         run: content of run.json.
     """
-    settings, reads = run["settings"], OBJECTIVES[run["settings"]["objective"]].reads
-    banded = "log_ratio_clip" in reads
+    settings, objective = run["settings"], OBJECTIVES[run["settings"]["objective"]]
+    reads = objective.reads
+    banded = "log_ratio_clip" in reads and not objective.on_final_latents
     lines = _data_lines(run)
     lines += [run["defaults"]] if run.get("defaults") else []
     if banded and "sensitivity" in run:
