@@ -173,6 +173,38 @@ def save_chroma(folder: Path) -> Path:
     return folder
 
 
+def save_pixart_sigma(folder: Path) -> Path:
+    """PixArt-Sigma-XL-2-1024-MS: 1024 × 1024 pixels, a transformer of 611 million weights."""
+    transformer = {
+        "_class_name": "Transformer2DModel",
+        "in_channels": 4,
+        "out_channels": 8,
+        "sample_size": 128,
+        "num_attention_heads": 16,
+        "attention_head_dim": 72,
+        "num_layers": 28,
+        "cross_attention_dim": 1152,
+        "caption_channels": 4096,
+        "interpolation_scale": 2,
+        "norm_type": "ada_norm_single",
+        "norm_elementwise_affine": False,
+        "norm_eps": 1e-6,
+        "use_additional_conditions": False,
+        "num_vector_embeds": None,
+        "double_self_attention": False,
+    }
+    betas = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "solver_order": 2}
+    _write(
+        folder,
+        "PixArtSigmaPipeline",
+        transformer=("diffusers", transformer),
+        vae=("diffusers", _VAE | {"sample_size": 1024, "scaling_factor": 0.13025}),
+        text_encoder=("transformers", {"_class_name": "T5EncoderModel", **_T5}),
+        scheduler=("diffusers", {"_class_name": "DPMSolverMultistepScheduler", **betas}),
+    )
+    return folder
+
+
 _QWEN3_4B = {
     "_class_name": "Qwen3ForCausalLM",
     "hidden_size": 2560,

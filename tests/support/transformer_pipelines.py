@@ -198,3 +198,31 @@ def save_tiny_chroma_pipeline(folder: Path, *, seed: int = 0) -> Path:
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def save_tiny_pixart_pipeline(folder: Path, *, seed: int = 0) -> Path:
+    """Write a random PixArtSigmaPipeline with learned variances and the released models' multi-step solver."""
+    from diffusers import DPMSolverMultistepScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
+
+    torch.manual_seed(seed)
+    transformer = PixArtTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=1,
+        norm_num_groups=1,
+        cross_attention_dim=16,
+        caption_channels=16,
+        sample_size=8,
+        use_additional_conditions=False,
+    )
+    pipeline = PixArtSigmaPipeline(
+        transformer=transformer,
+        vae=tiny_vae(scaling_factor=0.13025),
+        text_encoder=tiny_t5(width=16),
+        tokenizer=letter_tokenizer(),
+        scheduler=DPMSolverMultistepScheduler(beta_schedule="linear", beta_start=0.0001, beta_end=0.02),
+    )
+    pipeline.save_pretrained(folder)
+    return folder

@@ -6,6 +6,7 @@ from ppod_data.diffusion.families import (
     chroma,
     flux,
     flux_2,
+    pixart_sigma,
     qwen_image,
     stable_diffusion,
     stable_diffusion_3,
@@ -23,4 +24,5 @@ FAMILIES: Mapping[str, Family] = {
     "Flux2KleinPipeline": flux_2.KLEIN,
     "ZImagePipeline": z_image.FAMILY,
     "QwenImagePipeline": qwen_image.FAMILY,
+    "PixArtSigmaPipeline": pixart_sigma.FAMILY,
 }
