@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.pipelines import SCHEDULER, byte_tokenizer
-from tests.support.transformer_pipelines import qwen_tokenizer
+from tests.support.transformer_pipelines import gemma_tokenizer, pixtral_processor, qwen_tokenizer
 
 _VAE = {
     "_class_name": "AutoencoderKL",
@@ -205,6 +205,36 @@ def save_pixart_sigma(folder: Path) -> Path:
     return folder
 
 
+_GEMMA_2_2B = {
+    "_class_name": "Gemma2Model",
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "vocab_size": 256000,
+}
+
+
+def save_sana(folder: Path) -> Path:
+    """Sana_1600M_1024px: 1024 × 1024 pixels, a transformer of 1,604 million weights, which are diffusers' defaults."""
+    vae: dict[str, Any] = {"downsample_block_type": "conv", "upsample_block_type": "interpolate"}
+    for part in ("encoder", "decoder"):
+        vae[f"{part}_block_types"] = ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3
+    vae |= {"encoder_qkv_multiscales": [[]] * 6, "scaling_factor": 0.41407}
+    solver = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    _write(
+        folder,
+        "SanaPipeline",
+        transformer=("diffusers", {"_class_name": "SanaTransformer2DModel", "sample_size": 32}),
+        vae=("diffusers", {"_class_name": "AutoencoderDC", **vae}),
+        text_encoder=("transformers", _GEMMA_2_2B),
+        scheduler=("diffusers", {"_class_name": "DPMSolverMultistepScheduler", **solver}),
+    )
+    return folder
+
+
 _QWEN3_4B = {
     "_class_name": "Qwen3ForCausalLM",
     "hidden_size": 2560,
@@ -237,6 +267,32 @@ def save_flux_2_klein(folder: Path) -> Path:
         transformer=("diffusers", transformer),
         vae=("diffusers", {"_class_name": "AutoencoderKLFlux2"}),
         text_encoder=("transformers", _QWEN3_4B),
+        scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", **shift}),
+    )
+    return folder
+
+
+def save_flux_2_dev(folder: Path) -> Path:
+    """FLUX.2-dev: 1024 × 1024 pixels, a transformer of 32,223 million weights, which are diffusers' defaults."""
+    text = {
+        "model_type": "mistral",
+        "hidden_size": 5120,
+        "intermediate_size": 32768,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 131072,
+    }
+    vision = {"model_type": "pixtral", "patch_size": 14, "image_size": 1540}
+    config = {"text_config": text, "vision_config": vision, "tie_word_embeddings": False}
+    shift = {"shift": 3.0, "use_dynamic_shifting": True}
+    _write(
+        folder,
+        "Flux2Pipeline",
+        transformer=("diffusers", {"_class_name": "Flux2Transformer2DModel"}),
+        vae=("diffusers", {"_class_name": "AutoencoderKLFlux2"}),
+        text_encoder=("transformers", {"_class_name": "Mistral3ForConditionalGeneration", **config}),
         scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", **shift}),
     )
     return folder
@@ -298,6 +354,14 @@ def _write(
             if config["_class_name"] in _QWEN_TOKENIZER_OF:
                 qwen_tokenizer().save_pretrained(folder / tokenizer)
                 index[tokenizer] = ["transformers", "Qwen2Tokenizer"]
+                continue
+            if config["_class_name"] == "Mistral3ForConditionalGeneration":
+                pixtral_processor().save_pretrained(folder / tokenizer)
+                index[tokenizer] = ["transformers", "PixtralProcessor"]
+                continue
+            if config["_class_name"] == "Gemma2Model":
+                gemma_tokenizer().save_pretrained(folder / tokenizer)
+                index[tokenizer] = ["transformers", "PreTrainedTokenizerFast"]
                 continue
             byte_tokenizer(folder / f"raw-{tokenizer}", length=77).save_pretrained(folder / tokenizer)
             is_t5 = config["_class_name"] == "T5EncoderModel"

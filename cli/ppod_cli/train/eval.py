@@ -121,6 +121,11 @@ def _compared(done: "Comparison", out: Path) -> list[Any]:
     lines = [
         EvalTable.of(done.after, done.before),
         *image_lines(done),
+        *(
+            f"{result.scorer.name}: {result.usage}"
+            for result in (done.before, done.after)
+            if result is not None and result.usage
+        ),
         f"figures: {done.summary_path}",
         f"picture: {done.grid_path}",
         f"report: {done.report_path}",

@@ -8,6 +8,7 @@ from ppod_data.diffusion.families import (
     flux_2,
     pixart_sigma,
     qwen_image,
+    sana,
     stable_diffusion,
     stable_diffusion_3,
     stable_diffusion_xl,
@@ -22,7 +23,9 @@ FAMILIES: Mapping[str, Family] = {
     "FluxPipeline": flux.FAMILY,
     "ChromaPipeline": chroma.FAMILY,
     "Flux2KleinPipeline": flux_2.KLEIN,
+    "Flux2Pipeline": flux_2.DEV,
     "ZImagePipeline": z_image.FAMILY,
     "QwenImagePipeline": qwen_image.FAMILY,
     "PixArtSigmaPipeline": pixart_sigma.FAMILY,
+    "SanaPipeline": sana.FAMILY,
 }

@@ -69,11 +69,7 @@ def scored_lines(dataset: str, done: Sequence[ScoreSummary], missing_shards: int
             mean, low, high = map(number, (table.mean, table.low, table.high))
             lines.append(f"  {table.num_scores:,} scores: mean {mean}, from {low} to {high}")
         if table.usage is not None:
-            usage = table.usage
-            lines.append(
-                f"  {usage.requests:,} requests, {usage.prompt_tokens:,} tokens of questions, "
-                f"{usage.answer_tokens:,} of answers"
-            )
+            lines.append(f"  {table.usage}")
     if missing_shards:
         lines.append(f"{missing_shards} shards of the data set are not made yet: score again when they are")
     return lines

@@ -74,8 +74,5 @@ def judged_lines(done: JudgeSummary) -> list[str]:
             f"  image shown first preferred: {done.first_preferred:.3f}; {done.num_reversed:,} of {done.num_answers:,} "
             "pairs change with the order"
         )
-    lines.append(
-        f"  {done.usage.requests:,} requests, {done.usage.prompt_tokens:,} tokens of questions, "
-        f"{done.usage.answer_tokens:,} of answers"
-    )
+    lines.append(f"  {done.usage}")
     return lines
