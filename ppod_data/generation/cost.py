@@ -10,12 +10,13 @@ Shapes: B rows, C H W latent.
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from ppod_data.diffusion.condition import condition_bytes
+from ppod_data.diffusion.condition import Conditioning, condition_bytes
 from ppod_data.diffusion.guidance import Guidance, guided_prediction
 from ppod_data.diffusion.models.model import (
     DTYPES,
@@ -64,11 +65,15 @@ class GenerationPlan:
     """The peak on the device; on a CPU, add `embedding_bytes`."""
 
 
-def plan_generation(model: DiffusionModel, spec: GenerationSpec) -> GenerationPlan:
-    """Estimate the cost of a spec's data set with `model`, a skeleton."""
+def plan_generation(
+    model: DiffusionModel, spec: GenerationSpec, conditioning: Conditioning | None = None
+) -> GenerationPlan:
+    """Estimate the cost of a spec's data set with `model`, a skeleton; `conditioning` as of `embed_first`."""
     model = resized(model, spec.height, spec.width)
+    conditioning = conditioning or embed_first(model, spec)
     pipeline_bytes = tensor_bytes(parameter for part in model.parts for parameter in part.parameters())
-    _, sample_bytes = call_bytes(model, spec, min(spec.batch_size, spec.num_samples), with_graph=False)
+    rows = min(spec.batch_size, spec.num_samples)
+    _, sample_bytes = call_bytes(model, spec, conditioning, rows, with_graph=False)
     decoding = decode_bytes(model, spec)
     return GenerationPlan(
         num_samples=spec.num_samples,
@@ -81,7 +86,7 @@ def plan_generation(model: DiffusionModel, spec: GenerationSpec) -> GenerationPl
         pipeline_bytes=pipeline_bytes,
         sample_bytes=sample_bytes,
         decode_bytes=decoding,
-        embedding_bytes=embedding_bytes(model, spec),
+        embedding_bytes=embedding_bytes(conditioning, len(spec.prompts)),
         peak_bytes=pipeline_bytes + max(sample_bytes, decoding),
     )
 
@@ -130,11 +135,17 @@ def measure_seconds(spec: GenerationSpec, model: DiffusionModel) -> float:
     return denoised + (decoded - sampled) / batch * spec.num_samples + embedded * len(spec.prompts)
 
 
-def embedding_bytes(model: DiffusionModel, spec: GenerationSpec) -> int:
-    """Return the most bytes of text embeddings that making a spec's samples keeps in host memory."""
+def embed_first(model: DiffusionModel, spec: GenerationSpec) -> Conditioning:
+    """Return the condition of a spec's first prompt, embedded and kept: text encoders are the slow part on `meta`."""
     conditioning = embed_prompts(model, spec.prompts[:1], spec.negative_prompt, spec.guidance_scale)
-    one = condition_bytes(conditioning.of([0]))
-    return min(len(spec.prompts) * one, max(one, conditioning.max_bytes))
+    conditioning.of([0])
+    return conditioning
+
+
+def embedding_bytes(conditioning: Conditioning, num_prompts: int) -> int:
+    """Return the most bytes of text embeddings that making samples of some prompts keeps in host memory."""
+    row = condition_bytes(conditioning.of([0]))
+    return min(num_prompts * row, max(row, conditioning.max_bytes))
 
 
 def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
@@ -143,15 +154,34 @@ def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def call_bytes(
-    model: DiffusionModel, spec: GenerationSpec, rows: int, *, with_graph: bool
+    model: DiffusionModel, spec: GenerationSpec, conditioning: Conditioning, rows: int, *, with_graph: bool
 ) -> tuple[int, int]:
     """Return the memory of a guided prediction of `rows` latents by a skeleton, in bytes.
+
+    Args:
+        conditioning: of the model and the spec, from `embed_first`.
 
     Returns:
         (memory left after the call: its graph and the prediction), (the peak, its backward pass included).
     """
-    conditioning = embed_prompts(model, [spec.prompts[0]], spec.negative_prompt, spec.guidance_scale)
-    conditioning.of([0])  # embedded and kept: what follows takes rows
+    with _predicted(model, spec, conditioning, rows, with_graph=with_graph) as (prediction, live):
+        kept = int(live.now)
+        if with_graph:
+            torch.autograd.backward(prediction.sum())
+    return kept, int(live.peak)
+
+
+def graph_bytes(model: DiffusionModel, spec: GenerationSpec, conditioning: Conditioning) -> int:
+    """Return the memory of the graph of a guided prediction of one latent by a skeleton, in bytes."""
+    with _predicted(model, spec, conditioning, 1, with_graph=True) as (_, live):
+        return int(live.now)
+
+
+@contextmanager
+def _predicted(
+    model: DiffusionModel, spec: GenerationSpec, conditioning: Conditioning, rows: int, *, with_graph: bool
+) -> Iterator[tuple[torch.Tensor, LiveBytes]]:
+    """Yield a guided prediction by a skeleton, and the count of bytes, which goes on inside the block."""
     latents = torch.empty(rows, *spec.latent_shape, device=model.device)
     index = torch.zeros(rows, dtype=torch.int64, device=model.device)
     with (
@@ -167,10 +197,7 @@ def call_bytes(
             conditioning.negative,
             Guidance(spec.guidance_scale, spec.guidance_mode, model.family.guided),
         )
-        kept = int(live.now)
-        if with_graph:
-            torch.autograd.backward(prediction.sum())
-    return kept, int(live.peak)
+        yield prediction, live
 
 
 def decode_bytes(model: DiffusionModel, spec: GenerationSpec) -> int:
