@@ -10,8 +10,7 @@ Shapes: B rows, C H W latent.
 
 import math
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -154,34 +153,27 @@ def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def call_bytes(
-    model: DiffusionModel, spec: GenerationSpec, conditioning: Conditioning, rows: int, *, with_graph: bool
+    model: DiffusionModel,
+    spec: GenerationSpec,
+    conditioning: Conditioning,
+    rows: int,
+    *,
+    with_graph: bool,
+    backward: bool = True,
 ) -> tuple[int, int]:
     """Return the memory of a guided prediction of `rows` latents by a skeleton, in bytes.
 
     Args:
-        conditioning: of the model and the spec, from `embed_first`.
+        model: A skeleton.
+        spec: Size, prompts and guidance.
+        conditioning: Of the model and the spec, from `embed_first`.
+        rows: B.
+        with_graph: Keep what a backward pass needs.
+        backward: Run that backward pass, which takes as long as the call.
 
     Returns:
         (memory left after the call: its graph and the prediction), (the peak, its backward pass included).
     """
-    with _predicted(model, spec, conditioning, rows, with_graph=with_graph) as (prediction, live):
-        kept = int(live.now)
-        if with_graph:
-            torch.autograd.backward(prediction.sum())
-    return kept, int(live.peak)
-
-
-def graph_bytes(model: DiffusionModel, spec: GenerationSpec, conditioning: Conditioning) -> int:
-    """Return the memory of the graph of a guided prediction of one latent by a skeleton, in bytes."""
-    with _predicted(model, spec, conditioning, 1, with_graph=True) as (_, live):
-        return int(live.now)
-
-
-@contextmanager
-def _predicted(
-    model: DiffusionModel, spec: GenerationSpec, conditioning: Conditioning, rows: int, *, with_graph: bool
-) -> Iterator[tuple[torch.Tensor, LiveBytes]]:
-    """Yield a guided prediction by a skeleton, and the count of bytes, which goes on inside the block."""
     latents = torch.empty(rows, *spec.latent_shape, device=model.device)
     index = torch.zeros(rows, dtype=torch.int64, device=model.device)
     with (
@@ -197,7 +189,10 @@ def _predicted(
             conditioning.negative,
             Guidance(spec.guidance_scale, spec.guidance_mode, model.family.guided),
         )
-        yield prediction, live
+        kept = int(live.now)
+        if with_graph and backward:
+            torch.autograd.backward(prediction.sum())
+    return kept, int(live.peak)
 
 
 def decode_bytes(model: DiffusionModel, spec: GenerationSpec) -> int:
