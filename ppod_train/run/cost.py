@@ -14,7 +14,6 @@ from ppod_data.generation.cost import (
     GenerationPlan,
     call_bytes,
     embed_first,
-    graph_bytes,
     plan_generation,
     tensor_bytes,
 )
