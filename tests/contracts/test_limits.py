@@ -15,7 +15,7 @@ LONG_FILES = {
     "ppod_data/diffusion/models/model_folder.py": (400, "refusals of model folders, each with its message"),
     "ppod_data/format/prompt_files.py": (400, "six file formats and their messages"),
     "ppod_data/format/shards.py": (350, "writing and repairing the two files of a shard"),
-    "ppod_data/format/spec.py": (550, "documentation and bounds of every field of the spec"),
+    "ppod_data/format/spec.py": (400, "documentation and bounds of every field of the spec"),
     "ppod_data/format/tables.py": (400, "the schemas of all tables"),
     "ppod_data/inspect/judge.py": (350, "recovery of a reward from tables of every age"),
     "ppod_data/inspect/viewer.py": (350, "the sections of one page"),
