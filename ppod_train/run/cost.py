@@ -83,7 +83,6 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     trained_bytes = weights * (lora + 3 + averaged)
     fixed_calls = bool(settings.kl_weight) + OBJECTIVES[settings.objective].on_final_latents
     reference_bytes = 0 if lora or not fixed_calls else network_bytes
-
     steps = _num_trained_steps(spec, settings)
     evaluations = 2 * settings.pairs_per_step * min(settings.timesteps_per_update or steps, steps)
     rows = min(settings.batch_size or spec.batch_size, evaluations)
