@@ -38,10 +38,11 @@ def rank(
         ),
     ] = None,
     normalise: Annotated[
-        Literal["group"] | None,
+        Literal["group", "wins"] | None,
         typer.Option(
             help="group: normalise each reward within each prompt's images before it is weighted, so that the one with "
-            "the wider spread does not decide alone.",
+            "the wider spread does not decide alone. wins: replace each score by the share of the prompt's other "
+            "images with a lower one.",
             show_default="the scores as they are",
         ),
     ] = None,

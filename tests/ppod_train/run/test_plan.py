@@ -22,9 +22,11 @@ from ppod_train.policy.policy import trainable_parameters
 from ppod_train.run.cost import plan_training
 from ppod_train.settings import TrainSettings
 from tests.support.full_size import (
+    save_chroma,
     save_flux_1_dev,
     save_flux_2_dev,
     save_flux_2_klein,
+    save_lumina_2,
     save_pixart_sigma,
     save_qwen_image,
     save_sana,
@@ -122,11 +124,13 @@ FULL_SIZE: Mapping[str, tuple[Any, dict[str, int]]] = {
         {"transformer": 2_243_171_520, "text_encoder_3": 4_762_310_656},
     ),
     "flux": (save_flux_1_dev, {"transformer": 11_901_408_320, "text_encoder_2": 4_762_310_656}),
+    "chroma": (save_chroma, {"transformer": 8_899_983_424, "text_encoder": 4_762_310_656}),
     "z-image": (save_z_image_turbo, {"transformer": 6_154_908_736, "text_encoder": 4_022_468_096}),
     "qwen-image": (save_qwen_image, {"transformer": 20_430_401_088, "text_encoder": 8_292_166_656}),
     "pixart-sigma": (save_pixart_sigma, {"transformer": 610_856_096, "text_encoder": 4_762_310_656}),
     "sana": (save_sana, {"transformer": 1_604_462_752, "text_encoder": 2_614_341_888}),
     "flux-2-dev": (save_flux_2_dev, {"transformer": 32_223_281_152, "text_encoder": 24_011_361_280}),
+    "lumina-2": (save_lumina_2, {"transformer": 2_609_769_152, "text_encoder": 2_614_341_888}),
     "flux-2-klein": (save_flux_2_klein, {"transformer": 3_875_544_576, "text_encoder": 4_022_468_096}),
 }
 
