@@ -49,8 +49,8 @@ class Trial:
             return ""
         return (
             f"{name} could score none of {which}{self.num_broken} images ({self.first_failure}): correct the "
-            "question or the server of a judge, or the function, which is called with (prompts, images) and returns one "
-            "number for each image, or None for an image that it cannot score"
+            "question or the server of a judge, or the function, which is called with (prompts, images) and returns "
+            "one number for each image, or None for an image that it cannot score"
         )
 
 
