@@ -15,6 +15,7 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.policy import trainable_parameters
 from ppod_train.run.checkpoint import KEPT
 from ppod_train.settings import TrainSettings, step_range
+from ppod_train.step.groups import Group, evaluation_groups, group_size
 from ppod_train.step.method import backward_rows, gradient_method, regions_of
 
 _BACKWARD = 2
@@ -83,9 +84,11 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     graph, _ = call_bytes(model, spec, 1, with_graph=True)
     whole_graph = graph * evaluations
     shape = (2 * settings.pairs_per_step, evaluations // (2 * settings.pairs_per_step))
+    group = group_size(_groups_of_disjoint_pairs(settings, shape, rows))
     method = gradient_method(
         settings,
         shape=shape,
+        group_size=group,
         batch_size=rows,
         graph_bytes=graph,
         trained_bytes=weights,
@@ -98,8 +101,8 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
         update_bytes += max(whole_graph - graph, 0)
     elif method == "by-trajectory":
         update_bytes += weights * shape[0] * regions_of(settings)
-    elif method == "by-step" and OBJECTIVES[settings.objective].couples == "step":
-        update_bytes += max(shape[0] - chunk, 0) * graph // chunk
+    elif method == "by-group":
+        update_bytes += max(group - chunk, 0) * graph // chunk
     elif chunk < rows:
         update_bytes = max(update_bytes, call_bytes(model, spec, rows, with_graph=False)[1])
     judging = max(generation.sample_bytes, generation.decode_bytes) if settings.eval_every else 0
@@ -119,6 +122,12 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
         eval_calls=num_evals * images * spec.num_inference_steps * halves,
         disk_bytes=KEPT * weights * (3 + averaged) + (weights if lora else generation.pipeline_bytes),
     )
+
+
+def _groups_of_disjoint_pairs(settings: TrainSettings, shape: tuple[int, int], rows: int) -> list[Group]:
+    pairs = torch.arange(shape[0]).view(2, -1)
+    couples = OBJECTIVES[settings.objective].couples
+    return evaluation_groups(couples, torch.empty(shape), pairs, chunk_size=rows)
 
 
 def _num_trained_steps(spec: GenerationSpec, settings: TrainSettings) -> int:
