@@ -11,7 +11,7 @@ DEMO_PROMPTS := --prompt "A green colored rabbit" --prompt "Four wolves in the p
                 --prompt "A cat and a dog" --prompt "A dog on the moon"
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow check lint types layers docs docs-site format wheel release demo scenes sweep experiments bench peers torture gpu-check gpu-bundle browser label-studio clean
+.PHONY: help install test test-slow check lint types layers docs docs-site format wheel readme-check release demo scenes sweep experiments bench peers torture gpu-check gpu-bundle browser label-studio clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ format: install  ## format the code
 
 wheel: install  ## build the wheel, install it in a clean environment, run the commands from another folder
 	tests/wheel.sh $(BIN)/python
+
+readme-check: install  ## run the README's commands as printed in a new HOME and environment (minutes; a network and 7 GB)
+	$(BIN)/python -m tests.support.readme_check
 
 release: install  ## build and check the sdist and the wheel in dist/, and print how to publish them
 	rm -rf dist

@@ -143,9 +143,16 @@ def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def call_bytes(
-    model: DiffusionModel, spec: GenerationSpec, rows: int, *, with_graph: bool
+    model: DiffusionModel, spec: GenerationSpec, rows: int, *, with_graph: bool, backward: bool = True
 ) -> tuple[int, int]:
     """Return the memory of a guided prediction of `rows` latents by a skeleton, in bytes.
+
+    Args:
+        model: A skeleton.
+        spec: Size, prompts and guidance.
+        rows: B.
+        with_graph: Keep what a backward pass needs.
+        backward: Run that backward pass, which takes as long as the call.
 
     Returns:
         (memory left after the call: its graph and the prediction), (the peak, its backward pass included).
@@ -168,7 +175,7 @@ def call_bytes(
             Guidance(spec.guidance_scale, spec.guidance_mode, model.family.guided),
         )
         kept = int(live.now)
-        if with_graph:
+        if with_graph and backward:
             torch.autograd.backward(prediction.sum())
     return kept, int(live.peak)
 

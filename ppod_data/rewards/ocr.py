@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from ppod_data.errors import ConfigError
 from ppod_data.rewards.quoted_text import quoted, share_read
@@ -20,6 +20,7 @@ from ppod_data.rewards.weights import identity
 
 _FINDER = "PP-OCRv6_det_small.onnx"
 _READER = "PP-OCRv6_rec_small.onnx"
+_WORD = "OPEN"
 _FORMULA = "share of the quoted text that is read, upright lines, NFKC, folded case, no spaces"
 
 
@@ -58,7 +59,7 @@ def build(device: str = "cpu") -> OcrReward:
     """Load RapidOCR with the weights in its package. It runs on the CPU, whatever `device`.
 
     Raises:
-        ConfigError: a package or its weights are missing.
+        ConfigError: a package or its weights are missing or damaged.
     """
     missing = [name for name in ("rapidocr", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
@@ -83,4 +84,21 @@ def build(device: str = "cpu") -> OcrReward:
             "EngineConfig.onnxruntime.inter_op_num_threads": 1,
         }
     )
-    return OcrReward(f"rapidocr {version('rapidocr')}, PP-OCRv6 small {identity(_FORMULA, files)}", engine)
+    reward = OcrReward(f"rapidocr {version('rapidocr')}, PP-OCRv6 small {identity(_FORMULA, files)}", engine)
+    _check_weights(reward, models)
+    return reward
+
+
+def _check_weights(reward: OcrReward, folder: Path) -> None:
+    """Raise ConfigError if a word cannot be read: the engine loads damaged weights only when they are needed."""
+    sign = Image.new("RGB", (96, 48), "white")
+    ImageDraw.Draw(sign).text((8, 12), _WORD, font=ImageFont.load_default(20), fill="black")
+    try:
+        seen = reward.read(sign)
+    except Exception as error:  # onnxruntime's classes have no common base
+        seen = f"{type(error).__name__}: {error}"
+    if seen != _WORD:
+        raise ConfigError(
+            f"ocr: the weights in {folder} are damaged, a drawn {_WORD!r} gives {seen[:80]!r}: "
+            "pip install --force-reinstall --no-cache-dir rapidocr"
+        )

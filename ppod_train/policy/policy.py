@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ppod_data.diffusion.adapters.config import PEFT_FILE
 from ppod_data.diffusion.adapters.file import adapter_file, adapter_fingerprint
 from ppod_data.diffusion.adapters.lora import LoraLayer, add_lora, read_lora, set_lora
 from ppod_data.diffusion.condition import Condition
@@ -206,13 +208,22 @@ def reference_network(model: DiffusionModel, *, lora_rank: int) -> Network:
     inner = network_of(model, denoiser)
 
     def without_lora(latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
-        denoiser.disable_adapters()
+        _switch_lora(denoiser, on=False)
         try:
             return inner(latents, timesteps, condition)
         finally:
-            denoiser.enable_adapters()
+            _switch_lora(denoiser, on=True)
 
     return without_lora
+
+
+def _switch_lora(network: torch.nn.Module, *, on: bool) -> None:
+    """Compute with a network's LoRA layers, or without them as before `add_lora`."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in network.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.enable_adapters(enabled=on)
 
 
 @torch.no_grad()
@@ -244,8 +255,9 @@ def save_policy(
 ) -> None:
     """Write the policy for plain diffusers, replacing `folder` atomically.
 
-    LoRA: `pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`. Otherwise a whole pipeline for
-    `from_pretrained(folder)`.
+    LoRA: `pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`; peft's own files for
+    `PeftModel.from_pretrained(pipe.transformer, folder)` if diffusers has no LoRA for the pipeline (PixArt).
+    Otherwise a whole pipeline for `from_pretrained(folder)`.
 
     Args:
         weights: all weights of the network if the model's weights are sharded.
@@ -264,4 +276,16 @@ def save_policy(
         if model.family.denoiser == "unet":
             renamed = convert_state_dict_to_diffusers(layers)
             layers = layers if any(".lora_A." in name for name in renamed) else renamed
-        model.pipeline.save_lora_weights(temporary, **{f"{model.family.denoiser}_lora_layers": layers})
+        if hasattr(model.pipeline, "save_lora_weights"):
+            model.pipeline.save_lora_weights(temporary, **{f"{model.family.denoiser}_lora_layers": layers})
+        else:
+            _save_for_peft(denoiser, layers, temporary)
+
+
+def _save_for_peft(denoiser: Any, layers: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write LoRA layers as `PeftModel.save_pretrained` does."""
+    from safetensors.torch import save_file
+
+    named = {f"base_model.model.{name}": value.contiguous() for name, value in layers.items()}
+    save_file(named, folder / PEFT_FILE, metadata={"format": "pt"})
+    next(iter(denoiser.peft_config.values())).save_pretrained(folder)

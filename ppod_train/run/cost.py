@@ -81,7 +81,7 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     steps = _num_trained_steps(spec, settings)
     evaluations = 2 * settings.pairs_per_step * min(settings.timesteps_per_update or steps, steps)
     rows = min(settings.batch_size or spec.batch_size, evaluations)
-    graph, _ = call_bytes(model, spec, 1, with_graph=True)
+    graph, _ = call_bytes(model, spec, 1, with_graph=True, backward=False)
     whole_graph = graph * evaluations
     shape = (2 * settings.pairs_per_step, evaluations // (2 * settings.pairs_per_step))
     group = group_size(_groups_of_disjoint_pairs(settings, shape, rows))

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ppod_data.diffusion.adapters.config import PEFT_FILE
 from ppod_data.format.prompts import visible
 from ppod_data.publish.markdown import code, front_matter, plain
 from ppod_data.storage.files import atomic_write
@@ -44,7 +45,7 @@ def write_model_card(out: Path) -> None:
         f"# {plain(record['model'])}, tuned by preference optimization",
         f"Trained by ppod with the objective {code(settings['objective'])}, {how}.",
         f"**{plain(verdict(read_run(out)))}**",
-        usage(record, bool(settings["lora_rank"])),
+        usage(record, bool(settings["lora_rank"]), peft=(out / "policy" / PEFT_FILE).is_file()),
         _evaluation(before, after, record["reward"]),
         _settings(settings, data),
         _prompts(record["prompts"]),
@@ -73,8 +74,14 @@ def _front_matter(model: str, lora: bool) -> str:
     return front_matter(data)
 
 
-def usage(record: Mapping[str, Any], lora: bool) -> str:
-    """Return the section with the diffusers code that samples images with the policy and the run's sampler."""
+def usage(record: Mapping[str, Any], lora: bool, *, peft: bool = False) -> str:
+    """Return the section with the diffusers code that samples images with the policy and the run's sampler.
+
+    Args:
+        record: The run's settings.
+        lora: The policy is a LoRA and not a whole pipeline.
+        peft: The LoRA is in peft's files, for a pipeline without LoRA in diffusers.
+    """
     model, prompt = record["model"], (record["prompts"] or ["a cat and a dog"])[0]
     sampler = record.get("generation") or {}
     base = json.dumps(model) if lora else '"THIS_FOLDER"'
@@ -93,13 +100,17 @@ def usage(record: Mapping[str, Any], lora: bool) -> str:
     arguments = "".join(
         f", {name}={json.dumps(value, ensure_ascii=False)}" for name, value in options.items()
     )
+    load = 'pipe.load_lora_weights("THIS_FOLDER")'
+    if peft:
+        imports.append("from peft import PeftModel")
+        load = 'pipe.transformer = PeftModel.from_pretrained(pipe.transformer, "THIS_FOLDER")'
     lines = [
         "```python",
         f"from diffusers import {'' if is_flow else 'DDIMScheduler, '}DiffusionPipeline",
         *imports,
         "",
         f"pipe = DiffusionPipeline.from_pretrained({base}{source})",
-        *(['pipe.load_lora_weights("THIS_FOLDER")'] if lora else []),
+        *([load] if lora else []),
         *([] if is_flow else ["pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"]),
         f"image = pipe({json.dumps(visible(prompt), ensure_ascii=False)}{arguments}).images[0]",
         "```",

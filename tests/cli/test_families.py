@@ -7,8 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from peft import PeftModel
 from ppod_cli import data, gen, pair, score, train
 
 from ppod_data.dataset.dataset import Dataset
@@ -18,7 +21,9 @@ from tests.support.pipelines import save_tiny_flux_pipeline, save_tiny_sd3_pipel
 from tests.support.transformer_pipelines import (
     save_tiny_chroma_pipeline,
     save_tiny_klein_pipeline,
+    save_tiny_pixart_pipeline,
     save_tiny_qwen_image_pipeline,
+    save_tiny_sana_pipeline,
     save_tiny_z_image_pipeline,
 )
 
@@ -31,6 +36,8 @@ SAVERS: Mapping[str, Callable[[Path], Path]] = {
     "chroma": save_tiny_chroma_pipeline,
     "z-image": save_tiny_z_image_pipeline,
     "qwen-image": save_tiny_qwen_image_pipeline,
+    "pixart-sigma": save_tiny_pixart_pipeline,
+    "sana": save_tiny_sana_pipeline,
 }
 GUIDANCE = {
     "sd-3": 4.5,
@@ -41,7 +48,16 @@ GUIDANCE = {
     "chroma": 5.0,
     "z-image": 5.0,
     "qwen-image": 4.0,
+    "pixart-sigma": 4.5,
+    "sana": 4.5,
 }
+NOISE = {"pixart-sigma": 1.0}
+"""The noise level of a DDIM model; 0.7 of others."""
+PLAIN: Mapping[str, Mapping[str, Any]] = {
+    "pixart-sigma": {"use_resolution_binning": False},
+    "sana": {"use_resolution_binning": False, "height": 32, "width": 32},
+}
+"""Options of the pipeline's own call."""
 QUIET = {"sd-3": [2, 3], "sd-3.5": [2, 3], "qwen-image": [1, 2, 3], "chroma": [2, 3]}
 """The steps without noise by default, of four; the last one of other families."""
 SIZE = ("--height", 16, "--width", 16)
@@ -62,10 +78,11 @@ def test_all_the_way(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     model = SAVERS[name](tmp_path / "model")
     prompts = ("--prompt", "a cat", "--prompt", "two dogs")
     sampling = ("--model", model, "--num-inference-steps", 4, *SIZE)
-    made = told(gen.app, "data", *prompts, *sampling, "--num-images-per-prompt", 4, "--images-per-shard", 4)
+    shape = ("--num-images-per-prompt", 4, "--images-per-shard", 4, "--batch-size", 4)
+    made = told(gen.app, "data", *prompts, *sampling, *shape)
     assert made["num_made"] == 8 and made["deterministic_steps"] == QUIET.get(name, [3])
     spec = Dataset.open("data").spec
-    assert (spec.ddim_eta, spec.guidance_scale) == (0.7, GUIDANCE[name])
+    assert (spec.ddim_eta, spec.guidance_scale) == (NOISE.get(name, 0.7), GUIDANCE[name])
     assert told(score.app, "data", "--reward", REWARD)["scores"][0]["num_scored"] == 8
     assert told(pair.app, "rank", "data", "--reward", REWARD)["num_pairs"] > 4
 
@@ -89,28 +106,31 @@ def test_all_the_way(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     assert again["num_made"] == 8
     assert Dataset.open("again").spec.policy_fingerprint != spec.policy_fingerprint
-    assert images_of_plain_diffusers(name, model) == images_of_ours(model, "run/policy")
-    assert images_of_ours(model, None) != images_of_ours(model, "run/policy")
+    ours = images_of_ours(name, model, "run/policy")
+    np.testing.assert_allclose(images_of_plain_diffusers(name, model), ours, rtol=0, atol=1e-5)
+    assert not np.array_equal(images_of_ours(name, model, None), ours)
 
 
-def images_of_plain_diffusers(name: str, folder: Path) -> bytes:
+def images_of_plain_diffusers(name: str, folder: Path) -> NDArray[np.float32]:
     """Its own pipeline class with the policy loaded, sampled by its own deterministic sampler."""
     import diffusers
 
     kind = getattr(diffusers, json.loads((folder / "model_index.json").read_text())["_class_name"])
     absent = {"text_encoder_3": None, "tokenizer_3": None} if name == "sd-3" else {}
     pipeline = kind.from_pretrained(folder, **absent)
-    pipeline.load_lora_weights("run/policy")
-    return images(pipeline)
+    load = Path("run/policy/README.md").read_text().split("pipe = DiffusionPipeline")[1].splitlines()[1]
+    exec(load.replace("THIS_FOLDER", "run/policy"), {"pipe": pipeline, "PeftModel": PeftModel})
+    return images(name, pipeline)
 
 
-def images_of_ours(folder: Path, adapter: str | None) -> bytes:
-    return images(load_model(str(folder), adapter=adapter).pipeline)
+def images_of_ours(name: str, folder: Path, adapter: str | None) -> NDArray[np.float32]:
+    return images(name, load_model(str(folder), adapter=adapter).pipeline)
 
 
-def images(pipeline: Any) -> bytes:
+def images(name: str, pipeline: Any) -> NDArray[np.float32]:
     pipeline.set_progress_bar_config(disable=True)
-    made = pipeline(prompt="a cat", num_inference_steps=3, height=16, width=16, output_type="np",
-                    generator=torch.Generator().manual_seed(0)).images  # fmt: skip
-    array: bytes = made.tobytes()
+    options = {"height": 16, "width": 16, "output_type": "np"} | PLAIN.get(name, {})
+    generator = torch.Generator().manual_seed(0)
+    made = pipeline(prompt="a cat", num_inference_steps=3, generator=generator, **options).images
+    array: NDArray[np.float32] = made
     return array

@@ -17,7 +17,8 @@ from ppod_data.dataset.dataset import Dataset
 from tests.cli.conftest import Made
 from tests.support.accessibility import SCREENS, violations
 from tests.support.browser import chromium
-from tests.support.command import REPOSITORY, run
+from tests.support.command import REPOSITORY, ran, run
+from tests.support.toy import make_dataset
 
 _SERVER = ("--answers-per-question", "2", "--repeat-share", "0.2")
 
@@ -129,46 +130,134 @@ def test_a_server_that_is_killed_before_its_images_arrive_costs_no_answer(
     assert json.loads(server.end(signal.SIGINT))["num_answers"] == 1
 
 
-SIZES = [(1280, 900), (390, 844), (844, 390), (320, 480)]
+SIZES = [(1280, 720), (1440, 900), (1920, 1080), (390, 844), (844, 390), (320, 480)]
+BOXES = """() => [document.documentElement, ...document.querySelectorAll(".choice, .choice img, #others button")]
+    .map(part => part.getBoundingClientRect()).map(box => [box.left, box.top, box.right, box.bottom])"""
 
 
-def test_several_images_and_the_buttons_fit_on_every_screen(browser: Browser, data: Path) -> None:
-    question = "Which <b>fur</b> is best?"
-    server = Server(data, options=["--images-per-question", "4", "--question", question])
+@pytest.mark.parametrize(
+    ("count", "height", "width"), [(2, 288, 512), (2, 512, 288), (4, 256, 256), (9, 64, 96)]
+)
+def test_all_images_and_buttons_fit_on_every_screen(
+    browser: Browser, tmp_path: Path, count: int, height: int, width: int
+) -> None:
+    """Also below a prompt of a paragraph."""
+    sizes = {"height": height, "width": width, "latent_shape": (4, height // 8, width // 8)}
+    prompts = ("a cat and a dog", "a cat and a dog, then " * 20 + "a wolf")
+    make_dataset(tmp_path / "data", prompts=prompts, num_images_per_prompt=9, **sizes)
+    server = Server(tmp_path / "data", options=["--images-per-question", str(count)])
+    page = enter(browser, server, "Anna")
+    for number in range(2):
+        asked(page, number)
+        for screen in SIZES:
+            page.set_viewport_size({"width": screen[0], "height": screen[1]})
+            expect(page.locator("main")).to_have_css("height", f"{screen[1]}px")
+            whole, *parts = page.evaluate(BOXES)
+            assert whole == [0, 0, *screen] and len(parts) == 2 * count + 3
+            for left, top, right, bottom in parts:
+                assert left >= 0 and top >= 0 and right <= screen[0] and bottom <= screen[1]
+                assert min(right - left, bottom - top) >= 30
+            areas = [(right - left) * (bottom - top) for left, top, right, bottom in parts]
+            assert sum(sorted(areas)[3:]) >= 0.5 * screen[0] * screen[1]  # images and their frames
+        page.keyboard.press("s")
+    assert violations(page) == []
+    server.end(signal.SIGINT)
+
+
+def test_ones_own_question_is_asked_and_names_the_labels(browser: Browser, data: Path) -> None:
+    question, how = "Which <b>fur</b> is best?", "Look at the fur alone."
+    words = ("--question", question, "--instructions", how, "--dimension", "fur")
+    server = Server(data, options=["--images-per-question", "4", *words])
     page = enter(browser, server, "Anna")
     asked(page, 0)
+    expect(page).to_have_title(f"ppod: {question}")
     expect(page.locator("#ask .question")).to_have_text(question)
-    for width, height in SIZES:
-        page.set_viewport_size({"width": width, "height": height})
-        page.wait_for_function("innerHeight >= document.documentElement.scrollHeight")
-        for part in page.locator(".choice img, #undo, #tie, #skip").all():
-            box = part.bounding_box()
-            assert box is not None and min(box["width"], box["height"]) >= 30
-            assert box["x"] >= 0 and box["x"] + box["width"] <= width
-            assert box["y"] >= 0 and box["y"] + box["height"] <= height
     page.click("#help")
-    expect(page.locator("#how .instructions")).to_contain_text("no right answers")
+    expect(page.locator("#how .instructions")).to_have_text(how)
     page.keyboard.press("1")  # the question is behind the instructions
     page.keyboard.press("Escape")
     asked(page, 0)
-    assert json.loads(server.end(signal.SIGINT))["num_answers"] == 0
+    page.keyboard.press("3")
+    asked(page, 1)
+    assert json.loads(server.end(signal.SIGINT))["num_answers"] == 1
+    ran(f"ppod-pair import {data} {data}/labels/people.answers --format ppod-label --name people")
+    assert set(Dataset.open(data).labels("people")["dimension"].to_pylist()) == {"fur"}
 
 
-def test_a_key_that_is_pressed_once_more_is_no_answer_to_the_next_question(
-    browser: Browser, data: Path
-) -> None:
+def test_names_that_differ_in_capitals_are_one_person(browser: Browser, data: Path) -> None:
+    server = Server(data, options=["--answers-per-question", "3"])
+    page = enter(browser, server, "Ada Lovelace")
+    asked(page, 0)
+    page.keyboard.press("1")
+    asked(page, 1)
+    again = enter(browser, server, " ada  LOVELACE")
+    asked(again, 1)
+    sources = [one.locator(".choice img").first.get_attribute("src") for one in (page, again)]
+    assert sources[0] == sources[1]
+    again.keyboard.press("1")
+    asked(again, 2)
+    told = json.loads(server.end(signal.SIGINT))
+    assert (told["num_answers"], told["num_annotators"]) == (2, 1)
+
+
+PRESS_AGAIN = """key => new MutationObserver((_, observer) => {
+    document.dispatchEvent(new KeyboardEvent("keydown", { key }));
+    observer.disconnect();
+}).observe(document.getElementById("images"), { childList: true })"""
+"""Presses a key the moment that the next question's images are put in place."""
+
+
+def test_a_key_that_is_pressed_once_more_is_meant_for_the_last_question(browser: Browser, data: Path) -> None:
     server = Server(data, options=[])
     page = enter(browser, server, "Anna")
+    for number in range(3):
+        asked(page, number)
+        page.evaluate(PRESS_AGAIN, "1")
+        page.keyboard.press("1")
+    asked(page, 3)
+    page.evaluate(PRESS_AGAIN, "z")
+    page.keyboard.press("z")
+    asked(page, 2)
+    assert json.loads(server.end(signal.SIGINT))["num_answers"] == 2
+
+
+def test_a_question_is_answered_by_tab_and_enter_and_the_focus_is_kept(browser: Browser, data: Path) -> None:
+    server = Server(data, options=["--num-questions", "3"])
+    page = enter(browser, server, "Anna")
+    focused = page.locator(":focus")
     asked(page, 0)
-    page.locator(".choice").nth(1).focus()
-    page.evaluate("""() => new MutationObserver((_, observer) => {
-        document.dispatchEvent(new KeyboardEvent("keydown", { key: "1" }));
-        observer.disconnect();
-    }).observe(document.getElementById("images"), { childList: true })""")
+    expect(focused).to_have_id("prompt")  # where a screen reader goes on, and no image is preselected
+    page.keyboard.press("Tab")
+    expect(focused).to_have_id("choice-1")
+    page.keyboard.press("Tab")
+    page.keyboard.down("Enter")
+    asked(page, 1)
+    expect(focused).to_have_id("choice-2")
+    for _ in range(3):
+        page.keyboard.down("Enter")  # a held key
+    page.keyboard.up("Enter")
+    asked(page, 1)
+    page.reload()
+    asked(page, 1)
+    expect(focused).to_have_id("choice-2")
+    page.keyboard.press("z")
+    asked(page, 0)
+    expect(focused).to_have_id("choice-2")
+    page.locator("#skip").focus()
     page.keyboard.press("Enter")
     asked(page, 1)
-    assert page.evaluate("[...document.querySelectorAll('.choice')].indexOf(document.activeElement)") == 1
-    assert json.loads(server.end(signal.SIGINT))["num_answers"] == 1
+    expect(focused).to_have_id("skip")
+    page.keyboard.press("Enter")
+    asked(page, 2)
+    page.keyboard.press("2")
+    asked(page, 3)
+    expect(focused).to_have_id("thanks")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # Back
+    asked(page, 2)
+    expect(focused).to_have_id("prompt")
+    told = json.loads(server.end(signal.SIGINT))
+    assert (told["num_answers"], told["num_skipped"]) == (0, 2)
 
 
 def test_the_page_works_by_touch_on_a_phone(browser: Browser, data: Path) -> None:

@@ -16,7 +16,9 @@ from tests.support.command import REPOSITORY, call
 from tests.support.full_size import (
     save_flux_1_dev,
     save_flux_2_klein,
+    save_pixart_sigma,
     save_qwen_image,
+    save_sana,
     save_stable_diffusion_15,
     save_stable_diffusion_35_medium,
     save_stable_diffusion_xl,
@@ -30,7 +32,9 @@ from tests.support.pipelines import (
 )
 from tests.support.transformer_pipelines import (
     save_tiny_klein_pipeline,
+    save_tiny_pixart_pipeline,
     save_tiny_qwen_image_pipeline,
+    save_tiny_sana_pipeline,
     save_tiny_z_image_pipeline,
 )
 
@@ -38,6 +42,8 @@ RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
 SD15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0"
 SD35, FLUX = "stabilityai/stable-diffusion-3.5-medium", "black-forest-labs/FLUX.1-dev"
 KLEIN = "black-forest-labs/FLUX.2-klein-base-4B"
+SANA = "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers"
+PIXART = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
 Z_IMAGE, QWEN = "Tongyi-MAI/Z-Image-Turbo", "Qwen/Qwen-Image"
 
 
@@ -50,6 +56,8 @@ SMALL = {
     "scenes": embedded,
     Z_IMAGE: save_tiny_z_image_pipeline,
     QWEN: save_tiny_qwen_image_pipeline,
+    PIXART: save_tiny_pixart_pipeline,
+    SANA: save_tiny_sana_pipeline,
     KLEIN: save_tiny_klein_pipeline,
     SD15: save_tiny_pipeline,
     SDXL: save_tiny_xl_pipeline,
@@ -60,6 +68,8 @@ FULL = {
     "scenes": embedded,
     Z_IMAGE: save_z_image_turbo,
     QWEN: save_qwen_image,
+    PIXART: save_pixart_sigma,
+    SANA: save_sana,
     KLEIN: save_flux_2_klein,
     SD15: save_stable_diffusion_15,
     SDXL: save_stable_diffusion_xl,

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,8 +13,10 @@ from ppod_cli import pair, score
 
 from ppod_data.dataset.dataset import Dataset
 from tests.cli.conftest import Made
+from tests.cli.test_killed import killed
 from tests.ppod_data.rewards.test_rewards_remote import start, url_of
 from tests.support.command import call, following, ran, run
+from tests.support.faults import visible
 from tests.support.foreign_cases import row, write_parquet
 from tests.support.reward_servers import serving
 from tests.support.small_rewards import save_clip
@@ -103,40 +106,47 @@ def test_two_rewards_of_one_name_are_refused(data: Path) -> None:
     assert "two rewards are called clip" in result.one_error()
 
 
-def test_images_of_text_are_read_ranked_and_trained_on(
+def test_images_of_text_are_read_ranked_and_trained_on_while_the_commands_are_killed(
     tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     prompt = 'a sign that says "OPEN"'
     shown = [drawn(word) for word in ("OPEN", "OPE", "CLOSED")]
     comparisons = [row(prompt, shown[0], shown[1]), row(prompt, shown[1], shown[2])]
     write_parquet(tmp_path / "signs.parquet", comparisons)
-    root, made_by = tmp_path / "data", ("--model", tiny_pipeline, "--num-inference-steps", 2)
-    imported = call(pair.app, "import", root, tmp_path / "signs.parquet", "--format", "pickapic", *made_by)
+    made_by = ("--model", tiny_pipeline, "--num-inference-steps", 2)
+    imported = call(
+        pair.app,
+        "import",
+        tmp_path / "whole/data",
+        tmp_path / "signs.parquet",
+        "--format",
+        "pickapic",
+        *made_by,
+    )
     assert imported.code == 0, imported.stderr
-    scored = ran(f"ppod-score {root} --reward ocr", "--json")
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    monkeypatch.chdir(tmp_path / "whole")
+    scored = ran("ppod-score data --reward ocr", "--json")
     assert json.loads(scored.stdout)["scores"][0]["high"] == 1.0
-    ranked = ran(following(call(score.app, root, "--reward", "ocr")))
+    ranked = ran(following(call(score.app, "data", "--reward", "ocr")))
     ran(following(ranked), *SHORT)
-    assert (tmp_path / "run" / "policy").is_dir()
+
+    monkeypatch.chdir(tmp_path / "killed")
+    killed(4, "score", "data", "--reward", "ocr", cwd=Path.cwd())
+    assert following(ran(following(ran("ppod-score data --reward ocr")))) == following(ranked)
+    _, *training = shlex.split(following(ranked))
+    killed(40, "train", *training, *SHORT, cwd=Path.cwd())
+    ran(following(ranked), *SHORT)
+    assert visible(tmp_path / "killed/data") == visible(tmp_path / "whole/data")
+    policies = [visible(tmp_path / name / "run/policy") for name in ("killed", "whole")]
+    assert policies[0] == policies[1] != {}
 
 
-@pytest.mark.parametrize(
-    ("reward", "table"),
-    [
-        ("openai:{}/v1#bright", "bright"),
-        ("flow-factory:{}#light", "light"),
-        ("unirl:{}#two/dark", "two-dark"),
-    ],
-)
-def test_a_server_s_images_are_scored_ranked_and_trained_on(data: Path, reward: str, table: str) -> None:
+def test_a_unirl_server_s_images_are_scored_ranked_and_trained_on(data: Path) -> None:
     with serving() as server:
-        scored = ran(f"ppod-score data --reward {reward.format(server.url)}")
-        assert ("13 requests, 1,300 tokens of questions, 26 of answers" in scored.stdout) == (
-            table == "bright"
-        )
-        ran(following(ran(following(scored))), *SHORT)
-    assert reward.format(server.url) in (data.parent / "run" / "run.json").read_text()
+        reward = f"unirl:{server.url}#two/dark"
+        ran(following(ran(following(ran(f"ppod-score data --reward {reward}")))), *SHORT)
+    assert reward in (data.parent / "run" / "run.json").read_text()
 
 
 def test_a_judge_compares_images_and_is_trained_on(data: Path) -> None:

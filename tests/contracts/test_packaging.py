@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -95,6 +96,15 @@ def test_the_changelog_knows_this_version() -> None:
     assert f"## Release {PROJECT['version']} " in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
+def test_the_description_on_a_package_index_has_no_relative_link() -> None:
+    pattern = re.compile(r"\]\((?!https?:)|<img")
+    assert pattern.search((ROOT / "README.md").read_text("utf-8"))
+    command = [sys.executable, "-m", "hatch_fancy_pypi_readme", "pyproject.toml"]
+    text = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert not pattern.search(text)
+    assert "ppod-train offline" in text and "from ppod_train import" in text
+
+
 def test_no_file_in_the_repository_is_large() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
@@ -119,7 +129,7 @@ def test_the_dockerfile_copies_what_the_wheel_is_built_from() -> None:
     }
     build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]
     needed = {package.split("/")[0] for package in build["wheel"]["packages"]}
-    assert needed | {"pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]} <= copied
+    assert needed | {"pyproject.toml", "README.md", *PROJECT["license-files"]} <= copied
     assert all((ROOT / name).exists() for name in copied)
 
 

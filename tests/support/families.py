@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
@@ -18,6 +19,7 @@ from tests.support.transformer_pipelines import (
     save_tiny_chroma_pipeline,
     save_tiny_klein_pipeline,
     save_tiny_qwen_image_pipeline,
+    save_tiny_sana_pipeline,
     save_tiny_z_image_pipeline,
 )
 
@@ -40,6 +42,20 @@ class Case:
     """The layout of the latents that its scheduler steps."""
     negative: bool = True
     """Whether the call takes a negative prompt."""
+    options: Callable[[int], dict[str, Any]] = lambda _: {}
+    """The number of steps -> further options of the call."""
+    size: tuple[int, int] = (16, 24)
+    """Height and width in pixels that the call takes."""
+
+
+Kind = TypeVar("Kind", bound=FlowMatchEulerDiscreteScheduler)
+
+
+def euler(kind: type[Kind], pipeline: Any) -> Kind:
+    """Return a deterministic sampler with the schedule of a pipeline's own scheduler, which may be another solver."""
+    own = pipeline.scheduler.config
+    scheduler: Kind = kind.from_config(own, shift=own.get("flow_shift") or own["shift"])
+    return scheduler
 
 
 def _klein_given(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
@@ -87,6 +103,18 @@ CASES: Mapping[str, Case] = {
         scale=4.0,
         given=_own,
         stepped=_own,
+    ),
+    "sana": Case(
+        save=save_tiny_sana_pipeline,
+        guidance=lambda scale: {"guidance_scale": scale},
+        scale=3.0,
+        given=_own,
+        stepped=_own,
+        size=(32, 64),
+        options=lambda steps: {
+            "use_resolution_binning": False,
+            "sigmas": np.linspace(1, 1 / steps, steps),
+        },
     ),
     "qwen-image": Case(
         save=save_tiny_qwen_image_pipeline,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.pipelines import SCHEDULER, byte_tokenizer
-from tests.support.transformer_pipelines import qwen_tokenizer
+from tests.support.transformer_pipelines import gemma_tokenizer, qwen_tokenizer
 
 _VAE = {
     "_class_name": "AutoencoderKL",
@@ -173,6 +173,68 @@ def save_chroma(folder: Path) -> Path:
     return folder
 
 
+def save_pixart_sigma(folder: Path) -> Path:
+    """PixArt-Sigma-XL-2-1024-MS: 1024 × 1024 pixels, a transformer of 611 million weights."""
+    transformer = {
+        "_class_name": "Transformer2DModel",
+        "in_channels": 4,
+        "out_channels": 8,
+        "sample_size": 128,
+        "num_attention_heads": 16,
+        "attention_head_dim": 72,
+        "num_layers": 28,
+        "cross_attention_dim": 1152,
+        "caption_channels": 4096,
+        "interpolation_scale": 2,
+        "norm_type": "ada_norm_single",
+        "norm_elementwise_affine": False,
+        "norm_eps": 1e-6,
+        "use_additional_conditions": False,
+        "num_vector_embeds": None,
+        "double_self_attention": False,
+    }
+    betas = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "solver_order": 2}
+    _write(
+        folder,
+        "PixArtSigmaPipeline",
+        transformer=("diffusers", transformer),
+        vae=("diffusers", _VAE | {"sample_size": 1024, "scaling_factor": 0.13025}),
+        text_encoder=("transformers", {"_class_name": "T5EncoderModel", **_T5}),
+        scheduler=("diffusers", {"_class_name": "DPMSolverMultistepScheduler", **betas}),
+    )
+    return folder
+
+
+_GEMMA_2_2B = {
+    "_class_name": "Gemma2Model",
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "vocab_size": 256000,
+}
+
+
+def save_sana(folder: Path) -> Path:
+    """Sana_1600M_1024px: 1024 × 1024 pixels, a transformer of 1,604 million weights, which are diffusers' defaults."""
+    vae: dict[str, Any] = {"downsample_block_type": "conv", "upsample_block_type": "interpolate"}
+    for part in ("encoder", "decoder"):
+        vae[f"{part}_block_types"] = ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3
+    vae |= {"encoder_qkv_multiscales": [[]] * 6, "scaling_factor": 0.41407}
+    solver = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    _write(
+        folder,
+        "SanaPipeline",
+        transformer=("diffusers", {"_class_name": "SanaTransformer2DModel", "sample_size": 32}),
+        vae=("diffusers", {"_class_name": "AutoencoderDC", **vae}),
+        text_encoder=("transformers", _GEMMA_2_2B),
+        scheduler=("diffusers", {"_class_name": "DPMSolverMultistepScheduler", **solver}),
+    )
+    return folder
+
+
 _QWEN3_4B = {
     "_class_name": "Qwen3ForCausalLM",
     "hidden_size": 2560,
@@ -266,6 +328,10 @@ def _write(
             if config["_class_name"] in _QWEN_TOKENIZER_OF:
                 qwen_tokenizer().save_pretrained(folder / tokenizer)
                 index[tokenizer] = ["transformers", "Qwen2Tokenizer"]
+                continue
+            if config["_class_name"] == "Gemma2Model":
+                gemma_tokenizer().save_pretrained(folder / tokenizer)
+                index[tokenizer] = ["transformers", "PreTrainedTokenizerFast"]
                 continue
             byte_tokenizer(folder / f"raw-{tokenizer}", length=77).save_pretrained(folder / tokenizer)
             is_t5 = config["_class_name"] == "T5EncoderModel"

@@ -8,16 +8,22 @@ log-probabilities, `bright-text` only text, `picky` refuses log-probabilities, `
 no JSON, `newer` wants max_completion_tokens, `slow` sleeps, `busy` fails at first, `locked` wants a key, `blind` takes
 no images, `first` prefers image 1.
 POST /compute is Flow-Factory's protocol. POST /score is UniRL's.
+
+`server.behave("die", after=3)` lets the server answer three more questions of any protocol, then: `die` kills it
+before it answers, `hang` after it has kept the client waiting, `slow` answers late, and `nonsense` is no score.
 """
 
 import base64
 import io
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +45,26 @@ class Running:
     url: str
     process: "subprocess.Popen[str]"
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def behave(self, mode: str, after: int = 0) -> None:
+        """Behave as `mode` after so many more questions; "" is well."""
+        body = json.dumps({"mode": mode, "after": after}).encode()
+        urllib.request.urlopen(f"{self.url}/behave", body).close()
+
+    def asked(self) -> int:
+        """Return the number of questions since the last call of `behave`."""
+        with urllib.request.urlopen(f"{self.url}/asked") as response:
+            return int(json.load(response)["asked"])
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
 
 @contextmanager
 def serving(port: int = 0) -> Iterator[Running]:
@@ -47,8 +73,7 @@ def serving(port: int = 0) -> Iterator[Running]:
     try:
         yield running
     finally:
-        running.process.kill()
-        running.process.communicate()
+        running.kill()
 
 
 def start(port: int = 0) -> Running:
@@ -101,6 +126,8 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     counts: ClassVar[dict[str, int]] = {}
+    mode = ""
+    asked = after = 0
     lock = threading.Lock()
 
     def do_GET(self) -> None:
@@ -108,12 +135,19 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, {"rewards": ["bright", "two", "broken"]})
         elif self.path == "/counts":
             self.reply(200, self.counts)
+        elif self.path == "/asked":
+            self.reply(200, {"asked": Handler.asked})
         else:
             self.reply(200 if self.path == "/health" else 404, {"status": "ok"})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        if self.path == "/v1/chat/completions":
+        if self.path == "/behave":
+            Handler.mode, Handler.after, Handler.asked = body["mode"], body["after"], 0
+            self.reply(200, {})
+        elif self.misbehaves():
+            pass
+        elif self.path == "/v1/chat/completions":
             self.chat(body)
         elif self.path == "/compute":
             self.compute(body)
@@ -121,6 +155,23 @@ class Handler(BaseHTTPRequestHandler):
             self.score(body)
         else:
             self.reply(404, {"detail": "Not Found"})
+
+    def misbehaves(self) -> bool:
+        """Count a question; return True if it was answered by nonsense."""
+        with self.lock:
+            Handler.asked += 1
+            mode = self.mode if Handler.asked > self.after else ""
+        if mode == "slow":
+            time.sleep(0.05)
+        if mode == "hang":
+            time.sleep(0.5)
+        if mode in ("die", "hang"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if mode == "nonsense":
+            said = {"message": {"role": "assistant", "content": "A banana."}}
+            chat = {"model": "bright-2026-11", "choices": [{"index": 0, **said}]}
+            self.reply(200, chat | {"rewards": ["a banana"], "results": ["a banana"], "errors": []})
+        return mode == "nonsense"
 
     def chat(self, body: dict[str, Any]) -> None:
         model = body["model"]

@@ -198,3 +198,109 @@ def save_tiny_chroma_pipeline(folder: Path, *, seed: int = 0) -> Path:
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def save_tiny_pixart_pipeline(folder: Path, *, seed: int = 0) -> Path:
+    """Write a random PixArtSigmaPipeline with learned variances and the released models' multi-step solver."""
+    from diffusers import DPMSolverMultistepScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
+
+    torch.manual_seed(seed)
+    transformer = PixArtTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=1,
+        norm_num_groups=1,
+        cross_attention_dim=16,
+        caption_channels=16,
+        sample_size=8,
+        use_additional_conditions=False,
+    )
+    pipeline = PixArtSigmaPipeline(
+        transformer=transformer,
+        vae=tiny_vae(scaling_factor=0.13025),
+        text_encoder=tiny_t5(width=16),
+        tokenizer=letter_tokenizer(),
+        scheduler=DPMSolverMultistepScheduler(beta_schedule="linear", beta_start=0.0001, beta_end=0.02),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def gemma_tokenizer() -> Any:
+    """Return a tokenizer in Gemma's manner, `<bos>` at the beginning, of single Latin letters."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    symbols = ["<pad>", "<bos>", "<unk>", *(chr(code) for code in range(256))]
+    tokenizer = Tokenizer(
+        models.WordLevel({symbol: i for i, symbol in enumerate(symbols)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", unk_token="<unk>"
+    )
+
+
+def tiny_gemma() -> Any:
+    """Return a random Gemma 2 of width 16 that reads `gemma_tokenizer`."""
+    from transformers import Gemma2Config, Gemma2Model
+
+    return Gemma2Model(
+        Gemma2Config(
+            vocab_size=259,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            max_position_embeddings=4096,
+        )
+    )
+
+
+def save_tiny_sana_pipeline(folder: Path, *, seed: int = 0) -> Path:
+    """Write a random SanaPipeline with the released models' multi-step solver."""
+    from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
+
+    torch.manual_seed(seed)
+    blocks: dict[str, Any] = {}
+    for part in ("encoder", "decoder"):
+        blocks |= {
+            f"{part}_block_types": ("ResBlock", "EfficientViTBlock"),
+            f"{part}_block_out_channels": (8, 8),
+            f"{part}_layers_per_block": (1, 1),
+            f"{part}_qkv_multiscales": ((), (5,)),
+        }
+    pipeline = SanaPipeline(
+        transformer=SanaTransformer2DModel(
+            in_channels=4,
+            out_channels=4,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_layers=1,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=8,
+            cross_attention_dim=16,
+            caption_channels=16,
+            sample_size=8,
+        ),
+        vae=AutoencoderDC(
+            latent_channels=4,
+            attention_head_dim=2,
+            downsample_block_type="conv",
+            upsample_block_type="interpolate",
+            scaling_factor=0.4,
+            **blocks,
+        ),
+        text_encoder=tiny_gemma(),
+        tokenizer=gemma_tokenizer(),
+        scheduler=DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=FLOW_SHIFT
+        ),
+    )
+    pipeline.save_pretrained(folder)
+    return folder

@@ -6,7 +6,7 @@ const TIMEOUT = 15000; // milliseconds until a request or an image counts as fai
 let annotator = localStorage.getItem("annotator") || "";
 let current = null; // the question that the page shows
 let busy = false;
-let focused = null; // returns the element that had the focus at the answer, to focus it again
+let ready = false; // false while images load, and for PAUSE after they are there
 const PAUSE = 250; // milliseconds without answers to a new question; a repeated key press is meant for the last question
 
 async function send(path, body) {
@@ -51,8 +51,12 @@ function show(next) {
   at("end").hidden = !finished;
   document.body.classList.toggle("asking", !finished);
   for (const undo of [at("undo"), at("undo-end")]) undo.disabled = current.number === 0;
+  enable(false);
+  const requested = current;
   if (finished) {
+    at("images").replaceChildren();
     at("ended").textContent = `There is nothing left to compare. You answered ${current.number}.`;
+    pauseBefore(requested);
     return;
   }
   at("prompt").textContent = current.prompt;
@@ -63,26 +67,36 @@ function show(next) {
   arrange();
   at("keys").textContent = count === 2
     ? "Keys: ← or 1, → or 2, T no difference, S skip, Z back" : `Keys: 1 to ${count}, T no difference, S skip, Z back`;
-  enable(false);
-  const requested = current;
   const loads = [...images.querySelectorAll("img")].map(whenLoaded);
   Promise.all(loads).then(() => {
     if (current !== requested) return;
     images.classList.remove("waiting");
     arrange();
-    setTimeout(() => {
-      if (current !== requested) return;
-      enable(true);
-      if (focused) focused().focus({ preventScroll: true });
-      focused = null;
-      document.body.dataset.ready = String(current.number);
-    }, PAUSE);
+    pauseBefore(requested);
   }, () => {
     if (current !== requested) return;
     showError("An image could not be loaded. The page tries again.");
     // Request the whole question: a restarted server loads images only with their question.
     setTimeout(() => { if (current === requested) act("/api/next", {}); }, RETRY_DELAY);
   });
+}
+
+// Accept answers to a question after a pause, unless the page shows another question by then.
+function pauseBefore(requested) {
+  setTimeout(() => {
+    if (current !== requested) return;
+    enable(true);
+    keepFocus();
+    document.body.dataset.ready = String(current.number);
+  }, PAUSE);
+}
+
+// Return the focus to where it was before the images were replaced or the page was reloaded; else to the heading.
+function keepFocus() {
+  if (at("how").open || document.activeElement !== document.body) return;
+  const options = { preventScroll: true };
+  at(sessionStorage.getItem("focus") || "prompt")?.focus(options);
+  if (document.activeElement === document.body) at(current.prompt === null ? "thanks" : "prompt").focus(options);
 }
 
 // Choose the number of columns with the largest images.
@@ -96,6 +110,7 @@ function arrange() {
     const rows = Math.ceil(count / columns);
     return Math.min(images.clientWidth / columns - 14, (images.clientHeight / rows - 32) * aspect);
   };
+  at("prompt").tabIndex = at("prompt").scrollHeight > at("prompt").clientHeight ? 0 : -1; // to scroll it by keys
   let best = 1;
   for (let columns = 2; columns <= count; columns++) if (size(columns) > size(best)) best = columns;
   images.style.setProperty("--columns", best);
@@ -115,6 +130,7 @@ function choiceButton(id, index) {
   const image = document.createElement("img");
   const key = document.createElement("kbd");
   button.className = "choice";
+  button.id = `choice-${index + 1}`;
   image.src = `/image/${id}`;
   image.alt = `image ${index + 1} of ${current.shown.length}`;
   key.textContent = String(index + 1);
@@ -123,27 +139,23 @@ function choiceButton(id, index) {
   return button;
 }
 
-function enable(ready) {
+function enable(now) {
+  ready = now;
+  if (!ready) delete document.body.dataset.ready;
   for (const button of document.querySelectorAll(".choice, #tie, #skip")) button.disabled = !ready;
 }
 
 function answer(choice) {
-  if (busy || !current || current.prompt === null || at("tie").disabled) return;
-  focused = focusTarget(document.activeElement);
+  if (busy || !ready || current.prompt === null) return;
   enable(false);
   if (typeof choice === "number") at("images").children[choice].classList.add("chosen");
-  delete document.body.dataset.ready;
   act("/api/answer", { number: current.number, shown: current.shown, answer: choice, ticket: current.ticket });
 }
 
-function focusTarget(element) {
-  const index = [...at("images").children].indexOf(element);
-  if (index >= 0) return () => at("images").children[index] ?? document.body;
-  return at("others").contains(element) ? () => element : null;
-}
-
 function undo() {
-  if (current && current.number > 0) act("/api/undo", { number: current.number });
+  if (busy || !ready || current.number === 0) return;
+  enable(false);
+  act("/api/undo", { number: current.number });
 }
 
 function showError(text) {
@@ -176,6 +188,7 @@ at("skip").addEventListener("click", () => answer("skip"));
 at("undo").addEventListener("click", undo);
 at("undo-end").addEventListener("click", undo);
 document.addEventListener("keydown", (event) => {
+  if (event.repeat && event.key === "Enter" && current) event.preventDefault(); // a held key would click again and again
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || !at("enter").hidden || at("how").open || !current) return;
   const key = event.key.toLowerCase();
   const count = current.shown.length;
@@ -188,6 +201,7 @@ document.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
+document.addEventListener("focusin", (event) => sessionStorage.setItem("focus", event.target.id));
 at("help").addEventListener("click", () => at("how").showModal());
 new ResizeObserver(arrange).observe(at("images"));
 fetch("/api/page").then((response) => response.json()).then((page) => {

@@ -104,7 +104,7 @@ def add_lora(component: Any, layers: Mapping[str, LoraLayer], *, seed: int = 0) 
     Args:
         seed: of the first factors.
     """
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
 
     rank, _ = Counter(layer.rank for layer in layers.values()).most_common(1)[0]
     ranks = {f"^{re.escape(name)}$": layer.rank for name, layer in layers.items() if layer.rank != rank}
@@ -120,7 +120,10 @@ def add_lora(component: Any, layers: Mapping[str, LoraLayer], *, seed: int = 0) 
     )
     with torch.random.fork_rng(devices=[]), quiet_pipelines():
         torch.manual_seed(seed)
-        component.add_adapter(config, adapter_name=_NAME)
+        if hasattr(component, "add_adapter"):
+            component.add_adapter(config, adapter_name=_NAME)
+        else:  # diffusers' PixArt
+            inject_adapter_in_model(config, component, _NAME)
 
 
 @torch.no_grad()

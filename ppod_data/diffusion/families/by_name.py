@@ -6,7 +6,9 @@ from ppod_data.diffusion.families import (
     chroma,
     flux,
     flux_2,
+    pixart_sigma,
     qwen_image,
+    sana,
     stable_diffusion,
     stable_diffusion_3,
     stable_diffusion_xl,
@@ -23,4 +25,6 @@ FAMILIES: Mapping[str, Family] = {
     "Flux2KleinPipeline": flux_2.KLEIN,
     "ZImagePipeline": z_image.FAMILY,
     "QwenImagePipeline": qwen_image.FAMILY,
+    "PixArtSigmaPipeline": pixart_sigma.FAMILY,
+    "SanaPipeline": sana.FAMILY,
 }

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ppod_data.diffusion.condition import Condition
-from ppod_data.diffusion.families import flux, packed
+from ppod_data.diffusion.families import flux, language_model, packed
 from ppod_data.diffusion.families.family import T5_TOKENIZER
 from ppod_data.diffusion.families.served import (
     Configs,
@@ -36,25 +36,22 @@ _LENGTH = 512
 
 
 def embed(pipeline: Any, prompt: str) -> Condition:
-    """Return prompt_embeds [1, L, D] of T5, and prompt_mask [1, L]: 1 for its tokens and one of padding.
-
-    On the `meta` device T5, which would read its mask, is left out: only shapes are needed there.
-    """
+    """Return prompt_embeds [1, L, D] of T5, and prompt_mask [1, L]: true for its tokens and one of padding."""
     encoder = pipeline.text_encoder
     if encoder.device.type == "meta":
-        embeds = torch.empty(1, _LENGTH, encoder.config.d_model, dtype=encoder.dtype, device="meta")
-        return {"prompt_embeds": embeds, "prompt_mask": embeds.new_ones(1, _LENGTH)}
+        return language_model.unencoded(encoder, _LENGTH)
     embeds, _, mask, *_ = pipeline.encode_prompt(
         prompt, device=encoder.device, do_classifier_free_guidance=False, max_sequence_length=_LENGTH
     )
-    return {"prompt_embeds": embeds, "prompt_mask": mask}
+    return {"prompt_embeds": embeds, "prompt_mask": mask.bool()}
 
 
 def predict(
     transformer: Any, latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition
 ) -> torch.Tensor:
     """Return the velocity [B, C, H, W] for latents [B, C, H, W] at timesteps [B], from 0 to 1000."""
-    tokens, embeds, mask = packed.pack(latents), condition["prompt_embeds"], condition["prompt_mask"]
+    tokens, embeds = packed.pack(latents), condition["prompt_embeds"]
+    mask = condition["prompt_mask"].to(latents.dtype)
     output: torch.Tensor = transformer(
         hidden_states=tokens,
         timestep=timesteps.to(latents.dtype) / 1000,

@@ -64,6 +64,16 @@ def hidden_states(
     return torch.cat([states[layer] for layer in layers], dim=-1), mask
 
 
+def unencoded(encoder: Any, length: int) -> Condition:
+    """Return prompt_embeds [1, L, D] and prompt_mask [1, L] of a text encoder on the `meta` device, without values.
+
+    T5 and Gemma would read their masks there, so they are left out: only shapes are needed.
+    """
+    width = encoder.config.get_text_config().hidden_size
+    embeds = torch.empty(1, length, width, dtype=encoder.dtype, device="meta")
+    return {"prompt_embeds": embeds, "prompt_mask": torch.empty(1, length, dtype=torch.bool, device="meta")}
+
+
 def masked(states: torch.Tensor, length: int) -> Condition:
     """Return prompt_embeds [1, L, D] with zeros after the given [1, l, D], and prompt_mask [1, L]; L = `length` ≥ l."""
     embeds = states.new_zeros(1, length, states.shape[2])

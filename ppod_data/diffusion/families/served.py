@@ -36,6 +36,7 @@ VAE_BOUND: Mapping[str, Any] = {"in_channels": 3, "out_channels": 3}
 _KNOWN_AS = {
     "time_cond_proj_dim": " (a latent consistency model)",
     "attention_type": " (GLIGEN)",
+    "use_additional_conditions": " (PixArt-α)",
     "encoder_hid_dim_type": " (an image or text projection)",
 }
 

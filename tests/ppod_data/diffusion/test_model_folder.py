@@ -25,7 +25,9 @@ from tests.support.pipelines import (
 from tests.support.transformer_pipelines import (
     save_tiny_chroma_pipeline,
     save_tiny_klein_pipeline,
+    save_tiny_pixart_pipeline,
     save_tiny_qwen_image_pipeline,
+    save_tiny_sana_pipeline,
     save_tiny_z_image_pipeline,
 )
 
@@ -193,6 +195,22 @@ UNSERVED: list[tuple[str, Callable[[Path], Path], str, dict[str, Any], str]] = [
         {"z_dim": 16},
         "takes 4 channels and gives 4, .* have 16",
     ),
+    (
+        "PixArt-α",
+        save_tiny_pixart_pipeline,
+        "transformer",
+        {"use_additional_conditions": None, "sample_size": 128},
+        "use_additional_conditions True .PixArt-α",
+    ),
+    (
+        "PixArt's width",
+        save_tiny_pixart_pipeline,
+        "text_encoder",
+        {"d_model": 32},
+        "caption_channels 16, .* 32",
+    ),
+    ("Sprint", save_tiny_sana_pipeline, "transformer", {"guidance_embeds": True}, "guidance_embeds True"),
+    ("Sana's VAE", save_tiny_sana_pipeline, "vae", {"latent_channels": 8}, "takes 4 channels .* have 8"),
     ("latents", save_tiny_pipeline, "vae", {"latent_channels": 16}, "its VAE's latents have 16"),
     ("grey", save_tiny_pipeline, "vae", {"in_channels": 1}, "its vae has in_channels 1"),
     ("no size", save_tiny_pipeline, "unet", {"sample_size": None}, "sample_size None"),

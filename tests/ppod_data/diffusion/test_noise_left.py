@@ -45,6 +45,9 @@ CONFIGS = {
     "sd-xl": ddim(set_alpha_to_one=True),
     "trailing": ddim(timestep_spacing="trailing"),
     "zero-snr": ddim(**ZERO_SNR),
+    "pixart-sigma": ddim(
+        beta_schedule="linear", beta_start=1e-4, beta_end=0.02, set_alpha_to_one=True, steps_offset=0
+    ),
     "sd-3": flow(shift=3.0, sigmas_from_one=False),
     "flux-dev": flow(shift=3.0, use_dynamic_shifting=True, sigmas_from_one=True),
     "flux-dev-256": flow(tokens=256, shift=3.0, use_dynamic_shifting=True, sigmas_from_one=True),

@@ -122,3 +122,23 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"ocr needs onnxruntime: pip install 'ppod\[ocr\]'"):
         load_reward("ocr")
+
+
+@pytest.mark.parametrize("name", ["PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx"])
+@pytest.mark.parametrize("size", [None, 0, 100_000])
+def test_weights_that_are_missing_or_cut_off_are_one_line(
+    name: str, size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rapidocr
+
+    (tmp_path / "models").mkdir()
+    for file in (Path(rapidocr.__file__).parent / "models").glob("*.onnx"):
+        (tmp_path / "models" / file.name).symlink_to(file)
+    data = (tmp_path / "models" / name).read_bytes()
+    (tmp_path / "models" / name).unlink()
+    if size is not None:
+        (tmp_path / "models" / name).write_bytes(data[:size])
+    monkeypatch.setattr(rapidocr, "__file__", str(tmp_path / "__init__.py"))
+    reason = f"lacks {name}" if size is None else "are damaged, a drawn 'OPEN' gives"
+    with pytest.raises(ConfigError, match=rf"{reason}.*pip install --force-reinstall"):
+        load_reward("ocr")

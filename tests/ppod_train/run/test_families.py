@@ -3,11 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.condition import Condition
@@ -33,6 +36,7 @@ from tests.support.pipelines import (
     save_tiny_sd3_pipeline,
     save_tiny_xl_pipeline,
 )
+from tests.support.transformer_pipelines import save_tiny_pixart_pipeline
 
 V_PREDICTION = {
     "prediction_type": "v_prediction",
@@ -45,7 +49,12 @@ SAVERS: Mapping[str, Callable[[Path], Path]] = {
     "sd-xl": save_tiny_xl_pipeline,
     "sd-3": save_tiny_sd3_pipeline,
     "flux": save_tiny_flux_pipeline,
+    "pixart-sigma": save_tiny_pixart_pipeline,
 }
+PLAIN: Mapping[str, Mapping[str, Any]] = {
+    "pixart-sigma": {"use_resolution_binning": False, "clean_caption": False}
+}
+"""Options of a pipeline's own call beside those of the spec."""
 SETTINGS = TrainSettings(
     num_train_steps=3, pairs_per_step=6, learning_rate=1e-2, lora_rank=4, eval_every=0, checkpoint_every=3
 )
@@ -66,7 +75,7 @@ def guided(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("negative_prompt", ["", "blurry"])
-@pytest.mark.parametrize("name", ["sd-1", "sd-2", "sd-xl"])
+@pytest.mark.parametrize("name", ["sd-1", "sd-2", "sd-xl", "pixart-sigma"])
 def test_a_chain_is_that_of_the_pipelines_own_call(
     name: str, negative_prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,17 +96,36 @@ def test_a_chain_is_that_of_the_pipelines_own_call(
     noise = iter(step_noise(spec))
     monkeypatch.setattr("diffusers.schedulers.scheduling_ddim.randn_tensor", lambda *_, **__: next(noise))
     model.pipeline.scheduler = diffusers.DDIMScheduler(**spec.scheduler)
+    written = {"negative_prompt": negative_prompt} if negative_prompt else {}
     ended = model.pipeline(
         "a cat",
-        negative_prompt=negative_prompt or None,
         num_images_per_prompt=2,
         num_inference_steps=5,
         guidance_scale=3.0,
         eta=1.0,
         latents=chain.latents[0].clone(),
         output_type="latent",
+        **written,
+        **PLAIN.get(name, {}),
     ).images
     assert torch.equal(ended, chain.latents[-1])
+
+
+def test_log_probs_of_pixart_are_those_of_ddims_paper(tmp_path: Path) -> None:
+    """The density of each step's noise by Eq. 12 and 16 of Song et al. (2021), in float64 from the betas."""
+    model = load_model(str(save_tiny_pixart_pipeline(tmp_path / "model")))
+    spec = build_spec(model, prompts=["a cat"], num_images_per_prompt=2, num_inference_steps=5, batch_size=2)
+    policy = build_policy(spec, model)
+    chain = sample_batch(spec, policy, range(2), record=True)
+    kept = np.cumprod(1 - np.linspace(0.0001, 0.02, 1000))
+    timesteps = [800, 600, 400, 200, 0]
+    assert policy.schedule.timesteps.tolist() == timesteps
+    noise = step_noise(spec).double()
+    for step, (now, then) in enumerate(pairwise(timesteps)):
+        std = ((1 - kept[then]) / (1 - kept[now]) * (1 - kept[now] / kept[then])) ** 0.5
+        expected = (-0.5 * noise[step] ** 2).mean(dim=(1, 2, 3)) - np.log(std * (2 * np.pi) ** 0.5)
+        torch.testing.assert_close(chain.log_probs[step], expected, rtol=0, atol=1e-4)
+    assert policy.schedule.stochastic == (True, True, True, True, False)
 
 
 @pytest.mark.parametrize("negative_prompt", ["", "blurry"])
@@ -168,15 +196,24 @@ def test_training_starts_at_ratio_1_and_plain_diffusers_loads_its_policy(
     plain = getattr(diffusers, type(model.pipeline).__name__).from_pretrained(
         pipeline, **without_t5(pipeline)
     )
-    plain.load_lora_weights(tmp_path / "policy")
+    load_policy(plain, tmp_path / "policy")
     plain.set_progress_bar_config(disable=True)
     size = {"height": model.height, "width": model.width}
     options = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "np"} | size
+    options |= PLAIN.get(pipeline.name, {})
     images = [
         loaded("a cat", generator=torch.Generator().manual_seed(0), **options).images
         for loaded in (plain, ours.pipeline, before.pipeline)
     ]
     assert (images[0] == images[1]).all() and (images[0] != images[2]).any()
+
+
+def load_policy(plain: Any, folder: Path) -> None:
+    """Load LoRA as the policy's card says; diffusers has none for PixArt, and peft loads it."""
+    if hasattr(plain, "load_lora_weights"):
+        plain.load_lora_weights(folder)
+    else:
+        plain.transformer = PeftModel.from_pretrained(plain.transformer, folder)
 
 
 def without_t5(pipeline: Path) -> dict[str, None]:

@@ -24,7 +24,9 @@ from ppod_train.settings import TrainSettings
 from tests.support.full_size import (
     save_flux_1_dev,
     save_flux_2_klein,
+    save_pixart_sigma,
     save_qwen_image,
+    save_sana,
     save_stable_diffusion_3,
     save_stable_diffusion_15,
     save_stable_diffusion_35_medium,
@@ -121,6 +123,8 @@ FULL_SIZE: Mapping[str, tuple[Any, dict[str, int]]] = {
     "flux": (save_flux_1_dev, {"transformer": 11_901_408_320, "text_encoder_2": 4_762_310_656}),
     "z-image": (save_z_image_turbo, {"transformer": 6_154_908_736, "text_encoder": 4_022_468_096}),
     "qwen-image": (save_qwen_image, {"transformer": 20_430_401_088, "text_encoder": 8_292_166_656}),
+    "pixart-sigma": (save_pixart_sigma, {"transformer": 610_856_096, "text_encoder": 4_762_310_656}),
+    "sana": (save_sana, {"transformer": 1_604_462_752, "text_encoder": 2_614_341_888}),
     "flux-2-klein": (save_flux_2_klein, {"transformer": 3_875_544_576, "text_encoder": 4_022_468_096}),
 }
 

@@ -1,6 +1,7 @@
 """Trackers get metrics, evaluations, statistics of images and samples, offline, through their real packages.
 
-The packages are extras that the development environment leaves out; a test is skipped where its package is missing.
+The development environment has wandb and mlflow-skinny (140 MB together with their requirements). trackio 0.43 needs
+Pillow below 13, and the environment pins 13: its test is skipped there, and runs where trackio is installed.
 """
 
 import subprocess
