@@ -85,25 +85,18 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     whole_graph = graph * evaluations
     shape = (2 * settings.pairs_per_step, evaluations // (2 * settings.pairs_per_step))
     group = group_size(_groups_of_disjoint_pairs(settings, shape, rows))
-    method = gradient_method(
-        settings,
-        shape=shape,
-        group_size=group,
-        batch_size=rows,
-        graph_bytes=graph,
-        trained_bytes=weights,
-        gradient_share=1.0,
-    )
+    sizes = {"group_size": group, "batch_size": rows, "graph_bytes": graph, "trained_bytes": weights}
+    method = gradient_method(settings, shape=shape, gradient_share=1.0, **sizes)
     one_pass = method != "two-pass"
     chunk = rows if one_pass else backward_rows(settings, rows, graph)
     graph, update_bytes = call_bytes(model, spec, chunk, with_graph=True)
-    if method == "whole-graph":
-        update_bytes += max(whole_graph - graph, 0)
-    elif method == "by-trajectory":
-        update_bytes += weights * shape[0] * regions_of(settings)
-    elif method == "by-group":
-        update_bytes += max(group - chunk, 0) * graph // chunk
-    elif chunk < rows:
+    beyond_a_call = {
+        "whole-graph": whole_graph - graph,
+        "by-group": (group - chunk) * graph // chunk,
+        "by-trajectory": weights * shape[0] * regions_of(settings),
+    }
+    update_bytes += max(beyond_a_call.get(method, 0), 0)
+    if chunk < rows:
         update_bytes = max(update_bytes, call_bytes(model, spec, rows, with_graph=False)[1])
     judging = max(generation.sample_bytes, generation.decode_bytes) if settings.eval_every else 0
     halves = calls_per_prediction(model, spec.guidance_scale)
