@@ -105,6 +105,7 @@ def make_state(
         model=loaded,
         policy=policy,
         reference=policy.with_network(reference),
+        maker=policy.with_network(reference),
         parameters=parameters,
         average={},
         optimizer=torch.optim.AdamW(parameters.values()),

@@ -41,11 +41,21 @@ class TrainSettings:
     """
 
     objective: Literal[
-        "ppod", "ppod-mse", "prdp", "d3po", "diffusion-dpo", "ddpo", "dpok", "sft", "sft-best"
+        "ppod",
+        "ppod-mse",
+        "prdp",
+        "d3po",
+        "diffusion-dpo",
+        "diffusion-nft",
+        "awm",
+        "ddpo",
+        "dpok",
+        "sft",
+        "sft-best",
     ] = option(
         "ppod",
         "What is minimised. On pairs: ppod (Eq. 10, cross-entropy), ppod-mse, prdp, d3po, diffusion-dpo; on single "
-        "trajectories and their scores: ddpo, dpok, sft, sft-best.",
+        "trajectories and their scores: diffusion-nft, awm, ddpo, dpok, sft, sft-best.",
         panel=_LOSS,
     )
     """A name of `ppod_train.objectives.OBJECTIVES`. An option that the objective does not read is refused."""
@@ -103,6 +113,13 @@ class TrainSettings:
     )
     best_of: int = _by_objective(
         8, "sft-best trains on the best of every so many images.", metavar="K", min=2, shown_default="8"
+    )
+    nft_beta: float = _by_objective(
+        1.0,
+        "diffusion-nft: its β; the best policy differs from the one that made the data by a step in proportion to 1/β.",
+        metavar="X",
+        above=0,
+        shown_default="1",
     )
     timesteps_per_update: int | None = option(
         None,
@@ -329,9 +346,9 @@ class TrainSettings:
                     f"objective {self.objective} does not read {name}: leave it out; it reads "
                     f"{', '.join(sorted(objective.reads))}"
                 )
-        if self.kl_weight and objective.on_final_latents:
+        if self.kl_weight and objective.on_final_latents and objective.compares_with == "reference":
             raise ConfigError(
-                f"objective {self.objective} does not read kl_weight: noise predictions have no step to take it of"
+                f"objective {self.objective} does not read kl_weight: its loss is relative to the reference already"
             )
 
 

@@ -184,11 +184,7 @@ def _say_scored(dataset: str, model: str, done: "list[ScoreSummary]", missing_sh
                 f"  {one.num_scores:,} scores: mean {shown(one.mean)}, from {shown(one.low)} to {shown(one.high)}"
             )
         if one.usage is not None:
-            usage = one.usage
-            lines.append(
-                f"  {usage.requests:,} requests, {usage.prompt_tokens:,} tokens of questions, "
-                f"{usage.answer_tokens:,} of answers"
-            )
+            lines.append(f"  {one.usage}")
     if missing_shards:
         lines.append(f"{missing_shards} shards of the data set are not made yet: score again when they are")
     lines.append(next_line("ppod-pair", "rank", dataset, "--reward", done[0].name))

@@ -124,6 +124,13 @@ class DDIMSchedule:
             return sqrt_alpha * noise - sqrt_beta * latents
         return latents
 
+    def final_scale(self, step_index: torch.Tensor) -> torch.Tensor:
+        """Return the error of the predicted x_0 in units of the prediction's error, [B]."""
+        sqrt_alpha, sqrt_beta = self.sqrt_alpha[step_index], self.sqrt_beta[step_index]
+        if self.prediction_type == "epsilon":
+            return sqrt_beta / sqrt_alpha
+        return sqrt_beta if self.prediction_type == "v_prediction" else torch.ones_like(sqrt_beta)
+
     def _forward_coefficients(self, step_index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.sqrt_alpha[step_index].view(-1, 1, 1, 1), self.sqrt_beta[step_index].view(-1, 1, 1, 1)
 

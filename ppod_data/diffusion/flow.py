@@ -91,6 +91,10 @@ class FlowSchedule:
         """Return what the network should predict from `noised`: the velocity noise − x_0, at every step."""
         return noise - latents
 
+    def final_scale(self, step_index: torch.Tensor) -> torch.Tensor:
+        """Return the error of the predicted x_0 in units of the prediction's error, [B]: x_0 = x_t − σ_t·v."""
+        return self.sigma[step_index]
+
 
 def flow_config(scheduler: Any, *, image_seq_len: int, sigmas_from_one: bool) -> dict[str, Any]:
     """Return the configuration of a pipeline's flow-matching scheduler, with every key and the pipeline's additions.

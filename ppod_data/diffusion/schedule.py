@@ -50,6 +50,9 @@ class Schedule(Protocol):
     def target(self, step_index: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return what the network should predict from `noised`, [B, C, H, W]."""
 
+    def final_scale(self, step_index: torch.Tensor) -> torch.Tensor:
+        """Return the error of the predicted x_0 in units of the prediction's error, [B]."""
+
     def to(self, device: str | torch.device) -> Self:
         """Return the schedule with its tensors on `device`."""
 
@@ -78,6 +81,12 @@ def chain_config(scheduler_config: Mapping[str, Any], num_inference_steps: int) 
 def spec_schedule(spec: GenerationSpec) -> Schedule:
     """Return the schedule of a spec's chains. Raises `ConfigError` as `build_schedule`."""
     return build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta, spec.noisy_range)
+
+
+def forward_steps(spec: GenerationSpec) -> tuple[int, ...]:
+    """Return the steps that draw noise without a window: a forward process has their timesteps, whatever the window."""
+    schedule = build_schedule(spec.scheduler, spec.num_inference_steps, spec.ddim_eta)
+    return tuple(step for step, draws in enumerate(schedule.stochastic) if draws)
 
 
 def build_schedule(

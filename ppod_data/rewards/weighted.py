@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ppod_data.rewards import PromptReader, RewardModel
 from ppod_data.rewards.each import numbers_of
 from ppod_data.rewards.numbers import NoScore
+from ppod_data.rewards.usage import Usage, total_usage
 from ppod_data.support.canonical_json import canonical_json
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ class WeightedReward:
         """Return 16 hex digits over weights, names and revisions."""
         identity = [[weight, model.name, model.revision] for weight, model in self.parts]
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
+
+    @property
+    def usage(self) -> Usage | None:
+        """Return requests and tokens of all models so far; None if no model counts them."""
+        return total_usage(model for _, model in self.parts)
 
     def score(self, prompts: Sequence[str], images: "Sequence[Image]") -> list[float | NoScore | None]:
         """Return the weighted sum for each image, or None or the reason if a model declines the image."""

@@ -24,6 +24,7 @@ _MARKS = {
 _WRITES: Mapping[str, tuple[str, ...]] = {
     OFFLINE: (
         "metrics.jsonl",
+        "evaluations.jsonl",
         "summary.json",
         "report.html",
         "evals",
@@ -31,7 +32,15 @@ _WRITES: Mapping[str, tuple[str, ...]] = {
         "policy",
         "tensorboard",
     ),
-    ONLINE: ("summary.json", "report.html", "evals", "policy", "tensorboard", "stage-01"),
+    ONLINE: (
+        "summary.json",
+        "evaluations.jsonl",
+        "report.html",
+        "evals",
+        "policy",
+        "tensorboard",
+        "stage-01",
+    ),
     EVALUATION: ("summary.json", "report.html", "grid.png", "before", "after"),
 }
 """Names that a command of each kind writes beside its mark."""

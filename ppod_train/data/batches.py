@@ -39,7 +39,8 @@ class TrainingBatch:
     latents: torch.Tensor
     """[R, U, C, H, W], fp32 values of the storage dtype."""
     current: torch.Tensor
-    """int64 [T], the row of `latents` that holds x_t of each trained step; the next row holds x_{t-1}."""
+    """int64 [T], the row of `latents` that holds x_t of each trained step; the next row holds x_{t-1}. Empty if some
+    step is not recorded, as may be for an objective that reads x_0 alone."""
     step_index: torch.Tensor
     """int64 [T], the trained steps of the chain."""
     prompt: Condition
@@ -112,14 +113,15 @@ def load_batch(
     device = prompts.device
     trajectories, positions = trajectories_of(data, units)
     units = units if data.on_pairs else positions
-    before = rows_before(latent_rows(data.spec.stored_steps()), steps)
+    on_chain = set(steps) <= set(data.recorded_steps)
+    before = rows_before(latent_rows(data.spec.stored_steps()), steps) if on_chain else ()
 
     def of_steps(values: NDArray[np.float64]) -> torch.Tensor:
         return torch.from_numpy(values[trajectories][:, list(steps)]).to(device)
 
     return TrainingBatch(
         latents=read_latents(data.reader, trajectories).to(device),
-        current=torch.tensor(before, device=device),
+        current=torch.tensor(before, dtype=torch.int64, device=device),
         step_index=torch.tensor(list(steps), device=device),
         prompt=prompts.of(data.prompt_index[trajectories].tolist()),
         reference_log_probs=of_steps(data.reference_log_probs),

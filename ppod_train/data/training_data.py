@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.dataset.merge import check_alike, expand
 from ppod_data.dataset.trajectory_reader import Reader
-from ppod_data.diffusion.schedule import spec_schedule
 from ppod_data.errors import ConfigError, DamagedError, NothingToLearnError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import latent_rows, rows_before
@@ -27,6 +26,7 @@ from ppod_train.data.fingerprint import fingerprint_of
 from ppod_train.data.joined import join
 from ppod_train.data.reference import log_prob_matrix
 from ppod_train.data.scorers import check_one_scorer
+from ppod_train.data.steps import chain_steps
 from ppod_train.objectives import Objective
 from ppod_train.objectives.advantages import Rated
 
@@ -83,7 +83,9 @@ class TrainingData:
     units: NDArray[np.int64]
     """The population of an optimizer step: pair numbers, or row numbers of trajectories with a nonzero weight."""
     steps: tuple[int, ...]
-    """The trainable chain steps: stored and stochastic."""
+    """The trainable chain steps: stored and stochastic, or any timestep for an objective that reads x_0 alone."""
+    recorded_steps: tuple[int, ...]
+    """The stored stochastic steps, whose log-probabilities a replay checks; `steps` for an objective of the chain."""
     reader: Reader
     """Reader of trajectories by row number."""
     fingerprint: str
@@ -152,7 +154,7 @@ def open_training_data(
             sample, or pairs without a reward difference for an objective that needs one.
         NothingToLearnError: all rewards are equal within each prompt.
     """
-    datasets, steps = _open_datasets(source, objective, trained_steps)
+    datasets, steps, recorded = _open_datasets(source, objective, trained_steps)
     check_one_scorer(datasets, *source.target_table(objective).split("/", 1))
     spec = datasets[0].spec
     joined = join(
@@ -161,7 +163,7 @@ def open_training_data(
         scores_name=None if objective.on_pairs else source.scores,
         policy_fingerprint=policy_fingerprint,
         reference_name=source.reference_log_probs,
-        steps=steps,
+        steps=recorded,
     )
     rows, pairs = joined.rows, joined.pairs
     if "margins" in objective.needs and np.isnan(pairs.margins).any():
@@ -171,7 +173,7 @@ def open_training_data(
 
     behaviour_log_probs = log_prob_matrix(rows["log_probs"], spec.num_inference_steps, datasets[0].root)
     for values in (joined.reference_log_probs, behaviour_log_probs):
-        _check_trained_steps(values[:, list(steps)], rows, datasets)
+        _check_trained_steps(values[:, list(recorded)], rows, datasets)
 
     def row_of(number: int) -> tuple[Dataset, dict[str, Any]]:
         (row,) = rows.slice(number, 1).to_pylist()
@@ -186,7 +188,7 @@ def open_training_data(
             rewards=np.array(joined.rewards),
             prompt_index=prompt_index,
             num_steps=len(steps),
-            read_latents=_latents_before(reader, spec, steps),
+            read_latents=_latents_before(reader, spec, recorded),
             temperature=temperature,
             best_of=best_of,
         )
@@ -211,6 +213,7 @@ def open_training_data(
         margins=pairs.margins,
         units=units,
         steps=steps,
+        recorded_steps=recorded,
         reader=reader,
         fingerprint=fingerprint_of(rows, joined.reference_log_probs, pairs, advantages),
         num_repeated=joined.num_repeated,
@@ -220,31 +223,15 @@ def open_training_data(
 
 def _open_datasets(
     source: DataSource, objective: Objective, trained_steps: range | None
-) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
-    """Open the data sets, check that one sampler made them, and return them with the trainable chain steps."""
+) -> tuple[tuple[Dataset, ...], tuple[int, ...], tuple[int, ...]]:
+    """Open the data sets, check that one sampler made them, and return them with the trained and the recorded steps."""
     datasets = tuple(Dataset.open(root) for root in expand([data_path(root) for root in source.roots]))
     spec = datasets[0].spec
     for dataset in datasets:
         check_alike(spec, dataset)
         _check_complete(dataset)
-    stochastic = spec_schedule(spec).stochastic
-    steps = tuple(step for step in spec.stored_steps() if stochastic[step])
-    if not steps:
-        raise ConfigError(
-            f"{source.roots[0]} stores no stochastic step: generate it with more steps stored (--store-steps)"
-        )
-    if trained_steps is not None:
-        every, steps = steps, tuple(step for step in steps if step in trained_steps)
-        if not steps:
-            raise ConfigError(
-                f"trained_steps {trained_steps.start}:{trained_steps.stop} has no trainable step of {source.roots[0]}: "
-                f"give a range within {every[0]}:{every[-1] + 1}"
-            )
-    if objective.on_final_latents and spec.num_inference_steps - 1 not in spec.stored_steps():
-        raise ConfigError(
-            f"{source.roots[0]} does not store the final latents: generate it with --store-steps all or last:N"
-        )
-    return datasets, steps
+    steps, recorded = chain_steps(spec, objective, trained_steps, source.roots[0])
+    return datasets, steps, recorded
 
 
 def read_latents(reader: Reader, trajectories: NDArray[np.int64]) -> torch.Tensor:

@@ -7,7 +7,6 @@ noise of every generated data set.
 Shapes: K images of a prompt.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from itertools import chain, groupby, islice
@@ -23,21 +22,18 @@ from ppod_data.errors import ConfigError, RewardError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.sampling import sample_images
-from ppod_data.rewards import FactChecker, RewardModel, load_reward
-from ppod_data.rewards.each import Trial, correct_each, score_each
+from ppod_data.rewards import RewardModel, load_reward
+from ppod_data.rewards.each import Trial
+from ppod_data.rewards.usage import total_usage
 from ppod_data.support.progress import SILENT, Progress
 from ppod_train.distributed import SINGLE_PROCESS, Workers
+from ppod_train.evaluation.batch import empty_columns, measure_batch
 from ppod_train.evaluation.image_changes import ImageSamples, image_changes
-from ppod_train.evaluation.image_statistics import features, measured, no_images
-from ppod_train.evaluation.metrics import (
-    BoolArray,
-    EvalResult,
-    PromptMeasurement,
-    Scorer,
-    summarise,
-)
+from ppod_train.evaluation.image_statistics import features
+from ppod_train.evaluation.metrics import EvalResult, PromptMeasurement, Scorer, summarise
 from ppod_train.evaluation.settings import EvalSettings
-from ppod_train.evaluation.statistics import FloatArray, mean_pairwise_distance
+from ppod_train.evaluation.statistics import mean_pairwise_distance
+from ppod_train.evaluation.usage import usage_since
 
 NUM_KEPT_IMAGES = 8
 
@@ -82,6 +78,8 @@ def evaluate(
         check_same_images(baseline.settings, filled)
     indices = images_of(spec, workers)
     progress.start(len(indices), "images")
+    scorers = [reward] if check_reward is None else [reward, check_reward]
+    earlier = total_usage(scorers)
     scored = score_images(
         images_at(spec, model, indices),
         reward,
@@ -110,6 +108,7 @@ def evaluate(
         measurements=measurements,
         images=image_changes(_samples(measurements), None if before is None else _samples(before)),
         first_failure=scored.first_failure,
+        usage=usage_since(earlier, total_usage(scorers), workers),
     )
 
 
@@ -250,7 +249,7 @@ def score_images(
     """
     prompts: list[str] = []
     trials = (Trial(), Trial())
-    parts = {name: [column] for name, column in _empty_columns(reward, check_reward).items()}
+    parts = {name: [column] for name, column in empty_columns(reward, check_reward).items()}
     kept: dict[int, Image.Image] = {}
     for prompt, group in groupby(images, key=lambda item: item[0]):
         while batch := list(islice(group, batch_size)):
@@ -258,7 +257,7 @@ def score_images(
                 len(prompts) + row: image for row, (_, k, image) in enumerate(batch) if k < num_kept_images
             }
             pictures = [image for _, _, image in batch]
-            for name, values in _measure_batch(prompt, pictures, reward, check_reward, trials).items():
+            for name, values in measure_batch(prompt, pictures, reward, check_reward, trials).items():
                 parts[name].append(values)
             prompts += [prompt] * len(batch)
             progress.advance(len(batch))
@@ -301,50 +300,3 @@ def by_prompt(scored: Scored) -> dict[str, PromptMeasurement]:
         )
         first = rows.stop
     return measurements
-
-
-def _empty_columns(reward: RewardModel, check_reward: RewardModel | None) -> dict[str, npt.NDArray[Any]]:
-    """Return the columns without rows, so that a process without a share has the same columns."""
-    columns: dict[str, npt.NDArray[Any]] = {"rewards": np.empty(0, np.float64), **no_images()}
-    if isinstance(reward, FactChecker):
-        columns["correct"] = np.empty(0, np.bool_)
-    if check_reward is not None:
-        columns["check_rewards"] = np.empty(0, np.float64)
-        if isinstance(check_reward, FactChecker):
-            columns["check_correct"] = np.empty(0, np.bool_)
-    return columns
-
-
-def _measure_batch(
-    prompt: str,
-    images: list[Image.Image],
-    reward: RewardModel,
-    check_reward: RewardModel | None,
-    trials: tuple[Trial, Trial],
-) -> dict[str, npt.NDArray[Any]]:
-    rewards = _scores(reward, prompt, images, trials[0])
-    columns: dict[str, npt.NDArray[Any]] = {"rewards": rewards, **measured(images)}
-    if isinstance(reward, FactChecker):
-        columns["correct"] = _correct(reward, prompt, images, rewards)
-    if check_reward is not None:
-        rewards = _scores(check_reward, prompt, images, trials[1])
-        columns["check_rewards"] = rewards
-        if isinstance(check_reward, FactChecker):
-            columns["check_correct"] = _correct(check_reward, prompt, images, rewards)
-    return columns
-
-
-def _scores(scorer: RewardModel, prompt: str, images: list[Image.Image], trial: Trial) -> FloatArray:
-    """Return the scores [K]; NaN for an image without a score."""
-    results = score_each(scorer, [prompt] * len(images), images, trial)
-    return np.array([math.nan if isinstance(result, str) else result for result in results], dtype=np.float64)
-
-
-def _correct(scorer: FactChecker, prompt: str, images: list[Image.Image], rewards: FloatArray) -> BoolArray:
-    """Return a mask [K] of correct images; False for an image without a score, which is not checked."""
-    correct = np.zeros(len(images), np.bool_)
-    scored = np.flatnonzero(np.isfinite(rewards))
-    correct[scored] = (
-        correct_each(scorer, [prompt] * len(scored), [images[row] for row in scored]) if len(scored) else []
-    )
-    return correct

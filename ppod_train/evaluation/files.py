@@ -20,6 +20,7 @@ eval.json, format 1:
                            a reward is null if the image has no score
     statistics             {name: {"mean", "spread", "change", "change_low", "change_high", "effect"}} over all prompts
                            (`ppod_train.evaluation.image_changes`); absent in evaluations of earlier versions
+    usage                  {"requests", "prompt_tokens", "answer_tokens"} of a scorer that counts them; absent otherwise
     sheet                  {"prompts": the rows of images.png, "columns": images per row,
                            "width", "height": pixels of one image}
 
@@ -38,6 +39,7 @@ from PIL import Image
 
 from ppod_data.errors import DamagedError
 from ppod_data.format.images import decode_image, encode_png
+from ppod_data.rewards.usage import Usage
 from ppod_data.storage.files import atomic_write, read_small
 from ppod_data.storage.json_reader import read_object
 from ppod_train.evaluation.image_changes import ImageChange
@@ -75,6 +77,7 @@ def write_evaluation(folder: Path, result: EvalResult) -> None:
         "prompts": {prompt: asdict(metrics) for prompt, metrics in result.prompts.items()},
         "images": {prompt: _values(item) for prompt, item in result.measurements.items()},
         "statistics": {name: asdict(change) for name, change in result.images.items()},
+        **({} if result.usage is None else {"usage": asdict(result.usage)}),
         "sheet": {
             "prompts": prompts,
             "columns": columns,
@@ -118,6 +121,7 @@ def read_evaluation(folder: Path) -> EvalResult:
                 for (prompt, values), small in zip(record["images"].items(), thumbnails, strict=True)
             },
             images={name: ImageChange(**change) for name, change in record.get("statistics", {}).items()},
+            usage=Usage(**record["usage"]) if "usage" in record else None,
         )
     except (
         OSError,

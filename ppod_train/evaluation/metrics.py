@@ -13,6 +13,7 @@ from PIL import Image
 
 from ppod_data.errors import ConfigError
 from ppod_data.rewards import RewardModel
+from ppod_data.rewards.usage import Usage
 from ppod_data.support.statistics import Interval, wilson
 from ppod_train.evaluation.image_changes import ImageChange
 from ppod_train.evaluation.image_statistics import Pixels
@@ -119,6 +120,8 @@ class EvalResult:
     """Statistics of the images, over all prompts, compared with the baseline's; empty if they were not measured."""
     first_failure: str | None = None
     """Reason why the first image without a score has none, if this process scored it."""
+    usage: Usage | None = None
+    """Requests and tokens of the evaluation's scorers in all processes; None without such costs."""
 
     @property
     def reward(self) -> float:

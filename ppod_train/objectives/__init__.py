@@ -19,11 +19,14 @@ from ppod_train.objectives.advantages import (
     reward_weights,
     standardised,
 )
+from ppod_train.objectives.awm import awm_loss, awm_score
+from ppod_train.objectives.denoised import Score
+from ppod_train.objectives.diffusion_nft import nft_loss, nft_score
 from ppod_train.objectives.policy_gradient import ddpo_loss, dpok_loss
 from ppod_train.objectives.ppod import ppod_loss, ppod_mse_loss
 from ppod_train.objectives.prdp import prdp_loss
 from ppod_train.objectives.sft import sft_loss
-from ppod_train.objectives.stepwise import d3po_loss, diffusion_dpo_loss
+from ppod_train.objectives.stepwise import d3po_loss, denoising_score, diffusion_dpo_loss
 from ppod_train.objectives.targets import LossOptions, Targets
 
 Loss = Callable[[torch.Tensor, Targets, LossOptions], torch.Tensor]
@@ -44,8 +47,10 @@ class Objective:
     couples: Coupling = "trajectory"
     """What ∂loss/∂ℓ_ut depends on beside ℓ_ut: nothing (`evaluation`), the other log-ratios of step t (`step`), or all
     log-ratios of the pairs of trajectory u (`trajectory`)."""
-    on_final_latents: bool = False
-    """True if the loss compares predictions of the noise added to x_0, not steps of the recorded chain."""
+    score: Score | None = None
+    """Value of a prediction from noised x_0, for a loss that reads x_0 alone; None for a loss of recorded chains."""
+    compares_with: Literal["reference", "maker"] = "reference"
+    """The policy that a score is relative to: the reference, or the policy that made the data."""
     clips_at_stage: bool = False
     """True if the clipped ratio is to the policy that made the data, whatever `clip_anchor` is."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -55,6 +60,11 @@ class Objective:
     def on_pairs(self) -> bool:
         """Return True for a loss of pairs."""
         return self.advantages is None
+
+    @property
+    def on_final_latents(self) -> bool:
+        """Return True for a loss of predictions from noised x_0 instead of steps of the recorded chain."""
+        return self.score is not None
 
 
 _SUM_OF_STEPS = frozenset(
@@ -77,8 +87,25 @@ OBJECTIVES: Mapping[str, Objective] = {
         loss=diffusion_dpo_loss,
         couples="step",
         reads=frozenset({"dpo_beta"}),
-        on_final_latents=True,
+        score=denoising_score,
         defaults={"dpo_beta": 2000.0},
+    ),
+    "diffusion-nft": Objective(
+        loss=nft_loss,
+        couples="evaluation",
+        reads=frozenset({"nft_beta"}),
+        advantages=standardised,
+        score=nft_score,
+        compares_with="maker",
+    ),
+    "awm": Objective(
+        loss=awm_loss,
+        couples="evaluation",
+        reads=frozenset({"log_ratio_clip"}),
+        advantages=standardised,
+        score=awm_score,
+        compares_with="maker",
+        defaults={"log_ratio_clip": 1.0},
     ),
     "ddpo": Objective(
         loss=ddpo_loss,

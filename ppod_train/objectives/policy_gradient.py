@@ -20,8 +20,13 @@ def ddpo_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) 
         A scalar; minus the mean advantage if the policy equals the policy that made the data.
     """
     ratio = torch.exp(log_ratios - targets.anchors)
-    clipped = ratio.clamp(1 - options.log_ratio_clip, 1 + options.log_ratio_clip)
-    return -torch.minimum(ratio * targets.advantages, clipped * targets.advantages).mean()
+    return clipped_surrogate(ratio, targets.advantages, options.log_ratio_clip)
+
+
+def clipped_surrogate(ratio: torch.Tensor, advantages: torch.Tensor, clip: float) -> torch.Tensor:
+    """Return −mean of min(ρ·A, clip(ρ, 1 − ε, 1 + ε)·A), a scalar (PPO, Schulman et al. 2017, Eq. 7)."""
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    return -torch.minimum(ratio * advantages, clipped * advantages).mean()
 
 
 def dpok_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) -> torch.Tensor:

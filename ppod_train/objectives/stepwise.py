@@ -13,6 +13,7 @@ import math
 import torch
 from torch.nn.functional import logsigmoid
 
+from ppod_train.objectives.denoised import Denoised, mean_square
 from ppod_train.objectives.targets import LossOptions, Targets
 
 
@@ -30,6 +31,11 @@ def d3po_loss(log_ratios: torch.Tensor, targets: Targets, options: LossOptions) 
     clip = options.log_ratio_clip
     low = math.log1p(-clip) if clip < 1 else -math.inf
     return _step_loss(log_ratios.clamp(low, math.log1p(clip)), targets, options.dpo_beta)
+
+
+def denoising_score(denoised: Denoised, options: LossOptions) -> torch.Tensor:
+    """Return −½·(mean square error of the prediction) of each evaluation, fp64 [E]."""
+    return -0.5 * mean_square(denoised.error)
 
 
 def diffusion_dpo_loss(scores: torch.Tensor, targets: Targets, options: LossOptions) -> torch.Tensor:

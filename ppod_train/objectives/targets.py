@@ -36,6 +36,7 @@ class LossOptions:
     clip_mode: str = "paper"
     pull_back: float = 0.0
     reward_temperature: float = 1.0
+    nft_beta: float = 1.0
     timestep_scale: float = 1.0
     """T/S if only S of the T steps are in the batch. An approximation, because the expectation of a sigmoid is not the
     sigmoid of the expectation."""

@@ -18,6 +18,7 @@ from ppod_data.generation.log_probs import compute_log_probs
 from ppod_data.pairs.rank import rank
 from ppod_data.publish.card import write_card
 from ppod_data.rewards import RewardModel
+from ppod_data.rewards.usage import usage_of
 from ppod_data.scoring.score import score
 from ppod_data.storage.json_reader import read_object
 from ppod_data.support.noise import generator
@@ -26,8 +27,10 @@ from ppod_train.data.training_data import DataSource
 from ppod_train.distributed import Workers
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
+from ppod_train.evaluation.log import log_evaluation
 from ppod_train.evaluation.metrics import EvalResult
 from ppod_train.evaluation.settings import EvalSettings
+from ppod_train.evaluation.usage import usage_since
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.records import BuildSpec, LoadPolicy, StageRecord, stage_line
 from ppod_train.online.settings import OnlineSettings
@@ -168,6 +171,7 @@ def _score(run: OnlineRun, stage: int, dataset: Dataset) -> None:
     """Score every shard in its own process; then the main process scores missing shards and reports errors."""
     rank, world_size = run.workers.rank, run.workers.world_size
     name, progress = run.reward.name, run.phase(stage, "score")
+    earlier = usage_of(run.reward)
     if world_size > 1:
         # A process without any scorable image raises ConfigError; the call below raises it if no process has one.
         with suppress(ConfigError):
@@ -175,6 +179,8 @@ def _score(run: OnlineRun, stage: int, dataset: Dataset) -> None:
         run.workers.wait()
     rest = progress if world_size == 1 else SILENT
     run.workers.on_main(lambda: score(dataset, run.reward, name=name, progress=rest))
+    if (usage := usage_since(earlier, usage_of(run.reward), run.workers)) is not None:
+        run.progress.say(f"online: stage {stage}: scored by {name}: {usage}")
 
 
 def _pair(run: OnlineRun, dataset: Dataset) -> None:
@@ -265,7 +271,8 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
 
 
 def _write_evaluation(run: OnlineRun, stage: int, folder: Path, result: EvalResult) -> None:
-    write_evaluation(folder, result)
+    log_evaluation(run.out, "stage", stage, result)
+    write_evaluation(folder, result)  # last, because a complete evaluation is not repeated
     with open_tracker(run.settings.train.report_to, run.out) as tracker:
         if tracker is not None:
             tracker.log_evaluation(stage, result)

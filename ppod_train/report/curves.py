@@ -83,13 +83,14 @@ _STEP_METRICS = (
     _Metric("grad_norm", "Gradient norm", "before it is clipped"),
 )
 BAND_KEYS = ("clipped_right", "clipped_wrong")
-WITHOUT_BAND = ("diffusion-dpo", "sft", "sft-best")
+WITHOUT_BAND = ("diffusion-dpo", "diffusion-nft", "sft", "sft-best")
 """Objectives without a clip, for which metrics of the band are meaningless."""
 _LOSS_NOTES = {
     "ppod": "ln 2 = 0.693 where policy and reference agree",
     "ppod-mse": "0.25 where policy and reference agree",
     "d3po": "ln 2 = 0.693 where policy and reference agree",
     "diffusion-dpo": "ln 2 = 0.693 where policy and reference agree",
+    "diffusion-nft": "0 where the policy is the one that made the data",
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ppod_data.diffusion.models.model import DiffusionModel, calls_per_prediction, resized
-from ppod_data.diffusion.schedule import spec_schedule
+from ppod_data.diffusion.schedule import forward_steps, spec_schedule
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.cost import GenerationPlan, call_bytes, plan_generation, tensor_bytes
 from ppod_train.objectives import OBJECTIVES
@@ -75,8 +75,8 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     lora, averaged = bool(settings.rank), bool(settings.ema_decay)
     weights = 4 * sum(parameter.numel() for parameter in parameters.values())
     trained_bytes = weights * (lora + 3 + averaged)
-    needs_reference = bool(settings.kl_weight) or OBJECTIVES[settings.objective].on_final_latents
-    reference_bytes = 0 if lora or not needs_reference else network_bytes
+    fixed_calls = bool(settings.kl_weight) + OBJECTIVES[settings.objective].on_final_latents
+    reference_bytes = 0 if lora or not fixed_calls else network_bytes
 
     steps = _num_trained_steps(spec, settings)
     evaluations = 2 * settings.pairs_per_step * min(settings.timesteps_per_update or steps, steps)
@@ -110,7 +110,7 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
         peak_bytes=generation.pipeline_bytes + trained_bytes + reference_bytes + max(update_bytes, judging),
         one_pass=one_pass,
         num_train_steps=settings.num_train_steps,
-        network_calls_per_step=evaluations * halves * (2 - one_pass + needs_reference),
+        network_calls_per_step=evaluations * halves * (2 - one_pass + fixed_calls),
         backward_calls_per_step=evaluations * halves,
         eval_calls=num_evals * images * spec.num_inference_steps * halves,
         disk_bytes=KEPT * weights * (3 + averaged) + (weights if lora else generation.pipeline_bytes),
@@ -126,4 +126,6 @@ def _groups_of_disjoint_pairs(settings: TrainSettings, shape: tuple[int, int], r
 def _num_trained_steps(spec: GenerationSpec, settings: TrainSettings) -> int:
     stochastic = spec_schedule(spec).stochastic
     trained = step_range(settings.trained_steps) or range(spec.num_inference_steps)
+    if OBJECTIVES[settings.objective].on_final_latents:
+        return len(set(forward_steps(spec)) & set(trained))
     return sum(stochastic[trained.start : trained.stop])

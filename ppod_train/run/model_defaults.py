@@ -104,7 +104,8 @@ def explain(settings: TrainSettings, spec: GenerationSpec) -> str:
 def explain_choices(settings: TrainSettings, spec: GenerationSpec) -> list[str]:
     """Return the lines of a dry run about a training: its defaults, and the meaning of its clip."""
     lines = [explain(settings, spec)]
-    if "log_ratio_clip" in OBJECTIVES[settings.objective].reads:
+    objective = OBJECTIVES[settings.objective]
+    if "log_ratio_clip" in objective.reads and not objective.on_final_latents:
         lines.append(explain_sensitivity(resolve(settings, spec), spec))
     return [line for line in lines if line]
 

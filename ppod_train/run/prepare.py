@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 
 from ppod_data.diffusion.models.model import DiffusionModel, resized
+from ppod_data.diffusion.policy import Policy
 from ppod_data.errors import ConfigError
 from ppod_data.generation.sampling import build_policy
 from ppod_train.data.training_data import DataSource, open_training_data
 from ppod_train.distributed import Workers
 from ppod_train.objectives import OBJECTIVES
+from ppod_train.policy.frozen import frozen_network
 from ppod_train.policy.fsdp import check_can_shard, shard
 from ppod_train.policy.policy import reference_network, start_from, trainable_parameters
 from ppod_train.run.model_defaults import check_subset, explain, limit_graph, resolve
@@ -78,6 +80,8 @@ def prepare(
         gradient_checkpointing=settings.gradient_checkpointing,
     )
 
+    clips_chain = "log_ratio_clip" in objective.reads and not objective.on_final_latents
+
     def checked_drift(maker: str | None) -> Drift:
         drift = measure_drift(
             data,
@@ -88,7 +92,7 @@ def prepare(
             workers=workers,
         )
         # Without a clip band, recorded log-probabilities are only a constant of the loss.
-        if "log_ratio_clip" in objective.reads:
+        if clips_chain:
             check_drift(drift, settings.clip, weights)
         return drift
 
@@ -104,6 +108,9 @@ def prepare(
         start_fingerprint = start_from(model, start)
         if start_fingerprint in makers:
             checked_drift(maker=start_fingerprint)
+    reference, made_data = _fixed_policies(
+        settings, model, parameters, reference, makers=makers, start=start_fingerprint
+    )
     others = {
         name: adapter
         for name, adapter in makers.items()
@@ -115,7 +122,7 @@ def prepare(
                 if available:
                     checked_drift(maker=maker)
             drift = replace(drift, unchecked=drift.unchecked or not available)
-    if "log_ratio_clip" in objective.reads and model.compute_dtype != "fp32":
+    if clips_chain and model.compute_dtype != "fp32":
         rounding = measure_rounding(data, policy, parameters, batch_size=batch_size, workers=workers)
         drift = replace(drift, rounding=rounding)
         even = step_weights(data.spec, data.steps, "k2")
@@ -129,6 +136,7 @@ def prepare(
         model=model,
         policy=policy,
         reference=reference,
+        maker=made_data,
         parameters=parameters,
         average={name: value.detach().clone() for name, value in parameters.items()}
         if settings.ema_decay
@@ -147,6 +155,42 @@ def prepare(
         workers=workers,
     )
     return state, drift
+
+
+def _fixed_policies(
+    settings: TrainSettings,
+    model: DiffusionModel,
+    parameters: Mapping[str, torch.nn.Parameter],
+    reference: Policy | None,
+    *,
+    makers: Mapping[str, str | None],
+    start: str,
+) -> tuple[Policy | None, Policy | None]:
+    """Return the reference and the policy that made the data; None for one that training does not need.
+
+    The policy that made the data is the reference, or the policy that training starts from, kept as it is now.
+
+    Args:
+        makers: folder of each policy that made data, by its fingerprint.
+        start: fingerprint of the policy that training starts from.
+
+    Raises:
+        ConfigError: another policy made some data, or two policies did.
+    """
+    if reference is None or OBJECTIVES[settings.objective].compares_with == "reference":
+        return reference, None
+    others = [
+        folder or name[:16] for name, folder in makers.items() if name not in (model.fingerprint, start)
+    ]
+    problem = f"objective {settings.objective} compares with the policy that made the data"
+    if others:
+        raise ConfigError(f"{problem}, and {others[0]} made some: start from it (--start)")
+    if len(makers) > 1:
+        raise ConfigError(f"{problem}, and two policies made these: train on the data of one")
+    maker = reference
+    if model.fingerprint not in makers:
+        maker = reference.with_network(frozen_network(model, parameters, lora_rank=settings.rank))
+    return (reference if settings.kl_weight else None), maker
 
 
 @contextmanager

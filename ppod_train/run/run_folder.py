@@ -1,11 +1,14 @@
 """Files of a training run: records of its start and end, and the cleanup of a resume.
 
-run.json                 settings, data, identities, drift; written at the start metrics.jsonl            one line
-per optimizer step (`ppod_train.step.metrics.StepMetrics`) tensorboard/             the same metrics, and those of
-the evaluations as eval/… evals/step-000020/       an evaluation on validation noise
-(`ppod_train.evaluation.files`); step-000000 is the reference checkpoints/step-000020/ the newest two, to resume
-from policy/                  the best policy so far, for plain diffusers summary.json             written at the
-end
+run.json                 settings, data, identities, drift; written at the start
+metrics.jsonl            one line per optimizer step (`ppod_train.step.metrics.StepMetrics`)
+evaluations.jsonl        one line per evaluation (`ppod_train.evaluation.log`)
+tensorboard/             the same metrics, and those of the evaluations as eval/…
+evals/step-000020/       an evaluation on validation noise (`ppod_train.evaluation.files`); step-000000 is the
+                         reference
+checkpoints/step-000020/ the newest two, to resume from
+policy/                  the best policy so far, for plain diffusers
+summary.json             written at the end
 """
 
 import json
@@ -25,6 +28,7 @@ from ppod_data.storage.json_reader import parse_json, read_object
 from ppod_data.storage.real_folders import make_folder, open_in_place, remove_file
 from ppod_data.support.environment import environment
 from ppod_train.data.training_data import DataSource
+from ppod_train.evaluation.log import forget_evaluations
 from ppod_train.evaluation.metrics import EvalResult
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.run.checkpoint import remove_older
@@ -192,6 +196,7 @@ def forget_after(out: Path, step: int) -> None:
             lines = file.read().decode(errors="replace").splitlines()
         kept = [line for line in lines if _line_step(line) <= step]
         atomic_write(metrics, "".join(line + "\n" for line in kept).encode())
+    forget_evaluations(out, "step", step)
     for folder in (out / "evals").glob("step-*"):
         if int(folder.name.removeprefix("step-")) > step:
             remove_folder(folder)

@@ -28,6 +28,8 @@ from ppod_train.evaluation.check import Judges, load_judges
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
+from ppod_train.evaluation.log import log_evaluation
+from ppod_train.evaluation.metrics import EvalResult
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.fsdp import gathered, whole
@@ -273,7 +275,7 @@ def _evaluate_if_due(
             check_reward=judges.check,
             workers=workers,
         )
-    workers.on_main(lambda: write_evaluation(evaluation_folder(out, counters.step), result))
+    workers.on_main(lambda: _write_evaluation(out, counters.step, result))
     counters.reward_queries += result.overall.num_images
     found = torch.tensor(float(find(result) is not None))  # only the main process reads the baseline
     counters.exploited = bool(workers.sum(found))
@@ -287,6 +289,11 @@ def _evaluate_if_due(
     if log is not None:
         log.add_evaluation(counters.step, result)
     progress.say(f"train: step {counters.step}: {evaluation_line(result)}")
+
+
+def _write_evaluation(out: Path, step: int, result: EvalResult) -> None:
+    log_evaluation(out, "step", step, result)
+    write_evaluation(evaluation_folder(out, step), result)
 
 
 def _eval_prompts(state: TrainState) -> tuple[str, ...]:

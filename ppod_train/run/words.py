@@ -14,7 +14,7 @@ _HARMLESS = 0.1
 
 
 def evaluation_line(result: EvalResult) -> str:
-    """Return an evaluation in one line: reward with interval, correct images, failures."""
+    """Return an evaluation in one line: reward with interval, correct images, failures, costs."""
     metrics = result.overall
     interval = metrics.reward_low, metrics.reward_high
     text = f"reward {precision([result.reward], [interval]).with_interval(result.reward, *interval)}"
@@ -23,7 +23,8 @@ def evaluation_line(result: EvalResult) -> str:
     reason = f" ({result.first_failure})" if result.first_failure else ""
     if (found := find(result)) is not None:
         text += f"; {found.kind}: {found.evidence}"
-    return text + (f"; {failed} of {metrics.num_images} images without a score{reason}" if failed else "")
+    text += f"; {failed} of {metrics.num_images} images without a score{reason}" if failed else ""
+    return text + (f"; {result.usage}" if result.usage is not None else "")
 
 
 def started_lines(run: Mapping[str, Any], drift: Drift, step: int) -> list[str]:
@@ -32,8 +33,9 @@ def started_lines(run: Mapping[str, Any], drift: Drift, step: int) -> list[str]:
     Args:
         run: content of run.json.
     """
-    settings, reads = run["settings"], OBJECTIVES[run["settings"]["objective"]].reads
-    banded = "log_ratio_clip" in reads
+    settings, objective = run["settings"], OBJECTIVES[run["settings"]["objective"]]
+    reads = objective.reads
+    banded = "log_ratio_clip" in reads and not objective.on_final_latents
     lines = _data_lines(run)
     lines += [run["defaults"]] if run.get("defaults") else []
     if banded and "sensitivity" in run:

@@ -71,12 +71,12 @@ def measure_drift(
     # Evenly spaced units are of every data set and of many prompts.
     spread = np.linspace(0, len(units) - 1, count - len(unusual)).astype(int)
     places = np.unique(np.concatenate([spread, unusual]))
-    batch = load_batch(data, units[places], data.steps, policy.prompts)
+    batch = load_batch(data, units[places], data.recorded_steps, policy.prompts)
     stored = batch.reference_log_probs + (batch.targets.anchors if recorded else 0.0)
     replayed = all_log_probs(batch_log_probs(policy, batch), stored, chunk_size=batch_size, workers=workers)
     error = (replayed - stored).abs().cpu().numpy()
     return Drift(
-        steps=data.steps,
+        steps=data.recorded_steps,
         median=tuple(np.median(error, axis=0).tolist()),
         p99=tuple(np.quantile(error, 0.99, axis=0).tolist()),
         overall_p99=float(np.quantile(error, 0.99)),
@@ -109,8 +109,8 @@ def measure_rounding(
         return ()
     count = min(batch_size, len(data.units))
     places = np.linspace(0, len(data.units) - 1, count).astype(int)
-    batch = load_batch(data, data.units[places], data.steps, policy.prompts)
-    columns = torch.arange(len(data.steps), device=policy.device)
+    batch = load_batch(data, data.units[places], data.recorded_steps, policy.prompts)
+    columns = torch.arange(len(data.recorded_steps), device=policy.device)
     rows = columns % batch.latents.shape[1]
     before = [value.detach().clone() for value in factors]
     signs = [_signs(value, number) for number, value in enumerate(factors)]
@@ -216,7 +216,7 @@ def _most_unusual(
     A few wrong values among many right ones are rarely in a sample, and always at an end of their step's range.
     """
     values = data.behaviour_log_probs if recorded else data.reference_log_probs
-    values = values[:, list(data.steps)]
+    values = values[:, list(data.recorded_steps)]
     distance = np.abs(values - np.median(values, axis=0))
     scale = np.median(distance, axis=0) + np.finfo(np.float64).tiny
     with np.errstate(over="ignore"):

@@ -9,16 +9,13 @@ From Eq. 10 to the Gaussian:
 
 log π_ref, the denominator, is stored with the data (`TrainingBatch.reference_log_probs`).
 
-Shapes: E evaluations, U trajectories, T trained steps, C H W latent.
+Shapes: E evaluations.
 """
 
-import numpy as np
 import torch
 
-from ppod_data.diffusion.condition import take
 from ppod_data.diffusion.gaussian import kl_divergence, log_prob
 from ppod_data.diffusion.policy import Policy
-from ppod_data.support.noise import generator
 from ppod_train.data.batches import TrainingBatch
 from ppod_train.step.gradient import Evaluate, StepValues
 
@@ -44,33 +41,3 @@ def batch_log_probs(policy: Policy, batch: TrainingBatch, *, kl_to: Policy | Non
         )
 
     return call
-
-
-def denoising_scores(policy: Policy, batch: TrainingBatch, *, noise: torch.Tensor) -> Evaluate:
-    """Return −½·(mean square error of the prediction from noised final latents), in place of a log-probability.
-
-    The prediction is without guidance, as in the training of a diffusion model (Diffusion-DPO, Wallace et al. 2024).
-
-    Args:
-        noise: [T, C, H, W]: one draw a timestep, shared by all trajectories, so by both images of every pair.
-    """
-    schedule = policy.schedule
-
-    def call(rows: torch.Tensor, columns: torch.Tensor) -> StepValues:
-        step = batch.step_index[columns]
-        final, drawn = batch.latents[-1, rows], noise[columns]
-        prediction = policy.network(
-            schedule.noised(step, final, drawn), schedule.timesteps[step], take(batch.prompt, rows)
-        )
-        target = schedule.target(step, final, drawn)
-        error = prediction.to(torch.promote_types(prediction.dtype, target.dtype)) - target
-        return StepValues(-0.5 * (error * error).flatten(1).double().mean(dim=1))
-
-    return call
-
-
-def forward_noise(batch: TrainingBatch, *, step: int, seed: int) -> torch.Tensor:
-    """Draw the forward process's noise of optimizer step `step`: fp32 [T, C, H, W]."""
-    shape = (len(batch.step_index), *batch.latents.shape[2:])
-    drawn = generator(seed, "forward-noise", step).standard_normal(shape, dtype=np.float32)
-    return torch.from_numpy(drawn).to(batch.latents.device)

@@ -49,13 +49,15 @@ def gradient_method(
     couples = OBJECTIVES[settings.objective].couples
     if couples == "trajectory" and graph_bytes * num_rows * num_steps <= settings.graph_limit:
         return "whole-graph"
+    call = min(batch_size, num_steps)
+    kept = graph_bytes * call + trained_bytes * num_rows * regions_of(settings)
+    by_trajectory = couples == "trajectory" and not settings.kl_weight and kept <= settings.graph_limit
+    if by_trajectory and call == batch_size:  # calls are full, and less is kept than of a group
+        return "by-trajectory"
     if graph_bytes * group_size <= settings.graph_limit:
         return "by-group"
     if couples != "trajectory":
         return "by-group" if settings.gradient == "one-pass" else "two-pass"
-    call = min(batch_size, num_steps)
-    kept = graph_bytes * call + trained_bytes * num_rows * regions_of(settings)
-    by_trajectory = not settings.kl_weight and kept <= settings.graph_limit
     if by_trajectory and (settings.gradient == "one-pass" or 2 * call >= batch_size):
         return "by-trajectory"
     return "whole-graph" if settings.gradient == "one-pass" else "two-pass"

@@ -18,8 +18,8 @@ from ppod_train.step.gradient import Gradient
 class StepMetrics:
     """One line of metrics.jsonl.
 
-    Log-ratios are log π − log π_ref, averaged over latent dimensions, times the step's weight. For diffusion-dpo they
-    are the differences of its scores, which have no band.
+    Log-ratios are log π − log π_ref, averaged over latent dimensions, times the step's weight. For an objective that
+    reads x_0 alone they are the differences of its scores.
     """
 
     step: int

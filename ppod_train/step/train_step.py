@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from ppod_train.policy.fsdp import whole
 from ppod_train.policy.policy import update_average
 from ppod_train.settings import TrainSettings
 from ppod_train.step.bounded_pass import Regions, by_group_gradient, by_trajectory_gradient
+from ppod_train.step.denoising import denoising_scores, forward_noise
 from ppod_train.step.gradient import (
     Evaluate,
     Gradient,
@@ -40,7 +42,7 @@ from ppod_train.step.gradient import (
     unscale,
 )
 from ppod_train.step.groups import Group, evaluation_groups, group_size
-from ppod_train.step.log_probs import batch_log_probs, denoising_scores, forward_noise
+from ppod_train.step.log_probs import batch_log_probs
 from ppod_train.step.method import Method, backward_rows, gradient_method
 from ppod_train.step.metrics import StepMetrics, step_metrics
 from ppod_train.step.step_weight import weighted
@@ -61,7 +63,9 @@ class TrainState:
     policy: Policy
     """π: the trained network on the data's chain and prompts."""
     reference: Policy | None
-    """π_ref with the network before training; None if neither a KL nor noise predictions need it."""
+    """π_ref with the network before training; None if neither a KL nor the objective needs it."""
+    maker: Policy | None
+    """The policy that made the data, for an objective that compares with its predictions."""
     parameters: Mapping[str, torch.nn.Parameter]
     average: Mapping[str, torch.Tensor]
     """The moving average of the trained weights by the same names; empty where the policy is the weights themselves."""
@@ -169,7 +173,7 @@ def batch_gradient(
     def loss(log_ratios: torch.Tensor) -> torch.Tensor:
         return objective.loss(log_ratios * batch.step_weights, batch.targets, options)
 
-    evaluate, reference = _evaluated(state, batch, step=step)
+    evaluate, reference = _evaluated(state, batch, options, step=step)
     common: dict[str, Any] = {
         "chunk_size": state.batch_size,
         "largest_weight": batch.latents[0, 0].numel() / _SCALE_DROP**scale_drops,
@@ -233,21 +237,31 @@ def _regions(batch: TrainingBatch, options: LossOptions) -> Regions:
     return call
 
 
-def _evaluated(state: TrainState, batch: TrainingBatch, *, step: int) -> tuple[Evaluate, torch.Tensor]:
-    """Return the function that evaluates the network for the objective, and the reference's values [U, T]."""
+def _evaluated(
+    state: TrainState, batch: TrainingBatch, options: LossOptions, *, step: int
+) -> tuple[Evaluate, torch.Tensor]:
+    """Return the function that evaluates the network for the objective, and the values to subtract, [U, T].
+
+    These are the reference's, or 0 for scores that are relative to the policy that made the data.
+    """
     settings, policy = state.settings, state.policy
-    if not OBJECTIVES[settings.objective].on_final_latents:
-        kl_to = state.reference if settings.kl_weight else None
+    objective = OBJECTIVES[settings.objective]
+    kl_to = state.reference if settings.kl_weight else None
+    if objective.score is None:
         evaluate = batch_log_probs(policy, batch, kl_to=kl_to)
         return evaluate, batch.reference_log_probs
-    assert state.reference is not None
     noise = forward_noise(batch, step=step, seed=settings.seed)
-    with torch.no_grad():
-        fixed = denoising_scores(state.reference, batch, noise=noise)
-        reference = all_log_probs(
-            fixed, batch.reference_log_probs, chunk_size=state.batch_size, workers=state.workers
-        )
-    return denoising_scores(policy, batch, noise=noise), reference
+    scores = partial(denoising_scores, batch=batch, score=objective.score, options=options, noise=noise)
+    if objective.compares_with == "maker":
+        return scores(policy, old=state.maker, kl_to=kl_to), torch.zeros_like(batch.reference_log_probs)
+    assert state.reference is not None
+    reference = all_log_probs(
+        scores(state.reference),
+        batch.reference_log_probs,
+        chunk_size=state.batch_size,
+        workers=state.workers,
+    )
+    return scores(policy), reference
 
 
 def graph_bytes_per_evaluation(policy: Policy, data: TrainingData, denoiser: torch.nn.Module) -> int:
@@ -255,7 +269,7 @@ def graph_bytes_per_evaluation(policy: Policy, data: TrainingData, denoiser: tor
 
     The number depends on the network and its dtypes alone, so that the choices made by it are equal in every run.
     """
-    batch = load_batch(data, data.units[:1], data.steps[:1], policy.prompts)
+    batch = load_batch(data, data.units[:1], data.recorded_steps[:1], policy.prompts)
     index = torch.zeros(1, dtype=torch.int64, device=policy.device)
     evaluate = batch_log_probs(policy, batch)
     with LiveBytes(denoiser.parameters()) as live:

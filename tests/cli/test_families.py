@@ -20,6 +20,7 @@ from tests.support.command import call
 from tests.support.pipelines import save_tiny_flux_pipeline, save_tiny_sd3_pipeline, save_tiny_sd35_pipeline
 from tests.support.transformer_pipelines import (
     save_tiny_chroma_pipeline,
+    save_tiny_flux_2_dev_pipeline,
     save_tiny_klein_pipeline,
     save_tiny_pixart_pipeline,
     save_tiny_qwen_image_pipeline,
@@ -33,6 +34,7 @@ SAVERS: Mapping[str, Callable[[Path], Path]] = {
     "flux-dev": save_tiny_flux_pipeline,
     "flux-schnell": partial(save_tiny_flux_pipeline, guidance_embeds=False),
     "flux2-klein-base": save_tiny_klein_pipeline,
+    "flux2-dev": save_tiny_flux_2_dev_pipeline,
     "chroma": save_tiny_chroma_pipeline,
     "z-image": save_tiny_z_image_pipeline,
     "qwen-image": save_tiny_qwen_image_pipeline,
@@ -45,6 +47,7 @@ GUIDANCE = {
     "flux-dev": 3.5,
     "flux-schnell": 1.0,
     "flux2-klein-base": 4.0,
+    "flux2-dev": 4.0,
     "chroma": 5.0,
     "z-image": 5.0,
     "qwen-image": 4.0,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from ppod_cli import gen, pair, score, train
 
 from ppod_data.diffusion.models.long_prompts import describe_cut_prompts
@@ -17,8 +18,10 @@ from tests.support.pipelines import (
     save_tiny_xl_pipeline,
 )
 from tests.support.transformer_pipelines import (
+    save_tiny_flux_2_dev_pipeline,
     save_tiny_klein_pipeline,
     save_tiny_qwen_image_pipeline,
+    save_tiny_sana_pipeline,
     save_tiny_z_image_pipeline,
 )
 
@@ -71,16 +74,21 @@ def test_each_encoder_has_its_own_length(tmp_path: Path, save: Any, parts: list[
 
 
 def test_a_language_model_reads_what_its_template_leaves(tmp_path: Path) -> None:
-    """512 tokens in all for FLUX.2 and Z-Image; Qwen-Image drops the template's first tokens and keeps the last."""
-    for save, limit in (
-        (save_tiny_klein_pipeline, 512 - 38),
-        (save_tiny_z_image_pipeline, 512 - 19),
-        (save_tiny_qwen_image_pipeline, 512 + 34 - 162),
+    """512 tokens in all for FLUX.2 and Z-Image; Qwen-Image drops the template's first tokens and keeps the last.
+
+    Sana drops all tokens but 300, of which the text's first one and the instruction's last one are two.
+    """
+    for save, limit, first in (
+        (save_tiny_klein_pipeline, 512 - 38, 0),
+        (save_tiny_flux_2_dev_pipeline, 512 - 1 - len(f"[system]{SYSTEM_MESSAGE}[user]"), 1),
+        (save_tiny_sana_pipeline, 298, 1),
+        (save_tiny_z_image_pipeline, 512 - 19, 0),
+        (save_tiny_qwen_image_pipeline, 512 + 34 - 162, 0),
     ):
         model = load_model(str(save(tmp_path / save.__name__)))
         assert describe_cut_prompts(model, ["x" * limit], "") is None
         note = describe_cut_prompts(model, ["x" * (limit + 1)], "")
-        assert note is not None and f"1 of 1 at {limit} tokens of text_encoder" in note
+        assert note is not None and f"1 of 1 at {limit + first} tokens of text_encoder" in note
 
 
 def test_prompts_that_scenes_scorers_cannot_read_are_said_at_once(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ppod_data.generation.build_spec import build_spec
 from tests.support.command import REPOSITORY, call
 from tests.support.full_size import (
     save_flux_1_dev,
+    save_flux_2_dev,
     save_flux_2_klein,
     save_pixart_sigma,
     save_qwen_image,
@@ -31,6 +32,7 @@ from tests.support.pipelines import (
     save_tiny_xl_pipeline,
 )
 from tests.support.transformer_pipelines import (
+    save_tiny_flux_2_dev_pipeline,
     save_tiny_klein_pipeline,
     save_tiny_pixart_pipeline,
     save_tiny_qwen_image_pipeline,
@@ -41,6 +43,7 @@ from tests.support.transformer_pipelines import (
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
 SD15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0"
 SD35, FLUX = "stabilityai/stable-diffusion-3.5-medium", "black-forest-labs/FLUX.1-dev"
+FLUX_2_DEV = "black-forest-labs/FLUX.2-dev"
 KLEIN = "black-forest-labs/FLUX.2-klein-base-4B"
 SANA = "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers"
 PIXART = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
@@ -59,6 +62,7 @@ SMALL = {
     PIXART: save_tiny_pixart_pipeline,
     SANA: save_tiny_sana_pipeline,
     KLEIN: save_tiny_klein_pipeline,
+    FLUX_2_DEV: save_tiny_flux_2_dev_pipeline,
     SD15: save_tiny_pipeline,
     SDXL: save_tiny_xl_pipeline,
     SD35: save_tiny_sd35_pipeline,
@@ -71,6 +75,7 @@ FULL = {
     PIXART: save_pixart_sigma,
     SANA: save_sana,
     KLEIN: save_flux_2_klein,
+    FLUX_2_DEV: save_flux_2_dev,
     SD15: save_stable_diffusion_15,
     SDXL: save_stable_diffusion_xl,
     SD35: save_stable_diffusion_35_medium,

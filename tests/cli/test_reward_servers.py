@@ -1,5 +1,6 @@
 """Rewards on servers, from scores to a policy, while the servers are killed, slow, hung, or answer nonsense."""
 
+import json
 import re
 import shlex
 import shutil
@@ -107,6 +108,10 @@ def whole(made: Made, tmp_path_factory: pytest.TempPathFactory, request: pytest.
         done = trained(following(ranked))
         assert done.code == 0, done.stderr
         assert reward.format(server.url) in Path("run/run.json").read_text()
+        if reward.startswith("openai"):
+            assert done.stderr.count("; 4 requests, 400 tokens of questions, 8 of answers") == 3
+            lines = [json.loads(line) for line in Path("run/evaluations.jsonl").read_text().splitlines()]
+            assert [(line["step"], line["usage"]["requests"]) for line in lines] == [(0, 4), (1, 4), (2, 4)]
         table = Dataset.open("data").scores(table_of(reward))
         return Whole(reward, table, weights(), asked, server.asked())
 

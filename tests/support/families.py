@@ -17,6 +17,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from tests.support.transformer_pipelines import (
     save_tiny_chroma_pipeline,
+    save_tiny_flux_2_dev_pipeline,
     save_tiny_klein_pipeline,
     save_tiny_qwen_image_pipeline,
     save_tiny_sana_pipeline,
@@ -90,6 +91,7 @@ CASES: Mapping[str, Case] = {
     "flux2-klein": Case(
         **vars(_KLEIN) | {"save": partial(save_tiny_klein_pipeline, is_distilled=True), "scale": 1.0}
     ),
+    "flux2-dev": Case(**vars(_KLEIN) | {"save": save_tiny_flux_2_dev_pipeline}),
     "chroma": Case(
         save=save_tiny_chroma_pipeline,
         guidance=lambda scale: {"guidance_scale": scale},

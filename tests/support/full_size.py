@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.pipelines import SCHEDULER, byte_tokenizer
-from tests.support.transformer_pipelines import gemma_tokenizer, qwen_tokenizer
+from tests.support.transformer_pipelines import gemma_tokenizer, pixtral_processor, qwen_tokenizer
 
 _VAE = {
     "_class_name": "AutoencoderKL",
@@ -272,6 +272,32 @@ def save_flux_2_klein(folder: Path) -> Path:
     return folder
 
 
+def save_flux_2_dev(folder: Path) -> Path:
+    """FLUX.2-dev: 1024 × 1024 pixels, a transformer of 32,223 million weights, which are diffusers' defaults."""
+    text = {
+        "model_type": "mistral",
+        "hidden_size": 5120,
+        "intermediate_size": 32768,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 131072,
+    }
+    vision = {"model_type": "pixtral", "patch_size": 14, "image_size": 1540}
+    config = {"text_config": text, "vision_config": vision, "tie_word_embeddings": False}
+    shift = {"shift": 3.0, "use_dynamic_shifting": True}
+    _write(
+        folder,
+        "Flux2Pipeline",
+        transformer=("diffusers", {"_class_name": "Flux2Transformer2DModel"}),
+        vae=("diffusers", {"_class_name": "AutoencoderKLFlux2"}),
+        text_encoder=("transformers", {"_class_name": "Mistral3ForConditionalGeneration", **config}),
+        scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", **shift}),
+    )
+    return folder
+
+
 def save_z_image_turbo(folder: Path) -> Path:
     """Z-Image-Turbo: 1024 × 1024 pixels, a transformer of 6,155 million weights, which are diffusers' defaults."""
     _write(
@@ -328,6 +354,10 @@ def _write(
             if config["_class_name"] in _QWEN_TOKENIZER_OF:
                 qwen_tokenizer().save_pretrained(folder / tokenizer)
                 index[tokenizer] = ["transformers", "Qwen2Tokenizer"]
+                continue
+            if config["_class_name"] == "Mistral3ForConditionalGeneration":
+                pixtral_processor().save_pretrained(folder / tokenizer)
+                index[tokenizer] = ["transformers", "PixtralProcessor"]
                 continue
             if config["_class_name"] == "Gemma2Model":
                 gemma_tokenizer().save_pretrained(folder / tokenizer)

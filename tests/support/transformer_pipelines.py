@@ -16,6 +16,11 @@ CHAT = (
     "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 
+MISTRAL_CHAT = (
+    "{% for message in messages %}[{{ message.role }}]"
+    "{% for part in message.content %}{{ part.text }}{% endfor %}{% endfor %}"
+)
+
 
 def qwen_tokenizer() -> Any:
     """Return a tokenizer of the 256 bytes without merges, with the special tokens and the chat template of Qwen."""
@@ -50,15 +55,27 @@ def qwen3_config(num_hidden_layers: int) -> Any:
 
 def save_tiny_klein_pipeline(folder: Path, *, seed: int = 0, is_distilled: bool = False) -> Path:
     """Write a random Flux2KleinPipeline: of the base models' kind, or distilled."""
-    from diffusers import (
-        AutoencoderKLFlux2,
-        FlowMatchEulerDiscreteScheduler,
-        Flux2KleinPipeline,
-        Flux2Transformer2DModel,
-    )
+    from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
     from transformers import Qwen3ForCausalLM
 
     torch.manual_seed(seed)
+    vae = _flux_2_vae()
+    pipeline = Flux2KleinPipeline(
+        transformer=_flux_2_transformer(guidance_embeds=False),
+        vae=vae,
+        text_encoder=Qwen3ForCausalLM(qwen3_config(28)),
+        tokenizer=qwen_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT, use_dynamic_shifting=True),
+        is_distilled=is_distilled,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def _flux_2_vae() -> Any:
+    """Return a random VAE of FLUX.2, with statistics in its batch norm."""
+    from diffusers import AutoencoderKLFlux2
+
     vae = AutoencoderKLFlux2(
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -70,23 +87,57 @@ def save_tiny_klein_pipeline(folder: Path, *, seed: int = 0, is_distilled: bool 
     )
     vae.bn.running_mean.normal_()
     vae.bn.running_var.uniform_(0.5, 2)
-    pipeline = Flux2KleinPipeline(
-        transformer=Flux2Transformer2DModel(
-            in_channels=16,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=48,
-            axes_dims_rope=(4, 4, 4, 4),
-            timestep_guidance_channels=16,
-            guidance_embeds=False,
-        ),
-        vae=vae,
-        text_encoder=Qwen3ForCausalLM(qwen3_config(28)),
-        tokenizer=qwen_tokenizer(),
+    return vae
+
+
+def _flux_2_transformer(*, guidance_embeds: bool) -> Any:
+    """Return a random transformer of FLUX.2 that reads three layers of width 16."""
+    from diffusers import Flux2Transformer2DModel
+
+    return Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=48,
+        axes_dims_rope=(4, 4, 4, 4),
+        timestep_guidance_channels=16,
+        guidance_embeds=guidance_embeds,
+    )
+
+
+def pixtral_processor() -> Any:
+    """Return a processor of images and text in Mistral 3's manner, with a chat template."""
+    from transformers import PixtralImageProcessor, PixtralProcessor
+
+    return PixtralProcessor(
+        image_processor=PixtralImageProcessor(), tokenizer=gemma_tokenizer(), chat_template=MISTRAL_CHAT
+    )
+
+
+def save_tiny_flux_2_dev_pipeline(folder: Path, *, seed: int = 0) -> Path:
+    """Write a random Flux2Pipeline: its text encoder is a Mistral 3, which reads images too, with its processor."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, Flux2Pipeline
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "head_dim": 8}
+    text = {
+        **sizes,
+        "model_type": "mistral",
+        "vocab_size": 264,
+        "num_hidden_layers": 30,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 1024,
+    }
+    vision = {**sizes, "model_type": "pixtral", "num_hidden_layers": 1, "image_size": 16, "patch_size": 4}
+    pipeline = Flux2Pipeline(
+        transformer=_flux_2_transformer(guidance_embeds=True),
+        vae=_flux_2_vae(),
+        text_encoder=Mistral3ForConditionalGeneration(Mistral3Config(text_config=text, vision_config=vision)),
+        tokenizer=pixtral_processor(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT, use_dynamic_shifting=True),
-        is_distilled=is_distilled,
     )
     pipeline.save_pretrained(folder)
     return folder

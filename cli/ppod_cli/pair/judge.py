@@ -97,10 +97,7 @@ def _say(dataset: str, name: str, folder: Path, done: "JudgeSummary") -> list[st
             f"  image shown first preferred: {done.first_preferred:.3f}; {done.num_reversed:,} of {done.num_answers:,} "
             "pairs change with the order"
         )
-    lines.append(
-        f"  {done.usage.requests:,} requests, {done.usage.prompt_tokens:,} tokens of questions, "
-        f"{done.usage.answer_tokens:,} of answers"
-    )
+    lines.append(f"  {done.usage}")
     if done.num_answers:
         lines.append(
             next_line("ppod-pair", "import", dataset, folder, "--format", "ppod-judge", "--name", name)

@@ -144,6 +144,11 @@ def _compared(done: "Comparison", out: Path) -> list[Any]:
     lines = [
         EvalTable.of(done.after, done.before),
         *image_lines(done),
+        *(
+            f"{one.scorer.name}: {one.usage}"
+            for one in (done.before, done.after)
+            if one is not None and one.usage
+        ),
         f"figures: {done.summary_path}",
         f"picture: {done.grid_path}",
         f"report: {done.report_path}",

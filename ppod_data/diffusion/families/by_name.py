@@ -23,6 +23,7 @@ FAMILIES: Mapping[str, Family] = {
     "FluxPipeline": flux.FAMILY,
     "ChromaPipeline": chroma.FAMILY,
     "Flux2KleinPipeline": flux_2.KLEIN,
+    "Flux2Pipeline": flux_2.DEV,
     "ZImagePipeline": z_image.FAMILY,
     "QwenImagePipeline": qwen_image.FAMILY,
     "PixArtSigmaPipeline": pixart_sigma.FAMILY,

@@ -1,17 +1,21 @@
-"""FLUX.2 klein: a transformer on patches of latents that a batch norm normalises; text from layers of a Qwen3.
+"""FLUX.2 klein and dev: a transformer on patches of latents that a batch norm normalises.
+
+Text is three layers of a language model, a Qwen3 in klein and a Mistral 3 in dev. Guidance is classifier-free in the
+base models of klein, and dev was distilled to obey a scale.
 
 Latents are the VAE's, [C, H, W], normalised by the batch norm of the VAE, whose channels are those of patches.
 
 Shapes: B rows, C H W latent, L text tokens, D width.
 """
 
-from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from ppod_data.diffusion.condition import Condition
-from ppod_data.diffusion.families import language_model, packed
+from ppod_data.diffusion.families import flux, language_model, packed
 from ppod_data.diffusion.families.family import JOINT_ATTENTION, QWEN_TOKENIZER, Family
 from ppod_data.diffusion.families.served import (
     VAE_BOUND,
@@ -24,6 +28,7 @@ from ppod_data.diffusion.families.served import (
     check_width,
     hidden_width,
     packed_channels,
+    text_config,
 )
 from ppod_data.diffusion.flow import NOISE_LEVEL
 from ppod_data.errors import ConfigError
@@ -35,13 +40,14 @@ _FREE = frozenset(
         *("axes_dims_rope", "rope_theta", "eps"),
     ]
 )
-_BOUND: Mapping[str, Any] = {"patch_size": 1, "guidance_embeds": False}
 _VAE_FREE = VAE_FREE | {"decoder_block_out_channels", "batch_norm_eps", "batch_norm_momentum"}
 _VAE_BOUND = {**VAE_BOUND, "patch_size": [2, 2]}
 _LENGTH = 512
 """The tokens of a prompt in its template, with padding."""
 _LAYERS = (9, 18, 27)
-"""The layers of the text encoder that the transformer reads."""
+"""The layers of klein's text encoder that the transformer reads."""
+_DEV_LAYERS = (10, 20, 30)
+"""The same of dev's text encoder."""
 
 
 def embed(pipeline: Any, prompt: str) -> Condition:
@@ -54,6 +60,31 @@ def embed(pipeline: Any, prompt: str) -> Condition:
 def prompt_tokens(pipeline: Any) -> int:
     """Return the most tokens of a prompt that are read."""
     return language_model.room(pipeline, language_model.chat(pipeline, "", thinking=False), _LENGTH)
+
+
+def embed_dev(pipeline: Any, prompt: str) -> Condition:
+    """Return prompt_embeds [1, L, D] of dev: three layers, side by side, under the pipeline's own system message."""
+    encoder = pipeline.text_encoder
+    if encoder.device.type == "meta":
+        width = len(_DEV_LAYERS) * encoder.config.get_text_config().hidden_size
+        return {"prompt_embeds": torch.empty(1, _LENGTH, width, dtype=encoder.dtype, device="meta")}
+    embeds, _ = pipeline.encode_prompt(
+        prompt,
+        device=encoder.device,
+        max_sequence_length=_LENGTH,
+        text_encoder_out_layers=_DEV_LAYERS,
+    )
+    return {"prompt_embeds": embeds}
+
+
+def prompt_tokens_dev(pipeline: Any) -> int:
+    """Return the most tokens of a prompt that dev reads; those of the system message take some of 512."""
+    from diffusers.pipelines.flux2.pipeline_flux2 import format_input
+
+    messages = format_input([""], pipeline.system_message)
+    template = pipeline.tokenizer.apply_chat_template(messages, add_generation_prompt=False, tokenize=True)
+    ends = len(pipeline.tokenizer.tokenizer("").input_ids)
+    return _LENGTH - len(template[0]) + ends
 
 
 def check_guidance(pipeline: Any, guidance_scale: float) -> Condition:
@@ -78,7 +109,7 @@ def predict(
     output: torch.Tensor = transformer(
         hidden_states=packed.pack(latents),
         timestep=timesteps.to(latents.dtype) / 1000,
-        guidance=None,
+        guidance=condition.get("guidance"),
         encoder_hidden_states=embeds,
         txt_ids=_position_ids(1, 1, embeds.shape[1], latents.device),
         img_ids=_position_ids(height, width, 1, latents.device),
@@ -109,6 +140,11 @@ def guidance_scale(pipeline: Any) -> float:
     return 1.0 if pipeline.config.is_distilled else 4.0
 
 
+def guidance_scale_dev(pipeline: Any) -> float:
+    """Return the default: diffusers'."""
+    return 4.0
+
+
 def encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Return x_0 [B, C, H, W] of pixels [B, 3, height, width]: the mode of the posterior, its patches normalised."""
     latents = vae.encode(pixels).latent_dist.mode()
@@ -130,19 +166,28 @@ def _statistics(vae: Any, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     return vae.bn.running_mean.to(latents), std.to(latents)
 
 
-def check(name: str, configs: Configs) -> None:
-    """Refuse a transformer or VAE that FLUX.2 klein does not have. Raises ConfigError naming the key."""
+def check(name: str, configs: Configs, *, guidance_embeds: bool, last_layer: int) -> None:
+    """Refuse a transformer or VAE that klein or dev does not have. Raises ConfigError naming the key.
+
+    Args:
+        name: The pipeline, for errors.
+        configs: The configurations of its parts.
+        guidance_embeds: The transformer reads a guidance scale.
+        last_layer: The highest layer of the text encoder that is read.
+    """
     transformer, vae = configs["transformer"], {"sample_size": 1024, **configs["vae"]}
-    check_keys(name, "transformer", transformer, _FREE, _BOUND, defaults={"guidance_embeds": True})
+    bound = {"patch_size": 1, "guidance_embeds": guidance_embeds}
+    check_keys(name, "transformer", transformer, _FREE, bound, defaults={"guidance_embeds": True})
     check_keys(name, "vae", vae, _VAE_FREE, _VAE_BOUND)
     channels = packed_channels(name, channels_of(transformer, 128, None))
     check_channels(name, "transformer", channels, vae.get("latent_channels", 32))
     check_size(name, "vae", vae, square=True)
-    hidden, layers = hidden_width(configs, "text_encoder"), configs["text_encoder"].get("num_hidden_layers")
+    hidden = hidden_width(configs, "text_encoder")
+    layers = text_config(configs, "text_encoder").get("num_hidden_layers")
     check_width(name, "transformer", configs, "joint_attention_dim", None if hidden is None else 3 * hidden)
-    if isinstance(layers, int) and layers < max(_LAYERS):
+    if isinstance(layers, int) and layers < last_layer:
         raise ConfigError(
-            f"{name}: its text_encoder has {layers} layers, and layer {max(_LAYERS)} is read: it is of another model"
+            f"{name}: its text_encoder has {layers} layers, and layer {last_layer} is read: it is of another model"
         )
 
 
@@ -154,7 +199,7 @@ KLEIN = Family(
         "text_encoder": ("Qwen3ForCausalLM",),
         "tokenizer": QWEN_TOKENIZER,
     },
-    check=check,
+    check=partial(check, guidance_embeds=False, last_layer=max(_LAYERS)),
     load_options={},
     denoiser="transformer",
     text_encoders=("text_encoder",),
@@ -173,4 +218,19 @@ KLEIN = Family(
     encode=encode,
     decode=decode,
     prompt_tokens=prompt_tokens,
+)
+
+DEV = replace(
+    KLEIN,
+    components={
+        **KLEIN.components,
+        "text_encoder": ("Mistral3ForConditionalGeneration",),
+        "tokenizer": ("PixtralProcessor",),
+    },
+    check=partial(check, guidance_embeds=True, last_layer=max(_DEV_LAYERS)),
+    embed=embed_dev,
+    embed_negative=None,
+    embed_guidance=flux.embed_guidance,
+    guidance_scale=guidance_scale_dev,
+    prompt_tokens=prompt_tokens_dev,
 )

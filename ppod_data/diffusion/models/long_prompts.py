@@ -65,6 +65,7 @@ def _encoders(model: DiffusionModel) -> Iterator[tuple[str, Any, int]]:
         if tokenizer is None or encoder is None:
             continue
         if model.family.prompt_tokens is not None:
+            tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor of images and text has one
             yield name, tokenizer, model.family.prompt_tokens(pipeline)
             continue
         of_t5 = encoder.config.model_type == "t5" and sequence is not None

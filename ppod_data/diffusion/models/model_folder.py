@@ -30,6 +30,7 @@ _DIFFUSERS_NAME, _TRANSFORMERS_NAME = "diffusion_pytorch_model", "model"
 _SINGLE_FILE = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 _LONE_TRANSFORMERS = {
     "Flux2KleinPipeline": "Flux2Transformer2DModel",
+    "Flux2Pipeline": "Flux2Transformer2DModel",
     "QwenImagePipeline": "QwenImageTransformer2DModel",
 }
 """Pipelines that diffusers does not make of a single file -> the class that it makes of one."""
@@ -346,7 +347,8 @@ def _class_of_single_file(path: Path) -> str:
         "transformer_blocks.0.img_mod.": "QwenImagePipeline",
         "conditioner.embedders.1.": "StableDiffusionXLPipeline",
     }
-    return next((cls for sign, cls in signs.items() if sign in names), "StableDiffusionPipeline")
+    found = next((cls for sign, cls in signs.items() if sign in names), "StableDiffusionPipeline")
+    return "Flux2Pipeline" if found == "Flux2KleinPipeline" and "guidance_in." in names else found
 
 
 def _not_from_hub(name: str, revision: str | None, error: Exception) -> str:

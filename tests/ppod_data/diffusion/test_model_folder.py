@@ -24,6 +24,7 @@ from tests.support.pipelines import (
 )
 from tests.support.transformer_pipelines import (
     save_tiny_chroma_pipeline,
+    save_tiny_flux_2_dev_pipeline,
     save_tiny_klein_pipeline,
     save_tiny_pixart_pipeline,
     save_tiny_qwen_image_pipeline,
@@ -211,6 +212,13 @@ UNSERVED: list[tuple[str, Callable[[Path], Path], str, dict[str, Any], str]] = [
     ),
     ("Sprint", save_tiny_sana_pipeline, "transformer", {"guidance_embeds": True}, "guidance_embeds True"),
     ("Sana's VAE", save_tiny_sana_pipeline, "vae", {"latent_channels": 8}, "takes 4 channels .* have 8"),
+    (
+        "no scale",
+        save_tiny_flux_2_dev_pipeline,
+        "transformer",
+        {"guidance_embeds": False},
+        "guidance_embeds False",
+    ),
     ("latents", save_tiny_pipeline, "vae", {"latent_channels": 16}, "its VAE's latents have 16"),
     ("grey", save_tiny_pipeline, "vae", {"in_channels": 1}, "its vae has in_channels 1"),
     ("no size", save_tiny_pipeline, "unet", {"sample_size": None}, "sample_size None"),
@@ -356,12 +364,14 @@ def test_a_single_file_names_the_command_that_makes_a_folder_of_it(tmp_path: Pat
         words = shlex.split(str(error.value).split("--model: ", 1)[1])
         assert words[:2] == ["python", "-c"] and compile(words[2], "command", "exec")
         assert f"import {class_name} as" in words[2] and json.dumps(str(file)) in words[2]
-    for key, class_name in (
-        ("single_stream_modulation.lin.weight", "Flux2Transformer2DModel"),
-        ("transformer_blocks.0.img_mod.1.weight", "QwenImageTransformer2DModel"),
+    flux_2 = "single_stream_modulation.lin.weight"
+    for keys, pipeline, class_name in (
+        ([flux_2], "Flux2KleinPipeline", "Flux2Transformer2DModel"),
+        ([flux_2, "guidance_in.in_layer.weight"], "Flux2Pipeline", "Flux2Transformer2DModel"),
+        (["transformer_blocks.0.img_mod.1.weight"], "QwenImagePipeline", "QwenImageTransformer2DModel"),
     ):
-        save_file({key: torch.ones(1)}, file)
-        with pytest.raises(ConfigError, match=f"a transformer alone.* {class_name}.from_single_file"):
+        save_file({key: torch.ones(1) for key in keys}, file)
+        with pytest.raises(ConfigError, match=f"alone.* its {pipeline}, with {class_name}.from_single_file"):
             load_model(str(file))
     (tmp_path / "old.ckpt").write_bytes(b"pickle")
     with pytest.raises(ConfigError, match="no safetensors, which is never loaded"):

@@ -16,12 +16,13 @@ from ppod_data.rewards import check_reward_name, load_reward
 from ppod_data.rewards.named import NamedReward
 from ppod_data.rewards.numbers import NoScore
 from ppod_data.rewards.servers.http_client import Patience
-from ppod_data.rewards.usage import usage_of
+from ppod_data.rewards.usage import total_usage, usage_of
 from ppod_data.rewards.vlm import chat as chat_module
 from ppod_data.rewards.vlm.answers import Reply, Token, expected_value, stated_number, stated_word
 from ppod_data.rewards.vlm.chat import image_part
 from ppod_data.rewards.vlm.reward import VlmReward
 from ppod_data.rewards.vlm.settings import VlmSettings, read_settings
+from ppod_data.rewards.weighted import WeightedReward
 from ppod_data.scoring.score import score
 from tests.support.reward_servers import KEY, Running, brightness, serving, start
 from tests.support.toy import make_dataset
@@ -170,6 +171,11 @@ def test_requests_and_tokens_are_counted(server: Running) -> None:
     after = usage_of(reward)
     assert after is not None
     assert (after.requests, after.prompt_tokens, after.answer_tokens) == (5, 500, 10)
+    assert str(after.since(before)) == "4 requests, 400 tokens of questions, 8 of answers"
+    jpeg = load_reward("jpeg-compressibility")
+    both = WeightedReward("sum", ((0.5, reward), (0.5, jpeg)))
+    assert usage_of(both) == total_usage([reward, jpeg]) == after
+    assert usage_of(WeightedReward("sum", ((1.0, jpeg),))) is total_usage([jpeg]) is None
 
 
 def test_the_limit_of_requests_ends_the_scoring(server: Running, tmp_path: Path) -> None:

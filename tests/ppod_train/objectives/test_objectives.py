@@ -37,6 +37,10 @@ CASES: dict[str, tuple[dict[str, Any], list[list[float]] | None, float]] = {
     "ddpo": ({}, ADVANTAGES, -(2.002001 + 2.004 + 0.9990005 + 0.9704455) / 4),
     # the same, but the clip cuts either way: 0.9704455 -> 0.998
     "dpok": ({}, ADVANTAGES, -(2.002001 + 2.004 + 0.9990005 + 0.998) / 4),
+    # scores are minus the losses: -(0.001 + 0.005 - 0.001 - 0.03) / 4
+    "diffusion-nft": ({}, ADVANTAGES, 0.00625),
+    # as ddpo, whose ratio is to the same policy here
+    "awm": ({}, ADVANTAGES, -(2.002001 + 2.004 + 0.9990005 + 0.9704455) / 4),
     # (2·0.006 - 0.031) / 4
     "sft": ({}, ADVANTAGES, 0.00475),
     # the better one alone: 0.006 / 4

@@ -159,6 +159,9 @@ def test_records_count_queries_and_say_where_the_time_went(whole: Path) -> None:
     assert set(records[1].seconds) == {"generate", "score", "pair", "log_probs", "train", "evaluate"}
     summary = json.loads((whole / "summary.json").read_text())
     assert summary["reward_queries"] == 16 + 16 + 8  # and the reference's evaluation
+    lines = [json.loads(line) for line in (whole / "evaluations.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines] == [0, 1, 2]
+    assert max(line["reward_mean"] for line in lines[1:]) == summary["reward_best"]
 
 
 @pytest.mark.parametrize("moment", ["generate", "score", "log-probs", "train", "evaluate"])

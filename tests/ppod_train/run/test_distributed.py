@@ -117,6 +117,8 @@ def steps_of(
             )
             if not settings.kl_weight and not OBJECTIVES[settings.objective].on_final_latents:
                 state = replace(state, reference=None)
+            if state.maker is not None:
+                state = replace(state, maker=state.policy.with_network(double_network(deepcopy(unet))))
         moved(dict(state.parameters))
         seen = train_step(state, step=0, gradient_share=1.0).to_json()
         gradients = [p.grad.flatten().double() for p in state.parameters.values() if p.grad is not None]

@@ -23,6 +23,7 @@ from ppod_train.run.cost import plan_training
 from ppod_train.settings import TrainSettings
 from tests.support.full_size import (
     save_flux_1_dev,
+    save_flux_2_dev,
     save_flux_2_klein,
     save_pixart_sigma,
     save_qwen_image,
@@ -125,6 +126,7 @@ FULL_SIZE: Mapping[str, tuple[Any, dict[str, int]]] = {
     "qwen-image": (save_qwen_image, {"transformer": 20_430_401_088, "text_encoder": 8_292_166_656}),
     "pixart-sigma": (save_pixart_sigma, {"transformer": 610_856_096, "text_encoder": 4_762_310_656}),
     "sana": (save_sana, {"transformer": 1_604_462_752, "text_encoder": 2_614_341_888}),
+    "flux-2-dev": (save_flux_2_dev, {"transformer": 32_223_281_152, "text_encoder": 24_011_361_280}),
     "flux-2-klein": (save_flux_2_klein, {"transformer": 3_875_544_576, "text_encoder": 4_022_468_096}),
 }
 

@@ -20,6 +20,7 @@ CHANGED: dict[str, Any] = {
     "clip_mode": "pessimistic-step",
     "pull_back": 0.5,
     "reward_temperature": 3.0,
+    "nft_beta": 0.3,
     "best_of": 3,
 }
 
@@ -77,9 +78,11 @@ def test_an_option_that_the_objective_does_not_read_is_refused_by_name(objective
                 changed.validate()
 
 
-def test_noise_predictions_have_no_kl() -> None:
+def test_an_objective_that_is_relative_to_the_reference_takes_no_kl() -> None:
     with pytest.raises(ConfigError, match="diffusion-dpo does not read kl_weight"):
         TrainSettings(objective="diffusion-dpo", kl_weight=0.1).validate()
+    TrainSettings(objective="diffusion-nft", kl_weight=0.1).validate()
+    TrainSettings(objective="awm", kl_weight=0.1).validate()
 
 
 def test_an_objective_brings_its_own_defaults_and_what_is_given_wins() -> None:

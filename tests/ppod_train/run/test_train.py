@@ -73,7 +73,7 @@ def test_a_killed_run_on_a_store_resumes_to_the_bytes_of_a_run_on_a_folder(
 
 
 # Objectives whose step draws noise, has a second network, or reads latents for its advantages.
-@pytest.mark.parametrize("objective", ["diffusion-dpo", "dpok"])
+@pytest.mark.parametrize("objective", ["diffusion-dpo", "diffusion-nft", "dpok"])
 def test_a_killed_run_of_any_objective_resumes_to_the_same_bytes(
     recorded: Path, tiny_pipeline: Path, tmp_path: Path, objective: str
 ) -> None:
@@ -97,6 +97,8 @@ SUITED: dict[str, dict[str, Any]] = {
     "sft-best": {"best_of": 4},
     "prdp": {"reward_temperature": 0.01},
     "diffusion-dpo": {"learning_rate": 1e-3, "num_train_steps": 20},
+    "diffusion-nft": {"num_train_steps": 20},
+    "awm": {"num_train_steps": 20},
 }
 
 
@@ -123,6 +125,8 @@ def test_every_objective_trains(
         "diffusion-dpo": math.log(2),
         "sft": 0.0,
         "sft-best": 0.0,
+        "diffusion-nft": 0.0,
+        "awm": 0.0,
         "ddpo": 0.0,  # standardised advantages have a mean of 0
     }
     if objective in expected:

@@ -21,10 +21,10 @@ from ppod_train.policy.policy import reference_network, trainable_parameters
 from ppod_train.run.prepare import prepare
 from ppod_train.settings import TrainSettings
 from ppod_train.step.gradient import Evaluate, Gradient, one_pass_gradient, two_pass_gradient, unscale
-from ppod_train.step.log_probs import batch_log_probs, denoising_scores, forward_noise
+from ppod_train.step.log_probs import batch_log_probs
 from ppod_train.step.train_step import backward_rows, batch_gradient, train_step
 from tests.ppod_train.conftest import source_of
-from tests.ppod_train.step.test_network_gradient import moved, six_units
+from tests.ppod_train.step.test_network_gradient import moved, on_final_latents, six_units
 from tests.support.pipelines import save_tiny_pipeline
 
 LATENT_DIMENSIONS = 4 * 32 * 32
@@ -108,19 +108,18 @@ def test_the_scale_leaves_every_bit_of_an_fp32_gradient(
     fresh_model: DiffusionModel, recorded: Path, objective: str, kl_weight: float
 ) -> None:
     """In one pass, in two, and in chunks of any size."""
-    on_final_latents = OBJECTIVES[objective].on_final_latents
+    options = TrainSettings(objective=objective).loss_options()
     policy, batch = six_units(Dataset.open(recorded), fresh_model, objective)
     before = policy.with_network(reference_network(fresh_model, lora_rank=4))
     parameters = trainable_parameters(fresh_model, lora_rank=4, seed=0)
     moved(parameters, 0.1)
     evaluate: Evaluate = batch_log_probs(policy, batch, kl_to=before if kl_weight else None)
-    if on_final_latents:
-        noise = forward_noise(batch, step=0, seed=0)
-        evaluate = denoising_scores(policy, batch, noise=noise)
+    if OBJECTIVES[objective].on_final_latents:
+        evaluate, _ = on_final_latents(policy, batch, objective, options, before)
     loss = partial(
         OBJECTIVES[objective].loss,
         targets=batch.targets,
-        options=TrainSettings(objective=objective).loss_options(),
+        options=options,
     )
 
     def gradients(take: Callable[..., Gradient], largest_weight: float | None) -> list[torch.Tensor]:

@@ -33,9 +33,7 @@ def chosen(limit: float, *, share: float = 1.0, **settings: Any) -> Method:
     ("limit", "settings", "expected"),
     [
         (160, {}, "whole-graph"),
-        (159, {}, "by-group"),
-        (40, {}, "by-group"),
-        (39.9, {}, "by-trajectory"),
+        (159, {}, "by-trajectory"),
         (6, {}, "by-trajectory"),  # a call of 4 and 8 buffers of a quarter
         (5.9, {}, "two-pass"),
         (10, {"clip_mode": "pessimistic-step"}, "by-trajectory"),  # three regions
@@ -81,3 +79,33 @@ def test_calls_that_a_trajectory_does_not_half_fill_are_left_to_two_passes() -> 
         )
 
     assert (of(7, "auto"), of(8, "auto"), of(7, "one-pass")) == ("two-pass", "by-trajectory", "by-trajectory")
+
+
+@pytest.mark.parametrize(
+    ("steps", "limit", "expected"),
+    [
+        (
+            16,
+            20,
+            "by-trajectory",
+        ),  # a call of 16 and 16 buffers of a quarter: full, and less than a group's 32
+        (15, 30, "by-group"),
+        (15, 29, "by-trajectory"),
+        (5, 16, "by-group"),
+        (5, 15, "two-pass"),
+    ],
+)
+def test_trajectories_that_pairs_connect_share_calls_that_one_does_not_fill(
+    steps: int, limit: int, expected: Method
+) -> None:
+    """Calls of 16: disjoint pairs of 15 steps are groups of 30, three pairs of 5 steps would be one call."""
+    found = gradient_method(
+        TrainSettings(max_graph_gib=limit * GRAPH / 2**30),
+        shape=(16, steps),
+        group_size=max(2 * steps, 16),
+        batch_size=16,
+        graph_bytes=GRAPH,
+        trained_bytes=WEIGHTS,
+        gradient_share=1.0,
+    )
+    assert found == expected

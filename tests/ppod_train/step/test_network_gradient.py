@@ -20,12 +20,14 @@ from ppod_train.data.batches import TrainingBatch, load_batch
 from ppod_train.data.training_data import open_training_data
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.objectives.clip import band_centre, band_regions
+from ppod_train.objectives.targets import LossOptions
 from ppod_train.policy.policy import reference_network, trainable_parameters
 from ppod_train.settings import TrainSettings
 from ppod_train.step.bounded_pass import by_group_gradient, by_trajectory_gradient
+from ppod_train.step.denoising import denoising_scores, forward_noise
 from ppod_train.step.gradient import Evaluate, Gradient, all_log_probs, one_pass_gradient, two_pass_gradient
 from ppod_train.step.groups import evaluation_groups
-from ppod_train.step.log_probs import batch_log_probs, denoising_scores, forward_noise
+from ppod_train.step.log_probs import batch_log_probs
 from tests.ppod_train.conftest import source_of
 
 Parameters = dict[str, torch.nn.Parameter]
@@ -54,6 +56,26 @@ def six_units(dataset: Dataset, model: DiffusionModel, objective: str) -> tuple[
     return policy, load_batch(data, data.units[:6], data.steps, policy.prompts)
 
 
+def on_final_latents(
+    policy: Policy,
+    batch: TrainingBatch,
+    objective: str,
+    options: LossOptions,
+    before: Policy,
+    *,
+    kl_to: Policy | None = None,
+) -> tuple[Evaluate, torch.Tensor]:
+    """The scores of an objective that reads x_0 alone, and the values to subtract; `before` made the data."""
+    known = OBJECTIVES[objective]
+    assert known.score is not None
+    noise = forward_noise(batch, step=0, seed=0)
+    scores = partial(denoising_scores, batch=batch, score=known.score, options=options, noise=noise)
+    like = batch.reference_log_probs
+    if known.compares_with == "maker":
+        return scores(policy, old=before, kl_to=kl_to), torch.zeros_like(like)
+    return scores(policy), all_log_probs(scores(before), like, chunk_size=5)
+
+
 @pytest.fixture(scope="module")
 def guided(
     record_dataset: Callable[..., Dataset],
@@ -72,6 +94,7 @@ def guided(
         ("ppod", "guided", 0.0),
         ("ppod", "recorded", 3.0),
         ("dpok", "guided", 3.0),
+        ("diffusion-nft", "recorded", 3.0),
     ],
 )
 def test_gradients_of_a_real_network_agree_in_float64(
@@ -84,7 +107,7 @@ def test_gradients_of_a_real_network_agree_in_float64(
 ) -> None:
     """Trajectories that pairs share, a clip that cuts half of the steps, the whole network in float64."""
     dataset = Dataset.open(request.getfixturevalue(data))
-    on_final_latents = OBJECTIVES[objective].on_final_latents
+    options = TrainSettings(objective=objective).loss_options()
     policy, batch = six_units(dataset, fresh_model, objective)
     parameters = trainable_parameters(fresh_model, lora_rank=lora_rank, seed=0)
     unet = fresh_model.pipeline.unet.double()
@@ -92,17 +115,11 @@ def test_gradients_of_a_real_network_agree_in_float64(
     moved(parameters)
     policy = policy.with_network(double_network(unet))
     places = all_places(batch.reference_log_probs)
-    if on_final_latents:
-        noise = forward_noise(batch, step=0, seed=0)
-        evaluate = denoising_scores(policy, batch, noise=noise)
-        with torch.no_grad():
-            fixed = denoising_scores(before, batch, noise=noise)
-            reference = all_log_probs(fixed, batch.reference_log_probs, chunk_size=5)
+    kl_to = before if kl_weight else None
+    if OBJECTIVES[objective].on_final_latents:
+        evaluate, reference = on_final_latents(policy, batch, objective, options, before, kl_to=kl_to)
     else:
-        kl_to = before if kl_weight else None
-        evaluate = batch_log_probs(policy, batch, kl_to=kl_to)
-        reference = batch.reference_log_probs
-    options = TrainSettings(objective=objective).loss_options()
+        evaluate, reference = batch_log_probs(policy, batch, kl_to=kl_to), batch.reference_log_probs
     if "log_ratio_clip" in OBJECTIVES[objective].reads:
         options = replace(options, log_ratio_clip=median_log_ratio(evaluate, reference))
     loss = partial(OBJECTIVES[objective].loss, targets=batch.targets, options=options)
