@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from ppod_data.errors import ConfigError
 
-NORMALISATIONS = ("group",)
+NORMALISATIONS = ("group", "wins")
+_TERMS = {None: "{}", "group": "z({})", "wins": "wins({})"}
+"""How a name of a sum shows a normalised reward."""
 _ROUNDING = 1e-7
 """Of the largest score: a smaller standard deviation is fp32 rounding, and the scores are equal."""
 
@@ -37,7 +39,8 @@ class RewardSum:
     """Score table -> weight."""
     normalise: str | None = None
     """`group`: each reward is normalised within each prompt's images (mean 0, standard deviation 1) before it is
-    weighted, so that the reward with the wider spread does not decide alone (GDPO). None: the scores as they are."""
+    weighted, so that the reward with the wider spread does not decide alone (GDPO). `wins`: each score is replaced by
+    the share of the prompt's other images with a lower score, the pairwise win rate. None: the scores as they are."""
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
@@ -53,15 +56,20 @@ class RewardSum:
 
     def __str__(self) -> str:
         """Return the sum in words: "0.3*aesthetic+0.7*image-reward", "0.3*z(aesthetic)+0.7*z(image-reward)"."""
-        return name_sum(self.weights, "{}" if self.normalise is None else "z({})")
+        return name_sum(self.weights, _TERMS[self.normalise])
 
     def combine(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sum [K] of the scores [K, R] of one prompt's images."""
         total = np.zeros(len(scores))
         with np.errstate(over="ignore", invalid="ignore"):
             for column, weight in zip(scores.T, self.weights.values(), strict=True):
-                total += weight * (column if self.normalise is None else normalised(column))
+                total += weight * self._normalised(column)
         return total if self.normalise is None else np.round(total, _DECIMALS)
+
+    def _normalised(self, column: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.normalise == "group":
+            return normalised(column)
+        return column if self.normalise is None else win_rates(column)
 
 
 def name_sum(weights: Mapping[str, float], term: str = "{}") -> str:
@@ -76,3 +84,18 @@ def normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     if not deviation > _ROUNDING * float(np.abs(scores).max()):
         return np.zeros(len(scores))
     return centred / deviation
+
+
+def win_rates(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share [K] of the other scores that each score exceeds; equal scores count half.
+
+    >>> win_rates(np.array([0.1, 7.0, 0.1, 0.2]))
+    array([0.16666667, 1.        , 0.16666667, 0.66666667])
+    """
+    if len(scores) < 2:
+        return np.zeros(len(scores))
+    ordered = np.sort(scores)
+    lower = np.searchsorted(ordered, scores, side="left")
+    tied = np.searchsorted(ordered, scores, side="right") - lower - 1
+    rates: NDArray[np.float64] = (lower + tied / 2) / (len(scores) - 1)
+    return rates

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_flatten, tree_iter
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
@@ -31,12 +31,30 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
         super().__init__()  # type: ignore[no-untyped-call]  # nor here
         self.now = self.peak = 0
         self._known = weakref.WeakSet(tensor.untyped_storage() for tensor in there)
+        self._results: dict[Any, tuple[Any, ...]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = self._call(func, args, kwargs or {})
         for leaf in tree_iter(result):
             if isinstance(leaf, torch.Tensor) and leaf.untyped_storage() not in self._known:
                 self._add(leaf.untyped_storage())
+        return result
+
+    def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Call an operation; on `meta`, repeat an earlier result of the same shapes.
+
+        Most operations on `meta` run as Python code, and the layers of a network repeat each other.
+        """
+        leaves, structure = tree_flatten((args, kwargs))
+        key = (func, structure, *map(_description, leaves))
+        if known := self._results.get(key):
+            size, stride, dtype = known
+            return torch.empty_strided(size, stride, dtype=dtype, device="meta")
+        result = func(*args, **kwargs)
+        if isinstance(result, torch.Tensor) and result.is_meta and not func._schema.is_mutable:
+            inputs = {leaf.untyped_storage() for leaf in leaves if isinstance(leaf, torch.Tensor)}
+            if result.untyped_storage() not in inputs:
+                self._results[key] = (result.shape, result.stride(), result.dtype)
         return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:
@@ -48,6 +66,13 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
 
     def _drop(self, size: int) -> None:
         self.now -= size
+
+
+def _description(leaf: Any) -> Any:
+    """Return what the shape of an operation's result depends on, of one argument."""
+    if isinstance(leaf, torch.Tensor):
+        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
+    return type(leaf), leaf
 
 
 class _FusedAttention(torch.autograd.Function):

@@ -22,6 +22,7 @@ from tests.support.transformer_pipelines import (
     save_tiny_chroma_pipeline,
     save_tiny_flux_2_dev_pipeline,
     save_tiny_klein_pipeline,
+    save_tiny_lumina_2_pipeline,
     save_tiny_pixart_pipeline,
     save_tiny_qwen_image_pipeline,
     save_tiny_sana_pipeline,
@@ -40,6 +41,7 @@ SAVERS: Mapping[str, Callable[[Path], Path]] = {
     "qwen-image": save_tiny_qwen_image_pipeline,
     "pixart-sigma": save_tiny_pixart_pipeline,
     "sana": save_tiny_sana_pipeline,
+    "lumina-2": save_tiny_lumina_2_pipeline,
 }
 GUIDANCE = {
     "sd-3": 4.5,
@@ -53,6 +55,7 @@ GUIDANCE = {
     "qwen-image": 4.0,
     "pixart-sigma": 4.5,
     "sana": 4.5,
+    "lumina-2": 4.0,
 }
 NOISE = {"pixart-sigma": 1.0}
 """The noise level of a DDIM model; 0.7 of others."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ppod_cli import data, gen, pair, score, train
+from safetensors.torch import load_file
 
 from ppod_data.dataset.dataset import Dataset
 from tests.support.command import call, following, ran
@@ -17,6 +18,8 @@ SMALL = ("--num-images-per-prompt", 4, "--num-inference-steps", 4, "--batch-size
 TRAIN = ("--num-train-steps", 2, "--pairs-per-step", 2, "--eval-images-per-prompt", 2)
 REDNESS = """def redness(prompts, images):
     return [sum(image.convert("RGB").resize((1, 1)).getpixel((0, 0))[:1]) / 255 for image in images]
+def flat(prompts, images):
+    return [1.0 for image in images]
 """
 
 
@@ -78,6 +81,29 @@ def test_peoples_labels_lead_on_with_a_reward_that_scored_or_without_one(folder:
     ranked = ran(following(people))
     assert "--reward reds:redness" in following(ranked)
     assert following(ran("ppod-data verify d")) == "ppod-data verify d --read-data"
+
+
+def test_a_run_in_which_nothing_beat_the_start_says_so_and_leads_on_with_the_start(folder: Path) -> None:
+    ran("ppod-gen d --prompts prompts.jsonl --model 'tiny sd'", *SMALL)
+    ranked = ran(following(ran("ppod-score d --reward reds:redness")))
+    line = following(ranked).replace("reds:redness", "reds:flat")
+    trained = ran(line, *TRAIN, "--eval-every", 1)
+    says = "Nothing beat the starting model: the kept policy IS the starting model."
+    assert says in trained.stdout
+    summary = json.loads(ran(line, *TRAIN, "--eval-every", 1, "--json").stdout)
+    assert (summary["improved"], summary["best_step"], summary["steps"]) == (False, 0, 2)
+    assert summary["verdict"].startswith(says)
+    (weights,) = (folder / "run" / "policy").glob("*.safetensors")
+    ups = [tensor for name, tensor in load_file(weights).items() if "lora.up" in name or "lora_B" in name]
+    assert ups and not any(tensor.any() for tensor in ups)
+    report = ran("ppod-train report run")
+    assert says in (folder / "run" / "report.html").read_text() and report.code == 0
+
+    ran(following(trained), "--num-images-per-prompt", 2)
+    before, after = (
+        json.loads((folder / "run-eval" / side / "eval.json").read_text()) for side in ("before", "after")
+    )
+    assert after["images"] == before["images"] and after["overall"]["gain"] == 0
 
 
 def test_a_merge_and_a_pulled_copy_lead_on(folder: Path) -> None:

@@ -20,6 +20,7 @@ from tests.support.pipelines import (
 from tests.support.transformer_pipelines import (
     save_tiny_flux_2_dev_pipeline,
     save_tiny_klein_pipeline,
+    save_tiny_lumina_2_pipeline,
     save_tiny_qwen_image_pipeline,
     save_tiny_sana_pipeline,
     save_tiny_z_image_pipeline,
@@ -73,6 +74,13 @@ def test_each_encoder_has_its_own_length(tmp_path: Path, save: Any, parts: list[
     assert ("512 tokens of text_encoder_2" in long) == (save is save_tiny_flux_pipeline)
 
 
+LUMINA_2 = (
+    "You are an assistant designed to generate superior images with the superior degree of image-text alignment based "
+    "on textual prompts or user prompts."
+)
+"""The system prompt of its pipeline."""
+
+
 def test_a_language_model_reads_what_its_template_leaves(tmp_path: Path) -> None:
     """512 tokens in all for FLUX.2 and Z-Image; Qwen-Image drops the template's first tokens and keeps the last.
 
@@ -82,6 +90,7 @@ def test_a_language_model_reads_what_its_template_leaves(tmp_path: Path) -> None
         (save_tiny_klein_pipeline, 512 - 38, 0),
         (save_tiny_flux_2_dev_pipeline, 512 - 1 - len(f"[system]{SYSTEM_MESSAGE}[user]"), 1),
         (save_tiny_sana_pipeline, 298, 1),
+        (save_tiny_lumina_2_pipeline, 256 - 1 - len(f"{LUMINA_2} <Prompt Start> "), 1),
         (save_tiny_z_image_pipeline, 512 - 19, 0),
         (save_tiny_qwen_image_pipeline, 512 + 34 - 162, 0),
     ):

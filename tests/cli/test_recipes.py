@@ -14,9 +14,11 @@ from ppod_data.format.prompts import read_prompts
 from ppod_data.generation.build_spec import build_spec
 from tests.support.command import REPOSITORY, call
 from tests.support.full_size import (
+    save_chroma,
     save_flux_1_dev,
     save_flux_2_dev,
     save_flux_2_klein,
+    save_lumina_2,
     save_pixart_sigma,
     save_qwen_image,
     save_sana,
@@ -32,8 +34,10 @@ from tests.support.pipelines import (
     save_tiny_xl_pipeline,
 )
 from tests.support.transformer_pipelines import (
+    save_tiny_chroma_pipeline,
     save_tiny_flux_2_dev_pipeline,
     save_tiny_klein_pipeline,
+    save_tiny_lumina_2_pipeline,
     save_tiny_pixart_pipeline,
     save_tiny_qwen_image_pipeline,
     save_tiny_sana_pipeline,
@@ -43,7 +47,9 @@ from tests.support.transformer_pipelines import (
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
 SD15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0"
 SD35, FLUX = "stabilityai/stable-diffusion-3.5-medium", "black-forest-labs/FLUX.1-dev"
+CHROMA = "lodestones/Chroma1-HD"
 FLUX_2_DEV = "black-forest-labs/FLUX.2-dev"
+LUMINA_2 = "Alpha-VLLM/Lumina-Image-2.0"
 KLEIN = "black-forest-labs/FLUX.2-klein-base-4B"
 SANA = "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers"
 PIXART = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
@@ -62,6 +68,8 @@ SMALL = {
     PIXART: save_tiny_pixart_pipeline,
     SANA: save_tiny_sana_pipeline,
     KLEIN: save_tiny_klein_pipeline,
+    CHROMA: save_tiny_chroma_pipeline,
+    LUMINA_2: save_tiny_lumina_2_pipeline,
     FLUX_2_DEV: save_tiny_flux_2_dev_pipeline,
     SD15: save_tiny_pipeline,
     SDXL: save_tiny_xl_pipeline,
@@ -75,6 +83,8 @@ FULL = {
     PIXART: save_pixart_sigma,
     SANA: save_sana,
     KLEIN: save_flux_2_klein,
+    CHROMA: save_chroma,
+    LUMINA_2: save_lumina_2,
     FLUX_2_DEV: save_flux_2_dev,
     SD15: save_stable_diffusion_15,
     SDXL: save_stable_diffusion_xl,

@@ -19,6 +19,7 @@ from tests.support.transformer_pipelines import (
     save_tiny_chroma_pipeline,
     save_tiny_flux_2_dev_pipeline,
     save_tiny_klein_pipeline,
+    save_tiny_lumina_2_pipeline,
     save_tiny_qwen_image_pipeline,
     save_tiny_sana_pipeline,
     save_tiny_z_image_pipeline,
@@ -117,6 +118,14 @@ CASES: Mapping[str, Case] = {
             "use_resolution_binning": False,
             "sigmas": np.linspace(1, 1 / steps, steps),
         },
+    ),
+    "lumina-2": Case(
+        save=save_tiny_lumina_2_pipeline,
+        guidance=lambda scale: {"guidance_scale": scale},
+        scale=3.0,
+        given=_own,
+        stepped=_own,
+        size=(32, 48),
     ),
     "qwen-image": Case(
         save=save_tiny_qwen_image_pipeline,

@@ -235,6 +235,20 @@ def save_sana(folder: Path) -> Path:
     return folder
 
 
+def save_lumina_2(folder: Path) -> Path:
+    """Lumina-Image-2.0: 1024 × 1024 pixels, a transformer of 2,610 million weights."""
+    transformer = {"_class_name": "Lumina2Transformer2DModel", "sample_size": 128, "cap_feat_dim": 2304}
+    _write(
+        folder,
+        "Lumina2Pipeline",
+        transformer=("diffusers", transformer),
+        vae=("diffusers", _VAE | _FLOW_VAE),
+        text_encoder=("transformers", _GEMMA_2_2B),
+        scheduler=("diffusers", {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 6.0}),
+    )
+    return folder
+
+
 _QWEN3_4B = {
     "_class_name": "Qwen3ForCausalLM",
     "hidden_size": 2560,

@@ -355,3 +355,46 @@ def save_tiny_sana_pipeline(folder: Path, *, seed: int = 0) -> Path:
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def save_tiny_lumina_2_pipeline(folder: Path, *, seed: int = 0) -> Path:
+    """Write a random Lumina2Pipeline, whose class takes a VAE of 1/8 for granted: its own size is 64 × 64 pixels."""
+    from diffusers import (
+        AutoencoderKL,
+        FlowMatchEulerDiscreteScheduler,
+        Lumina2Pipeline,
+        Lumina2Transformer2DModel,
+    )
+
+    torch.manual_seed(seed)
+    pipeline = Lumina2Pipeline(
+        transformer=Lumina2Transformer2DModel(
+            sample_size=8,
+            in_channels=4,
+            hidden_size=24,
+            num_layers=1,
+            num_refiner_layers=1,
+            num_attention_heads=2,
+            num_kv_heads=1,
+            multiple_of=8,
+            axes_dim_rope=(4, 4, 4),
+            axes_lens=(300, 64, 64),
+            cap_feat_dim=16,
+        ),
+        vae=AutoencoderKL(
+            block_out_channels=(8,) * 4,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            latent_channels=4,
+            norm_num_groups=4,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+            shift_factor=0.06,
+            scaling_factor=1.5,
+        ),
+        text_encoder=tiny_gemma(),
+        tokenizer=gemma_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+    )
+    pipeline.save_pretrained(folder)
+    return folder

@@ -191,6 +191,8 @@ def _original_modules_renamed(tensors: dict[str, torch.Tensor], pipeline: Any) -
     """Return tensors of a file for ComfyUI, as ai-toolkit writes it, under diffusers' names, scales multiplied in."""
     if not all(key.startswith("diffusion_model.") for key in tensors):
         return tensors
+    if not hasattr(pipeline, "lora_state_dict"):
+        raise ValueError("it is for ComfyUI, which diffusers does not read for this model: give peft's files")
     with quiet_pipelines():
         renamed = dict(pipeline.lora_state_dict(dict(tensors)))
     if len(renamed) < sum(not key.endswith(".alpha") for key in tensors):

@@ -6,6 +6,7 @@ from ppod_data.diffusion.families import (
     chroma,
     flux,
     flux_2,
+    lumina_2,
     pixart_sigma,
     qwen_image,
     sana,
@@ -28,4 +29,5 @@ FAMILIES: Mapping[str, Family] = {
     "QwenImagePipeline": qwen_image.FAMILY,
     "PixArtSigmaPipeline": pixart_sigma.FAMILY,
     "SanaPipeline": sana.FAMILY,
+    "Lumina2Pipeline": lumina_2.FAMILY,
 }

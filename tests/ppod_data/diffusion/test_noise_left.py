@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -94,6 +95,16 @@ def test_the_real_model_of_every_family_ends_without_noise(tmp_path: Path) -> No
             chosen, without = (build_schedule(chain, num_steps, noise_level, of) for of in (noisy, range(0)))
             assert all(final_std(chosen, std) <= 1.51 * final_std(without, std) for std in DATA_STDS)
     assert checked == set(FAMILIES)
+
+
+def test_chromas_sigmas_are_those_of_its_pipelines_own_call(tmp_path: Path) -> None:
+    """At 1024 pixels, with the pipeline's default of 35 steps and its own shift for 4,096 tokens."""
+    from diffusers.pipelines.chroma.pipeline_chroma import calculate_shift
+
+    model = load_skeleton(str(full_size.save_chroma(tmp_path / "chroma")))
+    scheduler = type(model.pipeline.scheduler).from_config(model.pipeline.scheduler.config)
+    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / 35, 35), mu=calculate_shift(4096))
+    assert chain_config(model.scheduler_config, 35)["sigmas"] == scheduler.sigmas.tolist()
 
 
 def test_the_default_is_every_step_of_ddim_and_ends_two_steps_early_for_sd3() -> None:

@@ -40,7 +40,13 @@ from tests.support.faults import temporaries, visible
 from tests.support.foreign_cases import PROMPTS, picture, row, rows, write_parquet
 from tests.support.pipelines import save_tiny_flux_pipeline, save_tiny_sd3_pipeline
 from tests.support.progress import Watch
-from tests.support.transformer_pipelines import save_tiny_klein_pipeline, save_tiny_qwen_image_pipeline
+from tests.support.transformer_pipelines import (
+    save_tiny_flux_2_dev_pipeline,
+    save_tiny_klein_pipeline,
+    save_tiny_lumina_2_pipeline,
+    save_tiny_qwen_image_pipeline,
+    save_tiny_sana_pipeline,
+)
 
 STRIDE = 60
 """Of the writes that are struck."""
@@ -303,7 +309,12 @@ FLOWS = (
     save_tiny_flux_pipeline,
     save_tiny_klein_pipeline,
     save_tiny_qwen_image_pipeline,
+    save_tiny_flux_2_dev_pipeline,
+    save_tiny_sana_pipeline,
+    save_tiny_lumina_2_pipeline,
 )
+SCALES = {save_tiny_flux_pipeline: 3.5, save_tiny_flux_2_dev_pipeline: 4.0}
+"""Of networks that read a guidance scale."""
 
 
 @pytest.mark.parametrize("save", FLOWS)
@@ -318,7 +329,7 @@ def test_chains_of_flow_matching_models_end_at_the_images(
     dataset = Dataset.open(tmp_path / "data")
     spec = dataset.spec
     assert spec.scheduler["step"] == "coefficient-preserving" and spec.noisy_range == range(4)
-    assert spec.guidance_scale == (3.5 if save is save_tiny_flux_pipeline else 1.0)
+    assert spec.guidance_scale == SCALES.get(save, 1.0)
     row = dataset.samples(["sample_id", "image", "stochastic"]).to_pylist()[0]
     assert row["stochastic"] == [True, True, True, False]
     sized = resized(model, 16, 16)

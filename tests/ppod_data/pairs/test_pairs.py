@@ -17,7 +17,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.format.tables import SCORES, write_table
 from ppod_data.inspect.judge import judge_of_tables
 from ppod_data.pairs.rank import Selection, rank, select_pairs
-from ppod_data.pairs.reward_sum import RewardSum
+from ppod_data.pairs.reward_sum import RewardSum, win_rates
 from ppod_data.rewards import load_reward
 from ppod_data.scoring.score import score
 from tests.support.toy import files, make_dataset
@@ -407,8 +407,28 @@ def test_opposite_rewards_of_equal_weight_tie_when_they_are_normalised(tmp_path:
     assert (done.num_pairs, done.num_ties) == (3, 3)
 
 
+def test_win_rates_within_a_prompt_ignore_spread_and_outliers(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data")  # two prompts of three images
+    write_scores(data, [300.0, 100.0, 200.0, 7.0, 7.0, 7.0], name="wide")
+    write_scores(data, [0.1, 0.3, 1e9, 0.0, 3.0, None], name="narrow")
+    done = rank(data, reward=RewardSum({"wide": 0.4, "narrow": 0.6}, "wins"), name="p", strategy="all")
+    found = margins(data, "p")  # 0.4, 0.3, 0.2 + 0.6 and 0.0 + 0.2, 0.6 + 0.2
+    assert found == pytest.approx({(2, 0): 0.4, (2, 1): 0.5, (0, 1): 0.1, (4, 3): 0.6})
+    assert (done.num_ties, done.num_unscored) == (0, 1)
+    assert set(data.pairs("p")["source"].to_pylist()) == {"reward:0.6*wins(narrow)+0.4*wins(wide)"}
+    assert json.loads(data.pairs("p").schema.metadata[b"ppod"])["normalise"] == "wins"
+
+
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=12))
+def test_a_win_rate_is_the_mean_over_all_comparisons(scores: list[int]) -> None:
+    rates = win_rates(np.array(scores, dtype=np.float64))
+    wins = [[(a > b) + (a == b) / 2 for j, b in enumerate(scores) if j != i] for i, a in enumerate(scores)]
+    assert rates.tolist() == pytest.approx([sum(row) / len(row) for row in wins])
+    assert win_rates(np.array([5.0])).tolist() == [0.0]
+
+
 def test_an_unknown_normalisation_is_refused() -> None:
-    with pytest.raises(ConfigError, match="normalise 'batch' is unknown: choose group"):
+    with pytest.raises(ConfigError, match="normalise 'batch' is unknown: choose group, wins"):
         RewardSum({"a": 1.0}, "batch")
 
 

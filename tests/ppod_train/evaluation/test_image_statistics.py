@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ppod_train.evaluation.exploitation import find_in, moved
-from ppod_train.evaluation.image_changes import ImageSamples, image_changes
+from ppod_train.evaluation.image_changes import DISTANCE, DIVERSITY, ImageSamples, image_changes
 from ppod_train.evaluation.image_statistics import STATISTICS, Pixels, image_statistics, measured
 
 REPOSITORY = Path(__file__).parents[3]
@@ -163,3 +163,11 @@ def test_the_rule_finds_what_docs_experiments_reports() -> None:
             found[key] = found.get(key, 0) + any(findings)
     assert len(reported) == 24
     assert found == {(False, True): 12, (False, False): 9, (True, True): 0, (True, False): 0}
+    well = [item["images"] for row in reported if row["well"] for item in row["evaluations"].values()]
+    limited = [name for name in well[0] if name not in (DIVERSITY, DISTANCE)]
+    assert round(max(abs(images[name]["effect"]) for images in well for name in limited), 1) == 0.8
+    falls = [
+        images[DIVERSITY]["mean"] / (images[DIVERSITY]["mean"] - images[DIVERSITY]["change"])
+        for images in well
+    ]
+    assert round(min(falls), 2) == 0.75

@@ -13,6 +13,7 @@ from ppod_data.diffusion.models.model import embed_prompts, load_model
 from ppod_data.errors import ConfigError
 from tests.support.transformer_pipelines import (
     save_tiny_klein_pipeline,
+    save_tiny_pixart_pipeline,
     save_tiny_qwen_image_pipeline,
     save_tiny_z_image_pipeline,
 )
@@ -61,3 +62,12 @@ def test_a_file_for_comfyui_is_the_policy_that_diffusers_makes_of_it(name: str, 
     other = write(tmp_path / "other.safetensors", {"layers.9.attention.to_q": (32, 32)}, alpha=alpha)
     with pytest.raises(ConfigError, match="does not fit"):
         load_model(str(folder), adapter=str(other))
+
+
+def test_a_file_for_comfyui_is_refused_where_diffusers_reads_none(tmp_path: Path) -> None:
+    folder = save_tiny_pixart_pipeline(tmp_path / "model")
+    file = write(tmp_path / "lora.safetensors", {"blocks.0.attn.proj": (16, 16)}, alpha=False)
+    with pytest.raises(
+        ConfigError, match="ComfyUI, which diffusers does not read for this model: give peft's"
+    ):
+        load_model(str(folder), adapter=str(file))

@@ -57,6 +57,7 @@ def spec_of(folder: Path, **options: Any) -> Any:
             0.00021,
         ),
         (full_size.save_flux_2_dev, {"num_inference_steps": 10, "height": 512, "width": 512}, 1e-4, 0.00021),
+        (full_size.save_lumina_2, {"num_inference_steps": 20}, 1e-4, 0.0002),
         (full_size.save_pixart_sigma, {"num_inference_steps": 20}, 1e-4, 0.018),
         (full_size.save_sana, {"num_inference_steps": 20}, 1e-4, 0.00062),
         (full_size.save_z_image_turbo, {"num_inference_steps": 9}, 1e-4, 0.001),
