@@ -15,9 +15,29 @@ if TYPE_CHECKING:
     from ppod_data.diffusion.models.model import DiffusionModel
     from tests.support.store_server import Server
 
+_LONGEST = (
+    "tests/cli/test_recipes.py",
+    "tests/contracts/test_docs_site.py",
+    "tests/cli/test_num_processes.py",
+    "tests/e2e/test_notebooks.py",
+    "tests/e2e/test_howto.py",
+    "tests/cli/test_online.py",
+    "tests/e2e/test_accessibility.py",
+    "tests/cli/test_label_page.py",
+    "tests/ppod_train/run/test_distributed.py",
+    "tests/cli/test_workers.py",
+)
+"""Files whose single tests take long: they start first."""
+
 torch.set_num_threads(1)
 settings.register_profile("ppod", deadline=None)  # shared machines: no test depends on an absolute time
 settings.load_profile("ppod")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    order = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ppod_data.support.options import option
+from ppod_data.support.options import option, same_option
 
 _PAGE = "What is asked"
 
@@ -52,3 +52,27 @@ class LabelSettings:
         panel=_PAGE,
         metavar="NAME",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """Which pairs of images a vision language model compares.
+
+    >>> JudgeSettings(pairs="people").num_questions
+    500
+    """
+
+    pairs: str | None = option(
+        None,
+        "Table whose pairs are judged, such as people's: a name under pairs/.",
+        metavar="NAME",
+        shown_default="pairs of a prompt at random",
+    )
+    num_questions: int = option(500, "Pairs, of all prompts together.", metavar="N", min=1)
+    dimension: str = same_option(
+        LabelSettings,
+        "dimension",
+        help="What the question is about, such as hands: the dimension of the labels.",
+        panel=None,
+    )
+    seed: int = same_option(LabelSettings, "seed")

@@ -5,12 +5,9 @@ dataset.samples(["sample_id", "prompt"])
 """
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ppod_data.dataset.exclusions import excluded_samples, read_exclusions
+from ppod_data.dataset.parts import (
+    check_known,
+    check_one_origin,
+    concatenate,
+    file_names,
+    folder_names,
+)
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.format.manifest import UNKNOWN_LICENSE, create_manifest, read_manifest
 from ppod_data.format.provenance import provenance_of
@@ -31,29 +35,20 @@ from ppod_data.format.tables import (
     PAIRS,
     SAMPLES,
     SCORES,
-    check_name,
-    is_name,
-    is_table,
     iter_table,
     part_name,
     read_table,
-    shard_of,
 )
 from ppod_data.format.trajectory import TORCH_NAMES, Trajectory, decode_latents, latent_rows
 from ppod_data.storage.cache import read_cached
 from ppod_data.storage.files import AnyPath, DataPath, data_path
+from ppod_data.support.formatting import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _TRAJECTORY = ("sample_id", "prompt_id", "prompt", "timesteps", "stochastic", "log_probs", "step_index")
 _MAX_HEADER = 1 << 20
-_MADE_BY = {
-    "pairs": "ppod-pair rank",
-    "scores": "ppod-score",
-    "labels": "ppod-pair import",
-    "log_probs": "ppod-data log-probs",
-}
 _MEMBER = ("traj_file", "traj_offset", "traj_nbytes", "traj_sha256")
 
 
@@ -94,10 +89,9 @@ class Dataset:
     def __repr__(self) -> str:
         """Summarise the data set on one line, for notebooks."""
         spec, shards = self.spec, len(self.shards())
-        progress = f"{shards} of {spec.num_shards} shards" if shards < spec.num_shards else f"{shards} shards"
-        return (
-            f"Dataset({str(self.root)!r}: {len(self):,} samples of {len(spec.prompts):,} prompts, {progress})"
-        )
+        of_all = f"{shards} of " if shards < spec.num_shards else ""
+        parts = f"{counted(len(self), 'sample')} of {counted(len(spec.prompts), 'prompt')}"
+        return f"Dataset({str(self.root)!r}: {parts}, {of_all}{counted(spec.num_shards, 'shard')})"
 
     def _repr_html_(self) -> str:
         """Summarise the data set for notebooks: its model, its tables, and an image of each of the first prompts."""
@@ -169,7 +163,7 @@ class Dataset:
         The images of a large data set may exceed memory; `iter_samples` yields one shard at a time.
         """
         names = list(self.sample_schema.names if columns is None else columns)
-        return _concatenate(list(self.iter_samples(names)), self.sample_schema, names)
+        return concatenate(list(self.iter_samples(names)), self.sample_schema, names)
 
     def iter_samples(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
         """Yield the samples' Arrow table of each committed shard."""
@@ -186,7 +180,7 @@ class Dataset:
 
     def score_parts(self, name: str) -> list[int]:
         """Return the shards that have a part in a score table, ascending. Raises ConfigError for an unknown table."""
-        _check_known(name, "scores", self.score_names(), self.root)
+        check_known(name, "scores", self.score_names(), self.root)
         return self._parts_of("scores", name)
 
     def score_part(self, name: str, shard: int, columns: Sequence[str] | None = None) -> Any:
@@ -201,20 +195,20 @@ class Dataset:
 
     def pairs(self, name: str) -> Any:
         """Return an Arrow table with one row a pair. Its metadata holds the pairs' provenance."""
-        _check_known(name, "pairs", self.pair_names(), self.root)
+        check_known(name, "pairs", self.pair_names(), self.root)
         return self._kept(
             read_table(self.root / "pairs" / f"{name}.parquet", PAIRS), "chosen_id", "rejected_id"
         )
 
     def pairs_made(self, name: str) -> Mapping[str, Any]:
         """Return the provenance of a table of pairs from its metadata; empty if it has none."""
-        _check_known(name, "pairs", self.pair_names(), self.root)
+        check_known(name, "pairs", self.pair_names(), self.root)
         path = self.root / "pairs" / f"{name}.parquet"
         return provenance_of(read_table(path, PAIRS, []).schema.metadata, path)
 
     def iter_pairs(self, name: str, columns: Sequence[str]) -> Iterator[Any]:
         """Yield some columns of a table of pairs as Arrow tables of some rows each, in bounded memory."""
-        _check_known(name, "pairs", self.pair_names(), self.root)
+        check_known(name, "pairs", self.pair_names(), self.root)
         ids = ("chosen_id", "rejected_id") if self.excluded else ()
         for piece in iter_table(
             self.root / "pairs" / f"{name}.parquet", PAIRS, list(dict.fromkeys((*columns, *ids)))
@@ -223,26 +217,26 @@ class Dataset:
 
     def labels(self, name: str, columns: Sequence[str] | None = None) -> Any:
         """Return an Arrow table with one row a comparison by people. Its metadata holds the labels' provenance."""
-        _check_known(name, "labels", self.label_names(), self.root)
+        check_known(name, "labels", self.label_names(), self.root)
         names = list(LABELS.names if columns is None else columns)
         table = read_table(self.root / "labels" / f"{name}.parquet", LABELS, list({*names, "a_id", "b_id"}))
         return self._kept(table, "a_id", "b_id").select(names)
 
     def score_names(self) -> list[str]:
         """Return the names of the score tables, sorted."""
-        return _folders(self.root / "scores")
+        return folder_names(self.root / "scores")
 
     def log_prob_names(self) -> list[str]:
         """Return the names of the tables of other policies' log-probabilities, sorted."""
-        return _folders(self.root / "log_probs")
+        return folder_names(self.root / "log_probs")
 
     def pair_names(self) -> list[str]:
         """Return the names of the pair tables, sorted."""
-        return _file_names(self.root / "pairs")
+        return file_names(self.root / "pairs")
 
     def label_names(self) -> list[str]:
         """Return the names of the tables of people's labels, sorted."""
-        return _file_names(self.root / "labels")
+        return file_names(self.root / "labels")
 
     def missing_shards(self) -> list[int]:
         """Return the shards that are not generated yet, ascending."""
@@ -339,7 +333,7 @@ class Dataset:
                 path = self.root / "samples" / part_name(shard)
                 raise DamagedError(f"{path}: its sample_ids are not those of the spec: get this part again")
             parts.append(table)
-        table = _concatenate(parts, SAMPLES, columns)
+        table = concatenate(parts, SAMPLES, columns)
         ids = table["sample_id"].combine_chunks()
         return table.take(pc.index_in(pa.array(sample_ids, pa.string()), value_set=ids))
 
@@ -397,11 +391,11 @@ class Dataset:
         return table
 
     def _read_parts(self, folder: str, name: str, known: Sequence[str], schema: Any) -> Any:
-        _check_known(name, folder, known, self.root)
+        check_known(name, folder, known, self.root)
         parts = [self.root / folder / name / part_name(shard) for shard in self._parts_of(folder, name)]
         tables = [self._kept(read_table(path, schema), "sample_id") for path in parts]
-        _check_one_origin(self.root, f"{folder}/{name}", tables)
-        return _concatenate(tables, schema, schema.names)
+        check_one_origin(self.root, f"{folder}/{name}", tables)
+        return concatenate(tables, schema, schema.names)
 
     def _parts_of(self, folder: str, name: str) -> list[int]:
         """Return the shards of this data set that have a part in a table."""
@@ -422,63 +416,3 @@ def create(path: DataPath | str, spec: GenerationSpec, license: str = UNKNOWN_LI
     """
     create_manifest(data_path(path), spec, license)
     return Dataset.open(path)
-
-
-def _concatenate(tables: Sequence[Any], schema: Any, columns: Sequence[str]) -> Any:
-    if not tables:
-        return pa.schema([schema.field(name) for name in columns]).empty_table()
-    return pa.concat_tables(tables)
-
-
-def _file_names(folder: DataPath) -> list[str]:
-    """Return the names of the tables in `folder` that are one file, sorted. Invalid names are skipped."""
-    paths = folder.glob("[!.]*.parquet")
-    return sorted(path.name.removesuffix(".parquet") for path in paths if is_table(path))
-
-
-def _folders(folder: DataPath) -> list[str]:
-    """Return the names of the folders in `folder` that hold a Parquet part, sorted. Invalid names are skipped."""
-    if not isinstance(folder, Path):
-        names = {path.parent.name for path in folder.glob("[!.]*/[!.]*.parquet") if _is_part(path.name)}
-        return sorted(name for name in names if is_name(name))
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_name(entry.name) and _has_parts(entry))
-
-
-def _has_parts(folder: os.DirEntry[str]) -> bool:
-    """Return true if the folder holds a Parquet part. The listing stops at the first."""
-    if not folder.is_dir():
-        return False
-    with os.scandir(folder.path) as entries:
-        return any(_is_part(entry.name) for entry in entries)
-
-
-def _is_part(name: str) -> bool:
-    return shard_of(name) is not None
-
-
-def _check_one_origin(root: DataPath, table: str, parts: Sequence[Any]) -> None:
-    """Raise ConfigError if the parts of a table come from several reward models or policies."""
-    origins: set[Any] = set()
-    for part in parts:
-        if "scorer" in part.schema.names:
-            origins |= set(
-                product(*(pc.unique(part[column]).to_pylist() for column in ("scorer", "revision")))
-            )
-        else:
-            provenance = provenance_of(part.schema.metadata, root / table)
-            origins.add((str(provenance.get("policy_fingerprint", "an unknown policy")),))
-    if len(origins) > 1:
-        two_origins = " and ".join(sorted(" ".join(map(str, origin)) for origin in origins)[:2])
-        raise ConfigError(
-            f"{root}/{table} mixes parts from {two_origins}: remove {root}/{table} and make the table again"
-        )
-
-
-def _check_known(name: str, table: str, known: Sequence[str], root: DataPath) -> None:
-    check_name(name, table)
-    if name not in known:
-        options = ", ".join(known) or f"there are none yet: make them with {_MADE_BY[table]}"
-        raise ConfigError(f"{root}: no {table} named {name!r}: {options}")

@@ -11,7 +11,8 @@ import torch
 from ppod_data.diffusion.ddim import build_ddim_schedule
 from ppod_data.diffusion.flow import build_flow_schedule, flow_chain
 from ppod_data.errors import ConfigError, PpodError
-from ppod_data.format.spec import GenerationSpec, check_scheduler
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.format.spec_checks import check_scheduler
 
 _UNUSABLE = (TypeError, ValueError, KeyError, IndexError, ArithmeticError, RuntimeError, AssertionError)
 """What diffusers and torch raise for a configuration of other keys, types or sizes."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppod_data.errors import ConfigError, DamagedError, SpecMismatchError
-from ppod_data.format.spec import VERSIONS, GenerationSpec, check_same_spec, from_json, to_json
+from ppod_data.format.spec import VERSIONS, GenerationSpec, from_json, to_json
+from ppod_data.format.spec_difference import check_same_spec
 from ppod_data.storage.files import DataPath, atomic_create, in_folder, read_small
 from ppod_data.storage.json_reader import parse_json
 from ppod_data.storage.real_folders import refuse_linked_folders

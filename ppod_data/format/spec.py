@@ -14,52 +14,35 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-from ppod_data.errors import ConfigError, SpecMismatchError
-from ppod_data.format.prompts import normalise, prompt_id, unprintable
+from ppod_data.errors import ConfigError
+from ppod_data.format.prompts import prompt_id, unprintable
+from ppod_data.format.spec_checks import (
+    AT_LEAST_ONE,
+    AT_MOST,
+    CHOICES,
+    FORWARD,
+    POLICY,
+    SHA256,
+    check_prompts,
+    check_scheduler,
+    check_types,
+    short,
+)
 from ppod_data.support.canonical_json import canonical_json
 
-POLICY, FORWARD = "policy", "forward-process"
 VERSIONS = (1, 2, 3, 4)
 """Versions of manifest and spec that this ppod reads.
 
 2 is for given images, 3 for a safety checker, 4 for a window of noisy steps.
 """
-DTYPE_NAMES = ("fp32", "bf16", "fp16")
-_INFORMATIVE = ("model", "revision", "variant", "adapter")
 _FORWARD_ONLY = ("origin", "images")
+INFORMATIVE = ("model", "revision", "variant", "adapter")
+"""Fields that name the model, and are not in the fingerprint."""
 _OPTIONAL = ("safety_checker", "variant", "noisy_steps")
 """Fields that are not written unless set, so that data sets made before them keep their fingerprint and bytes."""
-_CHOICES = {
-    "origin": (POLICY, FORWARD),
-    "guidance_mode": ("batched", "sequential"),
-    "initial_noise": ("per-image", "per-prompt"),
-    "purpose": ("train", "validation", "eval", "forward"),
-    "compute_dtype": DTYPE_NAMES,
-    "latent_dtype": DTYPE_NAMES,
-}
-_AT_LEAST_ONE = (
-    "num_images_per_prompt",
-    "num_inference_steps",
-    "batch_size",
-    "images_per_shard",
-    "height",
-    "width",
-)
-_AT_MOST = {
-    "num_images_per_prompt": 2**20,
-    "num_inference_steps": 10_000,
-    "batch_size": 2**20,
-    "images_per_shard": 2**20,
-    "height": 2**16,
-    "width": 2**16,
-}
 _MAX_SAMPLES = 2**24
 _MAX_LATENT = 2**28
-MAX_TRAIN_TIMESTEPS = 100_000
-"""The most timesteps of a scheduler. Cosine schedules compute one number a timestep in a Python loop."""
 _MAX_DIGITS = 9
-_SHOWN = 60
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _WINDOW = re.compile(rf"([0-9]{{1,{_MAX_DIGITS}}}):([0-9]{{1,{_MAX_DIGITS}}})")
 
 
@@ -142,7 +125,7 @@ class GenerationSpec:
     @cached_property
     def fingerprint(self) -> str:
         """Return the sha256 of the canonical JSON of every field except those that name the model; 64 hex digits."""
-        identity = {key: value for key, value in to_json(self).items() if key not in _INFORMATIVE}
+        identity = {key: value for key, value in to_json(self).items() if key not in INFORMATIVE}
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
 
     @cached_property
@@ -250,11 +233,11 @@ class GenerationSpec:
 
     def validate(self) -> None:
         """Check types, ranges and names. Raises `ConfigError` with one line about the first problem."""
-        _check_types(to_json(self))
-        for name, choices in _CHOICES.items():
+        check_types(to_json(self))
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}")
-        for name in _AT_LEAST_ONE:
+        for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
         for name in ("seed", "stage"):
@@ -278,7 +261,7 @@ class GenerationSpec:
             raise ConfigError(f"negative_prompt holds the control character {bad}: remove it")
         self.stored_steps()
         _ = self.noisy_range
-        _check_prompts(self.prompts)
+        check_prompts(self.prompts)
         _check_origin(self)
 
 
@@ -312,7 +295,7 @@ def from_json(values: Mapping[str, Any]) -> GenerationSpec:
     names = [name for name in names if name in values or name not in _OPTIONAL]
     if missing := [name for name in names if name not in values]:
         raise ConfigError(f"the spec lacks the key {missing[0]!r}: ppod did not write it")
-    _check_types(values)
+    check_types(values)
     spec = GenerationSpec(**{name: values[name] for name in names})
     spec.validate()
     if spec.version != version:
@@ -322,83 +305,13 @@ def from_json(values: Mapping[str, Any]) -> GenerationSpec:
     return spec
 
 
-def check_same_spec(existing: GenerationSpec, new: GenerationSpec) -> None:
-    """Raise `SpecMismatchError` if two specs differ, naming the first field that differs and both values."""
-    if existing.origin != new.origin:
-        raise SpecMismatchError(
-            f"origin differs: {existing.origin!r} in the data set, {new.origin!r} in the options: use another folder "
-            f"({POLICY} is made by ppod-gen, {FORWARD} by ppod-pair import --model)"
-        )
-    old_values, new_values = (
-        to_json(spec)
-        | {"version": None, "variant": None}
-        | {name: getattr(spec, name) for name in ("safety_checker", "noisy_steps")}
-        for spec in (existing, new)
-    )
-    for name, old in old_values.items():
-        if name in _INFORMATIVE or old == new_values[name]:
-            continue
-        raise SpecMismatchError(
-            f"{_difference(name, old, new_values[name], existing, new)}: {_way_out(name, existing, new)}"
-        )
-
-
-def _way_out(name: str, existing: GenerationSpec, new: GenerationSpec) -> str:
-    """Return the next step for a field that differs. More data of one sampler go into data sets of their own."""
-    both = "and train on both, or name both in a file by ppod-data merge"
-    if name == "noisy_steps":
-        steps = existing.noisy_range
-        return f"give --noisy-steps {steps.start}:{steps.stop}, or generate into another folder"
-    if name == "num_images_per_prompt" and new.num_images_per_prompt > existing.num_images_per_prompt:
-        return (
-            f"give {existing.num_images_per_prompt} again; for more images generate into another folder with "
-            f"--seed {existing.seed + 1}, since the same seed makes the same images, {both}"
-        )
-    if name == "prompts" and set(existing.prompts) < set(new.prompts):
-        added = len(new.prompts) - len(existing.prompts)
-        return f"give the old ones again; generate the {added:,} new ones alone into another folder, {both}"
-    return "give the old value again, or generate into another folder"
-
-
-def _difference(name: str, old: Any, new: Any, existing: GenerationSpec, new_spec: GenerationSpec) -> str:
-    if name == "policy_fingerprint":
-        return (
-            f"policy_fingerprint differs: the data set was made by {_policy(existing)} "
-            f"({old[:16]}…), but the options name {_policy(new_spec)} ({new[:16]}…)"
-        )
-    if name == "images":
-        return f"images differs: the data set has {existing.num_samples:,}, the file {new_spec.num_samples:,} others"
-    if name == "safety_checker":
-        had, has = ("a safety checker" if checker else "none" for checker in (old, new))
-        return f"safety_checker differs: {had} ran in the data set, {has if had != has else 'another'} in the options"
-    if name == "prompts":
-        if len(old) != len(new):
-            return f"prompts differs: the data set has {len(old)} prompts, the options give {len(new)}"
-        row = next(i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b)
-        old, new, name = old[row], new[row], f"prompts[{row}]"
-    if name == "scheduler":
-        key = next(key for key in sorted({*old, *new}) if old.get(key) != new.get(key))
-        old, new, name = old.get(key), new.get(key), f"scheduler[{key!r}]"
-    return f"{name} differs: {_short(old)} in the data set, {_short(new)} in the options"
-
-
-def _policy(spec: GenerationSpec) -> str:
-    named = {"revision": spec.revision, "variant": spec.variant, "adapter": spec.adapter}
-    return spec.model + "".join(f", {key} {value}" for key, value in named.items() if value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
 def _stored_steps(store_steps: str, num_steps: int) -> tuple[int, ...]:
     rule, _, count = store_steps.partition(":")
     if store_steps == "all":
         return tuple(range(num_steps))
     known = rule in ("last", "every") and count.isascii() and count.isdigit()
     if not known or len(count) > _MAX_DIGITS:
-        raise ConfigError(f"store_steps is {_short(store_steps)}: write all, last:N or every:N")
+        raise ConfigError(f"store_steps is {short(store_steps)}: write all, last:N or every:N")
     number = int(count)
     if not 1 <= number <= num_steps:
         raise ConfigError(
@@ -410,7 +323,7 @@ def _stored_steps(store_steps: str, num_steps: int) -> tuple[int, ...]:
 def _window(noisy_steps: str, num_steps: int) -> range:
     match = _WINDOW.fullmatch(noisy_steps)
     if match is None:
-        raise ConfigError(f"noisy_steps is {_short(noisy_steps)}: write A:B, such as 0:{num_steps // 2 or 1}")
+        raise ConfigError(f"noisy_steps is {short(noisy_steps)}: write A:B, such as 0:{num_steps // 2 or 1}")
     first, end = map(int, match.groups())
     if not first < end <= num_steps:
         raise ConfigError(
@@ -422,7 +335,7 @@ def _window(noisy_steps: str, num_steps: int) -> range:
 def _check_bounds(spec: GenerationSpec) -> None:
     """Reject sizes that could exhaust a reader's memory; manifests are untrusted input."""
     check_scheduler(spec.scheduler)
-    for name, most in _AT_MOST.items():
+    for name, most in AT_MOST.items():
         if getattr(spec, name) > most:
             raise ConfigError(f"{name} is {getattr(spec, name)}: it must be at most {most}")
     if math.prod(spec.latent_shape) > _MAX_LATENT:
@@ -432,40 +345,6 @@ def _check_bounds(spec: GenerationSpec) -> None:
             f"prompts times num_images_per_prompt is {spec.num_samples:,}: at most {_MAX_SAMPLES:,} images "
             "fit into one data set: split the prompts over several"
         )
-
-
-def check_scheduler(config: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for a scheduler whose schedule would take unbounded memory or time to compute."""
-    steps = config.get("num_train_timesteps", 1)
-    if type(steps) is not int or not 1 <= steps <= MAX_TRAIN_TIMESTEPS:
-        raise ConfigError(
-            f"the scheduler's num_train_timesteps is {_short(steps)}: it must be a whole number from 1 to "
-            f"{MAX_TRAIN_TIMESTEPS:,}"
-        )
-    for name in ("trained_betas", "sigmas"):
-        values = config.get(name) or ()
-        if not isinstance(values, list | tuple) or len(values) > MAX_TRAIN_TIMESTEPS:
-            raise ConfigError(
-                f"the scheduler's {name} must be a list of at most {MAX_TRAIN_TIMESTEPS:,} numbers"
-            )
-        if not all(isinstance(value, int | float) for value in values):
-            raise ConfigError(f"the scheduler's {name} must be a list of numbers")
-
-
-def _check_prompts(prompts: tuple[str, ...]) -> None:
-    if not prompts:
-        raise ConfigError("there are no prompts: give at least one")
-    seen: set[str] = set()
-    for row, prompt in enumerate(prompts):
-        if normalise(prompt) != prompt:
-            raise ConfigError(
-                f"prompts[{row}] is not normalised: pass it through ppod_data.format.prompts.normalise"
-            )
-        if bad := unprintable(prompt):
-            raise ConfigError(f"prompts[{row}] holds the control character {bad}: remove it")
-        if prompt in seen:
-            raise ConfigError(f"prompts[{row}] repeats {_short(prompt)}: remove it")
-        seen.add(prompt)
 
 
 def _check_origin(spec: GenerationSpec) -> None:
@@ -486,40 +365,8 @@ def _check_origin(spec: GenerationSpec) -> None:
     if max(map(len, spec.images)) != spec.num_images_per_prompt:
         raise ConfigError("num_images_per_prompt must be the largest number of images of a prompt")
     for row, images in enumerate(spec.images):
-        if not images or len(set(images)) != len(images) or not all(map(_SHA256.fullmatch, images)):
+        if not images or len(set(images)) != len(images) or not all(map(SHA256.fullmatch, images)):
             raise ConfigError(f"images[{row}]: expected distinct sha256 hashes")
-
-
-def _check_types(values: Mapping[str, Any]) -> None:
-    """Reject values of another type than the fields declare; Python does not check the types of JSON values."""
-    images = values.get("images", [])
-    good = isinstance(images, list) and all(isinstance(row, list) for row in images)
-    _require(
-        good and all(isinstance(x, str) for row in images for x in row), "images", "lists of texts", values
-    )
-    texts = [name for name in _CHOICES if name in values]
-    for name in (*texts, "model", "policy_fingerprint", "negative_prompt", "store_steps"):
-        good = isinstance(values[name], str) if name == "negative_prompt" else _is_text(values[name])
-        _require(good, name, "text", values)
-    checker = values.get("safety_checker", "0" * 64)
-    known = isinstance(checker, str) and _SHA256.fullmatch(checker) is not None
-    _require(known, "safety_checker", "a sha256 in hexadecimal", values)
-    for name in ("revision", "adapter", "variant", "noisy_steps"):
-        _require(values.get(name) is None or _is_text(values[name]), name, "text or null", values)
-    for name in (*_AT_LEAST_ONE, "seed", "stage"):
-        _require(type(values[name]) is int, name, "a whole number", values)
-    for name in ("guidance_scale", "ddim_eta"):
-        _require(type(values[name]) in (int, float), name, "a number", values)
-    for name, item_type in (("prompts", str), ("latent_shape", int)):
-        good = isinstance(values[name], list) and all(type(item) is item_type for item in values[name])
-        _require(good, name, f"a list of {'texts' if item_type is str else 'whole numbers'}", values)
-    plain = isinstance(values["scheduler"], dict) and _is_plain(values["scheduler"])
-    _require(plain, "scheduler", "an object of plain JSON values", values)
-
-
-def _require(good: bool, name: str, expected: str, values: Mapping[str, Any]) -> None:
-    if not good:
-        raise ConfigError(f"{name} must be {expected}, not {_short(values[name])}")
 
 
 def _sorted(value: Any) -> Any:
@@ -527,19 +374,3 @@ def _sorted(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _sorted(value[key]) for key in sorted(value)}
     return [_sorted(item) for item in value] if isinstance(value, list) else value
-
-
-def _is_text(value: Any) -> bool:
-    """Return true for a string that UTF-8 can encode: without lone surrogates, as in names of another encoding."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _is_plain(value: Any) -> bool:
-    """Return true if a JSON round trip preserves the value: no tuples, no numbers of other libraries, no NaN."""
-    if isinstance(value, dict):
-        return all(_is_text(key) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(_is_plain(item) for item in value)
-    if type(value) is str:
-        return _is_text(value)
-    return value is None or type(value) in (bool, int) or (type(value) is float and math.isfinite(value))

@@ -11,7 +11,8 @@ from ppod_data.diffusion.models.model import DTYPES, DiffusionModel, resized
 from ppod_data.diffusion.noise_left import quiet_steps
 from ppod_data.diffusion.schedule import chain_config, spec_schedule
 from ppod_data.errors import ConfigError
-from ppod_data.format.spec import FORWARD, POLICY, GenerationSpec
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.format.spec_checks import FORWARD, POLICY
 from ppod_data.generation.sampling_settings import SamplingSettings
 
 _SHARD_BYTES = 256 * 2**20

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ppod_data.diffusion.condition import condition_bytes
+from ppod_data.diffusion.condition import Conditioning, condition_bytes
 from ppod_data.diffusion.guidance import Guidance, guided_prediction
 from ppod_data.diffusion.models.model import (
     DTYPES,
@@ -64,11 +64,15 @@ class GenerationPlan:
     """The peak on the device; on a CPU, add `embedding_bytes`."""
 
 
-def plan_generation(model: DiffusionModel, spec: GenerationSpec) -> GenerationPlan:
-    """Estimate the cost of a spec's data set with `model`, a skeleton."""
+def plan_generation(
+    model: DiffusionModel, spec: GenerationSpec, conditioning: Conditioning | None = None
+) -> GenerationPlan:
+    """Estimate the cost of a spec's data set with `model`, a skeleton; `conditioning` as of `embed_first`."""
     model = resized(model, spec.height, spec.width)
+    conditioning = conditioning or embed_first(model, spec)
     pipeline_bytes = tensor_bytes(parameter for part in model.parts for parameter in part.parameters())
-    _, sample_bytes = call_bytes(model, spec, min(spec.batch_size, spec.num_samples), with_graph=False)
+    rows = min(spec.batch_size, spec.num_samples)
+    _, sample_bytes = call_bytes(model, spec, conditioning, rows, with_graph=False)
     decoding = decode_bytes(model, spec)
     return GenerationPlan(
         num_samples=spec.num_samples,
@@ -81,7 +85,7 @@ def plan_generation(model: DiffusionModel, spec: GenerationSpec) -> GenerationPl
         pipeline_bytes=pipeline_bytes,
         sample_bytes=sample_bytes,
         decode_bytes=decoding,
-        embedding_bytes=embedding_bytes(model, spec),
+        embedding_bytes=embedding_bytes(conditioning, len(spec.prompts)),
         peak_bytes=pipeline_bytes + max(sample_bytes, decoding),
     )
 
@@ -130,11 +134,17 @@ def measure_seconds(spec: GenerationSpec, model: DiffusionModel) -> float:
     return denoised + (decoded - sampled) / batch * spec.num_samples + embedded * len(spec.prompts)
 
 
-def embedding_bytes(model: DiffusionModel, spec: GenerationSpec) -> int:
-    """Return the most bytes of text embeddings that making a spec's samples keeps in host memory."""
+def embed_first(model: DiffusionModel, spec: GenerationSpec) -> Conditioning:
+    """Return the condition of a spec's first prompt, embedded and kept: text encoders are the slow part on `meta`."""
     conditioning = embed_prompts(model, spec.prompts[:1], spec.negative_prompt, spec.guidance_scale)
-    one = condition_bytes(conditioning.of([0]))
-    return min(len(spec.prompts) * one, max(one, conditioning.max_bytes))
+    conditioning.of([0])
+    return conditioning
+
+
+def embedding_bytes(conditioning: Conditioning, num_prompts: int) -> int:
+    """Return the most bytes of text embeddings that making samples of some prompts keeps in host memory."""
+    row = condition_bytes(conditioning.of([0]))
+    return min(num_prompts * row, max(row, conditioning.max_bytes))
 
 
 def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
@@ -143,13 +153,20 @@ def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def call_bytes(
-    model: DiffusionModel, spec: GenerationSpec, rows: int, *, with_graph: bool, backward: bool = True
+    model: DiffusionModel,
+    spec: GenerationSpec,
+    conditioning: Conditioning,
+    rows: int,
+    *,
+    with_graph: bool,
+    backward: bool = True,
 ) -> tuple[int, int]:
     """Return the memory of a guided prediction of `rows` latents by a skeleton, in bytes.
 
     Args:
         model: A skeleton.
         spec: Size, prompts and guidance.
+        conditioning: Of the model and the spec, from `embed_first`.
         rows: B.
         with_graph: Keep what a backward pass needs.
         backward: Run that backward pass, which takes as long as the call.
@@ -157,8 +174,6 @@ def call_bytes(
     Returns:
         (memory left after the call: its graph and the prediction), (the peak, its backward pass included).
     """
-    conditioning = embed_prompts(model, [spec.prompts[0]], spec.negative_prompt, spec.guidance_scale)
-    conditioning.of([0])  # embedded and kept: what follows takes rows
     latents = torch.empty(rows, *spec.latent_shape, device=model.device)
     index = torch.zeros(rows, dtype=torch.int64, device=model.device)
     with (

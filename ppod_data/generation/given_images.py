@@ -13,7 +13,8 @@ from ppod_data.diffusion.models.model import DiffusionModel, resized
 from ppod_data.diffusion.policy import Policy
 from ppod_data.format.images import decode_image, pixels_sha256
 from ppod_data.format.shards import Sample
-from ppod_data.format.spec import FORWARD, GenerationSpec
+from ppod_data.format.spec import GenerationSpec
+from ppod_data.format.spec_checks import FORWARD
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import Records, to_samples
 from ppod_data.generation.sampling import batch_noise, check_finite

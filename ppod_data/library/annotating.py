@@ -12,7 +12,7 @@ from ppod_data.annotate.app import INSTRUCTIONS, QUESTION, label_app
 from ppod_data.annotate.pair_judge import JudgeSummary, judge_pairs
 from ppod_data.annotate.questions import read_pair_questions, read_questions
 from ppod_data.annotate.session import Count, Session, open_session
-from ppod_data.annotate.settings import LabelSettings
+from ppod_data.annotate.settings import JudgeSettings, LabelSettings
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
 from ppod_data.format.tables import check_name
@@ -123,23 +123,12 @@ def label_page(
         session.close()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Questions:
-    """Pairs of images that a judge compares."""
-
-    pairs: str | None = None
-    """Table whose pairs are judged; None for pairs of a prompt at random."""
-    count: int = 500
-    dimension: str = "overall"
-    seed: int = 0
-
-
 def judge_images(
     dataset: AnyDataset,
     judge: str,
     name: str,
     *,
-    about: Questions,
+    settings: JudgeSettings,
     answers: Path | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Path, JudgeSummary]:
@@ -149,7 +138,7 @@ def judge_images(
         dataset: A data set, or its folder or URL.
         judge: `openai:URL#MODEL` or `openai:FILE.toml`.
         name: Name of the labels.
-        about: The questions.
+        settings: The questions.
         answers: Local folder of the answers; None for `labels/NAME.answers` of the data set.
         progress: Counts pairs.
 
@@ -160,17 +149,18 @@ def judge_images(
         raise ConfigError(f"--judge {judge} cannot compare images: give openai:URL#MODEL or openai:FILE.toml")
     opened = open_dataset(dataset)
     folder = _answers_folder(opened, name, answers)
-    if about.pairs is not None:
-        questions = read_pair_questions(opened, about.pairs, count=about.count, seed=about.seed)
+    count, seed = settings.num_questions, settings.seed
+    if settings.pairs is not None:
+        questions = read_pair_questions(opened, settings.pairs, count=count, seed=seed)
     else:
-        questions = read_questions(opened, size=2, count=about.count, seed=about.seed)
+        questions = read_questions(opened, size=2, count=count, seed=seed)
     done = judge_pairs(
         opened,
         connect_pairs(judge),
         questions,
         folder,
-        dimension=about.dimension.strip() or "overall",
-        seed=about.seed,
+        dimension=settings.dimension.strip() or "overall",
+        seed=seed,
         progress=progress,
     )
     return folder, done

@@ -1,7 +1,7 @@
 """Changes of a data set: sealing, exclusions, other log-probabilities, combined pairs, several data sets as one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ppod_data.dataset.dataset import Dataset
@@ -17,6 +17,7 @@ from ppod_data.integrity.seal import SealSummary
 from ppod_data.integrity.seal import seal as seal_files
 from ppod_data.labels.combine import CombineSummary, Source
 from ppod_data.labels.combine import combine as combine_tables
+from ppod_data.labels.settings import CombineSettings
 from ppod_data.library.datasets import AnyDataset, open_dataset
 from ppod_data.publish.card import write_card
 from ppod_data.storage.files import AnyPath, data_path
@@ -105,27 +106,24 @@ def combine_pairs(
     tables: Sequence[tuple[str, float]],
     *,
     name: str,
-    label_smoothing: float = 0.0,
-    drop_contradictory: bool = False,
-    validation_share: float | None = None,
-    seed: int = 0,
+    settings: CombineSettings,
 ) -> CombineSummary:
     """Combine tables of pairs into `pairs/NAME`, and write the card.
 
     Args:
         dataset: A data set, or its folder or URL.
         tables: Tables of pairs with their weights.
-        name: Name of the new table. Other arguments and errors are those of `ppod_data.labels.combine.combine`.
+        name: Name of the new table.
+        settings: Smoothing, contradictions and the split by prompt.
+
+    Raises as `ppod_data.labels.combine.combine`.
     """
     opened = open_dataset(dataset)
     done = combine_tables(
         opened,
         [Source(name=table, weight=weight) for table, weight in tables],
         name=name,
-        label_smoothing=label_smoothing,
-        drop_contradictory=drop_contradictory,
-        validation_share=validation_share,
-        seed=seed,
+        **asdict(settings),
     )
     write_card(opened.root)
     return done

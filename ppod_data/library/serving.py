@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ppod_data.rewards import RewardModel, check_reward_name, load_reward
+from ppod_data.rewards import check_reward_name, load_reward
 from ppod_data.rewards.servers.serve import reward_app
 from ppod_data.support.http import base_url, is_loopback, listen, serve
 from ppod_data.support.processes import resolve_device
@@ -15,7 +15,7 @@ def serve_reward(
     port: int,
     max_images: int,
     device: str,
-    on_ready: Callable[[RewardModel, str], None],
+    on_ready: Callable[[str, str, str], None],
 ) -> None:
     """Serve a reward model until the process is interrupted.
 
@@ -25,7 +25,7 @@ def serve_reward(
         port: Port; 0 takes a free one.
         max_images: Most images of a request.
         device: Torch device; `auto` is a GPU if there is one.
-        on_ready: Called with the model and the URL when requests are answered.
+        on_ready: Called with the name, the revision and the URL when requests are answered.
 
     Raises:
         ConfigError: The reward is unknown, or the address is in use.
@@ -34,4 +34,4 @@ def serve_reward(
     with listen(host, port) as listening:
         model = load_reward(reward, resolve_device(device))
         app = reward_app(model, max_images=max_images, only_loopback=is_loopback(host))
-        serve(app, listening, lambda bound: on_ready(model, base_url(host, bound)))
+        serve(app, listening, lambda bound: on_ready(model.name, model.revision, base_url(host, bound)))

@@ -1,13 +1,13 @@
 """Memory of live tensors while code runs, on a device or on `meta`, where nothing is computed."""
 
 import weakref
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_flatten, tree_iter
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
@@ -31,31 +31,30 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
         super().__init__()  # type: ignore[no-untyped-call]  # nor here
         self.now = self.peak = 0
         self._known = weakref.WeakSet(tensor.untyped_storage() for tensor in there)
-        self._layouts: dict[Hashable, tuple[_Layout, ...]] = {}
+        self._results: dict[Any, tuple[Any, ...]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = self._result(func, args, kwargs or {})
+        result = self._call(func, args, kwargs or {})
         for leaf in tree_iter(result):
             if isinstance(leaf, torch.Tensor) and leaf.untyped_storage() not in self._known:
                 self._add(leaf.untyped_storage())
         return result
 
-    def _result(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Return an operation's result; on `meta`, new tensors of the layouts that the same call had before.
+    def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Call an operation; on `meta`, repeat an earlier result of the same shapes.
 
-        A network repeats its blocks, and torch derives many layouts slowly, in Python.
+        Most operations on `meta` run as Python code, and the layers of a network repeat each other.
         """
-        try:
-            key = (func, _key(args), _key(tuple(kwargs.items())))
-            known = self._layouts.get(key)
-        except (_HasValuesError, TypeError):  # TypeError: an argument without a hash
-            return func(*args, **kwargs)
-        if known is not None:
-            tensors = tuple(map(_empty, known))
-            return tensors if len(tensors) > 1 else tensors[0]
+        leaves, structure = tree_flatten((args, kwargs))
+        key = (func, structure, *map(_description, leaves))
+        if known := self._results.get(key):
+            size, stride, dtype = known
+            return torch.empty_strided(size, stride, dtype=dtype, device="meta")
         result = func(*args, **kwargs)
-        if layouts := _fresh_layouts(result, (args, kwargs)):
-            self._layouts[key] = layouts
+        if isinstance(result, torch.Tensor) and result.is_meta and not func._schema.is_mutable:
+            inputs = {leaf.untyped_storage() for leaf in leaves if isinstance(leaf, torch.Tensor)}
+            if result.untyped_storage() not in inputs:
+                self._results[key] = (result.shape, result.stride(), result.dtype)
         return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:
@@ -69,44 +68,11 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
         self.now -= size
 
 
-_Layout = tuple[torch.Size, tuple[int, ...], torch.dtype]
-"""Shape, strides and type of a tensor on `meta`."""
-
-
-class _HasValuesError(Exception):
-    """A tensor that is not on `meta`: the result depends on its values."""
-
-
-def _key(value: Any) -> Hashable:
-    """Return what decides the layouts of an operation's results. Raises _HasValuesError for a tensor with values."""
-    if isinstance(value, torch.Tensor):
-        if not value.is_meta:
-            raise _HasValuesError
-        return value.shape, value.stride(), value.storage_offset(), value.dtype
-    if isinstance(value, (list, tuple)):
-        return tuple(map(_key, value))
-    return type(value), value
-
-
-def _fresh_layouts(result: Any, inputs: Any) -> tuple[_Layout, ...]:
-    """Return the layouts of a tensor or several on `meta` with storages of their own; none for views and the rest."""
-    tensors = (result,) if isinstance(result, torch.Tensor) else result
-    if not isinstance(tensors, tuple) or (len(tensors) < 2 and tensors is result):
-        return ()
-    if not all(isinstance(tensor, torch.Tensor) and tensor.is_meta for tensor in tensors):
-        return ()
-    given = [leaf.untyped_storage() for leaf in tree_iter(inputs) if isinstance(leaf, torch.Tensor)]
-    own = [tensor.untyped_storage() for tensor in tensors]
-    if not set(map(id, given)).isdisjoint(map(id, own)) or len(set(map(id, own))) < len(own):
-        return ()
-    layouts = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in tensors)
-    whole = [_empty(layout).untyped_storage().nbytes() for layout in layouts]
-    return layouts if whole == [storage.nbytes() for storage in own] else ()
-
-
-def _empty(layout: _Layout) -> torch.Tensor:
-    shape, stride, dtype = layout
-    return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+def _description(leaf: Any) -> Any:
+    """Return what the shape of an operation's result depends on, of one argument."""
+    if isinstance(leaf, torch.Tensor):
+        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
+    return type(leaf), leaf
 
 
 class _FusedAttention(torch.autograd.Function):

@@ -5,6 +5,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ppod_data.diffusion.models.copies import with_adapter
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.diffusion.models.source import DEFAULT_MODEL, ModelSource
 from ppod_data.inspect.judge import load_judge
@@ -58,7 +59,8 @@ def compare(
     Args:
         policy: RUN or RUN/policy, the name of a model, or a loaded model, which is not changed.
         out: Folder of the evaluation.
-        baseline: The other policy; None for the model that the policy was trained from, "none" for no baseline.
+        baseline: The other policy; None for the model that the policy was trained from, "none" for no baseline. A
+            LoRA policy of a loaded baseline shares its VAE, and no weights are loaded again.
         reward: Judges the images; None for the reward of the run, or `scenes` for the model `scenes`.
         check_reward: A second scorer, never trained on, which shows reward hacking; "none" for no such scorer. None
             takes `scenes-check` if the reward is `scenes`.
@@ -80,9 +82,10 @@ def compare(
     second = _check_reward(check_reward, judge, run)
     with launched(device_for(policy, device)) as workers:
         progress = progress if workers.is_main else SILENT
+        progress.note("loading reward and model")
         note_cut_prompts(progress, source.load_skeleton(), settings.prompts, settings.negative_prompt)
         comparison = run_evaluation(
-            policy if isinstance(policy, DiffusionModel) else source,
+            policy if isinstance(policy, DiffusionModel) else _on_baseline(source, before, workers.device),
             folder,
             _loaded(judge, run, workers.device),
             settings,
@@ -119,6 +122,16 @@ def _baseline(
     if isinstance(baseline, ModelSource) and baseline.model is None:
         return replace(source, adapter=baseline.adapter)
     return replace(source_of(baseline)[0], compute_dtype=source.compute_dtype)
+
+
+def _on_baseline(
+    source: ModelSource, baseline: ModelSource | DiffusionModel | None, device: str
+) -> ModelSource | DiffusionModel:
+    """Return the policy as an adapter on the loaded baseline if that is its model; else where to load it from."""
+    if not isinstance(baseline, DiffusionModel) or source.adapter is None or baseline.device != device:
+        return source
+    base = replace(source, adapter=None, compute_dtype=source.compute_dtype or "fp32")
+    return with_adapter(baseline, source.adapter) if source_of(baseline)[0] == base else source
 
 
 def _judge(

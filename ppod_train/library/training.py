@@ -1,6 +1,5 @@
 """`train`: train a policy on recorded data."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -10,6 +9,7 @@ from typing import Generic, TypeVar
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.dataset.merge import expand
 from ppod_data.dataset.only_table import only_table
+from ppod_data.diffusion.models.copies import copied
 from ppod_data.diffusion.models.long_prompts import describe_cut_prompts
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.diffusion.models.source import ModelSource
@@ -90,6 +90,7 @@ def train(
     source, datasets = opened_data(data, settings.objective)
     with launched(device_for(model, device)) as workers:
         progress = progress if workers.is_main else SILENT
+        progress.note("loading reward and model")
         judge = _judge(source, datasets, settings, reward, workers.device)
         reference = _reference(model, datasets[0].spec, workers.device)
         prompts = list(dict.fromkeys(prompt for dataset in datasets for prompt in dataset.spec.prompts))
@@ -106,9 +107,8 @@ def train(
             progress=progress,
             workers=workers,
         )
-        run = Run(folder=folder, summary=summary)
-        workers.on_main(lambda: write_report([run.folder], run.report))
-    return run
+        workers.on_main(lambda: write_report([folder], folder / "report.html"))
+    return Run(folder=folder, summary=summary)
 
 
 def opened_data(
@@ -192,8 +192,6 @@ def _judge(
 def _reference(model: AnyModel | None, spec: GenerationSpec, device: str) -> DiffusionModel:
     """Load the reference, or copy the network of a loaded one, which training changes."""
     if isinstance(model, DiffusionModel):
-        pipeline = copy.copy(model.pipeline)
-        setattr(pipeline, model.family.denoiser, copy.deepcopy(model.denoiser))
-        return replace(model, pipeline=pipeline)
+        return copied(model)
     source = ModelSource() if model is None else source_of(model)[0]
     return source.for_data(spec).load(device)

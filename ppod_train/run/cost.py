@@ -10,7 +10,13 @@ import torch
 from ppod_data.diffusion.models.model import DiffusionModel, calls_per_prediction, resized
 from ppod_data.diffusion.schedule import forward_steps, spec_schedule
 from ppod_data.format.spec import GenerationSpec
-from ppod_data.generation.cost import GenerationPlan, call_bytes, plan_generation, tensor_bytes
+from ppod_data.generation.cost import (
+    GenerationPlan,
+    call_bytes,
+    embed_first,
+    plan_generation,
+    tensor_bytes,
+)
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.policy import trainable_parameters
 from ppod_train.run.checkpoint import KEPT
@@ -62,7 +68,8 @@ class TrainingPlan:
 def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSettings) -> TrainingPlan:
     """Estimate the training of `model`, a skeleton, on data of a spec; the skeleton becomes trainable in place."""
     model = resized(model, spec.height, spec.width)
-    generation = plan_generation(model, spec)
+    conditioning = embed_first(model, spec)
+    generation = plan_generation(model, spec, conditioning)
     network_bytes = tensor_bytes(model.denoiser.parameters())
     with torch.device(model.device):
         parameters = trainable_parameters(
@@ -76,11 +83,10 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     trained_bytes = weights * (lora + 3 + averaged)
     fixed_calls = bool(settings.kl_weight) + OBJECTIVES[settings.objective].on_final_latents
     reference_bytes = 0 if lora or not fixed_calls else network_bytes
-
     steps = _num_trained_steps(spec, settings)
     evaluations = 2 * settings.pairs_per_step * min(settings.timesteps_per_update or steps, steps)
     rows = min(settings.batch_size or spec.batch_size, evaluations)
-    graph, _ = call_bytes(model, spec, 1, with_graph=True, backward=False)
+    graph, _ = call_bytes(model, spec, conditioning, 1, with_graph=True, backward=False)
     whole_graph = graph * evaluations
     shape = (2 * settings.pairs_per_step, evaluations // (2 * settings.pairs_per_step))
     method = gradient_method(
@@ -93,7 +99,7 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     )
     one_pass = method != "two-pass"
     chunk = rows if one_pass else backward_rows(settings, rows, graph)
-    graph, update_bytes = call_bytes(model, spec, chunk, with_graph=True)
+    graph, update_bytes = call_bytes(model, spec, conditioning, chunk, with_graph=True)
     if method == "whole-graph":
         update_bytes += max(whole_graph - graph, 0)
     elif method == "by-trajectory":
@@ -101,7 +107,7 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     elif method == "by-step" and OBJECTIVES[settings.objective].couples == "step":
         update_bytes += max(shape[0] - chunk, 0) * graph // chunk
     elif chunk < rows:
-        update_bytes = max(update_bytes, call_bytes(model, spec, rows, with_graph=False)[1])
+        update_bytes = max(update_bytes, call_bytes(model, spec, conditioning, rows, with_graph=False)[1])
     judging = max(generation.sample_bytes, generation.decode_bytes) if settings.eval_every else 0
     halves = calls_per_prediction(model, spec.guidance_scale)
     images = settings.eval_images_per_prompt * len(settings.eval_prompts or spec.prompts)

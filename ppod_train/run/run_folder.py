@@ -28,7 +28,8 @@ from ppod_data.storage.json_reader import parse_json, read_object
 from ppod_data.storage.real_folders import make_folder, open_in_place, remove_file
 from ppod_data.support.environment import environment
 from ppod_train.data.training_data import DataSource
-from ppod_train.evaluation.log import forget_evaluations
+from ppod_train.evaluation.files import write_evaluation
+from ppod_train.evaluation.log import forget_evaluations, log_evaluation
 from ppod_train.evaluation.metrics import EvalResult
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.run.checkpoint import remove_older
@@ -44,6 +45,12 @@ from ppod_train.step.train_step import TrainState
 def evaluation_folder(out: Path, step: int) -> Path:
     """Return the folder of the evaluation after `step` optimizer steps."""
     return out / "evals" / f"step-{step:06d}"
+
+
+def keep_evaluation(out: Path, step: int, result: EvalResult) -> None:
+    """Add an evaluation to the log of a run, and write its folder last: a complete one is not repeated."""
+    log_evaluation(out, "step", step, result)
+    write_evaluation(evaluation_folder(out, step), result)
 
 
 def identity_of(state: TrainState) -> dict[str, Any]:

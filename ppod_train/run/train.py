@@ -3,12 +3,10 @@
 The files of a run are described in `ppod_train.run.run_folder`.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,7 +17,7 @@ from ppod_data.rewards import RewardModel
 from ppod_data.storage.folder_kinds import OFFLINE, check_out
 from ppod_data.storage.json_reader import read_object
 from ppod_data.storage.real_folders import settled
-from ppod_data.support.progress import SILENT, Progress
+from ppod_data.support.progress import SILENT, Phase, Progress
 from ppod_data.support.runtime import one_thread
 from ppod_train.data.batches import trained_prompts
 from ppod_train.data.training_data import DataSource
@@ -27,58 +25,37 @@ from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.check import Judges, load_judges
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.exploitation import find
-from ppod_train.evaluation.files import read_evaluation, write_evaluation
-from ppod_train.evaluation.log import log_evaluation
-from ppod_train.evaluation.metrics import EvalResult
+from ppod_train.evaluation.files import read_evaluation
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.objectives import OBJECTIVES
-from ppod_train.policy.fsdp import gathered, whole
-from ppod_train.policy.policy import policy_rank, policy_weights, save_policy
+from ppod_train.policy.fsdp import gathered
+from ppod_train.policy.policy import policy_rank, policy_weights
 from ppod_train.report.runs import read_run
 from ppod_train.report.verdict import verdict
-from ppod_train.run.checkpoint import (
-    Tensors,
-    check_same_run,
-    latest_checkpoint,
-    load_checkpoint,
-    load_optimizer,
-    load_state,
-    save_checkpoint,
-)
+from ppod_train.run.checkpoint import latest_checkpoint, load_optimizer
 from ppod_train.run.exclusive import only_run
 from ppod_train.run.model_card import write_model_card
 from ppod_train.run.prepare import TrainingPart, prepare
+from ppod_train.run.resume import (
+    Counters,
+    check_same_table,
+    is_finished,
+    resume,
+    stopped_early,
+    store_checkpoint,
+    store_policy,
+)
 from ppod_train.run.run_folder import (
     MetricsLog,
     evaluation_folder,
     extend_run_record,
-    forget_after,
-    identity_of,
+    keep_evaluation,
     write_json,
     write_run_record,
 )
 from ppod_train.run.words import evaluation_line, started_lines
 from ppod_train.settings import TrainSettings
 from ppod_train.step.train_step import TrainState, train_step
-
-_MAY_CHANGE = ("num_train_steps", "patience", "stop_when", "report_to", "checkpoint_every", "max_graph_gib")
-"""Settings that a resumed run may change: the length of the run, and the memory of its graph."""
-
-
-@dataclass
-class Counters:
-    """State of a run in addition to weights and optimizer; a resume continues from it."""
-
-    step: int = 0
-    best_step: int = 0
-    best_reward: float = -math.inf
-    evals_since_best: int = 0
-    reward_queries: int = 0
-    """Images scored for validation so far; they count as queries, as the data set's images do."""
-    gradient_share: float = 1.0
-    scale_drops: int = 0
-    exploited: bool = False
-    """The newest evaluation found the reward exploited, or the images collapsed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +115,8 @@ def train_offline(
         raise ConfigError("evaluation during training needs a reward: give a reward, or --eval-every 0")
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
+        progress = progress if workers.is_main else SILENT
+        progress.note("replaying recorded steps")
         state, drift = prepare(source, model, settings, scorer, start, workers, part)
         judges = load_judges(
             reward if settings.eval_every else None, settings.check_reward, _eval_prompts(state), model.device
@@ -152,17 +131,16 @@ def train_offline(
         with ExitStack() as folder:
             keep_calls: list[Callable[[], None]] = []
             workers.on_main(lambda: keep_calls.append(folder.enter_context(only_run(out))))
-            _check_same_table(out, source.target_table(OBJECTIVES[settings.objective]))
-            counters = _resume(out, state)
+            check_same_table(out, source.target_table(OBJECTIVES[settings.objective]))
+            counters = resume(out, state)
             _check_same_weights(state)
             if counters.step == 0:
                 judge = _judge(source, state, reward)
                 workers.on_main(
                     lambda: write_run_record(out, state, source=source, drift=drift, judge=judge, start=start)
                 )
-            elif not _is_finished(settings, counters):
+            elif not is_finished(settings, counters):
                 workers.on_main(lambda: extend_run_record(out, state))
-            progress = progress if workers.is_main else SILENT
             if workers.is_main:
                 for line in started_lines(read_object(out / "run.json"), drift, counters.step):
                     progress.say(line)
@@ -199,13 +177,13 @@ def _loop(
     settings, workers = state.settings, state.workers
     with ExitStack() as files:
         log = None
-        if workers.is_main and not _is_finished(settings, counters):
+        if workers.is_main and not is_finished(settings, counters):
             log = files.enter_context(MetricsLog.open(out, settings, first_step=counters.step))
         if counters.step == 0:
             _evaluate_if_due(out, state, counters, judges, progress, log)
         progress.start(settings.num_train_steps, "steps")
         progress.skip(counters.step)
-        while not _is_finished(settings, counters):
+        while not is_finished(settings, counters):
             metrics = train_step(
                 state,
                 step=counters.step,
@@ -224,16 +202,16 @@ def _loop(
             last = counters.step == settings.num_train_steps
             if settings.eval_every and (last or counters.step % settings.eval_every == 0):
                 _evaluate_if_due(out, state, counters, judges, progress, log)
-            if last or counters.step % settings.checkpoint_every == 0 or _stopped_early(settings, counters):
+            if last or counters.step % settings.checkpoint_every == 0 or stopped_early(settings, counters):
                 _check_same_weights(state)
                 if log is not None:
                     log.sync()
                 if not settings.eval_every:  # without evaluations the newest policy is kept
-                    _save_policy(state, out)
-                _save_checkpoint(out / "checkpoints", state, counters)
+                    store_policy(state, out)
+                store_checkpoint(out / "checkpoints", state, counters)
     if not settings.eval_every:
         counters.best_step = counters.step
-        _save_policy(state, out)
+        store_policy(state, out)
 
 
 def _evaluate_if_due(
@@ -273,9 +251,10 @@ def _evaluate_if_due(
             eval_settings,
             baseline=baseline,
             check_reward=judges.check,
+            progress=Phase(progress, f"evaluating step {counters.step}:"),
             workers=workers,
         )
-    workers.on_main(lambda: _write_evaluation(out, counters.step, result))
+    workers.on_main(lambda: keep_evaluation(out, counters.step, result))
     counters.reward_queries += result.overall.num_images
     found = torch.tensor(float(find(result) is not None))  # only the main process reads the baseline
     counters.exploited = bool(workers.sum(found))
@@ -283,7 +262,7 @@ def _evaluate_if_due(
     if keep and result.reward > counters.best_reward:
         counters.best_reward, counters.best_step = result.reward, counters.step
         counters.evals_since_best = 0
-        _save_policy(state, out)
+        store_policy(state, out)
     else:
         counters.evals_since_best += 1
     if log is not None:
@@ -291,105 +270,12 @@ def _evaluate_if_due(
     progress.say(f"train: step {counters.step}: {evaluation_line(result)}")
 
 
-def _write_evaluation(out: Path, step: int, result: EvalResult) -> None:
-    log_evaluation(out, "step", step, result)
-    write_evaluation(evaluation_folder(out, step), result)
-
-
 def _eval_prompts(state: TrainState) -> tuple[str, ...]:
     return state.settings.eval_prompts or trained_prompts(state.data)
 
 
-def _save_policy(state: TrainState, out: Path) -> None:
-    model, workers = state.model, state.workers
-    weights = None
-    if workers.sharded:
-        weights = {name: whole(value).cpu() for name, value in model.denoiser.state_dict().items()}
-    with policy_weights(state.parameters, state.average):
-        workers.on_main(lambda: save_policy(model, out / "policy", weights))
-
-
-def _save_checkpoint(folder: Path, state: TrainState, counters: Counters) -> None:
-    workers = state.workers
-    tensors = Tensors({}, {})
-    if workers.is_main or workers.sharded:
-        tensors = Tensors.of(state.parameters, state.average, state.optimizer)
-    saved = {"progress": asdict(counters), "identity": identity_of(state)}
-    workers.on_main(lambda: save_checkpoint(folder, step=counters.step, tensors=tensors, state=saved))
-
-
 def _check_same_weights(state: TrainState) -> None:
     state.workers.check_same([*state.parameters.values(), *state.average.values()], "weights")
-
-
-def _stopped_early(settings: TrainSettings, counters: Counters) -> bool:
-    if settings.stop_when == "exploited" and counters.exploited:
-        return True
-    return bool(settings.patience) and counters.evals_since_best >= settings.patience
-
-
-def _is_finished(settings: TrainSettings, counters: Counters) -> bool:
-    return counters.step >= settings.num_train_steps or _stopped_early(settings, counters)
-
-
-def _resume(out: Path, state: TrainState) -> Counters:
-    """Resume from the newest checkpoint, or from the start; results after the checkpoint are computed again."""
-    identity = identity_of(state)
-    checkpoint = latest_checkpoint(out / "checkpoints")
-    if checkpoint is None:
-        if (out / "run.json").exists() and _has_steps(out):
-            recorded = read_object(out / "run.json")
-            _check_horizon(out, recorded["identity"], state.settings)
-            check_same_run(recorded, identity, free=_MAY_CHANGE)
-        counters = Counters()
-    else:
-        saved = load_state(checkpoint)
-        _check_horizon(out, saved["identity"], state.settings)
-        check_same_run(saved, identity, free=_MAY_CHANGE)
-        _check_length(out, checkpoint, state.settings, saved["progress"]["step"])
-        load_checkpoint(
-            checkpoint,
-            parameters=state.parameters,
-            average=state.average,
-            optimizer=state.optimizer,
-        )
-        counters = Counters(**saved["progress"])
-    state.workers.on_main(lambda: forget_after(out, counters.step))
-    return counters
-
-
-def _check_horizon(out: Path, recorded: Mapping[str, Any], settings: TrainSettings) -> None:
-    """Raise ConfigError if a run whose learning rate falls to 0 at its end is given another end."""
-    length, rule = recorded.get("num_train_steps"), recorded.get("lr_scheduler", "constant")
-    if rule == settings.lr_scheduler != "constant" and length != settings.num_train_steps:
-        raise ConfigError(
-            f"the learning rate of {out} falls to 0 at step {length} (lr_scheduler {rule}): give --num-train-steps "
-            f"{length}, or another --out"
-        )
-
-
-def _check_length(out: Path, checkpoint: Path, settings: TrainSettings, step: int) -> None:
-    """Raise ConfigError if the settings ask for fewer steps than the run has completed."""
-    if settings.num_train_steps < step:
-        raise ConfigError(
-            f"{out} has completed {step} steps: give --num-train-steps {step} or more, or export a checkpoint's "
-            f"policy by ppod-train export {checkpoint} --out DIR"
-        )
-
-
-def _check_same_table(out: Path, table: str) -> None:
-    """Raise ConfigError if the run in `out` trains on another table, before the settings are compared."""
-    if not (out / "run.json").exists() or not _has_steps(out):
-        return
-    before = read_object(out / "run.json").get("targets", table)
-    if before != table:
-        raise ConfigError(f"{out} holds a run on {before}, not {table}: give another --out")
-
-
-def _has_steps(out: Path) -> bool:
-    """Return True if the run has completed a step; a run without steps may be started with other options."""
-    metrics = out / "metrics.jsonl"
-    return metrics.is_file() and metrics.stat().st_size > 0
 
 
 def _summary(out: Path, settings: TrainSettings, counters: Counters) -> TrainSummary:

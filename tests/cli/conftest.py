@@ -1,11 +1,13 @@
-"""One small data set of the embedded model, made once by real subprocesses, for all tests of the commands."""
+"""One small data set of the embedded model, made once by the commands, for all tests of the commands."""
 
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ppod_cli import gen, pair, score
 
-from tests.support.command import Result, run
+from tests.support.command import Result, call
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Twelve images in three shards, scored and paired."""
     folder = tmp_path_factory.mktemp("commands")
     (folder / "prompts.txt").write_text("\n".join(PROMPTS), encoding="utf-8")
-    gen = run("gen", "data", "--prompts", "prompts.txt", *GEN, cwd=folder)
-    assert gen.code == 0, gen.stderr
-    score = run("score", "data", "--json", cwd=folder)
-    assert score.code == 0, score.stderr
-    pair = run("pair", "rank", "data", "--strategy", "all", cwd=folder)
-    assert pair.code == 0, pair.stderr
-    return Made(folder, gen, score, pair)
+    with chdir(folder):
+        made = call(gen.app, "data", "--prompts", "prompts.txt", *GEN)
+        assert made.code == 0, made.stderr
+        scored = call(score.app, "data", "--json")
+        assert scored.code == 0, scored.stderr
+        paired = call(pair.app, "rank", "data", "--strategy", "all")
+        assert paired.code == 0, paired.stderr
+    return Made(folder, made, scored, paired)

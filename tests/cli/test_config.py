@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import typer
 from ppod_cli import gen
 from ppod_cli.app.errors import entry_point
-from ppod_cli.app.options import Config, Debug, Json, command, new_commands
+from ppod_cli.app.options import Json, command, new_commands
+from ppod_cli.app.output import Outcome
 
 from tests.support.command import Result, call
 
@@ -27,13 +28,11 @@ def app() -> Callable[..., None]:
         prompt: Annotated[list[str] | None, typer.Option(help="Prompts.")] = None,
         as_name: Annotated[str | None, typer.Option("--as", help="Name.")] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Dry.")] = False,
-        config: Config = None,
         as_json: Json = False,
-        debug: Debug = False,
-    ) -> None:
+    ) -> Outcome:
         """Print what it was given."""
         given = [dataset, num_steps, scale, prompt, as_name, dry_run, as_json]
-        print(json.dumps(given))
+        return Outcome({"given": given}, [json.dumps({"given": given})])
 
     return entry_point(commands, "show", out_of_memory="")
 
@@ -44,21 +43,27 @@ def given(app: Callable[..., None], tmp_path: Path, toml: str | bytes, *argument
     return call(app, *arguments, "--config", path)
 
 
+def values(result: Result) -> list[Any]:
+    """Return the values that the command was called with."""
+    found: list[Any] = json.loads(result.stdout)["given"]
+    return found
+
+
 def test_names_take_dashes_or_underscores(app: Callable[..., None], tmp_path: Path) -> None:
     toml = (
         'num-steps = 7\nscale = 2\nprompt = ["a", "b"]\nas = "x"\ndry_run = true\njson = true\ndataset = "d"'
     )
-    assert json.loads(given(app, tmp_path, toml).stdout) == ["d", 7, 2.0, ["a", "b"], "x", True, True]
+    assert values(given(app, tmp_path, toml)) == ["d", 7, 2.0, ["a", "b"], "x", True, True]
 
 
 def test_explicit_options_win(app: Callable[..., None], tmp_path: Path) -> None:
     toml = 'num_steps = 7\nprompt = ["a", "b"]\ndataset = "d"'
     shown = given(app, tmp_path, toml, "e", "--num-steps", "8", "--prompt", "c")
-    assert json.loads(shown.stdout) == ["e", 8, None, ["c"], None, False, False]
+    assert values(shown) == ["e", 8, None, ["c"], None, False, False]
 
 
 def test_one_prompt_needs_no_list(app: Callable[..., None], tmp_path: Path) -> None:
-    assert json.loads(given(app, tmp_path, 'prompt = "a cat"', "d").stdout)[3] == ["a cat"]
+    assert values(given(app, tmp_path, 'prompt = "a cat"', "d"))[3] == ["a cat"]
 
 
 @pytest.mark.parametrize(
@@ -133,4 +138,4 @@ def test_a_command_reads_its_own_table_of_a_recipe(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark_is_no_part_of_the_file(app: Callable[..., None], tmp_path: Path) -> None:
-    assert json.loads(given(app, tmp_path, b"\xef\xbb\xbfnum_steps = 7\n", "d").stdout)[1] == 7
+    assert values(given(app, tmp_path, b"\xef\xbb\xbfnum_steps = 7\n", "d"))[1] == 7

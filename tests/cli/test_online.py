@@ -1,11 +1,9 @@
 """`ppod-train online` as users run it: what it makes, killed and run again, more stages, errors in one line."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from ppod_cli import train
 
 from ppod_data.storage.files import sha256_file
 from tests.cli.conftest import Made
-from tests.support.command import REPOSITORY, call, run
+from tests.support.command import call, fork
 
 POLICY = Path("policy") / "pytorch_lora_weights.safetensors"
 TINY = (
@@ -36,7 +34,8 @@ TINY = (
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of two stages that nothing interrupted; it ran in the folder above."""
     folder = tmp_path_factory.mktemp("online")
-    done = run("train", "online", "--out", "run", "--stages", 2, *TINY, cwd=folder)
+    with chdir(folder):
+        done = call(train.app, "online", "--out", "run", "--stages", 2, *TINY)
     assert done.code == 0, done.stderr
     (folder / "stdout").write_text(done.stdout)
     (folder / "stderr").write_text(done.stderr)
@@ -61,27 +60,18 @@ def test_a_real_process_killed_anywhere_ends_in_the_same_policy(finished: Path, 
         "stage-02/data/log_probs/reference/000000.parquet",
         "stage-02/run/checkpoints/step-000002",
     )
-    words = [
-        sys.executable,
-        "-m",
-        "ppod_cli.train",
-        "online",
-        "--out",
-        "run",
-        "--stages",
-        "2",
-        *map(str, TINY),
-    ]
-    path = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'cli'}"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
+    words = ("online", "--out", "run", "--stages", 2, *TINY)
     for moment in moments:
-        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (tmp_path / "run" / moment).exists():
+        process = fork(train.app, *words, cwd=tmp_path)
+        while process.is_alive() and not (tmp_path / "run" / moment).exists():
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         assert not (tmp_path / "run" / "summary.json").exists()
-    assert subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True).returncode == 0
+    last_process = fork(train.app, *words, cwd=tmp_path)
+    last_process.join()
+    assert last_process.exitcode == 0
     assert sha256_file(tmp_path / "run" / POLICY) == sha256_file(finished / POLICY)
     last = Path("stage-02") / "run" / POLICY
     assert sha256_file(tmp_path / "run" / last) == sha256_file(finished / last)

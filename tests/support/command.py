@@ -1,6 +1,7 @@
 """Commands run as users run them: by a subprocess, or by the same entry point in this process where torch is there."""
 
 import io
+import multiprocessing
 import os
 import shlex
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,19 @@ def run(command: str, *arguments: object, cwd: Path, **environment: str) -> Resu
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": folders} | environment,
     )
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def fork(app: Callable[..., None], *arguments: object, cwd: Path) -> BaseProcess:
+    """Start a command in a process of its own, forked from this one, which has imported what it needs."""
+    process = multiprocessing.get_context("fork").Process(target=_call_silently, args=(app, arguments, cwd))
+    process.start()
+    return process
+
+
+def _call_silently(app: Callable[..., None], arguments: tuple[object, ...], cwd: Path) -> None:
+    os.chdir(cwd)
+    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        app([str(argument) for argument in arguments])
 
 
 def call(app: Callable[..., None], *arguments: object) -> Result:

@@ -4,7 +4,7 @@ A parameter of a command whose type is such a dataclass becomes one option for e
 the dataclass, built from the values:
 
     @command(commands, examples=())
-    def offline(settings: TrainSettings, config: Config = None) -> None: ...
+    def offline(settings: TrainSettings) -> Outcome: ...
 
 An option of a field whose default depends on something else is None unless it is given; then the dataclass decides.
 """
@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from ppod_cli.app.read_prompts import listed_prompts
+from ppod_cli.app.read_prompts import listed_prompts, local_only
 from ppod_data.support.options import Option, bounds_in_words, is_within, options_of, value_type
 
 
@@ -32,9 +32,10 @@ class Without:
 
 @dataclass(frozen=True)
 class Shown:
-    """Defaults in words that --help of a command shows in place of those of the fields; None shows no default."""
+    """What --help of a command shows in place of the fields' own words; None shows no default."""
 
     defaults: Mapping[str, str | None]
+    help: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def given_options(context: typer.Context, settings: type) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def given_options(context: typer.Context, settings: type) -> dict[str, Any]:
     return given
 
 
-def expand_dataclasses(command: Callable[..., None]) -> Callable[..., None]:
+def expand_dataclasses(command: Callable[..., Any]) -> Callable[..., Any]:
     """Return a command that Typer understands, with an option for each field of its dataclass parameters.
 
     A field of the same name as another parameter of the command takes that parameter's value. Fields of the same name
@@ -71,9 +72,9 @@ def expand_dataclasses(command: Callable[..., None]) -> Callable[..., None]:
                 parameters[option] = _parameter(option, known, types[field], defaults[field])
 
     @functools.wraps(command)
-    def expanded(**values: Any) -> None:
+    def expanded(**values: Any) -> Any:
         built = {name: build_settings(hints[name], values) for name in groups}
-        command(**{name: built[name] if name in built else values[name] for name in own})
+        return command(**{name: built[name] if name in built else values[name] for name in own})
 
     annotations = {name: parameter.annotation for name, parameter in parameters.items()}
     vars(expanded)["__signature__"] = inspect.Signature(list(parameters.values()))
@@ -88,21 +89,21 @@ def _plain(annotation: Any) -> Any:
 def _fields(annotation: Any) -> Mapping[str, Option]:
     """Return the options of a dataclass parameter by field, except those that it is `Without`."""
     left_out = {name for part in get_args(annotation) if isinstance(part, Without) for name in part.names}
-    shown = {
-        name: words
-        for part in get_args(annotation)
-        if isinstance(part, Shown)
-        for name, words in part.defaults.items()
-    }
-    return {
-        name: dataclasses.replace(known, shown_default=shown.get(name, known.shown_default))
-        for name, known in options_of(_plain(annotation)).items()
-        if name not in left_out
-    }
+    fields = {name: known for name, known in options_of(_plain(annotation)).items() if name not in left_out}
+    for part in get_args(annotation):
+        if isinstance(part, Shown):
+            for name, words in part.defaults.items():
+                if name in fields:
+                    fields[name] = dataclasses.replace(fields[name], shown_default=words)
+            for name, text in part.help.items():
+                fields[name] = dataclasses.replace(fields[name], help=text)
+    return fields
 
 
 def _parameter(name: str, known: Option, annotation: Any, default: Any) -> inspect.Parameter:
     value: Any = Path if known.is_prompt_file else value_type(annotation)
+    is_list = get_origin(value) is tuple
+    value = list[str] if is_list else value
     flag = known.flag or f"--{name.replace('_', '-')}"
     declared = typer.Option(
         *([flag] if value is bool else []),
@@ -110,11 +111,11 @@ def _parameter(name: str, known: Option, annotation: Any, default: Any) -> inspe
         rich_help_panel=known.panel,
         metavar=known.metavar,
         show_default=known.shown_default or True,
-        callback=_strict(known),
+        callback=local_only if value is Path else _strict(known),
         min=_bound(value, known.min, known.above),
         max=_bound(value, known.max, known.below),
     )
-    depends = default is None or known.shown_default is not None
+    depends = default is None or known.shown_default is not None or is_list
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -150,4 +151,10 @@ def build_settings(annotation: Any, values: Mapping[str, Any]) -> Any:
     for name, known in fields.items():
         if known.is_prompt_file:
             given[name] = listed_prompts(given[name])
-    return _plain(annotation)(**{name: value for name, value in given.items() if value is not None})
+    return _plain(annotation)(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in given.items()
+            if value is not None
+        }
+    )

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppod_cli.app.launch import usual_reward
-
 if TYPE_CHECKING:
     from ppod_data import Dataset
 
@@ -14,6 +12,11 @@ if TYPE_CHECKING:
 def next_line(*words: object, choice: str = "") -> str:
     """Return the line that names the next command, its words quoted for a shell; `choice` says what it is for."""
     return f"next{choice and f', {choice}'}: {shlex.join(str(word) for word in words)}"
+
+
+def usual_reward(model: str) -> str:
+    """Return the reward to suggest for images of a model: `scenes` reads the prompts of its own model alone."""
+    return "scenes" if model == "scenes" else "image-reward"
 
 
 def say_score(dataset: object, model: str) -> list[str]:

@@ -1,56 +1,29 @@
 """Options that several commands share, and the commands' decorators."""
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ppod_cli.app.config import load_config
 from ppod_cli.app.dataclass_options import Shown, expand_dataclasses
 from ppod_cli.app.once import Group, OnceCommand
+from ppod_cli.app.output import Outcome, summary
+from ppod_cli.app.read_prompts import local_only
 
-
-def local_only(path: Path | None) -> Path | None:
-    """Return the path of an option that names a local file or folder. Raises ConfigError for a URL."""
-    from ppod_data.storage.files import local_path
-
-    return None if path is None else local_path(path)
-
-
-_SAMPLE = "What to sample"
-
-Prompt = Annotated[
-    list[str] | None,
-    typer.Option(help="A prompt; repeat the option for more.", metavar="TEXT", rich_help_panel=_SAMPLE),
-]
-Prompts = Annotated[
-    Path | None,
-    typer.Option(
-        help="One prompt a line, or the prompt column of a .csv, .tsv, .json, .jsonl or .parquet file; UTF-8.",
-        metavar="FILE",
-        callback=local_only,
-        rich_help_panel=_SAMPLE,
-    ),
-]
-PromptColumn = Annotated[
-    str | None,
-    typer.Option(
-        help="Column or key of the prompts in the file.",
-        show_default="prompt, or the only one of caption and text",
-        metavar="NAME",
-        rich_help_panel=_SAMPLE,
-    ),
-]
-DropDuplicates = Annotated[
-    bool,
-    typer.Option("--drop-duplicates", help="Leave repeated prompts out.", rich_help_panel=_SAMPLE),
-]
-NEW_MODEL = Shown(
-    {"model": "scenes", "revision": None, "variant": None, "adapter": None, "compute_dtype": "fp32"}
-)
+_PLAIN_MODEL = {"revision": None, "variant": None, "adapter": None, "compute_dtype": "fp32"}
+NEW_MODEL = Shown({"model": "scenes"} | _PLAIN_MODEL)
 """Defaults of a `ModelSource` where no data and no policy name a model."""
+MODEL_OF_GIVEN_IMAGES = Shown(
+    {"model": "the images are DATASET's own"} | _PLAIN_MODEL,
+    {
+        "model": "Make DATASET of the images in the file, for this model: scenes, a pipeline folder, or an id on the "
+        "Hugging Face Hub."
+    },
+)
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -91,37 +64,34 @@ Version = Annotated[
         is_eager=True,
     ),
 ]
-Device = Annotated[
+_EVERYWHERE = {"config": (Config, None), "as_json": (Json, False), "debug": (Debug, False)}
+"""Options of every command: annotation and default."""
+Report = Callable[[Outcome], None]
+"""Prints a summary."""
+Name = Annotated[str, typer.Option(help="Name of the labels.", metavar="NAME")]
+Answers = Annotated[
+    Path | None,
+    typer.Option(
+        help="Local folder of the answers, for a data set in a store.",
+        show_default="DATASET/labels/NAME.answers",
+        metavar="DIR",
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(help="Folder for what comes out.", metavar="DIR", show_default=False, callback=local_only),
+]
+Host = Annotated[
     str,
     typer.Option(
-        help="auto (a GPU where there is one), cpu, cuda, cuda:1.",
-        metavar="D",
-        rich_help_panel="Running",
+        help="Address to serve on, 0.0.0.0 for other machines too.",
+        metavar="HOST",
+        rich_help_panel="Serving",
     ),
 ]
-Engine = Annotated[
-    Literal["local", "ray"],
-    typer.Option(
-        help="Work in this process, or on a Ray cluster whose nodes share the folder (pip install ppod\\[ray]).",
-        rich_help_panel="Running",
-    ),
-]
-RayAddress = Annotated[
-    str | None,
-    typer.Option(
-        help="Of the cluster, with --engine ray: auto, HOST:PORT or ray://HOST:PORT.",
-        show_default="auto, the cluster that this machine is a part of",
-        metavar="ADDRESS",
-        rich_help_panel="Running",
-    ),
-]
-Shards = Annotated[
-    str | None,
-    typer.Option(
-        help="Only the shards from A up to, not including, B: for array jobs.",
-        metavar="A:B",
-        rich_help_panel="Running",
-    ),
+Port = Annotated[
+    int,
+    typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", metavar="N", rich_help_panel="Serving"),
 ]
 DatasetFolder = Annotated[
     str,
@@ -157,20 +127,53 @@ def _only_version(version: Version = False) -> None:
 
 def command(
     commands: typer.Typer, *, name: str | None = None, examples: Sequence[str]
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+) -> Callable[[Callable[..., Outcome | None]], Callable[..., None]]:
     """Add the decorated function to `commands`; its docstring and the runnable `examples` are the help.
 
-    A parameter whose type is a dataclass becomes an option for each field (`ppod_cli.app.dataclass_options`).
+    The function returns the summary that is printed, None for none. A parameter whose type is a dataclass becomes an
+    option for each field (`ppod_cli.app.dataclass_options`). Every command has --config, --json and --debug.
     """
 
-    def add(function: Callable[..., None]) -> Callable[..., None]:
+    def add(function: Callable[..., Outcome | None]) -> Callable[..., None]:
         paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
         text = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
-        expanded = expand_dataclasses(function)
-        commands.command(name, cls=OnceCommand, help=text, epilog=_epilog(examples))(expanded)
-        return expanded
+        printed = _with_summary(expand_dataclasses(function))
+        commands.command(name, cls=OnceCommand, help=text, epilog=_epilog(examples))(printed)
+        return printed
 
     return add
+
+
+def _with_summary(command: Callable[..., Outcome | None]) -> Callable[..., None]:
+    """Return a command that prints what `command` returns, with the options that every command has.
+
+    A parameter `report` of `command` is no option: it is the function that prints a summary before the end.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    own = {
+        name: parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(command).parameters.items()
+    }
+    options = {name: parameter for name, parameter in own.items() if name != "report"}
+    for name, (annotation, default) in _EVERYWHERE.items():
+        options.setdefault(
+            name,
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default),
+        )
+
+    @functools.wraps(command)
+    def printed(**values: Any) -> None:
+        with summary(values["as_json"]) as report:
+            given = values | {"report": report}
+            outcome = command(**{name: given[name] for name in own})
+            if outcome is not None:
+                report(outcome)
+        if outcome is not None and outcome.exit_code:
+            raise typer.Exit(outcome.exit_code)
+
+    vars(printed)["__signature__"] = inspect.Signature(list(options.values()))
+    printed.__annotations__ = {name: parameter.annotation for name, parameter in options.items()}
+    return printed
 
 
 def _epilog(examples: Sequence[str]) -> str:

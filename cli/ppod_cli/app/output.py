@@ -6,10 +6,22 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
+
+from ppod_data.support.processes import rank_and_world_size
 
 _TURNING = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
 _LOG_WIDTH = 110
+
+
+class Outcome(NamedTuple):
+    """What a command returns: the summary that it prints."""
+
+    figures: Mapping[str, Any]
+    """Printed as JSON with --json."""
+    lines: Sequence[Any]
+    """Printed for people: text, or rich renderables such as a table."""
+    exit_code: int = 0
 
 
 def printable(text: str) -> str:
@@ -25,6 +37,11 @@ def _is_unsafe(character: str) -> bool:
     return turning or unicodedata.category(character) in ("Cc", "Cs")
 
 
+def is_main() -> bool:
+    """Return True in the process that speaks for all that torchrun started."""
+    return rank_and_world_size()[0] == 0
+
+
 def say_notes(notes: Sequence[str]) -> None:
     """Print notes on stderr, a line each; of processes that work together, the first one does."""
     if os.environ.get("RANK", "0") == "0":
@@ -33,27 +50,18 @@ def say_notes(notes: Sequence[str]) -> None:
 
 
 @contextmanager
-def summary(
-    as_json: bool, *, speaks: bool = True
-) -> Iterator[Callable[[Mapping[str, Any], Sequence[Any]], None]]:
-    """Yield the function that prints a command's summary: (figures for --json, lines for people).
+def summary(as_json: bool) -> Iterator[Callable[[Outcome], None]]:
+    """Yield the function that prints a command's summary: its figures as JSON, or its lines.
 
-    A line is text or a rich renderable, such as a table. With --json, output of libraries goes to stderr, so that
-    stdout holds one JSON object.
-
-    Args:
-        as_json: Print the figures instead of the lines.
-        speaks: False in a process that another process prints for.
+    With --json, output of libraries goes to stderr, so that stdout holds one JSON object.
     """
     stdout = sys.stdout
 
-    def report(figures: Mapping[str, Any], lines: Sequence[Any]) -> None:
-        if not speaks:
-            return
+    def report(outcome: Outcome) -> None:
         if as_json:
-            print(json.dumps(figures, allow_nan=False, ensure_ascii=False), file=stdout, flush=True)
+            print(json.dumps(outcome.figures, allow_nan=False, ensure_ascii=False), file=stdout, flush=True)
             return
-        for line in lines:
+        for line in outcome.lines:
             if isinstance(line, str):
                 print(printable(line), file=stdout, flush=True)
             else:

@@ -8,22 +8,17 @@ import typer
 
 from ppod_cli.app.dataclass_options import Without
 from ppod_cli.app.hints import next_line
-from ppod_cli.app.options import Config, DatasetFolder, Debug, Device, Json, command
-from ppod_cli.app.output import summary
+from ppod_cli.app.options import DatasetFolder, command
+from ppod_cli.app.output import Outcome
 from ppod_cli.app.progress import progress
+from ppod_data.cluster.settings import DeviceSettings
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
-from ppod_data.support.formatting import amount
-from ppod_data.support.processes import resolve_device
 
 if TYPE_CHECKING:
-    from ppod_data.integrity.replay import Replay
-    from ppod_data.integrity.seal import SealSummary
     from ppod_data.integrity.verify import Report
-    from ppod_data.library.editing import Exclusions
 
 FINE, DAMAGED, INCOMPLETE, DRIFT = 0, 3, 4, 5
-_SHOWN = 50
 
 _SEAL_EXAMPLES = ("ppod-data seal data", "ppod-data seal data --incomplete")
 _VERIFY_EXAMPLES = (
@@ -50,31 +45,18 @@ def seal(
     incomplete: Annotated[
         bool, typer.Option("--incomplete", help="Seal also where shards are missing: they stay missing.")
     ] = False,
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> Outcome:
     """Close a data set: its manifest, samples and trajectories never change again, and SHA256SUMS names them.
 
     What stopped processes left behind is removed, and every file is checked first. Scores, log-probabilities
     and pairs may still be added: each table has a seal of its own. README.md and exclusions stay open.
     """
     from ppod_data.library.editing import seal as seal_dataset
+    from ppod_data.library.lines.integrity import sealed_lines
 
-    with summary(as_json) as report:
-        with progress(0, "seal", "files") as shown:
-            done = seal_dataset(dataset, incomplete=incomplete, progress=shown)
-        report({"dataset": dataset} | dataclasses.asdict(done), _say_sealed(dataset, done))
-
-
-def _say_sealed(dataset: str, done: "SealSummary") -> list[str]:
-    lines = [f"removed {name}, which a stopped process left behind" for name in done.removed]
-    what = "was sealed already" if done.was_sealed else "sealed"
-    lines.append(f"{dataset}/SHA256SUMS: {what}, {done.num_files:,} files, {amount(done.num_bytes)}")
-    if done.num_missing_shards:
-        lines.append(f"{done.num_missing_shards} shards are missing, and stay so while the seal is there")
-    check = f"ppod-data verify {dataset} --read-data"
-    return [*lines, f"check a copy: {check}, or in its folder sha256sum -c SHA256SUMS"]
+    with progress(0, "seal", "files") as display:
+        done = seal_dataset(dataset, incomplete=incomplete, progress=display)
+    return Outcome({"dataset": dataset} | dataclasses.asdict(done), sealed_lines(dataset, done))
 
 
 def verify(
@@ -106,11 +88,8 @@ def verify(
             metavar="X",
         ),
     ] = 1e-5,
-    device: Device = "auto",
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+    device: DeviceSettings,
+) -> Outcome:
     """Check a data set: what its tables name is there and fits together; with --read-data, every byte.
 
     Exit codes: 0 all is fine; 1 a failure of the world; 2 not a data set, or wrong options; 3 damage; 4 nothing
@@ -119,19 +98,21 @@ def verify(
     from ppod_data import Dataset
     from ppod_data.library.checking import add_replay
     from ppod_data.library.checking import verify as verify_dataset
+    from ppod_data.library.lines.integrity import verified_lines
 
     share = 1.0 if read_data else parse_share(read_data_subset)
-    with summary(as_json) as report:
-        with progress(0, "verify", "shards") as shown:
-            done = verify_dataset(dataset, read_data=share, progress=shown)
-        if model is not None and not done.of("damaged"):
-            opened = Dataset.open(dataset)
-            policy = source.for_data(opened.spec).load(resolve_device(device))
-            done = add_replay(done, opened, policy, num_trajectories)
-        code = _code(done, max_drift)
-        figures: dict[str, Any] = {"dataset": dataset, "exit_code": code} | dataclasses.asdict(done)
-        report(figures, _say_verified(dataset, done, max_drift, model is not None))
-    raise typer.Exit(code)
+    with progress(0, "verify", "shards") as display:
+        done = verify_dataset(dataset, read_data=share, progress=display)
+    if model is not None and not done.of("damaged"):
+        opened = Dataset.open(dataset)
+        policy = source.for_data(opened.spec).load(device.resolved())
+        done = add_replay(done, opened, policy, num_trajectories)
+    lines = verified_lines(dataset, done, max_drift=max_drift, replay_asked=model is not None)
+    if not done.num_shards_read and not done.findings:
+        lines.append(next_line("ppod-data", "verify", dataset, "--read-data"))
+    code = _code(done, max_drift)
+    figures: dict[str, Any] = {"dataset": dataset, "exit_code": code} | dataclasses.asdict(done)
+    return Outcome(figures, lines, code)
 
 
 def parse_share(text: str | None) -> float:
@@ -150,48 +131,6 @@ def _code(done: "Report", max_drift: float) -> int:
     if done.replay and not max(done.replay.largest) <= max_drift:
         return DRIFT
     return INCOMPLETE if done.findings else FINE
-
-
-def _say_verified(dataset: str, done: "Report", max_drift: float, asked: bool) -> list[str]:
-    lines = []
-    for finding in done.findings[:_SHOWN]:
-        sample = f": sample {finding.sample_id}" if finding.sample_id else ""
-        lines.append(f"{finding.kind}: {finding.file}{sample}: {finding.problem}")
-    if len(done.findings) > _SHOWN:
-        lines.append(f"and {len(done.findings) - _SHOWN:,} more: --json lists all")
-    if done.replay:
-        lines += _say_replayed(done.replay, max_drift)
-    elif asked:
-        lines.append("nothing was replayed: the data is damaged")
-    sealed = "sealed" if done.sealed else "not sealed"
-    read = f"every byte of {done.num_shards_read}" if done.num_shards_read else "structure only"
-    lines.append(
-        f"{dataset}: {done.num_samples:,} samples in {done.num_shards} shards ({read}), "
-        f"{len(done.tables)} tables, {sealed}: " + (_counted(done) if done.findings else "all is fine")
-    )
-    if not done.num_shards_read and not done.findings:
-        lines.append(next_line("ppod-data", "verify", dataset, "--read-data"))
-    return lines
-
-
-def _counted(done: "Report") -> str:
-    kinds = ("damaged", "incomplete", "leftover")
-    return ", ".join(f"{len(done.of(kind))} {kind}" for kind in kinds if done.of(kind))
-
-
-def _say_replayed(done: "Replay", max_drift: float) -> list[str]:
-    lines = ["step  timestep  median      largest"]
-    for step, timestep, median, largest in zip(
-        done.steps, done.timesteps, done.median, done.largest, strict=True
-    ):
-        lines.append(f"{step:4d}  {timestep:8d}  {median:<10.2e}  {largest:.2e}")
-    worst = max(done.largest)
-    verdict = f"at most {max_drift:g}" if worst <= max_drift else f"drift: more than {max_drift:g}"
-    return [
-        *lines,
-        f"{done.num_trajectories:,} trajectories replayed: {done.share_exact:.1%} of the log-probabilities to the "
-        f"last bit, the largest difference {worst:.2e} ({verdict})",
-    ]
 
 
 def exclude(
@@ -213,34 +152,17 @@ def exclude(
             "--purge", help="Also rewrite the files without what the list excludes, for readers not of ppod."
         ),
     ] = False,
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> Outcome:
     """Take samples down: no ppod command or reader gives them any more, nor scores or pairs of them.
 
     The list exclusions.jsonl only grows. --purge, alone or with new entries, removes images, trajectories and
     rows from the files; a sealed data set is sealed again. The prompt's text stays in ppod.json.
     """
     from ppod_data.library.editing import exclude as exclude_samples
+    from ppod_data.library.lines.integrity import excluded_lines
 
-    with summary(as_json) as report:
-        with progress(0, "purge", "files") as shown:
-            done = exclude_samples(
-                dataset, sample_ids or [], prompt or [], reason=reason, purge=purge, progress=shown
-            )
-        report({"dataset": dataset} | dataclasses.asdict(done), _say_excluded(dataset, done))
-
-
-def _say_excluded(dataset: str, done: "Exclusions") -> list[str]:
-    purged = done.purged
-    lines = [
-        f"{dataset}/exclusions.jsonl: {done.num_added:,} added, {done.num_excluded:,} samples are excluded now"
-    ]
-    if purged is None:
-        return [
-            *lines,
-            f"their bytes are still in the files: ppod-data exclude {dataset} --purge removes them",
-        ]
-    lines.append(f"purged: {purged.num_samples:,} samples and {purged.num_rows:,} rows of tables")
-    return lines + (["sealed again: SHA256SUMS is new"] if purged.sealed_again and purged.num_samples else [])
+    with progress(0, "purge", "files") as display:
+        done = exclude_samples(
+            dataset, sample_ids or [], prompt or [], reason=reason, purge=purge, progress=display
+        )
+    return Outcome({"dataset": dataset} | dataclasses.asdict(done), excluded_lines(dataset, done))

@@ -1,21 +1,18 @@
 """`ppod-data`: look at a data set, and add tables to it."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import say_train
-from ppod_cli.app.options import Config, DatasetFolder, Debug, Device, Json, command, new_commands
-from ppod_cli.app.output import summary
+from ppod_cli.app.options import DatasetFolder, command, new_commands
+from ppod_cli.app.output import Outcome
 from ppod_cli.app.progress import progress
 from ppod_cli.data import integrity, views
+from ppod_data.cluster.settings import DeviceSettings
 from ppod_data.diffusion.models.source import ModelSource
-from ppod_data.support.processes import resolve_device
-
-if TYPE_CHECKING:
-    from ppod_data.generation.log_probs import LogProbsSummary
 
 _LOG_PROBS_EXAMPLES = (
     "ppod-data log-probs data --name again",
@@ -51,11 +48,8 @@ def log_probs(
             metavar="N",
         ),
     ] = None,
-    device: Device = "auto",
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+    device: DeviceSettings,
+) -> Outcome:
     """Compute the log-probabilities of the recorded steps under another policy, or in other numerics.
 
     The table takes the place of the recorded numbers in ppod-train offline --reference-log-probs NAME. Run the
@@ -63,30 +57,23 @@ def log_probs(
     """
     from ppod_data import Dataset
     from ppod_data.library.editing import log_probs as compute_log_probs
+    from ppod_data.library.lines.data import log_prob_lines
 
     opened = Dataset.open(dataset)
-    with summary(as_json) as report:
-        loaded = model.for_data(opened.spec).load(resolve_device(device))
-        dtype = loaded.compute_dtype
-        with progress(0, f"log-probs {name}", "trajectories") as shown:
-            done = compute_log_probs(opened, loaded, name=name, batch_size=batch_size, progress=shown)
-        lines = _say_computed(dataset, done)
-        pairs = opened.pair_names()
-        numerics = ["--compute-dtype", dtype] if dtype != opened.spec.compute_dtype else []
-        if loaded.fingerprint == opened.spec.policy_fingerprint and opened.spec.adapter is None:
-            numerics += ["--reference-log-probs", name]
-        for table in pairs:
-            choice = "" if len(pairs) == 1 else f"on the pairs {table}"
-            lines += say_train(dataset, opened, table, choice, numerics)
-        report({"dataset": dataset} | dataclasses.asdict(done), lines)
-
-
-def _say_computed(dataset: str, done: "LogProbsSummary") -> list[str]:
-    line = f"{dataset}/log_probs/{done.name}: {done.num_computed:,} trajectories computed now"
-    line += f", {done.num_skipped:,} were there" if done.num_skipped else ""
-    if done.max_difference is None:
-        return [line]
-    return [line, f"largest difference from the log-probabilities in the samples: {done.max_difference:.3g}"]
+    with progress(0, f"log-probs {name}", "trajectories") as display:
+        display.note("loading the model")
+        loaded = model.for_data(opened.spec).load(device.resolved())
+        done = compute_log_probs(opened, loaded, name=name, batch_size=batch_size, progress=display)
+    lines = log_prob_lines(dataset, done)
+    dtype = loaded.compute_dtype
+    numerics = ["--compute-dtype", dtype] if dtype != opened.spec.compute_dtype else []
+    if loaded.fingerprint == opened.spec.policy_fingerprint and opened.spec.adapter is None:
+        numerics += ["--reference-log-probs", name]
+    tables = opened.pair_names()
+    for table in tables:
+        choice = "" if len(tables) == 1 else f"on the pairs {table}"
+        lines += say_train(dataset, opened, table, choice, numerics)
+    return Outcome({"dataset": dataset} | dataclasses.asdict(done), lines)
 
 
 integrity.register(commands)

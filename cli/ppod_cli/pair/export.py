@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from ppod_cli.app.options import Config, DatasetFolder, Debug, Json, command, local_only
-from ppod_cli.app.output import summary
+from ppod_cli.app.options import DatasetFolder, command
+from ppod_cli.app.output import Outcome
 from ppod_cli.app.progress import progress
+from ppod_cli.app.read_prompts import local_only
 
 _EXAMPLES = (
     "ppod-pair export data --name scenes --format pickapic --out pickapic.parquet",
@@ -33,20 +34,14 @@ def export(
         ),
     ],
     out: Annotated[Path, typer.Option(help="File or folder to make.", metavar="PATH", callback=local_only)],
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> Outcome:
     """Write a table of pairs, with its images, in a form that other tools read."""
     from ppod_data.library.exporting import export_pairs
 
-    with summary(as_json) as report:
-        with progress(0, f"export {name}", "pairs") as shown:
-            done = export_pairs(dataset, out, name=name, format=format, progress=shown)
-        lines = [f"{out}: {done.num_pairs:,} pairs of {done.num_images:,} images as {format}"]
-        if done.num_hardened:
-            lines.append(
-                f"{done.num_hardened:,} soft labels are hard there: the format has wins and ties only"
-            )
-        figures = {"dataset": dataset, "name": name, "format": format, "out": str(out)}
-        report(figures | dataclasses.asdict(done), lines)
+    with progress(0, f"export {name}", "pairs") as display:
+        done = export_pairs(dataset, out, name=name, format=format, progress=display)
+    lines = [f"{out}: {done.num_pairs:,} pairs of {done.num_images:,} images as {format}"]
+    if done.num_hardened:
+        lines.append(f"{done.num_hardened:,} soft labels are hard there: the format has wins and ties only")
+    figures = {"dataset": dataset, "name": name, "format": format, "out": str(out)}
+    return Outcome(figures | dataclasses.asdict(done), lines)

@@ -2,30 +2,20 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from ppod_cli.app.agreement import say_agreement
+from ppod_cli.app.dataclass_options import Shown, Without, given_options
 from ppod_cli.app.hints import next_line, say_train
-from ppod_cli.app.options import NEW_MODEL, Config, DatasetFolder, Debug, Device, Json, command
-from ppod_cli.app.output import summary
+from ppod_cli.app.options import MODEL_OF_GIVEN_IMAGES, DatasetFolder, command
+from ppod_cli.app.output import Outcome
 from ppod_cli.app.progress import progress
-from ppod_cli.pair.given_images import (
-    NOT_OF_GIVEN_IMAGES,
-    ForeignGuidance,
-    ForeignModel,
-    refuse_chain_options,
-    say_made,
-)
+from ppod_data.cluster.settings import DeviceSettings
 from ppod_data.diffusion.models.source import ModelSource
+from ppod_data.errors import ConfigError
 from ppod_data.generation.sampling_settings import SamplingSettings
-from ppod_data.labels.settings import ImportOptions
-from ppod_data.support.processes import resolve_device
-
-if TYPE_CHECKING:
-    from ppod_data.labels.importing import ImportSummary
-
+from ppod_data.labels.settings import ImportOptions, LabelFormat
 
 _IMPORT_EXAMPLES = (
     "ppod-pair import data answers.csv --format table",
@@ -42,12 +32,12 @@ _AGREEMENT_EXAMPLES = (
     "ppod-pair agreement data --labels experts --scores people",
 )
 
-Dimension = Annotated[
-    str | None,
-    typer.Option(
-        help="Labels on this question, where the file has several.",
-        show_default="overall, or the only one",
-        metavar="NAME",
+GivenImages = Annotated[
+    SamplingSettings,
+    Without(("negative_prompt", "num_images_per_prompt", "initial_noise")),
+    Shown(
+        {"guidance_scale": "1; the model's own where it is a condition"},
+        {"guidance_scale": "Classifier-free guidance of the policy that is trained, 1 is none."},
     ),
 ]
 
@@ -70,22 +60,7 @@ def import_labels(
         ),
     ],
     format: Annotated[
-        Literal[
-            "pickapic",
-            "hpdv2",
-            "hpdv3",
-            "imagerewarddb",
-            "open-image-preferences",
-            "rapidata",
-            "richhf",
-            "d3po",
-            "folders",
-            "label-studio",
-            "argilla",
-            "ppod-label",
-            "ppod-judge",
-            "table",
-        ],
+        LabelFormat,
         typer.Option(
             help="Whose form the file has; table is our plain one, of docs/labels.md; ppod-label and "
             "ppod-judge are of ppod-pair label and judge."
@@ -99,15 +74,10 @@ def import_labels(
         ),
     ] = None,
     options: ImportOptions,
-    model: ForeignModel = None,
-    source: Annotated[ModelSource, NEW_MODEL],
-    settings: Annotated[SamplingSettings, NOT_OF_GIVEN_IMAGES],
-    guidance_scale: ForeignGuidance = None,
-    device: Device = "auto",
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+    model: Annotated[ModelSource, MODEL_OF_GIVEN_IMAGES],
+    settings: GivenImages,
+    device: DeviceSettings,
+) -> Outcome:
     """Import people's labels: labels/NAME.parquet, and pairs/NAME.parquet from them.
 
     Images are found by their sample_id, a file name that is one, the hash of their pixels, or their pixels. Several
@@ -120,59 +90,44 @@ def import_labels(
     from ppod_data import Dataset
     from ppod_data import import_labels as import_file
     from ppod_data.library.labelling import check_labels_name, images_of_labels, known_dataset
+    from ppod_data.library.lines.data import given_images_lines
+    from ppod_data.library.lines.labels import imported_lines
 
     table = name if name is not None else format
     check_labels_name(table)
-    if model is None:
-        refuse_chain_options(context)
-    with summary(as_json) as report:
-        made = None
-        if model is not None:
-            loaded = source.load(resolve_device(device))
-            with progress(0, "images", "images") as shown:
-                made = images_of_labels(
-                    dataset,
-                    file,
-                    loaded,
-                    settings,
-                    format=format,
-                    license=options.license,
-                    skip_bad=options.skip_bad,
-                    progress=shown,
-                )
-        opened = Dataset.open(dataset) if made else known_dataset(dataset)
-        with progress(0, f"import {table}", "records") as shown:
-            done = import_file(opened, str(file), format=format, name=table, options=options, progress=shown)
-        figures = {"dataset": dataset, "name": table, "num_skipped": done.num_skipped}
-        figures["made"] = dataclasses.asdict(made) if made else None
-        lines = say_made(dataset, len(opened.spec.prompts), made) if made else []
-        lines += _say_imported(dataset, table, done)
-        lines += say_train(dataset, opened, table) if done.num_pairs else []
-        report(figures | dataclasses.asdict(done), lines)
+    made = None
+    if model.model is None:
+        _refuse_chain_options(context)
+    else:
+        loaded = model.load(device.resolved())
+        with progress(0, "images", "images") as display:
+            made = images_of_labels(
+                dataset,
+                file,
+                loaded,
+                settings,
+                format=format,
+                license=options.license,
+                skip_bad=options.skip_bad,
+                progress=display,
+            )
+    opened = Dataset.open(dataset) if made else known_dataset(dataset)
+    with progress(0, f"import {table}", "records") as display:
+        done = import_file(opened, str(file), format=format, name=table, options=options, progress=display)
+    figures = {"dataset": dataset, "name": table, "num_skipped": done.num_skipped}
+    figures["made"] = dataclasses.asdict(made) if made else None
+    lines = given_images_lines(dataset, len(opened.spec.prompts), made) if made else []
+    lines += imported_lines(dataset, table, done)
+    lines += say_train(dataset, opened, table) if done.num_pairs else []
+    return Outcome(figures | dataclasses.asdict(done), lines)
 
 
-def _say_imported(dataset: str, name: str, done: "ImportSummary") -> list[str]:
-    lines = [
-        f"{dataset}/labels/{name}.parquet: {done.num_preferences + done.num_ties:,} labels from "
-        f"{done.num_records:,} records, {done.num_ties:,} of them ties"
-    ]
-    skipped = [f"{count:,} {reason}" for reason, count in done.skipped.items()]
-    skipped += [f"{done.num_ratings_alone:,} rated alone in their group"] if done.num_ratings_alone else []
-    if skipped:
-        lines.append(f"left out: {', '.join(skipped)}")
-    if done.num_rejected:
-        lines.append(
-            f"{dataset}/labels/{name}.rejects.jsonl: {done.num_rejected:,} rejected, with the reason"
-        )
-    if not done.num_pairs:
-        return [
-            *lines,
-            "no pairs: there are ties and even votes only; --keep-ties takes them as labels of 0.5",
-        ]
-    pairs = f"{dataset}/pairs/{name}.parquet: {done.num_pairs:,} pairs on {done.dimension}"
-    notes = {"with votes for either image": done.num_contradictory, "with even votes": done.num_undecided}
-    counted = [f"{number:,} pairs {what}" for what, number in notes.items() if number]
-    return [*lines, pairs + (f"; {', '.join(counted)}" if counted else "")]
+def _refuse_chain_options(context: typer.Context) -> None:
+    """Raise ConfigError for an option that nothing reads without --model."""
+    for settings in (ModelSource, SamplingSettings, DeviceSettings):
+        for name in given_options(context, settings):
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} says how chains of new images are made: give --model as well")
 
 
 def agreement(
@@ -186,7 +141,14 @@ def agreement(
             metavar="NAME",
         ),
     ] = None,
-    dimension: Dimension = None,
+    dimension: Annotated[
+        str | None,
+        typer.Option(
+            help="Labels on this question, if the table has several.",
+            show_default="overall, or the only one",
+            metavar="NAME",
+        ),
+    ] = None,
     scores: Annotated[
         str | None,
         typer.Option(
@@ -195,10 +157,7 @@ def agreement(
             metavar="NAME",
         ),
     ] = None,
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> Outcome:
     """Say how far people agree: with each other, with each reward, and with other tables of labels.
 
     Raw agreement, Fleiss' kappa and Krippendorff's alpha of pairs with several answers; ties; a bias to one side; and
@@ -206,19 +165,16 @@ def agreement(
     table of labels, such as a judge's, the share of pairs with the same winner, and alpha.
     """
     from ppod_data import agreement as agreement_of
+    from ppod_data.library.lines.agreement import agreement_lines
 
-    with summary(as_json) as report:
-        found = agreement_of(dataset, labels, rewards=reward, dimension=dimension, scores=scores)
-        figures = {"dataset": dataset, "labels": labels} | dataclasses.asdict(found)
-        where = f"{dataset}/labels/{labels}.parquet"
-        lines = say_agreement(
-            where, found.dimension, figures["people"], figures["rewards"], figures["others"]
-        )
-        written = found.scores
-        if written:
-            lines.append(
-                f"{dataset}/scores/{written.name}: {written.num_scored:,} images scored by people, "
-                f"{written.num_unjudged:,} compared by nobody"
-            )
-            lines.append(next_line("ppod-pair", "rank", dataset, "--reward", written.name))
-        report(figures, lines)
+    found = agreement_of(dataset, labels, rewards=reward, dimension=dimension, scores=scores)
+    figures = {"dataset": dataset, "labels": labels} | dataclasses.asdict(found)
+    title = f"{dataset}/labels/{labels}.parquet"
+    lines = agreement_lines(title, found.dimension, figures["people"], figures["rewards"], figures["others"])
+    if written := found.scores:
+        lines += [
+            f"{dataset}/scores/{written.name}: {written.num_scored:,} images scored by people, "
+            f"{written.num_unjudged:,} compared by nobody",
+            next_line("ppod-pair", "rank", dataset, "--reward", written.name),
+        ]
+    return Outcome(figures, lines)

@@ -1,20 +1,17 @@
 """`ppod-pair`: make preferences, pairs of images of the same prompt."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import say_train
-from ppod_cli.app.options import Config, DatasetFolder, Debug, Json, command, new_commands
-from ppod_cli.app.output import summary
+from ppod_cli.app.options import DatasetFolder, command, new_commands
+from ppod_cli.app.output import Outcome
 from ppod_cli.pair import combine, export, import_labels, judge, label
 from ppod_data.errors import ConfigError
 from ppod_data.pairs.settings import PairSettings
-
-if TYPE_CHECKING:
-    from ppod_data.pairs.rank import PairSummary
 
 _RANK_EXAMPLES = (
     "ppod-pair rank data --reward scenes",
@@ -58,38 +55,34 @@ def rank(
         ),
     ] = None,
     settings: PairSettings,
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> Outcome:
     """Pair images of the same prompt by their scores: pairs/NAME.parquet, a row a pair.
 
     Ties, margins too small and images without a score are left out and counted.
     """
     from ppod_data import Dataset, RewardSum, rank_pairs
+    from ppod_data.library.lines.data import paired_lines
     from ppod_data.library.pairing import only_scores
 
     asked = _parse_rewards(reward) if reward else None
-    with summary(as_json) as report:
-        opened = Dataset.open(dataset)
-        by = asked if asked is not None else only_scores(opened)
-        table = name if name is not None else str(by)
-        weights = {by: 1.0} if isinstance(by, str) else by
-        done = rank_pairs(
-            opened,
-            by if normalise is None else RewardSum(weights, normalise),
-            name=name,
-            **dataclasses.asdict(settings),
-        )
-        missing = len(opened.missing_shards())
-        figures = {"dataset": dataset, "name": table, "missing_shards": missing} | dataclasses.asdict(done)
-        report(
-            figures,
-            [
-                *_say_paired(dataset, table, done, missing, soft=settings.label_temperature is not None),
-                *say_train(dataset, opened, table),
-            ],
-        )
+    opened = Dataset.open(dataset)
+    by = asked if asked is not None else only_scores(opened)
+    table = name if name is not None else str(by)
+    weights = {by: 1.0} if isinstance(by, str) else by
+    done = rank_pairs(
+        opened,
+        by if normalise is None else RewardSum(weights, normalise),
+        name=name,
+        **dataclasses.asdict(settings),
+    )
+    missing = len(opened.missing_shards())
+    figures = {"dataset": dataset, "name": table, "missing_shards": missing}
+    soft = settings.label_temperature is not None
+    lines = [
+        *paired_lines(dataset, table, done, missing, soft=soft),
+        *say_train(dataset, opened, table),
+    ]
+    return Outcome(figures | dataclasses.asdict(done), lines)
 
 
 def _parse_rewards(texts: list[str]) -> str | dict[str, float]:
@@ -108,33 +101,6 @@ def _parse_rewards(texts: list[str]) -> str | dict[str, float]:
         except ValueError as error:
             raise ConfigError(f"--reward {text}: {number!r} is no number: give {name}=0.5") from error
     return weights
-
-
-def _say_paired(
-    dataset: str, name: str, done: "PairSummary", missing_shards: int, *, soft: bool
-) -> list[str]:
-    left_out = {
-        "ties": done.num_ties,
-        "pairs with too small a margin": done.num_below_margin,
-        "images without a score": done.num_unscored,
-        "prompts without a pair": done.num_prompts_without_pairs,
-    }
-    counted = [f"{number:,} {what}" for what, number in left_out.items() if number]
-    lines = [
-        f"{dataset}/pairs/{name}.parquet: {done.num_pairs:,} pairs of {done.num_prompts:,} prompts, "
-        f"median margin {done.median_margin:.4g}"
-    ]
-    if counted:
-        lines.append(f"left out: {', '.join(counted)}")
-    if done.num_near_ties and not soft:
-        margin = f"{done.near_tie:g}"
-        lines.append(
-            f"{done.num_near_ties:,} of {done.num_pairs:,} pairs differ by less than {margin}, a tenth of the scores' "
-            f"spread; --min-margin {margin} --name {name}-{margin} leaves them out"
-        )
-    if missing_shards:
-        lines.append(f"{missing_shards} shards of the data set are not made yet: their images are in no pair")
-    return lines
 
 
 label.add_commands(commands)

@@ -7,25 +7,15 @@ import typer
 
 from ppod_cli.app.dataclass_options import given_options
 from ppod_cli.app.hints import free_name, next_line
-from ppod_cli.app.launch import is_main
-from ppod_cli.app.options import (
-    Config,
-    Debug,
-    Device,
-    DropDuplicates,
-    Json,
-    Prompt,
-    PromptColumn,
-    Prompts,
-    local_only,
-)
-from ppod_cli.app.output import summary
-from ppod_cli.app.processes import NumProcesses
-from ppod_cli.app.progress import progress
+from ppod_cli.app.options import Out
+from ppod_cli.app.output import Outcome, is_main
+from ppod_cli.app.progress import loading, progress
 from ppod_cli.app.read_prompts import prompts_of
 from ppod_cli.train.ranks import run_shared
+from ppod_data.cluster.settings import ProcessSettings
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
+from ppod_data.format.prompt_settings import PromptSettings
 from ppod_train.evaluation.settings import EvalSettings
 
 if TYPE_CHECKING:
@@ -66,17 +56,9 @@ BaselineAdapter = Annotated[
 def evaluate(
     ctx: typer.Context,
     *,
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for what comes out.", metavar="DIR", show_default=False, callback=local_only
-        ),
-    ],
+    out: Out,
     model: ModelSource,
-    prompt: Prompt = None,
-    prompts: Prompts = None,
-    prompt_column: PromptColumn = None,
-    drop_duplicates: DropDuplicates = False,
+    prompts: PromptSettings,
     reward: Annotated[
         str | None,
         typer.Option(
@@ -89,43 +71,39 @@ def evaluate(
     baseline: Baseline = None,
     baseline_adapter: BaselineAdapter = None,
     settings: EvalSettings,
-    device: Device = "auto",
-    num_processes: NumProcesses = "auto",
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+    processes: ProcessSettings,
+) -> Outcome | None:
     """Evaluate a policy on fixed noise that no data set was made from, beside its baseline on the same seeds.
 
     A policy in a run's folder is evaluated as it was trained: the run's model, prompts, sampler and reward are taken
     where no option names another. Prints a table, and writes the figures with 95 % intervals, a before/after grid and
     an HTML report to OUT.
     """
-    changes = given_options(ctx, EvalSettings)
-    if prompt or prompts is not None or prompt_column is not None:
-        changes["prompts"] = prompts_of(prompt, prompts, prompt_column, drop_duplicates)
     main = is_main()
-    with summary(as_json, speaks=main) as report:
-        from ppod_train.library.ranks import eval_job
+    changes = given_options(ctx, EvalSettings)
+    if prompts.is_given:
+        changes["prompts"] = prompts_of(prompts)
+    from ppod_train.library.ranks import eval_job
 
-        num_policies = 1 if baseline == "none" else 2
-        if run_shared(ctx, num_processes, device, lambda: eval_job(model, changes, num_policies)):
-            return
+    num_policies = 1 if baseline == "none" else 2
+    if run_shared(ctx, processes, lambda: eval_job(model, changes, num_policies)):
+        return None
+    with loading("eval", silent=not main):
         from ppod_train import compare
 
-        with progress(0, "eval", "images", silent=not main) as shown:
-            done = compare(
-                model,
-                out,
-                baseline=_baseline(baseline, baseline_adapter),
-                reward=reward,
-                check_reward=check_reward,
-                device=device,
-                progress=shown,
-                **changes,
-            )
-            shown.note("done")
-        report({"out": str(out), **done.summary()}, _compared(done, out))
+    with progress(0, "eval", "images", silent=not main) as display:
+        done = compare(
+            model,
+            out,
+            baseline=_baseline(baseline, baseline_adapter),
+            reward=reward,
+            check_reward=check_reward,
+            device=processes.device,
+            progress=display,
+            **changes,
+        )
+        display.note("done")
+    return Outcome({"out": str(out)} | done.summary(), _compared(done, out)) if main else None
 
 
 def _baseline(model: str | None, adapter: str | None) -> str | ModelSource | None:
@@ -138,16 +116,16 @@ def _baseline(model: str | None, adapter: str | None) -> str | ModelSource | Non
 
 
 def _compared(done: "Comparison", out: Path) -> list[Any]:
-    from ppod_cli.train.eval_table import EvalTable
+    from ppod_train.evaluation.table import EvalTable
     from ppod_train.library.next_steps import image_lines
 
     lines = [
         EvalTable.of(done.after, done.before),
         *image_lines(done),
         *(
-            f"{one.scorer.name}: {one.usage}"
-            for one in (done.before, done.after)
-            if one is not None and one.usage
+            f"{result.scorer.name}: {result.usage}"
+            for result in (done.before, done.after)
+            if result is not None and result.usage
         ),
         f"figures: {done.summary_path}",
         f"picture: {done.grid_path}",

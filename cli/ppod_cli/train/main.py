@@ -8,17 +8,15 @@ import typer
 
 from ppod_cli.app.dataclass_options import Without
 from ppod_cli.app.errors import entry_point, runner
-from ppod_cli.app.launch import is_main
-from ppod_cli.app.options import Config, Debug, Device, Json, command, local_only, new_commands
-from ppod_cli.app.output import summary
-from ppod_cli.app.plans import offline_plan
-from ppod_cli.app.processes import NumProcesses
-from ppod_cli.app.progress import progress
+from ppod_cli.app.options import Out, command, new_commands
+from ppod_cli.app.output import Outcome, is_main
+from ppod_cli.app.progress import loading, progress
 from ppod_cli.train.eval import EVAL_EXAMPLES, evaluate
 from ppod_cli.train.online import ONLINE_EXAMPLES, online
 from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import end_lines, reward_line, with_upload
 from ppod_cli.train.ranks import run_shared
+from ppod_data.cluster.settings import ProcessSettings
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_train.settings import TrainSettings
 
@@ -42,11 +40,6 @@ commands = new_commands(
     "Train a policy on pairs of trajectories, evaluate it, and report on runs.",
     examples=(_OFFLINE_EXAMPLES[0], ONLINE_EXAMPLES[0], EVAL_EXAMPLES[0], _REPORT_EXAMPLES[0]),
 )
-
-Out = Annotated[
-    Path,
-    typer.Option(help="Folder for what comes out.", metavar="DIR", show_default=False, callback=local_only),
-]
 
 
 @command(commands, examples=_OFFLINE_EXAMPLES)
@@ -107,12 +100,8 @@ def offline(
     ] = None,
     push_to_hub: PushToHub = None,
     dry_run: DryRun = False,
-    device: Device = "auto",
-    num_processes: NumProcesses = "auto",
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+    processes: ProcessSettings,
+) -> Outcome | None:
     """Train a policy on the pairs or scores of one or more data sets; the best policy goes to OUT/policy.
 
     The policy is evaluated on noise of its own while it trains, the best one is kept, and training stops
@@ -120,33 +109,33 @@ def offline(
     (--num-processes) or of torchrun share every step.
     """
     main = is_main()
-    with summary(as_json, speaks=main) as report:
-        from ppod_train.library.ranks import offline_job
+    from ppod_train.library.ranks import offline_job
 
-        def job() -> "RankJob":
-            return offline_job(datasets[0], settings, model)
+    def job() -> "RankJob":
+        return offline_job(datasets[0], settings, model)
 
-        if not dry_run and run_shared(ctx, num_processes, device, job):
-            return
+    if not dry_run and run_shared(ctx, processes, job):
+        return None
+    with loading("train", silent=not main):
         from ppod_train import DataSource, train
         from ppod_train.library.hub import check_repo_id
+        from ppod_train.library.plan_lines import offline_plan
         from ppod_train.library.plans import plan_offline
 
-        check_repo_id(push_to_hub)
-        data = DataSource(
-            roots=datasets, pairs=pairs or "", scores=scores or "", reference_log_probs=reference_log_probs
+    check_repo_id(push_to_hub)
+    data = DataSource(
+        roots=datasets, pairs=pairs or "", scores=scores or "", reference_log_probs=reference_log_probs
+    )
+    device = processes.device
+    if dry_run:
+        return Outcome(*offline_plan(plan_offline(data, settings, model=model, device=device)))
+    with progress(0, "train", "steps", silent=not main) as display:
+        run = train(
+            data, out, settings, model=model, reward=reward, start=start, device=device, progress=display
         )
-        if dry_run:
-            report(*offline_plan(plan_offline(data, settings, model=model, device=device)))
-            return
-        with progress(0, "train", "steps", silent=not main) as shown:
-            run = train(
-                data, out, settings, model=model, reward=reward, start=start, device=device, progress=shown
-            )
-        if main:
-            report(
-                *with_upload(push_to_hub, out, dataclasses.asdict(run.summary), _trained(out, run.summary))
-            )
+    if not main:
+        return None
+    return with_upload(push_to_hub, out, dataclasses.asdict(run.summary), _trained(out, run.summary))
 
 
 def _trained(out: Path, done: "TrainSummary") -> list[str]:
@@ -175,22 +164,18 @@ def export(
         ),
     ],
     out: Out,
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> Outcome:
     """Write the policy of a checkpoint for plain diffusers, and for --adapter or --start.
 
     A run keeps its newest two checkpoints.
     """
-    with summary(as_json) as report:
-        from ppod_train.library.export import export_policy
+    from ppod_train.library.export import export_policy
 
-        done = export_policy(checkpoint, out)
-        lines = [f"policy: {done.policy}, after {done.step} steps"]
-        if not done.whole:
-            lines.append(f"a LoRA of {done.model}")
-        report({**dataclasses.asdict(done), "policy": str(done.policy)}, lines)
+    done = export_policy(checkpoint, out)
+    lines = [f"policy: {done.policy}, after {done.step} steps"]
+    if not done.whole:
+        lines.append(f"a LoRA of {done.model}")
+    return Outcome(dataclasses.asdict(done) | {"policy": str(done.policy)}, lines)
 
 
 @command(commands, name="report", examples=_REPORT_EXAMPLES)
@@ -205,16 +190,12 @@ def report_on_runs(
             help="The HTML file.", show_default="report.html in the run, here for several", metavar="FILE"
         ),
     ] = None,
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> Outcome:
     """Write one self-contained HTML file with plots and sample grids of runs, finished or not."""
-    with summary(as_json) as report:
-        from ppod_train import write_report
+    from ppod_train import write_report
 
-        page = write_report(runs, out)
-        report({"report": str(page)}, [f"report: {page}"])
+    page = write_report(runs, out)
+    return Outcome({"report": str(page)}, [f"report: {page}"])
 
 
 _OUT_OF_MEMORY = (

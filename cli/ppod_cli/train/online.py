@@ -7,28 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppod_cli.app.dataclass_options import Without
-from ppod_cli.app.launch import is_main
-from ppod_cli.app.options import (
-    NEW_MODEL,
-    Config,
-    Debug,
-    Device,
-    DropDuplicates,
-    Json,
-    Prompt,
-    PromptColumn,
-    Prompts,
-    local_only,
-)
-from ppod_cli.app.output import summary
-from ppod_cli.app.plans import online_plan
-from ppod_cli.app.processes import NumProcesses
-from ppod_cli.app.progress import progress
+from ppod_cli.app.options import NEW_MODEL, Out
+from ppod_cli.app.output import Outcome, is_main
+from ppod_cli.app.progress import loading, progress
 from ppod_cli.app.read_prompts import prompts_of
 from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import end_lines, reward_line, with_upload
 from ppod_cli.train.ranks import run_shared
+from ppod_data.cluster.settings import ProcessSettings
 from ppod_data.diffusion.models.source import ModelSource
+from ppod_data.format.prompt_settings import PromptSettings
 from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_train.online.settings import STEPS_PER_STAGE, OnlineSettings
 from ppod_train.settings import TrainSettings
@@ -67,14 +55,9 @@ StageTraining = Annotated[
 def online(
     ctx: typer.Context,
     *,
-    out: Annotated[
-        Path, typer.Option(help="Folder of the run.", metavar="DIR", show_default=False, callback=local_only)
-    ],
+    out: Out,
     model: Annotated[ModelSource, NEW_MODEL, Without({"adapter"})],
-    prompt: Prompt = None,
-    prompts: Prompts = None,
-    prompt_column: PromptColumn = None,
-    drop_duplicates: DropDuplicates = False,
+    prompts: PromptSettings,
     reward: Annotated[
         str | None,
         typer.Option(
@@ -90,52 +73,49 @@ def online(
     sampling: Annotated[SamplingSettings, Without({"store_steps"})],
     push_to_hub: PushToHub = None,
     dry_run: DryRun = False,
-    device: Device = "auto",
-    num_processes: NumProcesses = "auto",
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+    processes: ProcessSettings,
+) -> Outcome | None:
     """Train online: every stage makes a new data set with the newest policy, scores it, and trains on it.
 
     Run the same command again to go on after an interruption, or with more stages to go further. Every stage is an
     ordinary data set and an ordinary run: OUT/stage-01/data and OUT/stage-01/run.
     """
-    texts = prompts_of(prompt, prompts, prompt_column, drop_duplicates)
-    settings = dataclasses.replace(settings, train=train)
+    texts = prompts_of(prompts)
     main = is_main()
-    with summary(as_json, speaks=main) as report:
-        from ppod_train.library.ranks import online_job
+    settings = dataclasses.replace(settings, train=train)
+    from ppod_train.library.ranks import online_job
 
-        def job() -> "RankJob":
-            return online_job(texts, settings, sampling, model)
+    def job() -> "RankJob":
+        return online_job(texts, settings, sampling, model)
 
-        if not dry_run and run_shared(ctx, num_processes, device, job):
-            return
+    if not dry_run and run_shared(ctx, processes, job):
+        return None
+    with loading("online", silent=not main):
         from ppod_train import train_online
         from ppod_train.library.hub import check_repo_id
+        from ppod_train.library.plan_lines import online_plan
         from ppod_train.library.plans import plan_online
 
-        check_repo_id(push_to_hub)
-        if dry_run:
-            plan = plan_online(texts, settings, sampling=sampling, model=model, device=device)
-            report(*online_plan(plan))
-            return
-        with progress(0, "online", "stages", silent=not main) as shown:
-            run = train_online(
-                out,
-                texts,
-                settings,
-                sampling=sampling,
-                model=model,
-                reward=reward,
-                device=device,
-                progress=shown,
-            )
-        if main:
-            report(
-                *with_upload(push_to_hub, out, dataclasses.asdict(run.summary), _trained(out, run.summary))
-            )
+    check_repo_id(push_to_hub)
+    device = processes.device
+    if dry_run:
+        return Outcome(
+            *online_plan(plan_online(texts, settings, sampling=sampling, model=model, device=device))
+        )
+    with progress(0, "online", "stages", silent=not main) as display:
+        run = train_online(
+            out,
+            texts,
+            settings,
+            sampling=sampling,
+            model=model,
+            reward=reward,
+            device=device,
+            progress=display,
+        )
+    if not main:
+        return None
+    return with_upload(push_to_hub, out, dataclasses.asdict(run.summary), _trained(out, run.summary))
 
 
 def _trained(out: Path, done: "OnlineSummary") -> list[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ppod_cli.app.hints import free_name, next_line
+from ppod_cli.app.output import Outcome
 
 
 def reward_line(before: float | None, best: float | None, when: str) -> list[str]:
@@ -12,8 +13,8 @@ def reward_line(before: float | None, best: float | None, when: str) -> list[str
 
     if before is None or best is None:
         return []
-    shown = precision([before, best]).number
-    return [f"validation reward {shown(before)} → {shown(best)} {when}"]
+    number = precision([before, best]).number
+    return [f"validation reward {number(before)} → {number(best)} {when}"]
 
 
 def end_lines(out: Path, verdict: str) -> list[str]:
@@ -27,15 +28,13 @@ def end_lines(out: Path, verdict: str) -> list[str]:
     return [*lines, verdict]
 
 
-def with_upload(
-    repository: str | None, out: Path, figures: dict[str, Any], lines: list[str]
-) -> tuple[dict[str, Any], list[str]]:
+def with_upload(repository: str | None, out: Path, figures: dict[str, Any], lines: list[str]) -> Outcome:
     """Complete a run's summary; upload its policy if a repository was given."""
     figures = {"run": str(out)} | figures
     figures |= {"policy": str(out / "policy"), "report": str(out / "report.html")}
     if repository is None:
-        return figures, lines
+        return Outcome(figures, lines)
     from ppod_train.library.hub import push_policy
 
     address = push_policy(out / "policy", repository)
-    return figures | {"pushed_to": address}, [*lines, f"uploaded: {address}"]
+    return Outcome(figures | {"pushed_to": address}, [*lines, f"uploaded: {address}"])

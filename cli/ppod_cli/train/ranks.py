@@ -1,73 +1,27 @@
-"""The ranks of a training command on this machine: processes that run the same command line, as torchrun's would.
+"""`--num-processes` of a training command: ranks that run the same command line, of which the first one prints."""
 
-The command that the user started computes nothing then. It waits for its ranks, of which the first one prints, and
-reports the cause if one of them fails.
-"""
-
-import contextlib
 import importlib
-import multiprocessing
-import os
-import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING
 
-from ppod_cli.app.processes import local_processes
-from ppod_data.cluster.local_engine import become_worker, end_processes, how_ended, start_server
-from ppod_data.errors import PpodError, WorkersError
+from ppod_data.cluster.settings import ProcessSettings
+from ppod_data.errors import WorkersError
 
 if TYPE_CHECKING:
     import typer
 
+    from ppod_train.library.rank_processes import RankEnd
     from ppod_train.library.ranks import RankJob
 
-_COMMANDS = "ppod_cli.train.main"
-"""Module of the commands, which import this one."""
-_GRACE_SECONDS = 2.0
-"""Seconds that other ranks have to report the cause of a failure."""
 
-
-class _End(NamedTuple):
-    """How a rank ended."""
-
-    message: str
-    """The error in one line, empty without one."""
-    code: int
-    is_consequence: bool = False
-    """Another rank's failure caused this one."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Rank:
-    number: int
-    process: BaseProcess
-    pipe: Connection
-
-    def end(self) -> _End:
-        """Return how the rank ended, which its pipe or the end of its pipe says."""
-        try:
-            end: _End = self.pipe.recv()
-        except (EOFError, ConnectionResetError):
-            self.process.join()
-            end = _End(
-                f"process {self.number} {how_ended(self.process)}: run the same command again to continue", 1
-            )
-        return end
-
-
-def run_shared(
-    ctx: "typer.Context", num_processes: str, device: str, describe: "Callable[[], RankJob]"
-) -> bool:
+def run_shared(ctx: "typer.Context", asked: ProcessSettings, describe: "Callable[[], RankJob]") -> bool:
     """Run the command in several processes if `--num-processes` asks for them or `auto` saves time.
 
     Args:
         ctx: the command's context, whose object is the command line.
-        num_processes: `--num-processes`.
-        device: `--device`.
+        asked: the processes that the options ask for.
         describe: returns what the processes would share.
 
     Returns:
@@ -76,81 +30,25 @@ def run_shared(
     Raises:
         PpodError: a rank failed.
     """
+    from ppod_train.library.rank_processes import run_ranks
     from ppod_train.library.ranks import choose_ranks
 
     if ctx.obj.is_rank:
         return False
-    processes = local_processes(num_processes, device)
+    processes = asked.local_processes()
     choice = choose_ranks(processes, describe) if processes.count != 1 else None
     if choice is None or len(choice.devices) == 1:
         return False
     if choice.reason:
         print(f"train: {choice.reason}", file=sys.stderr, flush=True)
-    run_ranks(ctx.obj.arguments, len(choice.devices))
+    run_ranks(partial(_run_as_rank, ctx.obj.arguments), len(choice.devices))
     return True
 
 
-def run_ranks(arguments: Sequence[str], count: int) -> None:
-    """Run `ppod-train` with `arguments` in `count` processes, and wait for them.
+def _run_as_rank(arguments: Sequence[str]) -> "RankEnd":
+    """Run a command line of `ppod-train` in a rank, without printing its error."""
+    from ppod_train.library.rank_processes import RankEnd
 
-    Raises:
-        PpodError: a rank failed; its exit code is the rank's.
-    """
-    ranks: list[_Rank] = []
-    try:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        for number in range(count):
-            ranks.append(_start(number, count, port, arguments))
-        failures = _wait(ranks)
-    finally:
-        end_processes([rank.process for rank in ranks])
-    if failures:
-        cause = min(failures, key=lambda end: end.is_consequence)
-        error = PpodError(cause.message)
-        error.exit_code = cause.code
-        raise error
-
-
-def _start(number: int, count: int, port: int, arguments: Sequence[str]) -> _Rank:
-    start_server()
-    context = multiprocessing.get_context("forkserver")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(number, count, port, list(arguments), there))
-    process.start()
-    there.close()  # so that the death of the process ends the pipe
-    return _Rank(number, process, here)
-
-
-def _wait(ranks: Sequence[_Rank]) -> list[_End]:
-    """Return the failures, the first one first, after all ranks ended or shortly after the first failure."""
-    running = {rank.pipe: rank for rank in ranks}
-    failures: list[_End] = []
-    while running:
-        ready = wait(list(running), timeout=_GRACE_SECONDS if failures else None)
-        if not ready:
-            break
-        for pipe in ready:
-            assert isinstance(pipe, Connection), "only pipes are waited for"
-            end = running.pop(pipe).end()
-            failures += [end] if end.code else []
-    return failures
-
-
-def _run(number: int, count: int, port: int, arguments: Sequence[str], pipe: Connection) -> None:
-    """Run the command line as rank `number`, and send how it ended."""
-    run = importlib.import_module(_COMMANDS).run
-    become_worker()
-    os.environ |= {
-        "RANK": str(number),
-        "LOCAL_RANK": str(number),
-        "WORLD_SIZE": str(count),
-        "LOCAL_WORLD_SIZE": str(count),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name need not resolve
+    run = importlib.import_module("ppod_cli.train.main").run  # which imports this module
     ended = run(arguments, is_rank=True)
-    with contextlib.suppress(BrokenPipeError):
-        pipe.send(_End(ended.message, ended.code, isinstance(ended.error, WorkersError)))
+    return RankEnd(ended.message, ended.code, isinstance(ended.error, WorkersError))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ppod_data.errors import ConfigError, SpecMismatchError
 from ppod_data.format.prompts import normalise, prompt_id, unprintable
-from ppod_data.format.spec import GenerationSpec, check_same_spec, from_json, to_json
+from ppod_data.format.spec import GenerationSpec, from_json, to_json
+from ppod_data.format.spec_difference import check_same_spec
 from tests.support.toy import make_spec
 
 INFORMATIVE = {"model", "revision", "variant", "adapter"}

@@ -12,7 +12,7 @@ from ppod_data.dataset.merge import merge
 from ppod_data.dataset.same_samples import count_repeats
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError, SpecMismatchError
-from ppod_data.format.spec import check_same_spec
+from ppod_data.format.spec_difference import check_same_spec
 from ppod_train.data.training_data import TrainingData, open_training_data
 from ppod_train.objectives import OBJECTIVES
 from tests.ppod_train.conftest import source_of

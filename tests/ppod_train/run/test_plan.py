@@ -14,7 +14,7 @@ from ppod_data.diffusion.models.model import embed_prompts, load_model, network
 from ppod_data.diffusion.models.model_folder import has_weights
 from ppod_data.diffusion.models.skeleton import load_skeleton
 from ppod_data.generation.build_spec import build_spec
-from ppod_data.generation.cost import call_bytes, measure_seconds, plan_generation
+from ppod_data.generation.cost import call_bytes, embed_first, measure_seconds, plan_generation
 from ppod_data.storage.files import sha256_file
 from ppod_data.support.tensor_memory import LiveBytes
 from ppod_train.objectives import OBJECTIVES
@@ -106,7 +106,7 @@ def test_a_skeleton_keeps_as_much_as_the_model(
         )
         kept = live.now
         prediction.sum().backward()
-    planned_kept, planned_peak = call_bytes(skeleton, spec, 4, with_graph=True)
+    planned_kept, planned_peak = call_bytes(skeleton, spec, embed_first(skeleton, spec), 4, with_graph=True)
     assert planned_kept == pytest.approx(kept, rel=0.03)
     assert planned_peak == pytest.approx(live.peak, rel=0.1)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ppod_cli.train.eval_table import EvalTable
 from rich.console import Console
 
 from ppod_train.evaluation.metrics import EvalResult, PromptMeasurement, Scorer, summarise
 from ppod_train.evaluation.settings import EvalSettings
+from ppod_train.evaluation.table import EvalTable
 
 LONG = "an oil painting of a very long prompt, " * 4 + "with [bold]markup[/bold] and a new\nline"
 

@@ -1,23 +1,23 @@
-"""Lines about how far people and rewards agree."""
+"""Lines on how far people and rewards agree."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def say_agreement(
-    where: str,
+def agreement_lines(
+    title: str,
     dimension: str,
     people: Mapping[str, Any],
     rewards: Sequence[Mapping[str, Any]],
     others: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
-    """Return lines about a PeopleAgreement, RewardAgreements and LabelAgreements, given as plain values."""
+    """Return lines on a PeopleAgreement, RewardAgreements and LabelAgreements, given as dictionaries."""
 
     def plain(value: float | None) -> str:
         return "unknown" if value is None else f"{value:.3f}"
 
     lines = [
-        f"{where}: {people['num_labels']:,} labels of {people['num_units']:,} pairs by "
+        f"{title}: {people['num_labels']:,} labels of {people['num_units']:,} pairs by "
         f"{people['num_annotators']:,} people on {dimension}; ties {people['tie_rate']:.1%}"
     ]
     if people["num_units_repeated"]:
@@ -34,22 +34,23 @@ def say_agreement(
         lines.append(
             f"  first image preferred: {side['value']:.3f} ({side['low']:.3f} to {side['high']:.3f})"
         )
-    for one in rewards:
-        if one["accuracy"] is None:
-            lines.append(f"  {one['reward']}: no pair with a winner and two different scores")
+    for reward in rewards:
+        if reward["accuracy"] is None:
+            lines.append(f"  {reward['reward']}: no pair with a winner and two different scores")
             continue
-        right = one["accuracy"]
-        fitted = f", temperature {one['temperature']:.3g}" if one["temperature"] else ""
+        right = reward["accuracy"]
+        fitted = f", temperature {reward['temperature']:.3g}" if reward["temperature"] else ""
+        num_compared = reward["num_pairs"] - reward["num_reward_ties"]
         lines.append(
-            f"  {one['reward']}: accuracy {right['value']:.3f} ({right['low']:.3f} to {right['high']:.3f}) on "
-            f"{one['num_pairs'] - one['num_reward_ties']:,} pairs, Kendall's tau {plain(one['kendall_tau'])}{fitted}"
+            f"  {reward['reward']}: accuracy {right['value']:.3f} ({right['low']:.3f} to {right['high']:.3f}) on "
+            f"{num_compared:,} pairs, Kendall's tau {plain(reward['kendall_tau'])}{fitted}"
         )
-    for one in others:
-        same = one["accuracy"]
+    for other in others:
+        same = other["accuracy"]
         share = f"{same['value']:.3f} ({same['low']:.3f} to {same['high']:.3f})" if same else "unknown"
-        ties = f", {one['num_ties']:,} of them ties" if one["num_ties"] else ""
+        ties = f", {other['num_ties']:,} of them ties" if other["num_ties"] else ""
         lines.append(
-            f"  labels/{one['labels']}: same winner {share} on {one['num_pairs']:,} pairs{ties}, "
-            f"Krippendorff's alpha {plain(one['krippendorff_alpha'])}"
+            f"  labels/{other['labels']}: same winner {share} on {other['num_pairs']:,} pairs{ties}, "
+            f"Krippendorff's alpha {plain(other['krippendorff_alpha'])}"
         )
     return lines
