@@ -9,10 +9,10 @@ from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import say_score
 from ppod_cli.app.options import NEW_MODEL, DatasetFolder, Version, command, new_commands
 from ppod_cli.app.output import Outcome, say_notes
-from ppod_cli.app.progress import progress
+from ppod_cli.app.progress import loading, progress
 from ppod_cli.app.read_prompts import prompts_of
 from ppod_data.cluster.settings import SharingSettings, loading_device, prepared
-from ppod_data.diffusion.models.source import ModelSource
+from ppod_data.diffusion.models.source import DEFAULT_MODEL, ModelSource
 from ppod_data.format.prompt_settings import PromptSettings
 from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_data.support.processes import rank_and_world_size
@@ -84,18 +84,21 @@ def gen(
     shard_range = sharing.shard_range
     rank, world_size = rank_and_world_size()
     ray, processes = sharing.ray_cluster(world_size), sharing.local_processes()
-    from ppod_data import build_spec
-    from ppod_data.library.generating import make
-    from ppod_data.library.lines.data import made_lines
-    from ppod_data.library.plans import is_here, many_files_note, notes_on, spec_share
+    with loading("gen"):
+        from ppod_data import build_spec
+        from ppod_data.library.generating import make
+        from ppod_data.library.lines.data import made_lines
+        from ppod_data.library.plans import is_here, many_files_note, notes_on, spec_share
 
     calls = len(texts) * settings.num_images_per_prompt * settings.num_inference_steps
     processes = processes if dry_run else prepared(processes, calls)
     loaded: DiffusionModel | None = None
-    if not dry_run or is_here(model):
-        device = "cpu" if ray and not dry_run else loading_device(processes)
-        loaded = model.load(device, safety_check=safety_check)
-    spec = build_spec(loaded or model.load_skeleton(), texts, settings)
+    with progress(0, "gen", "images") as display:
+        display.note(f"loading {model.model or DEFAULT_MODEL}")
+        if not dry_run or is_here(model):
+            device = "cpu" if ray and not dry_run else loading_device(processes)
+            loaded = model.load(device, safety_check=safety_check)
+        spec = build_spec(loaded or model.load_skeleton(), texts, settings)
     say_notes(notes_on(spec, loaded))
     if dry_run or loaded is None:
         return _planned(spec, loaded)

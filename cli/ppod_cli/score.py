@@ -9,7 +9,7 @@ from ppod_cli.app.errors import entry_point
 from ppod_cli.app.hints import next_line, say_import
 from ppod_cli.app.options import Host, Port, Report, Version, command, new_commands
 from ppod_cli.app.output import Outcome
-from ppod_cli.app.progress import progress
+from ppod_cli.app.progress import loading, progress
 from ppod_data.cluster.settings import SharingSettings, scoring_device
 from ppod_data.errors import ConfigError
 from ppod_data.support.processes import rank_and_world_size
@@ -80,10 +80,11 @@ def score(
     and is never paired. The processes of this machine (--num-processes), of torchrun or accelerate launch, of array
     jobs (--shards) and of a Ray cluster share the shards.
     """
-    from ppod_data import Dataset
-    from ppod_data.library.datasets import share_of
-    from ppod_data.library.lines.data import scored_lines
-    from ppod_data.library.scoring import rewards_of, score_by
+    with loading("score"):
+        from ppod_data import Dataset
+        from ppod_data.library.datasets import share_of
+        from ppod_data.library.lines.data import scored_lines
+        from ppod_data.library.scoring import rewards_of, score_by
 
     if (dataset is None) == (serve is None):
         raise ConfigError("give the folder of a data set to score, or --serve NAME without one")
@@ -100,6 +101,7 @@ def score(
     opened = Dataset.open(dataset)
     rewards = named or rewards_of([], opened)
     with progress(0, f"score {', '.join([as_name] if as_name else rewards)}", "images") as display:
+        display.note(f"loading {', '.join(rewards)}")
         done = score_by(
             opened,
             rewards,

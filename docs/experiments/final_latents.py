@@ -19,6 +19,7 @@ PROMPT = "three dogs on the beach"
 METHODS = {
     "diffusion-nft": Method(objective="diffusion-nft"),
     "awm": Method(objective="awm"),
+    "awm-1": Method(objective="awm", settings={"log_ratio_clip": 1.0}),
     "diffusion-nft-0.1": Method(objective="diffusion-nft", settings={"nft_beta": 0.1}),
 }
 

@@ -3,9 +3,10 @@
     python docs/experiments/window.py [--out build/experiments]
 
 Every update has 8 pairs and 5 timesteps. With noise in all 19 steps these are drawn at random; in a window of 5 steps
-they are all of it, so that the sum over timesteps inside the sigmoid is exact. `trained 5:10` separates the two: data
-of the whole chain, of which the steps 5 to 9 are trained. One tuning prompt, 256 reward queries, 96 updates, 256
-evaluation images by the whole chain. Figures: docs/experiments/window.json.
+they are all of it, so that the sum over timesteps inside the sigmoid is exact. Two tuning prompts, 256 reward
+queries, 96 updates, 256 evaluation images by the whole chain. Two more methods ran on the first prompt alone:
+`trained 5:10` (data of the whole chain, of which the steps 5 to 9 are trained) and a window of the first five steps.
+Figures: docs/experiments/window.json.
 """
 
 import argparse
@@ -14,10 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lab import TUNING_PROMPTS, Method, judge, once, train
+from lab import TUNING_PROMPTS, Method, judge, once, slug, train
 
-SEEDS = (0, 1, 2)
-PROMPT = TUNING_PROMPTS[0]
+SEEDS = {
+    TUNING_PROMPTS[0]: (0, 1, 2),
+    "three dogs on the beach": (9000, 9001, 9002),
+}
 METHODS = {
     "whole-chain": Method(objective="ppod"),
     "5:10": Method(objective="ppod", data={"noisy_steps": "5:10"}),
@@ -25,12 +28,19 @@ METHODS = {
     "trained-5:10": Method(objective="ppod", settings={"trained_steps": "5:10"}),
     "0:5": Method(objective="ppod", data={"noisy_steps": "0:5"}),
 }
+ON_EVERY_PROMPT = ("whole-chain", "5:10", "5:10-one-x_T")
 
 
-def run(folder: Path, name: str, seed: int) -> dict[str, Any]:
+def run(folder: Path, name: str, prompt: str, seed: int) -> dict[str, Any]:
     """Train and evaluate one method."""
-    policy = train(folder, METHODS[name], [PROMPT], seed=seed)
-    return judge(folder, policy, [PROMPT], images=256) | {"method": name, "seed": seed}
+    policy = train(folder, METHODS[name], [prompt], seed=seed)
+    found = judge(folder, policy, [prompt], images=256)
+    return found | {"prompt": prompt, "method": name, "seed": seed}
+
+
+def before(folder: Path, prompt: str) -> dict[str, Any]:
+    """Evaluate the pretrained model."""
+    return judge(folder, None, [prompt], images=256) | {"prompt": prompt}
 
 
 def main() -> None:
@@ -38,10 +48,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
     out = parser.parse_args().out / "window"
-    results = [once(out / "before", lambda folder: judge(folder, None, [PROMPT], images=256))]
-    for seed in SEEDS:
-        for name in METHODS:
-            results.append(once(out / f"{name}-{seed}", partial(run, name=name, seed=seed)))
+    for prompt in SEEDS:
+        once(out / slug(prompt) / "before", partial(before, prompt=prompt))
+    for number in range(3):
+        for prompt, seeds in SEEDS.items():
+            for name in ON_EVERY_PROMPT if number or prompt != TUNING_PROMPTS[0] else METHODS:
+                work = partial(run, name=name, prompt=prompt, seed=seeds[number])
+                once(out / slug(prompt) / f"{name}-{seeds[number]}", work)
+    results = [json.loads(path.read_text()) for path in sorted(out.glob("*/*/result.json"))]
     Path(__file__).with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
 
 

@@ -151,7 +151,7 @@ def generate_by(
     for shard in shards:
         if shard in committed:
             progress.skip(len(spec.shard_range(shard)))
-            progress.note(f"shard {shard} of {spec.num_shards} was there")
+            progress.note(f"shard {shard:06d} was there")
     if missing:
         refuse_sealed(root)
     made: list[int] = []
@@ -168,7 +168,7 @@ def generate_by(
                 made.append(shard)
             else:
                 progress.skip(len(spec.shard_range(shard)))
-            progress.note(f"shard {shard} of {spec.num_shards} {'made' if is_new else 'was there'}")
+            progress.note(f"shard {shard:06d} {'made' if is_new else 'was there'}")
     return summarize(spec, shards, made, time.monotonic() - start)
 
 

@@ -98,13 +98,13 @@ def generate(
     for shard in free_first(shards, partial(shard_committed, root), partial(active_shards, root)):
         if shard_committed(root, shard):
             progress.skip(len(spec.shard_range(shard)))
-            progress.note(f"shard {shard} of {spec.num_shards} was there")
+            progress.note(f"shard {shard:06d} was there")
             continue
         refuse_sealed(root)
         policy = policy or build_policy(spec, model)
         make_shard(root, spec, model, policy, shard, records=records, progress=progress)
         made.append(shard)
-        progress.note(f"shard {shard} of {spec.num_shards} made")
+        progress.note(f"shard {shard:06d} made")
     return summarize(spec, shards, made, time.monotonic() - start)
 
 

@@ -88,7 +88,7 @@ def compute_log_probs(
     for shard in shards:
         if policy is None or shard not in missing:
             progress.skip(len(spec.shard_range(shard)))
-            progress.note(f"shard {shard} of {spec.num_shards} was there")
+            progress.note(f"shard {shard:06d} was there")
             continue
         ids = [name for name in spec.shard_sample_ids(shard) if name not in dataset.excluded]
         rows: list[list[float | None]] = []
@@ -100,7 +100,7 @@ def compute_log_probs(
             progress.advance(len(batch))
         _write(folder / part_name(shard), ids, rows, made | {"device": device_kind(model.device)})
         progress.skip(len(spec.shard_range(shard)) - len(ids))
-        progress.note(f"shard {shard} of {spec.num_shards} computed")
+        progress.note(f"shard {shard:06d} computed")
     seal_table(folder, spec)
     computed = sum(len(spec.shard_range(shard)) for shard in missing)
     return LogProbsSummary(

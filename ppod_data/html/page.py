@@ -55,9 +55,9 @@ def document(*, title: str, eyebrow: str, heading: str, body: Markup, style: Pat
     )
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """Return a table of texts, which scrolls sideways if it is too wide."""
-    return render("table.html", head=head, rows=rows)
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, sortable: bool = False) -> Markup:
+    """Return a table of texts, which scrolls sideways if it is too wide; the page's script makes its heads buttons."""
+    return render("table.html", head=head, rows=rows, sortable=sortable)
 
 
 def tiles(figures: Sequence[tuple[str, str, str]]) -> Markup:

@@ -48,9 +48,9 @@ class Trial:
         if not self.num_broken or self.proven:
             return ""
         return (
-            f"{name} could score none of {which}{self.num_broken} images ({self.first_failure}): correct the reward, "
-            "which is called with (prompts, images) and returns one number for each image, or None for an image that "
-            "it cannot score"
+            f"{name} could score none of {which}{self.num_broken} images ({self.first_failure}): correct the "
+            "question or the server of a judge, or the function, which is called with (prompts, images) and returns "
+            "one number for each image, or None for an image that it cannot score"
         )
 
 

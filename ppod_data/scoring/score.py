@@ -136,7 +136,7 @@ def score_all(
         num_scored = sum(len(rows.todo) for rows in parts)
         progress.skip(sizes[shard] - num_scored)
         state = "scored" if num_scored else "was there"
-        progress.note(f"shard {shard} of {dataset.spec.num_shards} {state}")
+        progress.note(f"shard {shard:06d} {state}")
 
     def lacking() -> Iterator[int]:
         for shard in sizes:

@@ -14,13 +14,13 @@ class Progress(Protocol):
     """An observer of one call at a time. A new call starts anew; one that ends early leaves units undone."""
 
     def start(self, total: int, unit: str) -> None:
-        """Begin `total` units of work, for example 4096 "images". Preparations are over: time counts from here."""
+        """Begin `total` units of work, for example 4096 "images"; 0 if unknown. Time counts from here."""
 
     def advance(self, count: int) -> None:
         """Count `count` units as finished now."""
 
     def skip(self, count: int) -> None:
-        """Take `count` units out of the total: an earlier call finished them, and they say nothing about the rate."""
+        """Count `count` units that an earlier call finished; the rate leaves them out."""
 
     def note(self, text: str) -> None:
         """Record a milestone, such as a finished shard. A log shows each of them."""
@@ -65,8 +65,41 @@ class Inner(Silent):
         self._outer.advance(count)
 
 
+class Named:
+    """Progress of a phase of a longer call, with a count of its own; each activity begins with the phase's name."""
+
+    def __init__(self, outer: Progress, name: str) -> None:
+        self._outer, self._name = outer, name
+        outer.start(0, "")
+        outer.note(name)
+
+    def start(self, total: int, unit: str) -> None:
+        """Begin to count the units of this phase."""
+        self._outer.start(total, unit)
+
+    def advance(self, count: int) -> None:
+        """Count units of this phase."""
+        self._outer.advance(count)
+
+    def skip(self, count: int) -> None:
+        """Count units of this phase that were finished before."""
+        self._outer.skip(count)
+
+    def note(self, text: str) -> None:
+        """Show a milestone, which is a detail of the longer call."""
+        self.status(text)
+
+    def status(self, text: str) -> None:
+        """Show the activity after the name of the phase."""
+        self._outer.status(f"{self._name}: {text}")
+
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+        self._outer.say(text)
+
+
 class Phase(Silent):
-    """Progress of a call that is one phase of a longer one, which shows its name and count."""
+    """Progress of a call inside a longer one, whose activity shows this call's name and count."""
 
     def __init__(self, outer: Progress, name: str) -> None:
         self._outer, self._name = outer, name

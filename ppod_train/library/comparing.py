@@ -82,6 +82,7 @@ def compare(
     second = _check_reward(check_reward, judge, run)
     with launched(device_for(policy, device)) as workers:
         progress = progress if workers.is_main else SILENT
+        progress.note("loading reward and model")
         note_cut_prompts(progress, source.load_skeleton(), settings.prompts, settings.negative_prompt)
         comparison = run_evaluation(
             policy if isinstance(policy, DiffusionModel) else _on_baseline(source, before, workers.device),

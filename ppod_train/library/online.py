@@ -58,7 +58,7 @@ def train_online(
         model: The reference, a whole pipeline. A loaded model is loaded again by its name and stays as it is.
         reward: Scores the data and judges the policies; None for `scenes` if the model is `scenes`.
         device: Torch device; `auto` is a GPU if there is one.
-        progress: Counts stages.
+        progress: Counts the units of each phase: images, trajectories, steps.
 
     Raises:
         ConfigError: Arguments contradict each other or the run in `out`, or the reward is not known.
@@ -73,6 +73,7 @@ def train_online(
     settings.validate()
     with launched(device_for(model, device)) as workers:
         progress = progress if workers.is_main else SILENT
+        progress.note("loading reward and model")
         sampling = sampling or SamplingSettings()
         note_cut_prompts(progress, reference.load_skeleton(), prompts, sampling.negative_prompt)
 

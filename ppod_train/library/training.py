@@ -90,6 +90,7 @@ def train(
     source, datasets = opened_data(data, settings.objective)
     with launched(device_for(model, device)) as workers:
         progress = progress if workers.is_main else SILENT
+        progress.note("loading reward and model")
         judge = _judge(source, datasets, settings, reward, workers.device)
         reference = _reference(model, datasets[0].spec, workers.device)
         prompts = list(dict.fromkeys(prompt for dataset in datasets for prompt in dataset.spec.prompts))
@@ -106,9 +107,8 @@ def train(
             progress=progress,
             workers=workers,
         )
-        run = Run(folder=folder, summary=summary)
-        workers.on_main(lambda: write_report([run.folder], run.report))
-    return run
+        workers.on_main(lambda: write_report([folder], folder / "report.html"))
+    return Run(folder=folder, summary=summary)
 
 
 def opened_data(

@@ -105,7 +105,7 @@ OBJECTIVES: Mapping[str, Objective] = {
         advantages=standardised,
         score=awm_score,
         compares_with="maker",
-        defaults={"log_ratio_clip": 1.0},
+        defaults={"log_ratio_clip": 0.03},
     ),
     "ddpo": Objective(
         loss=ddpo_loss,

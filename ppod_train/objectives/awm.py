@@ -8,7 +8,8 @@ AWM: Xue et al. 2025 (arXiv 2509.25050). Shapes: U trajectories, T timesteps, E 
 
 At ρ = 1 the gradient is A·∇‖v_θ − v‖²: pretraining on the policy's own images, weighted by their advantages. The paper
 derives the loss for score matching and for flow matching, with the weight w(t) = 1. ‖·‖² is the mean over dimensions,
-as in the authors' code. `kl_weight` adds their term ‖v_θ − v_ref‖².
+as in the authors' code. `kl_weight` adds their term ‖v_θ − v_ref‖². Their ε is 1, which never binds in one update on
+each batch. Here a stage makes many updates on the same data, and the default is 0.03.
 """
 
 import torch

@@ -74,7 +74,7 @@ def train_online(
         reference: the pretrained model, a whole pipeline; the KL anchor of all stages.
         build_spec: returns the spec of a stage's data set for the policy that samples it.
         load: loads a new copy of a policy.
-        progress: counts stages, and shows the phase; in the main process only.
+        progress: counts the units of each phase, and shows its name; in the main process only.
         workers: the processes that share every phase. All call this function; the main process writes.
 
     Raises:
@@ -100,7 +100,6 @@ def train_online(
         progress=progress if workers.is_main else SILENT,
         workers=workers,
     )
-    run.progress.start(settings.num_stages, "stages")
     if settings.prompts_per_stage is not None or settings.window_stride:
         stage_spec(run, load(reference), 1)  # raises before the run writes a file
     with ExitStack() as folder:

@@ -76,7 +76,9 @@ def stage_line(record: StageRecord, num_stages: int) -> str:
         for name, seconds in record.seconds.items()
         if seconds >= 0.5
     )
+    seconds = sum(record.seconds.values()) * (num_stages - record.stage)
+    left = f"; about {clock(seconds)} left" if seconds else ""
     return (
         f"{stage}: its data's mean reward {number(record.data_reward_mean)}, {record.outside_band_at_start:.0%} of "
-        f"steps outside the band at the start; {times}"
+        f"steps outside the band at the start; {times}{left}"
     )

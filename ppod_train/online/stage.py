@@ -22,7 +22,7 @@ from ppod_data.rewards.usage import usage_of
 from ppod_data.scoring.score import score
 from ppod_data.storage.json_reader import read_object
 from ppod_data.support.noise import generator
-from ppod_data.support.progress import SILENT, Phase, Progress
+from ppod_data.support.progress import SILENT, Named, Progress
 from ppod_train.data.training_data import DataSource
 from ppod_train.distributed import Workers
 from ppod_train.evaluation.evaluate import evaluate
@@ -62,9 +62,8 @@ class OnlineRun:
 
     def phase(self, stage: int, name: str) -> Progress:
         """Show the name of a phase that begins, and return its progress."""
-        title = f"stage {stage} {name}"
-        self.progress.status(title)
-        return Phase(self.progress, title)
+        title = f"stage {stage}/{self.settings.num_stages} {name}" if stage else f"before: {name}"
+        return Named(self.progress, title)
 
     def folder(self, stage: int) -> Path:
         """Return the folder of a stage."""
@@ -92,7 +91,6 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     """
     record_path = run.folder(stage) / "stage.json"
     if record_path.exists():
-        run.progress.skip(1)
         run.progress.say(f"online: stage {stage} of {run.settings.num_stages} was finished before")
         return StageRecord(**read_object(record_path))
     seconds: dict[str, float] = {}
@@ -128,7 +126,6 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
         seconds=seconds,
     )
     run.workers.on_main(lambda: write_json(record_path, asdict(record)))
-    run.progress.advance(1)
     run.progress.say(stage_line(record, run.settings.num_stages))
     return record
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from ppod_data.html.charts.lines import NUM_COLOURS
 from ppod_data.html.charts.rows import interval_chart
 from ppod_data.html.page import table, titled
 from ppod_data.support.formatting import UNKNOWN, Precision, count, percent
@@ -12,7 +13,7 @@ from ppod_train.report.records import Record, finite, part
 from ppod_train.report.runs import Evaluation, Run
 from ppod_train.report.sections import dots_of
 from ppod_train.report.tables import flattened
-from ppod_train.report.words import figure_precision
+from ppod_train.report.words import figure_precision, gain_precision
 
 _DRAWN = ("drift.steps", "drift.median", "drift.p99")
 """Values with a chart of their own."""
@@ -23,18 +24,22 @@ _IDENTITIES = ("data_fingerprint", "reference_fingerprint", "start_fingerprint")
 
 def comparison(runs: Sequence[Run], names: Sequence[str]) -> Markup:
     """Compare several runs: metrics, curves of their evaluations, and settings that differ."""
-    head = ["run", "kind", "objective", "steps", "queries", "reward before", "after", "gain"]
-    head += ["correct before", "after", "wins"]
+    head = ["run", "kind", "objective", "steps", "queries", "reward before", "reward after", "gain"]
+    head += ["correct before", "correct after", "wins"]
     overall = [_overall(item) for run in runs for item in (run.before, run.after)]
-    rewards, gains = (figure_precision(overall, name) for name in ("reward", "gain"))
+    rewards = figure_precision(overall, "reward")
+    gains = gain_precision(overall)
     rows = [[name, *_cells(run, rewards, gains)] for run, name in zip(runs, names, strict=True)]
-    dots = [(name, dots_of(run, None, "reward")) for run, name in zip(runs, names, strict=True)]
+    dots = [
+        (name, dots_of(run, None, "reward", colour_after=number % NUM_COLOURS))
+        for number, (run, name) in enumerate(zip(runs, names, strict=True))
+    ]
     known = [(name, marks) for name, marks in dots if marks]
-    note = "before and after, 95 % intervals"
+    note = "grey before, the run's colour after; 95 % intervals"
     chart = interval_chart(known, title="Mean reward", note=note) if known else ""
     return Markup(
         '<section class="run"><h2>Comparison</h2>{}<div class="wide-charts">{}</div>{}{}</section>'
-    ).format(table(head, rows), chart, over_training(runs, names), _differences(runs, names))
+    ).format(table(head, rows, sortable=True), chart, over_training(runs, names), _differences(runs, names))
 
 
 def _cells(run: Run, rewards: Precision, gains: Precision) -> list[str]:

@@ -1,7 +1,7 @@
 """Curves of the report over a run: metrics of its evaluations and of its training steps."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -15,6 +15,8 @@ from ppod_train.report.runs import Evaluation, Run, Stage
 _SMOOTH_FROM = 40
 """Minimum number of steps for a smoothed curve."""
 _WINDOW = 10
+_MAX_BANDS = 2
+"""The intervals of more curves than these would hide each other: the sections of the runs have them."""
 _MAX_LABELS = 4
 """Up to this number of stages, boundaries are labelled "stage 2"; with more stages "2"."""
 
@@ -107,10 +109,13 @@ def over_training(runs: Sequence[Run], names: Sequence[str]) -> Markup:
 
 
 def grid(charts: Sequence[Markup]) -> Markup:
-    """Arrange charts in rows of two or three, whichever leaves fewer gaps; empty charts are left out."""
+    """Arrange charts in rows of two or three, whichever leaves fewer gaps; empty charts are left out.
+
+    A phone shows them side by side, to be moved by a finger or the arrow keys.
+    """
     filled = [chart for chart in charts if chart]
     kind = "charts two" if len(filled) in (1, 2, 4) else "charts"
-    return Markup('<div class="{}">{}</div>').format(kind, join(filled)) if filled else Markup()
+    return Markup('<div class="{}" tabindex="0">{}</div>').format(kind, join(filled)) if filled else Markup()
 
 
 def metric_chart(named_runs: Sequence[tuple[Run, str]], metric: Metric, axis: Axis) -> Markup:
@@ -125,10 +130,14 @@ def metric_chart(named_runs: Sequence[tuple[Run, str]], metric: Metric, axis: Ax
             series.append(one)
     if not series:
         return Markup()
+    note = metric.note
+    if len(series) > _MAX_BANDS and metric.interval:
+        series = [replace(one, low=None, high=None) for one in series]
+        note = "" if note == _INTERVAL else note
     return line_chart(
         series,
         title=metric.title,
-        note=metric.note,
+        note=note,
         x_label=axis.label,
         share=metric.share,
         least_span=LEAST_SPAN,

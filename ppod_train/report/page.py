@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from ppod_data.html.charts.lines import NUM_COLOURS
 from ppod_data.html.page import document, join
 from ppod_data.storage.files import atomic_write
 from ppod_data.storage.folder_kinds import check_html
@@ -18,6 +19,7 @@ from ppod_data.storage.json_reader import record_of
 from ppod_data.storage.real_folders import settled
 from ppod_train.report.comparison import comparison, objective, settings_table
 from ppod_train.report.curves import learning_curves, over_training
+from ppod_train.report.meanings import meanings
 from ppod_train.report.runs import Run, read_run
 from ppod_train.report.sections import banner, by_prompt, headline, images_table, num_prompts
 from ppod_train.report.stages import stages_section, time_chart
@@ -105,21 +107,30 @@ def _section(run: Run, name: str, number: int, *, alone: bool) -> Markup:
     parts = [
         _Part("Stages", stages_section(run) if run.online else Markup()),
         _Part("Over training", Markup() if run.online else over_training([run], [name])),
-        _Part("Samples", viewer(run.evaluations, run.before)),
+        _Part("Samples", viewer(run.evaluations, run.before, run.after or run.before)),
         _Part("Images", images_table(run)),
         _Part("Reward by prompt", by_prompt(run), num_prompts(run) <= _OPEN_PROMPTS),
         _Part("Learning curves", learning_curves(run, objective(run)), False),
         _Part(_timestep_title(run), timestep_curves(*run.last_training), False),
         _Part("Time", time_chart(run), False),
         _Part("Settings", settings_table(run), False),
+        _Part("What the numbers mean", meanings(), False),
     ]
     shown = {f"run-{number}-{index}": part for index, part in enumerate(parts) if part.body}
-    head = Markup() if alone else Markup('<h2 id="run-{}">{}</h2>').format(number, name)
+    colour = number % NUM_COLOURS
+    head = (
+        Markup() if alone else Markup('<h2 class="key c{}" id="run-{}">{}</h2>').format(colour, number, name)
+    )
     contents = _contents({anchor: part.title for anchor, part in shown.items()})
     body = join(_rendered(anchor, part) for anchor, part in shown.items())
-    return Markup('<section class="run">{}</section>').format(
-        head + banner(run) + contents + headline(run) + body
+    return Markup('<section class="run"{}>{}</section>').format(
+        _colour(colour), head + banner(run) + contents + headline(run) + body
     )
+
+
+def _colour(number: int) -> Markup:
+    """Make the first colour of a section that of its run, which the comparison gives it as well."""
+    return Markup(' style="--c0: var(--c{})"').format(number) if number else Markup()
 
 
 def _contents(titles: Mapping[str, str]) -> Markup:

@@ -167,10 +167,10 @@ def before_after_key(run: Run) -> Markup:
     return legend([(colour, item.label) for item, colour in ends if item is not None])
 
 
-def dots_of(run: Run, prompt: str | None, name: str) -> list[Dot]:
+def dots_of(run: Run, prompt: str | None, name: str, colour_after: int = _AFTER_COLOUR) -> list[Dot]:
     """Return a metric of a prompt (of all prompts for None) before and after."""
     dots = []
-    for item, colour in ((run.before, _BEFORE_COLOUR), (run.after, _AFTER_COLOUR)):
+    for item, colour in ((run.before, _BEFORE_COLOUR), (run.after, colour_after)):
         metrics = _metrics_of(item, prompt)
         value = finite(metrics.get("reward_mean" if name == "reward" else name))
         if value is not None:

@@ -12,22 +12,28 @@ from pathlib import Path
 from markupsafe import Markup
 from PIL import Image
 
+from ppod_data.html.charts.axes import Format
 from ppod_data.html.page import embedded, join, note
+from ppod_data.support.formatting import precision
 from ppod_train.evaluation.files import read_sheet
-from ppod_train.report.records import Record
+from ppod_train.report.records import Record, finite
 from ppod_train.report.runs import Evaluation
 
 MAX_TILE = 128
 """Pixels; larger images are embedded at this size."""
 _JPEG_QUALITY = 88
+_MOST_RANKED = 4
+"""Images in the rows of the best and of the worst."""
 _OPEN_PROMPTS = 2
 """The grids of further prompts start closed."""
 
 
-def viewer(evaluations: Sequence[Evaluation], first: Evaluation | None) -> Markup:
-    """Render the grids of `evaluations` below those of `first`; "" if no image was kept.
+def viewer(
+    evaluations: Sequence[Evaluation], first: Evaluation | None, kept: Evaluation | None = None
+) -> Markup:
+    """Render the grids of `evaluations` below those of `first`, and the best and worst images of `kept`.
 
-    The last evaluation is shown until the reader moves the slider.
+    The last evaluation is shown until the reader moves the slider. The result is "" if no image was kept.
     """
     with_sheets = [item for item in evaluations if item.sheet is not None and item.record.get("sheet")]
     if not with_sheets:
@@ -42,6 +48,7 @@ def viewer(evaluations: Sequence[Evaluation], first: Evaluation | None) -> Marku
             "rows": len(layout["prompts"]),
             "steps": [_step(item, layout) for item in choices],
             "first": _step(first, layout) if fixed and first is not None else None,
+            "kept": choices.index(kept) if kept in choices else -1 if fixed and kept is first else None,
         }
     )
     shape = f"aspect-ratio:{layout['width']}/{layout['height']}"
@@ -62,7 +69,47 @@ def viewer(evaluations: Sequence[Evaluation], first: Evaluation | None) -> Marku
         else ""
     )
     words = Markup("The same place is the same seed. ") + _legend(choices[-1])
-    return Markup('<div class="viewer">{}{}{}{}</div>').format(note(words), slider, blocks, data)
+    ranked = _best_and_worst(kept, layout, shape) if kept is not None and kept in with_sheets else Markup()
+    return Markup('<div class="viewer">{}{}{}{}{}</div>').format(note(words), slider, blocks, ranked, data)
+
+
+def _best_and_worst(kept: Evaluation, layout: Record, shape: str) -> Markup:
+    """Render the images of the kept policy with the highest and the lowest rewards, of those on its sheet."""
+    scored = [
+        (reward, prompt, row, column)
+        for row, prompt in enumerate(layout["prompts"])
+        for column, value in enumerate(_images(kept, prompt, "rewards")[: layout["columns"]])
+        if (reward := finite(value)) is not None
+    ]
+    scored.sort(key=lambda item: item[0], reverse=True)
+    count = min(_MOST_RANKED, len(scored) // 2)
+    if not count:
+        return Markup()
+    show = precision([reward for reward, *_ in scored]).number
+    ends = (("best", scored[:count]), ("worst", scored[: -count - 1 : -1]))
+    strips = join(
+        _strip(
+            Markup("<small>{}</small>").format(name),
+            "kept",
+            join(_ranked(*item, show, shape) for item in items),
+        )
+        for name, items in ends
+    )
+    text = (
+        f"{kept.label.capitalize()}: the highest and lowest rewards of its {len(scored)} images on this page."
+    )
+    return Markup("<details><summary>Best and worst</summary>{}{}</details>").format(note(text), strips)
+
+
+def _ranked(reward: float, prompt: str, row: int, column: int, show: Format, shape: str) -> Markup:
+    return Markup('<span class="ranked">{}<small>{}</small></span>').format(
+        _tile(f"{prompt}, reward {show(reward)}", row, column, shape), f"{show(reward)} {prompt}"
+    )
+
+
+def _images(evaluation: Evaluation, prompt: str, name: str) -> Sequence[object]:
+    """Return a value of each image of a prompt."""
+    return evaluation.record.get("images", {}).get(prompt, {}).get(name) or []
 
 
 def _legend(evaluation: Evaluation) -> Markup:
@@ -75,17 +122,18 @@ def _legend(evaluation: Evaluation) -> Markup:
 
 
 def _prompt(prompt: str, row: int, columns: int, first_label: str | None, shape: str) -> Markup:
-    tiles = join(
-        Markup(
-            '<span class="tile" role="img" aria-label="{}, image {}" data-row="{}" data-column="{}" style="{}"></span>'
-        ).format(prompt, column + 1, row, column, shape)
-        for column in range(columns)
-    )
+    tiles = join(_tile(f"{prompt}, image {column + 1}", row, column, shape) for column in range(columns))
     above = Markup()
     if first_label is not None:
         above = _strip(Markup("<small>{}</small>").format(first_label), "first", tiles)
     now = _strip(Markup('<small class="now"></small>'), "now", tiles)
     return Markup("<h4>{}</h4>{}{}").format(prompt, above, now)
+
+
+def _tile(label: str, row: int, column: int, shape: str) -> Markup:
+    return Markup(
+        '<span class="tile" role="img" aria-label="{}" data-row="{}" data-column="{}" style="{}"></span>'
+    ).format(label, row, column, shape)
 
 
 def _strip(label: Markup, which: str, tiles: Markup) -> Markup:
@@ -96,10 +144,7 @@ def _strip(label: Markup, which: str, tiles: Markup) -> Markup:
 
 def _step(evaluation: Evaluation, layout: Record) -> dict[str, object]:
     assert evaluation.sheet is not None
-    images = evaluation.record.get("images", {})
-    correct = [
-        (images.get(prompt, {}).get("correct") or [])[: layout["columns"]] for prompt in layout["prompts"]
-    ]
+    correct = [_images(evaluation, prompt, "correct")[: layout["columns"]] for prompt in layout["prompts"]]
     return {"label": evaluation.label, "sheet": sheet_uri(evaluation.sheet, layout), "correct": correct}
 
 

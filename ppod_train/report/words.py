@@ -15,6 +15,17 @@ def figure_precision(overall: Sequence[Record], name: str) -> Precision:
     )
 
 
+def gain_precision(overall: Sequence[Record]) -> Precision:
+    """Return the precision of a column of gains of several runs: at most three digits of the largest gain.
+
+    A gain that is nothing beside the largest is written as 0, not with more digits than its neighbours need.
+    """
+    form = figure_precision(overall, "gain")
+    gains = [gain for metrics in overall if (gain := finite(metrics.get("gain")))]
+    most = precision(gains, [(0.0, max(map(abs, gains)) / 10)]) if gains else form
+    return min(form, most, key=lambda choice: (choice.is_power, choice.digits))
+
+
 def precise_percent(value: float | None) -> str:
     """Format a share that may be far below a hundredth with three significant digits."""
     return number(None) if value is None else f"{100 * value:.3g} %"

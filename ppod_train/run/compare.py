@@ -99,6 +99,7 @@ def run_evaluation(
     def evaluated(
         source: ModelSource | DiffusionModel, before: EvalResult | None, folder: Path
     ) -> EvalResult:
+        progress.note(f"the {'policy' if source is policy else 'baseline'}")
         model = source.load(workers.device) if isinstance(source, ModelSource) else source
         earlier = None if had_baseline else _finished(folder, model, reward, check_reward, settings, workers)
         if earlier is not None:

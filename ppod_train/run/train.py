@@ -17,7 +17,7 @@ from ppod_data.rewards import RewardModel
 from ppod_data.storage.folder_kinds import OFFLINE, check_out
 from ppod_data.storage.json_reader import read_object
 from ppod_data.storage.real_folders import settled
-from ppod_data.support.progress import SILENT, Progress
+from ppod_data.support.progress import SILENT, Phase, Progress
 from ppod_data.support.runtime import one_thread
 from ppod_train.data.batches import trained_prompts
 from ppod_train.data.training_data import DataSource
@@ -115,6 +115,8 @@ def train_offline(
         raise ConfigError("evaluation during training needs a reward: give a reward, or --eval-every 0")
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
+        progress = progress if workers.is_main else SILENT
+        progress.note("replaying recorded steps")
         state, drift = prepare(source, model, settings, scorer, start, workers, part)
         judges = load_judges(
             reward if settings.eval_every else None, settings.check_reward, _eval_prompts(state), model.device
@@ -139,7 +141,6 @@ def train_offline(
                 )
             elif not is_finished(settings, counters):
                 workers.on_main(lambda: extend_run_record(out, state))
-            progress = progress if workers.is_main else SILENT
             if workers.is_main:
                 for line in started_lines(read_object(out / "run.json"), drift, counters.step):
                     progress.say(line)
@@ -250,6 +251,7 @@ def _evaluate_if_due(
             eval_settings,
             baseline=baseline,
             check_reward=judges.check,
+            progress=Phase(progress, f"evaluating step {counters.step}:"),
             workers=workers,
         )
     workers.on_main(lambda: keep_evaluation(out, counters.step, result))

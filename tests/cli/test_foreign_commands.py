@@ -63,7 +63,7 @@ def test_what_people_read_says_what_to_do_next(votes: Path, tiny_pipeline: Path,
         "data/pairs/pickapic.parquet: 5 pairs on overall",
         "next: ppod-train offline data --pairs pickapic --eval-every 0 --out run",
     ]
-    assert "shard 0 of 1 made (9 of 9 images" in done.stderr
+    assert "shard 000000 made (9 of 9 images" in done.stderr
 
 
 def test_rows_without_pictures_are_rejects(votes: Path, tiny_pipeline: Path, tmp_path: Path) -> None:

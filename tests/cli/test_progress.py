@@ -4,9 +4,10 @@ import io
 
 import pytest
 from ppod_cli.app import progress as module
-from ppod_cli.app.progress import progress
+from ppod_cli.app.progress import loading, progress
 
 from ppod_data.support.formatting import amount, clock
+from ppod_data.support.progress import Named
 
 
 class Clock:
@@ -46,8 +47,8 @@ def test_a_log_gets_a_line_a_milestone(clock_of_test: Clock, capsys: pytest.Capt
         shown.note("shard 2 of 5 made")
     assert capsys.readouterr().err.splitlines() == [
         "gen: shard 0 of 5 was there",
-        "gen: shard 1 of 5 made (20 of 40 images, 2.0/s, about 0:10 left)",
-        "gen: shard 2 of 5 made (40 of 40 images, 2.0/s)",
+        "gen: shard 1 of 5 made (80 of 100 images, 2.0/s, about 0:10 left)",
+        "gen: shard 2 of 5 made (100 of 100 images, 2.0/s)",
     ]
 
 
@@ -66,10 +67,9 @@ def test_preparations_do_not_count_for_the_rate(
 ) -> None:
     with progress(4, "train", "steps") as shown:
         clock_of_test.now += 40
-        shown.begin()
+        shown.start(4, "steps")
         clock_of_test.now += 1
         shown.advance(1)
-        shown.begin()
         shown.note("one")
     assert capsys.readouterr().err == "train: one (1 of 4 steps, 1.0/s, about 0:03 left)\n"
 
@@ -140,7 +140,7 @@ def test_a_call_that_counts_its_own_units_starts_the_clock(
         clock_of_test.now += 1
         shown.advance(1)
         shown.note("one")
-    assert capsys.readouterr().err == "gen: one (1 of 3 pictures, 1.0/s, about 0:02 left)\n"
+    assert capsys.readouterr().err == "gen: one (2 of 4 pictures, 1.0/s, about 0:02 left)\n"
 
 
 def test_a_bar_takes_total_and_unit_of_the_call(
@@ -156,3 +156,36 @@ def test_a_bar_takes_total_and_unit_of_the_call(
         shown.advance(6)
     text = terminal.getvalue()
     assert all(part in text for part in ("6/8", "pictures", "3.0/s"))
+
+
+def test_the_phases_of_a_longer_call_have_their_own_counts(
+    clock_of_test: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress(0, "online", "stages") as shown:
+        for name in ("stage 1 of 2: generate", "stage 1 of 2: train"):
+            phase = Named(shown, name)
+            clock_of_test.now += 31
+            phase.start(4, "units")
+            clock_of_test.now += 32
+            phase.advance(2)
+            phase.status("half")
+    assert capsys.readouterr().err.splitlines() == [
+        "online: stage 1 of 2: generate",
+        "online: stage 1 of 2: generate: half (2 of 4 units, 0:16 each, about 0:32 left)",
+        "online: stage 1 of 2: train",
+        "online: stage 1 of 2: train: half (2 of 4 units, 0:16 each, about 0:32 left)",
+    ]
+
+
+def test_a_terminal_shows_what_is_loaded_without_a_count_and_keeps_none_of_it(
+    monkeypatch: pytest.MonkeyPatch, clock_of_test: Clock
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with loading("gen"):
+        shown = terminal.getvalue()
+    assert "loading libraries" in shown
+    assert "0/" not in shown
+    assert "loading" not in terminal.getvalue().removeprefix(shown)

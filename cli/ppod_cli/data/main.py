@@ -60,8 +60,9 @@ def log_probs(
     from ppod_data.library.lines.data import log_prob_lines
 
     opened = Dataset.open(dataset)
-    loaded = model.for_data(opened.spec).load(device.resolved())
     with progress(0, f"log-probs {name}", "trajectories") as display:
+        display.note("loading the model")
+        loaded = model.for_data(opened.spec).load(device.resolved())
         done = compute_log_probs(opened, loaded, name=name, batch_size=batch_size, progress=display)
     lines = log_prob_lines(dataset, done)
     dtype = loaded.compute_dtype

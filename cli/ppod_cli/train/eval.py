@@ -9,7 +9,7 @@ from ppod_cli.app.dataclass_options import given_options
 from ppod_cli.app.hints import free_name, next_line
 from ppod_cli.app.options import Out
 from ppod_cli.app.output import Outcome, is_main
-from ppod_cli.app.progress import progress
+from ppod_cli.app.progress import loading, progress
 from ppod_cli.app.read_prompts import prompts_of
 from ppod_cli.train.ranks import run_shared
 from ppod_data.cluster.settings import ProcessSettings
@@ -88,7 +88,8 @@ def evaluate(
     num_policies = 1 if baseline == "none" else 2
     if run_shared(ctx, processes, lambda: eval_job(model, changes, num_policies)):
         return None
-    from ppod_train import compare
+    with loading("eval", silent=not main):
+        from ppod_train import compare
 
     with progress(0, "eval", "images", silent=not main) as display:
         done = compare(

@@ -10,7 +10,7 @@ from ppod_cli.app.dataclass_options import Without
 from ppod_cli.app.errors import entry_point, runner
 from ppod_cli.app.options import Out, command, new_commands
 from ppod_cli.app.output import Outcome, is_main
-from ppod_cli.app.progress import progress
+from ppod_cli.app.progress import loading, progress
 from ppod_cli.train.eval import EVAL_EXAMPLES, evaluate
 from ppod_cli.train.online import ONLINE_EXAMPLES, online
 from ppod_cli.train.options import DryRun, PushToHub
@@ -116,10 +116,11 @@ def offline(
 
     if not dry_run and run_shared(ctx, processes, job):
         return None
-    from ppod_train import DataSource, train
-    from ppod_train.library.hub import check_repo_id
-    from ppod_train.library.plan_lines import offline_plan
-    from ppod_train.library.plans import plan_offline
+    with loading("train", silent=not main):
+        from ppod_train import DataSource, train
+        from ppod_train.library.hub import check_repo_id
+        from ppod_train.library.plan_lines import offline_plan
+        from ppod_train.library.plans import plan_offline
 
     check_repo_id(push_to_hub)
     data = DataSource(

@@ -9,7 +9,7 @@ import typer
 from ppod_cli.app.dataclass_options import Without
 from ppod_cli.app.options import NEW_MODEL, Out
 from ppod_cli.app.output import Outcome, is_main
-from ppod_cli.app.progress import progress
+from ppod_cli.app.progress import loading, progress
 from ppod_cli.app.read_prompts import prompts_of
 from ppod_cli.train.options import DryRun, PushToHub
 from ppod_cli.train.progress import end_lines, reward_line, with_upload
@@ -90,10 +90,11 @@ def online(
 
     if not dry_run and run_shared(ctx, processes, job):
         return None
-    from ppod_train import train_online
-    from ppod_train.library.hub import check_repo_id
-    from ppod_train.library.plan_lines import online_plan
-    from ppod_train.library.plans import plan_online
+    with loading("online", silent=not main):
+        from ppod_train import train_online
+        from ppod_train.library.hub import check_repo_id
+        from ppod_train.library.plan_lines import online_plan
+        from ppod_train.library.plans import plan_online
 
     check_repo_id(push_to_hub)
     device = processes.device

@@ -16,7 +16,8 @@ for (const svg of document.querySelectorAll("svg[data-hover]")) {
     tip.replaceChildren(Object.assign(document.createElement("b"), { textContent: nearest[1] }));
     for (const [colour, name, value] of nearest[2]) {
       const row = document.createElement("div");
-      row.className = "key c" + colour;
+      row.className = "key";
+      row.style.setProperty("--c", getComputedStyle(svg).getPropertyValue("--c" + colour));
       row.textContent = nearest[2].length > 1 ? name + "  " + value : value;
       tip.append(row);
     }
@@ -30,7 +31,7 @@ for (const svg of document.querySelectorAll("svg[data-hover]")) {
 
 // Sample grids: every tile is a window on its evaluation's contact sheet.
 for (const viewer of document.querySelectorAll(".viewer")) {
-  const { columns, rows, steps, first } = JSON.parse(viewer.querySelector("script").textContent);
+  const { columns, rows, steps, first, kept } = JSON.parse(viewer.querySelector("script").textContent);
   const show = (which, step) => {
     for (const tile of viewer.querySelectorAll(`.tiles[data-which="${which}"] .tile`)) {
       const row = Number(tile.dataset.row);
@@ -50,6 +51,7 @@ for (const viewer of document.querySelectorAll(".viewer")) {
     if (output) output.textContent = steps[index].label;
   };
   if (first) show("first", first);
+  if (kept !== null) show("kept", steps[kept] || first);
   const slider = viewer.querySelector("input");
   if (slider) slider.addEventListener("input", () => choose(Number(slider.value)));
   choose(steps.length - 1);
@@ -73,4 +75,29 @@ for (const tile of document.querySelectorAll(".viewer .tile")) {
   const enlarge = () => { zoom.replaceChildren(tile.cloneNode(true)); zoom.showModal(); };
   tile.addEventListener("click", enlarge);
   tile.addEventListener("keydown", (event) => { if (event.key === "Enter") enlarge(); });
+}
+
+// A click on a head of the table of runs sorts it, largest first, and again the other way round.
+const cellValue = (row, column) => {
+  const text = row.cells[column].textContent.trim();
+  const value = parseFloat(text.replace("\u2212", "-").replace(/[\s,+%]/g, ""));
+  return Number.isNaN(value) ? text : value;
+};
+for (const table of document.querySelectorAll("table.sortable")) {
+  for (const [column, head] of [...table.tHead.rows[0].cells].entries()) {
+    const button = Object.assign(document.createElement("button"), { textContent: head.textContent });
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const order = head.getAttribute("aria-sort") === "descending" ? "ascending" : "descending";
+      const sign = order === "descending" ? -1 : 1;
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", order);
+      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+        const [x, y] = [cellValue(a, column), cellValue(b, column)];
+        if (typeof x === typeof y) return sign * (typeof x === "number" ? x - y : x.localeCompare(y));
+        return typeof x === "number" ? -1 : 1; // what has no number comes last
+      });
+      table.tBodies[0].append(...rows);
+    });
+  }
 }

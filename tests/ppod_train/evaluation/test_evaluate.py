@@ -12,12 +12,16 @@ from PIL import Image
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError, DamagedError, RewardError
+from ppod_data.rewards.usage import Usage
+from ppod_train.distributed import SINGLE_PROCESS
 from ppod_train.evaluation.evaluate import eval_spec, evaluate, measure
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
 from ppod_train.evaluation.image_statistics import features, thumbnail
 from ppod_train.evaluation.metrics import PromptMeasurement, summarise
 from ppod_train.evaluation.settings import EvalSettings
+from ppod_train.evaluation.usage import usage_since
 from ppod_train.run.compare import run_evaluation
+from tests.support.processes import together
 from tests.support.progress import Counts
 
 PROMPTS = ("a cat", "two dogs <b>&</b>")
@@ -275,3 +279,12 @@ def test_run_evaluation_without_baseline(tiny_pipeline: Path, tmp_path: Path) ->
     run_evaluation(ModelSource(model=str(tiny_pipeline)), tmp_path, Brightness(), SETTINGS, baseline=None)
     assert json.loads((tmp_path / "summary.json").read_text())["before"] is None
     assert not (tmp_path / "before").exists()
+
+
+def test_requests_and_tokens_of_all_processes_are_summed() -> None:
+    earlier = Usage(requests=2, prompt_tokens=200, answer_tokens=4)
+    now = Usage(requests=5, prompt_tokens=500, answer_tokens=10)
+    spent = Usage(requests=6, prompt_tokens=600, answer_tokens=12)
+    assert together(2, lambda workers: usage_since(earlier, now, workers)) == [spent, spent]
+    assert usage_since(None, now, SINGLE_PROCESS) == now
+    assert usage_since(None, None, SINGLE_PROCESS) is None

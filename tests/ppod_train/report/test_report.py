@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,8 +179,9 @@ def test_figure_that_is_null_everywhere_has_no_chart(tmp_path: Path, missing: st
         lines = [{**metrics(step), missing: value, "per_timestep": {missing: [value]}} for step in (1, 2)]
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         write_report([run], tmp_path / f"{name}.html")
-    assert titles[missing] in parsed(tmp_path / "with.html").text
-    assert titles[missing] not in parsed(tmp_path / "without.html").text
+    caption = re.compile(rf"<figcaption>[^<]*{titles[missing]}")
+    assert caption.search((tmp_path / "with.html").read_text("utf-8"))
+    assert not caption.search((tmp_path / "without.html").read_text("utf-8"))
 
 
 def test_evaluation_without_a_mean_reward_still_reports(tmp_path: Path) -> None:
@@ -271,8 +273,49 @@ def test_a_report_begins_with_the_verdict_and_opens_what_its_contents_name(tmp_p
         page.goto((tmp_path / "report.html").as_uri())
         assert page.evaluate("document.documentElement.scrollHeight") < 3000
         page.click("text=Settings")
-        assert page.evaluate("[...document.querySelectorAll('details.part')].at(-1).open")
+        assert page.evaluate("[...document.querySelectorAll('details.part')].at(-2).open")
         page.click(".viewer .tile >> nth=0")
         assert page.evaluate("document.querySelector('dialog .tile').clientWidth") > 400
         page.keyboard.press("Escape")
         assert not page.evaluate("document.querySelector('dialog').open")
+
+
+def test_a_phone_shows_a_run_in_3000_pixels_and_its_best_and_worst_images(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    write_report([run], tmp_path / "report.html")
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.goto((tmp_path / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollHeight") <= 3000
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        page.click("text=Best and worst")
+        ends = page.eval_on_selector_all(".ranked small", "all => all.map(one => one.textContent)")
+        assert ends == ["4.00 a dog", "\u22121.00 a dog"]
+        tile = "document.querySelector('.ranked .tile').style.backgroundPosition"
+        assert page.evaluate(tile) == "50% 0%"  # the second of three images
+
+
+def test_runs_are_sorted_by_a_column_and_keep_their_colours(tmp_path: Path) -> None:
+    """A gain of nothing beside a large one is 0, not a row of digits."""
+    runs = []
+    for name, gain in (("one", 4e-6), ("two", -5.5), ("three", 1.25)):
+        run = make_run(tmp_path / name, evaluated=())
+        for step, change in ((0, 0.0), (20, gain)):
+            result = evaluation("a dog", [change, change + 1])
+            overall = replace(result.overall, gain=change or None, gain_low=change, gain_high=change)
+            write_evaluation(run / "evals" / f"step-{step:06d}", replace(result, overall=overall))
+        runs.append(run)
+    write_report(runs, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert '<h2 class="key c2" id="run-2">three</h2>' in text and "--c0: var(--c2)" in text
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto((tmp_path / "report.html").as_uri())
+        cells = "all => all.map(row => row.cells[0].textContent + row.cells[7].textContent)"
+        rows = "table.sortable tbody tr"
+        assert page.eval_on_selector_all(rows, cells) == ["one+0.00", "two+0.00", "three+1.25"]
+        page.click("th >> text=gain")
+        assert page.eval_on_selector_all(rows, cells) == ["three+1.25", "one+0.00", "two+0.00"]
+        page.click("th >> text=gain")
+        assert page.eval_on_selector_all(rows, cells)[-1] == "three+1.25"
+        assert page.get_attribute("th:nth-child(8)", "aria-sort") == "ascending"
