@@ -169,7 +169,7 @@ class TrainSettings:
     weight_decay: float = option(0.0, "AdamW's.", panel=_OPTIMIZER, metavar="X", min=0)
     ema_decay: float = option(
         0.0,
-        "The policy is the moving average of the trained weights, with this decay; 0 is the weights themselves.",
+        "The policy is the moving average of the trained weights, with this decay; 0 turns averaging off.",
         panel=_OPTIMIZER,
         metavar="X",
         min=0,

@@ -42,6 +42,7 @@ from ppod_data.format.tables import (
 from ppod_data.format.trajectory import TORCH_NAMES, Trajectory, decode_latents, latent_rows
 from ppod_data.storage.cache import read_cached
 from ppod_data.storage.files import AnyPath, DataPath, data_path
+from ppod_data.support.formatting import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,10 +89,9 @@ class Dataset:
     def __repr__(self) -> str:
         """Summarise the data set on one line, for notebooks."""
         spec, shards = self.spec, len(self.shards())
-        progress = f"{shards} of {spec.num_shards} shards" if shards < spec.num_shards else f"{shards} shards"
-        return (
-            f"Dataset({str(self.root)!r}: {len(self):,} samples of {len(spec.prompts):,} prompts, {progress})"
-        )
+        of_all = f"{shards} of " if shards < spec.num_shards else ""
+        parts = f"{counted(len(self), 'sample')} of {counted(len(spec.prompts), 'prompt')}"
+        return f"Dataset({str(self.root)!r}: {parts}, {of_all}{counted(spec.num_shards, 'shard')})"
 
     def _repr_html_(self) -> str:
         """Summarise the data set for notebooks: its model, its tables, and an image of each of the first prompts."""

@@ -52,7 +52,9 @@ def timestep_curves(record: Record, metrics: Sequence[Record]) -> Markup:
         if banded or metric.key not in BAND_KEYS
     ]
     charts_html = grid([*charts, drift_chart(record)])
-    note = "Timestep 0 is the noisiest. One curve per quarter of the training; later quarters have stronger colours."
+    note = (
+        "Step 0 is the noisiest. One curve per quarter of the training; later quarters have stronger colours."
+    )
     notes = [note] if any(charts) else []
     notes += [drift_words(record)] if part(record, "drift") else []
     return small_print(" ".join(notes)) + charts_html if notes else Markup()

@@ -13,6 +13,10 @@ _HARMLESS = 0.1
 """Share of the limit below which drift needs no rows."""
 
 
+_MOSTLY_START = 0.5
+"""Share of the starting weights in the average from which a run's policy hardly moves."""
+
+
 def evaluation_line(result: EvalResult) -> str:
     """Return an evaluation in one line: reward with interval, correct images, failures, costs."""
     metrics = result.overall
@@ -52,8 +56,21 @@ def started_lines(run: Mapping[str, Any], drift: Drift, step: int) -> list[str]:
         lines.append(
             f"{run['outside_band_at_start']:.0%} of steps are outside the band around the reference before training"
         )
+    lines += _average_lines(settings)
     lines += _drift_lines(drift, settings["log_ratio_clip"], banded=banded)
     return [*lines, f"resuming from step {step}"] if step else lines
+
+
+def _average_lines(settings: Mapping[str, Any]) -> list[str]:
+    """Return a note if most of the averaged policy will still be the starting weights when the run ends."""
+    decay, steps = settings.get("ema_decay") or 0.0, settings["num_train_steps"]
+    kept = decay**steps
+    if kept <= _MOSTLY_START:
+        return []
+    return [
+        f"note: after {steps} steps {kept:.0%} of the averaged policy is still its start: lower --ema-decay "
+        f"{decay:g}, or train longer"
+    ]
 
 
 def _data_lines(run: Mapping[str, Any]) -> list[str]:

@@ -95,7 +95,7 @@ def paired_lines(
     }
     reasons = [f"{number:,} {what}" for what, number in left_out.items() if number]
     lines = [
-        f"{dataset}/pairs/{name}.parquet: {done.num_pairs:,} pairs of {done.num_prompts:,} prompts, "
+        f"{dataset}/pairs/{name}.parquet: {counted(done.num_pairs, 'pair')} of {counted(done.num_prompts, 'prompt')}, "
         f"median margin {done.median_margin:.4g}"
     ]
     if reasons:
