@@ -5,7 +5,9 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from peers.two_networks import PairedChains, two_network_step
@@ -21,6 +23,7 @@ from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import generate
 from ppod_data.generation.sampling import build_policy, sample_batch
 from ppod_train.data.batches import load_batch
+from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.policy import save_policy
 from ppod_train.step.train_step import TrainState, train_step
 
@@ -39,8 +42,7 @@ def prepare(pipeline: str, folder: Path, batch: int, steps: int) -> Mapping[str,
     save_policy(state.model, policy)
     return {
         **sampling(data, pipeline, policy, folder),
-        "ddpo, one pass": training(state, "one-pass"),
-        "ddpo, two passes": training(state, "two-pass"),
+        **bounded_steps(data, common),
         **cached_and_asked(pipeline, d3po),
     }
 
@@ -81,6 +83,23 @@ def sampling(data: Path, pipeline: str, policy: Path, folder: Path) -> Mapping[s
         "sample by the policy, in memory": in_memory,
         "sample by the pipeline, to disk": to_disk(base_spec, without, "sampled-base"),
     }
+
+
+def bounded_steps(data: Path, common: Mapping[str, Any]) -> Mapping[str, Task]:
+    """Return the evaluations of all trajectories by every objective, which may keep the graph of one call."""
+
+    def repeated(state: TrainState, times: int) -> None:
+        for _ in range(times):
+            train_step(state, step=0, gradient_share=1.0)
+
+    tasks = {}
+    for name in OBJECTIVES:
+        state = make_state(data, objective=name, max_graph_gib=1.0, **common)
+        bounded = replace(state, graph_bytes=2**30 // state.batch_size)
+        # sft-best has half of the trajectories
+        times = 1 if state.data.on_pairs else len(state.data.prompt_index) // len(state.data.units)
+        tasks[f"{name}, bounded"] = partial(repeated, bounded, times)
+    return tasks
 
 
 def training(state: TrainState, gradient: str) -> Task:

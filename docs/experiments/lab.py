@@ -5,6 +5,7 @@ done is kept: a script that is killed goes on where it was, and several processe
 a lock). Each uses one thread.
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -167,6 +168,20 @@ def once(folder: Path, run: Callable[[Path], dict[str, Any]]) -> dict[str, Any] 
     record = json.loads(result.read_text())
     assert isinstance(record, dict)
     return record
+
+
+def add(record: Path, keys: Sequence[str], row: Mapping[str, Any]) -> None:
+    """Put a row into a record of nested names; processes that share the work write it in turn."""
+    with record.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        rows: dict[str, Any] = json.loads(file.read() or "{}")
+        place = rows
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = row
+        file.truncate(0)
+        file.write(json.dumps(rows, indent=1) + "\n")
 
 
 def _claimed(folder: Path) -> bool:

@@ -7,14 +7,13 @@ stage the policy is judged on 128 images of its own noise. Figures: docs/experim
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lab import QUERIES, judge, load, once, pair_options, slug
+from lab import QUERIES, add, judge, load, once, pair_options, slug
 
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.generation.build_spec import build_spec
@@ -53,6 +52,7 @@ ARMS: dict[str, Arm] = {
     "window": Arm(train={"trained_steps": "3:11", "learning_rate": 1e-3}),
     "linear": Arm(train={"lr_scheduler": "linear"}),
     "replay-960": Arm(updates=960),
+    "replay-960-linear": Arm(updates=960, train={"lr_scheduler": "linear"}),
     "replay-960-stage": Arm(
         updates=960,
         train={"clip_anchor": "stage", "clip_mode": "pessimistic-step", "log_ratio_clip": 0.003},
@@ -111,7 +111,6 @@ def main() -> None:
     parser.add_argument("--last", action="store_true", help="judge the last policy alone, on 256 images")
     parser.add_argument("--seed", type=int, nargs="*", default=[FIRST_SEED])
     arguments = parser.parse_args()
-    record = Path(__file__).with_name("recipe.json")
     for seed in arguments.seed:
         for prompt in arguments.prompt:
             for name in arguments.only:
@@ -120,9 +119,7 @@ def main() -> None:
                 row = once(folder, work)
                 if row is not None:
                     print(prompt, name, seed, row["reward_mean"], row["correct"], flush=True)
-                    rows = json.loads(record.read_text()) if record.exists() else {}
-                    rows.setdefault(prompt, {}).setdefault(name, {})[str(seed)] = row
-                    record.write_text(json.dumps(rows, indent=1) + "\n")
+                    add(Path(__file__).with_name("recipe.json"), (prompt, name, str(seed)), row)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.policy import trainable_parameters
 from ppod_train.run.checkpoint import KEPT
 from ppod_train.settings import TrainSettings, step_range
+from ppod_train.step.groups import Group, evaluation_groups, group_size
 from ppod_train.step.method import backward_rows, gradient_method, regions_of
 
 _BACKWARD = 2
@@ -89,24 +90,19 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     graph, _ = call_bytes(model, spec, conditioning, 1, with_graph=True, backward=False)
     whole_graph = graph * evaluations
     shape = (2 * settings.pairs_per_step, evaluations // (2 * settings.pairs_per_step))
-    method = gradient_method(
-        settings,
-        shape=shape,
-        batch_size=rows,
-        graph_bytes=graph,
-        trained_bytes=weights,
-        gradient_share=1.0,
-    )
+    group = group_size(_groups_of_disjoint_pairs(settings, shape, rows))
+    sizes = {"group_size": group, "batch_size": rows, "graph_bytes": graph, "trained_bytes": weights}
+    method = gradient_method(settings, shape=shape, gradient_share=1.0, **sizes)
     one_pass = method != "two-pass"
     chunk = rows if one_pass else backward_rows(settings, rows, graph)
     graph, update_bytes = call_bytes(model, spec, conditioning, chunk, with_graph=True)
-    if method == "whole-graph":
-        update_bytes += max(whole_graph - graph, 0)
-    elif method == "by-trajectory":
-        update_bytes += weights * shape[0] * regions_of(settings)
-    elif method == "by-step" and OBJECTIVES[settings.objective].couples == "step":
-        update_bytes += max(shape[0] - chunk, 0) * graph // chunk
-    elif chunk < rows:
+    beyond_a_call = {
+        "whole-graph": whole_graph - graph,
+        "by-group": (group - chunk) * graph // chunk,
+        "by-trajectory": weights * shape[0] * regions_of(settings),
+    }
+    update_bytes += max(beyond_a_call.get(method, 0), 0)
+    if chunk < rows:
         update_bytes = max(update_bytes, call_bytes(model, spec, conditioning, rows, with_graph=False)[1])
     judging = max(generation.sample_bytes, generation.decode_bytes) if settings.eval_every else 0
     halves = calls_per_prediction(model, spec.guidance_scale)
@@ -125,6 +121,12 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
         eval_calls=num_evals * images * spec.num_inference_steps * halves,
         disk_bytes=KEPT * weights * (3 + averaged) + (weights if lora else generation.pipeline_bytes),
     )
+
+
+def _groups_of_disjoint_pairs(settings: TrainSettings, shape: tuple[int, int], rows: int) -> list[Group]:
+    pairs = torch.arange(shape[0]).view(2, -1)
+    couples = OBJECTIVES[settings.objective].couples
+    return evaluation_groups(couples, torch.empty(shape), pairs, chunk_size=rows)
 
 
 def _num_trained_steps(spec: GenerationSpec, settings: TrainSettings) -> int:

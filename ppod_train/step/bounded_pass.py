@@ -5,12 +5,13 @@ Shapes: U trajectories, T timesteps, E evaluations (trajectory, timestep) of one
 The gradient Σ_ut g_ut·dℓ_ut/dθ (`ppod_train.step.gradient`) needs the numbers g_ut = ∂L/∂ℓ_ut. What g_ut depends on
 decides what can be back-propagated before the other evaluations are known:
 
-    by step        g_ut depends on ℓ_ut alone (DDPO, DPOK, SFT) or on the log-ratios of step t (D3PO, Diffusion-DPO).
-                   Each group of calls is back-propagated with its final weights.
-    by trajectory  Eq. 10: g_ut = k_t·w_ur, where k_t is the step weight, known in advance, and w_ur is one number for
-                   each trajectory and region r of the clip band (inside, above, below). The region follows from ℓ_ut
-                   at once; w_ur follows when every pair of u is complete. So Σ_t k_t·dℓ_ut/dθ is summed into one
-                   buffer for each trajectory and region, and the buffers are added up with the weights w_ur at the end.
+    by group       a group of calls holds all that its g_ut depend on (`ppod_train.step.groups`). Each group is
+                   back-propagated with its final weights.
+    by trajectory  Eq. 10 where the trajectories that pairs connect are too many for one graph: g_ut = k_t·w_ur, where
+                   k_t is the step weight, known in advance, and w_ur is one number for each trajectory and region r of
+                   the clip band (inside, above, below). The region follows from ℓ_ut at once; w_ur follows when every
+                   pair of u is complete. So Σ_t k_t·dℓ_ut/dθ is summed into one buffer for each trajectory and region,
+                   and the buffers are added up with the weights w_ur at the end.
 
 A buffer has the size of the trained weights: 6 MB for a LoRA of rank 8 on Stable Diffusion 1.5.
 """
@@ -31,10 +32,10 @@ from ppod_train.step.gradient import (
     power_of_two,
     result,
 )
+from ppod_train.step.groups import Group, Places
 
 # log-ratios [E], rows [E], columns [E] -> region of each: 0, 1, 2, or -1 where no loss has a gradient
 Regions = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-Places = tuple[torch.Tensor, torch.Tensor]
 
 
 class _Buffer(NamedTuple):
@@ -44,32 +45,31 @@ class _Buffer(NamedTuple):
     places: list[Places]
 
 
-def by_step_gradient(
+def by_group_gradient(
     evaluate: Evaluate,
     reference: torch.Tensor,
     loss: Loss,
     *,
-    chunk_size: int,
-    whole_steps: bool = False,
+    groups: Sequence[Group],
+    centre: torch.Tensor | None = None,
     kl_weight: float = 0.0,
     largest_weight: float | None = None,
     workers: Workers = SINGLE_PROCESS,
 ) -> Gradient:
-    """Add scale·d(L + kl_weight·mean KL)/dθ to the parameters' gradients, for a loss that is a sum over steps.
+    """Add scale·d(L + kl_weight·mean KL)/dθ to the parameters' gradients, with the graph of one group at a time.
 
     Args:
         reference: log π_ref, fp64 [U, T].
-        chunk_size: evaluations of one network call.
-        whole_steps: g_ut depends on the other trajectories at step t: keep the graph of whole steps, U evaluations
-            at least.
-        largest_weight: the size, within a factor of two, that the scale gives the largest g_ut at log-ratios of 0;
-            None for no scale.
-        workers: add the part of this process's calls; the sum over all processes is the gradient.
+        groups: network calls; the g_ut of a group depend on the log-ratios of that group alone.
+        centre: log-ratios in the middle of the clip band, [U, T]; None for 0.
+        largest_weight: the size, within a factor of two, that the scale gives the largest g_ut at `centre`; None for
+            no scale.
+        workers: add the part of this process's groups; the sum over all processes is the gradient.
     """
-    _, at_reference = loss_and_weights(loss, torch.zeros_like(reference))
-    scale = power_of_two(at_reference, kl_weight, largest_weight)
+    _, at_centre = loss_and_weights(loss, torch.zeros_like(reference) if centre is None else centre)
+    scale = power_of_two(at_centre, kl_weight, largest_weight)
     own = []
-    for group, counts in workers.strided(_groups(reference, chunk_size, whole_steps=whole_steps)):
+    for group, counts in workers.strided(groups):
         seen = torch.zeros_like(reference)
         values = [(rows, columns, evaluate(rows, columns)) for rows, columns in group]
         for rows, columns, value in values:
@@ -138,17 +138,6 @@ def by_trajectory_gradient(
         _add_scaled(parameters, kept.gradients, weights[rows, columns].sum() / step_weights[columns].sum())
     share = float(workers.sum(backward)) / reference.numel()
     return result(value, policy - reference, weights, None, 0.0, share, scale)
-
-
-def _groups(like: torch.Tensor, chunk_size: int, *, whole_steps: bool) -> list[list[Places]]:
-    """Return the network calls of each graph: one call, or the calls of as many whole steps as one call holds."""
-    num_rows, num_columns = like.shape
-    per_group = max(1, chunk_size // num_rows) * num_rows if whole_steps else chunk_size
-    places = torch.arange(num_rows * num_columns, device=like.device)
-    return [
-        [(call % num_rows, call // num_rows) for call in torch.split(group, chunk_size)]
-        for group in torch.split(places, per_group)
-    ]
 
 
 def _add(sums: list[torch.Tensor | None], found: Sequence[torch.Tensor | None]) -> None:

@@ -1,7 +1,8 @@
 """How the exact gradient of an update is computed: every way gives the same gradient, at another cost.
 
 whole-graph    one pass, the graph of all evaluations in memory
-by-step        one pass, the graph of one call or of one step (`ppod_train.step.bounded_pass`): sums over steps
+by-group       one pass, the graph of one call, or of the calls whose weights depend on each other
+               (`ppod_train.step.groups`)
 by-trajectory  one pass, the graph of one call and a buffer of the trained weights for each trajectory and region
 two-pass       values first, then the evaluations whose gradient is not 0, with the graph of one call
 """
@@ -12,7 +13,7 @@ from typing import Literal
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.settings import TrainSettings
 
-Method = Literal["whole-graph", "by-step", "by-trajectory", "two-pass"]
+Method = Literal["whole-graph", "by-group", "by-trajectory", "two-pass"]
 
 # A backward pass costs about twice a forward: below this share of steps with a gradient, a second forward pass over
 # those alone is cheaper than one backward pass over all.
@@ -23,6 +24,7 @@ def gradient_method(
     settings: TrainSettings,
     *,
     shape: tuple[int, int],
+    group_size: int,
     batch_size: int,
     graph_bytes: int,
     trained_bytes: int,
@@ -32,6 +34,7 @@ def gradient_method(
 
     Args:
         shape: (U, T) of an update.
+        group_size: evaluations whose graph one pass by groups keeps.
         batch_size: evaluations of one network call.
         graph_bytes: memory that the graph of one evaluation holds.
         trained_bytes: memory of the trained weights.
@@ -44,15 +47,17 @@ def gradient_method(
         return "two-pass"
     num_rows, num_steps = shape
     couples = OBJECTIVES[settings.objective].couples
-    if couples != "trajectory":
-        together = num_rows if couples == "step" else 1
-        kept = graph_bytes * min(max(batch_size, together), num_rows * num_steps)
-        return "by-step" if settings.gradient == "one-pass" or kept <= settings.graph_limit else "two-pass"
-    if graph_bytes * num_rows * num_steps <= settings.graph_limit:
+    if couples == "trajectory" and graph_bytes * num_rows * num_steps <= settings.graph_limit:
         return "whole-graph"
     call = min(batch_size, num_steps)
     kept = graph_bytes * call + trained_bytes * num_rows * regions_of(settings)
-    by_trajectory = not settings.kl_weight and kept <= settings.graph_limit
+    by_trajectory = couples == "trajectory" and not settings.kl_weight and kept <= settings.graph_limit
+    if by_trajectory and call == batch_size:  # calls are full, and less is kept than of a group
+        return "by-trajectory"
+    if graph_bytes * group_size <= settings.graph_limit:
+        return "by-group"
+    if couples != "trajectory":
+        return "by-group" if settings.gradient == "one-pass" else "two-pass"
     if by_trajectory and (settings.gradient == "one-pass" or 2 * call >= batch_size):
         return "by-trajectory"
     return "whole-graph" if settings.gradient == "one-pass" else "two-pass"

@@ -31,7 +31,7 @@ from ppod_train.objectives.targets import LossOptions
 from ppod_train.policy.fsdp import whole
 from ppod_train.policy.policy import update_average
 from ppod_train.settings import TrainSettings
-from ppod_train.step.bounded_pass import Regions, by_step_gradient, by_trajectory_gradient
+from ppod_train.step.bounded_pass import Regions, by_group_gradient, by_trajectory_gradient
 from ppod_train.step.denoising import denoising_scores, forward_noise
 from ppod_train.step.gradient import (
     Evaluate,
@@ -41,6 +41,7 @@ from ppod_train.step.gradient import (
     two_pass_gradient,
     unscale,
 )
+from ppod_train.step.groups import Group, evaluation_groups, group_size
 from ppod_train.step.log_probs import batch_log_probs
 from ppod_train.step.method import Method, backward_rows, gradient_method
 from ppod_train.step.metrics import StepMetrics, step_metrics
@@ -191,9 +192,11 @@ def batch_gradient(
     common["kl_weight"] = settings.kl_weight
     if method == "whole-graph":
         return one_pass_gradient(evaluate, reference, loss, **common)
-    if method == "by-step":
-        whole_steps = objective.couples == "step"
-        return by_step_gradient(evaluate, reference, loss, whole_steps=whole_steps, **common)
+    if method == "by-group":
+        del common["chunk_size"]
+        centre = band_centre(batch.targets, options) / batch.step_weights
+        groups = _groups(state, batch)
+        return by_group_gradient(evaluate, reference, loss, groups=groups, centre=centre, **common)
     size = backward_rows(settings, state.batch_size, state.graph_bytes)
     return two_pass_gradient(evaluate, reference, loss, backward_size=size, **common)
 
@@ -205,10 +208,21 @@ def _method(state: TrainState, batch: TrainingBatch, *, gradient_share: float) -
     return gradient_method(
         state.settings,
         shape=(rows, steps),
+        group_size=group_size(_groups(state, batch)),
         batch_size=state.batch_size,
         graph_bytes=state.graph_bytes,
         trained_bytes=tensor_bytes(state.parameters.values()),
         gradient_share=gradient_share,
+    )
+
+
+def _groups(state: TrainState, batch: TrainingBatch) -> list[Group]:
+    """Return the network calls of one pass by groups."""
+    return evaluation_groups(
+        OBJECTIVES[state.settings.objective].couples,
+        batch.reference_log_probs,
+        torch.stack([batch.targets.chosen, batch.targets.rejected]),
+        chunk_size=state.batch_size,
     )
 
 

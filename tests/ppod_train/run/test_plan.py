@@ -60,6 +60,22 @@ def test_live_bytes_are_those_that_are_alive() -> None:
         assert (live.now, live.peak) == (0, 2048)
 
 
+def test_live_bytes_without_values_are_those_with_values() -> None:
+    """The second block of a network takes the layouts of the first one, except for views and tensors with values."""
+    totals = []
+    for device in ("cpu", "meta"):
+        x = torch.zeros(8, 16, device=device)
+        with LiveBytes([x]) as live:
+            kept = []
+            for _ in range(3):
+                flat = (x + 1).view(-1)
+                ones = torch.ones(4)
+                assert ones.device.type == "cpu" and float(ones.sum()) == 4
+                kept += [flat, flat[:4], x.t().contiguous(), *x.max(dim=0), ones, x.expand(2, 8, 16) * 2]
+            totals.append((live.now, live.peak, [(t.shape, t.stride(), t.dtype) for t in kept]))
+    assert totals[0] == totals[1]
+
+
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
 @pytest.mark.parametrize(
     "save", [save_tiny_pipeline, save_tiny_xl_pipeline, save_tiny_sd3_pipeline, save_tiny_flux_pipeline]

@@ -12,7 +12,7 @@ import torch
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.objectives.clip import band_centre, band_regions
 from ppod_train.objectives.targets import LossOptions, Targets
-from ppod_train.step.bounded_pass import by_step_gradient, by_trajectory_gradient
+from ppod_train.step.bounded_pass import by_group_gradient, by_trajectory_gradient
 from ppod_train.step.gradient import (
     Evaluate,
     Gradient,
@@ -21,6 +21,7 @@ from ppod_train.step.gradient import (
     one_pass_gradient,
     two_pass_gradient,
 )
+from ppod_train.step.groups import evaluation_groups
 from tests.support.choices import CLIP_ANCHORS, CLIP_MODES
 from tests.support.loss_cases import make_targets
 
@@ -56,8 +57,8 @@ def make_toy() -> Toy:
 
 
 def six_trajectories() -> Targets:
-    """Five pairs of six trajectories, with soft labels; advantages of all kinds; anchors at which some steps of the toy
-    are inside each band and others are not."""
+    """Five pairs of six trajectories, which connect 0 to 2 and 3 to 5, with soft labels; advantages of all kinds;
+    anchors at which some steps of the toy are inside each band and others are not."""
     weight, features, _ = make_toy()
     generator = torch.Generator().manual_seed(1)
     advantages = torch.randn(6, 5, generator=generator, dtype=torch.float64)
@@ -65,7 +66,7 @@ def six_trajectories() -> Targets:
     return make_targets(
         (6, 5),
         chosen=[0, 0, 1, 4, 5],
-        rejected=[1, 2, 3, 0, 2],
+        rejected=[1, 2, 2, 3, 4],
         labels=[1, 1, 0.5, 1, 0.9],
         margins=[0.1, 2.0, 1.0, 0.5, 0.3],
         anchors=torch.tanh(features @ weight) + 0.1 * torch.randn(6, 5, generator=generator),
@@ -97,11 +98,16 @@ def ways(
         partial(one_pass_gradient, kl_weight=kl_weight),
         partial(two_pass_gradient, kl_weight=kl_weight),
     ]
-    couples = OBJECTIVES[objective].couples
-    if couples != "trajectory":
-        found.append(partial(by_step_gradient, kl_weight=kl_weight, whole_steps=couples == "step"))
-    elif not kl_weight:
-        centre = band_centre(six_trajectories(), options)
+    targets = six_trajectories()
+    couples, pairs = OBJECTIVES[objective].couples, torch.stack([targets.chosen, targets.rejected])
+
+    def by_group(*inputs: Any, chunk_size: int, **given: Any) -> Gradient:
+        groups = evaluation_groups(couples, inputs[1], pairs, chunk_size=chunk_size)
+        return by_group_gradient(*inputs, groups=groups, kl_weight=kl_weight, **given)
+
+    found.append(by_group)
+    if couples == "trajectory" and not kl_weight:
+        centre = band_centre(targets, options)
         found.append(
             partial(
                 by_trajectory_gradient,

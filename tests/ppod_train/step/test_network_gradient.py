@@ -23,9 +23,10 @@ from ppod_train.objectives.clip import band_centre, band_regions
 from ppod_train.objectives.targets import LossOptions
 from ppod_train.policy.policy import reference_network, trainable_parameters
 from ppod_train.settings import TrainSettings
-from ppod_train.step.bounded_pass import by_step_gradient, by_trajectory_gradient
+from ppod_train.step.bounded_pass import by_group_gradient, by_trajectory_gradient
 from ppod_train.step.denoising import denoising_scores, forward_noise
 from ppod_train.step.gradient import Evaluate, Gradient, all_log_probs, one_pass_gradient, two_pass_gradient
+from ppod_train.step.groups import evaluation_groups
 from ppod_train.step.log_probs import batch_log_probs
 from tests.ppod_train.conftest import source_of
 
@@ -142,9 +143,14 @@ def test_gradients_of_a_real_network_agree_in_float64(
         partial(two_pass_gradient, kl_weight=kl_weight),
     ]
     couples = OBJECTIVES[objective].couples
-    if couples != "trajectory":
-        ways.append(partial(by_step_gradient, whole_steps=couples == "step", kl_weight=kl_weight))
-    elif not kl_weight:
+    pairs = torch.stack([batch.targets.chosen, batch.targets.rejected])
+
+    def by_group(*inputs: Any, chunk_size: int) -> Gradient:
+        groups = evaluation_groups(couples, reference, pairs, chunk_size=chunk_size)
+        return by_group_gradient(*inputs, groups=groups, kl_weight=kl_weight)
+
+    ways.append(by_group)
+    if couples == "trajectory" and not kl_weight:
         centre = band_centre(batch.targets, options)
         ways.append(
             partial(
