@@ -48,9 +48,13 @@ class KillIn(Silent):
 
     def __init__(self, phase: str) -> None:
         self._phase, self._left = phase, 2
+        self._current = ""
 
-    def status(self, text: str) -> None:
-        if text.startswith(f"{self._phase} ") and not text.startswith(f"{self._phase} 0 "):
+    def note(self, text: str) -> None:
+        self._current = text
+
+    def advance(self, count: int) -> None:
+        if self._current == self._phase:
             self._left -= 1
             if self._left == 0:
                 raise Killed
@@ -62,9 +66,8 @@ class Phases(Silent):
     def __init__(self) -> None:
         self.names: list[str] = []
 
-    def status(self, text: str) -> None:
-        if " of " not in text:
-            self.names.append(text)
+    def note(self, text: str) -> None:
+        self.names.append(text)
 
 
 def load(source: ModelSource) -> DiffusionModel:
@@ -169,7 +172,7 @@ def test_a_run_killed_in_any_phase_of_the_second_stage_resumes_to_the_same_files
     whole: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path, moment: str
 ) -> None:
     with pytest.raises(Killed):
-        run(tmp_path / "run", tiny_pipeline, redness, progress=KillIn(f"stage 2 {moment}"))
+        run(tmp_path / "run", tiny_pipeline, redness, progress=KillIn(f"stage 2/2 {moment}"))
     run(tmp_path / "run", tiny_pipeline, redness)
     # An adapter's path is in the later stage's manifest, nowhere else
     assert compared(tmp_path / "run") == compared(whole)
@@ -383,9 +386,9 @@ def test_phases_are_told_in_order(tiny_pipeline: Path, redness: Any, tmp_path: P
     phases = Phases()
     run(tmp_path, tiny_pipeline, redness, progress=phases)
     assert phases.names == [
-        "stage 0 evaluate",
-        *(f"stage 1 {name}" for name in ("generate", "score", "train", "evaluate")),
-        *(f"stage 2 {name}" for name in ("generate", "score", "log-probs", "train", "evaluate")),
+        "before: evaluate",
+        *(f"stage 1/2 {name}" for name in ("generate", "score", "train", "evaluate")),
+        *(f"stage 2/2 {name}" for name in ("generate", "score", "log-probs", "train", "evaluate")),
     ]
     phases.names.clear()
     run(tmp_path, tiny_pipeline, redness, progress=phases)
