@@ -77,10 +77,11 @@ def choose_processes(processes: LocalProcesses, *, shares: int, memory: int) -> 
         return Choice(devices=("cpu",) * count)
     each, free = memory + _IMPORTS_BYTES, available_memory()
     fitting = max(1, int(free * _MEMORY_SHARE / each))
-    reason = f"{count} processes on {counted(most, 'core')}"
+    reason = f"{counted(count, 'process', 'processes')} on {counted(most, 'core')}"
     if fitting < count:
         count = fitting
-        reason = f"{counted(count, 'process', 'processes')} on {most} cores: {amount(each)} each, {amount(free)} free"
+        reason = f"{counted(count, 'process', 'processes')} on {counted(most, 'core')}"
+        reason += f": {amount(each)} each, {amount(free)} free"
     return Choice(devices=("cpu",) * count, reason=reason)
 
 

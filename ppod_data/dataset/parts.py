@@ -51,8 +51,8 @@ def check_known(name: str, table: str, known: Sequence[str], root: DataPath) -> 
     """Raise ConfigError for a table that a data set does not have, naming those that it has."""
     check_name(name, table)
     if name not in known:
-        options = ", ".join(known) or f"there are none yet: make them with {_MADE_BY[table]}"
-        raise ConfigError(f"{root}: no {table} named {name!r}: {options}")
+        there = f"give {' or '.join(known)}, or" if known else "there are none yet:"
+        raise ConfigError(f"{root}: no {table} named {name!r}: {there} make them with {_MADE_BY[table]}")
 
 
 def check_one_origin(root: DataPath, table: str, parts: Sequence[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.format.prompts import visible
+from ppod_data.support.formatting import counted
 
 
 def settings(dataset: Dataset) -> dict[str, str]:
@@ -14,7 +15,7 @@ def settings(dataset: Dataset) -> dict[str, str]:
         "variant": spec.variant,
         "adapter": spec.adapter,
         "policy fingerprint": spec.policy_fingerprint,
-        "scheduler": f"{chain}, {spec.num_inference_steps} steps, ddim_eta {spec.ddim_eta}",
+        "scheduler": f"{chain}, {counted(spec.num_inference_steps, 'step')}, ddim_eta {spec.ddim_eta}",
         "noisy steps": spec.noisy_steps,
         "guidance scale": f"{spec.guidance_scale} ({spec.guidance_mode})",
         "negative prompt": spec.negative_prompt,
@@ -24,7 +25,7 @@ def settings(dataset: Dataset) -> dict[str, str]:
         "origin": spec.origin if spec.is_forward else None,
         "seed": f"{spec.seed} (stage {spec.stage}, {spec.purpose}, initial noise {spec.initial_noise})",
         "safety checker": spec.safety_checker,
-        "shards": f"{spec.num_shards} of {spec.images_per_shard} images, batches of {spec.batch_size}",
+        "shards": f"{spec.num_shards} of {counted(spec.images_per_shard, 'image')}, batches of {spec.batch_size}",
         "spec fingerprint": spec.fingerprint,
         "licence": dataset.manifest["license"],
     }

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from ppod_data.format.prompts import visible
 from ppod_data.html.charts.points import calibration_chart
 from ppod_data.html.page import join, table
-from ppod_data.support.formatting import UNKNOWN, fixed, number, percent
+from ppod_data.support.formatting import UNKNOWN, counted, fixed, number, percent
 
 _MAX_CURVES = 12
 
@@ -47,7 +47,7 @@ def _people(one: Mapping[str, Any]) -> list[str]:
     return [
         *(f"{one[key]:,}" for key in ("num_labels", "num_annotators", "num_units")),
         percent(one["tie_rate"]),
-        UNKNOWN if one["raw"] is None else f"{percent(one['raw'])} on {many:,} pairs",
+        UNKNOWN if one["raw"] is None else f"{percent(one['raw'])} on {counted(many, 'pair')}",
         fixed(one["krippendorff_alpha"]),
         percent(one["self_agreement"]),
         _share(one["first_preferred"], one["num_preferences"]),

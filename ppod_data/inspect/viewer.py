@@ -30,7 +30,7 @@ from ppod_data.inspect.overview import overview, read_scores
 from ppod_data.inspect.selection import Selection, select
 from ppod_data.storage.files import atomic_write
 from ppod_data.storage.real_folders import settled
-from ppod_data.support.formatting import UNKNOWN, fixed, percent, spread
+from ppod_data.support.formatting import UNKNOWN, counted, fixed, percent, spread
 
 MAX_IMAGES = 200
 """The default number of images: at most 10 MB in all, reached only by images of pure noise."""
@@ -87,7 +87,7 @@ def _headline(dataset: Dataset, figures: Mapping[str, Any]) -> Markup:
     spec = dataset.spec
     missing = spec.num_samples - figures["num_samples"] - dataset.num_excluded
     size = f"{spec.width} × {spec.height} pixels"
-    each = f"{'at most ' if spec.is_forward else ''}{spec.num_images_per_prompt:,} images each"
+    each = f"{'at most ' if spec.is_forward else ''}{counted(spec.num_images_per_prompt, 'image')} each"
     shown = [
         ("images", f"{figures['num_samples']:,}", f"{missing:,} to be made" if missing else size),
         ("prompts", f"{len(spec.prompts):,}", each),
@@ -110,7 +110,7 @@ def _headline(dataset: Dataset, figures: Mapping[str, Any]) -> Markup:
         shown.append(("flagged", f"{figures['num_flagged']:,}", "by the model's safety checker"))
     if figures["pairs"]:
         num_pairs = sum(one["rows"] for one in figures["pairs"].values())
-        shown.append(("pairs", f"{num_pairs:,}", _plural(len(figures["pairs"]), "table")))
+        shown.append(("pairs", f"{num_pairs:,}", counted(len(figures["pairs"]), "table")))
     made = f"Made by {visible(spec.model)}" + (f" with {visible(spec.adapter)}" if spec.adapter else "")
     made += f", guidance {spec.guidance_scale:g}, seed {spec.seed}. Licence: {visible(figures['license'])}."
     return tiles(shown) + small_print(made)
@@ -130,7 +130,11 @@ def _scores(figures: Mapping[str, Any]) -> Markup:
     ]
     charts += [
         histogram_chart(
-            one["margin"], title=f"pairs {name}", note=f"{one['rows']:,} pairs", x_label="margin", colour=7
+            one["margin"],
+            title=f"pairs {name}",
+            note=counted(one["rows"], "pair"),
+            x_label="margin",
+            colour=7,
         )
         for name, one in figures["pairs"].items()
         if one["margin"]["counts"]
@@ -230,12 +234,13 @@ def _samples(
     )
     note = "All images."
     if len(images) < len(samples):
-        note = f"{len(images):,} of {len(samples):,} images, of {_plural(len(prompts), 'prompt')}, best to worst."
+        note = f"{len(images):,} of {counted(len(samples), 'image')}, of {counted(len(prompts), 'prompt')}"
+        note += ", best to worst."
     if damaged := sum("damaged" in image for image in images):
-        note += f" {_plural(damaged, 'image')} cannot be decoded: ppod-data verify names the files."
+        note += f" {counted(damaged, 'image')} cannot be decoded: ppod-data verify names the files."
     for name, rows in pairs.items():
         if len(rows) < num_pairs[name]:
-            note += f" {len(rows):,} of {num_pairs[name]:,} pairs of {visible(name)}."
+            note += f" {len(rows):,} of {counted(num_pairs[name], 'pair')} of {visible(name)}."
     if flagged := sum("flagged" in image for image in images):
         note += (
             f" The model's safety checker flagged {flagged:,} of them: they are blurred until you click them."
@@ -300,10 +305,6 @@ def _data_uri(data: bytes) -> str:
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _bytes(count: float) -> str:

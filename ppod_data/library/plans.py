@@ -12,6 +12,7 @@ from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.cost import GenerationPlan, measure_seconds, plan_generation
 from ppod_data.generation.generate import select_shards
 from ppod_data.scenes.captions import GRAMMAR, unreadable
+from ppod_data.support.formatting import counted
 
 _HUB_FILES = 10_000
 _PROMPT_LENGTH = 40
@@ -57,8 +58,8 @@ def many_files_note(spec: GenerationSpec) -> list[str]:
         return []
     batches = math.ceil(spec.num_samples / _HUB_FILES / spec.batch_size)
     return [
-        f"{spec.num_shards:,} shards: folders of more than {_HUB_FILES:,} files, which the Hugging Face Hub refuses; "
-        f"give --images-per-shard {batches * spec.batch_size} or more"
+        f"{counted(spec.num_shards, 'shard')}: folders of more than {_HUB_FILES:,} files, which the Hugging Face Hub "
+        f"refuses; give --images-per-shard {batches * spec.batch_size} or more"
     ]
 
 
@@ -68,8 +69,8 @@ def _unreadable(spec: GenerationSpec) -> list[str]:
         return []
     example = refused[0] if len(refused[0]) <= _PROMPT_LENGTH else refused[0][: _PROMPT_LENGTH - 1] + "…"
     return [
-        f"the scenes scorers cannot read {len(refused):,} of {len(spec.prompts):,} prompts, such as {example!r}: "
-        f"{GRAMMAR}, or score with another reward"
+        f"the scenes scorers cannot read {len(refused):,} of {counted(len(spec.prompts), 'prompt')}, "
+        f"such as {example!r}: {GRAMMAR}, or score with another reward"
     ]
 
 

@@ -21,7 +21,7 @@ from ppod_data.inspect.overview import ScoreColumn, histogram, num_flagged, read
 from ppod_data.publish.croissant import CROISSANT, croissant_text
 from ppod_data.publish.markdown import code, front_matter, plain
 from ppod_data.storage.files import DataPath, atomic_update, data_path
-from ppod_data.support.formatting import spread
+from ppod_data.support.formatting import counted, spread
 
 _SHOWN_PROMPTS = 10
 _SIZES = (
@@ -86,15 +86,15 @@ def _summary(spec: GenerationSpec, num_samples: int, num_excluded: int) -> str:
     missing = spec.num_samples - num_samples - num_excluded
     each = f"at most {spec.num_images_per_prompt:,}" if spec.is_forward else f"{spec.num_images_per_prompt:,}"
     text = (
-        f"{num_samples:,} images of {len(spec.prompts):,} prompts, {each} a prompt, "
-        f"each with the denoising chain of {spec.num_inference_steps} steps and their log-probabilities."
+        f"{counted(num_samples, 'image')} of {counted(len(spec.prompts), 'prompt')}, {each} a prompt, "
+        f"each with the denoising chain of {counted(spec.num_inference_steps, 'step')} and their log-probabilities."
     )
     if spec.is_forward:
         text += (
             " The images were given, and are stored as they came; each chain is one draw of the forward process from "
             "the encoded image, and the log-probabilities are those of the model below, which made neither."
         )
-    return text + (f" {missing:,} images are still to be made." if missing else "")
+    return text + (f" Still to be made: {counted(missing, 'image')}." if missing else "")
 
 
 def _safety(dataset: Dataset, num_samples: int) -> str:
@@ -102,8 +102,9 @@ def _safety(dataset: Dataset, num_samples: int) -> str:
     if flagged is None:
         return ""
     return (
-        f"**Content.** The model's safety checker flagged {flagged:,} of {num_samples:,} images (column `flagged` of "
-        "`samples`); all images are as they were made. It errs in both directions: look before you show them."
+        f"**Content.** The model's safety checker flagged {flagged:,} of {counted(num_samples, 'image')} "
+        "(column `flagged` of `samples`); all images are as they were made. It errs in both directions: look before "
+        "you show them."
     )
 
 

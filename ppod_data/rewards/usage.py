@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ppod_data.rewards.named import NamedReward
+from ppod_data.support.formatting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,10 +23,10 @@ class Usage:
     def __str__(self) -> str:
         """Return the counts in words: "13 requests, 1,300 tokens of questions, 26 of answers"."""
         questions, answers = (
-            f"{self.prompt_tokens:,} tokens of questions",
+            f"{counted(self.prompt_tokens, 'token')} of questions",
             f"{self.answer_tokens:,} of answers",
         )
-        return f"{self.requests:,} requests, {questions}, {answers}"
+        return f"{counted(self.requests, 'request')}, {questions}, {answers}"
 
     def __add__(self, other: "Usage") -> "Usage":
         """Return the counts of both."""

@@ -57,21 +57,21 @@ def precision(
 ) -> Precision:
     """Return the precision of a column that holds `values`, and `intervals` around them.
 
-    With intervals: two digits of the narrowest width, and up to three more if an interval near 0 would seem to
-    touch it. Without intervals: three digits of the largest value, and up to two more for small values.
+    With intervals: two digits of the narrowest width above rounding, and up to three more if an interval near 0 would
+    seem to touch it. Without intervals: three digits of the largest value, and up to two more for small values.
     """
     magnitudes = [abs(value) for value in values if value is not None and math.isfinite(value)]
     ends = [(low, high) for low, high in intervals if low is not None and high is not None]
     magnitudes += [abs(end) for pair in ends for end in pair]
     largest = max(magnitudes, default=0.0)
-    noise = 1e-12 * largest  # a smaller difference is rounding
-    widths = [high - low for low, high in ends if noise < high - low < math.inf]
+    rounding = 1e-6 * largest  # of fp32
+    widths = [high - low for low, high in ends if rounding < high - low < math.inf]
     if widths:
         digits = _SIGNIFICANT - 1 - _power(min(widths))
         nearest = [min(abs(low), abs(high)) for low, high in ends if low * high > 0]
         digits = max(digits, min(digits + 3, -_power(min(nearest)))) if nearest else digits
     else:
-        sizes = [size for size in magnitudes if size > noise]
+        sizes = [size for size in magnitudes if size > 1e-12 * largest]
         usual = 2 - _power(largest)
         digits = max(usual, min(usual + 2, 1 - _power(min(sizes)))) if sizes else 2
     if digits > _MOST_DIGITS or largest >= _LARGEST:
@@ -81,7 +81,7 @@ def precision(
 
 def spread(low: float, high: float) -> Precision:
     """Return the precision of numbers in a range: two digits of its width, and at least two after the point."""
-    narrow = precision([low, high], [(low, high)])
+    narrow = precision([low, high], [(0.0, high - low)])  # an end near 0 asks for no more digits
     return narrow if narrow.is_power else Precision(max(2, narrow.digits))
 
 

@@ -5,7 +5,7 @@ Sizes are in pixels of the picture. Pillow's own font renders the same picture o
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ppod_data.support.formatting import percent, precision
+from ppod_data.support.formatting import counted, percent, precision
 from ppod_train.evaluation.files import sheet_prompts
 from ppod_train.evaluation.metrics import EvalResult, Metrics, PromptMeasurement
 
@@ -81,7 +81,7 @@ def _draw_header(draw: ImageDraw.ImageDraw, width: int, before: EvalResult | Non
             _draw_mark(draw, (x + 24, 74), colour, right=colour == _CORRECT)
             draw.text((x + 36, 74), text, _MUTED, _font(15), anchor="lm")
             x += 36 + _font(15).getlength(text) + 24
-    note = f"reward {after.scorer.name}, {after.overall.num_images} images"
+    note = f"reward {after.scorer.name}, {counted(after.overall.num_images, 'image')}"
     draw.text((width - MARGIN, 74), note, _MUTED, _font(15), anchor="rm")
 
 

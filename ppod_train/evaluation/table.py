@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from ppod_data.support.formatting import UNKNOWN, Precision, between_percent, percent, precision
+from ppod_data.support.formatting import UNKNOWN, Precision, between_percent, counted, percent, precision
 
 if TYPE_CHECKING:
     from ppod_train.evaluation.metrics import EvalResult, Metrics
@@ -128,7 +128,7 @@ def _title(after: "EvalResult") -> str:
         for count, whose in ((figures.num_failed, ""), (figures.num_check_failed, " by the check scorer"))
         if count
     ]
-    parts = [f"reward {after.scorer.name}", f"{figures.num_images:,} images", *failed]
+    parts = [f"reward {after.scorer.name}", f"{counted(figures.num_images, 'image')}", *failed]
     return ", ".join([*parts, "95 % intervals"])
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from ppod_data.library.lines.data import generation_plan_lines
-from ppod_data.support.formatting import amount, clock
+from ppod_data.support.formatting import amount, clock, counted
 from ppod_train.library.plans import RunPlan
 from ppod_train.run.cost import TrainingPlan
 
@@ -30,8 +30,9 @@ def online_plan(plan: RunPlan) -> tuple[dict[str, Any], list[str]]:
     }
     generation = plan.training.generation
     return figures, [
-        f"nothing was done; {plan.num_stages} stages would score {plan.reward_queries:,} images; each stage would take",
-        f"to generate {generation.num_samples:,} images:",
+        f"nothing was done; {counted(plan.num_stages, 'stage')} would score {counted(plan.reward_queries, 'image')}; "
+        "each stage would take",
+        f"to generate {counted(generation.num_samples, 'image')}:",
         *generation_plan_lines(generation),
         "to train:",
         *_training_lines(plan.training),

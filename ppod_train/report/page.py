@@ -17,6 +17,7 @@ from ppod_data.storage.files import atomic_write
 from ppod_data.storage.folder_kinds import check_html
 from ppod_data.storage.json_reader import record_of
 from ppod_data.storage.real_folders import settled
+from ppod_data.support.formatting import counted
 from ppod_train.report.comparison import comparison, objective, settings_table
 from ppod_train.report.curves import learning_curves, over_training
 from ppod_train.report.meanings import meanings
@@ -57,7 +58,7 @@ def write_report(runs: AnyFolder | Sequence[AnyFolder], out: AnyFolder | None = 
     check_html(out, option="--out")
     read = [_read(folder) for folder in folders]
     names = _distinct_names(read, folders)
-    title = names[0] if len(names) == 1 else f"{len(names)} runs"
+    title = names[0] if len(names) == 1 else counted(len(names), "run")
     sections = []
     if len(read) > 1:
         sections.append(_contents({f"run-{number}": name for number, name in enumerate(names)}))

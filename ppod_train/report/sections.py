@@ -5,7 +5,7 @@ from markupsafe import Markup
 from ppod_data.html.charts.rows import Dot, interval_chart
 from ppod_data.html.charts.svg import legend
 from ppod_data.html.page import join, note, table, tiles
-from ppod_data.support.formatting import UNKNOWN, Precision, count, percent, precision
+from ppod_data.support.formatting import UNKNOWN, Precision, count, counted, percent, precision
 from ppod_train.evaluation.exploitation import WORDS
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.runs import Evaluation, Run
@@ -86,7 +86,7 @@ def _provenance(run: Run) -> Markup:
     text = Markup("{}, 95 % intervals. Reward <b>{}</b> on {}").format(
         evaluation.label.capitalize(), scorer, count(num_images)
     )
-    text += f" images of {num_prompts} prompts." if num_prompts != 1 else " images of one prompt."
+    text += f" {'image' if num_images == 1 else 'images'} of {counted(num_prompts, 'prompt')}."
     if run.before is not None and finite(evaluation.overall.get("win_rate")) is not None:
         text += " Win rate: against the same seeds before, ties half."
     if run.is_training and run.after is not None:

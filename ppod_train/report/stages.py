@@ -7,7 +7,7 @@ from markupsafe import Markup
 from ppod_data.html.charts.lines import Series, line_chart
 from ppod_data.html.charts.rows import Piece, stacked_chart
 from ppod_data.html.page import note, table
-from ppod_data.support.formatting import UNKNOWN, Precision, count, percent
+from ppod_data.support.formatting import UNKNOWN, Precision, count, counted, percent
 from ppod_train.report.curves import (
     EVALUATION_METRICS,
     QUERIES,
@@ -43,7 +43,11 @@ def _state(run: Run) -> str:
     """Describe the progress of the run in a sentence."""
     done = sum(bool(stage.record) for stage in run.stages)
     planned = finite(run.record.get("num_stages"))
-    text = f"{done} of {planned:.0f} stages done." if planned is not None else f"{done} stages done."
+    text = (
+        f"{done} of {counted(round(planned), 'stage')} done."
+        if planned is not None
+        else f"{counted(done, 'stage')} done."
+    )
     begun = [stage for stage in run.stages if not stage.record]
     if begun:
         text += f" Stage {begun[-1].number} has made {len(begun[-1].metrics)} training steps so far."

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ppod_data.html.charts.axes import Format
 from ppod_data.html.page import embedded, join, note
-from ppod_data.support.formatting import precision
+from ppod_data.support.formatting import counted, precision
 from ppod_train.evaluation.files import read_sheet
 from ppod_train.report.records import Record, finite
 from ppod_train.report.runs import Evaluation
@@ -95,9 +95,8 @@ def _best_and_worst(kept: Evaluation, layout: Record, shape: str) -> Markup:
         )
         for name, items in ends
     )
-    text = (
-        f"{kept.label.capitalize()}: the highest and lowest rewards of its {len(scored)} images on this page."
-    )
+    text = f"{kept.label.capitalize()}: the highest and lowest rewards of its {counted(len(scored), 'image')}"
+    text += " on this page."
     return Markup("<details><summary>Best and worst</summary>{}{}</details>").format(note(text), strips)
 
 

@@ -14,7 +14,7 @@ from ppod_data.format.prompts import visible
 from ppod_data.publish.markdown import code, front_matter, plain
 from ppod_data.storage.files import atomic_write
 from ppod_data.storage.json_reader import read_object
-from ppod_data.support.formatting import UNKNOWN, Precision, percent, precision
+from ppod_data.support.formatting import UNKNOWN, Precision, counted, percent, precision
 from ppod_train.evaluation.files import read_evaluation
 from ppod_train.evaluation.metrics import Metrics
 from ppod_train.report.runs import read_run
@@ -32,13 +32,13 @@ def write_model_card(out: Path) -> None:
     summary = read_object(out / "summary.json")
     if online.exists():
         settings, data = record["settings"]["train"], _stage_data(out, summary["stages"])
-        how = f"online in {summary['stages']} stages; the policy is that of stage {summary['best_stage']}"
+        how = f"online in {counted(summary['stages'], 'stage')}; the policy is that of stage {summary['best_stage']}"
         before, after = out / "evals" / "stage-00", out / "evals" / f"stage-{summary['best_stage']:02d}"
     else:
         settings, data = record["settings"], [record["identity"]["data_fingerprint"]]
         how = f"offline; the policy is that of step {summary['best_step']}"
         if summary.get("improved") is False:
-            how = f"offline for {summary['steps']} steps"
+            how = f"offline for {counted(summary['steps'], 'step')}"
         before, after = (evaluation_folder(out, step) for step in (0, summary["best_step"]))
     sections = [
         _front_matter(record["model"], bool(settings["lora_rank"])),

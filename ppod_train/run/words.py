@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ppod_data.support.formatting import precision
+from ppod_data.support.formatting import counted, precision
 from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.metrics import EvalResult
 from ppod_train.objectives import OBJECTIVES
@@ -27,7 +27,7 @@ def evaluation_line(result: EvalResult) -> str:
     reason = f" ({result.first_failure})" if result.first_failure else ""
     if (found := find(result)) is not None:
         text += f"; {found.kind}: {found.evidence}"
-    text += f"; {failed} of {metrics.num_images} images without a score{reason}" if failed else ""
+    text += f"; {failed} of {counted(metrics.num_images, 'image')} without a score{reason}" if failed else ""
     return text + (f"; {result.usage}" if result.usage is not None else "")
 
 
@@ -68,22 +68,22 @@ def _average_lines(settings: Mapping[str, Any]) -> list[str]:
     if kept <= _MOSTLY_START:
         return []
     return [
-        f"note: after {steps} steps {kept:.0%} of the averaged policy is still its start: lower --ema-decay "
+        f"note: after {counted(steps, 'step')} {kept:.0%} of the averaged policy is still its start: lower --ema-decay "
         f"{decay:g}, or train longer"
     ]
 
 
 def _data_lines(run: Mapping[str, Any]) -> list[str]:
-    of_pairs = f"{run['num_pairs']:,} pairs of " if run["num_pairs"] else ""
+    of_pairs = f"{counted(run['num_pairs'], 'pair')} of " if run["num_pairs"] else ""
     lines = [
-        f"{of_pairs}{run['num_trajectories']:,} trajectories, {run['num_trained_steps']} timesteps, "
-        f"{run['num_trained_weights']:,} trained weights"
+        f"{of_pairs}{counted(run['num_trajectories'], 'trajectory', 'trajectories')}, "
+        f"{counted(run['num_trained_steps'], 'timestep')}, {run['num_trained_weights']:,} trained weights"
     ]
     if run.get("num_repeated"):
-        of_pairs = f" and {run['num_repeated_pairs']:,} pairs" if run["num_pairs"] else ""
+        of_pairs = f" and {counted(run['num_repeated_pairs'], 'pair')}" if run["num_pairs"] else ""
         lines.append(
-            f"{run['num_repeated']:,} trajectories{of_pairs} repeat an earlier data set and are left out; "
-            "another --seed makes new images"
+            "left out as repeats of an earlier data set: "
+            f"{counted(run['num_repeated'], 'trajectory', 'trajectories')}{of_pairs}; another --seed makes new images"
         )
     return lines
 

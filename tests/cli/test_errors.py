@@ -171,7 +171,7 @@ def test_another_spec_names_the_field_and_both_values(made: Made) -> None:
 def test_pairs_by_an_unknown_score_table(made: Made) -> None:
     failed = call(pair.app, "rank", made.data, "--reward", "aesthetic")
     assert failed.code == 2
-    assert "no scores named 'aesthetic': scenes" in failed.one_error()
+    assert "no scores named 'aesthetic': give scenes, or make them with ppod-score" in failed.one_error()
 
 
 def test_pairs_that_refer_to_missing_samples(copy: Path, tmp_path: Path) -> None:

@@ -108,11 +108,10 @@ def test_an_unfinished_data_set_says_so(made: Made, tmp_path: Path) -> None:
     shutil.rmtree(root / "pairs")
     (root / "samples" / "000002.parquet").unlink()
     (root / "scores" / "scenes" / "000002.parquet").unlink()
-    assert "1 shards of the data set are not made yet" in call(score.app, root).stdout
-    assert "1 shards of the data set are not made yet" in call(pair.app, "rank", root).stdout
+    assert "still to make: 1 shard;" in call(score.app, root).stdout
+    assert "still to make: 1 shard;" in call(pair.app, "rank", root).stdout
     assert (
-        "1 shards are not made yet: run the same ppod-gen command again"
-        in call(data.app, "info", root).stdout
+        "still to make: 1 shard; run the same ppod-gen command again" in call(data.app, "info", root).stdout
     )
 
 

@@ -11,7 +11,7 @@ from ppod_cli.app.options import DatasetFolder
 from ppod_cli.app.output import Outcome
 from ppod_cli.app.progress import progress
 from ppod_cli.app.read_prompts import local_only
-from ppod_data.support.formatting import amount
+from ppod_data.support.formatting import amount, counted
 
 INFO_EXAMPLES = (
     "ppod-data info data",
@@ -121,7 +121,7 @@ def export(
         done = export_images(dataset, out, layout=layout, progress=display)
     there = f", {done.num_skipped:,} were there" if done.num_skipped else ""
     figures = {"dataset": dataset, "out": str(out)} | dataclasses.asdict(done)
-    return Outcome(figures, [f"{out}: {done.num_images:,} images{there}"])
+    return Outcome(figures, [f"{out}: {counted(done.num_images, 'image')}{there}"])
 
 
 def merge(
@@ -143,7 +143,7 @@ def merge(
     parts, repeats = merge_datasets(out, datasets)
     count = sum(part.spec.num_samples for part in parts)
     same = f", {repeats:,} of them the same image as another: training leaves these out" if repeats else ""
-    lines = [f"{out}: {len(parts)} data sets, {count:,} images{same}"]
+    lines = [f"{out}: {counted(len(parts), 'data set')}, {counted(count, 'image')}{same}"]
     table = training_table(parts)
     lines += say_train(str(out), parts[0], table) if table is not None else []
     figures = {"out": str(out), "datasets": datasets, "num_samples": count, "num_repeated": repeats}

@@ -10,6 +10,7 @@ from ppod_cli.app.options import DatasetFolder, command
 from ppod_cli.app.output import Outcome
 from ppod_cli.app.progress import progress
 from ppod_cli.app.read_prompts import local_only
+from ppod_data.support.formatting import counted
 
 _EXAMPLES = (
     "ppod-pair export data --name scenes --format pickapic --out pickapic.parquet",
@@ -40,7 +41,7 @@ def export(
 
     with progress(0, f"export {name}", "pairs") as display:
         done = export_pairs(dataset, out, name=name, format=format, progress=display)
-    lines = [f"{out}: {done.num_pairs:,} pairs of {done.num_images:,} images as {format}"]
+    lines = [f"{out}: {counted(done.num_pairs, 'pair')} of {counted(done.num_images, 'image')} as {format}"]
     if done.num_hardened:
         lines.append(f"{done.num_hardened:,} soft labels are hard there: the format has wins and ties only")
     figures = {"dataset": dataset, "name": name, "format": format, "out": str(out)}

@@ -16,6 +16,7 @@ from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_data.labels.settings import ImportOptions, LabelFormat
+from ppod_data.support.formatting import counted
 
 _IMPORT_EXAMPLES = (
     "ppod-pair import data answers.csv --format table",
@@ -173,7 +174,7 @@ def agreement(
     lines = agreement_lines(title, found.dimension, figures["people"], figures["rewards"], figures["others"])
     if written := found.scores:
         lines += [
-            f"{dataset}/scores/{written.name}: {written.num_scored:,} images scored by people, "
+            f"{dataset}/scores/{written.name}: {counted(written.num_scored, 'image')} scored by people, "
             f"{written.num_unjudged:,} compared by nobody",
             next_line("ppod-pair", "rank", dataset, "--reward", written.name),
         ]

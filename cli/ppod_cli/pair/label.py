@@ -11,6 +11,7 @@ from ppod_cli.app.hints import next_line
 from ppod_cli.app.options import Answers, DatasetFolder, Host, Name, Port, command
 from ppod_cli.app.output import Outcome
 from ppod_data.annotate.settings import LabelSettings
+from ppod_data.support.formatting import counted
 
 _EXAMPLES = (
     "ppod-pair label data --name people",
@@ -59,7 +60,7 @@ def label(
             count = page.count
             answered = f", {count.num_answers:,} answered" if count.num_answers else ""
             # stdout holds the summary alone
-            print(f"{page.num_questions:,} questions{answered}. Open {address}", file=sys.stderr)
+            print(f"{counted(page.num_questions, 'question')}{answered}. Open {address}", file=sys.stderr)
             print("Every answer is kept at once; Ctrl-C ends.", file=sys.stderr, flush=True)
 
         with contextlib.suppress(KeyboardInterrupt):

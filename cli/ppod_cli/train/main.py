@@ -18,6 +18,7 @@ from ppod_cli.train.progress import end_lines, reward_line, with_upload
 from ppod_cli.train.ranks import run_shared
 from ppod_data.cluster.settings import ProcessSettings
 from ppod_data.diffusion.models.source import ModelSource
+from ppod_data.support.formatting import counted
 from ppod_train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -139,9 +140,9 @@ def offline(
 
 
 def _trained(out: Path, done: "TrainSummary") -> list[str]:
-    when = f"at step {done.best_step}, {done.reward_queries:,} images judged"
+    when = f"at step {done.best_step}, {counted(done.reward_queries, 'image')} judged"
     return [
-        f"{out}: {done.steps} steps" + (", stopped early" if done.stopped_early else ""),
+        f"{out}: {counted(done.steps, 'step')}" + (", stopped early" if done.stopped_early else ""),
         *reward_line(done.reward_before, done.reward_best, when),
         *end_lines(out, done.verdict),
     ]
@@ -172,7 +173,7 @@ def export(
     from ppod_train.library.export import export_policy
 
     done = export_policy(checkpoint, out)
-    lines = [f"policy: {done.policy}, after {done.step} steps"]
+    lines = [f"policy: {done.policy}, after {counted(done.step, 'step')}"]
     if not done.whole:
         lines.append(f"a LoRA of {done.model}")
     return Outcome(dataclasses.asdict(done) | {"policy": str(done.policy)}, lines)

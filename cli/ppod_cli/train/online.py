@@ -18,6 +18,7 @@ from ppod_data.cluster.settings import ProcessSettings
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.format.prompt_settings import PromptSettings
 from ppod_data.generation.sampling_settings import SamplingSettings
+from ppod_data.support.formatting import counted
 from ppod_train.online.settings import STEPS_PER_STAGE, OnlineSettings
 from ppod_train.settings import TrainSettings
 
@@ -120,7 +121,7 @@ def online(
 
 def _trained(out: Path, done: "OnlineSummary") -> list[str]:
     return [
-        f"{out}: {done.stages} stages, {done.reward_queries:,} images judged",
+        f"{out}: {counted(done.stages, 'stage')}, {counted(done.reward_queries, 'image')} judged",
         *reward_line(done.reward_before, done.reward_best, f"after stage {done.best_stage}"),
         *end_lines(out, done.verdict),
     ]

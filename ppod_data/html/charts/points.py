@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from ppod_data.html.charts.svg import Box, empty_figure, figure, horizontal, text
 from ppod_data.html.page import join
-from ppod_data.support.formatting import number, percent, spread
+from ppod_data.support.formatting import counted, number, percent, spread
 
 _HISTOGRAM = Box(height=150.0, left=40.0, right=10.0, top=10.0, bottom=32.0)
 _CURVE = Box(height=190.0, left=44.0, right=12.0, top=10.0, bottom=34.0)
@@ -76,7 +76,8 @@ def calibration_chart(reward: Mapping[str, Any], *, title: str) -> Markup:
         Markup(
             '<g class="c0"><title>{}</title><circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"/></g>'
         ).format(
-            f"predicted {percent(one['predicted'])}, people {percent(one['observed'])}: {one['count']:,} pairs",
+            f"predicted {percent(one['predicted'])}, people {percent(one['observed'])}: "
+            f"{counted(one['count'], 'pair')}",
             x,
             y,
         )
@@ -94,7 +95,9 @@ def calibration_chart(reward: Mapping[str, Any], *, title: str) -> Markup:
     ends.append(text(_x(1), box.floor + 16, percent(1.0), "end"))
     ends.append(text(box.end, box.height - 3, "people agree, over σ(margin / T)", "end"))
     curve = Markup('<polyline class="curve c0" points="{}"/>').format(line)
-    note = f"{reward['num_pairs']:,} pairs, T = {number(reward['temperature'])}; dashed: as predicted"
+    note = (
+        f"{counted(reward['num_pairs'], 'pair')}, T = {number(reward['temperature'])}; dashed: as predicted"
+    )
     parts = [join(grid), ideal, curve, *marks, *ends]
     return figure(box, parts, title=title, note=note, label=f"calibration of {title}")
 

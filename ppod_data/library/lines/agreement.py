@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ppod_data.support.formatting import counted
+
 
 def agreement_lines(
     title: str,
@@ -17,14 +19,14 @@ def agreement_lines(
         return "unknown" if value is None else f"{value:.3f}"
 
     lines = [
-        f"{title}: {people['num_labels']:,} labels of {people['num_units']:,} pairs by "
-        f"{people['num_annotators']:,} people on {dimension}; ties {people['tie_rate']:.1%}"
+        f"{title}: {counted(people['num_labels'], 'label')} of {counted(people['num_units'], 'pair')} by "
+        f"{counted(people['num_annotators'], 'person', 'people')} on {dimension}; ties {people['tie_rate']:.1%}"
     ]
     if people["num_units_repeated"]:
         lines.append(
             f"  between people: raw {plain(people['raw'])}, Fleiss' kappa {plain(people['fleiss_kappa'])}, "
             f"Krippendorff's alpha {plain(people['krippendorff_alpha'])} "
-            f"({people['num_units_repeated']:,} pairs with several answers)"
+            f"({counted(people['num_units_repeated'], 'pair')} with several answers)"
         )
     else:
         lines.append("  between people: unknown, no pair has two answers")
@@ -43,14 +45,14 @@ def agreement_lines(
         num_compared = reward["num_pairs"] - reward["num_reward_ties"]
         lines.append(
             f"  {reward['reward']}: accuracy {right['value']:.3f} ({right['low']:.3f} to {right['high']:.3f}) on "
-            f"{num_compared:,} pairs, Kendall's tau {plain(reward['kendall_tau'])}{fitted}"
+            f"{counted(num_compared, 'pair')}, Kendall's tau {plain(reward['kendall_tau'])}{fitted}"
         )
     for other in others:
         same = other["accuracy"]
         share = f"{same['value']:.3f} ({same['low']:.3f} to {same['high']:.3f})" if same else "unknown"
         ties = f", {other['num_ties']:,} of them ties" if other["num_ties"] else ""
         lines.append(
-            f"  labels/{other['labels']}: same winner {share} on {other['num_pairs']:,} pairs{ties}, "
+            f"  labels/{other['labels']}: same winner {share} on {counted(other['num_pairs'], 'pair')}{ties}, "
             f"Krippendorff's alpha {plain(other['krippendorff_alpha'])}"
         )
     return lines

@@ -17,7 +17,7 @@ def made_lines(dataset: str, made: GenerateSummary) -> list[str]:
     """Return lines on images that were sampled."""
     existing = made.num_samples - made.num_made
     there = f", {existing:,} were there" if existing else ""
-    first = f"{dataset}: {made.num_made:,} images made in {clock(made.seconds)}{there}"
+    first = f"{dataset}: {counted(made.num_made, 'image')} made in {clock(made.seconds)}{there}"
     return [first, *_deterministic_lines(made.deterministic_steps)]
 
 
@@ -25,16 +25,15 @@ def given_images_lines(dataset: str, num_prompts: int, made: GenerateSummary) ->
     """Return lines on a data set that was made of given images."""
     existing = made.num_samples - made.num_made
     there = f"; {existing:,} were there" if existing else ""
-    first = (
-        f"{dataset}: {made.num_samples:,} images of {num_prompts:,} prompts, each with a chain drawn onto it"
-    )
+    first = f"{dataset}: {counted(made.num_samples, 'image')} of {counted(num_prompts, 'prompt')}"
+    first += ", each with a chain drawn onto it"
     return [first + there, *_deterministic_lines(made.deterministic_steps)]
 
 
 def generation_plan_lines(plan: GenerationPlan) -> list[str]:
     """Return lines on network calls, disk and memory of generating a data set."""
     return [
-        f"  noise          in {len(plan.noisy_steps)} of {plan.num_inference_steps} steps",
+        f"  noise          in {len(plan.noisy_steps)} of {counted(plan.num_inference_steps, 'step')}",
         f"  network calls  {plan.network_calls:,}",
         f"  disk           {amount(plan.latent_bytes)} of trajectories, at most {amount(plan.image_bytes)} of images",
         f"  memory         {amount(plan.peak_bytes)}: {amount(plan.pipeline_bytes)} of weights, "
@@ -49,7 +48,7 @@ def dry_run_lines(spec: GenerationSpec, plan: GenerationPlan, seconds: float | N
         "unknown: the weights are not here" if seconds is None else f"about {clock(seconds)} in one process"
     )
     return [
-        f"{plan.num_samples:,} images in {counted(plan.num_shards, 'shard')}; nothing was written",
+        f"{counted(plan.num_samples, 'image')} in {counted(plan.num_shards, 'shard')}; nothing was written",
         *generation_plan_lines(plan),
         f"  time           {time}",
         *many_files_note(spec),
@@ -60,18 +59,18 @@ def scored_lines(dataset: str, done: Sequence[ScoreSummary], missing_shards: int
     """Return lines on score tables: what was scored now, and the scores of the whole table."""
     lines = []
     for table in done:
-        line = f"{dataset}/scores/{table.name}: {table.num_scored:,} images scored now"
+        line = f"{dataset}/scores/{table.name}: {counted(table.num_scored, 'image')} scored now"
         line += f", {table.num_skipped:,} were there" if table.num_skipped else ""
         line += f", {table.num_failed:,} failed ({table.first_failure})" if table.num_failed else ""
         lines.append(line)
         if table.mean is not None:
             number = precision([table.mean, table.low, table.high]).number
             mean, low, high = map(number, (table.mean, table.low, table.high))
-            lines.append(f"  {table.num_scores:,} scores: mean {mean}, from {low} to {high}")
+            lines.append(f"  {counted(table.num_scores, 'score')}: mean {mean}, from {low} to {high}")
         if table.usage is not None:
             lines.append(f"  {table.usage}")
     if missing_shards:
-        lines.append(f"{missing_shards} shards of the data set are not made yet: score again when they are")
+        lines.append(f"still to make: {counted(missing_shards, 'shard')}; score again afterwards")
     return lines
 
 
@@ -103,17 +102,17 @@ def paired_lines(
     if done.num_near_ties and not soft:
         margin = f"{done.near_tie:g}"
         lines.append(
-            f"{done.num_near_ties:,} of {done.num_pairs:,} pairs differ by less than {margin}, a tenth of the scores' "
-            f"spread; --min-margin {margin} --name {name}-{margin} leaves them out"
+            f"{done.num_near_ties:,} of {counted(done.num_pairs, 'pair')} differ by less than {margin}, "
+            f"a tenth of the scores' spread; --min-margin {margin} --name {name}-{margin} leaves them out"
         )
     if missing_shards:
-        lines.append(f"{missing_shards} shards of the data set are not made yet: their images are in no pair")
+        lines.append(f"still to make: {counted(missing_shards, 'shard')}; the images of these are in no pair")
     return lines
 
 
 def log_prob_lines(dataset: str, done: LogProbsSummary) -> list[str]:
     """Return lines on log-probabilities that were computed again."""
-    line = f"{dataset}/log_probs/{done.name}: {done.num_computed:,} trajectories computed now"
+    line = f"{dataset}/log_probs/{done.name}: {counted(done.num_computed, 'trajectory', 'trajectories')} computed now"
     line += f", {done.num_skipped:,} were there" if done.num_skipped else ""
     if done.max_difference is None:
         return [line]
@@ -123,7 +122,7 @@ def log_prob_lines(dataset: str, done: LogProbsSummary) -> list[str]:
 def copied_line(target: str, done: TransferSummary) -> str:
     """Return a line on files that were copied from or to a store."""
     there = done.num_files - done.num_copied
-    return f"{target}: {done.num_copied:,} files copied ({amount(done.nbytes)})" + (
+    return f"{target}: {counted(done.num_copied, 'file')} copied ({amount(done.nbytes)})" + (
         f", {there:,} were there" if there else ""
     )
 

@@ -4,7 +4,7 @@ from ppod_data.integrity.replay import Replay
 from ppod_data.integrity.seal import SealSummary
 from ppod_data.integrity.verify import Report
 from ppod_data.library.editing import Exclusions
-from ppod_data.support.formatting import amount
+from ppod_data.support.formatting import amount, counted
 
 _MOST_FINDINGS = 50
 
@@ -13,9 +13,9 @@ def sealed_lines(dataset: str, done: SealSummary) -> list[str]:
     """Return lines on a seal."""
     lines = [f"removed {name}, which a stopped process left behind" for name in done.removed]
     what = "was sealed already" if done.was_sealed else "sealed"
-    lines.append(f"{dataset}/SHA256SUMS: {what}, {done.num_files:,} files, {amount(done.num_bytes)}")
+    lines.append(f"{dataset}/SHA256SUMS: {what}, {counted(done.num_files, 'file')}, {amount(done.num_bytes)}")
     if done.num_missing_shards:
-        lines.append(f"{done.num_missing_shards} shards are missing, and stay so while the seal is there")
+        lines.append(f"missing: {counted(done.num_missing_shards, 'shard')}; the seal lets none be added")
     check = f"ppod-data verify {dataset} --read-data"
     return [*lines, f"check a copy: {check}, or in its folder sha256sum -c SHA256SUMS"]
 
@@ -44,8 +44,9 @@ def verified_lines(
     sealed = "sealed" if done.sealed else "not sealed"
     read = f"every byte of {done.num_shards_read}" if done.num_shards_read else "structure only"
     lines.append(
-        f"{dataset}: {done.num_samples:,} samples in {done.num_shards} shards ({read}), "
-        f"{len(done.tables)} tables, {sealed}: " + (_counted(done) if done.findings else "all is fine")
+        f"{dataset}: {counted(done.num_samples, 'sample')} in {counted(done.num_shards, 'shard')} ({read}), "
+        f"{counted(len(done.tables), 'table')}, {sealed}: "
+        + (_counted(done) if done.findings else "all is fine")
     )
     return lines
 
@@ -65,8 +66,8 @@ def _replayed_lines(done: Replay, max_drift: float) -> list[str]:
     verdict = f"at most {max_drift:g}" if worst <= max_drift else f"drift: more than {max_drift:g}"
     return [
         *lines,
-        f"{done.num_trajectories:,} trajectories replayed: {done.share_exact:.1%} of the log-probabilities to the "
-        f"last bit, the largest difference {worst:.2e} ({verdict})",
+        f"{counted(done.num_trajectories, 'trajectory', 'trajectories')} replayed: {done.share_exact:.1%} "
+        f"of the log-probabilities to the last bit, the largest difference {worst:.2e} ({verdict})",
     ]
 
 
@@ -74,12 +75,14 @@ def excluded_lines(dataset: str, done: Exclusions) -> list[str]:
     """Return lines on excluded samples."""
     purged = done.purged
     lines = [
-        f"{dataset}/exclusions.jsonl: {done.num_added:,} added, {done.num_excluded:,} samples are excluded now"
+        f"{dataset}/exclusions.jsonl: {done.num_added:,} added, {counted(done.num_excluded, 'sample')} excluded now"
     ]
     if purged is None:
         return [
             *lines,
             f"their bytes are still in the files: ppod-data exclude {dataset} --purge removes them",
         ]
-    lines.append(f"purged: {purged.num_samples:,} samples and {purged.num_rows:,} rows of tables")
+    lines.append(
+        f"purged: {counted(purged.num_samples, 'sample')} and {counted(purged.num_rows, 'row')} of tables"
+    )
     return lines + (["sealed again: SHA256SUMS is new"] if purged.sealed_again and purged.num_samples else [])

@@ -8,7 +8,7 @@ from ppod_data.format.prompts import visible
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.inspect.overview import sparkline
 from ppod_data.library.lines.agreement import agreement_lines
-from ppod_data.support.formatting import amount, spread
+from ppod_data.support.formatting import amount, counted, spread
 
 
 def overview_lines(dataset: Dataset, figures: Mapping[str, Any]) -> list[str]:
@@ -16,11 +16,11 @@ def overview_lines(dataset: Dataset, figures: Mapping[str, Any]) -> list[str]:
     spec = dataset.spec
     missing = len(figures["missing_shards"])
     lines = [
-        f"{dataset.root}: {figures['num_samples']:,} of {spec.num_samples:,} images of {len(spec.prompts):,} "
-        f"prompts, {figures['num_shards']} of {spec.num_shards} shards",
+        f"{dataset.root}: {figures['num_samples']:,} of {counted(spec.num_samples, 'image')} of "
+        f"{counted(len(spec.prompts), 'prompt')}, {figures['num_shards']} of {counted(spec.num_shards, 'shard')}",
         f"  model          {visible(spec.model)}"
         + (f" with {visible(spec.adapter)}" if spec.adapter else ""),
-        f"  chain          {spec.num_inference_steps} steps{_window(spec)}, ddim_eta "
+        f"  chain          {counted(spec.num_inference_steps, 'step')}{_window(spec)}, ddim_eta "
         f"{spec.ddim_eta:g}, guidance "
         f"{spec.guidance_scale:g}, {spec.latent_dtype} latents {'x'.join(map(str, spec.latent_shape))}",
         f"  images         {spec.width}x{spec.height} pixels, seed {spec.seed}"
@@ -29,7 +29,9 @@ def overview_lines(dataset: Dataset, figures: Mapping[str, Any]) -> list[str]:
         f"  fingerprint    {figures['fingerprint']}",
     ]
     if figures["num_flagged"] is not None:
-        lines.append(f"  flagged        {figures['num_flagged']:,} images by the model's safety checker")
+        lines.append(
+            f"  flagged        {counted(figures['num_flagged'], 'image')} by the model's safety checker"
+        )
     lines += [f"  {folder:<14} {amount(size)}" for folder, size in figures["bytes"].items() if size]
     for name, table in figures["scores"].items():
         lines += _score_lines(name, table)
@@ -48,7 +50,7 @@ def overview_lines(dataset: Dataset, figures: Mapping[str, Any]) -> list[str]:
             source = visible(", ".join(table["sources"][:3]))
         lines.append(f"  pairs {name}: {table['rows']:,} by {source}" + _agreeing(table["agrees_with"]))
     if missing:
-        lines.append(f"{missing} shards are not made yet: run the same ppod-gen command again")
+        lines.append(f"still to make: {counted(missing, 'shard')}; run the same ppod-gen command again")
     return lines
 
 

@@ -258,7 +258,7 @@ def test_unknown_tables_are_refused_with_the_known_names(dataset: Dataset) -> No
     with pytest.raises(ConfigError, match=r"no scores named 'x': there are none yet"):
         dataset.scores("x")
     write_table(dataset.root / "pairs" / "a.parquet", PAIRS.empty_table())
-    with pytest.raises(ConfigError, match=r"no pairs named 'b': a$"):
+    with pytest.raises(ConfigError, match=r"no pairs named 'b': give a, or make them"):
         dataset.pairs("b")
     with pytest.raises(ConfigError, match="cannot name"):
         dataset.pairs("../samples/000000")

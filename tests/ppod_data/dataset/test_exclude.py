@@ -51,7 +51,7 @@ def test_no_reader_gives_an_excluded_sample(taken: tuple[Dataset, str]) -> None:
     for read in (dataset.trajectory, lambda one: dataset.trajectory_index([one])):
         with pytest.raises(ConfigError, match=rf"{name} is excluded \(asked for\)"):
             read(name)
-    assert "5 images" in card_text(dataset) and "still to be made" not in card_text(dataset)
+    assert "5 images" in card_text(dataset) and "to be made" not in card_text(dataset)
 
 
 def test_what_is_made_later_leaves_it_out_too(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_the_seed_decides_the_split(dataset: Dataset) -> None:
         ({"sources": []}, "no tables to combine"),
         ({"sources": [Source(name="x"), Source(name="x")]}, "named twice"),
         ({"sources": [Source(name="x", weight=0)]}, "must be a positive number"),
-        ({"sources": [Source(name="no")]}, "no pairs named 'no': x"),
+        ({"sources": [Source(name="no")]}, "no pairs named 'no': give x"),
         ({"label_smoothing": 1.0}, "from 0 to below 1"),
         ({"validation_share": np.nan}, "between 0 and 1"),
         ({"name": "x"}, "give another --name"),

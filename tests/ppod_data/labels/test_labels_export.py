@@ -164,7 +164,7 @@ def test_label_studio_s_answers_come_back(dataset: Dataset, tmp_path: Path) -> N
     ("options", "message"),
     [
         ({"format": "other"}, "format 'other' is unknown: choose one of pickapic"),
-        ({"name": "no"}, "no pairs named 'no': n"),
+        ({"name": "no"}, "no pairs named 'no': give n"),
         ({"out": "there"}, "exists: give another --out"),
     ],
 )

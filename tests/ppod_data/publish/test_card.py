@@ -85,7 +85,7 @@ def test_counts(dataset: Dataset) -> None:
     assert "| `samples` | 6 |" in text
     assert "| `scores-scenes` | 6 | scores by scenes (1), 1 failed |" in text
     assert "| `pairs-best-worst` | 2 | pairs: 2 from reward:scenes |" in text
-    assert "still to be made" not in text
+    assert "to be made" not in text
     assert "    zwölf grüne Hasen 🐇\n" in text
 
 
@@ -95,7 +95,7 @@ def test_the_card_of_an_unfinished_data_set(tmp_path: Path) -> None:
     assert "configs" not in front_matter(dataset.root), "datasets would find no file"
     assert front_matter(dataset.root)["license"] == "cc-by-4.0"
     write_shard(dataset.root, dataset.spec, 1)
-    assert "2 images of 2 prompts" in card_text(dataset) and "4 images are still to be made" in card_text(
+    assert "2 images of 2 prompts" in card_text(dataset) and "Still to be made: 4 images" in card_text(
         dataset
     )
 

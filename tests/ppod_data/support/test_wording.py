@@ -67,3 +67,11 @@ def test_ticks_never_read_alike(step: float, factor: int, share: bool) -> None:
 def test_scores_of_a_small_range_keep_their_digits() -> None:
     assert spread(0.2512, 0.2789).number(0.26) == "0.260"
     assert spread(-16.0, 0.0).number(-3.0) == "−3.00"
+    assert spread(-8.0009, -0.00004).number(-4.50013) == "−4.50"
+
+
+def test_a_gain_of_rounding_adds_no_digits() -> None:
+    """As of a policy that is still its start."""
+    rewards, gain = (-6.09124, -2.90879), (-1.2e-6, 2.1e-6)
+    form = precision([-4.500016, 5e-7], [rewards, gain])
+    assert form.with_interval(-4.500016, *rewards) == "−4.5 (−6.1…−2.9)" and form.number(5e-7) == "0.0"
