@@ -53,7 +53,8 @@ def timestep_curves(record: Record, metrics: Sequence[Record]) -> Markup:
     ]
     charts_html = grid([*charts, drift_chart(record)])
     note = (
-        "Step 0 is the noisiest. One curve per quarter of the training; later quarters have stronger colours."
+        "Step 0 is the noisiest; diffusers' timesteps count the other way. One curve per quarter of the training; "
+        "later quarters have stronger colours."
     )
     notes = [note] if any(charts) else []
     notes += [drift_words(record)] if part(record, "drift") else []

@@ -58,8 +58,8 @@ def viewer(
     ]
     blocks = join(prompts[:_OPEN_PROMPTS])
     if rest := prompts[_OPEN_PROMPTS:]:
-        more = Markup("<details><summary>{} more prompts</summary>{}</details>")
-        blocks += more.format(len(rest), join(rest))
+        more = Markup("<details><summary>{}</summary>{}</details>")
+        blocks += more.format(counted(len(rest), "more prompt"), join(rest))
     slider = (
         Markup(
             '<label class="slider"><output></output><input type="range" min="0" '

@@ -114,7 +114,7 @@ def test_a_ray_cluster_makes_the_bytes_of_one(
         assert "shard 000005" in done.stderr
     assert compared(tmp_path / "data") == alone
     again = run("gen", "data", *words, *on_ray(cluster), cwd=tmp_path)
-    assert "0 images made" in again.stdout and "18 were there" in again.stdout
+    assert "0 images made" in again.stdout and "18 already there" in again.stdout
 
 
 def started(root: Path, *words: object) -> subprocess.Popen[str]:

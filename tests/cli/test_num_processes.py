@@ -39,7 +39,7 @@ def test_two_processes_make_the_bytes_of_one(made: Made, tmp_path: Path) -> None
 def test_processes_make_what_is_missing(made: Made, tmp_path: Path) -> None:
     assert call(gen.app, tmp_path / "data", *words(made), "--shards", "1:2").code == 0
     done = call(gen.app, tmp_path / "data", *words(made), *TWO)
-    assert "8 images made" in done.stdout and "4 were there" in done.stdout
+    assert "8 images made" in done.stdout and "4 already there" in done.stdout
     assert base(tmp_path / "data") == base(made.data)
 
 

@@ -119,7 +119,7 @@ def export(
 
     with progress(0, "export", "images") as display:
         done = export_images(dataset, out, layout=layout, progress=display)
-    there = f", {done.num_skipped:,} were there" if done.num_skipped else ""
+    there = f", {done.num_skipped:,} already there" if done.num_skipped else ""
     figures = {"dataset": dataset, "out": str(out)} | dataclasses.asdict(done)
     return Outcome(figures, [f"{out}: {counted(done.num_images, 'image')}{there}"])
 

@@ -16,7 +16,7 @@ from ppod_data.support.formatting import amount, clock, counted, precision
 def made_lines(dataset: str, made: GenerateSummary) -> list[str]:
     """Return lines on images that were sampled."""
     existing = made.num_samples - made.num_made
-    there = f", {existing:,} were there" if existing else ""
+    there = f", {existing:,} already there" if existing else ""
     first = f"{dataset}: {counted(made.num_made, 'image')} made in {clock(made.seconds)}{there}"
     return [first, *_deterministic_lines(made.deterministic_steps)]
 
@@ -24,7 +24,7 @@ def made_lines(dataset: str, made: GenerateSummary) -> list[str]:
 def given_images_lines(dataset: str, num_prompts: int, made: GenerateSummary) -> list[str]:
     """Return lines on a data set that was made of given images."""
     existing = made.num_samples - made.num_made
-    there = f"; {existing:,} were there" if existing else ""
+    there = f"; {existing:,} already there" if existing else ""
     first = f"{dataset}: {counted(made.num_samples, 'image')} of {counted(num_prompts, 'prompt')}"
     first += ", each with a chain drawn onto it"
     return [first + there, *_deterministic_lines(made.deterministic_steps)]
@@ -60,7 +60,7 @@ def scored_lines(dataset: str, done: Sequence[ScoreSummary], missing_shards: int
     lines = []
     for table in done:
         line = f"{dataset}/scores/{table.name}: {counted(table.num_scored, 'image')} scored now"
-        line += f", {table.num_skipped:,} were there" if table.num_skipped else ""
+        line += f", {table.num_skipped:,} already there" if table.num_skipped else ""
         line += f", {table.num_failed:,} failed ({table.first_failure})" if table.num_failed else ""
         lines.append(line)
         if table.mean is not None:
@@ -113,7 +113,7 @@ def paired_lines(
 def log_prob_lines(dataset: str, done: LogProbsSummary) -> list[str]:
     """Return lines on log-probabilities that were computed again."""
     line = f"{dataset}/log_probs/{done.name}: {counted(done.num_computed, 'trajectory', 'trajectories')} computed now"
-    line += f", {done.num_skipped:,} were there" if done.num_skipped else ""
+    line += f", {done.num_skipped:,} already there" if done.num_skipped else ""
     if done.max_difference is None:
         return [line]
     return [line, f"largest difference from the log-probabilities in the samples: {done.max_difference:.3g}"]
@@ -123,7 +123,7 @@ def copied_line(target: str, done: TransferSummary) -> str:
     """Return a line on files that were copied from or to a store."""
     there = done.num_files - done.num_copied
     return f"{target}: {counted(done.num_copied, 'file')} copied ({amount(done.nbytes)})" + (
-        f", {there:,} were there" if there else ""
+        f", {there:,} already there" if there else ""
     )
 
 

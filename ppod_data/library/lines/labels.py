@@ -69,7 +69,7 @@ def answered_lines(folder: Path, count: Count) -> list[str]:
 def judged_lines(done: JudgeSummary) -> list[str]:
     """Return lines on pairs that a vision language model judged."""
     line = f"{done.file}: {counted(done.num_judged, 'pair')} judged now"
-    line += f", {done.num_skipped:,} were there" if done.num_skipped else ""
+    line += f", {done.num_skipped:,} already there" if done.num_skipped else ""
     line += f", {done.num_unreadable:,} unreadable ({done.first_unreadable})" if done.num_unreadable else ""
     lines = [line]
     if done.first_preferred is not None:
