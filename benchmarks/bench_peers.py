@@ -3,7 +3,7 @@
 (1) Images a second, sampled by the LoRA policy with chain and log-probabilities, to at least 1.1 times TRL's; ppod
 writes its data set to disk, TRL keeps tensors in memory. (2) Training evaluations a second, the forward and backward of
 one (trajectory, timestep), in one optimizer step of every objective with the graph of one call in memory: at least as
-many as TRL's; without a bound where the objective also asks the reference's network (dpok, diffusion-dpo). (3) D3PO
+many as TRL's; without a bound where the objective asks a second network (dpok, and those on x_0 alone). (3) D3PO
 steps a second with the recorded log-probabilities of the reference, at least 1.3 times a plain loop that asks a second
 network for them. The embedded model with Stable Diffusion 1.5's scheduler settings, 32 trajectories of 10 steps, 32
 evaluations a call, guidance 5 in sampling and training, LoRA of rank 4, fp32, one thread a process.
@@ -39,7 +39,8 @@ CLAIMS: Mapping[str, Mapping[str, float | None]] = {
         "sample by the pipeline, to disk": None,
     },
     "TRL, train": {
-        f"{name}, bounded": None if name in ("dpok", "diffusion-dpo") else 1.0 for name in OBJECTIVES
+        f"{name}, bounded": None if name == "dpok" or objective.on_final_latents else 1.0
+        for name, objective in OBJECTIVES.items()
     },
     "d3po, two networks": {"d3po, one pass": 1.3, "d3po, two passes": None},
 }
