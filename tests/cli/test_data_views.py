@@ -58,7 +58,7 @@ def test_card(dataset: Dataset) -> None:
 def test_export_twice(dataset: Dataset, tmp_path: Path) -> None:
     arguments = ("export", dataset.root, "--out", tmp_path / "images")
     assert call(data_command.app, *arguments).stdout == f"{tmp_path / 'images'}: 6 images\n"
-    assert "6 images, 6 were there" in call(data_command.app, *arguments).stdout
+    assert "6 images, 6 already there" in call(data_command.app, *arguments).stdout
     error = call(data_command.app, *arguments, "--layout", "flat").one_error()
     assert "another data set or layout: give a new folder" in error
 

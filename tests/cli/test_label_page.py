@@ -130,6 +130,18 @@ def test_a_server_that_is_killed_before_its_images_arrive_costs_no_answer(
     assert json.loads(server.end(signal.SIGINT))["num_answers"] == 1
 
 
+def test_a_response_that_is_cut_off_costs_no_answer(browser: Browser, data: Path) -> None:
+    """As of a server that is killed after it has sent the headers."""
+    server = Server(data)
+    page = enter(browser, server, "Anna")
+    asked(page, 0)
+    page.route("**/api/answer", lambda route: route.fulfill(status=200, body='{"number": '), times=1)
+    page.keyboard.press("ArrowLeft")
+    asked(page, 1)
+    expect(page.locator("#trouble")).to_be_hidden()
+    assert json.loads(server.end(signal.SIGINT))["num_answers"] == 1
+
+
 SIZES = [(1280, 720), (1440, 900), (1920, 1080), (390, 844), (844, 390), (320, 480)]
 BOXES = """() => [document.documentElement, ...document.querySelectorAll(".choice, .choice img, #others button")]
     .map(part => part.getBoundingClientRect()).map(box => [box.left, box.top, box.right, box.bottom])"""

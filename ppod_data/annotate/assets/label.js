@@ -16,7 +16,8 @@ async function send(path, body) {
         method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ annotator, ...body }),
         signal: AbortSignal.timeout(TIMEOUT),
       });
-      const reply = await response.json().catch(() => ({ error: response.statusText }));
+      const reply = response.ok ? await response.json() // fails if the server is killed between headers and body
+        : await response.json().catch(() => ({ error: response.statusText }));
       if (response.ok) { showError(""); return reply; }
       if (response.status === 409) {
         showError(reply.error);

@@ -271,7 +271,7 @@ def test_the_same_call_again_changes_nothing_and_another_is_refused(dataset: Dat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reward": "unknown"}, "no scores named 'unknown': r"),
+        ({"reward": "unknown"}, "no scores named 'unknown': give r,"),
         ({"strategy": "best"}, "strategy 'best' is unknown"),
         ({"num_pairs_per_prompt": 0}, "must be at least 1"),
         ({"strategy": "all", "num_pairs_per_prompt": 2}, "strategy all makes every pair"),
