@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -113,11 +113,14 @@ def train_step(state: TrainState, *, step: int, gradient_share: float, scale_dro
         )
         data.reader.expect(trajectories_of(data, following)[0].tolist())
     options = settings.loss_options(timestep_scale=len(data.steps) / len(steps))
-    method = _method(state, batch, gradient_share=gradient_share)
+    groups = network_calls(state, batch)
+    method = _method(state, batch, largest_group=group_size(groups), gradient_share=gradient_share)
 
     while True:
         state.optimizer.zero_grad(set_to_none=True)
-        gradient = batch_gradient(state, batch, options, step=step, method=method, scale_drops=scale_drops)
+        gradient = batch_gradient(
+            state, batch, options, step=step, method=method, groups=groups, scale_drops=scale_drops
+        )
         norm = _summed_norm(state, gradient.scale)
         if math.isfinite(gradient.loss) and math.isfinite(norm):
             break
@@ -161,11 +164,15 @@ def batch_gradient(
     *,
     step: int,
     method: Method,
+    groups: Sequence[Group],
     scale_drops: int = 0,
 ) -> Gradient:
     """Add this process's part of the objective's gradient over one batch, times its scale, to the parameters' `.grad`.
 
     Pass 2 needs no values, so that its calls may be smaller than the sampler's: they keep to `max_graph_gib`.
+
+    Args:
+        groups: the network calls of one pass by groups (`network_calls`).
     """
     settings = state.settings
     objective = OBJECTIVES[settings.objective]
@@ -195,20 +202,19 @@ def batch_gradient(
     if method == "by-group":
         del common["chunk_size"]
         centre = band_centre(batch.targets, options) / batch.step_weights
-        groups = _groups(state, batch)
         return by_group_gradient(evaluate, reference, loss, groups=groups, centre=centre, **common)
     size = backward_rows(settings, state.batch_size, state.graph_bytes)
     return two_pass_gradient(evaluate, reference, loss, backward_size=size, **common)
 
 
-def _method(state: TrainState, batch: TrainingBatch, *, gradient_share: float) -> Method:
+def _method(state: TrainState, batch: TrainingBatch, *, largest_group: int, gradient_share: float) -> Method:
     if state.workers.sharded:
         return "two-pass"
     rows, steps = batch.reference_log_probs.shape
     return gradient_method(
         state.settings,
         shape=(rows, steps),
-        group_size=group_size(_groups(state, batch)),
+        group_size=largest_group,
         batch_size=state.batch_size,
         graph_bytes=state.graph_bytes,
         trained_bytes=tensor_bytes(state.parameters.values()),
@@ -216,7 +222,7 @@ def _method(state: TrainState, batch: TrainingBatch, *, gradient_share: float) -
     )
 
 
-def _groups(state: TrainState, batch: TrainingBatch) -> list[Group]:
+def network_calls(state: TrainState, batch: TrainingBatch) -> list[Group]:
     """Return the network calls of one pass by groups."""
     return evaluation_groups(
         OBJECTIVES[state.settings.objective].couples,

@@ -27,7 +27,7 @@ from ppod_train.step.log_probs import batch_log_probs
 from ppod_train.step.method import Method
 from ppod_train.step.metrics import step_metrics
 from ppod_train.step.step_weight import chain_sensitivity, step_weights, weighted
-from ppod_train.step.train_step import batch_gradient
+from ppod_train.step.train_step import batch_gradient, network_calls
 from tests.ppod_train.conftest import source_of
 from tests.ppod_train.step.test_network_gradient import double_network, moved
 from tests.support import full_size
@@ -151,7 +151,9 @@ def test_gradients_with_step_weights_agree_in_float64(
 
     def gradient(method: Method) -> tuple[list[torch.Tensor], Any]:
         state.optimizer.zero_grad(set_to_none=True)
-        done = batch_gradient(state, batch, options, step=0, method=method)
+        done = batch_gradient(
+            state, batch, options, step=0, method=method, groups=network_calls(state, batch)
+        )
         found = [p.grad / done.scale for p in state.parameters.values() if p.grad is not None]
         return found, done
 

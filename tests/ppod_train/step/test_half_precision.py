@@ -223,7 +223,7 @@ def test_pass_2_keeps_to_the_size_of_a_graph_and_the_gradient_stays(
             policy=state.policy.with_network(counted),
         )
         state.optimizer.zero_grad(set_to_none=True)
-        done = batch_gradient(limited, batch, settings.loss_options(), step=0, method="two-pass")
+        done = batch_gradient(limited, batch, settings.loss_options(), step=0, method="two-pass", groups=())
         unscale(state.parameters.values(), done.scale)
         assert {size for graph, size in sizes if graph} <= set(range(1, max(1, int(graphs)) + 1))
         assert max(size for graph, size in sizes if not graph) == 8
