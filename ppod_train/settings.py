@@ -157,10 +157,11 @@ class TrainSettings:
         above=0,
     )
     """None: chosen for the model, and for its full weights (lora_rank 0) a hundredth of that."""
-    lr_scheduler: Literal["constant", "linear", "cosine"] = option(
-        "constant",
+    lr_scheduler: Literal["constant", "linear", "cosine"] | None = option(
+        None,
         "Learning rate over the run: constant, or falling to 0 along a line or half a cosine.",
         panel=_OPTIMIZER,
+        shown_default="constant; linear for an online run",
     )
     """As in diffusers. The stages of an online run share one schedule. A run whose rate falls has a fixed length."""
     lr_warmup_steps: int = option(

@@ -66,9 +66,10 @@ def train_online(
     progress: Progress = SILENT,
     workers: Workers = SINGLE_PROCESS,
 ) -> OnlineSummary:
-    """Run every stage that is not complete. A finished run may be extended by more stages.
+    """Run every stage that is not complete.
 
-    The run ends early if a stage's rewards are equal within each prompt, so that there is nothing left to learn.
+    A finished run with a constant learning rate may be extended by more stages. The run ends early if a stage's
+    rewards are equal within each prompt, so that there is nothing left to learn.
 
     Args:
         reference: the pretrained model, a whole pipeline; the KL anchor of all stages.
@@ -195,7 +196,7 @@ def _check_horizon(run: OnlineRun, num_stages: int) -> None:
     if rule != "constant" and num_stages != run.settings.num_stages:
         raise ConfigError(
             f"the learning rate of this online run falls to 0 at the end of stage {num_stages} (lr_scheduler {rule}): "
-            f"give --stages {num_stages}, or another --out"
+            f"give --stages {num_stages}, or another --out; a run with --lr-scheduler constant may be extended"
         )
 
 

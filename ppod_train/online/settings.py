@@ -1,7 +1,7 @@
 """The choices of an online training run: Python arguments, command-line options and configuration keys."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ppod_data.errors import ConfigError
 from ppod_data.pairs.settings import PairSettings
@@ -21,7 +21,12 @@ class OnlineSettings:
     """
 
     num_stages: int = option(
-        4, "Stages; more may be added to a finished run.", name="stages", panel=_STAGES, metavar="N", min=1
+        4,
+        "Stages; more may be added to a finished run whose learning rate is constant.",
+        name="stages",
+        panel=_STAGES,
+        metavar="N",
+        min=1,
     )
     prompts_per_stage: int | None = option(
         None,
@@ -70,9 +75,17 @@ class OnlineSettings:
     """Of every stage; num_train_steps is a stage's, and eval_every is 0."""
 
     def __post_init__(self) -> None:
-        """Turn evaluations inside a stage off, unless they were asked for, which `validate` refuses."""
+        """Give the options of training their defaults for stages.
+
+        Evaluations inside a stage are off, unless they were asked for, which `validate` refuses.
+        """
+        own: dict[str, Any] = {}
         if self.train.eval_every == TrainSettings.eval_every:
-            object.__setattr__(self, "train", replace(self.train, eval_every=0))
+            own["eval_every"] = 0
+        if self.train.lr_scheduler is None:
+            own["lr_scheduler"] = "linear"
+        if own:
+            object.__setattr__(self, "train", replace(self.train, **own))
 
     @property
     def replay(self) -> int | Literal["all"]:

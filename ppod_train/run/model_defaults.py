@@ -47,6 +47,7 @@ def resolve(settings: TrainSettings, spec: GenerationSpec) -> TrainSettings:
     return replace(
         settings,
         lora_rank=settings.rank,
+        lr_scheduler=settings.lr_scheduler or "constant",
         learning_rate=rate if settings.learning_rate is None else settings.learning_rate,
         log_ratio_clip=defaults.log_ratio_clip
         if settings.log_ratio_clip is None

@@ -19,7 +19,7 @@ def learning_rate(settings: TrainSettings, *, first_step: int, num_steps: int) -
     The rate is a pure function of the step's number, so a resumed run needs no state of the schedule.
 
     Args:
-        settings: with a learning rate.
+        settings: with a learning rate; without a schedule, the rate is constant.
         first_step: steps of the whole training before this run.
         num_steps: steps of the whole training, at whose end a falling rate is 0.
 
@@ -32,7 +32,8 @@ def learning_rate(settings: TrainSettings, *, first_step: int, num_steps: int) -
     peak, warmup = settings.learning_rate, settings.lr_warmup_steps
     if warmup >= num_steps:
         raise ConfigError(f"lr_warmup_steps {warmup} of {num_steps} training steps: give fewer")
-    name = "constant_with_warmup" if settings.lr_scheduler == "constant" else settings.lr_scheduler
+    rule = settings.lr_scheduler or "constant"
+    name = "constant_with_warmup" if rule == "constant" else rule
     unused = torch.optim.SGD([torch.zeros(1)], lr=peak)
     schedule = get_scheduler(name, unused, num_warmup_steps=warmup, num_training_steps=num_steps)
     (share,) = schedule.lr_lambdas

@@ -25,7 +25,18 @@ TINY = (
         "--images-per-shard",
         3,
     ),
-    *("--num-inference-steps", 4, "--num-train-steps", 3, "--pairs-per-step", 2, "--lora-rank", 2),
+    *(
+        "--lr-scheduler",
+        "constant",
+        "--num-inference-steps",
+        4,
+        "--num-train-steps",
+        3,
+        "--pairs-per-step",
+        2,
+        "--lora-rank",
+        2,
+    ),
     *("--eval-images-per-prompt", 4, "--checkpoint-every", 1),
 )
 

@@ -77,7 +77,8 @@ def make() -> None:
         chosen = ("--pairs", reward, "--reward", reward, "--eval-every", 0)
         run("train", "offline", name, *chosen, *STEPS, "--out", f"{name}-run")
     sampling = ("--num-images-per-prompt", 4, "--num-inference-steps", 4, "--eval-images-per-prompt", 2)
-    run("train", "online", *PROMPTS[:2], *sampling, *STEPS, "--stages", 2, "--out", "online-run")
+    run("train", "online", *PROMPTS[:2], *sampling, *STEPS, "--stages", 2, "--lr-scheduler", "constant",
+        "--out", "online-run")  # fmt: skip
     make_labels("scenes")
     make_given("given", "scenes")
 

@@ -27,7 +27,13 @@ from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
 
 TRAIN = TrainSettings(
-    num_train_steps=2, pairs_per_step=2, lora_rank=2, eval_every=0, checkpoint_every=1, learning_rate=1e-2
+    num_train_steps=2,
+    pairs_per_step=2,
+    lora_rank=2,
+    eval_every=0,
+    checkpoint_every=1,
+    learning_rate=1e-2,
+    lr_scheduler="constant",
 )
 SETTINGS = OnlineSettings(num_stages=2, eval_images_per_prompt=4, num_pairs_per_prompt=8, train=TRAIN)
 
@@ -252,8 +258,7 @@ def test_a_run_from_before_replay_continues_without_it(
 def test_stages_share_one_schedule_of_the_learning_rate(
     tiny_pipeline: Path, redness: Any, tmp_path: Path
 ) -> None:
-    train = replace(TRAIN, lr_scheduler="linear")
-    settings = replace(SETTINGS, eval_images_per_prompt=0, train=train)
+    settings = settings_of(replace(TRAIN, lr_scheduler=None))
     run(tmp_path, tiny_pipeline, redness, settings)
     rates = [
         json.loads(line)["learning_rate"]

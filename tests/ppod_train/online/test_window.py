@@ -20,7 +20,14 @@ from ppod_train.online.window import stage_window
 from ppod_train.settings import TrainSettings
 from tests.support.pipelines import save_tiny_pipeline, save_tiny_sd3_pipeline
 
-TRAIN = TrainSettings(num_train_steps=1, pairs_per_step=2, lora_rank=2, eval_every=0, learning_rate=1e-2)
+TRAIN = TrainSettings(
+    num_train_steps=1,
+    pairs_per_step=2,
+    lora_rank=2,
+    eval_every=0,
+    learning_rate=1e-2,
+    lr_scheduler="constant",
+)
 SETTINGS = OnlineSettings(num_stages=3, eval_images_per_prompt=1, train=TRAIN, window_stride=2)
 
 

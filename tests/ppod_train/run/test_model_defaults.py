@@ -74,7 +74,9 @@ def test_a_real_model_gets_settings_of_its_own(
     assert (found.learning_rate, found.step_weight) == (rate, "k2")
     assert found.log_ratio_clip == pytest.approx(clip, rel=0.05)
     assert resolve(TrainSettings(lora_rank=0), spec).learning_rate == pytest.approx(rate / 100)
-    given = TrainSettings(lora_rank=8, learning_rate=1.0, log_ratio_clip=2.0, step_weight="none")
+    given = TrainSettings(
+        lora_rank=8, learning_rate=1.0, lr_scheduler="cosine", log_ratio_clip=2.0, step_weight="none"
+    )
     assert resolve(given, spec) == given and explain(given, spec) == ""
     line = explain(TrainSettings(learning_rate=1.0), spec)
     assert "log_ratio_clip" in line and "learning_rate" not in line
