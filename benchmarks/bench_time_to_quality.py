@@ -117,6 +117,7 @@ def learn(folder: Path, name: str, prompt: str, seed: int, count: NetworkCount) 
     settings = TrainSettings(
         objective=method.objective,
         learning_rate=3e-3,
+        lr_scheduler="constant",
         log_ratio_clip=0.01,
         lora_rank=8,
         pairs_per_step=8,

@@ -43,7 +43,13 @@ QUERIES = 256
 UPDATES = 96
 """Optimizer steps, for every method."""
 EVAL_IMAGES = 512
-UPDATE = {"pairs_per_step": 8, "timesteps_per_update": 5, "eval_every": 0, "checkpoint_every": 96}
+UPDATE = {
+    "pairs_per_step": 8,
+    "timesteps_per_update": 5,
+    "lr_scheduler": "constant",
+    "eval_every": 0,
+    "checkpoint_every": 96,
+}
 """Of every run: 8 pairs or 16 trajectories and 5 of 19 timesteps an update."""
 
 

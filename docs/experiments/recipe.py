@@ -33,7 +33,13 @@ PROMPTS = (
 """Composition, counting and colour; the hard composition of earlier tuning; counting; place."""
 FIRST_SEED = 6000
 JUDGED, JUDGED_LAST = 128, 256
-UPDATE = {"pairs_per_step": 8, "timesteps_per_update": 5, "ema_decay": 0.9, "eval_every": 0}
+UPDATE = {
+    "pairs_per_step": 8,
+    "timesteps_per_update": 5,
+    "lr_scheduler": "constant",
+    "ema_decay": 0.9,
+    "eval_every": 0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
