@@ -1,5 +1,6 @@
 """Several processes on one machine, as torchrun would start them, forked: nothing is imported or loaded again."""
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -57,6 +58,7 @@ def _run(
     results: Connection,
     sharded: bool,
 ) -> None:
+    gc.freeze()  # a collection would otherwise visit, and so copy, every object of the parent
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= FSDP if sharded else {}
     torch.set_num_threads(1)
