@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
+from ppod_cli import pair
 
-from tests.support.command import REPOSITORY, run
+from tests.support.command import REPOSITORY, call, run
 from tests.support.faults import visible
 from tests.support.tables import add_scores
 from tests.support.toy import make_dataset
@@ -41,10 +43,13 @@ def done(place: Path, steps: Sequence[Step], *, kill: bool) -> None:
 
 
 def test_pairing_killed_in_a_fresh_process_is_finished_by_the_next(tmp_path: Path) -> None:
-    steps: list[Step] = [("pair", (0, 6, 13), ("rank", "data", "--reward", "a", "--strategy", "all"))]
+    steps: list[Step] = [("pair", (6,), ("rank", "data", "--reward", "a", "--strategy", "all"))]
     for name in ("whole", "killed"):
         add_scores(make_dataset(tmp_path / name / "data"), "a", [0, 1, 2, 3, 4, 5])
-        done(tmp_path / name, steps, kill=name == "killed")
+    [(_, _, words)] = steps
+    with chdir(tmp_path / "whole"):
+        assert call(pair.app, *words).code == 0
+    done(tmp_path / "killed", steps, kill=True)
     assert visible(tmp_path / "killed") == visible(tmp_path / "whole")
 
 

@@ -78,6 +78,7 @@ def test_ranks_and_array_jobs_make_the_same_bytes(
     assert files(tmp_path / "ranks" / "scores") == files(made.data / "scores")
 
 
+@pytest.mark.slow
 def test_torchrun_makes_the_same_bytes(made: Made, tmp_path: Path) -> None:
     words = [str(word) for word in ("--prompts", made.folder / "prompts.txt", *GEN)]
     command = [

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,10 +12,9 @@ from ppod_cli import pair, score
 
 from ppod_data.dataset.dataset import Dataset
 from tests.cli.conftest import Made
-from tests.cli.test_killed import killed
 from tests.ppod_data.rewards.test_rewards_remote import start, url_of
-from tests.support.command import call, following, ran, run
-from tests.support.faults import visible
+from tests.support.command import call, following, ran
+from tests.support.faults import killed_at, visible
 from tests.support.foreign_cases import row, write_parquet
 from tests.support.reward_servers import serving
 from tests.support.small_rewards import save_clip
@@ -35,7 +33,7 @@ def shy(prompts, images):
 def data(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the data set in a folder of its own, which is the current one."""
     shutil.copytree(made.data, tmp_path / "data")
-    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "shy_rewards.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "data"
 
@@ -57,16 +55,15 @@ def test_several_rewards_in_one_call_and_pairs_by_their_sum(data: Path) -> None:
 
 
 def test_failed_rows_are_tried_again_on_request(data: Path) -> None:
-    first = run("score", "data", "--reward", "mine:shy", "--json", cwd=data.parent)
+    first = call(score.app, "data", "--reward", "shy_rewards:shy", "--json")
     assert first.code == 0, first.stderr
     told = json.loads(first.stdout)["scores"][0]
     assert (told["name"], told["num_scored"], told["num_failed"]) == ("shy", 6, 6)
     assert told["first_failure"] == "failed: ValueError: a cat"
     (data.parent / "brave").touch()
-    again = json.loads(
-        run("score", "data", "--reward", "mine:shy", "--retry-failed", "--json", cwd=data.parent).stdout
-    )["scores"][0]
-    assert (again["num_scored"], again["num_failed"], again["num_skipped"]) == (6, 0, 6)
+    again = call(score.app, "data", "--reward", "shy_rewards:shy", "--retry-failed", "--json")
+    told = json.loads(again.stdout)["scores"][0]
+    assert (told["num_scored"], told["num_failed"], told["num_skipped"]) == (6, 0, 6)
 
 
 def test_a_served_reward_makes_the_same_table(data: Path) -> None:
@@ -90,7 +87,7 @@ def test_a_served_reward_makes_the_same_table(data: Path) -> None:
         (("data", "--reward", "clip:nowhere"), "nowhere is not a folder"),
         (("data", "--reward", "scnes"), "did you mean 'scenes'"),
         (("--serve", "scnes"), "did you mean 'scenes'"),
-        (("data", "--reward", "mine:shy", "--reward", "mine:shy", "--as", "x"), "--as names one table"),
+        (("data", "--reward", "shy_rewards:shy", "--reward", "shy_rewards:shy", "--as", "x"), "--as names one table"),
     ],
 )
 def test_a_wrong_call_is_one_line(data: Path, arguments: tuple[str, ...], reason: str) -> None:
@@ -126,16 +123,14 @@ def test_images_of_text_are_read_ranked_and_trained_on_while_the_commands_are_ki
     assert imported.code == 0, imported.stderr
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
     monkeypatch.chdir(tmp_path / "whole")
-    scored = ran("ppod-score data --reward ocr", "--json")
-    assert json.loads(scored.stdout)["scores"][0]["high"] == 1.0
-    ranked = ran(following(call(score.app, "data", "--reward", "ocr")))
+    ranked = ran(following(ran("ppod-score data --reward ocr")))
+    assert max(Dataset.open("data").scores("ocr")["score"].to_pylist()) == 1.0
     ran(following(ranked), *SHORT)
 
     monkeypatch.chdir(tmp_path / "killed")
-    killed(4, "score", "data", "--reward", "ocr", cwd=Path.cwd())
+    killed_at(4, lambda: ran("ppod-score data --reward ocr"))
     assert following(ran(following(ran("ppod-score data --reward ocr")))) == following(ranked)
-    _, *training = shlex.split(following(ranked))
-    killed(40, "train", *training, *SHORT, cwd=Path.cwd())
+    killed_at(40, lambda: ran(following(ranked), *SHORT))
     ran(following(ranked), *SHORT)
     assert visible(tmp_path / "killed/data") == visible(tmp_path / "whole/data")
     policies = [visible(tmp_path / name / "run/policy") for name in ("killed", "whole")]
@@ -156,7 +151,7 @@ def test_a_judge_compares_images_and_is_trained_on(data: Path) -> None:
         assert "10 pairs judged now" in judged.stdout and "21 requests" in judged.stdout
         error = call(pair.app, "judge", data, "--judge", "scenes").one_error()
     assert error == "--judge scenes cannot compare images: give openai:URL#MODEL or openai:FILE.toml"
-    ran(following(ran(following(judged))), "--num-train-steps", 1, "--pairs-per-step", 1)
+    ran(following(ran(following(judged))), *SHORT)
     assert (data.parent / "run" / "policy").is_dir()
 
 

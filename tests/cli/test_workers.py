@@ -14,7 +14,7 @@ from ppod_cli import gen, score, train
 
 from ppod_data.storage.files import sha256_file
 from tests.cli.conftest import GEN, Made
-from tests.support.command import REPOSITORY, call
+from tests.support.command import REPOSITORY, call, fork
 
 FOLDERS = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'cli'}"}
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | FOLDERS
@@ -30,18 +30,13 @@ def base(root: Path) -> dict[str, str]:
 def test_killed_and_resumed_is_the_same_as_undisturbed(made: Made, tmp_path: Path) -> None:
     """SIGKILL as soon as the first shard is there; what the kill left behind is never read."""
     words = ["data", "--prompts", str(made.folder / "prompts.txt"), *map(str, GEN)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ppod_cli.gen", *words],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stderr=subprocess.DEVNULL,
-    )
+    process = fork(gen.app, *words, cwd=tmp_path)
     try:
-        while process.poll() is None and not list((tmp_path / "data" / "samples").glob("[!.]*.parquet")):
+        while process.is_alive() and not list((tmp_path / "data" / "samples").glob("[!.]*.parquet")):
             time.sleep(0.01)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     assert call(gen.app, tmp_path / "data", *words[1:]).code == 0
     assert base(tmp_path / "data") == base(made.data)
 

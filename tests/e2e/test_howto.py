@@ -1,7 +1,7 @@
 """The commands of the how-to pages run as they are written, one page after the other, on tiny models.
 
-Each line gets options that make it small, unless it has them already. Programs that a test machine lacks are shell
-functions: torchrun runs the command in one process.
+Each line gets options that make it small, unless it has them already. Commands of scripts are shell functions that
+print the words of a command; torchrun is left out, so that a command runs in one process.
 """
 
 import os
@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from safetensors.torch import load_file
 
 from ppod_data.dataset.dataset import Dataset
 from tests.contracts.test_docs import blocks, page
-from tests.support.command import REPOSITORY, ran
+from tests.support.command import ran
 from tests.support.pipelines import save_tiny_pipeline
 
 SMALL = {
@@ -100,37 +99,40 @@ def test_more_images_are_a_second_data_set(here: Path) -> None:
 
 
 SHELL = """
-torchrun() { shift 3; shift; module=$1; shift; "$PYTHON" -m "$module" "$@"; }
-for name in gen score pair train; do eval "ppod-$name() { \\"\\$PYTHON\\" -m ppod_cli.$name \\"\\$@\\"; }"; done
+run() { (IFS=$'\\x1f'; echo "${RANK-}$IFS${WORLD_SIZE-}$IFS$*"); }
+torchrun() { shift 4; run "ppod-${1#ppod_cli.}" "${@:2}"; }
+for name in gen score pair train; do eval "ppod-$name() { run ppod-$name \\"\\$@\\"; }"; done
 """
+"""Print each command in place of running it: RANK, WORLD_SIZE and the words, with a separator between them."""
 
 
-def test_the_jobs_of_a_cluster_make_one_data_set(here: Path) -> None:
-    """Each script runs as bash runs it, with SLURM's variables; the tasks of the array one after the other."""
+def commands_of(script: str, variables: dict[str, str]) -> list[tuple[str, str, str]]:
+    """Return (RANK, WORLD_SIZE, command line) of the commands that bash runs for a script."""
+    done = subprocess.run(
+        [shutil.which("bash") or "bash", "-euc", SHELL + script],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"SLURM_GPUS_ON_NODE": "1"} | variables,
+    )
+    assert done.returncode == 0, done.stderr
+    found = [line.split("\x1f") for line in done.stdout.splitlines()]
+    return [(rank, world_size, shlex.join(words)) for rank, world_size, *words in found]
+
+
+def test_the_jobs_of_a_cluster_make_one_data_set(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bash expands each script with SLURM's variables; its commands run here, the tasks of the array in turn."""
     scripts = [block for block in blocks(page("docs/howto/slurm.md"), "bash") if "#SBATCH" in block]
     assert len(scripts) == 3
-    for line, options in (
-        ("ppod-gen data", "ppod-gen"),
-        ("offline data", "ppod-train offline"),
-        ("ppod-train eval", "ppod-train eval"),
-    ):
-        scripts = [text.replace(line, f"{line} {shlex.join(small(options))}") for text in scripts]
-    scripts = [
-        text.replace("--prompts prompts.txt", "--prompts prompts.txt --images-per-shard 2")
-        for text in scripts
-    ]
     tasks = [{"SLURM_ARRAY_TASK_ID": str(i), "SLURM_ARRAY_TASK_COUNT": "2"} for i in range(2)]
-    for script, variables in [(scripts[0], task) for task in tasks] + [(text, {}) for text in scripts[1:]]:
-        done = subprocess.run(
-            [shutil.which("bash") or "bash", "-euc", SHELL + script],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env=os.environ
-            | {"PYTHON": sys.executable, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'cli'}"}
-            | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "SLURM_GPUS_ON_NODE": "1"}
-            | variables,
-        )
-        assert done.returncode == 0, done.stderr
+    jobs = [commands_of(script, {}) for script in scripts[1:]]
+    array = [commands_of(scripts[0], task) for task in tasks]
+    assert [[command[:2] for command in job] for job in array] == [[("0", "2")], [("1", "2")]]
+    for rank, world_size, line in [command for job in (*array, *jobs) for command in job]:
+        with monkeypatch.context() as patch:
+            for name, value in (("RANK", rank), ("WORLD_SIZE", world_size)):
+                if value:
+                    patch.setenv(name, value)
+            few = ["--images-per-shard", "2"] if line.startswith("ppod-gen") else []
+            ran(line, *small(line), *few)
     assert not Dataset.open("data").missing_shards()
     assert Path("run/policy/pytorch_lora_weights.safetensors").is_file()

@@ -1,5 +1,6 @@
 """Commands run as users run them: by a subprocess, or by the same entry point in this process where torch is there."""
 
+import gc
 import io
 import multiprocessing
 import os
@@ -65,6 +66,7 @@ def fork(app: Callable[..., None], *arguments: object, cwd: Path) -> BaseProcess
 
 
 def _call_silently(app: Callable[..., None], arguments: tuple[object, ...], cwd: Path) -> None:
+    gc.freeze()  # a collection would otherwise visit, and so copy, every object of the parent
     os.chdir(cwd)
     with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
         app([str(argument) for argument in arguments])

@@ -6,6 +6,7 @@ thread writes when it likes.
 """
 
 import errno
+import gc
 import io
 import os
 import signal
@@ -88,6 +89,7 @@ def in_child(work: Callable[[], object]) -> int:
     """Run `work` in a forked child; its exit code, or minus the signal that ended it."""
     child = os.fork()
     if child == 0:
+        gc.freeze()  # a collection would otherwise visit, and so copy, every object of the parent
         code = OTHER
         try:
             work()
