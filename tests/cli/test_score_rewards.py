@@ -87,7 +87,10 @@ def test_a_served_reward_makes_the_same_table(data: Path) -> None:
         (("data", "--reward", "clip:nowhere"), "nowhere is not a folder"),
         (("data", "--reward", "scnes"), "did you mean 'scenes'"),
         (("--serve", "scnes"), "did you mean 'scenes'"),
-        (("data", "--reward", "shy_rewards:shy", "--reward", "shy_rewards:shy", "--as", "x"), "--as names one table"),
+        (
+            ("data", "--reward", "shy_rewards:shy", "--reward", "shy_rewards:shy", "--as", "x"),
+            "--as names one table",
+        ),
     ],
 )
 def test_a_wrong_call_is_one_line(data: Path, arguments: tuple[str, ...], reason: str) -> None:
