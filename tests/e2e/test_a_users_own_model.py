@@ -1,7 +1,7 @@
 """A user's own model, adapter, reward, prompts and labels, from the first command to a policy by the `next:` lines.
 
 The test types two commands: the first one, and the export at the end. In between it runs what each command prints,
-and replaces only the placeholders in it.
+replaces only the placeholders in it, and shortens the training.
 """
 
 import csv
@@ -119,7 +119,7 @@ def test_the_next_lines_lead_to_a_policy(tmp_path: Path, monkeypatch: pytest.Mon
     labels = write_labels()
     imported = ran(following(scored, "with people's labels", FILE="votes.csv"))
     referred = ran(following(imported))
-    trained = ran(following(referred))
+    trained = ran(following(referred), "--num-train-steps", 20)
     evaluated = ran(following(trained))
     reported = ran(following(evaluated))
     assert "next" not in reported.stdout
