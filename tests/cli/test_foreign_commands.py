@@ -9,7 +9,7 @@ from ppod_cli import data as data_commands
 from ppod_cli import pair, train
 
 from ppod_data.dataset.dataset import Dataset
-from tests.support.command import call, run
+from tests.support.command import call
 from tests.support.foreign_cases import picture, row, rows, write_parquet
 
 
@@ -53,9 +53,12 @@ def test_from_a_file_of_pictures_to_a_policy(votes: Path, tiny_pipeline: Path, t
     assert (tmp_path / "run" / "policy" / "pytorch_lora_weights.safetensors").is_file()
 
 
-def test_what_people_read_says_what_to_do_next(votes: Path, tiny_pipeline: Path, tmp_path: Path) -> None:
+def test_what_people_read_says_what_to_do_next(
+    votes: Path, tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     words = ("import", "data", votes.name, "--format", "pickapic", "--model", tiny_pipeline)
-    done = run("pair", *words, "--num-inference-steps", "2", cwd=tmp_path)
+    done = call(pair.app, *words, "--num-inference-steps", 2)
     assert done.code == 0, done.stderr
     assert done.stdout.splitlines() == [
         "data: 9 images of 3 prompts, each with a chain drawn onto it",

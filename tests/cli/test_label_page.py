@@ -17,7 +17,7 @@ from ppod_data.dataset.dataset import Dataset
 from tests.cli.conftest import Made
 from tests.support.accessibility import SCREENS, violations
 from tests.support.browser import chromium
-from tests.support.command import REPOSITORY, ran, run
+from tests.support.command import REPOSITORY, ran
 from tests.support.toy import make_dataset
 
 _SERVER = ("--answers-per-question", "2", "--repeat-share", "0.2")
@@ -75,7 +75,7 @@ def asked(page: Page, number: int) -> None:
 
 
 def test_two_people_label_while_the_server_is_killed_and_the_labels_train(
-    browser: Browser, data: Path, tmp_path: Path
+    browser: Browser, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Server(data)
     pages = [enter(browser, server, name) for name in ("Anna", "Bert")]
@@ -100,15 +100,14 @@ def test_two_people_label_while_the_server_is_killed_and_the_labels_train(
     assert [len(journal) for journal in journals] == [25, 25]
     assert told["num_answers"] + told["num_skipped"] == 50 and told["num_annotators"] == 2
 
-    done = run("pair", "import", "data", "data/labels/people.answers", "--format", "ppod-label", "--name",
-               "people", "--json", cwd=tmp_path)  # fmt: skip
-    assert done.code == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    done = ran("ppod-pair import data data/labels/people.answers --format ppod-label --name people --json")
     found = json.loads(done.stdout)
     assert found["num_records"] == 50 and found["num_preferences"] + found["num_ties"] == told["num_answers"]
     assert len(Dataset.open(data).pairs("people")) == found["num_pairs"] > 0
-    done = run("train", "offline", "data", "--pairs", "people", "--out", "run", "--num-train-steps", 2,
-               "--pairs-per-step", 2, "--batch-size", 4, "--eval-every", 0, cwd=tmp_path)  # fmt: skip
-    assert done.code == 0, done.stderr
+    ran(
+        "ppod-train offline data --pairs people --out run --num-train-steps 2 --pairs-per-step 2 --eval-every 0"
+    )
     assert (tmp_path / "run" / "policy").is_dir()
 
 

@@ -12,7 +12,7 @@ from ppod_cli import pair
 
 from ppod_data.dataset.dataset import Dataset
 from tests.cli.conftest import Made
-from tests.support.command import call, run
+from tests.support.command import call
 from tests.support.toy import files
 
 
@@ -58,9 +58,10 @@ def test_labels_from_a_file_to_pairs_scores_and_exports(labelled: Path) -> None:
     assert len(list(csv.DictReader((labelled / "c.csv").open()))) == 30
 
 
-def test_what_people_read_says_what_to_do_next(labelled: Path) -> None:
-    shutil.copytree(labelled / "data", labelled / "fresh")
-    done = run("pair", "import", "fresh", "answers.csv", "--format", "table", cwd=labelled)
+def test_what_people_read_says_what_to_do_next(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(labelled)
+    shutil.copytree("data", "fresh")
+    done = call(pair.app, "import", "fresh", "answers.csv", "--format", "table")
     assert done.code == 0, done.stderr
     assert done.stdout.splitlines() == [
         "fresh/labels/table.parquet: 60 labels from 60 records, 0 of them ties",

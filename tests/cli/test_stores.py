@@ -13,13 +13,15 @@ from ppod_cli import data, gen, pair, score, train
 from safetensors.numpy import load
 
 from ppod_data.dataset.dataset import Dataset
+from ppod_data.storage import object_store
 from ppod_data.storage.object_store import store_path
 from tests.cli.conftest import GEN, Made
-from tests.support.command import Result, call, run
+from tests.support.command import Result, call
 from tests.support.store_server import CUT_ANSWER, CUT_UPLOAD, ERROR, SLOW_DOWN, Request, Server
 from tests.support.toy import files
 
 S3 = tuple[Server, str]
+WAITS = object_store._WAITS
 TRAIN = ("--num-train-steps", 2, "--pairs-per-step", 4, "--eval-every", 0)
 
 
@@ -114,8 +116,10 @@ def test_labels_tables_seals_and_exclusions(made: Made, s3: S3, tmp_path: Path) 
     assert files(tmp_path / "back") == here
 
 
-def test_commands_through_a_failing_network(made: Made, s3: S3) -> None:
-    """A process of its own, with the library's own number of tries, while requests fail by turns."""
+def test_commands_through_a_failing_network(made: Made, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests fail by turns, and the library waits as long as it does for users."""
+    monkeypatch.setattr(object_store, "_WAITS", WAITS)
+    monkeypatch.chdir(made.folder)
     server, url = s3
 
     def fault(request: Request, count: int) -> str | None:
@@ -123,7 +127,7 @@ def test_commands_through_a_failing_network(made: Made, s3: S3) -> None:
         return kinds[len(request.key) % len(kinds)] if count == 0 else None
 
     with server.failing(fault) as asked:
-        done = run("gen", url, "--prompts", "prompts.txt", "--shards", "0:1", *GEN, cwd=made.folder)
+        done = call(gen.app, url, "--prompts", "prompts.txt", "--shards", "0:1", *GEN)
     assert {SLOW_DOWN, ERROR} < {status for _, status in asked}
     assert done.code == 0, done.stderr
     there = stored(url)
