@@ -1,10 +1,11 @@
 """Settings and fixtures of all tests."""
 
 import gc
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -54,6 +55,21 @@ def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fsync_without_a_disk() -> Iterator[None]:
+    """Let os.fsync return at once: it takes milliseconds, thousands of times, and only a power cut would show it.
+
+    Tests of the order of system calls, and of disks that are full, replace os.fsync themselves, or count its calls.
+    """
+
+    def fsync(file: int | IO[Any]) -> None:
+        os.fstat(file if isinstance(file, int) else file.fileno())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -66,12 +66,14 @@ def quiet_pipelines() -> Iterator[None]:
 def _quiet(logging: Any) -> Iterator[None]:
     progress_bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    if verbosity != logging.ERROR:  # a change empties the caches of all loggers
+        logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
+        if verbosity != logging.ERROR:
+            logging.set_verbosity(verbosity)
         if progress_bars:
             logging.enable_progress_bar()

@@ -121,7 +121,8 @@ def load_model(
     safety = load_safety_checker(folder, device) if safety_check else None
     dtype = DTYPES[compute_dtype]
     dtypes = {"vae": vae_dtype(name, folder.path, compute_dtype)}
-    loaded = {part: load_component(folder, part, dtypes.get(part, dtype)) for part in folder.components}
+    with quiet_pipelines():
+        loaded = {part: load_component(folder, part, dtypes.get(part, dtype)) for part in folder.components}
     pipeline = build_pipeline(folder, loaded)
     identity = fingerprint(folder, folder.components)
     if adapter is not None:
