@@ -19,17 +19,24 @@ if TYPE_CHECKING:
 
 _LONGEST = (
     "tests/cli/test_recipes.py",
-    "tests/contracts/test_docs_site.py",
-    "tests/cli/test_num_processes.py",
-    "tests/e2e/test_notebooks.py",
-    "tests/e2e/test_howto.py",
-    "tests/cli/test_online.py",
-    "tests/e2e/test_accessibility.py",
-    "tests/cli/test_label_page.py",
+    "tests/ppod_train/run/test_train.py",
+    "tests/ppod_train/online/test_online.py",
     "tests/ppod_train/run/test_distributed.py",
+    "tests/cli/test_families.py",
+    "tests/cli/test_label_page.py",
+    "tests/ppod_data/storage/test_durability.py",
+    "tests/ppod_train/run/test_families.py",
+    "tests/cli/test_num_processes.py",
+    "tests/cli/test_stores.py",
+    "tests/cli/test_score_rewards.py",
     "tests/cli/test_workers.py",
+    "tests/cli/test_reward_servers.py",
+    "tests/cli/test_online.py",
+    "tests/e2e/test_notebooks.py",
+    "tests/contracts/test_docs_site.py",
+    "tests/e2e/test_bytes_unchanged.py",
 )
-"""Files whose single tests take long: they start first."""
+"""Files of 20 CPU seconds or more: they start first."""
 
 torch.set_num_threads(1)
 settings.register_profile("ppod", deadline=None)  # shared machines: no test depends on an absolute time
@@ -42,8 +49,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
 
 
-def pytest_collection_finish() -> None:
-    """Keep what the imports made out of later garbage collections, which would visit a million objects each."""
+@pytest.fixture(scope="module", autouse=True)
+def small_collections() -> None:
+    """Keep what is imported by now out of later garbage collections, which would visit a million objects each."""
     gc.collect()
     gc.freeze()
 
