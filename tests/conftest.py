@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LONGEST = (
     "tests/cli/test_recipes.py",
+    "tests/ppod_train/run/test_learning.py",
     "tests/ppod_train/run/test_train.py",
     "tests/ppod_train/online/test_online.py",
     "tests/ppod_train/run/test_distributed.py",
