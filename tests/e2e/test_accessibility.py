@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.accessibility import violations_on_every_screen
+from tests.support.accessibility import violations_by_screen
 from tests.support.browser import chromium
 from tests.support.command import ran
 
@@ -25,4 +25,4 @@ def test_pages_pass_the_rules_of_accessibility(tmp_path: Path, monkeypatch: pyte
         ran("ppod-train report run-1 run-2 --out comparison.html")
         ran("ppod-data info data --html info.html")
         for name in ("run-1/report.html", "comparison.html", "info.html"):
-            assert violations_on_every_screen(browser, (tmp_path / name).as_uri()) == {}, name
+            assert violations_by_screen(browser, (tmp_path / name).as_uri()) == {}, name

@@ -1,5 +1,6 @@
 """axe-core's rules of WCAG 2.1 AA, run in chromium."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from axe_playwright_python.sync_playwright import Axe
@@ -18,12 +19,12 @@ def violations(page: Any, *, without: str | None = None) -> list[str]:
     return [f"{rule['id']}: {len(rule['nodes'])} × {rule['nodes'][0]['html'][:120]}" for rule in found]
 
 
-def violations_on_every_screen(
-    browser: Browser, url: str, *, without: str | None = None
+def violations_by_screen(
+    browser: Browser, url: str, *, without: str | None = None, screens: Sequence[tuple[Scheme, int]] = SCREENS
 ) -> dict[tuple[str, int], list[str]]:
     """Return the broken rules of a page on a desktop and on a phone, in light and dark, every section open."""
     found = {}
-    for scheme, width in SCREENS:
+    for scheme, width in screens:
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
         page = context.new_page()
         page.goto(url)
