@@ -2,10 +2,10 @@
 
 (1) Images a second, sampled by the LoRA policy with chain and log-probabilities, to at least 1.1 times TRL's; ppod
 writes its data set to disk, TRL keeps tensors in memory. (2) Training evaluations a second, the forward and backward of
-one (trajectory, timestep), in one optimizer step of every objective with the graph of one call in memory: at least as
-many as TRL's; without a bound where the objective asks a second network (dpok, and those on x_0 alone). (3) D3PO
-steps a second with the recorded log-probabilities of the reference, at least 1.3 times a plain loop that asks a second
-network for them. The embedded model with Stable Diffusion 1.5's scheduler settings, 32 trajectories of 10 steps, 32
+one (trajectory, timestep), in one optimizer step of every objective with the graphs of at most two calls in memory: at
+least as many as TRL's; without a bound where the objective asks a second network (dpok, and those on x_0 alone). (3)
+D3PO steps a second with the recorded log-probabilities of the reference, at least 1.3 times a plain loop that asks a
+second network for them. The embedded model with Stable Diffusion 1.5's scheduler settings, 32 trajectories of 10 steps, 32
 evaluations a call, guidance 5 in sampling and training, LoRA of rank 4, fp32, one thread a process.
 
 TRL 0.23.1 lives in build/trl-venv, which `make peers` makes; without it (1) and (2) are left out. Both sides are

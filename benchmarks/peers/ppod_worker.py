@@ -86,7 +86,7 @@ def sampling(data: Path, pipeline: str, policy: Path, folder: Path) -> Mapping[s
 
 
 def bounded_steps(data: Path, common: Mapping[str, Any]) -> Mapping[str, Task]:
-    """Return the evaluations of all trajectories by every objective, which may keep the graph of one call."""
+    """Return the evaluations of all trajectories by every objective, which may keep the graphs of two calls."""
 
     def repeated(state: TrainState, times: int) -> None:
         for _ in range(times):
@@ -95,7 +95,7 @@ def bounded_steps(data: Path, common: Mapping[str, Any]) -> Mapping[str, Task]:
     tasks = {}
     for name in OBJECTIVES:
         state = make_state(data, objective=name, max_graph_gib=1.0, **common)
-        bounded = replace(state, graph_bytes=2**30 // state.batch_size)
+        bounded = replace(state, graph_bytes=2**30 // (2 * state.batch_size))
         # sft-best has half of the trajectories
         times = 1 if state.data.on_pairs else len(state.data.prompt_index) // len(state.data.units)
         tasks[f"{name}, bounded"] = partial(repeated, bounded, times)

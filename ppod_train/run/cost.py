@@ -22,7 +22,7 @@ from ppod_train.policy.policy import trainable_parameters
 from ppod_train.run.checkpoint import KEPT
 from ppod_train.settings import TrainSettings, step_range
 from ppod_train.step.groups import Group, evaluation_groups, group_size
-from ppod_train.step.method import backward_rows, gradient_method, regions_of
+from ppod_train.step.method import backward_rows, gradient_method, graph_size, regions_of
 
 _BACKWARD = 2
 """Cost of a backward pass in network calls."""
@@ -90,7 +90,8 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     graph, _ = call_bytes(model, spec, conditioning, 1, with_graph=True, backward=False)
     whole_graph = graph * evaluations
     shape = (2 * settings.pairs_per_step, evaluations // (2 * settings.pairs_per_step))
-    group = group_size(_groups_of_disjoint_pairs(settings, shape, rows))
+    groups = _groups_of_disjoint_pairs(settings, shape, rows, graph_size(settings, graph))
+    group = group_size(groups)
     sizes = {"group_size": group, "batch_size": rows, "graph_bytes": graph, "trained_bytes": weights}
     method = gradient_method(settings, shape=shape, gradient_share=1.0, **sizes)
     one_pass = method != "two-pass"
@@ -123,10 +124,12 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     )
 
 
-def _groups_of_disjoint_pairs(settings: TrainSettings, shape: tuple[int, int], rows: int) -> list[Group]:
+def _groups_of_disjoint_pairs(
+    settings: TrainSettings, shape: tuple[int, int], rows: int, kept: int
+) -> list[Group]:
     pairs = torch.arange(shape[0]).view(2, -1)
     couples = OBJECTIVES[settings.objective].couples
-    return evaluation_groups(couples, torch.empty(shape), pairs, chunk_size=rows)
+    return evaluation_groups(couples, torch.empty(shape), pairs, chunk_size=rows, graph_size=kept)
 
 
 def _num_trained_steps(spec: GenerationSpec, settings: TrainSettings) -> int:

@@ -7,6 +7,7 @@ The weight g_ut = ∂L/∂ℓ_ut of an evaluation depends on nothing else (DDPO,
 evaluated, its weights are known, and its graph can be back-propagated and freed.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,10 +20,11 @@ from ppod_train.objectives import Coupling
 Places = tuple[torch.Tensor, torch.Tensor]
 Group = Sequence[Places]
 """Network calls (rows [E], columns [E])."""
+_FULL = 0.9  # the share of its largest size from which a call counts as full
 
 
 def evaluation_groups(
-    couples: Coupling, like: torch.Tensor, pairs: torch.Tensor, *, chunk_size: int
+    couples: Coupling, like: torch.Tensor, pairs: torch.Tensor, *, chunk_size: int, graph_size: int = 0
 ) -> list[Group]:
     """Return groups that hold every evaluation once.
 
@@ -30,6 +32,8 @@ def evaluation_groups(
         like: of the shape [U, T] and on the device.
         pairs: int64 [2, P], the trajectories of each pair; read if weights depend on whole trajectories.
         chunk_size: evaluations of one network call. A group is one call, or more if what belongs together needs more.
+        graph_size: evaluations whose graph may be kept. A group whose calls are not full grows up to it, because a
+            full call costs less for each evaluation.
     """
     num_rows, num_columns = like.shape
     places = torch.arange(num_rows * num_columns, device=like.device).view(num_columns, num_rows)
@@ -41,13 +45,18 @@ def evaluation_groups(
         together = list(torch.split(places.flatten(), chunk_size))
     groups: list[list[torch.Tensor]] = [[]]
     for piece in together:
-        if sum(map(len, groups[-1])) + len(piece) > chunk_size and groups[-1]:
+        size = sum(map(len, groups[-1]))
+        full = size >= _FULL * chunk_size * math.ceil(size / chunk_size)
+        if size and size + len(piece) > (chunk_size if full else max(chunk_size, graph_size)):
             groups.append([])
         groups[-1].append(piece)
-    return [
-        [(call % num_rows, call // num_rows) for call in torch.split(torch.cat(group), chunk_size)]
-        for group in groups
-    ]
+    return [[(call % num_rows, call // num_rows) for call in _calls(group, chunk_size)] for group in groups]
+
+
+def _calls(group: Sequence[torch.Tensor], chunk_size: int) -> Sequence[torch.Tensor]:
+    """Divide a group into the fewest calls, of equal sizes within one."""
+    places = torch.cat(tuple(group))
+    return torch.tensor_split(places, math.ceil(len(places) / chunk_size))
 
 
 def connected(pairs: torch.Tensor, num_rows: int) -> list[list[int]]:

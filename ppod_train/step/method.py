@@ -1,8 +1,8 @@
 """How the exact gradient of an update is computed: every way gives the same gradient, at another cost.
 
 whole-graph    one pass, the graph of all evaluations in memory
-by-group       one pass, the graph of one call, or of the calls whose weights depend on each other
-               (`ppod_train.step.groups`)
+by-group       one pass, the graph of one call, or of the calls whose weights depend on each other, or of as many as
+               fill the calls (`ppod_train.step.groups`)
 by-trajectory  one pass, the graph of one call and a buffer of the trained weights for each trajectory and region
 two-pass       values first, then the evaluations whose gradient is not 0, with the graph of one call
 """
@@ -66,6 +66,12 @@ def gradient_method(
 def regions_of(settings: TrainSettings) -> int:
     """Return the regions of the clip band that need a buffer: 1 in Eq. 10, which has no gradient outside, else 3."""
     return 1 if settings.clip_mode == "paper" and not settings.pull_back else 3
+
+
+def graph_size(settings: TrainSettings, graph_bytes: int) -> int:
+    """Return the evaluations whose graph `max_graph_gib` holds; 0 without a limit."""
+    fitting = settings.graph_limit / max(graph_bytes, 1)
+    return math.floor(fitting) if math.isfinite(fitting) else 0
 
 
 def backward_rows(settings: TrainSettings, batch_size: int, graph_bytes: int) -> int:

@@ -43,7 +43,7 @@ from ppod_train.step.gradient import (
 )
 from ppod_train.step.groups import Group, evaluation_groups, group_size
 from ppod_train.step.log_probs import batch_log_probs
-from ppod_train.step.method import Method, backward_rows, gradient_method
+from ppod_train.step.method import Method, backward_rows, gradient_method, graph_size
 from ppod_train.step.metrics import StepMetrics, step_metrics
 from ppod_train.step.step_weight import weighted
 
@@ -229,6 +229,7 @@ def network_calls(state: TrainState, batch: TrainingBatch) -> list[Group]:
         batch.reference_log_probs,
         torch.stack([batch.targets.chosen, batch.targets.rejected]),
         chunk_size=state.batch_size,
+        graph_size=graph_size(state.settings, state.graph_bytes),
     )
 
 

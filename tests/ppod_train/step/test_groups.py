@@ -32,7 +32,7 @@ def test_trajectories_that_pairs_connect_are_in_one_group() -> None:
     assert connected(PAIRS, 6) == [[0, 1], [2], [3, 4, 5]]
     groups = evaluation_groups("trajectory", LIKE, PAIRS, chunk_size=8)
     assert [rows_of(group) for group in groups] == [{0, 1}, {2}, {3, 4, 5}]
-    assert sizes(groups) == [[8, 2], [5], [8, 7]]
+    assert sizes(groups) == [[5, 5], [5], [8, 7]]
     assert group_size(groups) == 15
 
 
@@ -43,6 +43,15 @@ def test_small_sets_share_a_call() -> None:
 
 
 def test_a_step_is_whole_and_a_single_evaluation_is_free() -> None:
-    assert sizes(evaluation_groups("step", LIKE, PAIRS, chunk_size=4)) == [[4, 2]] * 5
+    assert sizes(evaluation_groups("step", LIKE, PAIRS, chunk_size=4)) == [[3, 3]] * 5
     assert sizes(evaluation_groups("step", LIKE, PAIRS, chunk_size=13)) == [[12], [12], [6]]
     assert sizes(evaluation_groups("evaluation", LIKE, PAIRS, chunk_size=13)) == [[13], [13], [4]]
+
+
+def test_calls_are_filled_from_what_may_be_kept() -> None:
+    """Pairs of 10 evaluations in calls of 16: alone a call is 10, three pairs are two calls of 15."""
+    pairs = torch.arange(12).view(6, 2).T
+    like = torch.zeros(12, 5)
+    for kept, expected in ((0, [[10]] * 6), (29, [[10, 10]] * 3), (30, [[15, 15]] * 2), (99, [[15, 15]] * 2)):
+        groups = evaluation_groups("trajectory", like, pairs, chunk_size=16, graph_size=kept)
+        assert sizes(groups) == expected
