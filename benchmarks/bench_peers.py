@@ -5,8 +5,8 @@ writes its data set to disk, TRL keeps tensors in memory. (2) Training evaluatio
 one (trajectory, timestep), in one optimizer step of every objective with the graphs of at most two calls in memory: at
 least as many as TRL's; without a bound where the objective asks a second network (dpok, and those on x_0 alone). (3)
 D3PO steps a second with the recorded log-probabilities of the reference, at least 1.3 times a plain loop that asks a
-second network for them. The embedded model with Stable Diffusion 1.5's scheduler settings, 32 trajectories of 10 steps, 32
-evaluations a call, guidance 5 in sampling and training, LoRA of rank 4, fp32, one thread a process.
+second network for them. The embedded model with Stable Diffusion 1.5's scheduler settings, 32 trajectories of 10
+steps, 32 evaluations a call, guidance 5 in sampling and training, LoRA of rank 4, fp32, one thread a process.
 
 TRL 0.23.1 lives in build/trl-venv, which `make peers` makes; without it (1) and (2) are left out. Both sides are
 processes that do one repetition when asked, in turn. Clock: processor time; wall time is shown beside it.

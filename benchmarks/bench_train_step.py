@@ -4,11 +4,10 @@ f and b are the bare forward and backward of the network on the unique (trajecto
 the same chunks. Reading and checking the trajectories, log-probabilities, loss, optimizer and metrics included:
 (1) the exact two-pass step with nothing clipped takes at most 1.05·(2f + b); (2) with a share s of the evaluations in
 the band, at most 1.05·(f + s·(f + b)); (3) the one-pass step that keeps the whole graph at most 1.05·(f + b), and the
-one that keeps the graph of one call, nothing clipped, at most 1.08·(f + b): with the trajectories of a pair in a call,
-or, where pairs connect all trajectories, with a buffer for each and f + b in calls of one trajectory; (4) all 496 pairs
-of a group of 32 take at most 1.05 times its 16 disjoint pairs, best with worst and so on. LoRA of
-rank 8 on the embedded model, 20
-steps, one thread. Clock: processor time; wall time is shown beside it.
+one that keeps the graphs of two calls, nothing clipped, at most 1.08·(f + b): with the trajectories of pairs in a
+call, or, where pairs connect all trajectories, with a buffer for each and f + b in calls of one trajectory; (4) all 496
+pairs of a group of 32 take at most 1.05 times its 16 disjoint pairs, best with worst and so on. LoRA of rank 8 on the
+embedded model, 20 steps, one thread. Clock: processor time; wall time is shown beside it.
 """
 
 import tempfile
@@ -89,7 +88,7 @@ def main() -> None:
             ("two-pass step, nothing clipped / (2f + b)", of["two"], sums(1), 1.05),
             (f"two-pass step, s = {share:.2f} in the band / (f + s(f + b))", of["half"], sums(share), 1.05),
             ("one-pass step, whole graph / (f + b)", of["one"], of["f+b"], 1.05),
-            ("one-pass step, graph of one call / (f + b)", of["bounded"], of["f+b"], 1.08),
+            ("one-pass step, graphs of two calls / (f + b)", of["bounded"], of["f+b"], 1.08),
             ("the same, all pairs / (f + b) in calls of 19", of["connected"], of["f+b by trajectory"], 1.08),
             ("step on all pairs / on disjoint pairs of the same group", of["all"], of["two"], 1.05),
         ):
