@@ -132,17 +132,23 @@ def steps_of(
 def test_a_step_of_a_real_network_has_the_gradient_of_one_process(
     recorded: Path, tiny_pipeline: Path, names: Sequence[str], double: bool, tolerance: float
 ) -> None:
-    """Relative to the largest element; measured: 3e-16 in float64, 1.2e-7 in float32."""
+    """Relative to the largest element; measured: 3e-16 in float64, 1.2e-7 in float32.
+
+    A sum of two calls is the same to the bit in either order; with more the sums of two processes differ.
+    """
     work = partial(steps_of, recorded, tiny_pipeline, names=list(names), double=double)
     [alone] = together(1, work)
     everyone = together(2, work)
+    differences = []
     for name, (expected_seen, expected) in alone.items():
         [(seen, gradient), (_, other)] = [found[name] for found in everyone]
         assert gradient.tobytes() == other.tobytes(), name
         scale = float(np.abs(expected).max())
-        assert 0 < float(np.abs(gradient - expected).max()) <= tolerance * scale, name
+        differences.append(float(np.abs(gradient - expected).max()) / scale)
+        assert differences[-1] <= tolerance, name
         for key in expected_seen.keys() - {"seconds", "grad_norm"}:
             assert seen[key] == expected_seen[key], (name, key)
+    assert max(differences) > 0
 
 
 def sharded_steps(
