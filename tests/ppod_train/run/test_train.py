@@ -91,7 +91,6 @@ def test_a_killed_run_of_any_objective_resumes_to_the_same_bytes(
     assert compared(tmp_path / "killed") == compared(tmp_path / "whole")
 
 
-# What an objective needs to learn from so little: rewards that differ by a hundredth, noise that every step draws anew.
 def test_a_finished_run_is_left_as_it_is(
     recorded: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
 ) -> None:
