@@ -83,7 +83,10 @@ def compare(
     with launched(device_for(policy, device)) as workers:
         progress = progress if workers.is_main else SILENT
         progress.note("loading reward and model")
-        note_cut_prompts(progress, source.load_skeleton(), settings.prompts, settings.negative_prompt)
+        skeleton = source.load_skeleton()
+        note_cut_prompts(progress, skeleton, settings.prompts, settings.negative_prompt)
+        if source.adapter is not None:  # a wrong one is refused before the baseline is evaluated
+            with_adapter(skeleton, source.adapter)
         comparison = run_evaluation(
             policy if isinstance(policy, DiffusionModel) else _on_baseline(source, before, workers.device),
             folder,

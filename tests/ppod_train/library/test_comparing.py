@@ -1,11 +1,16 @@
-"""The policy of a comparison is an adapter on the loaded baseline where that is its model."""
+"""A comparison: what is loaded, and what is refused before anything is evaluated."""
 
 from pathlib import Path
 
+import pytest
+
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.diffusion.models.source import ModelSource
+from ppod_data.errors import ConfigError
+from ppod_train import compare
 from ppod_train.library.comparing import _on_baseline
 from tests.support.loras import factors, folder, named
+from tests.support.pipelines import save_tiny_xl_pipeline
 
 KEYS = ("unet.{}.lora_A.weight", "unet.{}.lora_B.weight")
 
@@ -21,3 +26,25 @@ def test_a_loaded_baseline_is_not_loaded_again(tiny_model: DiffusionModel, tmp_p
         assert _on_baseline(other, tiny_model, "cpu") == other
     assert _on_baseline(source, tiny_model, "cuda") == source
     assert _on_baseline(source, ModelSource(model=tiny_model.name), "cpu") == source
+
+
+@pytest.mark.parametrize("fault", ["no weights", "another network"])
+def test_an_adapter_is_read_before_the_baseline_is_evaluated(
+    fault: str, tiny_model: DiffusionModel, tmp_path: Path
+) -> None:
+    adapter = folder(tmp_path / "lora", named(factors(tiny_model.denoiser), *KEYS))
+    model, message = tiny_model.name, "holds no LoRA weights"
+    if fault == "another network":
+        model, message = str(save_tiny_xl_pipeline(tmp_path / "xl")), "does not fit"
+    else:
+        adapter = tmp_path
+    with pytest.raises(ConfigError, match=message):
+        compare(
+            ModelSource(model=model, adapter=str(adapter)),
+            tmp_path / "out",
+            reward="jpeg-compressibility",
+            prompts=("a cat",),
+            num_images_per_prompt=1,
+            num_inference_steps=2,
+        )
+    assert not (tmp_path / "out").exists()

@@ -10,7 +10,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ppod_data.diffusion.models.copies import with_adapter
 from ppod_data.diffusion.models.model import DiffusionModel, embed_prompts, load_model
+from ppod_data.diffusion.models.skeleton import load_skeleton
 from ppod_data.errors import ConfigError
 from ppod_train.policy.policy import policy_rank, save_policy, start_from, trainable_parameters
 from tests.support.loras import FORMS, RANK, factors, folder, header, named
@@ -60,6 +62,7 @@ def test_every_form_is_the_policy_that_diffusers_makes_of_it(
     sampled = load_model(str(tiny_pipeline), adapter=str(adapter))
     torch.testing.assert_close(ours(sampled), theirs, rtol=0, atol=1e-5)
     assert float((theirs - ours(base)).abs().max()) > 1e-2
+    assert with_adapter(load_skeleton(str(tiny_pipeline)), str(adapter)).adapter == str(adapter)
 
     started = load_model(str(tiny_pipeline))
     rank = policy_rank(adapter)
