@@ -19,6 +19,8 @@ _MOST_OF_A_TICK = 5
 """Digits after the point of a chart's tick label, where space is short."""
 _SIGNIFICANT = 2
 """Digits shown of an interval's width."""
+_NARROW = 0.01
+"""Share of a column's widest interval below which an interval adds no digits: those of a prompt that is solved."""
 _LARGEST = 1e9
 
 
@@ -57,18 +59,20 @@ def precision(
 ) -> Precision:
     """Return the precision of a column that holds `values`, and `intervals` around them.
 
-    With intervals: two digits of the narrowest width above rounding, and up to three more if an interval near 0 would
-    seem to touch it. Without intervals: three digits of the largest value, and up to two more for small values.
+    With intervals: two digits of the narrowest width, and up to three more if an interval near 0 would seem to touch it.
+    An interval narrower than a hundredth of the widest adds no digits, nor does rounding. Without intervals: three digits of the largest value, and up to two more for small values.
     """
     magnitudes = [abs(value) for value in values if value is not None and math.isfinite(value)]
     ends = [(low, high) for low, high in intervals if low is not None and high is not None]
     magnitudes += [abs(end) for pair in ends for end in pair]
     largest = max(magnitudes, default=0.0)
     rounding = 1e-6 * largest  # of fp32
-    widths = [high - low for low, high in ends if rounding < high - low < math.inf]
-    if widths:
-        digits = _SIGNIFICANT - 1 - _power(min(widths))
-        nearest = [min(abs(low), abs(high)) for low, high in ends if low * high > 0]
+    known = [(low, high) for low, high in ends if rounding < high - low < math.inf]
+    widest = max((high - low for low, high in known), default=0.0)
+    wide = [(low, high) for low, high in known if high - low >= _NARROW * widest]
+    if wide:
+        digits = _SIGNIFICANT - 1 - _power(min(high - low for low, high in wide))
+        nearest = [min(abs(low), abs(high)) for low, high in wide if low * high > 0]
         digits = max(digits, min(digits + 3, -_power(min(nearest)))) if nearest else digits
     else:
         sizes = [size for size in magnitudes if size > 1e-12 * largest]

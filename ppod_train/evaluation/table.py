@@ -103,7 +103,8 @@ class EvalTable:
             style = "bold" if block.is_total else ""
             cells = [Text("\n").join(_styled(block, column)) for column in range(-1, len(self.headings))]
             table.add_row(*([Text(block.title, style=style)] if prompts else []), *cells)
-            table.add_row()
+            if not prompts or len(block.lines) > 1:
+                table.add_row()
         return table
 
     def _width(self, column: int) -> int:
