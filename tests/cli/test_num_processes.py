@@ -163,7 +163,8 @@ def test_ranks_evaluate_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     alone = call(train.app, *words)
     (tmp_path / "shared").mkdir()
-    shared = run("train", *words, *TWO, cwd=tmp_path / "shared")
+    monkeypatch.chdir(tmp_path / "shared")
+    shared = call(train.app, *words, *TWO)
     assert shared.code == 0, shared.stderr
     assert shared.stdout == alone.stdout
     for name in ("summary.json", "grid.png", "after/eval.json"):
@@ -186,8 +187,11 @@ def test_ranks_train_online(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_an_error_of_a_rank_is_the_commands(made: Made, tmp_path: Path) -> None:
-    failed = run("train", *training(made.data, *TWO, "--start", "nowhere"), cwd=tmp_path)
+def test_an_error_of_a_rank_is_the_commands(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed = call(train.app, *training(made.data, *TWO, "--start", "nowhere"))
     assert failed.code == 2 and "nowhere" in failed.one_error()
 
 
