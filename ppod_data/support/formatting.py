@@ -59,8 +59,9 @@ def precision(
 ) -> Precision:
     """Return the precision of a column that holds `values`, and `intervals` around them.
 
-    With intervals: two digits of the narrowest width, and up to three more if an interval near 0 would seem to touch it.
-    An interval narrower than a hundredth of the widest adds no digits, nor does rounding. Without intervals: three digits of the largest value, and up to two more for small values.
+    With intervals: two digits of the narrowest width, and up to three more if one near 0 would seem to touch it.
+    An interval narrower than a hundredth of the widest adds no digits, nor does rounding. Without intervals: three
+    digits of the largest value, and up to two more for small values.
     """
     magnitudes = [abs(value) for value in values if value is not None and math.isfinite(value)]
     ends = [(low, high) for low, high in intervals if low is not None and high is not None]
