@@ -83,10 +83,7 @@ def compare(
     with launched(device_for(policy, device)) as workers:
         progress = progress if workers.is_main else SILENT
         progress.note("loading reward and model")
-        skeleton = source.load_skeleton()
-        note_cut_prompts(progress, skeleton, settings.prompts, settings.negative_prompt)
-        if source.adapter is not None:  # a wrong one is refused before the baseline is evaluated
-            with_adapter(skeleton, source.adapter)
+        _look_ahead(source, settings, progress)
         comparison = run_evaluation(
             policy if isinstance(policy, DiffusionModel) else _on_baseline(source, before, workers.device),
             folder,
@@ -98,6 +95,14 @@ def compare(
             workers=workers,
         )
     return comparison if run is None else replace(comparison, run=run.folder)
+
+
+def _look_ahead(source: ModelSource, settings: EvalSettings, progress: Progress) -> None:
+    """Note cut prompts, and refuse a wrong adapter of the policy before the baseline is evaluated."""
+    skeleton = source.load_skeleton()
+    note_cut_prompts(progress, skeleton, settings.prompts, settings.negative_prompt)
+    if source.adapter is not None:
+        with_adapter(skeleton, source.adapter)
 
 
 def _settings(run: RunRecord | None, changes: dict[str, Any]) -> EvalSettings:

