@@ -29,18 +29,21 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
             there: tensors to leave out of the count, such as weights, together with their views.
         """
         super().__init__()  # type: ignore[no-untyped-call]  # nor here
+        there = list(there)
+        self._computes = bool(there) and not there[0].is_meta
         self.now = self.peak = 0
         self._known = weakref.WeakSet(tensor.untyped_storage() for tensor in there)
         self._results: dict[Any, tuple[Any, ...]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = self._call(func, args, kwargs or {})
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs) if self._computes else self._shaped(func, args, kwargs)
         for leaf in tree_iter(result):
             if isinstance(leaf, torch.Tensor) and leaf.untyped_storage() not in self._known:
                 self._add(leaf.untyped_storage())
         return result
 
-    def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _shaped(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Call an operation; on `meta`, repeat an earlier result of the same shapes.
 
         Most operations on `meta` run as Python code, and the layers of a network repeat each other.

@@ -106,7 +106,7 @@ def test_two_rewards_of_one_name_are_refused(data: Path) -> None:
     assert "two rewards are called clip" in result.one_error()
 
 
-def test_images_of_text_are_read_ranked_and_trained_on_while_the_commands_are_killed(
+def test_images_of_text_are_read_ranked_and_trained_on_though_scoring_is_killed(
     tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompt = 'a sign that says "OPEN"'
@@ -133,7 +133,6 @@ def test_images_of_text_are_read_ranked_and_trained_on_while_the_commands_are_ki
     monkeypatch.chdir(tmp_path / "killed")
     killed_at(4, lambda: ran("ppod-score data --reward ocr"))
     assert following(ran(following(ran("ppod-score data --reward ocr")))) == following(ranked)
-    killed_at(40, lambda: ran(following(ranked), *SHORT))
     ran(following(ranked), *SHORT)
     assert visible(tmp_path / "killed/data") == visible(tmp_path / "whole/data")
     policies = [visible(tmp_path / name / "run/policy") for name in ("killed", "whole")]

@@ -18,6 +18,7 @@ from tests.support.command import REPOSITORY, call, fork
 
 FOLDERS = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'cli'}"}
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | FOLDERS
+STEPS = 12
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
 
 
@@ -62,7 +63,7 @@ def training(data: Path) -> list[str]:
         "--out",
         "run",
         "--num-train-steps",
-        20,
+        STEPS,
         "--checkpoint-every",
         1,
         "--eval-every",
@@ -100,13 +101,13 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(
     assert process.returncode != 0 and stdout == ""
     [line] = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert "another process of this run ended" in line and line.endswith("resume from the last checkpoint")
-    assert 2 <= len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) < 20
+    assert 2 <= len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) < STEPS
     monkeypatch.chdir(tmp_path)
     resumed = call(train.app, *training(made.data))
     assert resumed.code == 0 and "resuming from step " in resumed.stderr, resumed.stderr
-    assert json.loads(resumed.stdout)["steps"] == 20
+    assert json.loads(resumed.stdout)["steps"] == STEPS
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(1, 21))
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, STEPS + 1))
 
 
 @pytest.mark.slow
@@ -120,7 +121,7 @@ def test_processes_speak_as_one(made: Made, tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["steps"] == 20
+    assert json.loads(done.stdout)["steps"] == STEPS
     assert sum(line.startswith("drift: ") for line in done.stderr.splitlines()) == 1
 
 
