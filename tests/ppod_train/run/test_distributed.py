@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from ppod_data.diffusion.models.copies import copied
 from ppod_data.diffusion.models.model import load_model
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError, NothingToLearnError, WorkersError
@@ -100,13 +101,14 @@ def steps_of(
 ) -> dict[str, tuple[Any, ...]]:
     """Of each way, from a policy away from the reference: what a step saw, and its gradient."""
     found = {}
+    model = load_model(str(pipeline))
     for name in names:
         changes = STEPS[name]
         settings = TrainSettings(
             **{"objective": "ppod", "lora_rank": 4, "pairs_per_step": 3, "batch_size": 5, "drift_samples": 1}
             | changes
         )
-        state, _ = prepare(source_of(data), load_model(str(pipeline)), settings, "", None, workers)
+        state, _ = prepare(source_of(data), copied(model), settings, "", None, workers)
         if double:
             unet = state.model.pipeline.unet.double()
             state = replace(
