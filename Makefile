@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 # Small tensors: one thread a process is fastest, and two processes then share two cores.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
+# Empty, whatever the environment says: tests start a hundred processes, which need not compile the same modules again.
+export PYTHONDONTWRITEBYTECODE =
 
 DEMO   := @$(BIN)
 DEMO_PROMPTS := --prompt "A green colored rabbit" --prompt "Four wolves in the park" \
