@@ -30,7 +30,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
         """
         super().__init__()  # type: ignore[no-untyped-call]  # nor here
         there = list(there)
-        self._computes = bool(there) and not there[0].is_meta
+        self._computes = bool(there) and not there[0].is_meta  # then there is nothing to repeat
         self.now = self.peak = 0
         self._known = weakref.WeakSet(tensor.untyped_storage() for tensor in there)
         self._results: dict[Any, tuple[Any, ...]] = {}
