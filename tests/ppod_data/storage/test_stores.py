@@ -1,6 +1,7 @@
 """Data sets in stores: the same bytes as in a folder, few requests, and nothing half-written whatever fails."""
 
 import hashlib
+import itertools
 import multiprocessing
 import os
 import threading
@@ -75,13 +76,13 @@ def at_once(work: Sequence[Callable[[], Any]]) -> None:
 
 def once(*kinds: str) -> Any:
     """Every request fails the first time, in these ways by turns; the second time it is answered."""
+    turns = {True: itertools.count(), False: itertools.count()}
 
     def fault(request: Request, count: int) -> str | None:
         writes = request.method in ("PUT", "POST", "DELETE")
         possible = {CUT_UPLOAD: writes, CONFLICT: writes, CUT_BODY: not writes}
         fitting = [kind for kind in kinds if possible.get(kind, True)]
-        digit = hashlib.sha256(str(request).encode()).digest()[0]
-        return fitting[digit % len(fitting)] if count == 0 and fitting else None
+        return fitting[next(turns[writes]) % len(fitting)] if count == 0 and fitting else None
 
     return fault
 
