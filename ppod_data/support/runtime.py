@@ -1,10 +1,11 @@
-"""Process-wide settings: CPU threads, out-of-memory errors, and the verbosity of libraries.
+"""Process-wide settings: CPU threads, imports of large libraries, out-of-memory errors, and the verbosity of libraries.
 
 Recorded numbers are always computed on one CPU thread. The last bits of a convolution or matrix product depend
 on the number of threads. One thread a process makes a shard a pure function of its spec; more cores are used by
 more workers.
 """
 
+import gc
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,9 +46,25 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
+def importing() -> Iterator[None]:
+    """Pause the garbage collector inside the block, in which large libraries are imported.
+
+    They make a million objects and no garbage, and every collection visits all of them.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence progress bars and log messages of transformers inside the block; errors still show."""
-    from transformers.utils import logging
+    with importing():
+        from transformers.utils import logging
 
     with _quiet(logging):
         yield
@@ -56,7 +73,8 @@ def quiet_transformers() -> Iterator[None]:
 @contextmanager
 def quiet_pipelines() -> Iterator[None]:
     """Silence progress bars and log messages of diffusers and transformers inside the block; errors still show."""
-    from diffusers.utils import logging
+    with importing():
+        from diffusers.utils import logging
 
     with quiet_transformers(), _quiet(logging):
         yield

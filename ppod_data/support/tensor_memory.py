@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_iter
+from torch.utils._pytree import tree_iter
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
@@ -46,18 +46,20 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
     def _shaped(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Call an operation; on `meta`, repeat an earlier result of the same shapes.
 
-        Most operations on `meta` run as Python code, and the layers of a network repeat each other.
+        Many operations on `meta` run as Python code, and the layers of a network repeat each other. Views do not:
+        they cost less than to look them up.
         """
-        leaves, structure = tree_flatten((args, kwargs))
-        key = (func, structure, *map(_description, leaves))
+        if func.is_view or func._schema.is_mutable:
+            return func(*args, **kwargs)
+        key = (func, _description(args), *((name, _description(kwargs[name])) for name in kwargs))
         if known := self._results.get(key):
-            size, stride, dtype = known
-            return torch.empty_strided(size, stride, dtype=dtype, device="meta")
+            return _like(known)
         result = func(*args, **kwargs)
-        if isinstance(result, torch.Tensor) and result.is_meta and not func._schema.is_mutable:
-            inputs = {leaf.untyped_storage() for leaf in leaves if isinstance(leaf, torch.Tensor)}
-            if result.untyped_storage() not in inputs:
-                self._results[key] = (result.shape, result.stride(), result.dtype)
+        tensors = [one for one in tree_iter(result) if one is not None]
+        if all(isinstance(one, torch.Tensor) and one.is_meta for one in tensors):
+            storages = {one.untyped_storage() for one in tensors}
+            if len(storages) == len(tensors) and storages.isdisjoint(_storages((args, kwargs))):
+                self._results[key] = _shape(result)
         return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:
@@ -71,11 +73,34 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
         self.now -= size
 
 
-def _description(leaf: Any) -> Any:
-    """Return what the shape of an operation's result depends on, of one argument."""
-    if isinstance(leaf, torch.Tensor):
-        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
-    return type(leaf), leaf
+def _description(value: Any) -> Any:
+    """Return what the shape of an operation's result depends on, of an argument or several."""
+    if isinstance(value, torch.Tensor):
+        return value.shape, value.stride(), value.dtype, value.device
+    if isinstance(value, tuple | list):
+        return tuple(map(_description, value))
+    return type(value), value
+
+
+def _storages(arguments: Any) -> Iterator[torch.UntypedStorage]:
+    return (leaf.untyped_storage() for leaf in tree_iter(arguments) if isinstance(leaf, torch.Tensor))
+
+
+def _shape(result: Any) -> Any:
+    """Return size, stride and dtype of an operation's result, or those of each of several."""
+    if isinstance(result, tuple | list):
+        return [_shape(one) for one in result]
+    return None if result is None else (result.shape, result.stride(), result.dtype)
+
+
+def _like(shape: Any) -> Any:
+    """Return new tensors of such a shape on `meta`."""
+    if isinstance(shape, list):
+        return tuple(map(_like, shape))
+    if shape is None:
+        return None
+    size, stride, dtype = shape
+    return torch.empty_strided(size, stride, dtype=dtype, device="meta")
 
 
 class _FusedAttention(torch.autograd.Function):

@@ -6,18 +6,19 @@ import torch
 
 from ppod_data.diffusion.models.model_folder import ModelFolder, reason
 from ppod_data.errors import ConfigError
-from ppod_data.support.runtime import is_out_of_memory, quiet_pipelines
+from ppod_data.support.runtime import importing, is_out_of_memory, quiet_pipelines
 
 _SHOWN = 3
 
 
 def component_class(folder: ModelFolder, component: str) -> Any:
     """Return the class of a part, in diffusers or transformers. Raises ConfigError for an unknown class."""
-    import diffusers
-    import transformers
-
     name = folder.class_name(component)
-    found = getattr(diffusers, name, None) or getattr(transformers, name, None)
+    with importing():
+        import diffusers
+        import transformers
+
+        found = getattr(diffusers, name, None) or getattr(transformers, name, None)
     is_scheduler = isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)
     if found is None or is_scheduler != (component == "scheduler"):
         raise ConfigError(f"{folder.name}: its {component} is a {name}, which is not supported")

@@ -72,6 +72,7 @@ def test_live_bytes_without_values_are_those_with_values() -> None:
                 ones = torch.ones(4)
                 assert ones.device.type == "cpu" and float(ones.sum()) == 4
                 kept += [flat, flat[:4], x.t().contiguous(), *x.max(dim=0), ones, x.expand(2, 8, 16) * 2]
+                kept += [*torch.native_layer_norm(x, [16], None, None, 1e-5), torch.cat([x, x.half()])]
             totals.append((live.now, live.peak, [(t.shape, t.stride(), t.dtype) for t in kept]))
     assert totals[0] == totals[1]
 
