@@ -16,6 +16,7 @@ from ppod_data.generation.generate import generate
 from ppod_data.scoring.score import score
 from ppod_data.storage.files import DataPath
 from ppod_train.data.training_data import DataSource
+from tests.support.models import load_again
 
 PROMPTS = ("a cat", "two dogs")
 
@@ -102,4 +103,4 @@ def redness() -> Redness:
 @pytest.fixture
 def fresh_model(tiny_pipeline: Path) -> DiffusionModel:
     """The tiny pipeline, loaded anew: training changes it in place."""
-    return load_model(str(tiny_pipeline))
+    return load_again(tiny_pipeline)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ppod_data.diffusion.models.model import load_model
 from ppod_data.storage.files import DataPath, sha256_file
 from ppod_data.support.progress import Silent
 from ppod_train.run.train import TrainSummary, train_offline
 from ppod_train.settings import TrainSettings
 from ppod_train.step.metrics import StepMetrics
 from tests.ppod_train.conftest import source_of
+from tests.support.models import load_again
 
 SETTINGS = TrainSettings(
     num_train_steps=6,
@@ -63,7 +63,7 @@ def run(
         source_of(*([data] if isinstance(data, Path) else data), **source),
         out,
         settings,
-        model=load_model(str(pipeline)),
+        model=load_again(pipeline),
         reward=reward,
         start=start,
         progress=steps,

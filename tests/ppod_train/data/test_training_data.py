@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from ppod_data.dataset.dataset import Dataset
-from ppod_data.diffusion.models.model import DiffusionModel, embed_prompts, load_model
+from ppod_data.diffusion.models.model import DiffusionModel, embed_prompts
 from ppod_data.errors import ConfigError, DamagedError, DriftError
 from ppod_data.format.tables import PAIRS, SAMPLES, read_table, write_table
 from ppod_data.generation.log_probs import compute_log_probs
@@ -26,6 +26,7 @@ from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
 from ppod_train.step.drift import Drift, check_drift
 from tests.ppod_train.conftest import source_of
+from tests.support.models import load_again
 from tests.support.training import SETTINGS, run
 
 
@@ -144,7 +145,7 @@ def test_drift_over_a_tenth_of_the_clip_is_refused(
     tiny_pipeline: Path, record_dataset: Callable[..., Dataset], tmp_path: Path
 ) -> None:
     """Data made in bf16 and replayed in fp32: the way out is named."""
-    dataset = record_dataset(tmp_path / "data", load_model(str(tiny_pipeline), compute_dtype="bf16"))
+    dataset = record_dataset(tmp_path / "data", load_again(tiny_pipeline, compute_dtype="bf16"))
     settings = replace(SETTINGS, log_ratio_clip=1e-5, eval_every=0)
     with pytest.raises(DriftError, match="ppod-data log-probs"):
         run(dataset.root, tmp_path / "run", tiny_pipeline, None, settings)
@@ -158,7 +159,7 @@ def test_recomputed_log_probs_are_the_way_out_of_drift(
     tmp_path: Path,
 ) -> None:
     """The data of a bf16 sampler, trained in fp32 on log-probabilities recomputed in fp32: no drift at all."""
-    dataset = record_dataset(tmp_path / "data", load_model(str(tiny_pipeline), compute_dtype="bf16"))
+    dataset = record_dataset(tmp_path / "data", load_again(tiny_pipeline, compute_dtype="bf16"))
     summary = compute_log_probs(dataset, fresh_model, name="fp32")
     assert summary.num_computed == 16 and summary.max_difference is not None
     assert 1e-6 < summary.max_difference < 0.1
@@ -180,7 +181,7 @@ def test_drift_of_the_second_data_set_is_seen(
     """The first data set replays exactly; the second one's log-probabilities are another precision's."""
     other = record_dataset(tmp_path / "other", fresh_model, seed=1)
     compute_log_probs(Dataset.open(copied), fresh_model, name="mixed")
-    compute_log_probs(other, load_model(str(tiny_pipeline), compute_dtype="bf16"), name="mixed")
+    compute_log_probs(other, load_again(tiny_pipeline, compute_dtype="bf16"), name="mixed")
     settings = replace(SETTINGS, log_ratio_clip=1e-5, eval_every=0)
     with pytest.raises(DriftError, match="worst"):
         run(
@@ -211,7 +212,7 @@ def test_drift_is_refused_only_where_a_band_could_not_tell_it_from_training(
     """Log-probabilities of another precision: a clip of 1e-5 drowns in them, a likelihood has no clip."""
     options = {"log_ratio_clip": 1e-5} if refused else {}
     settings = TrainSettings(objective=objective, num_train_steps=1, lora_rank=2, eval_every=0, **options)
-    half = load_model(str(tiny_pipeline), compute_dtype="bf16")
+    half = load_again(tiny_pipeline, compute_dtype="bf16")
     source = source_of(recorded)
     if refused:
         with pytest.raises(DriftError, match="tenth of the clip"):

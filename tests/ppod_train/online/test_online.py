@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ppod_data.dataset.dataset import Dataset
-from ppod_data.diffusion.models.model import DiffusionModel, load_model
+from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.generation.build_spec import build_spec
@@ -25,6 +25,7 @@ from ppod_train.run.exclusive import only_run
 from ppod_train.run.prepare import TrainingPart
 from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
+from tests.support.models import load_again
 
 TRAIN = TrainSettings(
     num_train_steps=2,
@@ -77,7 +78,7 @@ class Phases(Silent):
 
 
 def load(source: ModelSource) -> DiffusionModel:
-    return load_model(source.model, adapter=source.adapter)
+    return load_again(source.model, adapter=source.adapter)
 
 
 def run(
@@ -191,7 +192,7 @@ def test_one_stage_is_offline_training_to_the_bit(
         DataSource(roots=[whole / "stage-01" / "data"], pairs="redness", scores="redness"),
         tmp_path / "offline",
         TRAIN,
-        model=load_model(str(tiny_pipeline)),
+        model=load_again(tiny_pipeline),
         reward=None,
     )
     name = "policy/pytorch_lora_weights.safetensors"
@@ -208,7 +209,7 @@ def test_old_stages_are_offline_data_together(
         ),
         tmp_path / "offline",
         TRAIN,
-        model=load_model(str(tiny_pipeline)),
+        model=load_again(tiny_pipeline),
         reward=None,
     )
     assert done.steps == 2
@@ -287,13 +288,13 @@ def test_a_run_on_some_steps_asks_the_reference_for_those_alone(
     assert record["num_trained_steps"] == 2 and record["drift"]["steps"] == [1, 2]
     assert record["drift"]["share_exact"] == 1
     source = DataSource(roots=[data.root], pairs="redness", scores="redness")
-    model = load_model(str(tiny_pipeline))
+    model = load_again(tiny_pipeline)
     with pytest.raises(ConfigError, match=r"has in log_probs/reference the steps 1:3 alone"):
         train_offline(source, tmp_path / "all", TRAIN, model=model, reward=None)
-    compute_log_probs(data, load_model(str(tiny_pipeline)), name="whole")
+    compute_log_probs(data, load_again(tiny_pipeline), name="whole")
     assert train_offline(source, tmp_path / "all", TRAIN, model=model, reward=None).steps == 2
     with pytest.raises(ConfigError, match="was computed with steps"):
-        compute_log_probs(data, load_model(str(tiny_pipeline)), name="reference")
+        compute_log_probs(data, load_again(tiny_pipeline), name="reference")
     with pytest.raises(
         ConfigError, match=r"trained_steps 7:9 has no trainable step of .*: give a range within 0:"
     ):
@@ -380,7 +381,7 @@ def test_a_half_precision_policy_samples_with_the_weights_that_were_trained(
     run(tmp_path, tiny_pipeline, redness, replace(SETTINGS, eval_images_per_prompt=0, num_stages=1))
     folder = tmp_path / "policy"
     exact = load_file(folder / "pytorch_lora_weights.safetensors")
-    model = load_model(str(tiny_pipeline), adapter=str(folder), compute_dtype="bf16")
+    model = load_again(tiny_pipeline, adapter=str(folder), compute_dtype="bf16")
     loaded = {name: value for name, value in model.pipeline.unet.named_parameters() if "lora_" in name}
     assert loaded and {value.dtype.__str__() for value in loaded.values()} == {"torch.float32"}
     sums = sorted(float(value.double().abs().sum()) for value in loaded.values())
@@ -415,7 +416,7 @@ def test_the_optimizer_goes_on_over_the_stages(whole: Path, recorded: Path, tiny
             DataSource(roots=[recorded], pairs="pairs", scores="scenes"),
             whole / "other",
             TRAIN,
-            model=load_model(str(tiny_pipeline)),
+            model=load_again(tiny_pipeline),
             reward=None,
             part=TrainingPart(previous=recorded, first_step=0, num_steps=2),
         )

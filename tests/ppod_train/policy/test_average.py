@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ppod_data.diffusion.models.model import load_model
 from ppod_train.data.training_data import DataSource
 from ppod_train.policy.policy import policy_weights, update_average
 from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
+from tests.support.models import load_again
 from tests.support.training import Killed, Steps
 
 SETTINGS = TrainSettings(
@@ -30,7 +30,7 @@ def run(data: Path, out: Path, pipeline: Path, settings: TrainSettings = SETTING
         DataSource(roots=[data], pairs="pairs", scores="scenes"),
         out,
         settings,
-        model=load_model(str(pipeline)),
+        model=load_again(pipeline),
         reward=None,
         progress=Steps(kill_at),
     )

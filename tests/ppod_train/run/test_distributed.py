@@ -35,6 +35,7 @@ from tests.ppod_train.online.test_online import SETTINGS as ONLINE
 from tests.ppod_train.online.test_online import load
 from tests.ppod_train.step.test_gradient import OPTIONS, VARIANTS, loss_of, make_toy, toy_network, ways
 from tests.ppod_train.step.test_network_gradient import double_network, moved
+from tests.support.models import load_again
 from tests.support.processes import together
 from tests.support.training import Steps, compared
 
@@ -101,7 +102,7 @@ def steps_of(
 ) -> dict[str, tuple[Any, ...]]:
     """Of each way, from a policy away from the reference: what a step saw, and its gradient."""
     found = {}
-    model = load_model(str(pipeline))
+    model = load_again(pipeline)
     for name in names:
         changes = STEPS[name]
         settings = TrainSettings(
@@ -160,7 +161,7 @@ def sharded_steps(
     settings = TrainSettings(
         lora_rank=0, pairs_per_step=3, batch_size=5, drift_samples=1, kl_weight=3.0, gradient="two-pass"
     )
-    state, _ = prepare(source_of(data), load_model(str(pipeline)), settings, "", None, workers)
+    state, _ = prepare(source_of(data), load_again(pipeline), settings, "", None, workers)
     seen = train_step(state, step=0, gradient_share=1.0).to_json()
     gradients = {
         name: whole(parameter.grad).flatten().tolist()
@@ -252,7 +253,7 @@ def trained(
         source_of(data),
         out,
         replace(TRAIN, **changes),
-        model=load_model(str(pipeline)),
+        model=load_again(pipeline),
         reward=Redness(),
         progress=Steps(stop_at, Stop),
         workers=workers,

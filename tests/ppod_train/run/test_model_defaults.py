@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from ppod_data.dataset.dataset import Dataset
-from ppod_data.diffusion.models.model import load_model
 from ppod_data.diffusion.models.skeleton import load_skeleton
 from ppod_data.errors import ConfigError, DriftError
 from ppod_data.generation.build_spec import build_spec
@@ -31,6 +30,7 @@ from ppod_train.step.train_step import batch_gradient, network_calls
 from tests.ppod_train.conftest import source_of
 from tests.ppod_train.step.test_network_gradient import double_network, moved
 from tests.support import full_size
+from tests.support.models import load_again
 
 
 def spec_of(folder: Path, **options: Any) -> Any:
@@ -141,7 +141,7 @@ def test_gradients_with_step_weights_agree_in_float64(
         drift_samples=1,
         batch_size=5,
     )
-    state, _ = prepare(source_of(recorded), load_model(str(tiny_pipeline)), settings, "", None, Workers())
+    state, _ = prepare(source_of(recorded), load_again(tiny_pipeline), settings, "", None, Workers())
     unet = state.model.pipeline.unet.double()
     state = replace(state, policy=state.policy.with_network(double_network(unet)))
     moved(dict(state.parameters))
@@ -185,7 +185,7 @@ def test_rounding_is_found_though_an_untouched_policy_replays_exactly(
     """bf16 rounds eight times as much as fp16, which is seen in the squares; the weights keep every bit."""
     found: dict[str, float] = {}
     for dtype in ("fp32", "fp16", "bf16"):
-        model = load_model(str(tiny_pipeline), compute_dtype=dtype)
+        model = load_again(tiny_pipeline, compute_dtype=dtype)
         root = tmp_path / dtype
         record_dataset(root, model, guidance_scale=5.0, num_images_per_prompt=4)
         settings = TrainSettings(lora_rank=4, drift_samples=2, log_ratio_clip=float("inf"))
@@ -234,7 +234,7 @@ def test_rounding_is_measured_for_lora_alone(recorded: Path, tiny_pipeline: Path
         TrainSettings(lora_rank=0, drift_samples=1),
         TrainSettings(objective="sft", lora_rank=2, drift_samples=1),
     ):
-        _, drift = prepare(source_of(recorded), load_model(str(tiny_pipeline)), settings, "", None, Workers())
+        _, drift = prepare(source_of(recorded), load_again(tiny_pipeline), settings, "", None, Workers())
         assert drift.rounding == ()
 
 

@@ -26,6 +26,7 @@ from ppod_train.step.drift import measure_drift
 from ppod_train.step.gradient import all_log_probs
 from ppod_train.step.log_probs import batch_log_probs
 from tests.ppod_train.conftest import source_of
+from tests.support.models import load_again
 from tests.support.training import SETTINGS, Killed, compared, run
 
 ONE_STEP = replace(SETTINGS, num_train_steps=1, pairs_per_step=12, eval_every=0)
@@ -54,7 +55,7 @@ def stage(
     run(recorded, folder / "run", tiny_pipeline, None, settings)
     model = policy_model(folder / "run" / "policy", tiny_pipeline, rank)
     dataset = record_dataset(folder / "data", model, stage=1)
-    compute_log_probs(dataset, load_model(str(tiny_pipeline)), name="reference")
+    compute_log_probs(dataset, load_again(tiny_pipeline), name="reference")
     return Stage(lora_rank=rank, policy=folder / "run" / "policy", model=model, data=folder / "data")
 
 
@@ -62,7 +63,7 @@ def policy_model(policy: Path, pipeline: Path, lora_rank: int) -> DiffusionModel
     """A saved policy, loaded to sample from."""
     if lora_rank == 0:
         return load_model(str(policy))
-    return load_model(str(pipeline), adapter=str(policy))
+    return load_again(pipeline, adapter=str(policy))
 
 
 def opened(*roots: Path, model: DiffusionModel) -> TrainingData:
@@ -109,7 +110,7 @@ def test_log_ratios_of_the_first_step_are_the_anchors_exactly(
 def test_a_run_starts_where_the_other_one_ended(stage: Stage, tiny_pipeline: Path, tmp_path: Path) -> None:
     settings = replace(ONE_STEP, lora_rank=stage.lora_rank, log_ratio_clip=1e-3)
     _, steps = run(stage.data, tmp_path, tiny_pipeline, None, settings, start=stage.policy)
-    data = opened(stage.data, model=load_model(str(tiny_pipeline)))
+    data = opened(stage.data, model=load_again(tiny_pipeline))
     anchors = data.anchors[:, list(data.steps)]
     assert steps[0].log_ratio_max == np.abs(anchors).max()
     assert steps[0].per_timestep["log_ratio_max"] == np.abs(anchors).max(axis=0).tolist()
@@ -118,7 +119,7 @@ def test_a_run_starts_where_the_other_one_ended(stage: Stage, tiny_pipeline: Pat
     assert record["drift"]["overall_p99"] == 0.0 and record["drift"]["share_exact"] == 1.0
     assert record["outside_band_at_start"] == pytest.approx((np.abs(anchors) > 1e-3).mean())
     assert record["identity"]["start_fingerprint"] == stage.model.fingerprint
-    assert record["identity"]["reference_fingerprint"] == load_model(str(tiny_pipeline)).fingerprint
+    assert record["identity"]["reference_fingerprint"] == load_again(tiny_pipeline).fingerprint
 
 
 def test_at_its_start_the_policy_is_in_the_middle_of_the_stage_band(
@@ -219,7 +220,7 @@ def test_drift_of_the_policy_that_made_the_data_is_refused(
         compute_dtype="bf16",
     )
     dataset = record_dataset(tmp_path / "data", half)
-    compute_log_probs(dataset, load_model(str(tiny_pipeline)), name="reference")
+    compute_log_probs(dataset, load_again(tiny_pipeline), name="reference")
     settings = replace(ONE_STEP, lora_rank=stage.lora_rank, log_ratio_clip=1e-5)
     with pytest.raises(DriftError, match="a tenth of the clip"):
         run(dataset.root, tmp_path / "run", tiny_pipeline, None, settings, start=stage.policy)
@@ -229,7 +230,7 @@ def test_drift_is_measured_on_the_data_of_the_policy_among_those_of_others(
     stage: Stage, recorded: Path, tiny_pipeline: Path
 ) -> None:
     settings = replace(ONE_STEP, lora_rank=stage.lora_rank)
-    source, model = source_of(recorded, stage.data), load_model(str(tiny_pipeline))
+    source, model = source_of(recorded, stage.data), load_again(tiny_pipeline)
     state, drift = prepare(source, model, settings, "", stage.policy, Workers())
     assert drift.share_exact == 1  # of the reference, on both data sets
     data, start = state.data, state.start_fingerprint
@@ -254,15 +255,15 @@ def test_the_clip_is_around_a_policy_that_is_replayed_where_it_is_at_hand(
     policy = tmp_path / "policy"
     shutil.copytree(stage.policy, policy)
     dataset = record_dataset(
-        tmp_path / "data", load_model(str(tiny_pipeline), adapter=str(policy), compute_dtype="bf16")
+        tmp_path / "data", load_again(tiny_pipeline, adapter=str(policy), compute_dtype="bf16")
     )
-    compute_log_probs(dataset, load_model(str(tiny_pipeline)), name="reference")
+    compute_log_probs(dataset, load_again(tiny_pipeline), name="reference")
     if not known:
         shutil.rmtree(policy)
     settings = replace(
         ONE_STEP, lora_rank=stage.lora_rank, log_ratio_clip=1e-5, clip_anchor="stage", gradient="two-pass"
     )
-    source, model = source_of(dataset.root), load_model(str(tiny_pipeline))
+    source, model = source_of(dataset.root), load_again(tiny_pipeline)
     if known:
         with pytest.raises(DriftError, match="a tenth of the clip"):
             prepare(source, model, settings, "", None, Workers())

@@ -22,6 +22,7 @@ from ppod_train.run.exclusive import only_run
 from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
 from tests.ppod_train.conftest import source_of, write_pairs
+from tests.support.models import load_again
 from tests.support.training import SETTINGS, Killed, compared, run
 
 
@@ -168,10 +169,10 @@ def test_what_cannot_be_trained_is_refused(
     recorded: Path, tiny_pipeline: Path, tmp_path: Path, redness: Any
 ) -> None:
     run(recorded, tmp_path / "run", tiny_pipeline, redness)
-    adapted = load_model(str(tiny_pipeline), adapter=str(tmp_path / "run" / "policy"))
+    adapted = load_again(tiny_pipeline, adapter=str(tmp_path / "run" / "policy"))
     with pytest.raises(ConfigError, match="has the adapter"):
         trainable_parameters(adapted, lora_rank=4, seed=0)
-    half = load_model(str(tiny_pipeline), compute_dtype="bf16")
+    half = load_again(tiny_pipeline, compute_dtype="bf16")
     with pytest.raises(ConfigError, match="fp32 only"):
         trainable_parameters(half, lora_rank=0, seed=0)
 
@@ -198,17 +199,17 @@ def test_plain_diffusers_loads_the_kept_policy(
     from diffusers import StableDiffusionPipeline
 
     settings = replace(SETTINGS, lora_rank=lora_rank, eval_every=0, learning_rate=1e-2)
-    model = load_model(str(tiny_pipeline))
+    model = load_again(tiny_pipeline)
     train_offline(source_of(recorded), tmp_path, settings, model=model, reward=None)
     policy = tmp_path / "policy"
-    ours = load_model(str(policy)) if lora_rank == 0 else load_model(str(tiny_pipeline), adapter=str(policy))
+    ours = load_model(str(policy)) if lora_rank == 0 else load_again(tiny_pipeline, adapter=str(policy))
     spec = build_spec(model, prompts=["a cat"], num_images_per_prompt=2, num_inference_steps=3, batch_size=2)
     images = [
         [image.tobytes() for batch in sample_images(spec, m) for _, _, image in batch]
-        for m in (model, ours, load_model(str(tiny_pipeline)))
+        for m in (model, ours, load_again(tiny_pipeline))
     ]
     assert images[0] == images[1] != images[2]
-    assert ours.fingerprint != load_model(str(tiny_pipeline)).fingerprint
+    assert ours.fingerprint != load_again(tiny_pipeline).fingerprint
 
     plain = StableDiffusionPipeline.from_pretrained(
         tiny_pipeline if lora_rank else policy, safety_checker=None

@@ -18,6 +18,7 @@ from ppod_train.policy.frozen import frozen_network
 from ppod_train.policy.policy import start_from, trainable_parameters
 from ppod_train.settings import TrainSettings
 from tests.ppod_train.conftest import source_of
+from tests.support.models import load_again
 from tests.support.pipelines import save_tiny_sd3_pipeline
 from tests.support.training import Killed, compared, run
 
@@ -49,9 +50,9 @@ def stage(
     settings = settings_of("diffusion-nft", lora_rank=rank, learning_rate=1e-2 if rank else 1e-4)
     run(recorded, folder / "run", tiny_pipeline, None, settings)
     policy = folder / "run" / "policy"
-    model = load_model(str(tiny_pipeline), adapter=str(policy)) if rank else load_model(str(policy))
+    model = load_again(tiny_pipeline, adapter=str(policy)) if rank else load_model(str(policy))
     dataset = record_dataset(folder / "data", model, stage=1)
-    compute_log_probs(dataset, load_model(str(tiny_pipeline)), name="reference")
+    compute_log_probs(dataset, load_again(tiny_pipeline), name="reference")
     return rank, policy, dataset.root
 
 
@@ -162,7 +163,7 @@ def test_a_flow_matching_model_is_trained_on_its_velocities(
 ) -> None:
     pipeline = save_tiny_sd3_pipeline(tmp_path / "model")
     options = {"num_images_per_prompt": 4, "batch_size": 4, "noisy_steps": "0:1"}
-    dataset = record_dataset(tmp_path / "data", load_model(str(pipeline)), **options)
+    dataset = record_dataset(tmp_path / "data", load_again(pipeline), **options)
     settings = settings_of(objective, num_train_steps=6, learning_rate=1e-2)
     _, steps = run(dataset.root, tmp_path / "run", pipeline, None, settings)
     assert steps[0].loss == pytest.approx(0.0, abs=1e-6)

@@ -25,6 +25,7 @@ from ppod_train.step.log_probs import batch_log_probs
 from ppod_train.step.train_step import backward_rows, batch_gradient, train_step
 from tests.ppod_train.conftest import source_of
 from tests.ppod_train.step.test_network_gradient import moved, on_final_latents, six_units
+from tests.support.models import load_again
 from tests.support.pipelines import save_tiny_pipeline
 
 LATENT_DIMENSIONS = 4 * 32 * 32
@@ -64,7 +65,7 @@ def gradient_in(
     dtype: str, data: Path, pipeline: Path, objective: str, share: float, largest_weight: float | None
 ) -> torch.Tensor:
     """Of LoRA's second factors, in one vector; `share` is that of the batch in the whole update's."""
-    model = load_model(str(pipeline), compute_dtype=dtype)
+    model = load_again(pipeline, compute_dtype=dtype)
     source = open_training_data(
         source_of(data), OBJECTIVES[objective], policy_fingerprint=model.fingerprint, best_of=2
     )
@@ -154,7 +155,7 @@ def half_state(data: Path, pipeline: Path, **changes: Any) -> Any:
         }
         | changes
     )
-    model = load_model(str(pipeline), compute_dtype="fp16")
+    model = load_again(pipeline, compute_dtype="fp16")
     state, _ = prepare(source_of(data), model, settings, "", None, Workers())
     moved(dict(state.parameters))
     return state
@@ -204,7 +205,7 @@ def test_pass_2_keeps_to_the_size_of_a_graph_and_the_gradient_stays(
 ) -> None:
     """Chunks of 8 evaluations in pass 1, whatever the graph may be; of 1 to 8 in pass 2."""
     settings = TrainSettings(lora_rank=4, pairs_per_step=4, drift_samples=1, kl_weight=3.0)
-    state, _ = prepare(source_of(recorded), load_model(str(tiny_pipeline)), settings, "", None, Workers())
+    state, _ = prepare(source_of(recorded), load_again(tiny_pipeline), settings, "", None, Workers())
     moved(dict(state.parameters))
     batch = load_batch(state.data, state.data.units[:4], state.data.steps, state.policy.prompts)
     expected: list[torch.Tensor] = []
