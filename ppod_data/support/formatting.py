@@ -19,7 +19,7 @@ _MOST_OF_A_TICK = 5
 """Digits after the point of a chart's tick label, where space is short."""
 _SIGNIFICANT = 2
 """Digits shown of an interval's width."""
-_NARROW = 0.01
+_NARROW = 0.1
 """Share of a column's widest interval below which an interval adds no digits: those of a prompt that is solved."""
 _LARGEST = 1e9
 

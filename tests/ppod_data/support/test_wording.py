@@ -77,7 +77,8 @@ def test_a_gain_of_rounding_adds_no_digits() -> None:
     assert form.with_interval(-4.500016, *rewards) == "−4.5 (−6.1…−2.9)" and form.number(5e-7) == "0.0"
 
 
-def test_a_prompt_that_is_solved_adds_no_digits() -> None:
-    solved, other = (-9.3e-5, -2e-6), (-2.587, -1.694)
+@pytest.mark.parametrize("solved", [(-9.3e-5, -2e-6), (-0.0175, -0.0001)])
+def test_a_prompt_that_is_solved_adds_no_digits(solved: tuple[float, float]) -> None:
+    other = (-2.587, -1.694)
     form = precision([-4.6e-5, -2.1407], [solved, other])
     assert form.with_interval(-2.1407, *other) == "−2.14 (−2.59…−1.69)" and form.number(-4.6e-5) == "0.00"
