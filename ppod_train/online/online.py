@@ -36,9 +36,10 @@ from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.check import load_judges
 from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation
+from ppod_train.online.inputs import OnlineRun
 from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineSummary, StageRecord
 from ppod_train.online.settings import OnlineSettings
-from ppod_train.online.stage import OnlineRun, run_stage, stage_evaluation, stage_spec
+from ppod_train.online.stage import run_stage, stage_evaluation, stage_spec
 from ppod_train.report.runs import read_run
 from ppod_train.report.verdict import verdict
 from ppod_train.run.exclusive import only_run
@@ -68,8 +69,8 @@ def train_online(
 ) -> OnlineSummary:
     """Run every stage that is not complete.
 
-    A finished run with a constant learning rate may be extended by more stages. The run ends early if a stage's
-    rewards are equal within each prompt, so that there is nothing left to learn.
+    A finished run with a constant learning rate may be extended by more stages. The run ends early if the rewards of a
+    stage, and of the stages that it replays, are equal within each prompt, so that there is nothing left to learn.
 
     Args:
         reference: the pretrained model, a whole pipeline; the KL anchor of all stages.

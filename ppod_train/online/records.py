@@ -37,7 +37,8 @@ class StageRecord:
     """Share of the stage's steps outside ± log_ratio_clip of the reference before its first update: with the clip
     anchored at the reference they have no gradient. None where nothing was trained."""
     steps: int
-    """0 where the stage's rewards tell no two images of a prompt apart: nothing is left to learn, and the run ends."""
+    """0 where the rewards of the stage, and of those that it replays, tell no two images of a prompt apart: nothing is
+    left to learn, and the run ends."""
     seconds: Mapping[str, float]
     """Of generate, score, pair, log_probs, train and evaluate, of the process that ended the stage."""
 

@@ -3,28 +3,25 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import DiffusionModel, resized
-from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.generate import generate, select_shards
 from ppod_data.generation.log_probs import compute_log_probs
 from ppod_data.pairs.rank import rank
 from ppod_data.publish.card import write_card
-from ppod_data.rewards import RewardModel
 from ppod_data.rewards.usage import usage_of
 from ppod_data.scoring.score import score
 from ppod_data.storage.json_reader import read_object
 from ppod_data.support.noise import generator
-from ppod_data.support.progress import SILENT, Named, Progress
+from ppod_data.support.progress import SILENT
 from ppod_train.data.training_data import DataSource
-from ppod_train.distributed import Workers
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
 from ppod_train.evaluation.log import log_evaluation
@@ -32,8 +29,8 @@ from ppod_train.evaluation.metrics import EvalResult
 from ppod_train.evaluation.settings import EvalSettings
 from ppod_train.evaluation.usage import usage_since
 from ppod_train.objectives import OBJECTIVES
-from ppod_train.online.records import BuildSpec, LoadPolicy, StageRecord, stage_line
-from ppod_train.online.settings import OnlineSettings
+from ppod_train.online.inputs import OnlineRun
+from ppod_train.online.records import StageRecord, stage_line
 from ppod_train.online.window import stage_window
 from ppod_train.run.prepare import TrainingPart
 from ppod_train.run.run_folder import write_json
@@ -44,43 +41,6 @@ from ppod_train.settings import step_range
 
 REFERENCE = "reference"
 """Name under log_probs/ of the pretrained reference's table in the data sets of later stages."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnlineRun:
-    """Inputs of every phase."""
-
-    out: Path
-    settings: OnlineSettings
-    reference: ModelSource
-    build_spec: BuildSpec
-    load: LoadPolicy
-    reward: RewardModel
-    check: RewardModel | None
-    progress: Progress
-    workers: Workers
-
-    def phase(self, stage: int, name: str) -> Progress:
-        """Show the name of a phase that begins, and return its progress."""
-        title = f"stage {stage}/{self.settings.num_stages} {name}" if stage else f"before: {name}"
-        return Named(self.progress, title)
-
-    def folder(self, stage: int) -> Path:
-        """Return the folder of a stage."""
-        return self.out / f"stage-{stage:02d}"
-
-    def policy_folder(self, stage: int) -> Path:
-        """Return the folder of the policy that a stage trained."""
-        return self.folder(stage) / "run" / "policy"
-
-    def policy(self, stage: int) -> ModelSource:
-        """Return the policy after `stage` stages."""
-        if stage == 0:
-            return self.reference
-        folder = str(self.policy_folder(stage))
-        if self.settings.train.lora_rank == 0:
-            return replace(self.reference, model=folder, revision=None, variant=None)
-        return replace(self.reference, adapter=folder)
 
 
 def run_stage(run: OnlineRun, stage: int) -> StageRecord:
@@ -103,12 +63,12 @@ def run_stage(run: OnlineRun, stage: int) -> StageRecord:
     steps, num_judged = 0, 0
     try:
         with _timed(seconds, "pair"):
-            run.workers.on_main(lambda: _pair(run, dataset))
+            has_pairs = _pair(run, stage, dataset)
         with _timed(seconds, "log_probs"):
-            if stage > 1:
+            if stage > 1 and has_pairs:
                 _reference_log_probs(run, stage, dataset)
         with _timed(seconds, "train"):
-            steps = _train(run, stage, data)
+            steps = _train(run, stage)
     except NothingToLearnError:
         if stage == 1:
             raise
@@ -180,19 +140,38 @@ def _score(run: OnlineRun, stage: int, dataset: Dataset) -> None:
         run.progress.say(f"online: stage {stage}: scored by {name}: {usage}")
 
 
-def _pair(run: OnlineRun, dataset: Dataset) -> None:
-    settings = run.settings
-    if OBJECTIVES[settings.train.objective].on_pairs:
-        rank(
-            dataset,
-            reward=run.reward.name,
-            name=run.reward.name,
-            strategy=settings.strategy,
-            num_pairs_per_prompt=settings.num_pairs_per_prompt,
-            min_margin=settings.min_margin,
-            label_temperature=settings.label_temperature,
-            seed=dataset.spec.seed,
+def _pair(run: OnlineRun, stage: int, dataset: Dataset) -> bool:
+    """Pair the stage's images for an objective on pairs; returns false if the reward tells no two of them apart enough.
+
+    Raises:
+        NothingToLearnError: there are no earlier pairs to train on either.
+    """
+
+    def pair() -> None:
+        settings = run.settings
+        if OBJECTIVES[settings.train.objective].on_pairs:
+            rank(
+                dataset,
+                reward=run.reward.name,
+                name=run.reward.name,
+                strategy=settings.strategy,
+                num_pairs_per_prompt=settings.num_pairs_per_prompt,
+                min_margin=settings.min_margin,
+                label_temperature=settings.label_temperature,
+                seed=dataset.spec.seed,
+            )
+
+    try:
+        run.workers.on_main(pair)
+    except NothingToLearnError:
+        if not run.settings.replayed(stage):
+            raise
+        run.progress.say(
+            f"online: stage {stage}: the reward tells no two of its images apart enough; it trains on earlier stages' "
+            "pairs"
         )
+        return False
+    return True
 
 
 def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
@@ -211,11 +190,10 @@ def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
     run.workers.wait()
 
 
-def _train(run: OnlineRun, stage: int, data: Path) -> int:
+def _train(run: OnlineRun, stage: int) -> int:
     progress = run.phase(stage, "train")
-    earlier = [run.folder(number) / "data" for number in run.settings.replayed(stage)]
     summary = train_offline(
-        DataSource(roots=[*earlier, data], pairs=run.reward.name, scores=run.reward.name),
+        DataSource(roots=_training_data(run, stage), pairs=run.reward.name, scores=run.reward.name),
         run.folder(stage) / "run",
         run.settings.train,
         model=run.load(run.reference),
@@ -230,6 +208,20 @@ def _train(run: OnlineRun, stage: int, data: Path) -> int:
         workers=run.workers,
     )
     return summary.steps
+
+
+def _training_data(run: OnlineRun, stage: int) -> list[Path]:
+    """Return the data sets that a stage trains on: its own and replayed ones, without those that have no pairs.
+
+    Raises:
+        NothingToLearnError: none has pairs.
+    """
+    roots = [run.folder(number) / "data" for number in (*run.settings.replayed(stage), stage)]
+    if OBJECTIVES[run.settings.train.objective].on_pairs:
+        roots = [root for root in roots if run.reward.name in Dataset.open(root).pair_names()]
+    if not roots:
+        raise NothingToLearnError(f"stage {stage} and the stages that it replays have no pairs")
+    return roots
 
 
 def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:

@@ -447,7 +447,7 @@ def test_a_run_ends_where_nothing_is_left_to_learn(
         eval_every=0,
         learning_rate=1e-2,
     )
-    settings = settings_of(train, num_stages=3)
+    settings = settings_of(train, num_stages=3, replay_stages=0)
     summary = run(tmp_path, tiny_pipeline, Tired(after=2), settings)
     assert summary.converged and (summary.stages, summary.best_stage) == (1, 1)
     assert not (tmp_path / "stage-03").exists()
@@ -455,6 +455,50 @@ def test_a_run_ends_where_nothing_is_left_to_learn(
     first = tmp_path / "stage-01" / "run" / "policy" / "pytorch_lora_weights.safetensors"
     assert kept == first.read_bytes()
     assert run(tmp_path, tiny_pipeline, Tired(after=2), settings) == summary  # run again: the same end
+
+
+class Dozing:
+    """A reward that tells the images of some prompts apart in some stages: True for each shard where it does."""
+
+    name, revision = "dozing", "1"
+
+    def __init__(self, *awake: bool) -> None:
+        self.awake = list(awake)
+
+    def score(self, prompts: Any, images: Any) -> list[float]:
+        awake = self.awake.pop(0)
+        return [float(i) if awake else 1.0 for i in range(len(images))]
+
+
+class Lines(Silent):
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_a_stage_without_pairs_trains_on_those_of_earlier_stages(tiny_pipeline: Path, tmp_path: Path) -> None:
+    """Two shards a stage. The second stage has no pairs, and the third one replays only the first one's."""
+    settings = settings_of(replace(TRAIN, num_train_steps=2), num_stages=3)
+    awake = (True, True, False, False, True, True)
+    said = Lines()
+    summary = run(tmp_path / "a", tiny_pipeline, Dozing(*awake), settings, said)
+    assert not summary.converged and summary.stages == 3
+    stages = [tmp_path / "a" / f"stage-{stage:02d}" for stage in (1, 2, 3)]
+    assert [Dataset.open(stage / "data").pair_names() for stage in stages] == [["dozing"], [], ["dozing"]]
+    records = [json.loads((stage / "run" / "run.json").read_text()) for stage in stages]
+    data = [str(stage / "data") for stage in stages]
+    assert [record["datasets"] for record in records] == [data[:1], data[:1], [data[0], data[2]]]
+    assert [line for line in said.lines if "apart enough" in line] == [
+        "online: stage 2: the reward tells no two of its images apart enough; it trains on earlier stages' pairs"
+    ]
+    with pytest.raises(Killed):
+        run(tmp_path / "b", tiny_pipeline, Dozing(*awake), settings, KillIn("stage 2/3 train"))
+    assert run(tmp_path / "b", tiny_pipeline, Dozing(*awake[4:]), settings) == summary
+    assert compared(tmp_path / "b") == compared(tmp_path / "a")
 
 
 def test_a_reference_whose_images_are_all_alike_is_an_error(tiny_pipeline: Path, tmp_path: Path) -> None:
