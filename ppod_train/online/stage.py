@@ -1,7 +1,7 @@
 """One stage of online training: generate, score, pair, train, evaluate. Every phase is resumable."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -164,7 +164,7 @@ def _pair(run: OnlineRun, stage: int, dataset: Dataset) -> bool:
     try:
         run.workers.on_main(pair)
     except NothingToLearnError:
-        if not run.settings.replayed(stage):
+        if not _training_data(run, run.settings.replayed(stage)):
             raise
         run.progress.say(
             f"online: stage {stage}: the reward tells no two of its images apart enough; it trains on earlier stages' "
@@ -192,8 +192,9 @@ def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
 
 def _train(run: OnlineRun, stage: int) -> int:
     progress = run.phase(stage, "train")
+    roots = _training_data(run, (*run.settings.replayed(stage), stage))
     summary = train_offline(
-        DataSource(roots=_training_data(run, stage), pairs=run.reward.name, scores=run.reward.name),
+        DataSource(roots=roots, pairs=run.reward.name, scores=run.reward.name),
         run.folder(stage) / "run",
         run.settings.train,
         model=run.load(run.reference),
@@ -210,18 +211,12 @@ def _train(run: OnlineRun, stage: int) -> int:
     return summary.steps
 
 
-def _training_data(run: OnlineRun, stage: int) -> list[Path]:
-    """Return the data sets that a stage trains on: its own and replayed ones, without those that have no pairs.
-
-    Raises:
-        NothingToLearnError: none has pairs.
-    """
-    roots = [run.folder(number) / "data" for number in (*run.settings.replayed(stage), stage)]
-    if OBJECTIVES[run.settings.train.objective].on_pairs:
-        roots = [root for root in roots if run.reward.name in Dataset.open(root).pair_names()]
-    if not roots:
-        raise NothingToLearnError(f"stage {stage} and the stages that it replays have no pairs")
-    return roots
+def _training_data(run: OnlineRun, stages: Iterable[int]) -> list[Path]:
+    """Return the data sets of some stages, without those that have no pairs for an objective on pairs."""
+    roots = [run.folder(stage) / "data" for stage in stages]
+    if not OBJECTIVES[run.settings.train.objective].on_pairs:
+        return roots
+    return [root for root in roots if run.reward.name in Dataset.open(root).pair_names()]
 
 
 def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:

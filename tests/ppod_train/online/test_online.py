@@ -501,6 +501,19 @@ def test_a_stage_without_pairs_trains_on_those_of_earlier_stages(tiny_pipeline: 
     assert compared(tmp_path / "b") == compared(tmp_path / "a")
 
 
+def test_a_run_ends_where_the_replayed_stages_have_no_pairs_either(
+    tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    settings = settings_of(replace(TRAIN, num_train_steps=1), num_stages=4, replay_stages=1)
+    said = Lines()
+    summary = run(tmp_path, tiny_pipeline, Dozing(True, True, *[False] * 4), settings, said)
+    assert summary.converged and summary.stages == 2
+    assert [line.partition(":")[2][:9] for line in said.lines if "apart enough" in line] == [
+        " stage 2:",
+        " stage 3 ",
+    ]
+
+
 def test_a_reference_whose_images_are_all_alike_is_an_error(tiny_pipeline: Path, tmp_path: Path) -> None:
     settings = replace(SETTINGS, eval_images_per_prompt=0)
     with pytest.raises(NothingToLearnError, match="no pair"):
