@@ -26,24 +26,24 @@ from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "experiments"))
+
+from bench_peers import TRL_PYTHON, save_pipeline
+from lab import Method, add, load, once, pair_options, slug
+from peers.counting import NetworkCount
+from peers.process import Workers
+
+from ppod_data.diffusion.models.source import ModelSource
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.rewards import load_reward
+from ppod_data.support.progress import Silent
+from ppod_train.evaluation.evaluate import evaluate
+from ppod_train.evaluation.settings import EvalSettings
+from ppod_train.online.online import train_online
+from ppod_train.online.settings import OnlineSettings
+from ppod_train.settings import TrainSettings
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "docs" / "experiments"))
-
-from bench_peers import TRL_PYTHON, save_pipeline  # noqa: E402
-from lab import Method, add, load, once, pair_options, slug  # noqa: E402
-from peers.counting import NetworkCount  # noqa: E402
-from peers.process import Workers  # noqa: E402
-
-from ppod_data.diffusion.models.source import ModelSource  # noqa: E402
-from ppod_data.generation.build_spec import build_spec  # noqa: E402
-from ppod_data.rewards import load_reward  # noqa: E402
-from ppod_data.support.progress import Silent  # noqa: E402
-from ppod_train.evaluation.evaluate import evaluate  # noqa: E402
-from ppod_train.evaluation.settings import EvalSettings  # noqa: E402
-from ppod_train.online.online import train_online  # noqa: E402
-from ppod_train.online.settings import OnlineSettings  # noqa: E402
-from ppod_train.settings import TrainSettings  # noqa: E402
-
 PROMPTS = ("a red colored wolf", "a pig on the beach", "a rabbit and a wolf")
 SEEDS = (9000, 9001, 9002)
 GOAL, FRESH, EVERY = 0.8, 256, 32

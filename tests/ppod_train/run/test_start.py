@@ -63,7 +63,7 @@ def policy_model(policy: Path, pipeline: Path, lora_rank: int) -> DiffusionModel
     """A saved policy, loaded to sample from."""
     if lora_rank == 0:
         return load_model(str(policy))
-    return load_again(pipeline, adapter=str(policy))
+    return load_model(str(pipeline), adapter=str(policy))
 
 
 def opened(*roots: Path, model: DiffusionModel) -> TrainingData:

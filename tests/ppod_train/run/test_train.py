@@ -202,11 +202,11 @@ def test_plain_diffusers_loads_the_kept_policy(
     model = load_again(tiny_pipeline)
     train_offline(source_of(recorded), tmp_path, settings, model=model, reward=None)
     policy = tmp_path / "policy"
-    ours = load_model(str(policy)) if lora_rank == 0 else load_again(tiny_pipeline, adapter=str(policy))
+    ours = load_model(str(policy)) if lora_rank == 0 else load_model(str(tiny_pipeline), adapter=str(policy))
     spec = build_spec(model, prompts=["a cat"], num_images_per_prompt=2, num_inference_steps=3, batch_size=2)
     images = [
         [image.tobytes() for batch in sample_images(spec, m) for _, _, image in batch]
-        for m in (model, ours, load_again(tiny_pipeline))
+        for m in (model, ours, load_model(str(tiny_pipeline)))
     ]
     assert images[0] == images[1] != images[2]
     assert ours.fingerprint != load_again(tiny_pipeline).fingerprint

@@ -50,7 +50,7 @@ def stage(
     settings = settings_of("diffusion-nft", lora_rank=rank, learning_rate=1e-2 if rank else 1e-4)
     run(recorded, folder / "run", tiny_pipeline, None, settings)
     policy = folder / "run" / "policy"
-    model = load_again(tiny_pipeline, adapter=str(policy)) if rank else load_model(str(policy))
+    model = load_model(str(tiny_pipeline), adapter=str(policy)) if rank else load_model(str(policy))
     dataset = record_dataset(folder / "data", model, stage=1)
     compute_log_probs(dataset, load_again(tiny_pipeline), name="reference")
     return rank, policy, dataset.root

@@ -13,7 +13,7 @@ import torch
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.guidance import Network
-from ppod_data.diffusion.models.model import DiffusionModel, embed_prompts, network
+from ppod_data.diffusion.models.model import DiffusionModel, embed_prompts, load_model, network
 from ppod_data.diffusion.policy import Policy
 from ppod_data.generation.sampling import build_policy
 from ppod_train.data.batches import TrainingBatch, load_batch
@@ -29,7 +29,6 @@ from ppod_train.step.gradient import Evaluate, Gradient, all_log_probs, one_pass
 from ppod_train.step.groups import evaluation_groups
 from ppod_train.step.log_probs import batch_log_probs
 from tests.ppod_train.conftest import source_of
-from tests.support.models import load_again
 
 Parameters = dict[str, torch.nn.Parameter]
 
@@ -197,7 +196,7 @@ def test_the_reference_is_the_untouched_network_before_and_after_training(
     fresh_model: DiffusionModel, tiny_pipeline: Path, asked: tuple[Any, ...], lora_rank: int
 ) -> None:
     """To the last bit, whatever happens to the policy; and the policy is another one."""
-    untouched = network(load_again(tiny_pipeline))
+    untouched = network(load_model(str(tiny_pipeline)))
     reference = reference_network(fresh_model, lora_rank=lora_rank)
     parameters = trainable_parameters(fresh_model, lora_rank=lora_rank, seed=0)
     policy = network(fresh_model)
