@@ -88,8 +88,9 @@ sweep: install  ## the sweep behind the trainer's defaults (half an hour)
 	$(BIN)/python docs/experiments/sweep.py
 
 experiments: install  ## every experiment of docs/experiments.md, in build/experiments (hours; go on by running it again)
+	$(BIN)/python docs/experiments/tune.py & $(BIN)/python docs/experiments/tune.py; wait
 	$(BIN)/python docs/experiments/tune.py
-	$(BIN)/python docs/experiments/run.py --backwards & $(BIN)/python docs/experiments/run.py; wait
+	$(BIN)/python docs/experiments/run.py & $(BIN)/python docs/experiments/run.py; wait
 	$(BIN)/python docs/experiments/run.py
 	$(BIN)/python docs/experiments/stability.py
 	$(BIN)/python docs/experiments/recipe.py

@@ -1,191 +1,113 @@
-"""Figures, tables and pictures of what run.py has finished.
+"""Tables, tests, plots and pictures of what run.py has recorded in runs/*.json.
 
     python docs/experiments/collect.py [--out build/experiments]
 
-Writes docs/experiments/figure*.json, table1.json and so on and plots (PNG) beside this file, the tables into
-docs/experiments.md, and the first seed's policies of figure 3 to docs/experiments/policies.
+Writes the tables into docs/experiments.md and the plots and grids (PNG) beside this file. What has not been run is left
+out.
 
-Intervals are 95 %: a bootstrap that draws training runs with replacement, and images within each. With three runs the
-spread between runs is known badly, so the mean of every run is in the JSON as well.
+Intervals are 95 % by Student's t over the means of the runs of one prompt; each run has data, training and evaluation
+noise of its own seed. Tests are paired over seeds, two-sided, by Student's t, corrected by Holm over all methods and
+prompts of a budget.
 """
 
 import argparse
 import json
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lab import PAPER_PROMPTS, slug
+from lab import PAPER_PROMPTS
 from numpy.typing import NDArray
-from pictures import HERE, NAMES, grids, plot_curves, plot_figure3, plot_frequency, plot_stages
-from plan import METHODS, SEEDS
+from pictures import HERE, grids, plot_curves, plot_figure3, plot_frequency, plot_quarters
+from plan import BUDGETS, CHOSEN, METHODS
+from scipy import stats
 
 Json = dict[str, Any]
+NAMES = ("pretrained", *METHODS)
 
 
-def evaluations(folders: Sequence[Path]) -> list[Json]:
-    """Return the eval.json of every folder that has one."""
-    return [
-        json.loads((folder / "eval.json").read_text())
-        for folder in folders
-        if (folder / "eval.json").exists()
-    ]
+def rows_of(group: str) -> Json:
+    """Return prompt -> name -> queries -> seed -> row."""
+    path = HERE / "runs" / f"{group}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
-def runs(out: Path, group: str, prompt: str, name: str, seeds: Sequence[int] = SEEDS) -> list[Path]:
-    """Return the finished runs of a method on a prompt."""
-    folders = [out / group / slug(prompt) / f"{name}-seed-{seed}" for seed in seeds]
-    return [folder for folder in folders if (folder / "result.json").exists()]
-
-
-def summary(folders: Sequence[Path], inner: str = "eval") -> Json | None:
-    """Return the metrics of several runs together; None without a run."""
-    records = evaluations([folder / inner for folder in folders])
-    if not records:
-        return None
-    rewards = [values_of(record, "rewards") for record in records]
-    low, high = two_level(rewards)
-    correct = [values_of(record, "correct") for record in records]
-    correct_low, correct_high = two_level(correct)
+def summary(rows: Mapping[str, Json]) -> Json:
+    """Return the figures of several runs, seed -> row, together."""
+    rewards = np.array([row["reward_mean"] for row in rows.values()])
+    low, high = interval(rewards)
     return {
-        "reward_mean": mean(rewards),
+        "reward_mean": float(rewards.mean()),
         "reward_low": low,
         "reward_high": high,
-        "correct": mean(correct),
-        "correct_low": correct_low,
-        "correct_high": correct_high,
-        "check_reward_mean": mean([values_of(record, "check_rewards") for record in records]),
-        "diversity": float(np.mean([record["overall"]["diversity"] for record in records])),
-        "reward_of_each_run": [round(float(values.mean()), 4) for values in rewards],
-        "num_images": int(sum(map(len, rewards))),
-        "seeds": [int(folder.name.rsplit("-", 1)[1]) for folder in folders],
+        "correct": float(np.mean([row["correct"] for row in rows.values()])),
+        "reward_of_each_run": [round(float(value), 4) for value in rewards],
+        "seeds": [int(seed) for seed in rows],
+        "evaluations": float(np.mean([row.get("evaluations", 0) for row in rows.values()])),
     }
 
 
-def values_of(record: Json, key: str) -> NDArray[np.float64]:
-    """One value an image, over all prompts of an evaluation."""
-    return np.concatenate([np.array(item[key], dtype=np.float64) for item in record["images"].values()])
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % t-interval of a mean; infinite for one value."""
+    if len(values) < 2:
+        return -np.inf, np.inf
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
 
 
-def mean(groups: Sequence[NDArray[np.float64]]) -> float:
-    """Return the mean of the runs' means."""
-    return float(np.mean([values.mean() for values in groups]))
-
-
-def two_level(groups: Sequence[NDArray[np.float64]], resamples: int = 2000) -> tuple[float, float]:
-    """Return the 95 % interval of the mean over runs: runs drawn with replacement, and images within each."""
-    rng = np.random.default_rng(0)
-    means = np.array(
-        [values[rng.integers(0, len(values), (resamples, len(values)))].mean(axis=1) for values in groups]
-    )
-    drawn = rng.integers(0, len(groups), (len(groups), resamples))
-    low, high = np.quantile(means[drawn, np.arange(resamples)].mean(axis=0), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def figure3(out: Path) -> Json:
-    """Return prompt -> method -> metrics."""
+def figure3(queries: int) -> Json:
+    """Return prompt -> method -> figures at a budget."""
     found: Json = {}
-    for prompt in PAPER_PROMPTS:
+    for prompt, methods in rows_of("figure3").items():
         for name in NAMES:
-            if figures := summary(runs(out, "figure3", prompt, name)):
-                found.setdefault(prompt, {})[name] = figures
+            if rows := methods.get(name, {}).get("0" if name == "pretrained" else str(queries)):
+                found.setdefault(prompt, {})[name] = summary(rows)
+    return {prompt: found[prompt] for prompt in PAPER_PROMPTS if len(found.get(prompt, {})) > 1}
+
+
+def group(name: str, *, beside: Sequence[str] = (), queries: int) -> Json:
+    """Return prompt -> run -> figures of an experiment, beside some methods of figure3 on the same seeds."""
+    main = rows_of("figure3")
+    found: Json = {}
+    for prompt, runs in rows_of(name).items():
+        for method in beside:
+            rows = (
+                main.get(prompt, {}).get(method, {}).get("0" if method == "pretrained" else str(queries), {})
+            )
+            seeds = {seed for by_queries in runs.values() for rows in by_queries.values() for seed in rows}
+            if rows := {seed: row for seed, row in rows.items() if seed in seeds}:
+                found.setdefault(prompt, {})[method] = summary(rows)
+        for run, by_queries in runs.items():
+            found.setdefault(prompt, {})[run] = summary(by_queries[str(queries)])
     return found
 
 
-def figure6(out: Path) -> Json:
-    """Return prompt -> seen or unseen -> online and offline after 1, 2, 3 and 4 quarters of the queries."""
-    found: Json = {}
+def holm(values: Sequence[float]) -> list[float]:
+    """Return Holm's corrected p-values (Scandinavian Journal of Statistics 6, 1979), in the order given."""
+    order = np.argsort(values)
+    factors = len(values) - np.arange(len(values))
+    corrected = np.minimum(1, np.maximum.accumulate(np.array(values)[order] * factors))
+    return [float(corrected[place]) for place in np.argsort(order)]
+
+
+def comparisons(queries: int) -> Json:
+    """Return method -> prompt -> ppod-online's reward minus the method's, with interval and corrected p."""
+    cells = []
     for prompt in PAPER_PROMPTS:
-        online = runs(out, "figure3", prompt, "ppod-online")
-        whole = runs(out, "figure3", prompt, "ppod-offline")
-        for kind, suffix in (("seen", ""), ("unseen", "-unseen")):
-            last = "eval" if kind == "seen" else "unseen/eval"
-            start = runs(out, "figure3", prompt, "pretrained")
-            by_stage = [summary(start, last)]
-            by_stage += [summary(online, f"stage-{stage}{suffix}/eval") for stage in (1, 2, 3)]
-            by_stage.append(summary(online, last))
-            offline = [by_stage[0], by_stage[1]]  # the first stage is offline training, to the bit
-            offline += [summary(runs(out, "figure6", prompt, f"ppod-offline-{s}"), last) for s in (2, 3)]
-            offline.append(summary(whole, last))
-            if all(by_stage) and all(offline):
-                found.setdefault(prompt, {})[kind] = {"ppod-online": by_stage, "ppod-offline": offline}
-    return found
-
-
-def frequency(out: Path) -> Json:
-    """Return prompt -> number of stages -> metrics of the first seed."""
+        methods = rows_of("figure3").get(prompt, {})
+        ours = methods.get("ppod-online", {}).get(str(queries), {})
+        for name in METHODS:
+            others = methods.get(name, {}).get(str(queries), {})
+            seeds = sorted(set(ours) & set(others), key=int)
+            if name != "ppod-online" and len(seeds) > 1:
+                gains = np.array([ours[seed]["reward_mean"] - others[seed]["reward_mean"] for seed in seeds])
+                low, high = interval(gains)
+                cell = {"difference": float(gains.mean()), "low": low, "high": high, "seeds": len(seeds)}
+                cells.append((name, prompt, cell, float(stats.ttest_1samp(gains, 0).pvalue)))
     found: Json = {}
-    for prompt in PAPER_PROMPTS:
-        for stages in (1, 2, 4, 8, 16):
-            group, name = {
-                1: ("figure3", "ppod-offline"),
-                4: ("figure3", "ppod-online"),
-            }.get(stages, ("frequency", f"stages-{stages}"))
-            if figures := summary(runs(out, group, prompt, name, SEEDS[:1])):
-                found.setdefault(prompt, {})[str(stages)] = figures
-    return found
-
-
-def table1(out: Path) -> Json:
-    """Cross-entropy beside squared error, offline: prompt -> objective -> figures."""
-    found: Json = {}
-    for prompt in PAPER_PROMPTS:
-        for name, group in (("ppod-offline", "figure3"), ("ppod-mse", "table1")):
-            if figures := summary(runs(out, group, prompt, name)):
-                found.setdefault(prompt, {})["ppod" if name == "ppod-offline" else name] = figures
-    return found
-
-
-def figure2(out: Path) -> Json:
-    """Return prompt -> with or without the clip -> learning curve."""
-    found: Json = {}
-    for prompt in PAPER_PROMPTS:
-        for name in ("clip", "no-clip"):
-            for folder in runs(out, "figure2", prompt, name, SEEDS[:1]):
-                found.setdefault(prompt, {})[name] = json.loads((folder / "result.json").read_text())
-    return found
-
-
-def same_shards(out: Path) -> Json:
-    """Return prompt -> objective -> metrics, all on the first seed's offline data set."""
-    found: Json = {}
-    for prompt in PAPER_PROMPTS:
-        places = [("figure3", name) for name in ("pretrained", "sft", "ppod-offline")]
-        places += [("table1", "ppod-mse")]
-        places += [
-            ("same-shards", name) for name in ("dpok", "ddpo", "d3po", "prdp", "sft-best", "diffusion-dpo")
-        ]
-        for group, name in places:
-            if figures := summary(runs(out, group, prompt, name, SEEDS[:1])):
-                found.setdefault(prompt, {})[name] = figures
-    return found
-
-
-def beyond(out: Path) -> Json:
-    """Return prompt -> change -> metrics of the first seed."""
-    found: Json = {}
-    names = (
-        "hard-labels-offline",
-        "hard-labels-online",
-        "anchor-stage",
-        "pessimistic-step",
-        "pessimistic-pair",
-    )
-    for prompt in PAPER_PROMPTS:
-        places = [("figure3", "pretrained"), ("figure3", "ppod-offline"), ("figure3", "ppod-online")]
-        places += [
-            ("beyond", name) for name in (*names, "shared-noise", "all-timesteps", "fewer-pairs", "shuffled")
-        ]
-        for group, name in places:
-            if figures := summary(runs(out, group, prompt, name, SEEDS[:1])):
-                found.setdefault(prompt, {})[name] = figures
-    folder = out / "beyond" / "several" / "four-prompts-seed-0"
-    for record in evaluations([folder / "eval"]):
-        for prompt, figures in record["prompts"].items():
-            found.setdefault(prompt, {})["four-prompts"] = figures
+    for (name, prompt, cell, _), p in zip(cells, holm([cell[3] for cell in cells]), strict=True):
+        found.setdefault(name, {})[prompt] = {**cell, "p": p}
     return found
 
 
@@ -197,43 +119,141 @@ def table(figures: Json) -> str:
     for name in names:
         items = [figures[prompt].get(name) for prompt in prompts]
         known = [item for item in items if item]
-        mean_reward = number(np.mean([item["reward_mean"] for item in known]))
-        overall = f"{mean_reward}, {np.mean([item['correct'] for item in known]):.0%}"
+        overall = f"{number(np.mean([item['reward_mean'] for item in known]))}, "
+        overall += f"{np.mean([item['correct'] for item in known]):.0%}"
         cells = [_cell(item) if item else "" for item in items]
         lines.append(f"| {name} | {' | '.join(cells)} | {overall if len(known) == len(items) else ''} |")
     return "\n".join(lines) + "\n"
 
 
 def _cell(item: Json) -> str:
-    low, high = number(item["reward_low"]), number(item["reward_high"])
-    return f"{number(item['reward_mean'])} ({low} … {high}), {item['correct']:.0%}"
+    spread = f" ({number(item['reward_low'])} … {number(item['reward_high'])})"
+    spread = spread if len(item["seeds"]) > 1 else ""
+    return f"{number(item['reward_mean'])}{spread}, {item['correct']:.0%}"
 
 
 def number(value: float) -> str:
     """Two digits, with a true minus sign."""
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "\N{MINUS SIGN}")
 
 
-def stages_table(figures: Json) -> str:
-    """Markdown: online and offline after each quarter of the queries and updates, seen and unseen prompts."""
-    lines = ["| prompt | | pretrained | 1 | 2 | 3 | 4 |", "|---|---|---|---|---|---|---|"]
-    for prompt, kinds in figures.items():
-        for kind, methods in kinds.items():
-            for name, items in methods.items():
-                cells = [
-                    f"{number(item['reward_mean'])}, {item['correct']:.0%}" if item else "" for item in items
+def comparison_table(found: Json) -> str:
+    """Markdown: a row a method, a column a prompt; differences that are significant after correction are bold."""
+    prompts = [prompt for prompt in PAPER_PROMPTS if any(prompt in cells for cells in found.values())]
+    lines = [f"| ppod-online minus | {' | '.join(prompts)} |", "|---" * (len(prompts) + 1) + "|"]
+    for name, cells in found.items():
+        texts = []
+        for prompt in prompts:
+            cell = cells.get(prompt)
+            text = ""
+            if cell:
+                value = ("+" if cell["difference"] > 0 else "") + number(cell["difference"])
+                p = "p < 0.001" if cell["p"] < 0.001 else f"p = {cell['p']:.3f}"
+                text = f"{value} ({number(cell['low'])} … {number(cell['high'])}), {p}"
+            texts.append(f"**{text}**" if cell and cell["p"] < 0.05 else text)
+        lines.append(f"| {name} | {' | '.join(texts)} |")
+    return "\n".join(lines) + "\n"
+
+
+def cost_table(figures: Json) -> str:
+    """Markdown: the settings of every method, its updates, and its network evaluations in thousands."""
+    lines = ["| method | stages | updates | network evaluations, thousands |", "|---|---|---|---|"]
+    first = next(iter(figures.values()))
+    rows = next(iter(rows_of("figure3").values()))
+    for name, method in METHODS.items():
+        if name in first:
+            updates = next(iter(next(iter(rows[name].values())).values()))["updates"]
+            thousands = np.mean([methods[name]["evaluations"] for methods in figures.values()]) / 1000
+            lines.append(f"| {name} | {method.stages} | {updates} | {thousands:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def tuning_table() -> str:
+    """Markdown: each method's trials, the sum of the rewards of the two prompts and the share of correct images."""
+    record: Json = json.loads((HERE / "tune.json").read_text())
+    lines = ["| method | trials: sum of the two mean rewards, correct images |", "|---|---|"]
+    for name in METHODS:
+        texts = []
+        for trial, by_prompt in record.get(name, {}).items():
+            rows = list(by_prompt.values())
+            correct = np.mean([row["correct"] for row in rows])
+            text = f"{trial} {number(sum(row['reward_mean'] for row in rows))}, {correct:.0%}"
+            texts.append(f"**{text}**" if trial == CHOSEN[name] else text)
+        lines.append(f"| {name} | {'; '.join(texts)} |")
+    return "\n".join(lines) + "\n"
+
+
+def quarters(queries: int) -> Json:
+    """Return prompt -> method -> (evaluations, reward) before training and after each quarter of the queries."""
+    found: Json = {}
+    for prompt, methods in rows_of("figure3").items():
+        start = [row["reward_mean"] for row in methods.get("pretrained", {}).get("0", {}).values()]
+        for name, method in METHODS.items():
+            rows = list(methods.get(name, {}).get(str(queries), {}).values())
+            if not rows or not start:
+                continue
+            total = float(np.mean([row["evaluations"] for row in rows]))
+            points = [(0.0, float(np.mean(start)))]
+            if method.stages > 1:
+                points += [
+                    (
+                        total * (quarter + 1) / 4,
+                        float(np.mean([row["quarters"][quarter]["reward_mean"] for row in rows])),
+                    )
+                    for quarter in range(3)
                 ]
+            points.append((total, float(np.mean([row["reward_mean"] for row in rows]))))
+            found.setdefault(prompt, {})[name] = points
+    return {prompt: found[prompt] for prompt in PAPER_PROMPTS if prompt in found}
+
+
+def budgets_table() -> str:
+    """Markdown: online and offline at each budget, on the trained prompt and on unseen ones."""
+    rows = rows_of("figure3")
+    lines = [
+        f"| prompt | | pretrained | {' | '.join(f'{queries} queries' for queries in BUDGETS)} |",
+        "|---" * (3 + len(BUDGETS)) + "|",
+    ]
+    for prompt in PAPER_PROMPTS:
+        for kind in ("seen", "unseen"):
+            for name in ("ppod-online", "ppod-offline"):
+                cells = []
+                for key in ("0", *map(str, BUDGETS)):
+                    found = rows.get(prompt, {}).get("pretrained" if key == "0" else name, {}).get(key, {})
+                    picked = [row if kind == "seen" else row["unseen"] for row in found.values()]
+                    cells.append(
+                        f"{number(np.mean([row['reward_mean'] for row in picked]))}, "
+                        f"{np.mean([row['correct'] for row in picked]):.0%}"
+                        if picked
+                        else ""
+                    )
                 lines.append(f"| {prompt}, {kind} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
+def curves() -> Json:
+    """Return prompt -> with or without the clip -> mean learning curve, and that of every seed."""
+    found: Json = {}
+    for prompt, names in rows_of("figure2").items():
+        for name, by_queries in names.items():
+            rows = list(next(iter(by_queries.values())).values())
+            each = np.array([row["reward_mean"] for row in rows])
+            found.setdefault(prompt, {})[name] = {
+                "steps": rows[0]["steps"],
+                "reward_mean": each.mean(axis=0).tolist(),
+                "each": each.tolist(),
+            }
+    return found
+
+
 def curves_table(figures: Json) -> str:
-    """Markdown: the validation reward over updates with and without the clip."""
+    """Markdown: the validation reward over updates with and without the clip, and its worst value of any seed."""
     steps = next(iter(next(iter(figures.values())).values()))["steps"]
-    lines = [f"| prompt | | {' | '.join(map(str, steps))} |", "|---" * (len(steps) + 2) + "|"]
-    for prompt, curves in figures.items():
-        for name, curve in curves.items():
-            lines.append(f"| {prompt} | {name} | {' | '.join(map(number, curve['reward_mean']))} |")
+    lines = [f"| prompt | | {' | '.join(map(str, steps))} | worst |", "|---" * (len(steps) + 3) + "|"]
+    for prompt, named in figures.items():
+        for name, curve in named.items():
+            worst = number(np.array(curve["each"])[:, 1:].min())
+            lines.append(f"| {prompt} | {name} | {' | '.join(map(number, curve['reward_mean']))} | {worst} |")
     return "\n".join(lines) + "\n"
 
 
@@ -246,49 +266,36 @@ def embed(name: str, text: str) -> None:
     page.write_text(before + mark + text + end + after)
 
 
-def keep_policies(out: Path) -> None:
-    """Copy the first seed's LoRA of every row of figure 3."""
-    for prompt in PAPER_PROMPTS:
-        for name in METHODS:
-            for folder in runs(out, "figure3", prompt, name, SEEDS[:1]):
-                target = HERE / "policies" / slug(prompt) / name
-                shutil.rmtree(target, ignore_errors=True)
-                shutil.copytree(folder / "run" / "policy", target)
-
-
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
     out = parser.parse_args().out
-    makers: dict[str, Callable[[Path], Json]] = {
-        "figure3": figure3,
-        "figure6": figure6,
-        "figure2": figure2,
-        "table1": table1,
-        "frequency": frequency,
-        "same-shards": same_shards,
-        "beyond": beyond,
+    embed("tuning", tuning_table())
+    for queries in BUDGETS:
+        if figures := figure3(queries):
+            embed(f"figure3-{queries}", table(figures))
+            embed(f"comparisons-{queries}", comparison_table(comparisons(queries)))
+            embed(f"costs-{queries}", cost_table(figures))
+            plot_figure3(figures, queries)
+            plot_quarters(quarters(queries), queries)
+            grids(out, queries)
+    embed("budgets", budgets_table())
+    if figures := curves():
+        embed("figure2", curves_table(figures))
+        plot_curves(figures)
+    beside: dict[str, tuple[Sequence[str], int, Callable[[Json], None] | None]] = {
+        "table1": (("ppod-offline",), BUDGETS[0], None),
+        "frequency": (("pretrained", "ppod-offline"), BUDGETS[1], plot_frequency),
+        "same-shards": (("pretrained", "sft", "ppod-offline"), BUDGETS[0], None),
+        "harder": ((), BUDGETS[1], None),
+        "beyond": (("pretrained", "ppod-offline", "ppod-online"), BUDGETS[1], None),
     }
-    figures = {name: make(out) if (out / name).exists() else {} for name, make in makers.items()}
-    for name, values in figures.items():
-        if values:
-            (HERE / f"{name}.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
-    plots = {
-        "figure3": plot_figure3,
-        "figure6": plot_stages,
-        "figure2": plot_curves,
-        "frequency": plot_frequency,
-    }
-    for name, plot in plots.items():
-        if figures[name]:
-            plot(figures[name])
-    grids(out)
-    keep_policies(out)
-    makers_of_tables: dict[str, Callable[[Json], str]] = {"figure6": stages_table, "figure2": curves_table}
-    for name, values in figures.items():
-        if values:
-            embed(name, makers_of_tables.get(name, table)(values))
+    for name, (methods, queries, plot) in beside.items():
+        if figures := group(name, beside=methods, queries=queries):
+            embed(name, table(figures))
+            if plot:
+                plot(figures)
 
 
 if __name__ == "__main__":

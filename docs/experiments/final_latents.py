@@ -27,7 +27,7 @@ ON_BOTH = ("awm", "diffusion-nft-0.1")
 
 def run(folder: Path, name: str | None, prompt: str) -> dict[str, Any]:
     """Train one method and evaluate it; None evaluates the pretrained model."""
-    policy = None if name is None else train(folder, METHODS[name], [prompt], seed=SEED)
+    policy = None if name is None else train(folder, METHODS[name], [prompt], seed=SEED, updates=96)
     return judge(folder, policy, [prompt], images=128) | {"prompt": prompt, "method": name, "seed": SEED}
 
 

@@ -8,7 +8,8 @@ a lock). Each uses one thread.
 import fcntl
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from ppod_train.data.training_data import DataSource
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.files import write_evaluation
 from ppod_train.evaluation.settings import EvalSettings
+from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.online import train_online
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.run.train import train_offline
@@ -40,16 +42,8 @@ PAPER_PROMPTS = (
 TUNING_PROMPTS = ("a red colored wolf", "three cats in the park", "a bird and a pig", "a rabbit on the beach")
 QUERIES = 256
 """Images whose reward a method may ask for, for each prompt."""
-UPDATES = 96
-"""Optimizer steps, for every method."""
 EVAL_IMAGES = 512
-UPDATE = {
-    "pairs_per_step": 8,
-    "timesteps_per_update": 5,
-    "lr_scheduler": "constant",
-    "eval_every": 0,
-    "checkpoint_every": 96,
-}
+UPDATE = {"pairs_per_step": 8, "timesteps_per_update": 5, "lr_scheduler": "constant", "eval_every": 0}
 """Of every run: 8 pairs or 16 trajectories and 5 of 19 timesteps an update."""
 
 
@@ -60,6 +54,10 @@ class Method:
     objective: str
     stages: int = 1
     """1 is offline."""
+    updates_per_query: float = 1.5
+    """Optimizer steps for each reward query."""
+    replay_stages: int | None = None
+    """Earlier stages whose data each stage trains on again, where it is not the objective's default."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of training, where they are not the objective's defaults."""
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -86,11 +84,12 @@ def make_data(
     spec = build_spec(
         load_model("scenes"), prompts=prompts, num_images_per_prompt=images, seed=seed, **options
     )
-    if not (root / "pairs").exists():
-        generate(root, spec, load_model("scenes"), shards=range(spec.num_shards))
-        score(Dataset.open(root), load_reward("scenes"), name="scenes")
-    dataset = Dataset.open(root)
-    rank(dataset, reward="scenes", name="scenes", seed=seed, **pair_options(images, pairs))
+    with _in_turn(root.parent / f"{root.name}.lock"):
+        if not (root / "pairs").exists():
+            generate(root, spec, load_model("scenes"), shards=range(spec.num_shards))
+            score(Dataset.open(root), load_reward("scenes"), name="scenes")
+        dataset = Dataset.open(root)
+        rank(dataset, reward="scenes", name="scenes", seed=seed, **pair_options(images, pairs))
     return dataset
 
 
@@ -111,19 +110,19 @@ def train(
     *,
     seed: int,
     queries: int = QUERIES,
-    updates: int = UPDATES,
+    updates: int | None = None,
     shared: Path | None = None,
 ) -> Path:
-    """Train in `folder` at `queries` reward queries a prompt and `updates` optimizer steps; returns its policy.
+    """Train in `folder` at `queries` reward queries a prompt; returns its policy.
 
     Args:
+        updates: optimizer steps, where they are not the method's for so many queries.
         shared: folder for offline data sets, which several methods use.
     """
-    settings = TrainSettings(
-        objective=method.objective,
-        **{**UPDATE, "num_train_steps": updates // method.stages, "seed": seed, **method.settings},
-    )
     images = queries // method.stages
+    steps = (updates or round(method.updates_per_query * queries)) // method.stages
+    own = {"num_train_steps": steps, "checkpoint_every": steps, "seed": seed}
+    settings = TrainSettings(objective=method.objective, **{**UPDATE, **own, **method.settings})
     if method.stages == 1:
         root = (shared or folder) / "data"
         make_data(root, prompts, images=images, seed=seed, pairs=method.pairs, **method.data)
@@ -134,10 +133,10 @@ def train(
         folder / "run",
         OnlineSettings(
             num_stages=method.stages,
-            replay_stages=0,
+            replay_stages=method.replay_stages,
             eval_images_per_prompt=0,
             train=settings,
-            **pair_options(images, method.pairs),
+            **(pair_options(images, method.pairs) if OBJECTIVES[method.objective].on_pairs else {}),
         ),
         reference=ModelSource(model="scenes"),
         build_spec=partial(
@@ -178,6 +177,7 @@ def once(folder: Path, run: Callable[[Path], dict[str, Any]]) -> dict[str, Any] 
 
 def add(record: Path, keys: Sequence[str], row: Mapping[str, Any]) -> None:
     """Put a row into a record of nested names; processes that share the work write it in turn."""
+    record.parent.mkdir(exist_ok=True)
     with record.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
@@ -188,6 +188,27 @@ def add(record: Path, keys: Sequence[str], row: Mapping[str, Any]) -> None:
         place[keys[-1]] = row
         file.truncate(0)
         file.write(json.dumps(rows, indent=1) + "\n")
+
+
+def recorded(record: Path, keys: Sequence[str]) -> dict[str, Any] | None:
+    """Return a row that `add` has put into a record, on this machine or before; None without one."""
+    if not record.exists():
+        return None
+    with record.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        place = json.loads(file.read() or "{}")
+    for key in keys:
+        place = place.get(key, {})
+    return place or None
+
+
+@contextmanager
+def _in_turn(lock: Path) -> Iterator[None]:
+    """Let one process at a time in."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _claimed(folder: Path) -> bool:

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-from lab import PAPER_PROMPTS, slug
+from lab import PAPER_PROMPTS, judge, slug
 from PIL import Image, ImageDraw, ImageFont
 from plan import METHODS
 
@@ -15,6 +14,7 @@ import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
 NAMES = ("pretrained", *METHODS)
+GRID_IMAGES = 8
 COLOURS = {
     "pretrained": "#8b8b93",
     "sft": "#d69a00",
@@ -28,69 +28,56 @@ COLOURS = {
 Json = dict[str, Any]
 
 
-def plot_figure3(figures: Json) -> None:
-    """Bars with intervals, a panel a prompt."""
-    fig, axes = plt.subplots(1, len(figures), figsize=(3.4 * len(figures), 3.8), sharey=True)
-    for axis, (prompt, methods) in zip(np.atleast_1d(axes), figures.items(), strict=True):
-        for x, name in enumerate(name for name in NAMES if name in methods):
+def plot_figure3(figures: Json, queries: int) -> None:
+    """Means with intervals, a panel a prompt; each run a dot."""
+    fig, axes = plt.subplots(1, len(figures), figsize=(3.4 * len(figures), 3.8), sharey=True, squeeze=False)
+    for axis, (prompt, methods) in zip(axes[0], figures.items(), strict=True):
+        names = [name for name in NAMES if name in methods]
+        for x, name in enumerate(names):
             item = methods[name]
-            axis.errorbar(
-                x,
-                item["reward_mean"],
-                yerr=[
-                    [item["reward_mean"] - item["reward_low"]],
-                    [item["reward_high"] - item["reward_mean"]],
-                ],
-                fmt="o",
-                color=COLOURS[name],
-                capsize=4,
-                markersize=7,
-            )
+            axis.plot(x, item["reward_mean"], "o", color=COLOURS[name], markersize=7)
+            if len(item["seeds"]) > 1:
+                axis.vlines(x, item["reward_low"], item["reward_high"], color=COLOURS[name])
             axis.plot([x + 0.22] * len(item["seeds"]), item["reward_of_each_run"], ".", color="#aaaaaa")
-        axis.set_xticks(range(len(methods)), [n for n in NAMES if n in methods], rotation=60, ha="right")
+        axis.set_xticks(range(len(names)), names, rotation=60, ha="right")
         axis.set_title(prompt, fontsize=10)
         axis.grid(axis="y", alpha=0.3)
-    np.atleast_1d(axes)[0].set_ylabel("mean reward")
-    _save(fig, "figure3.png")
+    axes[0][0].set_ylabel(f"mean reward at {queries} queries")
+    _save(fig, f"figure3-{queries}.png")
 
 
-def plot_stages(figures: Json) -> None:
-    """Online by stage beside offline at the same queries and updates; seen above, unseen below."""
-    fig, axes = plt.subplots(2, len(figures), figsize=(3.4 * len(figures), 5.6), sharex=True, squeeze=False)
-    for column, (prompt, kinds) in enumerate(figures.items()):
-        for row, kind in enumerate(("seen", "unseen")):
-            axis = axes[row][column]
-            for name in ("ppod-offline", "ppod-online"):
-                items = kinds[kind][name]
-                axis.plot(
-                    range(5), [item["reward_mean"] for item in items], "o-", color=COLOURS[name], label=name
-                )
-                axis.fill_between(
-                    range(5),
-                    [item["reward_low"] for item in items],
-                    [item["reward_high"] for item in items],
-                    color=COLOURS[name],
-                    alpha=0.15,
-                )
-            axis.set_title(f"{prompt}, {kind}", fontsize=9)
-            axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8)
-    axes[1][0].set_xlabel("quarters of the reward queries and updates")
+def plot_quarters(figures: Json, queries: int) -> None:
+    """Reward by queries above, by network evaluations below: after each quarter online, at the end offline."""
+    fig, axes = plt.subplots(2, len(figures), figsize=(3.4 * len(figures), 5.8), sharey="col", squeeze=False)
+    for column, (prompt, methods) in enumerate(figures.items()):
+        for name, points in methods.items():
+            reward = [value for _, value in points]
+            part = [queries * number / (len(points) - 1) for number in range(len(points))]
+            style = "o-" if len(points) > 2 else "o:"
+            axes[0][column].plot(part, reward, style, color=COLOURS[name], label=name, markersize=4)
+            thousands = [evaluations / 1000 for evaluations, _ in points]
+            axes[1][column].plot(thousands, reward, style, color=COLOURS[name], markersize=4)
+        axes[0][column].set_title(prompt, fontsize=10)
+        axes[0][column].set_xlabel("reward queries")
+        axes[1][column].set_xlabel("network evaluations, thousands")
+        for row in (0, 1):
+            axes[row][column].grid(alpha=0.3)
     axes[0][0].set_ylabel("mean reward")
-    _save(fig, "figure6.png")
+    axes[1][0].set_ylabel("mean reward")
+    axes[0][-1].legend(fontsize=7)
+    _save(fig, f"quarters-{queries}.png")
 
 
 def plot_curves(figures: Json) -> None:
-    """Reward over updates with and without the clip."""
-    fig, axes = plt.subplots(1, len(figures), figsize=(3.4 * len(figures), 3.2), squeeze=False)
+    """Reward over updates with and without the clip: the mean, and every run."""
+    fig, axes = plt.subplots(1, len(figures), figsize=(3.6 * len(figures), 3.2), squeeze=False)
     for axis, (prompt, curves) in zip(axes[0], figures.items(), strict=True):
         for name, colour in (("clip", "#2a78d6"), ("no-clip", "#d64541")):
             if name in curves:
                 curve = curves[name]
                 axis.plot(curve["steps"], curve["reward_mean"], "o-", color=colour, label=name)
-                axis.fill_between(
-                    curve["steps"], curve["reward_low"], curve["reward_high"], color=colour, alpha=0.15
-                )
+                for one in curve["each"]:
+                    axis.plot(curve["steps"], one, color=colour, alpha=0.25, linewidth=1)
         axis.set_title(prompt, fontsize=10)
         axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize=8)
@@ -100,21 +87,24 @@ def plot_curves(figures: Json) -> None:
 
 
 def plot_frequency(figures: Json) -> None:
-    """Reward by the number of stages at equal queries and updates."""
+    """Reward by the number of stages at equal queries and updates, with replay and without."""
     fig, axis = plt.subplots(figsize=(5.4, 3.4))
-    for prompt, by_stages in figures.items():
-        stages = [int(count) for count in by_stages]
-        items = list(by_stages.values())
-        line = axis.plot(stages, [item["reward_mean"] for item in items], "o-", label=prompt)[0]
-        axis.fill_between(
-            stages,
-            [item["reward_low"] for item in items],
-            [item["reward_high"] for item in items],
-            color=line.get_color(),
-            alpha=0.12,
-        )
+    for runs in figures.values():
+        for kind, colour in (("replay", "#2a78d6"), ("no-replay", "#d64541")):
+            items = {
+                int(name.split("-")[0]): item
+                for name, item in runs.items()
+                if name.endswith(f"stages-{kind}")
+            }
+            axis.plot(
+                list(items), [item["reward_mean"] for item in items.values()], "o-", color=colour, label=kind
+            )
+            for stages, item in items.items():
+                axis.plot(
+                    [stages] * len(item["seeds"]), item["reward_of_each_run"], ".", color=colour, alpha=0.4
+                )
     axis.set_xscale("log", base=2)
-    axis.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+    axis.set_xticks([2, 4, 8, 16], ["2", "4", "8", "16"])
     axis.set_xlabel("stages")
     axis.set_ylabel("mean reward")
     axis.grid(alpha=0.3)
@@ -142,20 +132,19 @@ def grid(name: str, rows: Sequence[tuple[str, Path]]) -> None:
     picture.save(HERE / name)
 
 
-def grids(out: Path) -> None:
-    """Figures 4, 5 and 8: methods side by side, stages, unseen prompts, cross-entropy beside squared error."""
+def grids(out: Path, queries: int) -> None:
+    """Figure 4: the first seed's policies at a budget side by side, drawn again from policies/."""
     for prompt in PAPER_PROMPTS:
-        base = out / "figure3" / slug(prompt)
-        grid(f"grid-{slug(prompt)}.png", [(name, base / f"{name}-seed-0" / "eval") for name in NAMES])
-        online = base / "ppod-online-seed-0"
-        stages = [("pretrained", base / "pretrained-seed-0" / "eval")]
-        stages += [(f"stage {stage}", online / f"stage-{stage}" / "eval") for stage in (1, 2, 3)]
-        grid(f"stages-{slug(prompt)}.png", [*stages, ("stage 4", online / "eval")])
-        unseen = [("pretrained", base / "pretrained-seed-0" / "unseen" / "eval")]
-        grid(f"unseen-{slug(prompt)}.png", [*unseen, ("ppod-online", online / "unseen" / "eval")])
-        losses = [("cross-entropy", base / "ppod-offline-seed-0" / "eval")]
-        losses.append(("squared error", out / "table1" / slug(prompt) / "ppod-mse-seed-0" / "eval"))
-        grid(f"losses-{slug(prompt)}.png", losses)
+        rows = []
+        for name in NAMES:
+            policy = HERE / "policies" / slug(prompt) / f"{name}-{queries}"
+            folder = out / "grids" / slug(prompt) / f"{name}-{queries}"
+            if name == "pretrained" or policy.exists():
+                if not (folder / "eval").exists():
+                    judge(folder, policy if policy.exists() else None, [prompt], images=GRID_IMAGES)
+                rows.append((name, folder / "eval"))
+        if len(rows) > 1:
+            grid(f"grid-{slug(prompt)}-{queries}.png", rows)
 
 
 def _save(fig: Any, name: str) -> None:

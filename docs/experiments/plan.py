@@ -1,15 +1,18 @@
-"""Every experiment as a list of runs: what is trained, on which prompt, with which seed.
+"""Every experiment as a list of runs: what is trained, on which prompts, with which seed.
 
-The methods' settings are those that the same small search found for each (`tune.py`), on other prompts than these.
+The methods' settings are those that the same four trials found for each (`tune.py`), on other prompts than these.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lab import PAPER_PROMPTS, QUERIES, UPDATES, Method
+from lab import PAPER_PROMPTS, Method
+from tune import BASES, trials
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4)
+BUDGETS = (128, 256)
+"""Reward queries a prompt."""
 UNSEEN = {
     "A green colored rabbit": ("a green colored pig", "a green colored dog"),
     "Four wolves in the park": ("four cats in the park", "four wolves on the beach"),
@@ -17,26 +20,20 @@ UNSEEN = {
     "A dog on the moon": ("a cat on the moon", "a rabbit on the moon"),
 }
 """Prompts of the same kind that share words with the trained one, for how far training carries over."""
+HARDER = ("a cat and a dog on the moon", "three green colored pigs on the moon")
 
-OFFLINE = Method(objective="ppod", settings={"ema_decay": 0.9}, pairs={"label_temperature": 3.0})
-ONLINE = replace(OFFLINE, stages=4)
-HARD = Method(objective="ppod")
-"""Eq. 10 to the letter: labels of 1, and the trained weights themselves."""
-METHODS: dict[str, Method] = {
-    "sft": Method(objective="sft-best"),
-    "dpok": Method(objective="dpok", stages=16),
-    "ddpo": Method(objective="ddpo", stages=4),
-    "d3po": Method(
-        objective="d3po",
-        stages=8,
-        settings={"log_ratio_clip": 0.1, "ema_decay": 0.9},
-        pairs={"label_temperature": 3.0},
-    ),
-    "prdp": Method(objective="prdp", stages=4, settings={"reward_temperature": 3.0, "ema_decay": 0.9}),
-    "ppod-offline": OFFLINE,
-    "ppod-online": ONLINE,
+CHOSEN = {
+    "sft": "base",
+    "dpok": "base",
+    "ddpo": "base",
+    "d3po": "base",
+    "prdp": "base",
+    "ppod-offline": "base",
+    "ppod-online": "base",
 }
-"""Figure 3: every method at its own best of five settings."""
+"""The best trial of each method (`tune.json`)."""
+METHODS: dict[str, Method] = {name: trials(BASES[name])[trial] for name, trial in CHOSEN.items()}
+ONLINE, OFFLINE = METHODS["ppod-online"], METHODS["ppod-offline"]
 
 
 def changed(method: Method, **settings: Any) -> Method:
@@ -48,128 +45,110 @@ def changed(method: Method, **settings: Any) -> Method:
 class Run:
     """One training, and its evaluation."""
 
-    group: str
-    """The experiment, a folder; its runs may be shared by others."""
     name: str
     method: Method
     prompts: tuple[str, ...]
+    queries: int
     seed: int
-    queries: int = QUERIES
-    updates: int = UPDATES
+    updates: int | None = None
+    """Where they are not the method's."""
     also: dict[str, Any] = field(default_factory=dict)
-    """What else is measured: "stages" of an online run, "unseen" prompts, a "curve" over training."""
+    """What else is measured or done: "stages" of an online run, "unseen" prompts, a "curve" over training, "shuffle"d
+    rewards."""
 
 
 def figure3() -> Iterator[Run]:
-    """Every method on every prompt, at equal reward queries and updates."""
-    for seed in SEEDS:
-        for prompt in PAPER_PROMPTS:
-            for name, method in METHODS.items():
-                also = {"unseen": True} if name.startswith("ppod") else {}
-                if name == "ppod-online":
-                    also["stages"] = True
-                yield Run(group="figure3", name=name, method=method, prompts=(prompt,), seed=seed, also=also)
-
-
-def figure6() -> Iterator[Run]:
-    """Offline at the queries and updates that online has had after two and after three of its four stages."""
-    for seed in SEEDS:
-        for prompt in PAPER_PROMPTS:
-            for stage in (2, 3):
-                yield Run(
-                    group="figure6",
-                    name=f"ppod-offline-{stage}",
-                    method=OFFLINE,
-                    prompts=(prompt,),
-                    seed=seed,
-                    queries=QUERIES * stage // 4,
-                    updates=UPDATES * stage // 4,
-                    also={"unseen": True},
-                )
-
-
-def figure2() -> Iterator[Run]:
-    """With and without the clip, offline, three times as many updates; everything else the same."""
-    for seed in SEEDS:
-        for prompt in PAPER_PROMPTS[::2]:
-            for name, clip in (("clip", {}), ("no-clip", {"log_ratio_clip": float("inf")})):
-                method = changed(HARD, **clip)
-                yield Run(
-                    group="figure2",
-                    name=name,
-                    method=method,
-                    prompts=(prompt,),
-                    seed=seed,
-                    updates=3 * UPDATES,
-                    also={"curve": UPDATES // 2},
-                )
+    """Every method on every prompt, at equal reward queries; the smaller budget first, seed by seed."""
+    for queries in BUDGETS:
+        for seed in SEEDS:
+            for prompt in PAPER_PROMPTS:
+                for name, method in METHODS.items():
+                    also = {"unseen": name.startswith("ppod"), "stages": method.stages > 1}
+                    yield Run(
+                        name=name, method=method, prompts=(prompt,), queries=queries, seed=seed, also=also
+                    )
 
 
 def table1() -> Iterator[Run]:
-    """Cross-entropy is in figure3; squared error on the same data."""
+    """Squared error on the data of offline ppod; cross-entropy is in figure3."""
     for seed in SEEDS:
         for prompt in PAPER_PROMPTS:
             method = replace(OFFLINE, objective="ppod-mse")
-            yield Run(group="table1", name="ppod-mse", method=method, prompts=(prompt,), seed=seed)
+            yield Run(name="ppod-mse", method=method, prompts=(prompt,), queries=BUDGETS[0], seed=seed)
+
+
+def figure2() -> Iterator[Run]:
+    """With and without the clip, offline, Eq. 10 to the letter, three updates a query; everything else the same."""
+    for seed in SEEDS:
+        for prompt in PAPER_PROMPTS[::2]:
+            for name, settings in (("clip", {}), ("no-clip", {"log_ratio_clip": float("inf")})):
+                method = Method(objective="ppod", settings=settings, updates_per_query=3)
+                yield Run(
+                    name=name, method=method, prompts=(prompt,), queries=128, seed=seed, also={"curve": 64}
+                )
 
 
 def frequency() -> Iterator[Run]:
-    """Yield runs of the paper's conjecture that more frequent stages do better; 1 and 4 stages are in figure3."""
-    for seed in SEEDS[:1]:
-        for prompt in PAPER_PROMPTS:
-            for stages in (2, 8, 16):
-                method = replace(ONLINE, stages=stages)
+    """Yield runs of the paper's conjecture that more frequent stages do better, with replay and without."""
+    for seed in SEEDS[:3]:
+        for stages in (2, 4, 8, 16):
+            for name, replayed in (("replay", None), ("no-replay", 0)):
+                method = replace(ONLINE, stages=stages, replay_stages=replayed)
                 yield Run(
-                    group="frequency", name=f"stages-{stages}", method=method, prompts=(prompt,), seed=seed
+                    name=f"{stages}-stages-{name}",
+                    method=method,
+                    prompts=(PAPER_PROMPTS[2],),
+                    queries=BUDGETS[1],
+                    seed=seed,
                 )
 
 
 def same_shards() -> Iterator[Run]:
-    """Yield every objective offline on the stored shards of the first seed, of a count and a composition prompt."""
-    for prompt in PAPER_PROMPTS[1:3]:
-        for name in ("dpok", "ddpo", "d3po", "prdp"):
-            method = replace(METHODS[name], stages=1)
-            yield Run(group="same-shards", name=name, method=method, prompts=(prompt,), seed=0)
-        for name in ("sft-best", "diffusion-dpo"):
-            yield Run(
-                group="same-shards", name=name, method=Method(objective=name), prompts=(prompt,), seed=0
-            )
+    """Every objective offline on the stored shards of a seed, of a count and a composition prompt."""
+    for seed in SEEDS[:3]:
+        for prompt in PAPER_PROMPTS[1:3]:
+            for name in ("dpok", "ddpo", "d3po", "prdp"):
+                method = replace(METHODS[name], stages=1)
+                yield Run(name=name, method=method, prompts=(prompt,), queries=BUDGETS[0], seed=seed)
+
+
+def harder() -> Iterator[Run]:
+    """Every method on prompts of three facts."""
+    for seed in SEEDS[:3]:
+        for prompt in HARDER:
+            for name, method in METHODS.items():
+                yield Run(name=name, method=method, prompts=(prompt,), queries=BUDGETS[1], seed=seed)
 
 
 def beyond() -> Iterator[Run]:
-    """One change at a time to the first seed's runs of figure3, on a prompt that counts and one that composes."""
+    """One change at a time to online ppod, on the prompt that composes."""
     online = {
-        "hard-labels-online": replace(HARD, stages=4),
-        "hard-labels-offline": HARD,
+        "hard-labels": replace(ONLINE, pairs={}),
+        "no-averaging": changed(ONLINE, ema_decay=0.0),
         "anchor-stage": changed(ONLINE, clip_anchor="stage"),
         "pessimistic-step": changed(ONLINE, clip_mode="pessimistic-step"),
         "pessimistic-pair": changed(ONLINE, clip_mode="pessimistic-pair"),
         "shared-noise": replace(ONLINE, data={"initial_noise": "per-prompt"}),
-        "all-timesteps": changed(ONLINE, timesteps_per_update=19, pairs_per_step=2),
-        "fewer-pairs": replace(ONLINE, pairs={**ONLINE.pairs, "num_pairs_per_prompt": 32}),
     }
-    for prompt in PAPER_PROMPTS[1:3]:
+    for seed in SEEDS[:3]:
         for name, method in online.items():
-            yield Run(group="beyond", name=name, method=method, prompts=(prompt,), seed=0)
+            yield Run(name=name, method=method, prompts=(PAPER_PROMPTS[2],), queries=BUDGETS[1], seed=seed)
         yield Run(
-            group="beyond", name="shuffled", method=OFFLINE, prompts=(prompt,), seed=0, also={"shuffle": True}
+            name="shuffled",
+            method=OFFLINE,
+            prompts=(PAPER_PROMPTS[2],),
+            queries=BUDGETS[1],
+            seed=seed,
+            also={"shuffle": True},
         )
-    yield Run(
-        group="beyond",
-        name="four-prompts",
-        method=ONLINE,
-        prompts=PAPER_PROMPTS,
-        seed=0,
-        updates=4 * UPDATES,
-    )
 
 
-EXPERIMENTS = {
+EXPERIMENTS: dict[str, Callable[[], Iterator[Run]]] = {
     "figure3": figure3,
-    "figure6": figure6,
     "table1": table1,
     "figure2": figure2,
     "frequency": frequency,
     "same-shards": same_shards,
+    "harder": harder,
     "beyond": beyond,
 }

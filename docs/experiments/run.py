@@ -1,21 +1,28 @@
 """Run the experiments of plan.py; what is done is kept, and several processes share the work.
 
-    python docs/experiments/run.py [--out build/experiments] [--only figure3 …] [--backwards]
+    python docs/experiments/run.py [--out build/experiments] [--only figure3 …] [--seeds 0 …]
 
-Then collect.py makes the figures. One process takes one thread: start as many as there are cores, the second with
---backwards so that they meet in the middle.
+Each run's figures become a row of runs/EXPERIMENT.json beside this file: another machine goes on from there. The first
+seed's policies of figure 3 go to policies/. Then collect.py makes the tables and figures. One process takes one thread:
+start as many as there are cores.
 """
 
 import argparse
-import json
 import math
+import shutil
+import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from lab import PAPER_PROMPTS, UPDATE, judge, make_data, once, slug, train
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from lab import PAPER_PROMPTS, UPDATE, add, judge, make_data, once, recorded, slug, train
+from peers.counting import NetworkCount
 from plan import EXPERIMENTS, SEEDS, UNSEEN, Run
 
 from ppod_data.dataset.dataset import Dataset
@@ -29,30 +36,39 @@ from ppod_train.run.run_folder import evaluation_folder
 from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
 
-UNSEEN_IMAGES = 64
-"""Of each unseen prompt."""
+HERE = Path(__file__).parent
+UNSEEN_IMAGES, STAGE_IMAGES = 64, 64
+"""Of each unseen prompt, and after each quarter of the queries."""
+STEPS = 20
+"""Network evaluations an image of `scenes`."""
+FIGURES = (
+    "reward_mean",
+    "reward_low",
+    "reward_high",
+    "correct",
+    "check_reward_mean",
+    "check_correct",
+    "diversity",
+)
 
 
-def place(out: Path, run: Run) -> Path:
-    """Return the folder of a run: experiment, prompt, name and seed."""
-    prompt = slug(run.prompts[0]) if len(run.prompts) == 1 else "several"
-    return out / run.group / prompt / f"{run.name}-seed-{run.seed}"
-
-
-def shared_data(out: Path, run: Run) -> Path:
-    """Return the folder of the data set that every offline run of a prompt, seed and size reads."""
+def carry_out(out: Path, group: str, run: Run, count: NetworkCount, folder: Path) -> dict[str, Any]:
+    """Train and evaluate as the run asks; returns its row."""
+    data = shared_data(out, run)
+    if run.method.stages == 1:
+        make_data(
+            data / "data",
+            run.prompts,
+            images=run.queries,
+            seed=run.seed,
+            pairs=run.method.pairs,
+            **run.method.data,
+        )
     if run.also.get("shuffle"):
-        return place(out, run)
-    labels = "-soft" if run.method.pairs else ""
-    return out / "data" / f"{slug(run.prompts[0])}-{run.queries}-seed-{run.seed}{labels}"
-
-
-def carry_out(out: Path, run: Run, folder: Path) -> dict[str, Any]:
-    """Train and evaluate as the run asks; returns what goes to its result.json."""
+        shuffle_rewards(data / "data", run)
     if "curve" in run.also:
-        return learning_curve(out, run, folder)
-    if run.also.get("shuffle"):
-        shuffle_rewards(folder, run)
+        return learning_curve(data / "data", run, folder)
+    before = count.total
     policy = train(
         folder,
         run.method,
@@ -60,24 +76,38 @@ def carry_out(out: Path, run: Run, folder: Path) -> dict[str, Any]:
         seed=run.seed,
         queries=run.queries,
         updates=run.updates,
-        shared=shared_data(out, run),
+        shared=data,
     )
-    record: dict[str, Any] = {"seed": run.seed, "figures": judge(folder, policy, run.prompts, seed=run.seed)}
-    unseen = UNSEEN.get(run.prompts[0], ())
+    offline = STEPS * run.queries * len(run.prompts) if run.method.stages == 1 else 0
+    row: dict[str, Any] = {
+        "updates": run.updates or round(run.method.updates_per_query * run.queries),
+        "evaluations": count.total - before + offline,
+        **figures(judge(folder, policy, run.prompts, seed=run.seed)),
+    }
     if run.also.get("unseen"):
-        record["unseen"] = judge(folder / "unseen", policy, unseen, images=UNSEEN_IMAGES, seed=run.seed)
+        unseen = judge(folder / "unseen", policy, UNSEEN[run.prompts[0]], images=UNSEEN_IMAGES, seed=run.seed)
+        row["unseen"] = figures(unseen)
     if run.also.get("stages"):
-        record["stages"] = [
-            {
-                "seen": judge(folder / f"stage-{stage}", at, run.prompts, images=128, seed=run.seed),
-                "unseen": judge(
-                    folder / f"stage-{stage}-unseen", at, unseen, images=UNSEEN_IMAGES, seed=run.seed
-                ),
-            }
-            for stage in range(1, run.method.stages)
-            for at in [policy_after(folder, stage)]
+        row["quarters"] = [
+            figures(judge(folder / f"quarter-{quarter}", at, run.prompts, images=STAGE_IMAGES, seed=run.seed))
+            for quarter in (1, 2, 3)
+            for at in [policy_after(folder, run.method.stages * quarter // 4)]
         ]
-    return record
+    if group == "figure3" and run.seed == SEEDS[0]:
+        keep(policy, run)
+    return row
+
+
+def figures(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what is recorded of an evaluation."""
+    return {name: result[name] for name in FIGURES}
+
+
+def shared_data(out: Path, run: Run) -> Path:
+    """Return the folder of the data set that the offline runs of a prompt, seed and size read."""
+    kind = "-soft" if run.method.pairs else ""
+    kind += "-shuffled" if run.also.get("shuffle") else ""
+    return out / "data" / f"{slug(run.prompts[0])}-{run.queries}-seed-{run.seed}{kind}"
 
 
 def policy_after(folder: Path, stage: int) -> Path:
@@ -86,41 +116,45 @@ def policy_after(folder: Path, stage: int) -> Path:
     return policies[min(stage, len(policies)) - 1]
 
 
-def learning_curve(out: Path, run: Run, folder: Path) -> dict[str, Any]:
+def keep(policy: Path, run: Run) -> None:
+    """Copy a policy's LoRA beside this file."""
+    target = HERE / "policies" / slug(run.prompts[0]) / f"{run.name}-{run.queries}"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(policy, target)
+
+
+def learning_curve(data: Path, run: Run, folder: Path) -> dict[str, Any]:
     """Offline training with an evaluation on validation noise every few updates."""
-    data = shared_data(out, run)
-    make_data(data / "data", run.prompts, images=run.queries, seed=run.seed, pairs=run.method.pairs)
+    updates = round(run.method.updates_per_query * run.queries)
     settings = TrainSettings(
         objective=run.method.objective,
         **{
             **UPDATE,
             **run.method.settings,
-            "num_train_steps": run.updates,
+            "num_train_steps": updates,
+            "checkpoint_every": updates,
             "seed": run.seed,
             "eval_every": run.also["curve"],
             "eval_images_per_prompt": 128,
             "patience": 0,
         },
     )
-    source = DataSource(roots=[data / "data"], pairs="scenes", scores="scenes")
+    source = DataSource(roots=[data], pairs="scenes", scores="scenes")
     train_offline(source, folder / "run", settings, model=load_model("scenes"), reward=load_reward("scenes"))
-    steps = range(0, run.updates + 1, run.also["curve"])
+    steps = range(0, updates + 1, run.also["curve"])
     results = [read_evaluation(evaluation_folder(folder / "run", step)).overall for step in steps]
-    names = ("reward_mean", "reward_low", "reward_high", "correct", "diversity")
     return {
-        "seed": run.seed,
         "steps": list(steps),
-        **{name: [getattr(result, name) for result in results] for name in names},
+        **{name: [getattr(result, name) for result in results] for name in FIGURES[:4]},
     }
 
 
-def shuffle_rewards(folder: Path, run: Run) -> None:
+def shuffle_rewards(root: Path, run: Run) -> None:
     """Exchange the scores of a data set's images, so that training can learn nothing about the images."""
-    root = folder / "data"
-    if (root / "pairs").exists():
+    mark = root.parent / "shuffled"
+    if mark.exists():
         return
-    make_data(root, run.prompts, images=run.queries, seed=run.seed, pairs=run.method.pairs)
-    (root / "pairs" / "scenes.parquet").unlink()
+    (root / "pairs" / "scenes.parquet").unlink(missing_ok=True)
     dataset = Dataset.open(root)
     for shard in range(dataset.spec.num_shards):
         path = root / "scores" / "scenes" / part_name(shard)
@@ -129,18 +163,24 @@ def shuffle_rewards(folder: Path, run: Run) -> None:
         scores = np.array([math.nan if s is None else s for s in table["score"].to_pylist()])[order]
         column = pa.array([None if math.isnan(s) else s for s in scores], pa.float64())
         write_table(path, table.set_column(table.schema.get_field_index("score"), "score", column))
+    mark.touch()
 
 
 def pretrained(out: Path, seeds: Sequence[int]) -> None:
     """Evaluate the pretrained model on the same noise, with trained and unseen prompts."""
     for seed in seeds:
         for prompt in PAPER_PROMPTS:
+            keys = (prompt, "pretrained", "0", str(seed))
+            if recorded(HERE / "runs" / "figure3.json", keys):
+                continue
 
             def run(folder: Path, prompt: str = prompt, seed: int = seed) -> dict[str, Any]:
                 unseen = judge(folder / "unseen", None, UNSEEN[prompt], images=UNSEEN_IMAGES, seed=seed)
-                return {"seed": seed, "figures": judge(folder, None, [prompt], seed=seed), "unseen": unseen}
+                return figures(judge(folder, None, [prompt], seed=seed)) | {"unseen": figures(unseen)}
 
-            once(out / "figure3" / slug(prompt) / f"pretrained-seed-{seed}", run)
+            row = once(out / "figure3" / slug(prompt) / f"pretrained-seed-{seed}", run)
+            if row is not None:
+                add(HERE / "runs" / "figure3.json", keys, row)
 
 
 def main() -> None:
@@ -149,32 +189,33 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
     parser.add_argument("--only", nargs="*", default=list(EXPERIMENTS), choices=list(EXPERIMENTS))
     parser.add_argument("--names", nargs="*", help="names of runs, such as ppod-online")
+    parser.add_argument("--prompts", nargs="*", help="first prompts of runs")
+    parser.add_argument("--queries", nargs="*", type=int, help="reward queries")
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
-    parser.add_argument("--backwards", action="store_true", help="take the runs from the end")
     arguments = parser.parse_args()
-    for name in arguments.only:
-        runs = [
-            run
-            for run in EXPERIMENTS[name]()
-            if run.seed in arguments.seeds and (not arguments.names or run.name in arguments.names)
-        ]
-        for run in reversed(runs) if arguments.backwards else runs:
-            record = once(
-                place(arguments.out, run), lambda folder, run=run: carry_out(arguments.out, run, folder)
+    count = NetworkCount()
+    for group in arguments.only:
+        record = HERE / "runs" / f"{group}.json"
+        for run in EXPERIMENTS[group]():
+            keys = (run.prompts[0], run.name, str(run.queries), str(run.seed))
+            if (
+                run.seed not in arguments.seeds
+                or (arguments.names and run.name not in arguments.names)
+                or (arguments.prompts and run.prompts[0] not in arguments.prompts)
+                or (arguments.queries and run.queries not in arguments.queries)
+                or recorded(record, keys)
+            ):
+                continue
+            folder = (
+                arguments.out / group / slug(run.prompts[0]) / f"{run.name}-{run.queries}-seed-{run.seed}"
             )
-            if record is not None and "figures" in record:
-                figures = record["figures"]
-                print(
-                    run.group,
-                    run.prompts[0],
-                    run.name,
-                    run.seed,
-                    round(figures["reward_mean"], 2),
-                    flush=True,
-                )
-        if name == "figure3" and not arguments.backwards:
-            pretrained(arguments.out, arguments.seeds)
-    print(json.dumps({"done": arguments.only}))
+            row = once(folder, partial(carry_out, arguments.out, group, run, count))
+            if row is not None:
+                add(record, keys, row)
+                reward, correct = row["reward_mean"], row["correct"]
+                print(*keys, reward, correct, flush=True)
+    if "figure3" in arguments.only:
+        pretrained(arguments.out, arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ ON_EVERY_PROMPT = ("whole-chain", "5:10", "5:10-one-x_T")
 
 def run(folder: Path, name: str, prompt: str, seed: int) -> dict[str, Any]:
     """Train and evaluate one method."""
-    policy = train(folder, METHODS[name], [prompt], seed=seed)
+    policy = train(folder, METHODS[name], [prompt], seed=seed, updates=96)
     found = judge(folder, policy, [prompt], images=256)
     return found | {"prompt": prompt, "method": name, "seed": seed}
 
