@@ -1,6 +1,6 @@
 """Every experiment as a list of runs: what is trained, on which prompts, with which seed.
 
-The methods' settings are those that the same four trials found for each (`tune.py`), on other prompts than these.
+The methods' settings are those that the same three trials found for each (`tune.py`), on other prompts than these.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,10 +25,10 @@ HARDER = ("a cat and a dog on the moon", "three green colored pigs on the moon")
 CHOSEN = {
     "sft": "base",
     "dpok": "base",
-    "ddpo": "base",
-    "d3po": "base",
+    "ddpo": "8 stages, longer, falling",
+    "d3po": "8 stages, longer, falling",
     "prdp": "base",
-    "ppod-offline": "base",
+    "ppod-offline": "longer, falling",
     "ppod-online": "base",
 }
 """The best trial of each method (`tune.json`)."""

@@ -1,4 +1,4 @@
-"""The same small tuning budget for every method: four trials each, on two prompts that are none of the paper's.
+"""The same small tuning budget for every method: three trials each, on two prompts that are none of the paper's.
 
     python docs/experiments/tune.py [--out build/experiments] [--only METHOD …]
 
@@ -34,23 +34,18 @@ BASES: dict[str, Method] = {
 }
 """Where the trials start: what the search before this one found at 96 updates."""
 FALLING = {"lr_scheduler": "linear"}
-EARLY = {"trained_steps": "3:11", "timesteps_per_update": 3, "learning_rate": 2e-3}
-"""Three of the timesteps that decide composition, at two thirds of the rate."""
 
 
 def trials(method: Method) -> dict[str, Method]:
-    """Return the four trials of a method; the online ones differ in their stages, too."""
+    """Return the three trials of a method; the online ones differ in their stages, too."""
     longer = replace(method, updates_per_query=3)
     falling = replace(longer, settings={**method.settings, **FALLING})
-    early = replace(falling, settings={**falling.settings, **EARLY})
     if method.stages == 1:
-        return {"base": method, "longer": longer, "longer, falling": falling, "longer, falling, early": early}
-    eight = replace(method, stages=8)
+        return {"base": method, "longer": longer, "longer, falling": falling}
     return {
         "base": method,
-        "8 stages": eight,
+        "8 stages": replace(method, stages=8),
         "8 stages, longer, falling": replace(falling, stages=8),
-        "longer, falling, early": early,
     }
 
 
