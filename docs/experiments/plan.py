@@ -24,10 +24,10 @@ HARDER = ("a cat and a dog on the moon", "three green colored pigs on the moon")
 
 CHOSEN = {
     "sft": "base",
-    "dpok": "base",
+    "dpok": "8 stages, longer, falling",
     "ddpo": "8 stages, longer, falling",
     "d3po": "8 stages, longer, falling",
-    "prdp": "base",
+    "prdp": "8 stages, longer, falling",
     "ppod-offline": "longer, falling",
     "ppod-online": "base",
 }
