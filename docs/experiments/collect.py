@@ -22,9 +22,12 @@ from numpy.typing import NDArray
 from pictures import HERE, grids, plot_curves, plot_figure3, plot_frequency, plot_quarters
 from plan import BUDGETS, CHOSEN, METHODS
 from scipy import stats
+from tables import comparison_table, curves_table, number, table
 
 Json = dict[str, Any]
 NAMES = ("pretrained", *METHODS)
+MIN_RUNS = 3
+"""Runs from which an interval is given."""
 
 
 def rows_of(group: str) -> Json:
@@ -49,8 +52,8 @@ def summary(rows: Mapping[str, Json]) -> Json:
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95 % t-interval of a mean; infinite for one value."""
-    if len(values) < 2:
+    """Return the 95 % t-interval of a mean; infinite for fewer values than MIN_RUNS."""
+    if len(values) < MIN_RUNS:
         return -np.inf, np.inf
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
@@ -100,7 +103,7 @@ def comparisons(queries: int) -> Json:
         for name in METHODS:
             others = methods.get(name, {}).get(str(queries), {})
             seeds = sorted(set(ours) & set(others), key=int)
-            if name != "ppod-online" and len(seeds) > 1:
+            if name != "ppod-online" and len(seeds) >= MIN_RUNS:
                 gains = np.array([ours[seed]["reward_mean"] - others[seed]["reward_mean"] for seed in seeds])
                 low, high = interval(gains)
                 cell = {"difference": float(gains.mean()), "low": low, "high": high, "seeds": len(seeds)}
@@ -109,50 +112,6 @@ def comparisons(queries: int) -> Json:
     for (name, prompt, cell, _), p in zip(cells, holm([cell[3] for cell in cells]), strict=True):
         found.setdefault(name, {})[prompt] = {**cell, "p": p}
     return found
-
-
-def table(figures: Json) -> str:
-    """Markdown: a row a method, a column a prompt, reward with its interval and the share of correct images."""
-    prompts = list(figures)
-    names = list(dict.fromkeys(name for methods in figures.values() for name in methods))
-    lines = [f"| | {' | '.join(prompts)} | mean |", "|---" * (len(prompts) + 2) + "|"]
-    for name in names:
-        items = [figures[prompt].get(name) for prompt in prompts]
-        known = [item for item in items if item]
-        overall = f"{number(np.mean([item['reward_mean'] for item in known]))}, "
-        overall += f"{np.mean([item['correct'] for item in known]):.0%}"
-        cells = [_cell(item) if item else "" for item in items]
-        lines.append(f"| {name} | {' | '.join(cells)} | {overall if len(known) == len(items) else ''} |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(item: Json) -> str:
-    spread = f" ({number(item['reward_low'])} … {number(item['reward_high'])})"
-    spread = spread if len(item["seeds"]) > 1 else ""
-    return f"{number(item['reward_mean'])}{spread}, {item['correct']:.0%}"
-
-
-def number(value: float) -> str:
-    """Two digits, with a true minus sign."""
-    return f"{value + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "\N{MINUS SIGN}")
-
-
-def comparison_table(found: Json) -> str:
-    """Markdown: a row a method, a column a prompt; differences that are significant after correction are bold."""
-    prompts = [prompt for prompt in PAPER_PROMPTS if any(prompt in cells for cells in found.values())]
-    lines = [f"| ppod-online minus | {' | '.join(prompts)} |", "|---" * (len(prompts) + 1) + "|"]
-    for name, cells in found.items():
-        texts = []
-        for prompt in prompts:
-            cell = cells.get(prompt)
-            text = ""
-            if cell:
-                value = ("+" if cell["difference"] > 0 else "") + number(cell["difference"])
-                p = "p < 0.001" if cell["p"] < 0.001 else f"p = {cell['p']:.3f}"
-                text = f"{value} ({number(cell['low'])} … {number(cell['high'])}), {p}"
-            texts.append(f"**{text}**" if cell and cell["p"] < 0.05 else text)
-        lines.append(f"| {name} | {' | '.join(texts)} |")
-    return "\n".join(lines) + "\n"
 
 
 def cost_table(figures: Json) -> str:
@@ -246,17 +205,6 @@ def curves() -> Json:
     return found
 
 
-def curves_table(figures: Json) -> str:
-    """Markdown: the validation reward over updates with and without the clip, and its worst value of any seed."""
-    steps = next(iter(next(iter(figures.values())).values()))["steps"]
-    lines = [f"| prompt | | {' | '.join(map(str, steps))} | worst |", "|---" * (len(steps) + 3) + "|"]
-    for prompt, named in figures.items():
-        for name, curve in named.items():
-            worst = number(np.array(curve["each"])[:, 1:].min())
-            lines.append(f"| {prompt} | {name} | {' | '.join(map(number, curve['reward_mean']))} | {worst} |")
-    return "\n".join(lines) + "\n"
-
-
 def embed(name: str, text: str) -> None:
     """Put a table between its marks in docs/experiments.md."""
     page = HERE.parent / "experiments.md"
@@ -275,7 +223,8 @@ def main() -> None:
     for queries in BUDGETS:
         if figures := figure3(queries):
             embed(f"figure3-{queries}", table(figures))
-            embed(f"comparisons-{queries}", comparison_table(comparisons(queries)))
+            if found := comparisons(queries):
+                embed(f"comparisons-{queries}", comparison_table(found))
             embed(f"costs-{queries}", cost_table(figures))
             plot_figure3(figures, queries)
             plot_quarters(quarters(queries), queries)

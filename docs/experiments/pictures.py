@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from lab import PAPER_PROMPTS, judge, slug
 from PIL import Image, ImageDraw, ImageFont
 from plan import METHODS
@@ -36,7 +37,7 @@ def plot_figure3(figures: Json, queries: int) -> None:
         for x, name in enumerate(names):
             item = methods[name]
             axis.plot(x, item["reward_mean"], "o", color=COLOURS[name], markersize=7)
-            if len(item["seeds"]) > 1:
+            if np.isfinite(item["reward_low"]):
                 axis.vlines(x, item["reward_low"], item["reward_high"], color=COLOURS[name])
             axis.plot([x + 0.22] * len(item["seeds"]), item["reward_of_each_run"], ".", color="#aaaaaa")
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right")

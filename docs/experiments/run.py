@@ -193,6 +193,8 @@ def main() -> None:
     parser.add_argument("--queries", nargs="*", type=int, help="reward queries")
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     arguments = parser.parse_args()
+    if "figure3" in arguments.only:
+        pretrained(arguments.out, arguments.seeds)
     count = NetworkCount()
     for group in arguments.only:
         record = HERE / "runs" / f"{group}.json"
@@ -214,8 +216,6 @@ def main() -> None:
                 add(record, keys, row)
                 reward, correct = row["reward_mean"], row["correct"]
                 print(*keys, reward, correct, flush=True)
-    if "figure3" in arguments.only:
-        pretrained(arguments.out, arguments.seeds)
 
 
 if __name__ == "__main__":
