@@ -36,6 +36,26 @@ def rows_of(group: str) -> Json:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
+def main_rows(queries: int) -> Json:
+    """Return prompt -> method -> seed -> row of figure 3, of the seeds that every method and prompt has."""
+    rows = rows_of("figure3")
+    found = {
+        prompt: {
+            name: rows.get(prompt, {}).get(name, {}).get("0" if name == "pretrained" else str(queries), {})
+            for name in NAMES
+        }
+        for prompt in PAPER_PROMPTS
+    }
+    seeds = set.intersection(*(set(of) for methods in found.values() for of in methods.values()))
+    return {
+        prompt: {
+            name: {seed: row for seed, row in of.items() if seed in seeds} for name, of in methods.items()
+        }
+        for prompt, methods in found.items()
+        if seeds
+    }
+
+
 def summary(rows: Mapping[str, Json]) -> Json:
     """Return the figures of several runs, seed -> row, together."""
     rewards = np.array([row["reward_mean"] for row in rows.values()])
@@ -61,12 +81,10 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 def figure3(queries: int) -> Json:
     """Return prompt -> method -> figures at a budget."""
-    found: Json = {}
-    for prompt, methods in rows_of("figure3").items():
-        for name in NAMES:
-            if rows := methods.get(name, {}).get("0" if name == "pretrained" else str(queries)):
-                found.setdefault(prompt, {})[name] = summary(rows)
-    return {prompt: found[prompt] for prompt in PAPER_PROMPTS if len(found.get(prompt, {})) > 1}
+    return {
+        prompt: {name: summary(rows) for name, rows in methods.items()}
+        for prompt, methods in main_rows(queries).items()
+    }
 
 
 def group(name: str, *, beside: Sequence[str] = (), queries: int) -> Json:
@@ -97,16 +115,15 @@ def holm(values: Sequence[float]) -> list[float]:
 def comparisons(queries: int) -> Json:
     """Return method -> prompt -> ppod-online's reward minus the method's, with interval and corrected p."""
     cells = []
-    for prompt in PAPER_PROMPTS:
-        methods = rows_of("figure3").get(prompt, {})
-        ours = methods.get("ppod-online", {}).get(str(queries), {})
+    for prompt, methods in main_rows(queries).items():
+        ours = methods["ppod-online"]
         for name in METHODS:
-            others = methods.get(name, {}).get(str(queries), {})
-            seeds = sorted(set(ours) & set(others), key=int)
-            if name != "ppod-online" and len(seeds) >= MIN_RUNS:
-                gains = np.array([ours[seed]["reward_mean"] - others[seed]["reward_mean"] for seed in seeds])
+            if name != "ppod-online" and len(ours) >= MIN_RUNS:
+                gains = np.array(
+                    [ours[seed]["reward_mean"] - methods[name][seed]["reward_mean"] for seed in ours]
+                )
                 low, high = interval(gains)
-                cell = {"difference": float(gains.mean()), "low": low, "high": high, "seeds": len(seeds)}
+                cell = {"difference": float(gains.mean()), "low": low, "high": high}
                 cells.append((name, prompt, cell, float(stats.ttest_1samp(gains, 0).pvalue)))
     found: Json = {}
     for (name, prompt, cell, _), p in zip(cells, holm([cell[3] for cell in cells]), strict=True):
@@ -114,14 +131,13 @@ def comparisons(queries: int) -> Json:
     return found
 
 
-def cost_table(figures: Json) -> str:
+def cost_table(figures: Json, queries: int) -> str:
     """Markdown: the settings of every method, its updates, and its network evaluations in thousands."""
     lines = ["| method | stages | updates | network evaluations, thousands |", "|---|---|---|---|"]
     first = next(iter(figures.values()))
-    rows = next(iter(rows_of("figure3").values()))
     for name, method in METHODS.items():
         if name in first:
-            updates = next(iter(next(iter(rows[name].values())).values()))["updates"]
+            updates = round(method.updates_per_query * queries)
             thousands = np.mean([methods[name]["evaluations"] for methods in figures.values()]) / 1000
             lines.append(f"| {name} | {method.stages} | {updates} | {thousands:.0f} |")
     return "\n".join(lines) + "\n"
@@ -145,46 +161,39 @@ def tuning_table() -> str:
 def quarters(queries: int) -> Json:
     """Return prompt -> method -> (evaluations, reward) before training and after each quarter of the queries."""
     found: Json = {}
-    for prompt, methods in rows_of("figure3").items():
-        start = [row["reward_mean"] for row in methods.get("pretrained", {}).get("0", {}).values()]
+    for prompt, methods in main_rows(queries).items():
         for name, method in METHODS.items():
-            rows = list(methods.get(name, {}).get(str(queries), {}).values())
-            if not rows or not start:
-                continue
-            total = float(np.mean([row["evaluations"] for row in rows]))
-            points = [(0.0, float(np.mean(start)))]
-            if method.stages > 1:
-                points += [
-                    (
-                        total * (quarter + 1) / 4,
-                        float(np.mean([row["quarters"][quarter]["reward_mean"] for row in rows])),
-                    )
-                    for quarter in range(3)
-                ]
-            points.append((total, float(np.mean([row["reward_mean"] for row in rows]))))
+            rows = list(methods[name].values())
+            total = mean_of(rows, "evaluations")
+            points = [(0.0, mean_of(list(methods["pretrained"].values()), "reward_mean"))]
+            for quarter in range(3 if method.stages > 1 else 0):
+                so_far = [row["quarters"][quarter] for row in rows]
+                points.append((total * (quarter + 1) / 4, mean_of(so_far, "reward_mean")))
+            points.append((total, mean_of(rows, "reward_mean")))
             found.setdefault(prompt, {})[name] = points
-    return {prompt: found[prompt] for prompt in PAPER_PROMPTS if prompt in found}
+    return found
+
+
+def mean_of(rows: Sequence[Json], key: str) -> float:
+    """Return the mean of a figure over rows."""
+    return float(np.mean([row[key] for row in rows]))
 
 
 def budgets_table() -> str:
     """Markdown: online and offline at each budget, on the trained prompt and on unseen ones."""
-    rows = rows_of("figure3")
-    lines = [
-        f"| prompt | | pretrained | {' | '.join(f'{queries} queries' for queries in BUDGETS)} |",
-        "|---" * (3 + len(BUDGETS)) + "|",
-    ]
+    budgets = [queries for queries in BUDGETS if main_rows(queries)]
+    titles = " | ".join(f"{queries} queries" for queries in budgets)
+    lines = [f"| prompt | | pretrained | {titles} |", "|---" * (3 + len(budgets)) + "|"]
     for prompt in PAPER_PROMPTS:
         for kind in ("seen", "unseen"):
             for name in ("ppod-online", "ppod-offline"):
+                found = [main_rows(budgets[0])[prompt]["pretrained"]]
+                found += [main_rows(queries)[prompt][name] for queries in budgets]
                 cells = []
-                for key in ("0", *map(str, BUDGETS)):
-                    found = rows.get(prompt, {}).get("pretrained" if key == "0" else name, {}).get(key, {})
-                    picked = [row if kind == "seen" else row["unseen"] for row in found.values()]
+                for of in found:
+                    picked = [row if kind == "seen" else row["unseen"] for row in of.values()]
                     cells.append(
-                        f"{number(np.mean([row['reward_mean'] for row in picked]))}, "
-                        f"{np.mean([row['correct'] for row in picked]):.0%}"
-                        if picked
-                        else ""
+                        f"{number(mean_of(picked, 'reward_mean'))}, {mean_of(picked, 'correct'):.0%}"
                     )
                 lines.append(f"| {prompt}, {kind} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -225,11 +234,12 @@ def main() -> None:
             embed(f"figure3-{queries}", table(figures))
             if found := comparisons(queries):
                 embed(f"comparisons-{queries}", comparison_table(found))
-            embed(f"costs-{queries}", cost_table(figures))
+            embed(f"costs-{queries}", cost_table(figures, queries))
             plot_figure3(figures, queries)
             plot_quarters(quarters(queries), queries)
             grids(out, queries)
-    embed("budgets", budgets_table())
+    if main_rows(BUDGETS[0]):
+        embed("budgets", budgets_table())
     if figures := curves():
         embed("figure2", curves_table(figures))
         plot_curves(figures)

@@ -65,7 +65,8 @@ def plot_quarters(figures: Json, queries: int) -> None:
             axes[row][column].grid(alpha=0.3)
     axes[0][0].set_ylabel("mean reward")
     axes[1][0].set_ylabel("mean reward")
-    axes[0][-1].legend(fontsize=7)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=len(labels), fontsize=9)
     _save(fig, f"quarters-{queries}.png")
 
 
@@ -150,5 +151,5 @@ def grids(out: Path, queries: int) -> None:
 
 def _save(fig: Any, name: str) -> None:
     fig.tight_layout()
-    fig.savefig(HERE / name, dpi=110)
+    fig.savefig(HERE / name, dpi=110, bbox_inches="tight")
     plt.close(fig)
