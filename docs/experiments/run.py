@@ -117,10 +117,10 @@ def policy_after(folder: Path, stage: int) -> Path:
 
 
 def keep(policy: Path, run: Run) -> None:
-    """Copy a policy's LoRA beside this file."""
+    """Copy a policy's LoRA, without its card, beside this file."""
     target = HERE / "policies" / slug(run.prompts[0]) / f"{run.name}-{run.queries}"
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(policy, target)
+    shutil.copytree(policy, target, ignore=shutil.ignore_patterns("README.md"))
 
 
 def learning_curve(data: Path, run: Run, folder: Path) -> dict[str, Any]:
