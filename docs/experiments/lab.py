@@ -43,6 +43,16 @@ TUNING_PROMPTS = ("a red colored wolf", "three cats in the park", "a bird and a 
 QUERIES = 256
 """Images whose reward a method may ask for, for each prompt."""
 EVAL_IMAGES = 512
+FIGURES = (
+    "reward_mean",
+    "reward_low",
+    "reward_high",
+    "correct",
+    "check_reward_mean",
+    "check_correct",
+    "diversity",
+)
+"""What the records keep of an evaluation."""
 UPDATE = {"pairs_per_step": 8, "timesteps_per_update": 5, "lr_scheduler": "constant", "eval_every": 0}
 """Of every run: 8 pairs or 16 trajectories and 5 of 19 timesteps an update."""
 

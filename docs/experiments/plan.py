@@ -50,8 +50,6 @@ class Run:
     prompts: tuple[str, ...]
     queries: int
     seed: int
-    updates: int | None = None
-    """Where they are not the method's."""
     also: dict[str, Any] = field(default_factory=dict)
     """What else is measured or done: "stages" of an online run, "unseen" prompts, a "curve" over training, "shuffle"d
     rewards."""

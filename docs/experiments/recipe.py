@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lab import QUERIES, add, judge, load, once, pair_options, slug
+from lab import FIGURES, QUERIES, add, judge, load, once, pair_options, slug
 
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.generation.build_spec import build_spec
@@ -93,18 +93,9 @@ def run(folder: Path, arm: Arm, prompts: tuple[str, ...], seed: int, last: bool)
         judge(folder / f"after-{number}", policy, prompts, images=JUDGED_LAST if last else JUDGED, seed=seed)
         for number, policy in policies
     ]
-    names = (
-        "reward_mean",
-        "reward_low",
-        "reward_high",
-        "correct",
-        "check_reward_mean",
-        "check_correct",
-        "diversity",
-    )
     return {
         "updates": [steps * number for number, _ in policies],
-        **{name: [result.get(name) for result in found] for name in names},
+        **{name: [result.get(name) for result in found] for name in FIGURES},
     }
 
 

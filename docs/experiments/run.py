@@ -21,7 +21,7 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from lab import PAPER_PROMPTS, UPDATE, add, judge, make_data, once, recorded, slug, train
+from lab import FIGURES, PAPER_PROMPTS, UPDATE, add, judge, make_data, once, recorded, slug, train
 from peers.counting import NetworkCount
 from plan import EXPERIMENTS, SEEDS, UNSEEN, Run
 
@@ -41,19 +41,14 @@ UNSEEN_IMAGES, STAGE_IMAGES = 64, 64
 """Of each unseen prompt, and after each quarter of the queries."""
 STEPS = 20
 """Network evaluations an image of `scenes`."""
-FIGURES = (
-    "reward_mean",
-    "reward_low",
-    "reward_high",
-    "correct",
-    "check_reward_mean",
-    "check_correct",
-    "diversity",
-)
 
 
 def carry_out(out: Path, group: str, run: Run, count: NetworkCount, folder: Path) -> dict[str, Any]:
-    """Train and evaluate as the run asks; returns its row."""
+    """Train and evaluate as the run asks; returns its row.
+
+    A run that was interrupted starts anew, since its count of evaluations is lost.
+    """
+    shutil.rmtree(folder / "run", ignore_errors=True)
     data = shared_data(out, run)
     if run.method.stages == 1:
         make_data(
@@ -75,12 +70,11 @@ def carry_out(out: Path, group: str, run: Run, count: NetworkCount, folder: Path
         run.prompts,
         seed=run.seed,
         queries=run.queries,
-        updates=run.updates,
         shared=data,
     )
     offline = STEPS * run.queries * len(run.prompts) if run.method.stages == 1 else 0
     row: dict[str, Any] = {
-        "updates": run.updates or round(run.method.updates_per_query * run.queries),
+        "updates": round(run.method.updates_per_query * run.queries),
         "evaluations": count.total - before + offline,
         **figures(judge(folder, policy, run.prompts, seed=run.seed)),
     }

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lab import TUNING_PROMPTS, Method, add, judge, once, recorded, slug, train
+from lab import FIGURES, TUNING_PROMPTS, Method, add, judge, once, recorded, slug, train
 
 SEED, QUERIES = 1100, 128
 PROMPTS = TUNING_PROMPTS[1:3]
@@ -83,8 +83,7 @@ def carry_out(out: Path, method: Method, prompt: str, folder: Path) -> dict[str,
     shared = out / "tune" / f"data-{slug(prompt)}{'-soft' if method.pairs else ''}"
     policy = train(folder, method, [prompt], seed=SEED, queries=QUERIES, shared=shared)
     found = judge(folder, policy, [prompt], images=256, seed=SEED)
-    names = ("reward_mean", "reward_low", "reward_high", "correct", "check_reward_mean", "diversity")
-    return {name: found[name] for name in names}
+    return {name: found[name] for name in FIGURES}
 
 
 if __name__ == "__main__":

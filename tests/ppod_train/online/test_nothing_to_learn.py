@@ -10,8 +10,16 @@ import pytest
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import NothingToLearnError
 from ppod_data.support.progress import Silent
-from ppod_train.settings import TrainSettings
-from tests.ppod_train.online.test_online import SETTINGS, TRAIN, Killed, KillIn, compared, run, settings_of
+from tests.ppod_train.online.test_online import (
+    SETTINGS,
+    TRAIN,
+    Killed,
+    KillIn,
+    compared,
+    one_step,
+    run,
+    settings_of,
+)
 
 
 class Tired:
@@ -31,15 +39,7 @@ class Tired:
 def test_a_run_ends_where_nothing_is_left_to_learn(
     tiny_pipeline: Path, tmp_path: Path, objective: str
 ) -> None:
-    train = TrainSettings(
-        objective=objective,
-        num_train_steps=1,
-        pairs_per_step=2,
-        lora_rank=2,
-        eval_every=0,
-        learning_rate=1e-2,
-    )
-    settings = settings_of(train, num_stages=3, replay_stages=0)
+    settings = settings_of(one_step(objective), num_stages=3, replay_stages=0)
     summary = run(tmp_path, tiny_pipeline, Tired(after=2), settings)
     assert summary.converged and (summary.stages, summary.best_stage) == (1, 1)
     assert not (tmp_path / "stage-03").exists()

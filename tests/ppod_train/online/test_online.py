@@ -327,11 +327,9 @@ def test_stages_can_be_added_and_other_options_are_refused(
         run(out, tiny_pipeline, redness, one, seed=7)
 
 
-@pytest.mark.parametrize("objective", ["dpok", "sft", "prdp"])
-def test_other_objectives_run_online(
-    tiny_pipeline: Path, redness: Any, tmp_path: Path, objective: str
-) -> None:
-    train = TrainSettings(
+def one_step(objective: str) -> TrainSettings:
+    """One step of an objective, so large that the policy changes."""
+    return TrainSettings(
         objective=objective,
         num_train_steps=1,
         pairs_per_step=2,
@@ -339,7 +337,13 @@ def test_other_objectives_run_online(
         eval_every=0,
         learning_rate=1e-2,
     )
-    summary = run(tmp_path, tiny_pipeline, redness, settings_of(train))
+
+
+@pytest.mark.parametrize("objective", ["dpok", "sft", "prdp"])
+def test_other_objectives_run_online(
+    tiny_pipeline: Path, redness: Any, tmp_path: Path, objective: str
+) -> None:
+    summary = run(tmp_path, tiny_pipeline, redness, settings_of(one_step(objective)))
     assert summary.best_stage == 2 and (tmp_path / "policy").is_dir()
 
 
