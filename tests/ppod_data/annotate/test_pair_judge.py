@@ -97,7 +97,7 @@ def test_answers_before_a_server_died_are_kept(dataset: Dataset, server: Running
     folder = tmp_path / "answers"
     with pytest.raises(RewardUnavailableError, match="the limit of 21 requests is reached"):
         judge_pairs(dataset, connect_pairs(f"openai:{tmp_path / 'few.toml'}"), questions, folder)
-    (tmp_path / "few.toml").write_text(text.replace("21", "100"))
+    (tmp_path / "few.toml").write_text(text.replace("max_requests = 21", "max_requests = 100"))
     done = judge_pairs(dataset, connect_pairs(f"openai:{tmp_path / 'few.toml'}"), questions, folder)
     assert (done.num_skipped, done.num_judged) == (10, 20)
 
