@@ -128,6 +128,14 @@ def whole(tiny_pipeline: Path, redness: Any, tmp_path_factory: pytest.TempPathFa
     return out
 
 
+@pytest.fixture(scope="module")
+def alone(tiny_pipeline: Path, redness: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose second stage trains on its own data alone."""
+    out = tmp_path_factory.mktemp("online") / "run"
+    run(out, tiny_pipeline, redness, replace(SETTINGS, replay_stages=0))
+    return out
+
+
 def test_every_stage_is_an_ordinary_data_set_and_run(whole: Path, tiny_model: DiffusionModel) -> None:
     first, second = (Dataset.open(whole / f"stage-0{stage}" / "data") for stage in (1, 2))
     assert (first.spec.stage, second.spec.stage) == (1, 2)
@@ -142,12 +150,12 @@ def test_every_stage_is_an_ordinary_data_set_and_run(whole: Path, tiny_model: Di
     assert (whole / "stage-02" / "run" / "run.json").is_file()
 
 
-def test_a_later_stage_starts_as_the_policy_that_made_its_data(whole: Path) -> None:
+def test_a_later_stage_starts_as_the_policy_that_made_its_data(alone: Path) -> None:
     """The log-ratios of its first update are log π_stage − log π_ref, not 0, and the loss is no longer ln 2."""
-    lines = (whole / "stage-02" / "run" / "metrics.jsonl").read_text().splitlines()
+    lines = (alone / "stage-02" / "run" / "metrics.jsonl").read_text().splitlines()
     first = json.loads(lines[0])
     assert first["log_ratio_max"] > 0
-    dataset = Dataset.open(whole / "stage-02" / "data")
+    dataset = Dataset.open(alone / "stage-02" / "data")
     table = dataset.log_probs("reference")
     reference = dict(zip(table["sample_id"].to_pylist(), table["log_probs"].to_pylist(), strict=True))
     rows = dataset.samples(["sample_id", "log_probs"]).to_pylist()
@@ -215,9 +223,7 @@ def test_old_stages_are_offline_data_together(
     assert done.steps == 2
 
 
-def test_a_stage_trains_on_the_data_of_all_stages_so_far(
-    whole: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
-) -> None:
+def test_a_stage_trains_on_the_data_of_all_stages_so_far(whole: Path, alone: Path) -> None:
     """Each data set keeps its own pairs and its own reference log-probabilities."""
     first, second = (
         json.loads((whole / f"stage-0{stage}" / "run" / "run.json").read_text()) for stage in (1, 2)
@@ -226,10 +232,9 @@ def test_a_stage_trains_on_the_data_of_all_stages_so_far(
     assert (first["datasets"], second["datasets"]) == (data[:1], data)
     tables = [Dataset.open(root).pairs("redness").num_rows for root in data]
     assert second["num_pairs"] == sum(tables)
-    run(tmp_path / "run", tiny_pipeline, redness, replace(SETTINGS, replay_stages=0))
-    alone = json.loads((tmp_path / "run" / "stage-02" / "run" / "run.json").read_text())
-    assert alone["num_pairs"] == tables[1]
-    assert alone["identity"]["data_fingerprint"] != second["identity"]["data_fingerprint"]
+    own = json.loads((alone / "stage-02" / "run" / "run.json").read_text())
+    assert own["num_pairs"] == tables[1]
+    assert own["identity"]["data_fingerprint"] != second["identity"]["data_fingerprint"]
 
 
 def test_the_number_of_replayed_stages_is_a_choice() -> None:
