@@ -91,8 +91,8 @@ def build(device: str = "cpu") -> OcrReward:
 
 def _check_weights(reward: OcrReward, folder: Path) -> None:
     """Raise ConfigError if a word cannot be read: the engine loads damaged weights only when they are needed."""
-    sign = Image.new("RGB", (96, 48), "white")
-    ImageDraw.Draw(sign).text((8, 12), _WORD, font=ImageFont.load_default(20), fill="black")
+    sign = Image.new("RGB", (96, 96), "white")  # the engine enlarges the shorter side to 736 pixels
+    ImageDraw.Draw(sign).text((8, 36), _WORD, font=ImageFont.load_default(20), fill="black")
     try:
         seen = reward.read(sign)
     except Exception as error:  # onnxruntime's classes have no common base

@@ -159,8 +159,8 @@ def test_a_judge_compares_images_and_is_trained_on(data: Path) -> None:
 
 def drawn(word: str) -> bytes:
     """The PNG of a word on a light ground."""
-    image = Image.new("RGB", (96, 48), (214, 226, 240))
-    ImageDraw.Draw(image).text((8, 12), word, font=ImageFont.load_default(20), fill=(20, 20, 60))
+    image = Image.new("RGB", (96, 96), (214, 226, 240))
+    ImageDraw.Draw(image).text((8, 36), word, font=ImageFont.load_default(20), fill=(20, 20, 60))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
