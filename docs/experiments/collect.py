@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pictures import HERE, grids, plot_curves, plot_figure3, plot_frequency, plot_quarters
 from plan import BUDGETS, CHOSEN, METHODS
 from scipy import stats
-from tables import comparison_table, curves_table, number, table
+from tables import cell, comparison_table, curves_table, number, table
 
 Json = dict[str, Any]
 NAMES = ("pretrained", *METHODS)
@@ -199,6 +199,18 @@ def budgets_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def many_table() -> str:
+    """Markdown: one policy for twelve prompts, on these and on the twelve held out."""
+    lines = ["| | twelve trained prompts | twelve held-out prompts |", "|---|---|---|"]
+    (runs,) = rows_of("many").values()
+    for name, by_queries in runs.items():
+        (rows,) = by_queries.values()
+        both = (rows, {seed: row["unseen"] for seed, row in rows.items()})
+        cells = [cell(summary(picked)) for picked in both]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def curves() -> Json:
     """Return prompt -> with or without the clip -> mean learning curve, and that of every seed."""
     found: Json = {}
@@ -243,6 +255,8 @@ def main() -> None:
     if figures := curves():
         embed("figure2", curves_table(figures))
         plot_curves(figures)
+    if rows_of("many"):
+        embed("many", many_table())
     beside: dict[str, tuple[Sequence[str], int, Callable[[Json], None] | None]] = {
         "table1": (("ppod-offline",), BUDGETS[0], None),
         "frequency": (("pretrained", "ppod-offline"), BUDGETS[1], plot_frequency),

@@ -11,6 +11,7 @@ from lab import PAPER_PROMPTS, Method
 from tune import BASES, trials
 
 SEEDS = (0, 1, 2, 3, 4)
+FEWER_SEEDS = SEEDS[:3]
 BUDGETS = (128, 256)
 """Reward queries a prompt."""
 UNSEEN = {
@@ -20,6 +21,19 @@ UNSEEN = {
     "A dog on the moon": ("a cat on the moon", "a rabbit on the moon"),
 }
 """Prompts of the same kind that share words with the trained one, for how far training carries over."""
+TRAINED_12 = (
+    *("a red colored cat", "a blue colored bird", "a green colored wolf"),
+    *("two pigs in the park", "three rabbits on the beach", "four birds on the moon"),
+    *("a cat and a wolf", "a pig and a rabbit", "a dog and a bird"),
+    *("a wolf on the beach", "a bird in the park", "a pig on the moon"),
+)
+HELD_OUT_12 = (
+    *("a green colored cat", "a red colored dog", "a blue colored rabbit"),
+    *("two cats on the moon", "three wolves in the park", "four dogs on the beach"),
+    *("a rabbit and a bird", "a wolf and a pig", "a cat and a bird"),
+    *("a dog in the park", "a rabbit on the moon", "a cat on the beach"),
+)
+"""Of the same kinds as TRAINED_12: colour, count, composition, location."""
 HARDER = ("a cat and a dog on the moon", "three green colored pigs on the moon")
 
 CHOSEN = {
@@ -61,7 +75,8 @@ def figure3() -> Iterator[Run]:
         for seed in SEEDS:
             for prompt in PAPER_PROMPTS:
                 for name, method in METHODS.items():
-                    also = {"unseen": name.startswith("ppod"), "stages": method.stages > 1}
+                    unseen = UNSEEN[prompt] if name.startswith("ppod") else ()
+                    also = {"unseen": unseen, "stages": method.stages > 1}
                     yield Run(
                         name=name, method=method, prompts=(prompt,), queries=queries, seed=seed, also=also
                     )
@@ -88,7 +103,7 @@ def figure2() -> Iterator[Run]:
 
 def frequency() -> Iterator[Run]:
     """Yield runs of the paper's conjecture that more frequent stages do better, with replay and without."""
-    for seed in SEEDS[:3]:
+    for seed in FEWER_SEEDS:
         for stages in (2, 4, 8, 16):
             for name, replayed in (("replay", None), ("no-replay", 0)):
                 method = replace(ONLINE, stages=stages, replay_stages=replayed)
@@ -103,7 +118,7 @@ def frequency() -> Iterator[Run]:
 
 def same_shards() -> Iterator[Run]:
     """Every objective offline on the stored shards of a seed, of a count and a composition prompt."""
-    for seed in SEEDS[:3]:
+    for seed in FEWER_SEEDS:
         for prompt in PAPER_PROMPTS[1:3]:
             for name in ("dpok", "ddpo", "d3po", "prdp"):
                 method = replace(METHODS[name], stages=1)
@@ -112,7 +127,7 @@ def same_shards() -> Iterator[Run]:
 
 def harder() -> Iterator[Run]:
     """Every method on prompts of three facts."""
-    for seed in SEEDS[:3]:
+    for seed in FEWER_SEEDS:
         for prompt in HARDER:
             for name, method in METHODS.items():
                 yield Run(name=name, method=method, prompts=(prompt,), queries=BUDGETS[1], seed=seed)
@@ -128,7 +143,7 @@ def beyond() -> Iterator[Run]:
         "pessimistic-pair": changed(ONLINE, clip_mode="pessimistic-pair"),
         "shared-noise": replace(ONLINE, data={"initial_noise": "per-prompt"}),
     }
-    for seed in SEEDS[:3]:
+    for seed in FEWER_SEEDS:
         for name, method in online.items():
             yield Run(name=name, method=method, prompts=(PAPER_PROMPTS[2],), queries=BUDGETS[1], seed=seed)
         yield Run(
@@ -141,6 +156,21 @@ def beyond() -> Iterator[Run]:
         )
 
 
+def many() -> Iterator[Run]:
+    """One policy for twelve prompts, each with a budget of its own, and twelve others of the same kinds held out."""
+    for seed in FEWER_SEEDS:
+        for name in ("ppod-offline", "ppod-online"):
+            per_query = METHODS[name].updates_per_query * len(TRAINED_12)
+            yield Run(
+                name=name,
+                method=replace(METHODS[name], updates_per_query=per_query),
+                prompts=TRAINED_12,
+                queries=BUDGETS[0],
+                seed=seed,
+                also={"unseen": HELD_OUT_12},
+            )
+
+
 EXPERIMENTS: dict[str, Callable[[], Iterator[Run]]] = {
     "figure3": figure3,
     "table1": table1,
@@ -148,5 +178,6 @@ EXPERIMENTS: dict[str, Callable[[], Iterator[Run]]] = {
     "frequency": frequency,
     "same-shards": same_shards,
     "harder": harder,
+    "many": many,
     "beyond": beyond,
 }

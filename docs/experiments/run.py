@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from lab import FIGURES, PAPER_PROMPTS, UPDATE, add, judge, make_data, once, recorded, slug, train
 from peers.counting import NetworkCount
-from plan import EXPERIMENTS, SEEDS, UNSEEN, Run
+from plan import EXPERIMENTS, FEWER_SEEDS, HELD_OUT_12, SEEDS, TRAINED_12, UNSEEN, Run
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.diffusion.models.model import load_model
@@ -78,9 +78,8 @@ def carry_out(out: Path, group: str, run: Run, count: NetworkCount, folder: Path
         "evaluations": count.total - before + offline,
         **figures(judge(folder, policy, run.prompts, seed=run.seed)),
     }
-    if run.also.get("unseen"):
-        unseen = judge(folder / "unseen", policy, UNSEEN[run.prompts[0]], images=UNSEEN_IMAGES, seed=run.seed)
-        row["unseen"] = figures(unseen)
+    if unseen := run.also.get("unseen"):
+        row["unseen"] = figures(judge(folder / "unseen", policy, unseen, images=UNSEEN_IMAGES, seed=run.seed))
     if run.also.get("stages"):
         row["quarters"] = [
             figures(judge(folder / f"quarter-{quarter}", at, run.prompts, images=STAGE_IMAGES, seed=run.seed))
@@ -160,21 +159,22 @@ def shuffle_rewards(root: Path, run: Run) -> None:
     mark.touch()
 
 
-def pretrained(out: Path, seeds: Sequence[int]) -> None:
+def pretrained(
+    out: Path, group: str, prompts: tuple[str, ...], unseen: tuple[str, ...], seeds: Sequence[int]
+) -> None:
     """Evaluate the pretrained model on the same noise, with trained and unseen prompts."""
     for seed in seeds:
-        for prompt in PAPER_PROMPTS:
-            keys = (prompt, "pretrained", "0", str(seed))
-            if recorded(HERE / "runs" / "figure3.json", keys):
-                continue
+        keys = (prompts[0], "pretrained", "0", str(seed))
+        if recorded(HERE / "runs" / f"{group}.json", keys):
+            continue
 
-            def run(folder: Path, prompt: str = prompt, seed: int = seed) -> dict[str, Any]:
-                unseen = judge(folder / "unseen", None, UNSEEN[prompt], images=UNSEEN_IMAGES, seed=seed)
-                return figures(judge(folder, None, [prompt], seed=seed)) | {"unseen": figures(unseen)}
+        def run(folder: Path, seed: int = seed) -> dict[str, Any]:
+            others = judge(folder / "unseen", None, unseen, images=UNSEEN_IMAGES, seed=seed)
+            return figures(judge(folder, None, prompts, seed=seed)) | {"unseen": figures(others)}
 
-            row = once(out / "figure3" / slug(prompt) / f"pretrained-seed-{seed}", run)
-            if row is not None:
-                add(HERE / "runs" / "figure3.json", keys, row)
+        row = once(out / group / slug(prompts[0]) / f"pretrained-seed-{seed}", run)
+        if row is not None:
+            add(HERE / "runs" / f"{group}.json", keys, row)
 
 
 def main() -> None:
@@ -188,7 +188,11 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     arguments = parser.parse_args()
     if "figure3" in arguments.only:
-        pretrained(arguments.out, arguments.seeds)
+        for prompt in PAPER_PROMPTS:
+            pretrained(arguments.out, "figure3", (prompt,), UNSEEN[prompt], arguments.seeds)
+    if "many" in arguments.only:
+        seeds = [seed for seed in FEWER_SEEDS if seed in arguments.seeds]
+        pretrained(arguments.out, "many", TRAINED_12, HELD_OUT_12, seeds)
     count = NetworkCount()
     for group in arguments.only:
         record = HERE / "runs" / f"{group}.json"

@@ -18,12 +18,13 @@ def table(figures: Json) -> str:
         known = [item for item in items if item]
         overall = f"{number(np.mean([item['reward_mean'] for item in known]))}, "
         overall += f"{np.mean([item['correct'] for item in known]):.0%}"
-        cells = [_cell(item) if item else "" for item in items]
+        cells = [cell(item) if item else "" for item in items]
         lines.append(f"| {name} | {' | '.join(cells)} | {overall if len(known) == len(items) else ''} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(item: Json) -> str:
+def cell(item: Json) -> str:
+    """Return a reward with its interval, where it has one, and the share of correct images."""
     spread = f" ({number(item['reward_low'])} … {number(item['reward_high'])})"
     spread = spread if np.isfinite(item["reward_low"]) else ""
     return f"{number(item['reward_mean'])}{spread}, {item['correct']:.0%}"
