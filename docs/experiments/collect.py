@@ -131,15 +131,22 @@ def comparisons(queries: int) -> Json:
     return found
 
 
-def cost_table(figures: Json, queries: int) -> str:
-    """Markdown: the settings of every method, its updates, and its network evaluations in thousands."""
-    lines = ["| method | stages | updates | network evaluations, thousands |", "|---|---|---|---|"]
-    first = next(iter(figures.values()))
+def cost_table(queries: int) -> str:
+    """Markdown: every method's stages, updates, network evaluations, and runs that end below the pretrained model."""
+    prompts = main_rows(queries).values()
+    lines = [
+        "| method | stages | updates | network evaluations, thousands | runs below the pretrained model |",
+        "|---|---|---|---|---|",
+    ]
     for name, method in METHODS.items():
-        if name in first:
-            updates = round(method.updates_per_query * queries)
-            thousands = np.mean([methods[name]["evaluations"] for methods in figures.values()]) / 1000
-            lines.append(f"| {name} | {method.stages} | {updates} | {thousands:.0f} |")
+        updates = round(method.updates_per_query * queries)
+        rows = [row for methods in prompts for row in methods[name].values()]
+        before = [methods["pretrained"][seed] for methods in prompts for seed in methods[name]]
+        below = sum(
+            row["reward_mean"] < start["reward_mean"] for row, start in zip(rows, before, strict=True)
+        )
+        thousands = mean_of(rows, "evaluations") / 1000
+        lines.append(f"| {name} | {method.stages} | {updates} | {thousands:.0f} | {below} of {len(rows)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -246,7 +253,7 @@ def main() -> None:
             embed(f"figure3-{queries}", table(figures))
             if found := comparisons(queries):
                 embed(f"comparisons-{queries}", comparison_table(found))
-            embed(f"costs-{queries}", cost_table(figures, queries))
+            embed(f"costs-{queries}", cost_table(queries))
             plot_figure3(figures, queries)
             plot_quarters(quarters(queries), queries)
             grids(out, queries)

@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 
 def plot_figure3(figures: Json, queries: int) -> None:
-    """Means with intervals, a panel a prompt; each run a dot."""
+    """Means with intervals, a panel a prompt; each run a dot. Intervals may leave the panel, runs do not."""
     fig, axes = plt.subplots(1, len(figures), figsize=(3.4 * len(figures), 3.8), sharey=True, squeeze=False)
     for axis, (prompt, methods) in zip(axes[0], figures.items(), strict=True):
         names = [name for name in NAMES if name in methods]
@@ -43,6 +43,13 @@ def plot_figure3(figures: Json, queries: int) -> None:
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right")
         axis.set_title(prompt, fontsize=10)
         axis.grid(axis="y", alpha=0.3)
+    each = [
+        value
+        for methods in figures.values()
+        for item in methods.values()
+        for value in item["reward_of_each_run"]
+    ]
+    axes[0][0].set_ylim(min(each) - 0.5, max(each) + 0.5)
     axes[0][0].set_ylabel(f"mean reward at {queries} queries")
     _save(fig, f"figure3-{queries}.png")
 
