@@ -26,9 +26,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 install: $(VENV)/.installed  ## make .venv with everything
 
-# Two processes: each test uses one thread, and a file's tests share their fixtures. tests/conftest.py puts the files
-# of the longest tests first, so that both processes end together.
-TESTS  := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes for two cores: each test uses one thread, and some wait for a browser, a server or a process of their
+# own. A file's tests share their fixtures. tests/conftest.py puts the files of the longest tests first, so that all
+# processes end together.
+TESTS  := $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test: install  ## run the tests (not the slow ones)
 	$(TESTS)
