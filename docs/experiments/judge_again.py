@@ -28,16 +28,8 @@ def judge_again(out: Path, prompt: str, name: str, policy: Path, images: int, se
     method, _, queries = name.rpartition("-")
     row = rows_of("figure3")[prompt][method][queries][str(SEEDS[0])]
     folder = out / "again" / slug(prompt) / f"{name}-{images}-seed-{seed}"
-    command = [
-        Path(sys.executable).parent / "ppod-train",
-        "eval",
-        "--out",
-        folder,
-        "--adapter",
-        policy,
-        "--prompt",
-        prompt,
-    ]
+    command = [Path(sys.executable).parent / "ppod-train", "eval", "--out", folder]
+    command += ["--adapter", policy, "--prompt", prompt]
     command += ["--num-images-per-prompt", images, "--seed", seed, "--baseline", "none", "--json"]
     done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True)
     again = json.loads(done.stdout)["after"]["reward_mean"]
