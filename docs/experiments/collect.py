@@ -67,7 +67,6 @@ def summary(rows: Mapping[str, Json]) -> Json:
         "correct": float(np.mean([row["correct"] for row in rows.values()])),
         "reward_of_each_run": [round(float(value), 4) for value in rewards],
         "seeds": [int(seed) for seed in rows],
-        "evaluations": float(np.mean([row.get("evaluations", 0) for row in rows.values()])),
     }
 
 
@@ -123,11 +122,11 @@ def comparisons(queries: int) -> Json:
                     [ours[seed]["reward_mean"] - methods[name][seed]["reward_mean"] for seed in ours]
                 )
                 low, high = interval(gains)
-                cell = {"difference": float(gains.mean()), "low": low, "high": high}
-                cells.append((name, prompt, cell, float(stats.ttest_1samp(gains, 0).pvalue)))
+                difference = {"difference": float(gains.mean()), "low": low, "high": high}
+                cells.append((name, prompt, difference, float(stats.ttest_1samp(gains, 0).pvalue)))
     found: Json = {}
-    for (name, prompt, cell, _), p in zip(cells, holm([cell[3] for cell in cells]), strict=True):
-        found.setdefault(name, {})[prompt] = {**cell, "p": p}
+    for (name, prompt, difference, _), p in zip(cells, holm([one[3] for one in cells]), strict=True):
+        found.setdefault(name, {})[prompt] = {**difference, "p": p}
     return found
 
 
