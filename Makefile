@@ -13,7 +13,7 @@ DEMO_PROMPTS := --prompt "A green colored rabbit" --prompt "Four wolves in the p
                 --prompt "A cat and a dog" --prompt "A dog on the moon"
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow check lint types layers docs docs-site format wheel readme-check release demo scenes sweep experiments bench peers torture gpu-check gpu-bundle browser label-studio clean
+.PHONY: help install test test-long test-slow check lint types layers docs docs-site format wheel readme-check release demo scenes sweep experiments bench peers torture gpu-check gpu-bundle browser label-studio clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,10 +31,13 @@ install: $(VENV)/.installed  ## make .venv with everything
 # processes end together.
 TESTS  := $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
-test: install  ## run the tests (not the slow ones)
+test: install  ## run the tests (not the long and the slow ones)
 	$(TESTS)
 
-test-slow: install  ## run the slow tests as well
+test-long: install  ## run the long tests: clusters, browsers, kills everywhere; CI runs them after the others
+	$(TESTS) -m "long and not slow"
+
+test-slow: install  ## run every test, the slow ones as well
 	$(TESTS) -m "slow or not slow"
 
 check: lint types layers docs  ## lint, types, import layers, docs
@@ -50,7 +53,7 @@ layers: install
 	$(BIN)/lint-imports
 
 docs: install
-	$(BIN)/python -m pytest -q tests/contracts
+	$(BIN)/python -m pytest -q -m "not slow" tests/contracts
 
 docs-site: install  ## build the docs site into build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -18,26 +18,32 @@ if TYPE_CHECKING:
     from tests.support.store_server import Server
 
 _LONGEST = (
-    "tests/cli/test_recipes.py",
-    "tests/ppod_train/run/test_learning.py",
+    # of `make test`
     "tests/ppod_train/run/test_train.py",
+    "tests/e2e/test_bytes_unchanged.py",
     "tests/ppod_train/online/test_online.py",
+    "tests/ppod_train/run/test_families.py",
+    "tests/cli/test_recipes.py",
+    "tests/cli/test_next_lines.py",
+    "tests/cli/test_online.py",
+    "tests/ppod_data/labels/test_labels_import.py",
+    "tests/ppod_train/run/test_x0_objectives.py",
+    "tests/ppod_train/policy/test_adapters.py",
+    "tests/ppod_train/run/test_start.py",
+    "tests/ppod_train/run/test_longer_runs.py",
+    # of `make test-long`
     "tests/ppod_train/run/test_distributed.py",
+    "tests/ppod_train/run/test_learning.py",
+    "tests/cli/test_num_processes.py",
     "tests/cli/test_families.py",
     "tests/cli/test_label_page.py",
     "tests/ppod_data/storage/test_durability.py",
-    "tests/ppod_train/run/test_families.py",
-    "tests/cli/test_num_processes.py",
-    "tests/cli/test_stores.py",
-    "tests/cli/test_score_rewards.py",
-    "tests/cli/test_workers.py",
     "tests/cli/test_reward_servers.py",
-    "tests/cli/test_online.py",
-    "tests/e2e/test_notebooks.py",
+    "tests/cli/test_stores.py",
+    "tests/ppod_data/cluster/test_ray_engine.py",
     "tests/contracts/test_docs_site.py",
-    "tests/e2e/test_bytes_unchanged.py",
 )
-"""Files of 20 CPU seconds or more: they start first."""
+"""Files of 20 seconds or more: they start first."""
 
 torch.set_num_threads(1)
 settings.register_profile("ppod", deadline=None)  # shared machines: no test depends on an absolute time

@@ -78,6 +78,7 @@ def told(app: Callable[..., None], *words: object) -> dict[str, Any]:
     return figures
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SAVERS)
 def test_all_the_way(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -42,6 +42,7 @@ def done(place: Path, steps: Sequence[Step], *, kill: bool) -> None:
         assert result.code == 0, result.stderr
 
 
+@pytest.mark.long
 def test_pairing_killed_in_a_fresh_process_is_finished_by_the_next(tmp_path: Path) -> None:
     steps: list[Step] = [("pair", (6,), ("rank", "data", "--reward", "a", "--strategy", "all"))]
     for name in ("whole", "killed"):

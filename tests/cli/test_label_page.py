@@ -20,6 +20,8 @@ from tests.support.browser import chromium
 from tests.support.command import REPOSITORY, ran
 from tests.support.toy import make_dataset
 
+pytestmark = pytest.mark.long
+
 _SERVER = ("--answers-per-question", "2", "--repeat-share", "0.2")
 
 

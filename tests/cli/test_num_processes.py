@@ -15,6 +15,8 @@ from tests.cli.conftest import GEN, Made
 from tests.cli.test_workers import ENVIRONMENT, base
 from tests.support.command import call, run
 
+pytestmark = pytest.mark.long
+
 TWO = ("--num-processes", 2)
 
 

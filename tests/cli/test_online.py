@@ -63,6 +63,7 @@ def test_it_makes_what_it_says(finished: Path) -> None:
     assert "before: reward" in told and "stage 2 of 2: its data's mean reward" in told
 
 
+@pytest.mark.long
 def test_a_real_process_killed_anywhere_ends_in_the_same_policy(finished: Path, tmp_path: Path) -> None:
     """SIGKILL as soon as a file of each phase appears, four times in one run."""
     moments = (

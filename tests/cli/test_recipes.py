@@ -149,6 +149,7 @@ def test_the_page_has_a_row_for_each_command_of_each_recipe() -> None:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "recipe",
     [

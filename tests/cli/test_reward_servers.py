@@ -21,6 +21,8 @@ from tests.cli.conftest import Made
 from tests.support.command import Result, call, following, ran
 from tests.support.reward_servers import Running, serving, start
 
+pytestmark = pytest.mark.long
+
 TRAIN = ("--num-train-steps", 2, "--pairs-per-step", 1, "--eval-images-per-prompt", 2)
 OFTEN = ("--eval-every", 1, "--checkpoint-every", 1, "--num-processes", 1)
 NONSENSE = {

@@ -106,6 +106,7 @@ def test_two_rewards_of_one_name_are_refused(data: Path) -> None:
     assert "two rewards are called clip" in result.one_error()
 
 
+@pytest.mark.long
 def test_images_of_text_are_read_ranked_and_trained_on_though_scoring_is_killed(
     tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

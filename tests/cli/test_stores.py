@@ -20,6 +20,8 @@ from tests.support.command import Result, call
 from tests.support.store_server import CUT_ANSWER, CUT_UPLOAD, ERROR, SLOW_DOWN, Request, Server
 from tests.support.toy import files
 
+pytestmark = pytest.mark.long
+
 S3 = tuple[Server, str]
 WAITS = object_store._WAITS
 TRAIN = ("--num-train-steps", 2, "--pairs-per-step", 4, "--eval-every", 0)

@@ -16,6 +16,8 @@ from ppod_data.storage.files import sha256_file
 from tests.cli.conftest import GEN, Made
 from tests.support.command import REPOSITORY, call, fork
 
+pytestmark = pytest.mark.long
+
 FOLDERS = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'cli'}"}
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | FOLDERS
 STEPS = 12

@@ -21,6 +21,7 @@ def test_a_benchmark_names_its_claim_and_bound(script: Path) -> None:
     assert script.name in page
 
 
+@pytest.mark.long
 def test_the_cheapest_benchmark_runs() -> None:
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "bench_size.py", "--quick"],

@@ -18,6 +18,8 @@ import ppod_train
 from tests.support.accessibility import violations_by_screen
 from tests.support.browser import chromium
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("gen", "score", "pair", "train", "data")
 LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src")}

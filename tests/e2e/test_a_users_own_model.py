@@ -18,6 +18,8 @@ from tests.support.command import following, ran
 from tests.support.loras import RANK, peft_folder
 from tests.support.pipelines import save_tiny_pipeline
 
+pytestmark = pytest.mark.long
+
 FIRST = """ppod-gen data --prompts prompts.jsonl --num-images-per-prompt 4 --num-inference-steps 2 \
     --model 'my model' --adapter 'my adapter'"""
 REWARD = """def redness(prompts, images):

@@ -11,6 +11,8 @@ from tests.support.accessibility import violations_by_screen
 from tests.support.browser import chromium
 from tests.support.command import ran
 
+pytestmark = pytest.mark.long
+
 SMALL = "--num-train-steps 2 --pairs-per-step 2 --eval-every 1 --eval-images-per-prompt 2 --lora-rank 2"
 
 

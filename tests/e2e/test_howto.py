@@ -19,6 +19,8 @@ from tests.contracts.test_docs import blocks, page
 from tests.support.command import ran
 from tests.support.pipelines import save_tiny_pipeline
 
+pytestmark = pytest.mark.long
+
 SMALL = {
     "ppod-gen": {"--num-images-per-prompt": 4, "--num-inference-steps": 2},
     "ppod-train offline": {

@@ -16,6 +16,8 @@ from tests.support.progress import Watch
 from tests.support.ray_cluster import SmallCluster, Squares, small_cluster
 from tests.support.toy import make_spec
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[SmallCluster]:

@@ -63,6 +63,7 @@ def test_weights_of_another_network_are_refused(saved: tuple[Path, Any], tmp_pat
         load_reward(f"image-reward:{folder}")
 
 
+@pytest.mark.long
 def test_importing_the_package_changes_nothing_for_others() -> None:
     """In a fresh process: modules, warnings, verbosity and transformers' classes are as before."""
     program = """

@@ -14,6 +14,8 @@ from ppod_data.rewards.quoted_text import quoted, share_read
 from ppod_data.scoring.score import score
 from tests.support.toy import make_dataset
 
+pytestmark = pytest.mark.long
+
 SIGN = 'a shop with the sign "OPEN 24h"'
 
 

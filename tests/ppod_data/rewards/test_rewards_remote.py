@@ -198,6 +198,7 @@ def test_a_row_that_the_server_cannot_score_is_marked_with_its_reason(tmp_path: 
     assert [row["score"] for row in rows[:3]] == [4.0] * 3
 
 
+@pytest.mark.long
 def test_a_server_that_is_killed_and_started_again_is_waited_for(tmp_path: Path) -> None:
     first = start("workers:dies_once", tmp_path)
     url = url_of(first)

@@ -30,6 +30,8 @@ from tests.support.durable_data import (
 )
 from tests.support.faults import OTHER, temporaries, visible
 
+pytestmark = pytest.mark.long
+
 STRIDE = 29
 """Of the writes; `make torture` takes every one."""
 

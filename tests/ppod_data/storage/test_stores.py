@@ -280,6 +280,7 @@ def test_verifying_every_byte_reads_a_tar_once(s3: S3) -> None:
     assert len(tars) == len(set(tars)) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kinds", [[SLOW_DOWN, ERROR, CONFLICT], [CUT_UPLOAD, CUT_BODY], [CUT_ANSWER]], ids="-".join
 )

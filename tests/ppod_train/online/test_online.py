@@ -182,6 +182,7 @@ def test_records_count_queries_and_say_where_the_time_went(whole: Path) -> None:
     assert max(line["reward_mean"] for line in lines[1:]) == summary["reward_best"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", ["generate", "score", "log-probs", "train", "evaluate"])
 def test_a_run_killed_in_any_phase_of_the_second_stage_resumes_to_the_same_files(
     whole: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path, moment: str

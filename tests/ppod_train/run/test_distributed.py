@@ -39,6 +39,8 @@ from tests.support.models import load_again
 from tests.support.processes import together
 from tests.support.training import Steps, compared
 
+pytestmark = pytest.mark.long
+
 WORLDS = (2, 5)
 Found = list[tuple[Any, ...]]
 

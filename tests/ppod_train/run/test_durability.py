@@ -9,6 +9,8 @@ from tests.support.durable_data import fill_everywhere, kill_everywhere
 from tests.support.durable_run import check_run, make_run, make_training
 from tests.support.training import compared
 
+pytestmark = pytest.mark.long
+
 STRIDE = 60
 """Of the writes, and a third of it of the other operations; `make torture` takes every one."""
 

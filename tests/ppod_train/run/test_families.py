@@ -227,6 +227,7 @@ def some_inputs(model: DiffusionModel) -> tuple[torch.Tensor, torch.Tensor, Cond
     return latents, torch.tensor([801, 1]), embed_prompts(model, ["a cat", "two dogs"], "", 1.0).of([0, 1])
 
 
+@pytest.mark.long
 def test_all_weights_train_and_the_pipeline_loads(pipeline: Path, guided: Path, tmp_path: Path) -> None:
     settings = replace(SETTINGS, lora_rank=0, learning_rate=1e-3)
     model = load_model(str(pipeline))
@@ -240,6 +241,7 @@ def test_all_weights_train_and_the_pipeline_loads(pipeline: Path, guided: Path, 
     assert mine == theirs != old
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["sd-3", "flux"])
 def test_flow_models_train_online_and_are_evaluated(name: str, tmp_path: Path) -> None:
     """Two stages with the default guidance and noise; the policy, loaded, is evaluated against the reference."""

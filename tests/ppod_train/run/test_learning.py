@@ -12,6 +12,8 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.settings import TrainSettings
 from tests.support.training import SETTINGS, run
 
+pytestmark = pytest.mark.long
+
 # What an objective needs to learn from so little: rewards that differ by a hundredth, noise that every step draws anew.
 SUITED: dict[str, dict[str, Any]] = {
     "sft-best": {"best_of": 4},

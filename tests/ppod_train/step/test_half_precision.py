@@ -104,6 +104,7 @@ def test_fp16_gradients_are_those_of_fp32(
     assert 0.98 < float(found.norm() / expected.norm()) < 1.02
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("objective", "kl_weight"), [*((name, 0.0) for name in OBJECTIVES), ("ppod", 3.0)])
 def test_the_scale_leaves_every_bit_of_an_fp32_gradient(
     fresh_model: DiffusionModel, recorded: Path, objective: str, kl_weight: float
