@@ -17,17 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from compare import differences, interval
 from lab import PAPER_PROMPTS
-from numpy.typing import NDArray
 from pictures import HERE, grids, plot_curves, plot_figure3, plot_frequency, plot_quarters
 from plan import BUDGETS, CHOSEN, METHODS
-from scipy import stats
 from tables import cell, comparison_table, curves_table, number, table
 
 Json = dict[str, Any]
 NAMES = ("pretrained", *METHODS)
-MIN_RUNS = 3
-"""Runs from which an interval is given."""
 
 
 def rows_of(group: str) -> Json:
@@ -70,14 +67,6 @@ def summary(rows: Mapping[str, Json]) -> Json:
     }
 
 
-def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95 % t-interval of a mean; infinite for fewer values than MIN_RUNS."""
-    if len(values) < MIN_RUNS:
-        return -np.inf, np.inf
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
-
-
 def figure3(queries: int) -> Json:
     """Return prompt -> method -> figures at a budget."""
     return {
@@ -103,31 +92,27 @@ def group(name: str, *, beside: Sequence[str] = (), queries: int) -> Json:
     return found
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """Return Holm's corrected p-values (Scandinavian Journal of Statistics 6, 1979), in the order given."""
-    order = np.argsort(values)
-    factors = len(values) - np.arange(len(values))
-    corrected = np.minimum(1, np.maximum.accumulate(np.array(values)[order] * factors))
-    return [float(corrected[place]) for place in np.argsort(order)]
-
-
 def comparisons(queries: int) -> Json:
     """Return method -> prompt -> ppod-online's reward minus the method's, with interval and corrected p."""
-    cells = []
-    for prompt, methods in main_rows(queries).items():
-        ours = methods["ppod-online"]
-        for name in METHODS:
-            if name != "ppod-online" and len(ours) >= MIN_RUNS:
-                gains = np.array(
-                    [ours[seed]["reward_mean"] - methods[name][seed]["reward_mean"] for seed in ours]
-                )
-                low, high = interval(gains)
-                difference = {"difference": float(gains.mean()), "low": low, "high": high}
-                cells.append((name, prompt, difference, float(stats.ttest_1samp(gains, 0).pvalue)))
-    found: Json = {}
-    for (name, prompt, difference, _), p in zip(cells, holm([one[3] for one in cells]), strict=True):
-        found.setdefault(name, {})[prompt] = {**difference, "p": p}
-    return found
+    pairs = [
+        (name, prompt, methods["ppod-online"], methods[name])
+        for prompt, methods in main_rows(queries).items()
+        for name in METHODS
+        if name != "ppod-online"
+    ]
+    return differences(pairs)
+
+
+def losses() -> Json:
+    """Return prompt -> squared error's reward minus cross-entropy's on the same data, with interval and p."""
+    main = rows_of("figure3")
+    queries = str(BUDGETS[0])
+    return differences(
+        [
+            ("ppod-offline", prompt, runs["ppod-mse"][queries], main[prompt]["ppod-offline"][queries])
+            for prompt, runs in rows_of("table1").items()
+        ]
+    )
 
 
 def cost_table(queries: int) -> str:
@@ -251,13 +236,15 @@ def main() -> None:
         if figures := figure3(queries):
             embed(f"figure3-{queries}", table(figures))
             if found := comparisons(queries):
-                embed(f"comparisons-{queries}", comparison_table(found))
+                embed(f"comparisons-{queries}", comparison_table("ppod-online", found))
             embed(f"costs-{queries}", cost_table(queries))
             plot_figure3(figures, queries)
             plot_quarters(quarters(queries), queries)
             grids(out, queries)
     if main_rows(BUDGETS[0]):
         embed("budgets", budgets_table())
+    if found := losses():
+        embed("table1-differences", comparison_table("ppod-mse", found))
     if figures := curves():
         embed("figure2", curves_table(figures))
         plot_curves(figures)

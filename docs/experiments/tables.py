@@ -35,10 +35,10 @@ def number(value: float) -> str:
     return f"{value + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "\N{MINUS SIGN}")
 
 
-def comparison_table(found: Json) -> str:
+def comparison_table(ours: str, found: Json) -> str:
     """Markdown: a row a method, a column a prompt; differences that are significant after correction are bold."""
     prompts = [prompt for prompt in PAPER_PROMPTS if any(prompt in cells for cells in found.values())]
-    lines = [f"| ppod-online minus | {' | '.join(prompts)} |", "|---" * (len(prompts) + 1) + "|"]
+    lines = [f"| {ours} minus | {' | '.join(prompts)} |", "|---" * (len(prompts) + 1) + "|"]
     for name, cells in found.items():
         texts = []
         for prompt in prompts:
