@@ -26,6 +26,8 @@ class Invocation(NamedTuple):
     arguments: tuple[str, ...]
     is_rank: bool
     """Another process started this one to share its work."""
+    run_as_rank: Callable[[Sequence[str]], object] | None
+    """Runs a command line in such a process, where the command has ranks."""
 
 
 class Ended(NamedTuple):
@@ -37,12 +39,19 @@ class Ended(NamedTuple):
     error: Exception | None = None
 
 
-def runner(commands: typer.Typer, name: str, *, out_of_memory: str) -> Callable[..., Ended]:
+def runner(
+    commands: typer.Typer,
+    name: str,
+    *,
+    out_of_memory: str,
+    run_as_rank: Callable[[Sequence[str]], object] | None = None,
+) -> Callable[..., Ended]:
     """Return the function that runs `commands` with arguments, and `is_rank=True` in a rank, without printing an error.
 
     Args:
         name: of the script, for usage lines.
         out_of_memory: what to type when memory runs out.
+        run_as_rank: runs a command line in a rank: a function of a module, which can be pickled.
     """
 
     def run(arguments: Sequence[str], *, is_rank: bool = False) -> Ended:
@@ -51,7 +60,7 @@ def runner(commands: typer.Typer, name: str, *, out_of_memory: str) -> Callable[
         if not arguments and hasattr(root, "commands"):
             arguments = ["--help"]
         try:
-            invocation = Invocation(tuple(arguments), is_rank)
+            invocation = Invocation(tuple(arguments), is_rank, run_as_rank)
             code = root(list(arguments), prog_name=name, standalone_mode=False, obj=invocation)
         except Exception as error:
             if "--debug" in arguments:
@@ -65,15 +74,22 @@ def runner(commands: typer.Typer, name: str, *, out_of_memory: str) -> Callable[
     return run
 
 
-def entry_point(commands: typer.Typer, name: str, *, out_of_memory: str) -> Callable[..., None]:
+def entry_point(
+    commands: typer.Typer,
+    name: str,
+    *,
+    out_of_memory: str,
+    run_as_rank: Callable[[Sequence[str]], object] | None = None,
+) -> Callable[..., None]:
     """Return the function of a console script, which runs `commands` and ends the process with the exit code.
 
     Args:
         commands: as of `runner`.
         name: as of `runner`.
         out_of_memory: as of `runner`.
+        run_as_rank: as of `runner`.
     """
-    run = runner(commands, name, out_of_memory=out_of_memory)
+    run = runner(commands, name, out_of_memory=out_of_memory, run_as_rank=run_as_rank)
 
     def app(args: Sequence[str] | None = None) -> None:
         ended = run(sys.argv[1:] if args is None else list(args))

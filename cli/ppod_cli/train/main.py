@@ -1,6 +1,7 @@
 """`ppod-train`: train a policy on pairs, evaluate it, report on runs."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,10 +19,12 @@ from ppod_cli.train.progress import end_lines, reward_line, with_upload
 from ppod_cli.train.ranks import run_shared
 from ppod_data.cluster.settings import ProcessSettings
 from ppod_data.diffusion.models.source import ModelSource
+from ppod_data.errors import WorkersError
 from ppod_data.support.formatting import counted
 from ppod_train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from ppod_train.library.rank_processes import RankEnd
     from ppod_train.library.ranks import RankJob
     from ppod_train.run.train import TrainSummary
 
@@ -203,5 +206,15 @@ _OUT_OF_MEMORY = (
     "lower --pairs-per-step, --batch-size, --eval-images-per-prompt or --num-processes, or give "
     "--gradient two-pass"
 )
-run = runner(commands, "ppod-train", out_of_memory=_OUT_OF_MEMORY)
-app = entry_point(commands, "ppod-train", out_of_memory=_OUT_OF_MEMORY)
+
+
+def run_as_rank(arguments: Sequence[str]) -> "RankEnd":
+    """Run a command line in a rank, without printing its error."""
+    from ppod_train.library.rank_processes import RankEnd
+
+    ended = _run(arguments, is_rank=True)
+    return RankEnd(ended.message, ended.code, isinstance(ended.error, WorkersError))
+
+
+_run = runner(commands, "ppod-train", out_of_memory=_OUT_OF_MEMORY, run_as_rank=run_as_rank)
+app = entry_point(commands, "ppod-train", out_of_memory=_OUT_OF_MEMORY, run_as_rank=run_as_rank)

@@ -1,18 +1,15 @@
 """`--num-processes` of a training command: ranks that run the same command line, of which the first one prints."""
 
-import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ppod_data.cluster.settings import ProcessSettings
-from ppod_data.errors import WorkersError
 
 if TYPE_CHECKING:
     import typer
 
-    from ppod_train.library.rank_processes import RankEnd
     from ppod_train.library.ranks import RankJob
 
 
@@ -41,14 +38,5 @@ def run_shared(ctx: "typer.Context", asked: ProcessSettings, describe: "Callable
         return False
     if choice.reason:
         print(f"train: {choice.reason}", file=sys.stderr, flush=True)
-    run_ranks(partial(_run_as_rank, ctx.obj.arguments), len(choice.devices))
+    run_ranks(partial(ctx.obj.run_as_rank, ctx.obj.arguments), len(choice.devices))
     return True
-
-
-def _run_as_rank(arguments: Sequence[str]) -> "RankEnd":
-    """Run a command line of `ppod-train` in a rank, without printing its error."""
-    from ppod_train.library.rank_processes import RankEnd
-
-    run = importlib.import_module("ppod_cli.train.main").run  # which imports this module
-    ended = run(arguments, is_rank=True)
-    return RankEnd(ended.message, ended.code, isinstance(ended.error, WorkersError))
