@@ -23,11 +23,11 @@ from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.trajectory import encode_latents
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import Records, generate
+from ppod_data.inspect.card import write_card
 from ppod_data.inspect.overview import overview
 from ppod_data.integrity.seal import seal
 from ppod_data.integrity.verify import verify
 from ppod_data.pairs.rank import rank
-from ppod_data.publish.card import write_card
 from ppod_data.publish.export_images import export
 from ppod_data.rewards.jpeg import JpegReward
 from ppod_data.scoring.score import score

@@ -1,1 +1,1 @@
-"""Statistics and pages of a data set."""
+"""Statistics, pages and cards of a data set."""

@@ -16,10 +16,10 @@ from ppod_data.dataset.dataset import Dataset
 from ppod_data.format.manifest import UNKNOWN_LICENSE
 from ppod_data.format.prompts import visible
 from ppod_data.format.spec import GenerationSpec
+from ppod_data.inspect.croissant import CROISSANT, croissant_text
 from ppod_data.inspect.describe import settings
+from ppod_data.inspect.markdown import code, front_matter, plain
 from ppod_data.inspect.overview import ScoreColumn, histogram, num_flagged, read_scores, sparkline
-from ppod_data.publish.croissant import CROISSANT, croissant_text
-from ppod_data.publish.markdown import code, front_matter, plain
 from ppod_data.storage.files import DataPath, atomic_update, data_path
 from ppod_data.support.formatting import counted, spread
 

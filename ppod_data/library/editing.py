@@ -11,6 +11,7 @@ from ppod_data.dataset.same_samples import count_repeats
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError
 from ppod_data.generation.log_probs import LogProbsSummary, compute_log_probs
+from ppod_data.inspect.card import write_card
 from ppod_data.integrity.purge import PurgeSummary
 from ppod_data.integrity.purge import purge as purge_files
 from ppod_data.integrity.seal import SealSummary
@@ -19,7 +20,6 @@ from ppod_data.labels.combine import CombineSummary, Source
 from ppod_data.labels.combine import combine as combine_tables
 from ppod_data.labels.settings import CombineSettings
 from ppod_data.library.datasets import AnyDataset, open_dataset
-from ppod_data.publish.card import write_card
 from ppod_data.storage.files import AnyPath, data_path
 from ppod_data.support.processes import rank_and_world_size
 from ppod_data.support.progress import SILENT, Progress

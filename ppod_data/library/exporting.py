@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from ppod_data.format.spec import to_json
+from ppod_data.inspect.card import write_card
 from ppod_data.inspect.overview import overview
 from ppod_data.inspect.viewer import write_viewer
 from ppod_data.labels.export.export import ExportSummary as PairsExport
 from ppod_data.labels.export.export import export_pairs as export_table
 from ppod_data.library.datasets import AnyDataset, open_dataset
-from ppod_data.publish.card import write_card
 from ppod_data.publish.export_images import ExportSummary
 from ppod_data.publish.export_images import export as export_files
 from ppod_data.storage.files import AnyPath, data_path

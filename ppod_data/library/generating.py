@@ -21,7 +21,7 @@ from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.cost import plan_generation
 from ppod_data.generation.generate import GenerateSummary
 from ppod_data.generation.generate import generate as generate_shards
-from ppod_data.publish.card import write_card
+from ppod_data.inspect.card import write_card
 from ppod_data.storage.files import AnyPath, data_path
 from ppod_data.support.progress import SILENT, Progress
 from ppod_data.support.runtime import device_kind

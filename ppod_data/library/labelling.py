@@ -11,6 +11,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.format.tables import check_name
 from ppod_data.generation.generate import GenerateSummary
 from ppod_data.generation.sampling_settings import SamplingSettings
+from ppod_data.inspect.card import write_card
 from ppod_data.labels.agreement import (
     LabelAgreement,
     PeopleAgreement,
@@ -27,7 +28,6 @@ from ppod_data.labels.matching import SampleIndex
 from ppod_data.labels.settings import ImportOptions
 from ppod_data.labels.stored import read_scores, read_votes, reward_names
 from ppod_data.library.datasets import AnyDataset, open_dataset
-from ppod_data.publish.card import write_card
 from ppod_data.storage.files import AnyPath, data_path, local_path
 from ppod_data.support.progress import SILENT, Progress
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.dataset.only_table import only_table
 from ppod_data.errors import ConfigError
+from ppod_data.inspect.card import write_card
 from ppod_data.library.datasets import AnyDataset, open_dataset
 from ppod_data.pairs.rank import PairSummary, rank
 from ppod_data.pairs.reward_sum import RewardSum
-from ppod_data.publish.card import write_card
 
 
 def only_scores(dataset: Dataset) -> str:

@@ -10,8 +10,8 @@ from ppod_data.cluster.local_processes import LocalProcesses, choose_processes
 from ppod_data.cluster.ray_engine import RayCluster
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
+from ppod_data.inspect.card import write_card
 from ppod_data.library.datasets import AnyDataset, open_dataset
-from ppod_data.publish.card import write_card
 from ppod_data.rewards import RewardModel, check_reward_name, load_reward
 from ppod_data.rewards.usual import usual_reward
 from ppod_data.scoring.score import Engine, ScoreSummary, score_all

@@ -1,1 +1,1 @@
-"""Data set cards, transfer between stores, the Hugging Face Hub."""
+"""Transfer between stores, the Hugging Face Hub, exported images."""

@@ -14,8 +14,8 @@ from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.generate import generate, select_shards
 from ppod_data.generation.log_probs import compute_log_probs
+from ppod_data.inspect.card import write_card
 from ppod_data.pairs.rank import rank
-from ppod_data.publish.card import write_card
 from ppod_data.rewards.usage import usage_of
 from ppod_data.scoring.score import score
 from ppod_data.storage.json_reader import read_object

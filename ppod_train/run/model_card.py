@@ -11,7 +11,7 @@ from typing import Any
 
 from ppod_data.diffusion.adapters.config import PEFT_FILE
 from ppod_data.format.prompts import visible
-from ppod_data.publish.markdown import code, front_matter, plain
+from ppod_data.inspect.markdown import code, front_matter, plain
 from ppod_data.storage.files import atomic_write
 from ppod_data.storage.json_reader import read_object
 from ppod_data.support.formatting import UNKNOWN, Precision, counted, percent, precision

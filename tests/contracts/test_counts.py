@@ -8,7 +8,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 SHOWN = (
-    *("cli", "ppod_data/html", "ppod_data/inspect", "ppod_data/library", "ppod_data/publish/card.py"),
+    *("cli", "ppod_data/html", "ppod_data/inspect", "ppod_data/library", "ppod_data/inspect/card.py"),
     *("ppod_data/rewards/usage.py", "ppod_train/evaluation/grids.py", "ppod_train/evaluation/table.py"),
     *("ppod_train/library", "ppod_train/report", "ppod_train/run/model_card.py", "ppod_train/run/words.py"),
 )

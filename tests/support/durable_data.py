@@ -18,6 +18,7 @@ from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import generate
 from ppod_data.generation.log_probs import compute_log_probs
+from ppod_data.inspect.card import write_card
 from ppod_data.integrity.purge import purge
 from ppod_data.integrity.seal import seal
 from ppod_data.labels.bradley_terry import write_scores
@@ -25,7 +26,6 @@ from ppod_data.labels.combine import Source, combine
 from ppod_data.labels.export.export import export_pairs
 from ppod_data.labels.importing import import_labels
 from ppod_data.pairs.rank import rank
-from ppod_data.publish.card import write_card
 from ppod_data.publish.export_images import export
 from ppod_data.publish.transfer import pull, push
 from ppod_data.scoring.score import score

@@ -34,7 +34,7 @@ def ids(dataset: Dataset) -> list[str]:
 
 def test_importing_the_package_and_its_tables_loads_no_torch() -> None:
     code = (
-        "import sys, ppod_data, ppod_data.dataset.dataset, ppod_data.publish.card\n"
+        "import sys, ppod_data, ppod_data.dataset.dataset, ppod_data.inspect.card\n"
         "import ppod_data.format.shards, ppod_data.format.spec\n"
         "assert ppod_data.Dataset is ppod_data.dataset.dataset.Dataset\n"
         "print('torch' in sys.modules)"

@@ -14,10 +14,10 @@ from ppod_data import Dataset
 from ppod_data.dataset.exclusions import Exclusion, encode_exclusions, exclude, read_exclusions
 from ppod_data.dataset.image_reader import read_images
 from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.inspect.card import card_text
 from ppod_data.integrity.purge import purge
 from ppod_data.integrity.verify import verify
 from ppod_data.pairs.rank import rank
-from ppod_data.publish.card import card_text
 from ppod_data.scoring.score import score
 from tests.support.damage import Brightness, make_whole
 from tests.support.faults import count_operations, killed_at, visible

@@ -20,12 +20,12 @@ from ppod_data.format.manifest import read_manifest
 from ppod_data.format.tables import CHECKED_SAMPLES, SAMPLES, read_table, write_table
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import generate
+from ppod_data.inspect.card import card_text, write_card
+from ppod_data.inspect.croissant import croissant_text
 from ppod_data.inspect.overview import overview
 from ppod_data.inspect.viewer import write_viewer
 from ppod_data.integrity.purge import purge
 from ppod_data.integrity.verify import verify
-from ppod_data.publish.card import card_text, write_card
-from ppod_data.publish.croissant import croissant_text
 from ppod_data.publish.export_images import export
 from tests.support.command import call
 from tests.support.faults import visible

@@ -17,11 +17,11 @@ from ppod_data.dataset.merge import expand, merge
 from ppod_data.errors import ConfigError, DamagedError, PpodError
 from ppod_data.format.sums import decode_sums
 from ppod_data.format.tables import PAIRS, SAMPLES, read_table, write_table
+from ppod_data.inspect.card import write_card
 from ppod_data.integrity.purge import purge
 from ppod_data.integrity.seal import seal
 from ppod_data.integrity.verify import verify
 from ppod_data.labels.export.export import export_pairs
-from ppod_data.publish.card import write_card
 from ppod_data.publish.export_images import export
 from ppod_data.publish.transfer import is_safe_name, pull, push
 from ppod_data.scoring.score import score

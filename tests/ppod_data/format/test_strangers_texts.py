@@ -9,10 +9,10 @@ from ppod_cli.app.output import printable
 
 from ppod_data.errors import DamagedError
 from ppod_data.format.tables import SCORES, read_table, write_table
+from ppod_data.inspect.card import card_text
+from ppod_data.inspect.markdown import code, plain
 from ppod_data.labels.export.export import export_pairs
 from ppod_data.labels.files.spreadsheet_text import guarded, unguarded
-from ppod_data.publish.card import card_text
-from ppod_data.publish.markdown import code, plain
 from tests.support.tables import add_pairs, add_scores
 from tests.support.toy import make_dataset
 

@@ -10,7 +10,7 @@ import yaml
 from ppod_data import Dataset
 from ppod_data.dataset.dataset import create
 from ppod_data.format.tables import PAIRS, SCORES, write_table
-from ppod_data.publish.card import card_text, write_card
+from ppod_data.inspect.card import card_text, write_card
 from tests.support.toy import files, make_dataset, make_sample, make_spec, write_shard
 
 

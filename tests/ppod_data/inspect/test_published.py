@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ppod_data.dataset.dataset import Dataset, create
-from ppod_data.publish.card import write_card
-from ppod_data.publish.croissant import croissant_text
+from ppod_data.inspect.card import write_card
+from ppod_data.inspect.croissant import croissant_text
 from tests.support.tables import add_pairs, add_scores
 from tests.support.toy import make_dataset, make_sample, make_spec
 

@@ -8,11 +8,11 @@ import pytest
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import PpodError
+from ppod_data.inspect.card import write_card
 from ppod_data.integrity.purge import purge
 from ppod_data.integrity.seal import seal
 from ppod_data.integrity.verify import verify
 from ppod_data.pairs.rank import rank
-from ppod_data.publish.card import write_card
 from ppod_data.scoring.score import score
 from tests.support.damage import Brightness, everything, inject, kinds, make_whole
 from tests.support.intrusions import INTRUSIONS, outcome

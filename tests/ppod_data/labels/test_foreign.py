@@ -23,13 +23,13 @@ from ppod_data.format.spec import to_json
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import GenerateSummary, generate
 from ppod_data.generation.log_probs import compute_log_probs
+from ppod_data.inspect.card import write_card
 from ppod_data.integrity.replay import replay
 from ppod_data.integrity.seal import seal
 from ppod_data.integrity.verify import verify
 from ppod_data.labels.files.records import read_tables
 from ppod_data.labels.foreign import build_dataset
 from ppod_data.labels.importing import import_labels
-from ppod_data.publish.card import write_card
 from ppod_data.publish.export_images import export
 from ppod_data.scoring.score import score
 from ppod_data.support.canonical_json import canonical_json

@@ -14,7 +14,7 @@ from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, HubError
-from ppod_data.publish.card import write_card
+from ppod_data.inspect.card import write_card
 from ppod_data.publish.hub import hub_repository, pull_from_hub, push_to_hub
 from ppod_data.storage.files import sha256_file
 from tests.support.tables import add_scores

@@ -12,8 +12,8 @@ import pytest
 
 from ppod_data.dataset.dataset import Dataset, create
 from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.inspect.card import write_card
 from ppod_data.integrity.seal import seal
-from ppod_data.publish.card import write_card
 from ppod_data.publish.transfer import commit_order, is_safe_name, published_names, pull, push
 from tests.support.progress import Watch
 from tests.support.tables import add_pairs, add_scores

@@ -13,11 +13,11 @@ from ppod_data.dataset.exclusions import exclude
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.errors import ConfigError, PpodError
 from ppod_data.generation.log_probs import compute_log_probs
+from ppod_data.inspect.card import write_card
 from ppod_data.integrity.purge import purge
 from ppod_data.integrity.verify import verify
 from ppod_data.labels.bradley_terry import write_scores
 from ppod_data.labels.export.export import export_pairs
-from ppod_data.publish.card import write_card
 from ppod_data.publish.export_images import export
 from ppod_data.publish.transfer import pull, push
 from ppod_data.storage import real_folders

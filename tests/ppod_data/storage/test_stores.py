@@ -23,11 +23,11 @@ from ppod_data.dataset.merge import expand, merge
 from ppod_data.errors import ConfigError, DamagedError, StoreError
 from ppod_data.format.shards import ShardWriter
 from ppod_data.format.tables import SAMPLES, read_table
+from ppod_data.inspect.card import write_card
 from ppod_data.inspect.overview import overview
 from ppod_data.integrity.purge import purge
 from ppod_data.integrity.seal import seal
 from ppod_data.integrity.verify import verify
-from ppod_data.publish.card import write_card
 from ppod_data.publish.transfer import pull, push
 from ppod_data.storage import object_store
 from ppod_data.storage.files import atomic_create, atomic_write, data_path, open_file, put_new, sha256_file
