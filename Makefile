@@ -96,6 +96,7 @@ experiments: install  ## every experiment of docs/experiments.md, in build/exper
 	$(BIN)/python docs/experiments/tune.py
 	$(BIN)/python docs/experiments/run.py & $(BIN)/python docs/experiments/run.py; wait
 	$(BIN)/python docs/experiments/run.py
+	$(BIN)/python docs/experiments/judge_again.py
 	$(BIN)/python docs/experiments/stability.py
 	$(BIN)/python docs/experiments/recipe.py
 	$(BIN)/python docs/experiments/annotators.py
