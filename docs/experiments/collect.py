@@ -104,12 +104,17 @@ def comparisons(queries: int) -> Json:
 
 
 def losses() -> Json:
-    """Return prompt -> squared error's reward minus cross-entropy's on the same data, with interval and p."""
+    """Return "ppod-offline" -> prompt -> squared error's reward minus cross-entropy's on the same data, with interval and p."""
     main = rows_of("figure3")
     queries = str(BUDGETS[0])
     return differences(
         [
-            ("ppod-offline", prompt, runs["ppod-mse"][queries], main[prompt]["ppod-offline"][queries])
+            (
+                "ppod-offline",
+                prompt,
+                runs["ppod-mse"][queries],
+                main.get(prompt, {}).get("ppod-offline", {}).get(queries, {}),
+            )
             for prompt, runs in rows_of("table1").items()
         ]
     )
