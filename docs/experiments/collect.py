@@ -104,7 +104,7 @@ def comparisons(queries: int) -> Json:
 
 
 def losses() -> Json:
-    """Return "ppod-offline" -> prompt -> squared error's reward minus cross-entropy's on the same data, with interval and p."""
+    """Return "ppod-offline" -> prompt -> squared error's reward minus cross-entropy's, on the same data."""
     main = rows_of("figure3")
     queries = str(BUDGETS[0])
     return differences(
