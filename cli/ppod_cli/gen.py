@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppod_cli.app.errors import entry_point
+from ppod_cli.app.errors import entry_point, runner
 from ppod_cli.app.hints import say_score
 from ppod_cli.app.options import NEW_MODEL, DatasetFolder, Version, command, new_commands
 from ppod_cli.app.output import Outcome, say_notes
@@ -124,10 +124,12 @@ def _planned(spec: "GenerationSpec", model: "DiffusionModel | None") -> Outcome:
 
 
 app = entry_point(
-    commands,
-    "ppod-gen",
-    out_of_memory="lower --batch-size, or give --guidance-mode sequential or --compute-dtype fp16; "
-    "all three are frozen in a data set, so use a new folder",
+    runner(
+        commands,
+        "ppod-gen",
+        out_of_memory="lower --batch-size, or give --guidance-mode sequential or --compute-dtype fp16; "
+        "all three are frozen in a data set, so use a new folder",
+    )
 )
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ppod_cli.app.errors import entry_point
+from ppod_cli.app.errors import entry_point, runner
 from ppod_cli.app.hints import next_line, say_import
 from ppod_cli.app.options import Host, Port, Report, Version, command, new_commands
 from ppod_cli.app.output import Outcome
@@ -138,7 +138,9 @@ def _serve(name: str, host: str, port: int, max_images: int, device: str, report
     serve_reward(name, host=host, port=port, max_images=max_images, device=device, on_ready=on_ready)
 
 
-app = entry_point(commands, "ppod-score", out_of_memory="lower --batch-size and run the command again")
+app = entry_point(
+    runner(commands, "ppod-score", out_of_memory="lower --batch-size and run the command again")
+)
 
 if __name__ == "__main__":
     app()

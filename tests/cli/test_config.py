@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pytest
 import typer
 from ppod_cli import gen
-from ppod_cli.app.errors import entry_point
+from ppod_cli.app.errors import entry_point, runner
 from ppod_cli.app.options import Json, command, new_commands
 from ppod_cli.app.output import Outcome
 
@@ -34,7 +34,7 @@ def app() -> Callable[..., None]:
         given = [dataset, num_steps, scale, prompt, as_name, dry_run, as_json]
         return Outcome({"given": given}, [json.dumps({"given": given})])
 
-    return entry_point(commands, "show", out_of_memory="")
+    return entry_point(runner(commands, "show", out_of_memory=""))
 
 
 def given(app: Callable[..., None], tmp_path: Path, toml: str | bytes, *arguments: str) -> Result:

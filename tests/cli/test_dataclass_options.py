@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import pytest
 import typer
 from ppod_cli.app.dataclass_options import Without
-from ppod_cli.app.errors import entry_point
+from ppod_cli.app.errors import entry_point, runner
 from ppod_cli.app.options import Config, command, new_commands
 
 from ppod_data.support.options import option
@@ -57,7 +57,7 @@ def app() -> Callable[..., None]:
         """Print what it was given."""
         print(json.dumps([data, asdict(optimizer), asdict(sampler), mode]))
 
-    return entry_point(commands, "show", out_of_memory="")
+    return entry_point(runner(commands, "show", out_of_memory=""))
 
 
 def test_values_build_the_dataclasses(app: Callable[..., None], tmp_path: Path) -> None:

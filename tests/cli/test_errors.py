@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from ppod_cli import data, gen, pair, score, train
-from ppod_cli.app.errors import entry_point, explain
+from ppod_cli.app.errors import entry_point, explain, runner
 from ppod_cli.app.options import command, new_commands
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
@@ -320,7 +320,7 @@ def failing() -> Callable[[BaseException], Callable[..., None]]:
             """Fail."""
             raise error
 
-        return entry_point(commands, "fail", out_of_memory="")
+        return entry_point(runner(commands, "fail", out_of_memory=""))
 
     return make
 

@@ -74,22 +74,8 @@ def runner(
     return run
 
 
-def entry_point(
-    commands: typer.Typer,
-    name: str,
-    *,
-    out_of_memory: str,
-    run_as_rank: Callable[[Sequence[str]], object] | None = None,
-) -> Callable[..., None]:
-    """Return the function of a console script, which runs `commands` and ends the process with the exit code.
-
-    Args:
-        commands: as of `runner`.
-        name: as of `runner`.
-        out_of_memory: as of `runner`.
-        run_as_rank: as of `runner`.
-    """
-    run = runner(commands, name, out_of_memory=out_of_memory, run_as_rank=run_as_rank)
+def entry_point(run: Callable[..., Ended]) -> Callable[..., None]:
+    """Return the function of a console script, which runs what `runner` returned and ends the process with its code."""
 
     def app(args: Sequence[str] | None = None) -> None:
         ended = run(sys.argv[1:] if args is None else list(args))

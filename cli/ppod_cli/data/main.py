@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ppod_cli.app.errors import entry_point
+from ppod_cli.app.errors import entry_point, runner
 from ppod_cli.app.hints import say_train
 from ppod_cli.app.options import DatasetFolder, command, new_commands
 from ppod_cli.app.output import Outcome
@@ -78,4 +78,6 @@ def log_probs(
 
 integrity.register(commands)
 
-app = entry_point(commands, "ppod-data", out_of_memory="lower --batch-size, or give --compute-dtype fp16")
+app = entry_point(
+    runner(commands, "ppod-data", out_of_memory="lower --batch-size, or give --compute-dtype fp16")
+)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ppod_cli.app.errors import entry_point
+from ppod_cli.app.errors import entry_point, runner
 from ppod_cli.app.hints import say_train
 from ppod_cli.app.options import DatasetFolder, command, new_commands
 from ppod_cli.app.output import Outcome
@@ -110,5 +110,5 @@ combine.add_commands(commands)
 export.add_commands(commands)
 
 app = entry_point(
-    commands, "ppod-pair", out_of_memory="lower --num-pairs-per-prompt, or take --strategy random"
+    runner(commands, "ppod-pair", out_of_memory="lower --num-pairs-per-prompt, or take --strategy random")
 )

@@ -217,4 +217,4 @@ def run_as_rank(arguments: Sequence[str]) -> "RankEnd":
 
 
 _run = runner(commands, "ppod-train", out_of_memory=_OUT_OF_MEMORY, run_as_rank=run_as_rank)
-app = entry_point(commands, "ppod-train", out_of_memory=_OUT_OF_MEMORY, run_as_rank=run_as_rank)
+app = entry_point(_run)
