@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ppod_train.objectives.targets import LossOptions
 
 DEFAULT_RANK = 8
-OLDER_VALUES = {"lr_scheduler": "constant", "lr_warmup_steps": 0}
+OLDER_VALUES = {"lr_scheduler": "constant", "lr_warmup_steps": 0, "torch_compile": False}
 """Values that options had before they existed, for the records of older runs."""
 _LOSS, _OPTIMIZER, _COMPUTE, _KEEPING = "The loss", "The optimizer", "Compute", "Choosing the policy"
 _USUAL = "usual"
@@ -226,6 +226,12 @@ class TrainSettings:
         "Compute inner activations again in the backward pass: a fraction of the memory, a third more time.",
         panel=_COMPUTE,
     )
+    torch_compile: bool = option(
+        False,
+        "Compile the network's blocks: a minute or more at first, then faster steps.",
+        panel=_COMPUTE,
+    )
+    """For training alone: the bytes of a data set depend on no compiler. The replay before training is compiled."""
     drift_samples: int = option(
         8,
         "Pairs whose trajectories are replayed before training, to compare with the stored numbers.",

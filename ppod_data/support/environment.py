@@ -1,10 +1,11 @@
 """The software and hardware that made a shard, stored outside the bytes that are compared."""
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ppod_data.support.precision import tf32
+from ppod_data.support.precision import ATTENTION_BACKEND, tf32
 
 _PACKAGES = (
     "ppod",
@@ -34,6 +35,7 @@ def environment() -> dict[str, str]:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "gpu": gpu,
             "tf32": tf32(),
+            "attention_backend": os.environ.get(ATTENTION_BACKEND, "native"),
         }
     )
 

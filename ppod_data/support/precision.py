@@ -1,5 +1,8 @@
 """GPU numerics that are the same in every process: full fp32 and attention with finite gradients."""
 
+ATTENTION_BACKEND = "DIFFUSERS_ATTN_BACKEND"
+"""diffusers' environment variable for the kernels of attention."""
+
 
 def set_gpu_numerics() -> None:
     """Turn off TF32 and cuDNN's attention for this process.

@@ -48,6 +48,7 @@ def check_can_shard(settings: TrainSettings) -> None:
     for unsupported, problem in (
         (settings.rank > 0, "trains all weights: give --lora-rank 0, or leave FSDP out for LoRA"),
         (settings.ema_decay > 0, "has no moving average: leave --ema-decay out"),
+        (settings.torch_compile, "compiles no blocks: leave --torch-compile out"),
         (settings.gradient == "one-pass", "keeps no graph of several calls: leave --gradient one-pass out"),
     ):
         if unsupported:

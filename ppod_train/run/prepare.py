@@ -14,6 +14,7 @@ from ppod_data.generation.sampling import build_policy
 from ppod_train.data.training_data import DataSource, open_training_data
 from ppod_train.distributed import Workers
 from ppod_train.objectives import OBJECTIVES
+from ppod_train.policy.compiled import compiled_blocks
 from ppod_train.policy.frozen import frozen_network
 from ppod_train.policy.fsdp import check_can_shard, shard
 from ppod_train.policy.policy import reference_network, start_from, trainable_parameters
@@ -79,6 +80,7 @@ def prepare(
         start=start,
         gradient_checkpointing=settings.gradient_checkpointing,
     )
+    graph_bytes = graph_bytes_per_evaluation(policy, data, model.denoiser)
 
     clips_chain = "log_ratio_clip" in objective.reads and not objective.on_final_latents
 
@@ -97,7 +99,8 @@ def prepare(
         return drift
 
     # A new LoRA's second factor is 0, so the network is still the reference.
-    drift = checked_drift(maker=None)
+    with compiled_blocks(model.denoiser, on=settings.torch_compile):
+        drift = checked_drift(maker=None)
     makers = {
         dataset.spec.policy_fingerprint: dataset.spec.adapter if settings.rank else dataset.spec.model
         for dataset in data.datasets
@@ -128,7 +131,6 @@ def prepare(
         even = step_weights(data.spec, data.steps, "k2")
         check_rounding(drift, settings.clip, weights, model.compute_dtype, even_weights=even)
     part = part or TrainingPart(previous=None, first_step=0, num_steps=settings.num_train_steps)
-    graph_bytes = graph_bytes_per_evaluation(policy, data, model.denoiser)
     if workers.sharded:
         parameters = shard(model.denoiser, workers.device)
     state = TrainState(

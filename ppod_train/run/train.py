@@ -116,7 +116,7 @@ def train_offline(
     with one_thread(model.device):  # exact replay and exact resume on any number of cores
         scorer = f"{reward.name} {reward.revision}" if reward else ""
         progress = progress if workers.is_main else SILENT
-        progress.note("replaying recorded steps")
+        progress.note(f"{'compiling, ' if settings.torch_compile else ''}replaying recorded steps")
         state, drift = prepare(source, model, settings, scorer, start, workers, part)
         judges = load_judges(
             reward if settings.eval_every else None, settings.check_reward, _eval_prompts(state), model.device

@@ -19,6 +19,7 @@ from ppod_data.diffusion.adapters.lora import add_lora, read_lora, set_lora
 from ppod_data.diffusion.condition import Condition, Conditioning
 from ppod_data.diffusion.families.family import Family
 from ppod_data.diffusion.guidance import Network
+from ppod_data.diffusion.models.attention import check_attention_backend
 from ppod_data.diffusion.models.components import load_component
 from ppod_data.diffusion.models.model_folder import (
     ModelFolder,
@@ -113,9 +114,10 @@ def load_model(
 
     Raises:
         ConfigError: unknown model, a pipeline, network or scheduler that is not supported, an adapter that is not
-            taken whole, no safety checker.
+            taken whole, no safety checker, attention kernels that cannot be used here.
     """
     set_gpu_numerics()
+    check_attention_backend()
     folder = open_folder(name, resolve_model(name, revision, variant=variant), variant)
     family = folder.family
     safety = load_safety_checker(folder, device) if safety_check else None

@@ -223,7 +223,9 @@ def test_a_sharded_run_goes_on_whole_and_its_policy_is_a_pipeline(
         )  # Adam: a sign may flip in 3 steps
 
 
-@pytest.mark.parametrize("changes", [{"lora_rank": 4}, {"ema_decay": 0.9}, {"gradient": "one-pass"}])
+@pytest.mark.parametrize(
+    "changes", [{"lora_rank": 4}, {"ema_decay": 0.9}, {"gradient": "one-pass"}, {"torch_compile": True}]
+)
 def test_what_does_not_go_with_sharded_weights_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="FSDP"):
         check_can_shard(replace(TrainSettings(lora_rank=0), **changes))
