@@ -7,7 +7,7 @@ out.
 
 Intervals are 95 % by Student's t over the means of the runs of one prompt; each run has data, training and evaluation
 noise of its own seed. Tests are paired over seeds, two-sided, by Student's t, corrected by Holm over all methods and
-prompts of a budget.
+prompts of a budget; those of the mean over prompts over all methods.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 from compare import differences, interval
 from lab import PAPER_PROMPTS
 from pictures import HERE, grids, plot_curves, plot_figure3, plot_frequency, plot_quarters
-from plan import BUDGETS, CHOSEN, METHODS
+from plan import BUDGETS, CHOSEN, METHODS, SEEDS
 from tables import cell, comparison_table, curves_table, number, table
 
 Json = dict[str, Any]
@@ -34,22 +34,17 @@ def rows_of(group: str) -> Json:
 
 
 def main_rows(queries: int) -> Json:
-    """Return prompt -> method -> seed -> row of figure 3, of the seeds that every method and prompt has."""
+    """Return prompt -> method -> seed -> row of figure 3, of the methods whose every prompt has all seeds."""
     rows = rows_of("figure3")
-    found = {
-        prompt: {
-            name: rows.get(prompt, {}).get(name, {}).get("0" if name == "pretrained" else str(queries), {})
-            for name in NAMES
-        }
-        for prompt in PAPER_PROMPTS
-    }
-    seeds = set.intersection(*(set(of) for methods in found.values() for of in methods.values()))
+
+    def of(prompt: str, name: str) -> Json:
+        return rows.get(prompt, {}).get(name, {}).get("0" if name == "pretrained" else str(queries), {})
+
+    names = [name for name in NAMES if all(len(of(prompt, name)) == len(SEEDS) for prompt in PAPER_PROMPTS)]
     return {
-        prompt: {
-            name: {seed: row for seed, row in of.items() if seed in seeds} for name, of in methods.items()
-        }
-        for prompt, methods in found.items()
-        if seeds
+        prompt: {name: of(prompt, name) for name in names}
+        for prompt in PAPER_PROMPTS
+        if "ppod-online" in names
     }
 
 
@@ -93,14 +88,28 @@ def group(name: str, *, beside: Sequence[str] = (), queries: int) -> Json:
 
 
 def comparisons(queries: int) -> Json:
-    """Return method -> prompt -> ppod-online's reward minus the method's, with interval and corrected p."""
-    pairs = [
-        (name, prompt, methods["ppod-online"], methods[name])
-        for prompt, methods in main_rows(queries).items()
-        for name in METHODS
-        if name != "ppod-online"
-    ]
-    return differences(pairs)
+    """Return method -> prompt -> ppod-online's reward minus the method's, with interval and corrected p.
+
+    The last prompt is "mean", over the prompts, whose p is corrected over the methods.
+    """
+    rows = main_rows(queries)
+    others = [name for name in next(iter(rows.values()), {}) if name not in ("pretrained", "ppod-online")]
+    found = differences(
+        [
+            (name, prompt, methods["ppod-online"], methods[name])
+            for prompt, methods in rows.items()
+            for name in others
+        ]
+    )
+
+    def mean(name: str) -> Json:
+        return {
+            seed: {"reward_mean": mean_of([methods[name][seed] for methods in rows.values()], "reward_mean")}
+            for seed in map(str, SEEDS)
+        }
+
+    overall = differences([(name, "mean", mean("ppod-online"), mean(name)) for name in others])
+    return {name: {**cells, **overall[name]} for name, cells in found.items()}
 
 
 def losses() -> Json:
@@ -122,12 +131,14 @@ def losses() -> Json:
 
 def cost_table(queries: int) -> str:
     """Markdown: every method's stages, updates, network evaluations, and runs that end below the pretrained model."""
-    prompts = main_rows(queries).values()
+    prompts = list(main_rows(queries).values())
     lines = [
         "| method | stages | updates | network evaluations, thousands | runs below the pretrained model |",
         "|---|---|---|---|---|",
     ]
     for name, method in METHODS.items():
+        if name not in prompts[0]:
+            continue
         updates = round(method.updates_per_query * queries)
         rows = [row for methods in prompts for row in methods[name].values()]
         before = [methods["pretrained"][seed] for methods in prompts for seed in methods[name]]
@@ -158,8 +169,8 @@ def quarters(queries: int) -> Json:
     """Return prompt -> method -> (evaluations, reward) before training and after each quarter of the queries."""
     found: Json = {}
     for prompt, methods in main_rows(queries).items():
-        for name, method in METHODS.items():
-            rows = list(methods[name].values())
+        for name in [name for name in METHODS if name in methods]:
+            method, rows = METHODS[name], list(methods[name].values())
             total = mean_of(rows, "evaluations")
             points = [(0.0, mean_of(list(methods["pretrained"].values()), "reward_mean"))]
             for quarter in range(3 if method.stages > 1 else 0):
@@ -184,13 +195,12 @@ def budgets_table() -> str:
         for kind in ("seen", "unseen"):
             for name in ("ppod-online", "ppod-offline"):
                 found = [main_rows(budgets[0])[prompt]["pretrained"]]
-                found += [main_rows(queries)[prompt][name] for queries in budgets]
+                found += [main_rows(queries)[prompt].get(name, {}) for queries in budgets]
                 cells = []
                 for of in found:
                     picked = [row if kind == "seen" else row["unseen"] for row in of.values()]
-                    cells.append(
-                        f"{number(mean_of(picked, 'reward_mean'))}, {mean_of(picked, 'correct'):.0%}"
-                    )
+                    figures = picked and (mean_of(picked, "reward_mean"), mean_of(picked, "correct"))
+                    cells.append(f"{number(figures[0])}, {figures[1]:.0%}" if figures else "")
                 lines.append(f"| {prompt}, {kind} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

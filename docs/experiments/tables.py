@@ -37,7 +37,9 @@ def number(value: float) -> str:
 
 def comparison_table(ours: str, found: Json) -> str:
     """Markdown: a row a method, a column a prompt; differences that are significant after correction are bold."""
-    prompts = [prompt for prompt in PAPER_PROMPTS if any(prompt in cells for cells in found.values())]
+    prompts = [
+        prompt for prompt in (*PAPER_PROMPTS, "mean") if any(prompt in cells for cells in found.values())
+    ]
     lines = [f"| {ours} minus | {' | '.join(prompts)} |", "|---" * (len(prompts) + 1) + "|"]
     for name, cells in found.items():
         texts = []
