@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare import differences, interval
+from compare import MIN_RUNS, differences, interval
 from lab import PAPER_PROMPTS
 from pictures import HERE, grids, plot_curves, plot_figure3, plot_frequency, plot_quarters
-from plan import BUDGETS, CHOSEN, METHODS, SEEDS
+from plan import BUDGETS, CHOSEN, METHODS
 from tables import cell, comparison_table, curves_table, number, table
 
 Json = dict[str, Any]
@@ -34,18 +34,20 @@ def rows_of(group: str) -> Json:
 
 
 def main_rows(queries: int) -> Json:
-    """Return prompt -> method -> seed -> row of figure 3, of the methods whose every prompt has all seeds."""
+    """Return prompt -> method -> seed -> row of figure 3; a method has the seeds that it has on every prompt.
+
+    A method with fewer seeds than an interval needs is left out, and so are all without ppod-online.
+    """
     rows = rows_of("figure3")
-
-    def of(prompt: str, name: str) -> Json:
-        return rows.get(prompt, {}).get(name, {}).get("0" if name == "pretrained" else str(queries), {})
-
-    names = [name for name in NAMES if all(len(of(prompt, name)) == len(SEEDS) for prompt in PAPER_PROMPTS)]
-    return {
-        prompt: {name: of(prompt, name) for name in names}
-        for prompt in PAPER_PROMPTS
-        if "ppod-online" in names
-    }
+    found: Json = {prompt: {} for prompt in PAPER_PROMPTS}
+    for name in NAMES:
+        budget = "0" if name == "pretrained" else str(queries)
+        by_prompt = {prompt: rows.get(prompt, {}).get(name, {}).get(budget, {}) for prompt in PAPER_PROMPTS}
+        seeds = sorted(set.intersection(*map(set, by_prompt.values())))
+        if len(seeds) >= MIN_RUNS:
+            for prompt, of in by_prompt.items():
+                found[prompt][name] = {seed: of[seed] for seed in seeds}
+    return found if "ppod-online" in found[PAPER_PROMPTS[0]] else {}
 
 
 def summary(rows: Mapping[str, Json]) -> Json:
@@ -103,9 +105,10 @@ def comparisons(queries: int) -> Json:
     )
 
     def mean(name: str) -> Json:
+        by_prompt = [methods[name] for methods in rows.values()]
         return {
-            seed: {"reward_mean": mean_of([methods[name][seed] for methods in rows.values()], "reward_mean")}
-            for seed in map(str, SEEDS)
+            seed: {"reward_mean": mean_of([of[seed] for of in by_prompt], "reward_mean")}
+            for seed in by_prompt[0]
         }
 
     overall = differences([(name, "mean", mean("ppod-online"), mean(name)) for name in others])
