@@ -7,7 +7,7 @@ out.
 
 Intervals are 95 % by Student's t over the means of the runs of one prompt; each run has data, training and evaluation
 noise of its own seed. Tests are paired over seeds, two-sided, by Student's t, corrected by Holm over all methods and
-prompts of a budget; those of the mean over prompts over all methods.
+prompts of a budget. Sign tests count the runs of all prompts in which ppod-online is above, corrected over methods.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare import MIN_RUNS, differences, interval
+from compare import MIN_RUNS, differences, interval, wins
 from lab import PAPER_PROMPTS
 from pictures import HERE, grids, plot_curves, plot_figure3, plot_frequency, plot_quarters
 from plan import BUDGETS, CHOSEN, METHODS
@@ -89,30 +89,15 @@ def group(name: str, *, beside: Sequence[str] = (), queries: int) -> Json:
     return found
 
 
-def comparisons(queries: int) -> Json:
-    """Return method -> prompt -> ppod-online's reward minus the method's, with interval and corrected p.
-
-    The last prompt is "mean", over the prompts, whose p is corrected over the methods.
-    """
-    rows = main_rows(queries)
-    others = [name for name in next(iter(rows.values()), {}) if name not in ("pretrained", "ppod-online")]
-    found = differences(
-        [
-            (name, prompt, methods["ppod-online"], methods[name])
-            for prompt, methods in rows.items()
-            for name in others
-        ]
-    )
-
-    def mean(name: str) -> Json:
-        by_prompt = [methods[name] for methods in rows.values()]
-        return {
-            seed: {"reward_mean": mean_of([of[seed] for of in by_prompt], "reward_mean")}
-            for seed in by_prompt[0]
-        }
-
-    overall = differences([(name, "mean", mean("ppod-online"), mean(name)) for name in others])
-    return {name: {**cells, **overall[name]} for name, cells in found.items()}
+def comparisons(queries: int) -> tuple[Json, Json]:
+    """Return method -> prompt -> ppod-online's reward minus the method's, and method -> how many runs it is above."""
+    pairs = [
+        (name, prompt, methods["ppod-online"], runs)
+        for prompt, methods in main_rows(queries).items()
+        for name, runs in methods.items()
+        if name not in ("pretrained", "ppod-online")
+    ]
+    return differences(pairs), wins(pairs)
 
 
 def losses() -> Json:
@@ -253,8 +238,7 @@ def main() -> None:
     for queries in BUDGETS:
         if figures := figure3(queries):
             embed(f"figure3-{queries}", table(figures))
-            if found := comparisons(queries):
-                embed(f"comparisons-{queries}", comparison_table("ppod-online", found))
+            embed(f"comparisons-{queries}", comparison_table("ppod-online", *comparisons(queries)))
             embed(f"costs-{queries}", cost_table(queries))
             plot_figure3(figures, queries)
             plot_quarters(quarters(queries), queries)

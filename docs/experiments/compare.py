@@ -1,4 +1,4 @@
-"""Intervals of means over runs, and tests that are paired over seeds."""
+"""Intervals of means over runs, and tests of runs that are paired by seed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,6 +34,22 @@ def differences(pairs: Sequence[tuple[str, str, Json, Json]]) -> Json:
     for (name, prompt, difference, _), p in zip(cells, holm([one[3] for one in cells]), strict=True):
         found.setdefault(name, {})[prompt] = {**difference, "p": p}
     return found
+
+
+def wins(pairs: Sequence[tuple[str, str, Json, Json]]) -> Json:
+    """Return name -> how many of all runs are above the other of the same prompt and seed, with the sign test's p."""
+    gains: dict[str, list[float]] = {}
+    for name, _, ours, theirs in pairs:
+        shared = [seed for seed in ours if seed in theirs]
+        gains.setdefault(name, []).extend(
+            ours[seed]["reward_mean"] - theirs[seed]["reward_mean"] for seed in shared
+        )
+    counts = {name: (sum(gain > 0 for gain in each), len(each)) for name, each in gains.items()}
+    corrected = holm([float(stats.binomtest(won, of).pvalue) for won, of in counts.values()])
+    return {
+        name: {"won": won, "of": of, "p": p}
+        for (name, (won, of)), p in zip(counts.items(), corrected, strict=True)
+    }
 
 
 def holm(values: Sequence[float]) -> list[float]:

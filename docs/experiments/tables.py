@@ -35,12 +35,11 @@ def number(value: float) -> str:
     return f"{value + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "\N{MINUS SIGN}")
 
 
-def comparison_table(ours: str, found: Json) -> str:
+def comparison_table(ours: str, found: Json, wins: Json | None = None) -> str:
     """Markdown: a row a method, a column a prompt; differences that are significant after correction are bold."""
-    prompts = [
-        prompt for prompt in (*PAPER_PROMPTS, "mean") if any(prompt in cells for cells in found.values())
-    ]
-    lines = [f"| {ours} minus | {' | '.join(prompts)} |", "|---" * (len(prompts) + 1) + "|"]
+    prompts = [prompt for prompt in PAPER_PROMPTS if any(prompt in cells for cells in found.values())]
+    columns = [*prompts, "runs above"] if wins else prompts
+    lines = [f"| {ours} minus | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, cells in found.items():
         texts = []
         for prompt in prompts:
@@ -48,11 +47,18 @@ def comparison_table(ours: str, found: Json) -> str:
             text = ""
             if cell:
                 value = ("+" if cell["difference"] > 0 else "") + number(cell["difference"])
-                p = "p < 0.001" if cell["p"] < 0.001 else f"p = {cell['p']:.3f}"
-                text = f"{value} ({number(cell['low'])} … {number(cell['high'])}), {p}"
+                text = f"{value} ({number(cell['low'])} … {number(cell['high'])}), {p_value(cell['p'])}"
             texts.append(f"**{text}**" if cell and cell["p"] < 0.05 else text)
+        if wins:
+            text = f"{wins[name]['won']} of {wins[name]['of']}, {p_value(wins[name]['p'])}"
+            texts.append(f"**{text}**" if wins[name]["p"] < 0.05 else text)
         lines.append(f"| {name} | {' | '.join(texts)} |")
     return "\n".join(lines) + "\n"
+
+
+def p_value(p: float) -> str:
+    """Three digits."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def curves_table(figures: Json) -> str:
