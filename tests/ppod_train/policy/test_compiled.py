@@ -1,6 +1,8 @@
 """`--torch-compile`: the same training within rounding, behind the replay of recorded steps; or one line."""
 
 import json
+import shutil
+import sysconfig
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.support.training import SETTINGS, run
 
 SAVERS = {"sd-1": save_tiny_pipeline, "sd-xl": save_tiny_xl_pipeline, **TRANSFORMERS}
 NO_COMPILER = {"CXX": "/nonexistent/c++"}
+CAN_COMPILE = shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def compiled_modules(network: torch.nn.Module) -> list[str]:
@@ -47,6 +50,7 @@ def test_a_network_that_names_no_blocks_is_refused() -> None:
         pass
 
 
+@pytest.mark.skipif(not CAN_COMPILE, reason="on a CPU torch.compile needs g++ and Python.h")
 @pytest.mark.parametrize(
     ("save", "checkpointing"),
     [
