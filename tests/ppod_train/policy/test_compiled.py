@@ -83,6 +83,7 @@ def test_a_compiled_run_is_the_plain_one_within_rounding(
         run(data, tmp_path / "True", model, redness, replace(settings, num_train_steps=9))
 
 
+@pytest.mark.long
 def test_a_compiler_that_is_missing_is_one_line(recorded: Path, tiny_pipeline: Path, tmp_path: Path) -> None:
     options = ["--eval-every", 0, "--torch-compile", "--model", tiny_pipeline, "--pairs", "pairs"]
     failed = run_command(
