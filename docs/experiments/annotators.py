@@ -1,7 +1,7 @@
 """Do 2,000 labels of simulated people teach what the reward itself teaches? And are agreement and calibration right?
 
-    python docs/experiments/annotators.py [--protocol longer] [--out build/experiments/annotators] [--seeds 0 1 2 …]
-    python docs/experiments/annotators.py [--protocol longer] --collect
+    python docs/experiments/annotators.py [--protocol scores] [--out build/experiments/annotators] [--seeds 0 1 2 …]
+    python docs/experiments/annotators.py [--protocol scores] --collect
 
 Every annotator prefers a to b with probability σ((r(a) − r(b)) / temperature), r the reward `scenes`: Bradley and
 Terry's model with a known temperature. For each seed there is one data set of the paper's four prompts, 256 images
@@ -15,8 +15,7 @@ prompt of the evaluation noise. The share of the reward's gain is the ratio of t
 
 The protocol `scores` came later, on seeds of its own: the policy is a mean over more updates, and further policies are
 trained on 2,000 pairs that `ppod-pair rank` draws by the people's own scores, which `ppod-pair agreement --scores` fits
-to the same 2,000 answers, and by the reward. All this was chosen on the seeds 7 and 8, which no protocol reports. The
-protocol `longer` has the pairs of `scores`, and three times the updates at the falling rate of offline ppod's tuning.
+to the same 2,000 answers, and by the reward. All this was chosen on the seeds 7 and 8, which neither protocol reports.
 The results are annotators*.json and annotators.png beside this file, and the tables of docs/experiments.md.
 """
 
@@ -52,6 +51,7 @@ HERE = Path(__file__).parent
 TEMPERATURES = (3.0, 1.0)
 """3 is the temperature of offline ppod's own soft labels; 1 are people who mostly agree."""
 LABELS = 2000
+UPDATES = 250
 ANSWERED = ("reward", "people-3", "people-1")
 RANKED_BY = ("reward-scores", "people-3-scores", "people-1-scores")
 PEOPLE = 8
@@ -72,8 +72,6 @@ class Protocol:
     """By name, and the arm of the reward whose gain each is a share of."""
     settings: dict[str, Any]
     """Where they are not those of offline ppod."""
-    updates: int = 250
-    """Of 8 pairs: at 250 each label is seen once."""
 
 
 PROTOCOLS = {
@@ -82,12 +80,6 @@ PROTOCOLS = {
         seeds=(10, 11, 12, 13, 14, 15),
         arms=dict.fromkeys(RANKED_BY, "reward-scores") | dict.fromkeys(ANSWERED, "reward"),
         settings={"ema_decay": 0.98},
-    ),
-    "longer": Protocol(
-        seeds=(20, 21, 22, 23),
-        arms=dict.fromkeys(("reward-scores", "people-1-scores"), "reward-scores"),
-        settings={},
-        updates=768,
     ),
 }
 
@@ -183,8 +175,8 @@ def train_and_judge(
                 **UPDATE,
                 **OFFLINE.settings,
                 **protocol.settings,
-                "num_train_steps": protocol.updates,
-                "checkpoint_every": protocol.updates,
+                "num_train_steps": UPDATES,
+                "checkpoint_every": UPDATES,
                 "seed": seed,
             },
         )
