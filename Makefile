@@ -91,7 +91,7 @@ scenes: install  ## train the embedded model and its scorers again (hours; needs
 sweep: install  ## the sweep behind the trainer's defaults (half an hour)
 	$(BIN)/python docs/experiments/sweep.py
 
-experiments: install  ## every experiment of docs/experiments.md, in build/experiments (hours; go on by running it again)
+experiments: install  ## the comparison of methods of docs/experiments.md, in build/experiments (hours; go on by running it again)
 	$(BIN)/python docs/experiments/tune.py & $(BIN)/python docs/experiments/tune.py; wait
 	$(BIN)/python docs/experiments/tune.py
 	$(BIN)/python docs/experiments/run.py & $(BIN)/python docs/experiments/run.py; wait

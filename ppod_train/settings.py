@@ -153,10 +153,11 @@ class TrainSettings:
         "AdamW's.",
         panel=_OPTIMIZER,
         metavar="X",
-        shown_default="0.003 for scenes; otherwise 1e-4 or 2e-4, by the model",
+        shown_default="0.003 for scenes; otherwise 1e-4 or 2e-4, by the model, and a hundredth of that with "
+        "--lora-rank 0",
         above=0,
     )
-    """None: chosen for the model, and for its full weights (lora_rank 0) a hundredth of that."""
+    """None: chosen for the model. For all weights (lora_rank 0) of larger models than `scenes` a hundredth of that."""
     lr_scheduler: Literal["constant", "linear", "cosine"] | None = option(
         None,
         "Learning rate over the run: constant, or falling to 0 along a line or half a cosine.",

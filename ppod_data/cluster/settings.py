@@ -98,7 +98,7 @@ class SharingSettings:
     num_processes: str = same_option(ProcessSettings, "num_processes")
     engine: Literal["local", "ray"] = option(
         "local",
-        "Work in this process, or on a Ray cluster whose nodes share the folder (pip install ppod\\[ray]).",
+        "Work on this machine, or on a Ray cluster whose nodes share the folder (pip install ppod\\[ray]).",
         panel=_PANEL,
     )
     ray_address: str | None = option(

@@ -34,7 +34,7 @@ class PromptSettings:
         "Column or key of the prompts in the file.",
         panel=_PANEL,
         metavar="NAME",
-        shown_default="prompt, or the only one of caption and text",
+        shown_default="prompt, or the only one of caption, captions, text and prompts",
     )
     drop_duplicates: bool = option(
         False, "Leave repeated prompts out.", panel=_PANEL, flag="--drop-duplicates"

@@ -44,10 +44,11 @@ class SamplingSettings:
     num_inference_steps: int = option(20, "T: denoising steps.", panel=_CHAIN, metavar="T", min=1, max=1000)
     guidance_scale: float | None = option(
         None,
-        "Classifier-free guidance, 1 is none; for FLUX.1-dev the scale that it was distilled to obey.",
+        "Classifier-free guidance, 1 is none; for FLUX.1-dev and FLUX.2-dev the scale that they were distilled to obey.",
         panel=_CHAIN,
         metavar="W",
-        shown_default="1.0 for scenes, 5.0 otherwise; 4.5 for Stable Diffusion 3, 3.5 for FLUX.1-dev",
+        shown_default="the model's own: 1 for scenes and distilled models, 3.5 for FLUX.1-dev, 4 for FLUX.2, Lumina 2 "
+        "and Qwen-Image, 4.5 for Stable Diffusion 3, PixArt-Σ and Sana, otherwise 5",
         min=1.0,
     )
     guidance_mode: Literal["batched", "sequential"] = option(

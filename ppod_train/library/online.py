@@ -36,8 +36,8 @@ def train_online(
 ) -> Run[OnlineSummary]:
     """Train in stages: each stage samples a data set with the newest policy, scores it, pairs it and trains on it.
 
-    Run the same call again to continue after an interruption, or with more stages to extend a run. Processes that
-    torchrun started share each phase.
+    Run the same call again to continue after an interruption. More stages extend a run whose learning rate is
+    constant. Processes that torchrun started share each phase.
 
     >>> from ppod_data import SamplingSettings
     >>> from ppod_train import OnlineSettings, TrainSettings, train_online

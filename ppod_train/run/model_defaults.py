@@ -15,7 +15,8 @@ larger models have defaults of their own.
 The defaults also hold for d3po and the policy gradients. None of these values has been tried on a real model.
 
 The clip is (0.2·k_med)²/2: 0.0099 for Stable Diffusion 1.5 with 20 steps, 0.0035 with 50. A change of 0.2 is about
-the change from guidance 5 to 8. If all weights train, the learning rate is a hundredth.
+the change from guidance 5 to 8. If all weights of a larger model train, the learning
+rate is a hundredth.
 """
 
 import math

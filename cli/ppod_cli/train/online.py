@@ -78,8 +78,8 @@ def online(
 ) -> Outcome | None:
     """Train online: every stage makes a new data set with the newest policy, scores it, and trains on it.
 
-    Run the same command again to go on after an interruption, or with more stages to go further. Every stage is an
-    ordinary data set and an ordinary run: OUT/stage-01/data and OUT/stage-01/run.
+    Run the same command again to go on after an interruption. With --lr-scheduler constant, more --stages extend a
+    finished run. Every stage is an ordinary data set and an ordinary run: OUT/stage-01/data and OUT/stage-01/run.
     """
     texts = prompts_of(prompts)
     main = is_main()
