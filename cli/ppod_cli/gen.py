@@ -11,6 +11,7 @@ from ppod_cli.app.options import NEW_MODEL, DatasetFolder, Version, command, new
 from ppod_cli.app.output import Outcome, say_notes
 from ppod_cli.app.progress import loading, progress
 from ppod_cli.app.read_prompts import prompts_of
+from ppod_cli.app.unread import refuse_unread
 from ppod_data.cluster.settings import SharingSettings, loading_device, prepared
 from ppod_data.diffusion.models.source import DEFAULT_MODEL, ModelSource
 from ppod_data.format.prompt_settings import PromptSettings
@@ -60,6 +61,7 @@ DryRun = Annotated[
 
 @command(commands, examples=_EXAMPLES)
 def gen(
+    context: typer.Context,
     dataset: DatasetFolder,
     *,
     model: Annotated[ModelSource, NEW_MODEL],
@@ -79,6 +81,12 @@ def gen(
     """
     from ppod_data.library.datasets import new_root
 
+    if dry_run:
+        refuse_unread(
+            context,
+            {"shards"},
+            "is a share of the work, and --dry-run plans all of it: leave one of them out",
+        )
     root = new_root(dataset)
     texts = prompts_of(prompts)
     shard_range = sharing.shard_range

@@ -10,6 +10,7 @@ from ppod_cli.app.hints import next_line, say_import
 from ppod_cli.app.options import Host, Port, Report, Version, command, new_commands
 from ppod_cli.app.output import Outcome
 from ppod_cli.app.progress import loading, progress
+from ppod_cli.app.unread import refuse_unread
 from ppod_data.cluster.settings import SharingSettings, scoring_device
 from ppod_data.errors import ConfigError
 from ppod_data.support.processes import rank_and_world_size
@@ -34,10 +35,12 @@ _REWARD_HELP = (
     "OpenAI-compatible API, flow-factory:URL#NAME and unirl:URL#REWARD rewards of their servers. "
     "Repeat the option for more."
 )
+_OF_SCORING = ("reward", "as_name", "retry_failed", "shards", "num_processes", "engine", "ray_address")
 
 
 @command(commands, examples=_EXAMPLES)
 def score(
+    context: typer.Context,
     dataset: Annotated[
         str | None,
         typer.Argument(
@@ -89,9 +92,11 @@ def score(
     if (dataset is None) == (serve is None):
         raise ConfigError("give the folder of a data set to score, or --serve NAME without one")
     if serve is not None:
+        refuse_unread(context, _OF_SCORING, "is about scoring a data set: leave it out with --serve")
         _serve(serve, host, port, batch_size, sharing.device, report)
         return None
     assert dataset is not None
+    refuse_unread(context, {"host", "port"}, "is about serving: give --serve NAME, or leave it out")
     if as_name is not None and len(reward or []) > 1:
         raise ConfigError("--as names one table: give one --reward with it")
     named = rewards_of(reward or [])

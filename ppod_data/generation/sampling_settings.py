@@ -44,7 +44,7 @@ class SamplingSettings:
     num_inference_steps: int = option(20, "T: denoising steps.", panel=_CHAIN, metavar="T", min=1, max=1000)
     guidance_scale: float | None = option(
         None,
-        "Classifier-free guidance, 1 is none; for FLUX.1-dev and FLUX.2-dev the scale that they were distilled to obey.",
+        "Classifier-free guidance, 1 is none; for FLUX.1-dev and FLUX.2-dev the scale that they are distilled to obey.",
         panel=_CHAIN,
         metavar="W",
         shown_default="the model's own: 1 for scenes and distilled models, 3.5 for FLUX.1-dev, 4 for FLUX.2, Lumina 2 "

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.format.shards import committed_shards
+from ppod_data.generation.generate import select_shards
 from ppod_data.storage.files import AnyPath, DataPath, data_path
 from ppod_data.storage.folder_kinds import check_not_inside
 
@@ -39,8 +40,12 @@ def share_of(
         shards: The range A:B; None for all.
         rank: Number of the process.
         world_size: Number of processes.
+
+    Raises:
+        ConfigError: A range outside the data set.
     """
-    if world_size == 1 and shards is None:
+    if shards is not None:
+        return select_shards(dataset.spec, shards, rank, world_size)
+    if world_size == 1:
         return None
-    numbers = committed_shards(dataset.root) if shards is None else range(*shards)
-    return [number for number in numbers if number % world_size == rank]
+    return [number for number in committed_shards(dataset.root) if number % world_size == rank]

@@ -40,12 +40,14 @@ class Shown:
 
 def given_options(context: typer.Context, settings: type) -> dict[str, Any]:
     """Return the values of a dataclass's options that the user gave, by field."""
-    given = {}
-    for name, known in options_of(settings).items():
-        source = context.get_parameter_source(known.name or name)
-        if source is not None and source.name != "DEFAULT":
-            given[name] = context.params[known.name or name]
-    return given
+    names = {name: known.name or name for name, known in options_of(settings).items()}
+    return {name: context.params[option] for name, option in names.items() if is_given(context, option)}
+
+
+def is_given(context: typer.Context, parameter: str) -> bool:
+    """Return whether the user gave a parameter, on the command line or in a file."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name != "DEFAULT"
 
 
 def expand_dataclasses(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppod_cli.app.dataclass_options import Without
+from ppod_cli.app.dataclass_options import Without, given_options
 from ppod_cli.app.hints import next_line
 from ppod_cli.app.options import DatasetFolder, command
 from ppod_cli.app.output import Outcome
 from ppod_cli.app.progress import progress
+from ppod_cli.app.unread import refuse_unread
 from ppod_data.cluster.settings import DeviceSettings
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
@@ -60,6 +61,7 @@ def seal(
 
 
 def verify(
+    context: typer.Context,
     dataset: DatasetFolder,
     read_data: Annotated[
         bool, typer.Option("--read-data", help="Read every byte: images, trajectories, and what is sealed.")
@@ -100,6 +102,10 @@ def verify(
     from ppod_data.library.checking import verify as verify_dataset
     from ppod_data.library.lines.integrity import verified_lines
 
+    if model is None:
+        _refuse_replay_options(context)
+    if read_data and read_data_subset is not None:
+        raise ConfigError("--read-data reads every byte: leave --read-data-subset out")
     share = 1.0 if read_data else parse_share(read_data_subset)
     with progress(0, "verify", "shards") as display:
         done = verify_dataset(dataset, read_data=share, progress=display)
@@ -113,6 +119,13 @@ def verify(
     code = _code(done, max_drift)
     figures: dict[str, Any] = {"dataset": dataset, "exit_code": code} | dataclasses.asdict(done)
     return Outcome(figures, lines, code)
+
+
+def _refuse_replay_options(context: typer.Context) -> None:
+    """Raise ConfigError for an option that nothing reads without --model."""
+    sources = [*given_options(context, ModelSource), *given_options(context, DeviceSettings)]
+    names = {"num_trajectories", "max_drift", *sources}
+    refuse_unread(context, names, "says how stored steps are replayed: give --model as well")
 
 
 def parse_share(text: str | None) -> float:

@@ -11,6 +11,7 @@ from ppod_cli.app.options import DatasetFolder
 from ppod_cli.app.output import Outcome
 from ppod_cli.app.progress import progress
 from ppod_cli.app.read_prompts import local_only
+from ppod_cli.app.unread import refuse_unread
 from ppod_data.support.formatting import amount, counted
 
 INFO_EXAMPLES = (
@@ -45,6 +46,7 @@ Url = Annotated[
 
 
 def info(
+    context: typer.Context,
     dataset: DatasetFolder,
     html: Annotated[
         Path | None,
@@ -69,6 +71,8 @@ def info(
     Histograms of the scores are from the lowest score to the highest. Two score tables agree on two images of a
     prompt where both prefer the same one; a score agrees with a pair where it is higher for the chosen image.
     """
+    if html is None:
+        refuse_unread(context, {"max_images"}, "is about the page: give --html FILE as well")
     from ppod_data import Dataset
     from ppod_data.library.exporting import describe, write_page
     from ppod_data.library.lines.overview import overview_lines

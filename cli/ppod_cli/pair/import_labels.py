@@ -11,9 +11,9 @@ from ppod_cli.app.hints import next_line, say_train
 from ppod_cli.app.options import MODEL_OF_GIVEN_IMAGES, DatasetFolder, command
 from ppod_cli.app.output import Outcome
 from ppod_cli.app.progress import progress
+from ppod_cli.app.unread import refuse_unread
 from ppod_data.cluster.settings import DeviceSettings
 from ppod_data.diffusion.models.source import ModelSource
-from ppod_data.errors import ConfigError
 from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_data.labels.settings import ImportOptions, LabelFormat
 from ppod_data.support.formatting import counted
@@ -126,9 +126,8 @@ def import_labels(
 def _refuse_chain_options(context: typer.Context) -> None:
     """Raise ConfigError for an option that nothing reads without --model."""
     for settings in (ModelSource, SamplingSettings, DeviceSettings):
-        for name in given_options(context, settings):
-            option = name.replace("_", "-")
-            raise ConfigError(f"--{option} says how chains of new images are made: give --model as well")
+        names = given_options(context, settings)
+        refuse_unread(context, names, "says how chains of new images are made: give --model as well")
 
 
 def agreement(
@@ -176,6 +175,15 @@ def agreement(
         lines += [
             f"{dataset}/scores/{written.name}: {counted(written.num_scored, 'image')} scored by people, "
             f"{written.num_unjudged:,} compared by nobody",
-            next_line("ppod-pair", "rank", dataset, "--reward", written.name),
+            _rank_line(dataset, written.name),
         ]
     return Outcome(figures, lines)
+
+
+def _rank_line(dataset: str, scores: str) -> str:
+    """Return the line that ranks by a score table, under a name of its own if the labels' pairs have that name."""
+    from ppod_data import Dataset
+
+    taken = scores in Dataset.open(dataset).pair_names()
+    name = ("--name", f"{scores}-scores") if taken else ()
+    return next_line("ppod-pair", "rank", dataset, "--reward", scores, *name)
