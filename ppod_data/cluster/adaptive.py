@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ppod_data.cluster.jobs import ScoreJob, score_engine
 from ppod_data.cluster.local_engine import map_shards
 from ppod_data.cluster.local_processes import Choice, LocalProcesses, choose_processes
+from ppod_data.rewards.servers.addresses import is_on_server
 from ppod_data.support.progress import Progress
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def score_adaptively(job: ScoreJob, processes: LocalProcesses, progress: Progres
             choice = choose_processes(processes, shares=processes.count, memory=0)
             yield from pool(choice)(shards, here)
             return
-        if any(text.startswith("http") for _, text, _ in job.rewards):
+        if any(is_on_server(text) for _, text, _ in job.rewards):
             yield from here(shards)
             return
         remaining = iter(shards)

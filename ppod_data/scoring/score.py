@@ -16,21 +16,19 @@ from PIL.Image import Image
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, RewardError
 from ppod_data.format.images import decode_image, pixels_sha256
-from ppod_data.format.provenance import with_provenance
 from ppod_data.format.shards import committed_shards, parts_in
 from ppod_data.format.sums import open_table, seal_table
 from ppod_data.format.tables import SAMPLES, SCORES, check_name, part_name, read_table, write_table
 from ppod_data.rewards import RewardModel
 from ppod_data.rewards.each import Trial, score_each
-from ppod_data.rewards.named import spelling_of
-from ppod_data.rewards.usage import Usage, usage_of
+from ppod_data.rewards.usage import Usage
+from ppod_data.scoring.rows import OK, Outcome, ShardRows, as_outcome, as_table, read_rows, usage_here
 from ppod_data.storage.files import DataPath
 from ppod_data.storage.real_folders import refuse_linked_folders
 from ppod_data.support.prefetch import map_ahead
 from ppod_data.support.progress import SILENT, Progress
-from ppod_data.support.runtime import device_kind, one_thread
+from ppod_data.support.runtime import one_thread
 
-OK = "ok"
 _DECODERS = 8  # threads at most; with fewer, a fast GPU waits for PNGs
 
 
@@ -55,15 +53,7 @@ class ScoreSummary:
     """The lowest score."""
     high: float | None
     usage: Usage | None = None
-    """Requests and tokens of a reward behind a service, in this process; None for other rewards."""
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """One row: a finite score with status "ok", or None with "failed: reason"."""
-
-    score: float | None
-    status: str
+    """Requests and tokens of a reward behind a service, of all processes; None for other rewards."""
 
 
 Scored: TypeAlias = "Iterator[tuple[int, list[ShardRows]]]"
@@ -72,10 +62,6 @@ Here: TypeAlias = Callable[[Iterable[int]], Scored]
 """Scores shards in this process."""
 Engine: TypeAlias = Callable[[Iterable[int], Here], Scored]
 """Scores shards elsewhere, or some of them here."""
-
-
-def _outcome(result: float | str) -> _Outcome:
-    return _Outcome(None, f"failed: {result}") if isinstance(result, str) else _Outcome(result, OK)
 
 
 def score(dataset: Dataset, reward: RewardModel, *, name: str, **options: Any) -> ScoreSummary:
@@ -140,7 +126,7 @@ def score_all(
 
     def lacking() -> Iterator[int]:
         for shard in sizes:
-            parts = _read_rows(dataset, rewards, shard, retry_failed)
+            parts = read_rows(dataset, rewards, shard, retry_failed)
             if any(rows.todo for rows in parts):
                 yield shard
             else:
@@ -176,7 +162,7 @@ def score_shard(
     therefore do not depend on the other rewards. Arguments are those of `score_all`; `trials` holds each
     reward's record over shards, None for a single shard.
     """
-    parts = _read_rows(dataset, rewards, shard, retry_failed)
+    parts = read_rows(dataset, rewards, shard, retry_failed)
     models = list(rewards.values())
     waiting: list[list[tuple[int, str, Image]]] = [[] for _ in models]
 
@@ -184,7 +170,7 @@ def score_shard(
         rows, prompts, images = zip(*waiting[which], strict=True)
         with one_thread(device):
             trial = trials[which] if trials is not None else None
-            outcomes = [_outcome(result) for result in score_each(models[which], prompts, images, trial)]
+            outcomes = [as_outcome(result) for result in score_each(models[which], prompts, images, trial)]
         parts[which].outcomes.update(zip(rows, outcomes, strict=True))
         waiting[which].clear()
         progress.advance(len(rows))
@@ -194,31 +180,21 @@ def score_shard(
     samples = parts[0].samples.append_column("image", images)
     for row, prompt, image in _decoded(samples, sorted(set().union(*todo)), ahead=batch_size):
         for which in range(len(models)):
-            if row in todo[which] and isinstance(image, _Outcome):
+            if row in todo[which] and isinstance(image, Outcome):
                 parts[which].outcomes[row] = image
                 progress.advance(1)
-            elif row in todo[which] and not isinstance(image, _Outcome):
+            elif row in todo[which] and not isinstance(image, Outcome):
                 waiting[which].append((row, prompt, image))
                 if len(waiting[which]) == batch_size:
                     flush(which)
     for which in range(len(models)):
         if waiting[which]:
             flush(which)
+        parts[which].note_usage(models[which])
     return parts
 
 
-def _read_rows(dataset: Dataset, names: Iterable[str], shard: int, retry_failed: bool) -> "list[ShardRows]":
-    """Return the state of a shard's images in each of the tables `names`."""
-    name = part_name(shard)
-    columns = ["sample_id", "prompt", "image_pixels_sha256"]
-    samples = read_table(dataset.root / "samples" / name, SAMPLES, columns)
-    parts = [ShardRows.read(samples, dataset.root / "scores" / table / name, retry_failed) for table in names]
-    for rows in parts:
-        rows.skip(dataset.excluded)
-    return parts
-
-
-_Decoded: TypeAlias = "tuple[int, str, Image | _Outcome]"
+_Decoded: TypeAlias = "tuple[int, str, Image | Outcome]"
 """(row, prompt, verified image or the reason for its absence)."""
 
 
@@ -233,7 +209,7 @@ def _decode(samples: pa.Table, row: int) -> _Decoded:
     try:
         image = decode_image((samples["image"][row].as_py() or {}).get("bytes") or b"")
     except DamagedError as error:
-        return row, prompt, _outcome(f"DamagedError: {error}")
+        return row, prompt, as_outcome(f"DamagedError: {error}")
     if pixels_sha256(image) != samples["image_pixels_sha256"][row].as_py():
         raise DamagedError(f"the image of sample {name} is not the one that was committed: make it again")
     return row, prompt, image
@@ -257,6 +233,8 @@ class _Table:
     num_failed: int = 0
     num_skipped: int = 0
     first_failure: str | None = None
+    usage: dict[str, Usage] = field(default_factory=dict)
+    """What each process has asked of the reward's service."""
     held: list[tuple[DataPath, pa.Table]] = field(default_factory=list)
     """Parts to write once any image has a score."""
 
@@ -278,9 +256,10 @@ class _Table:
         self.num_failed += len(failures)
         self.num_skipped += len(rows.samples) - len(outcomes)
         self.first_failure = self.first_failure or next(iter(failures), None)
+        self.usage |= rows.usage
         part = self.folder / part_name(shard)
         if outcomes or not part.exists():
-            self.held.append((part, _as_table(rows, self.reward, batch_size, device)))
+            self.held.append((part, as_table(rows, self.reward, batch_size, device)))
         self.writes = self.writes or self.num_scored > 0
         while self.writes and self.held:
             open_table(self.folder)
@@ -298,6 +277,7 @@ class _Table:
 
     def summary(self) -> ScoreSummary:
         """Return the counts of this call and the statistics of the table."""
+        usage = self.usage | usage_here(self.reward)
         return ScoreSummary(
             name=self.folder.name,
             scorer=self.reward.name,
@@ -306,44 +286,9 @@ class _Table:
             num_failed=self.num_failed,
             num_skipped=self.num_skipped,
             first_failure=self.first_failure,
-            usage=usage_of(self.reward),
+            usage=sum(usage.values(), Usage()) if usage else None,
             **_statistics(self.folder, self.num_shards),
         )
-
-
-@dataclass
-class ShardRows:
-    """The images of a shard and the state of their scores."""
-
-    samples: pa.Table
-    """sample_id, prompt, image_pixels_sha256."""
-    outcomes: dict[int, _Outcome]
-    """The outcome of each row; those of `todo` are filled in."""
-    todo: list[int]
-    """Rows to score."""
-
-    @classmethod
-    def read(cls, samples: pa.Table, part: DataPath, retry_failed: bool) -> "ShardRows":
-        """Read the outcomes of these samples from `part`. Raises ConfigError if its scores are of other images."""
-        if not part.exists():
-            return cls(samples, {}, list(range(len(samples))))
-        scores = read_table(part, SCORES)
-        for column in ("sample_id", "image_pixels_sha256"):
-            if samples[column].to_pylist() != scores[column].to_pylist():
-                raise ConfigError(
-                    f"{part}: scores of other images than the data set holds now: remove it and score again"
-                )
-        known = zip(scores["score"].to_pylist(), scores["status"].to_pylist(), strict=True)
-        outcomes = {row: _Outcome(*values) for row, values in enumerate(known)}
-        todo = [row for row, outcome in outcomes.items() if retry_failed and outcome.status != OK]
-        return cls(samples, outcomes, todo)
-
-    def skip(self, excluded: Mapping[str, str]) -> None:
-        """Leave excluded samples without a score."""
-        ids = self.samples["sample_id"].to_pylist() if excluded else []
-        for row in [row for row in self.todo if ids and ids[row] in excluded]:
-            self.outcomes[row] = _Outcome(None, "failed: excluded")
-            self.todo.remove(row)
 
 
 def _check_existing(folder: DataPath, reward: RewardModel, num_shards: int) -> bool:
@@ -361,25 +306,6 @@ def _check_existing(folder: DataPath, reward: RewardModel, num_shards: int) -> b
                 )
         any_score = any_score or table["score"].null_count < len(table)
     return any_score
-
-
-def _as_table(rows: ShardRows, reward: RewardModel, batch_size: int, device: str) -> pa.Table:
-    count = len(rows.samples)
-    outcomes = [rows.outcomes[row] for row in range(count)]
-    columns = {
-        "sample_id": rows.samples["sample_id"],
-        "score": [outcome.score for outcome in outcomes],
-        "scorer": [reward.name] * count,
-        "revision": [reward.revision] * count,
-        "image_pixels_sha256": rows.samples["image_pixels_sha256"],
-        "status": [outcome.status for outcome in outcomes],
-    }
-    spelling = spelling_of(reward)
-    made: dict[str, Any] = {"dtype": "fp32", "device": device_kind(device), "batch_size": batch_size}
-    if spelling != reward.name:
-        made["reward"] = spelling
-    table = pa.table(columns, schema=SCORES)
-    return table.replace_schema_metadata(with_provenance(table.schema.metadata, made))
 
 
 def _statistics(folder: DataPath, num_shards: int) -> dict[str, Any]:

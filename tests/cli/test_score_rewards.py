@@ -147,6 +147,16 @@ def test_a_unirl_server_s_images_are_scored_ranked_and_trained_on(data: Path) ->
     assert reward in (data.parent / "run" / "run.json").read_text()
 
 
+def test_what_a_judge_was_asked_is_counted_over_all_processes(data: Path) -> None:
+    with serving() as server:
+        judge = f"openai:{server.url}/v1#bright"
+        done = call(score.app, data, "--reward", judge, "--num-processes", 2)
+        asked = server.asked()
+    assert done.code == 0, done.stderr
+    assert asked == 15, "three processes connect with a question each, and two of them score 12 images"
+    assert f"  {asked} requests, 1,500 tokens of questions" in done.stdout
+
+
 def test_a_judge_compares_images_and_is_trained_on(data: Path) -> None:
     with serving() as server:
         judge = f"openai:{server.url}/v1#bright"

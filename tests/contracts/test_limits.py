@@ -22,7 +22,7 @@ LONG_FILES = {
     "ppod_data/labels/importing.py": (400, "errors for labels that match no sample"),
     "ppod_data/pairs/rank.py": (350, "all pairing strategies"),
     "ppod_data/publish/transfer.py": (350, "push and pull share plan, copy and check"),
-    "ppod_data/scoring/score.py": (400, "writing scores shard by shard, with retries"),
+    "ppod_data/scoring/score.py": (350, "writing scores shard by shard, with retries"),
     "ppod_data/storage/files.py": (400, "atomic writes, local and in object stores"),
     "ppod_data/storage/object_store.py": (450, "one path class with pathlib's methods"),
     "ppod_train/evaluation/evaluate.py": (350, "sampling, scoring and resuming of one evaluation"),

@@ -33,6 +33,11 @@ def has_protocol(reward: str) -> bool:
     return reward.partition(":")[0] in (*PROTOCOLS, *PICKLED)
 
 
+def is_on_server(reward: str) -> bool:
+    """Return true for a reward that a server computes: a URL, or PROTOCOL:…."""
+    return has_protocol(reward) or reward.startswith(("http://", "https://"))
+
+
 def is_file(reward: str) -> bool:
     """Return true for openai:FILE.toml."""
     return reward.startswith("openai:") and "://" not in reward and reward.endswith(".toml")
