@@ -1,6 +1,7 @@
 """`push` and `pull`: copies of data sets in stores and on the Hugging Face Hub."""
 
 from ppod_data.dataset.dataset import Dataset
+from ppod_data.errors import ConfigError
 from ppod_data.library.datasets import AnyDataset, open_dataset
 from ppod_data.publish.hub import hub_repository, pull_from_hub, push_to_hub
 from ppod_data.publish.transfer import TransferSummary
@@ -24,18 +25,24 @@ def push(
 
     Args:
         dataset: A data set, or its folder or URL.
-        url: `hf://datasets/OWNER/NAME`, or a folder of a store of fsspec.
+        url: `hf://datasets/OWNER/NAME` or its branch `hf://datasets/OWNER/NAME@BRANCH`, or a folder of a store of
+            fsspec.
         public: Make a new repository on the Hub visible to everyone.
         progress: Counts files.
 
     Raises:
-        ConfigError: The store is unknown or its package is missing, or `url` holds another data set.
+        ConfigError: The store is unknown or its package is missing, `url` holds something else, or `public` is given
+            for another place than the Hub.
         DamagedError: A file of the data set is damaged.
         StoreError: The store cannot be reached, or refuses.
     """
     opened, hub = open_dataset(dataset), hub_repository(url)
     if hub:
-        return push_to_hub(opened, hub[0], private=not public, progress=progress)
+        return push_to_hub(opened, hub[0], revision=hub[1], private=not public, progress=progress)
+    if public:
+        raise ConfigError(
+            f"{url}: public is for a repository of the Hub, hf://datasets/OWNER/NAME: leave it out"
+        )
     return push_files(opened, url, progress=progress)
 
 

@@ -16,6 +16,7 @@ from ppod_data.errors import ConfigError, DamagedError, HubError
 from ppod_data.format.manifest import MANIFEST, read_manifest_bytes
 from ppod_data.format.shards import SUMS
 from ppod_data.publish.transfer import (
+    CARDS,
     TransferSummary,
     check_file,
     check_manifest,
@@ -23,6 +24,7 @@ from ppod_data.publish.transfer import (
     commit_order,
     is_safe_name,
     published_names,
+    refuse_other_files,
     sealed_sums,
 )
 from ppod_data.storage.files import DataPath, atomic_write, data_path, remove
@@ -65,6 +67,7 @@ def push_to_hub(
     dataset: Dataset,
     repository: str,
     *,
+    revision: str | None = None,
     private: bool = True,
     api: Any = None,
     progress: Progress = SILENT,
@@ -74,12 +77,13 @@ def push_to_hub(
     Args:
         dataset: the data set, in a local folder.
         repository: OWNER/NAME.
+        revision: a branch, which is created if missing; by default main.
         private: create a private repository.
         api: a `huggingface_hub.HfApi`; by default one with the user's stored token.
         progress: counts files.
 
     Raises:
-        ConfigError: the repository holds another data set.
+        ConfigError: the repository holds another data set, or a card of something else.
         DamagedError: a local file does not match its checksum.
     """
     from huggingface_hub import HfApi
@@ -92,20 +96,24 @@ def push_to_hub(
         )
     names, sums = published_names(dataset), sealed_sums(dataset.root)
     sizes = {name: (dataset.root / name).stat().st_size for name in names}
-    api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
+    target: dict[str, Any] = {"repo_id": repository, "repo_type": "dataset"}
+    api.create_repo(**target, private=private, exist_ok=True)
+    if revision is not None:
+        api.create_branch(**target, branch=revision, exist_ok=True)
+        target["revision"] = revision
     try:
-        remote = Path(api.hf_hub_download(repository, MANIFEST, repo_type="dataset"))
+        remote = Path(api.hf_hub_download(filename=MANIFEST, **target))
         if remote.read_bytes() != read_manifest_bytes(dataset.root / MANIFEST):
             raise ConfigError(f"{repository}: holds another data set: push to a new repository")
     except RemoteEntryNotFoundError:
-        pass
+        top = {name.split("/")[0] for name in api.list_repo_files(**target)}
+        refuse_other_files(repository, top, names)
     for name in names:
         check_file(dataset.root / name, name, sums, str(dataset.root / name))
     progress.start(len(names), "files")
     for group in upload_groups(names):
         api.upload_folder(
-            repo_id=repository,
-            repo_type="dataset",
+            **target,
             folder_path=dataset.root,
             allow_patterns=group,
             commit_message=f"ppod data set {dataset.spec.fingerprint[:16]}: {group[0].split('/')[0]}",
@@ -169,11 +177,15 @@ def pull_from_hub(
     check_manifest(manifest, repository)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings if is_safe_name(file.rfilename)}
     names = commit_order(set(sizes) - {MANIFEST})
-    check_own_folder(root, manifest, {name.split("/")[0] for name in names}, repository)
+    check_own_folder(root, manifest, names, repository)
     for path in links_below(root):  # huggingface_hub follows links when it writes
         raise linked(path)
     is_new = not (root / MANIFEST).exists()
-    api.snapshot_download(**source, local_dir=root, allow_patterns=names)
+    # cards last, as in every copy: without samples they would be of something else
+    api.snapshot_download(
+        **source, local_dir=root, allow_patterns=[name for name in names if name not in CARDS]
+    )
+    api.snapshot_download(**source, local_dir=root, allow_patterns=[name for name in names if name in CARDS])
     sums = {file.rfilename: file.lfs.sha256 for file in info.siblings if file.lfs} | sealed_sums(root)
     progress.start(len(names), "files")
     for name in names:

@@ -49,7 +49,9 @@ _MAX_SUMS = 64 << 20
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _TAR = re.compile(r"trajectories/\d{6,}-([0-9a-f]{16})\.tar")
 _FOLDERS = ("environment", "trajectories", "samples", "scores", "log_probs", "labels", "pairs")
-_LAST = ("README.md", "croissant.json", SUMS, MANIFEST)
+CARDS = {"README.md", "croissant.json"}
+"""What a data set says of itself in words. Another project may have files of these names."""
+_LAST = (*sorted(CARDS), SUMS, MANIFEST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +74,13 @@ def push(dataset: Dataset, url: str, *, progress: Progress = SILENT) -> Transfer
         progress: counts files.
 
     Raises:
-        ConfigError: the store is unknown or its package missing, or `url` holds another data set.
+        ConfigError: the store is unknown or its package missing, or `url` holds something else.
         DamagedError: a local file does not match its checksum.
         StoreError: the store cannot be reached, or refuses.
     """
     source, target = dataset.root, data_path(url)
-    _check_same_data_set(target, dataset)
     names, sizes = published_names(dataset), sizes_under(source)
+    check_own_folder(target, read_manifest_bytes(source / MANIFEST), names, str(source))
     sealed = sealed_sums(source)
     hashes = {name: sha256_file(source / name) for name in names}
     target_sizes = sizes_under(target)
@@ -123,7 +125,7 @@ def pull(url: str, root: DataPath, *, progress: Progress = SILENT) -> TransferSu
     entries = listing(source)
     sizes = {name: entry.st_size for name, entry in entries.items() if is_safe_name(name)}
     names = commit_order(set(sizes) - {MANIFEST})
-    check_own_folder(root, manifest, {name.split("/")[0] for name in names}, url)
+    check_own_folder(root, manifest, names, url)
     sums = _store_sums(source, entries) | sealed_sums(source)
     target_sizes = sizes_under(root)
     copied, total = 0, 0
@@ -221,14 +223,8 @@ def _store_sums(root: DataPath, entries: Mapping[str, os.stat_result | Stat]) ->
     }
 
 
-def _check_same_data_set(target: DataPath, dataset: Dataset) -> None:
-    manifest = target / MANIFEST
-    if manifest.exists() and read_manifest_bytes(manifest) != read_manifest_bytes(dataset.root / MANIFEST):
-        raise ConfigError(f"{target}: holds another data set: push to a new folder")
-
-
-def check_own_folder(root: DataPath, manifest: bytes, expected: Collection[str], url: str) -> None:
-    """Check that `root` is new, or a copy of the same data set. `expected` are the names of its top folder.
+def check_own_folder(root: DataPath, manifest: bytes, names: Collection[str], source: str) -> None:
+    """Check that `root` is new, or a copy of the data set at `source`, whose files have these `names`.
 
     Raises:
         ConfigError: it holds something else.
@@ -238,13 +234,27 @@ def check_own_folder(root: DataPath, manifest: bytes, expected: Collection[str],
         raise ConfigError(f"{root}: a file of this name exists: give the path of a new folder")
     if (root / MANIFEST).exists():
         if read_manifest_bytes(root / MANIFEST) != manifest:
-            raise ConfigError(f"{root}: holds another data set than {url}: give a new folder")
+            raise ConfigError(f"{root}: holds another data set than {source}: give a new folder")
         return
-    others = [path.name for path in in_folder(root)]
-    if unexpected := sorted(name for name in others if name not in expected and not name.startswith(".")):
-        raise ConfigError(
-            f"{root}: the folder holds other files ({unexpected[0]}): give a new or an empty folder"
-        )
+    refuse_other_files(str(root), {path.name for path in in_folder(root)}, names)
+
+
+def refuse_other_files(root: str, top: Collection[str], names: Collection[str]) -> None:
+    """Check that a top folder without a manifest holds only the beginning of a copy.
+
+    The cards are of a copy only if samples are there: a copy has them first.
+
+    Args:
+        root: the folder's name, for the message.
+        top: the names in it.
+        names: the data set's files.
+
+    Raises:
+        ConfigError: it holds something else, which the copy could overwrite.
+    """
+    expected = {name.split("/")[0] for name in names} - (set() if "samples" in top else CARDS)
+    if unexpected := sorted(name for name in top if name not in expected and not name.startswith(".")):
+        raise ConfigError(f"{root}: holds other files ({unexpected[0]}): choose a new or an empty one")
 
 
 def _read_manifest(source: DataPath, url: str) -> bytes:

@@ -15,6 +15,7 @@ from huggingface_hub.errors import RemoteEntryNotFoundError
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, HubError
 from ppod_data.inspect.card import write_card
+from ppod_data.library.sharing import push
 from ppod_data.publish.hub import hub_repository, pull_from_hub, push_to_hub
 from ppod_data.storage.files import sha256_file
 from tests.support.tables import add_scores
@@ -27,6 +28,9 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.commits: list[list[str]] = []
+        self.branches: list[str] = []
+        self.written: set[str | None] = set()
+        """Revisions that files were uploaded to."""
         self.damaged: set[str] = set()
         """Names whose next download is damaged."""
 
@@ -39,11 +43,19 @@ class Folder:
         assert repo_type == "dataset" and exist_ok
         self.root.mkdir(exist_ok=True)
 
+    def create_branch(self, repo_id: str, *, branch: str, repo_type: str, exist_ok: bool) -> None:
+        assert repo_type == "dataset" and exist_ok
+        self.branches.append(branch)
+
+    def list_repo_files(self, repo_id: str, *, repo_type: str, revision: str | None = None) -> list[str]:
+        return self._names()
+
     def upload_folder(
         self,
         *,
         repo_id: str,
         repo_type: str,
+        revision: str | None = None,
         folder_path: Path,
         allow_patterns: list[str],
         commit_message: str,
@@ -53,6 +65,7 @@ class Folder:
         names = [name for name in names if any(fnmatch.fnmatch(name, one) for one in allow_patterns)]
         for name in names:
             self._copy(Path(folder_path) / name, self.root / name)
+        self.written.add(revision)
         self.commits.append(sorted(names))
 
     def dataset_info(self, repo_id: str, *, revision: str | None, files_metadata: bool) -> Any:
@@ -116,7 +129,11 @@ def hub(tmp_path: Path) -> Folder:
 
 
 @pytest.mark.parametrize(
-    "name", ["create_repo", "upload_folder", "dataset_info", "hf_hub_download", "snapshot_download"]
+    "name",
+    [
+        *("create_repo", "create_branch", "list_repo_files", "upload_folder"),
+        *("dataset_info", "hf_hub_download", "snapshot_download"),
+    ],
 )
 def test_the_stand_in_has_the_signatures_of_the_real_client(name: str) -> None:
     real = inspect.signature(getattr(HfApi, name)).parameters
@@ -162,6 +179,46 @@ def test_other_repositories_are_left_alone(dataset: Dataset, hub: Folder, tmp_pa
     push_to_hub(make_dataset(tmp_path / "other", seed=1), "o/n", api=hub)
     with pytest.raises(ConfigError, match="holds another data set"):
         push_to_hub(dataset, "o/n", api=hub)
+
+
+def test_a_branch_is_made_and_written_to(
+    dataset: Dataset, hub: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    push(dataset, "hf://datasets/o/n@trial")
+    assert (hub.branches, hub.written) == (["trial"], {"trial"})
+    push(dataset, "hf://datasets/o/n")
+    assert (hub.branches, hub.written) == (["trial"], {"trial", None})
+
+
+def test_a_card_of_something_else_is_not_overwritten(dataset: Dataset, hub: Folder) -> None:
+    hub.root.mkdir()
+    (hub.root / ".gitattributes").write_text("*.tar filter=lfs")
+    (hub.root / "README.md").write_text("notes")
+    with pytest.raises(ConfigError, match=r"o/n: holds other files \(README.md\)"):
+        push_to_hub(dataset, "o/n", api=hub)
+    (hub.root / "README.md").unlink()
+    push_to_hub(dataset, "o/n", api=hub)
+
+
+def test_a_copy_that_was_interrupted_before_its_cards_goes_on(
+    dataset: Dataset, hub: Folder, tmp_path: Path
+) -> None:
+    push_to_hub(dataset, "o/n", api=hub)
+    whole, patterns = hub.snapshot_download, []
+
+    def interrupted(*arguments: Any, **options: Any) -> str:
+        patterns.append(options["allow_patterns"])
+        if len(patterns) == 2:
+            raise KeyboardInterrupt
+        return whole(*arguments, **options)
+
+    hub.snapshot_download = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        pull_from_hub("o/n", tmp_path / "back", api=hub)
+    assert not (tmp_path / "back" / "README.md").exists() and (tmp_path / "back" / "samples").exists()
+    pull_from_hub("o/n", tmp_path / "back", api=hub)
+    assert files(tmp_path / "back") == files(dataset.root)
 
 
 def test_urls_of_the_hub() -> None:

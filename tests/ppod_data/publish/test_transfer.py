@@ -270,5 +270,18 @@ def test_places_that_are_none(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("x")
     push(dataset, f"file://{tmp_path}/store")
-    with pytest.raises(ConfigError, match="the folder holds other files"):
+    with pytest.raises(ConfigError, match=r"holds other files \(letter.txt\)"):
         pull(f"file://{tmp_path}/store", tmp_path / "mine")
+
+
+@pytest.mark.parametrize("name", ["README.md", "croissant.json", "main.py"])
+def test_files_of_another_project_are_not_overwritten(dataset: Dataset, tmp_path: Path, name: str) -> None:
+    """Neither by a push nor by a pull, also where the data set has a file of the name."""
+    push(dataset, f"file://{tmp_path}/store")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / name).write_text("notes of three years")
+    for act in (lambda: push(dataset, f"file://{mine}"), lambda: pull(f"file://{tmp_path}/store", mine)):
+        with pytest.raises(ConfigError, match=f"mine: holds other files \\({name}\\)"):
+            act()
+        assert files(mine) == {name: b"notes of three years"}
