@@ -69,9 +69,7 @@ def local_path(text: str | Path) -> Path:
         ConfigError: `text` is a URL, also in the spelling of `Path`.
     """
     if url := _URL_AS_PATH.match(str(text)):
-        raise ConfigError(
-            f"{text}: output must be a local file or folder, not a {url[1]}:// URL: give a path"
-        )
+        raise ConfigError(f"{text}: must be a local file or folder, not a {url[1]}:// URL: give a path")
     return settled(Path(text).expanduser())
 
 

@@ -1,5 +1,7 @@
 """Lines on the integrity of a data set: seals, verification, exclusions."""
 
+import shlex
+
 from ppod_data.integrity.replay import Replay
 from ppod_data.integrity.seal import SealSummary
 from ppod_data.integrity.verify import Report
@@ -16,7 +18,7 @@ def sealed_lines(dataset: str, done: SealSummary) -> list[str]:
     lines.append(f"{dataset}/SHA256SUMS: {what}, {counted(done.num_files, 'file')}, {amount(done.num_bytes)}")
     if done.num_missing_shards:
         lines.append(f"missing: {counted(done.num_missing_shards, 'shard')}; the seal lets none be added")
-    check = f"ppod-data verify {dataset} --read-data"
+    check = f"ppod-data verify {shlex.quote(dataset)} --read-data"
     return [*lines, f"check a copy: {check}, or in its folder sha256sum -c SHA256SUMS"]
 
 
@@ -80,7 +82,7 @@ def excluded_lines(dataset: str, done: Exclusions) -> list[str]:
     if purged is None:
         return [
             *lines,
-            f"their bytes are still in the files: ppod-data exclude {dataset} --purge removes them",
+            f"their bytes are still in the files: ppod-data exclude {shlex.quote(dataset)} --purge removes them",
         ]
     lines.append(
         f"purged: {counted(purged.num_samples, 'sample')} and {counted(purged.num_rows, 'row')} of tables"
