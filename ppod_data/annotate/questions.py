@@ -5,6 +5,7 @@ The same samples, scores and seed give the same questions in the same order. Sha
 
 import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from ppod_data.support.noise import generator
 
 _CANDIDATES = 4096
 """Maximum number of groups per prompt that are drawn before they are ordered."""
+_KEPT = 4
+"""Groups kept while prompts are read, as a multiple of the groups to draw."""
 _Group = tuple[int, ...]
 _Order = Callable[[list[_Group]], list[_Group]]
 
@@ -57,10 +60,13 @@ def read_questions(
         choose=choose,
         scores=[score[rows] for score in scores],
     )
-    ids, prompts = index.ids.to_pylist(), index.prompts.to_pylist()
-    prompt_of = index.prompt_of[rows]
+    drawn = [rows[list(group)].tolist() for group in groups]
     return [
-        Question(prompts[prompt_of[group[0]]], tuple(ids[rows[row]] for row in group)) for group in groups
+        Question(
+            index.prompts[int(index.prompt_of[samples[0]])].as_py(),
+            tuple(index.ids[sample].as_py() for sample in samples),
+        )
+        for samples in drawn
     ]
 
 
@@ -109,12 +115,22 @@ def draw_groups(
         ConfigError: no prompt has such a group.
     """
     order = _ORDERS[choose](scores)
+    rows_of = _rows_by_prompt(prompt_of)
+    prompts = np.fromiter(rows_of, prompt_of.dtype, len(rows_of))
     turns: list[list[_Group]] = []
-    prompts = np.unique(prompt_of)
-    for prompt in generator("label", seed, "prompts").permutation(prompts):
-        rows = np.flatnonzero(prompt_of == prompt)
-        if groups := order(_candidates(rows, size, generator("label", seed, int(prompt)))):
+    kept, rounds = 0, count
+    for prompt in generator("label", seed, "prompts").permutation(prompts).tolist():
+        most = min(rounds, _CANDIDATES) if choose == "random" else _CANDIDATES
+        groups = order(_candidates(rows_of[prompt], size, most, generator("label", seed, prompt)))[:rounds]
+        if groups:
             turns.append(groups)
+            kept += len(groups)
+        if len(turns) >= count:  # the first round alone gives enough
+            break
+        if kept > _KEPT * count:  # no later round can give a group that is drawn
+            rounds = _num_rounds([len(groups) for groups in turns], count)
+            turns = [groups[:rounds] for groups in turns]
+            kept = sum(map(len, turns))
     drawn = [group for turn in itertools.zip_longest(*turns) for group in turn if group is not None]
     if not drawn:
         raise ConfigError(
@@ -124,12 +140,24 @@ def draw_groups(
     return drawn[:count]
 
 
-def _candidates(rows: NDArray[np.int64], size: int, random: np.random.Generator) -> list[_Group]:
-    """Return distinct groups of these rows in random order: all groups, or _CANDIDATES of them."""
+def _rows_by_prompt(prompt_of: NDArray[np.int32]) -> dict[int, NDArray[np.int64]]:
+    """Return the ascending rows of each prompt; the prompts ascend as well."""
+    order = np.argsort(prompt_of, kind="stable")
+    prompts, starts = np.unique(prompt_of[order], return_index=True)
+    return dict(zip(prompts.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+def _num_rounds(lengths: Sequence[int], count: int) -> int:
+    """Return the rounds in which turns of these lengths give `count` groups, one each a round; at most `count`."""
+    return bisect_left(range(count), count, key=lambda rounds: sum(min(n, rounds) for n in lengths))
+
+
+def _candidates(rows: NDArray[np.int64], size: int, most: int, random: np.random.Generator) -> list[_Group]:
+    """Return at most `most` distinct groups of these rows in random order. A larger `most` appends groups."""
     if math.comb(len(rows), size) <= _CANDIDATES:
-        groups = [tuple(map(int, group)) for group in itertools.combinations(rows, size)]
-        return [groups[i] for i in random.permutation(len(groups))]
-    return list(itertools.islice(_distinct(rows, size, random), _CANDIDATES))
+        groups = list(itertools.combinations(rows.tolist(), size))
+        return [groups[i] for i in random.permutation(len(groups))[:most]]
+    return list(itertools.islice(_distinct(rows, size, random), most))
 
 
 def _distinct(rows: NDArray[np.int64], size: int, random: np.random.Generator) -> Iterator[_Group]:

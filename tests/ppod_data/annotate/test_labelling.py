@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from starlette.testclient import TestClient
 
 from ppod_data.annotate.app import label_app
 from ppod_data.annotate.journal import SKIP, TIE, Answer, Journal
-from ppod_data.annotate.questions import Question, draw_groups, read_questions
+from ppod_data.annotate.questions import REWARDS_OF, Question, draw_groups, read_questions
 from ppod_data.annotate.session import Session, StaleError, Turn, open_session
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.labels.importing import import_labels
@@ -73,6 +74,72 @@ def test_rewards_disagree_most_first_on_any_scale() -> None:
     assert groups[0] == (0, 3) and (1, 2) not in groups and len(groups) == 5
     with pytest.raises(ConfigError, match="try --choose random"):
         draw_groups(np.zeros(4, np.int32), size=2, count=9, seed=0, choose="disagreement", scores=[one, one])
+
+
+SCORES = np.array([0.42, 0.72, 0.0, 0.3, np.nan, 0.09, 0.19, 0.35, 0.4, 0.54, 0.42, 0.69, 0.2])
+OTHER_SCORES = np.array([0.44, 0.03, 0.55, 0.44, 0.42, 0.33, 0.2, 0.62, 0.3, 0.27, 0.62, 0.53, 0.13])
+
+
+@pytest.mark.parametrize(
+    ("options", "groups"),
+    [
+        ({"size": 2, "seed": 0}, [(2, 6), (4, 5), (3, 10), (0, 5), (1, 12), (4, 9), (1, 3)]),
+        ({"size": 2, "seed": 1}, [(10, 12), (4, 5), (2, 6), (3, 12), (0, 9), (1, 7), (4, 9)]),
+        ({"size": 3, "seed": 0}, [(0, 4, 9), (1, 10, 12), (0, 4, 5), (1, 7, 10), (0, 5, 9), (1, 3, 7)]),
+        (
+            {"size": 2, "seed": 0, "choose": "small-margin", "scores": [SCORES]},
+            [(2, 6), (0, 9), (3, 7), (0, 5), (7, 10), (5, 9), (3, 12)],
+        ),
+        (
+            {"size": 2, "seed": 1, "choose": "disagreement", "scores": [SCORES, OTHER_SCORES]},
+            [(1, 3), (0, 9), (2, 6), (1, 7), (5, 9), (1, 10), (1, 12)],
+        ),
+    ],
+)
+def test_a_seed_gives_the_questions_of_earlier_versions(
+    options: dict[str, Any], groups: list[tuple[int, ...]]
+) -> None:
+    """A session that is continued asks the same questions, whatever their number."""
+    prompt_of = np.array([2, 0, 1, 0, 2, 2, 1, 0, 3, 2, 0, 4, 0], np.int32)
+    for count in range(1, len(groups) + 1):
+        assert draw_groups(prompt_of, count=count, **options) == groups[:count]
+    many = draw_groups(np.zeros(200, np.int32), size=2, count=5, seed=3)
+    assert many == [(95, 125), (4, 121), (98, 128), (56, 197), (31, 54)]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=12),
+    count=st.integers(1, 60),
+    choose=st.sampled_from(["random", "small-margin", "disagreement"]),
+    seed=st.integers(0, 3),
+)
+def test_fewer_questions_are_the_first_of_more(sizes: list[int], count: int, choose: str, seed: int) -> None:
+    prompt_of = np.repeat(np.arange(len(sizes)), sizes).astype(np.int32)
+    random = np.random.default_rng(seed)
+    scores = [random.random(len(prompt_of)) for _ in range(REWARDS_OF[choose])]
+    options: dict[str, Any] = {"size": 2, "seed": seed, "choose": choose, "scores": scores}
+    try:
+        every = draw_groups(prompt_of, count=10_000, **options)
+    except ConfigError:
+        return
+    assert draw_groups(prompt_of, count=count, **options) == every[:count]
+
+
+@pytest.mark.parametrize(("num_prompts", "num_images", "count"), [(4000, 16, 100), (100, 64, 500)])
+@pytest.mark.parametrize("choose", ["random", "small-margin"])
+def test_memory_grows_with_the_questions_not_with_the_groups_of_all_prompts(
+    num_prompts: int, num_images: int, count: int, choose: str
+) -> None:
+    prompt_of = np.repeat(np.arange(num_prompts), num_images).astype(np.int32)
+    scores = [np.random.default_rng(0).random(len(prompt_of))] * REWARDS_OF[choose]
+    tracemalloc.start()
+    try:
+        groups = draw_groups(prompt_of, size=2, count=count, seed=0, choose=choose, scores=scores)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(groups) == count
+    assert peak < 5 << 20, f"{peak >> 20} MiB"  # all groups take several times as much
 
 
 def test_a_journal_keeps_what_was_acknowledged_and_cuts_off_what_was_not(tmp_path: Path) -> None:
