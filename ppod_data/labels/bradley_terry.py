@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ppod_data.dataset.dataset import Dataset
@@ -110,7 +111,7 @@ def write_scores(dataset: Dataset, labels: str, *, name: str, dimension: str | N
     digest = sha256_file(dataset.root / "labels" / f"{labels}.parquet")[:12]
     revision = f"{labels} {dimension} {digest}"
     folder = dataset.root / "scores" / name
-    tables = dict(_parts(dataset, folder, scores, revision))
+    tables = dict(_parts(dataset, folder, index, scores, revision))
     for path, table in tables.items():
         if path.exists() and not read_table(path, SCORES).equals(table):
             raise ConfigError(f"scores/{name} was made otherwise: give another name with --scores NAME")
@@ -127,24 +128,36 @@ def write_scores(dataset: Dataset, labels: str, *, name: str, dimension: str | N
 
 
 def _parts(
-    dataset: Dataset, folder: DataPath, scores: NDArray[np.float64], revision: str
+    dataset: Dataset, folder: DataPath, index: SampleIndex, scores: NDArray[np.float64], revision: str
 ) -> Iterator[tuple[DataPath, Any]]:
-    first = 0
+    """Yield each part of the score table; `scores` are of the samples of the index.
+
+    Parts hold the rows of all samples of their shard. Samples outside the index, which are excluded, have no score.
+    """
+    with_none = np.append(scores, np.nan)
     for shard in committed_shards(dataset.root):
         path = dataset.root / "samples" / part_name(shard)
         samples = read_table(path, SAMPLES, ["sample_id", "image_pixels_sha256"])
-        part = scores[first : first + len(samples)]
-        first += len(samples)
-        judged = np.isfinite(part)
+        rows = pc.fill_null(pc.index_in(samples["sample_id"], value_set=index.ids), len(scores))
+        part = with_none[np.asarray(rows)]
+        ids = samples["sample_id"].to_pylist()
         columns = {
             "sample_id": samples["sample_id"],
-            "score": pa.array(part, mask=~judged),
+            "score": pa.array(part, mask=np.isnan(part)),
             "scorer": [PEOPLE] * len(part),
             "revision": [revision] * len(part),
             "image_pixels_sha256": samples["image_pixels_sha256"],
-            "status": [OK if one else "failed: nobody compared it" for one in judged],
+            "status": [
+                _status(score, name in dataset.excluded) for name, score in zip(ids, part, strict=True)
+            ],
         }
         table = pa.table(columns, schema=SCORES)
         made = {"dtype": "fp64", "device": "cpu", "prior_precision": PRIOR_PRECISION}
         metadata = with_provenance(table.schema.metadata, made)
         yield folder / part_name(shard), table.replace_schema_metadata(metadata)
+
+
+def _status(score: float, is_excluded: bool) -> str:
+    if not np.isnan(score):
+        return OK
+    return "failed: excluded" if is_excluded else "failed: nobody compared it"

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppod_data.dataset.dataset import Dataset
+from ppod_data.dataset.exclusions import exclude
 from ppod_data.errors import ConfigError
+from ppod_data.format.tables import SCORES, read_table
+from ppod_data.integrity.verify import verify
 from ppod_data.labels.agreement import (
     fit_temperature,
     fleiss_kappa,
@@ -204,3 +207,29 @@ def test_people_s_scores_are_a_score_table_like_any_other(tmp_path: Path) -> Non
     import_labels(dataset, write_lines(tmp_path / "l.jsonl", rows[:1]), format="table", name="m")
     with pytest.raises(ConfigError, match="made otherwise: give another name"):
         write_scores(dataset, "m", name="people")
+
+
+@pytest.mark.parametrize("excluded", [0, 1, 5])
+def test_beside_an_excluded_image_every_other_has_its_own_score(tmp_path: Path, excluded: int) -> None:
+    dataset = make_dataset(tmp_path / "data")
+    s = sample_ids(dataset)
+    wins = [(s[first], s[first + other]) for first in (0, 3) for other in (1, 2)]
+    rows = [{"a": a, "b": b, "label": "a"} for a, b in wins]
+    import_labels(dataset, write_lines(tmp_path / "l.jsonl", rows), format="table", name="n")
+    exclude(dataset.root, dataset.spec, [s[excluded]], [], "taken down")
+    dataset = Dataset.open(dataset.root)
+    done = write_scores(dataset, "n", name="people")
+    left = [pair for pair in wins if s[excluded] not in pair]
+    judged = {name for pair in left for name in pair}
+    assert (done.num_scored, done.num_unjudged) == (len(judged), 5 - len(judged))
+
+    parts = [
+        read_table(path, SCORES) for path in sorted((dataset.root / "scores" / "people").glob("*.parquet"))
+    ]
+    table = {row["sample_id"]: row for part in parts for row in part.to_pylist()}
+    assert list(table) == s and table[s[excluded]]["status"] == "failed: excluded"
+    assert {name for name, row in table.items() if row["score"] is not None} == judged
+    assert all(table[winner]["score"] > 0 > table[loser]["score"] for winner, loser in left)
+    assert verify(dataset.root, read_data=1).findings == []
+    assert write_scores(dataset, "n", name="people") == done
+    assert rank(dataset, reward="people", name="p", strategy="all").num_pairs >= len(left)
