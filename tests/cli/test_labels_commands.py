@@ -11,8 +11,10 @@ import pytest
 from ppod_cli import pair
 
 from ppod_data.dataset.dataset import Dataset
+from ppod_data.library.annotating import LabelPage
 from tests.cli.conftest import Made
-from tests.support.command import call
+from tests.support.command import call, following, ran
+from tests.support.reward_servers import serving
 from tests.support.toy import files
 
 
@@ -95,3 +97,57 @@ def test_mistakes_are_one_line_and_write_nothing(
     failed = call(pair.app, *arguments)
     assert failed.code == 2 and message in failed.one_error()
     assert files(labelled) == before
+
+
+def test_scores_of_a_data_set_with_an_exclusion_are_ranked_by_the_next_line(
+    labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(labelled)
+    shutil.copytree("data", "excluding", ignore=shutil.ignore_patterns("people*", "by-people*"))
+    ran("ppod-pair import excluding answers.csv --format table --name people")
+    first = Dataset.open("excluding")[0]["sample_id"]
+    ran(f"ppod-data exclude excluding {first} --reason 'taken down'")
+    scored = ran("ppod-pair agreement excluding --labels people --scores people")
+    assert "excluding/scores/people: 11 images scored by people, 0 compared by nobody" in scored.stdout
+    assert following(scored) == "ppod-pair rank excluding --reward people --name people-scores"
+    ran(following(scored))
+    ran("ppod-data verify excluding --read-data")
+    other = ran("ppod-pair agreement excluding --labels people --scores by-people")
+    assert following(other) == "ppod-pair rank excluding --reward by-people"
+
+
+def test_later_answers_of_a_judge_are_imported_by_the_next_line(
+    labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(labelled)
+    shutil.copytree("data", "judged", ignore=shutil.ignore_patterns("labels", "people*"))
+    with serving() as server:
+        line = f"ppod-pair judge judged --judge 'openai:{server.url}/v1#bright' --num-questions"
+        first = ran(line, 3)
+        assert following(first).endswith("--format ppod-judge --name judge")
+        ran(following(first))
+        second = ran(line, 6)
+        assert following(second).endswith("--format ppod-judge --name judge-2")
+        ran(following(second))
+        nothing_new = ran(line, 6)
+        assert following(nothing_new) == following(second)
+        ran(following(nothing_new))
+    assert [len(Dataset.open("judged").labels(name)) for name in ("judge", "judge-2")] == [3, 6]
+
+
+def test_later_answers_of_people_are_imported_by_the_next_line(
+    labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(page: LabelPage, *_: object) -> None:
+        turn = page.session.next("anna")
+        page.session.record("anna", turn.number, turn.shown, 0)
+
+    monkeypatch.chdir(labelled)
+    shutil.copytree("data", "asked", ignore=shutil.ignore_patterns("labels", "people*"))
+    for name, serve in (("people", answer), ("people-2", answer), ("people-2", lambda *_: None)):
+        with monkeypatch.context() as patch:
+            patch.setattr(LabelPage, "serve", serve)
+            done = ran("ppod-pair label asked")
+        assert following(done).endswith(f"--format ppod-label --name {name}")
+        ran(following(done))
+    assert [len(Dataset.open("asked").labels(name)) for name in ("people", "people-2")] == [1, 2]

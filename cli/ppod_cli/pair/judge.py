@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from ppod_cli.app.hints import next_line
 from ppod_cli.app.options import Answers, DatasetFolder, Name, command
 from ppod_cli.app.output import Outcome
 from ppod_cli.app.progress import progress
+from ppod_cli.pair.import_line import import_line
 from ppod_data.annotate.settings import JudgeSettings
 
 _EXAMPLES = (
@@ -42,15 +42,15 @@ def judge(
     Every answer is on the disk before the next one; run the same command again to go on, and to ask again what could
     not be read. What was answered becomes labels and pairs with ppod-pair import: the judge is one more annotator.
     """
+    from ppod_data import Dataset
     from ppod_data.library.annotating import judge_images
     from ppod_data.library.lines.labels import judged_lines
 
+    opened = Dataset.open(dataset)
     with progress(0, f"judge {name}", "pairs") as display:
-        folder, done = judge_images(
-            dataset, judge, name, answers=answers, settings=settings, progress=display
-        )
+        folder, done = judge_images(opened, judge, name, answers=answers, settings=settings, progress=display)
     lines = judged_lines(done)
     if done.num_answers:
-        words = ("ppod-pair", "import", dataset, folder, "--format", "ppod-judge", "--name", name)
-        lines.append(next_line(*words))
+        is_new = done.num_judged > 0
+        lines.append(import_line(opened, folder, name, format="ppod-judge", dataset=dataset, is_new=is_new))
     return Outcome({"dataset": dataset, "name": name} | dataclasses.asdict(done), lines)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ppod_cli.app.hints import next_line
 from ppod_cli.app.options import Answers, DatasetFolder, Host, Name, Port, command
 from ppod_cli.app.output import Outcome
+from ppod_cli.pair.import_line import import_line
 from ppod_data.annotate.settings import LabelSettings
 from ppod_data.support.formatting import counted
 
@@ -55,10 +55,10 @@ def label(
     from ppod_data.library.lines.labels import answered_lines
 
     with label_page(dataset, name, settings, rewards=reward or [], answers=answers) as page:
+        before = page.count
 
         def on_ready(address: str) -> None:
-            count = page.count
-            answered = f", {count.num_answers:,} answered" if count.num_answers else ""
+            answered = f", {before.num_answers:,} answered" if before.num_answers else ""
             # stdout holds the summary alone
             print(f"{counted(page.num_questions, 'question')}{answered}. Open {address}", file=sys.stderr)
             print("Every answer is kept at once; Ctrl-C ends.", file=sys.stderr, flush=True)
@@ -67,7 +67,11 @@ def label(
             page.serve(host, port, on_ready)
         lines = answered_lines(page.folder, page.count)
         if page.count.num_answers:
-            words = ("ppod-pair", "import", dataset, page.folder, "--format", "ppod-label", "--name", name)
-            lines.append(next_line(*words))
+            is_new = page.count != before
+            lines.append(
+                import_line(
+                    page.dataset, page.folder, name, format="ppod-label", dataset=dataset, is_new=is_new
+                )
+            )
         figures = {"dataset": dataset, "name": name, "answers": str(page.folder)}
         return Outcome(figures | dataclasses.asdict(page.count), lines)
