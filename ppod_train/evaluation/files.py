@@ -22,13 +22,15 @@ eval.json, format 1:
                            (`ppod_train.evaluation.image_changes`); absent in evaluations of earlier versions
     usage                  {"requests", "prompt_tokens", "answer_tokens"} of a scorer that counts them; absent otherwise
     sheet                  {"prompts": the rows of images.png, "columns": images per row,
-                           "width", "height": pixels of one image}
+                           "width", "height": pixels of one image in images.png}
 
-images.png has no labels and no gaps: row r, column k is image k of the sheet's prompt r. thumbnails.png has all images
-in the same form, as 8x8 averages; earlier versions did not write it.
+images.png has no labels and no gaps: row r, column k is image k of the sheet's prompt r. Images are reduced if the file
+would have more than 2^27 pixels. thumbnails.png has all images in the same form, as 8x8 averages; evaluations of
+earlier versions, and of more than two million images, lack it.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -54,6 +56,7 @@ SHEET_NAME = "images.png"
 THUMBNAILS_NAME = "thumbnails.png"
 MAX_SHEET_PROMPTS = 12
 _MAX_SHEET, _MAX_SHEET_PIXELS = 1 << 29, 1 << 27
+"""The most bytes and the most pixels of images.png and thumbnails.png, for the writer and the reader."""
 
 _LATER = ("height", "width", "noisy_steps")
 """Settings that older evaluations lack."""
@@ -163,13 +166,27 @@ def sheet_prompts(result: EvalResult) -> list[str]:
 
 
 def contact_sheet(rows: list[tuple[Image.Image, ...]]) -> Image.Image:
-    """Paste images of one size edge to edge, one row per prompt."""
-    width, height = rows[0][0].size
-    sheet = Image.new("RGB", (width * max(map(len, rows)), height * len(rows)))
+    """Paste images of one size edge to edge, one row per prompt; images that are too large for a sheet are reduced."""
+    columns, full = max(map(len, rows)), rows[0][0].size
+    width, height = tile_size(full, columns * len(rows))
+    sheet = Image.new("RGB", (width * columns, height * len(rows)))
     for y, row in enumerate(rows):
         for x, image in enumerate(row):
-            sheet.paste(image, (x * width, y * height))
+            tile = image
+            if (width, height) != full:
+                tile = image.resize((width, height), Image.Resampling.LANCZOS)
+            sheet.paste(tile, (x * width, y * height))
     return sheet
+
+
+def tile_size(size: tuple[int, int], count: int) -> tuple[int, int]:
+    """Return the width and height at which `count` images of a size fit a sheet that `read_sheet` accepts.
+
+    The size is the images' own up to 1182 x 1182 pixels for 12 rows of 8 images.
+    """
+    width, height = size
+    scale = math.sqrt(_MAX_SHEET_PIXELS / (count * width * height))
+    return size if scale >= 1 else (max(1, int(width * scale)), max(1, int(height * scale)))
 
 
 def cut_sheet(sheet: Image.Image, layout: Mapping[str, Any]) -> dict[str, tuple[Image.Image, ...]]:
@@ -185,12 +202,14 @@ def cut_sheet(sheet: Image.Image, layout: Mapping[str, Any]) -> dict[str, tuple[
 
 
 def write_thumbnails(path: Path, rows: Sequence[Pixels | None]) -> None:
-    """Write thumbnails uint8 [K, 8, 8, 3] of each prompt, one row per prompt; no file without them."""
+    """Write thumbnails uint8 [K, 8, 8, 3] of each prompt, one row per prompt; no file without them, or for too many."""
     known = [row for row in rows if row is not None]
     if len(known) < len(rows) or not known:
         return
-    side = THUMBNAIL_SIDE
-    sheet = np.zeros((side * len(known), side * max(map(len, known)), 3), np.uint8)
+    side, columns = THUMBNAIL_SIDE, max(map(len, known))
+    if side * len(known) * side * columns > _MAX_SHEET_PIXELS:
+        return
+    sheet = np.zeros((side * len(known), side * columns, 3), np.uint8)
     for y, row in enumerate(known):
         strip = row.transpose(1, 0, 2, 3).reshape(side, -1, 3)
         sheet[y * side : (y + 1) * side, : strip.shape[1]] = strip
