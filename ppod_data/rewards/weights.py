@@ -5,7 +5,7 @@ revision wherever they are stored.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,22 @@ def find_files(reward: str, folder: str | None, *, repository: str, patterns: Se
     root = _from_hub(reward, repository, patterns) if folder is None else Path(folder).expanduser()
     if not root.is_dir():
         raise ConfigError(f"{reward}: {root} is not a folder: give the one that holds its weights")
-    missing = [pattern for pattern in patterns if not any(root.glob(pattern))]
+    missing = [pattern for pattern in patterns if not any(_matching(root, pattern))]
     if missing:
         raise ConfigError(
             f"{reward}: no {' nor '.join(missing)} in {root}: put the files of {repository} there"
         )
-    return sorted({path for pattern in patterns for path in root.glob(pattern)})
+    return sorted({path for pattern in patterns for path in _matching(root, pattern)})
 
 
 def has_files(folder: str | None, pattern: str) -> bool:
     """Return true if the user's folder has a matching file."""
-    return folder is not None and any(Path(folder).expanduser().glob(pattern))
+    return folder is not None and any(_matching(Path(folder).expanduser(), pattern))
+
+
+def _matching(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yield the matching files that are not hidden: macOS writes ._NAME beside NAME on disks of other systems."""
+    return (path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def _from_hub(reward: str, repository: str, patterns: Sequence[str]) -> Path:

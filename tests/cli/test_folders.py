@@ -25,6 +25,13 @@ def write(folder: Path, *, losers: str = "losers") -> Path:
     return folder
 
 
+def write_stale(folder: Path) -> None:
+    """Write a pair's image and caption into a hidden folder."""
+    folder.mkdir()
+    (folder / "a.png").write_bytes(picture(20, kind="PNG"))
+    (folder / "a.txt").write_text("a stale cat")
+
+
 def succeed(app: Any, *arguments: object) -> dict[str, Any]:
     done = call(app, *arguments, "--json")
     assert done.code == 0, done.stderr
@@ -34,6 +41,8 @@ def succeed(app: Any, *arguments: object) -> dict[str, Any]:
 
 def test_from_two_folders_to_policies_of_a_flow_matching_model(tmp_path: Path) -> None:
     folder, root = write(tmp_path / "pictures", losers="rejected"), tmp_path / "data"
+    for side in ("winners", "rejected"):
+        write_stale(folder / side / ".ipynb_checkpoints")
     model = save_tiny_sd3_pipeline(tmp_path / "model")
     options = ("--format", "folders", "--model", model, "--num-inference-steps", 3)
     made = succeed(pair.app, "import", root, folder, *options)
@@ -44,7 +53,7 @@ def test_from_two_folders_to_policies_of_a_flow_matching_model(tmp_path: Path) -
         row["sample_id"]: row["image"]["bytes"] for row in dataset.samples(["sample_id", "image"]).to_pylist()
     }
     assert {images[row] for row in dataset.pairs("folders")["chosen_id"].to_pylist()} == {
-        file.read_bytes() for file in folder.rglob("*.png")
+        (folder / "winners" / f"{name}.png").read_bytes() for name in ("a", "b", "more/c")
     }
     for objective in ("ppod", "diffusion-dpo"):
         words = (

@@ -52,7 +52,7 @@ def _no_weights(path: Path) -> str:
             return f"{text}: {folder} is a whole pipeline: give it as --model"
     if checkpoints := sorted((path / "checkpoints").glob("step-*")):
         return f"{text}, but checkpoints: ppod-train export {checkpoints[-1]} --out DIR makes a policy of one"
-    files = sorted(file.name for file in path.glob("*.safetensors"))
+    files = sorted(file.name for file in path.glob("[!.]*.safetensors"))
     if len(files) == 1:
         return f"{text}: give {path / files[0]}"
     if any(path.glob("*.bin")):

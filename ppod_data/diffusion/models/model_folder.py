@@ -149,11 +149,12 @@ def weight_files(folder: ModelFolder, component: str) -> list[Path]:
 
 
 def loaded_files(folder: ModelFolder, component: str) -> list[Path]:
-    """Every file of a component that decides what is loaded."""
+    """Every file of a component that decides what is loaded; hidden files, such as ._NAME of macOS, do not."""
     place = folder.path / component
     if component in _NETWORKS:
         return [place / "config.json", *weight_files(folder, component)]
-    return [path for pattern in _SKELETON_FILES for path in place.glob(pattern) if path.is_file()]
+    visible = (path for pattern in _SKELETON_FILES for path in place.glob(pattern) if path.name[0] != ".")
+    return [path for path in visible if path.is_file()]
 
 
 def fingerprint(folder: ModelFolder, components: Iterable[str]) -> str:

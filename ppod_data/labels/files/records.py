@@ -30,7 +30,7 @@ def label_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ConfigError(f"{path}: no such file or folder")
-    found = sorted(file for file in path.rglob("[!.]*") if file.is_file() and _suffix(file))
+    found = sorted(file for file in visible_files(path) if _suffix(file))
     if not found:
         raise ConfigError(f"{path}: no file of labels in this folder ({', '.join(_SUFFIXES)})")
     suffixes = sorted({str(_suffix(file)) for file in found})
@@ -41,6 +41,14 @@ def label_files(path: Path) -> list[Path]:
     for file in found:
         refuse_pointer_file(file)
     return found
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, without hidden files and files in hidden folders such as .ipynb_checkpoints."""
+    for path in folder.rglob("[!.]*"):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not is_hidden and path.is_file():
+            yield path
 
 
 def _suffix(path: Path) -> str | None:

@@ -4,7 +4,7 @@
     FOLDER/winners/0001.txt   its caption: the prompt of both images
     FOLDER/losers/0001.jpg    the other image, of the same name
 
-Captions may be beside the losers instead. Subfolders of the same names on both sides are read too.
+Captions may be beside the losers instead. Subfolders of the same names on both sides are read too, hidden ones are not.
 """
 
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ from ppod_data.labels.answers import (
     need,
     text,
 )
+from ppod_data.labels.files.records import visible_files
 from ppod_data.labels.matching import read_image
 
 _WINNERS = ("winners", "winner", "chosen", "preferred")
@@ -80,7 +81,7 @@ def _side(path: Path, names: tuple[str, ...]) -> Path:
 
 
 def _images(side: Path) -> list[Path]:
-    return [file for file in side.rglob("[!.]*") if file.suffix.lower() in _SUFFIXES and file.is_file()]
+    return [file for file in visible_files(side) if file.suffix.lower() in _SUFFIXES]
 
 
 def _other(file: Path, side: Path, other: Path) -> Path | None:

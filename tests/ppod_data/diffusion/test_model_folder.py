@@ -63,6 +63,8 @@ def test_files_beside_those_that_are_loaded_change_nothing(folder: Path) -> None
     (unet / "diffusion_pytorch_model.bin.index.json").write_text("{}")
     (unet / "diffusion_pytorch_model.safetensors.index.fp16.json").write_text("{}")
     (unet / "notes.json").write_text("{}")
+    for name in ("scheduler/._scheduler_config.json", "tokenizer/._vocab.json"):
+        (folder / name).write_bytes(b"of macOS")
     (folder / "text_encoder" / "model.fp16-00001-of-00002.safetensors").write_bytes(b"part")
     (folder / "v1-5-pruned.safetensors").write_bytes(b"single")
     assert load_model(str(folder)).fingerprint == before

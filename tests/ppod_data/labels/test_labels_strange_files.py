@@ -5,6 +5,7 @@ import hmac
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, PpodError
-from ppod_data.labels.files.records import read_records
+from ppod_data.labels.files.records import label_files, read_records
 from ppod_data.labels.importing import ImportSummary, import_labels
 from tests.support.label_cases import prompts, sample_ids
 from tests.support.progress import Watch
@@ -90,6 +91,27 @@ def test_a_csv_with_a_stray_mark_is_refused_by_its_row(dataset: Dataset, tmp_pat
     path.write_text(csv_of(dataset, {4: '{a},{b},a,"joe'}))
     with pytest.raises(ConfigError, match=r"l\.csv:5: a quotation mark .* is not closed in its line"):
         run(dataset, path)
+
+
+def test_hidden_files_and_files_in_hidden_folders_are_no_labels(dataset: Dataset, tmp_path: Path) -> None:
+    """Jupyter keeps an older copy of an edited file in .ipynb_checkpoints, and macOS writes ._NAME beside NAME."""
+    folder = tmp_path / ".hidden" / "votes"
+    for name in (
+        "more/b.csv",
+        "a.csv",
+        ".ipynb_checkpoints/a-checkpoint.csv",
+        "more/.old/kept/c.csv",
+        "._a.csv",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(csv_of(dataset, {}).replace(",w", f",{name[0]}"))
+    assert label_files(folder) == [folder / "a.csv", folder / "more" / "b.csv"]
+    done = run(dataset, folder)
+    assert (done.num_records, done.num_preferences) == (2 * ROWS, 2 * ROWS)
+    shutil.rmtree(folder / "more")
+    (folder / "a.csv").unlink()
+    with pytest.raises(ConfigError, match="no file of labels in this folder"):
+        run(dataset, folder)
 
 
 def test_empty_rows_are_counted_and_blank_lines_are_none(dataset: Dataset, tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_the_revision_is_that_of_the_files(saved: tuple[str, Path], tmp_path: Pa
     copy.mkdir()
     for file in folder.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
+        (copy / f"._{file.name}").write_bytes(b"of macOS")
     assert load_reward(f"{name}:{copy}").revision == first
     config = json.loads((copy / "preprocessor_config.json").read_text())
     (copy / "preprocessor_config.json").write_text(json.dumps(config | {"resample": 2}))

@@ -288,6 +288,7 @@ def test_a_folder_without_an_adapter_says_where_one_is(tiny_pipeline: Path, tmp_
     only = tmp_path / "only"
     only.mkdir()
     (only / "mine.safetensors").write_bytes(b"")
+    (only / "._mine.safetensors").write_bytes(b"of macOS")
     pickled = tmp_path / "pickled"
     pickled.mkdir()
     (pickled / "pytorch_lora_weights.bin").write_bytes(b"")
