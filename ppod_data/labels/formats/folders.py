@@ -2,12 +2,13 @@
 
     FOLDER/winners/0001.png   the preferred image
     FOLDER/winners/0001.txt   its caption: the prompt of both images
-    FOLDER/losers/0001.jpg    the other image, of the same name
+    FOLDER/losers/0001.JPG    the other image, of the same name but for the suffix
 
 Captions may be beside the losers instead. Subfolders of the same names on both sides are read too, hidden ones are not.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ppod_data.errors import ConfigError
@@ -29,6 +30,19 @@ _WINNERS = ("winners", "winner", "chosen", "preferred")
 _LOSERS = ("losers", "loser", "rejected")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _MAX_CAPTION = 1 << 20
+
+
+def _spellings(*suffixes: str) -> tuple[str, ...]:
+    """Return suffixes in every case, the usual ones first: file systems tell .png and .PNG apart."""
+    mixed = (
+        "".join(letters)
+        for suffix in suffixes
+        for letters in itertools.product(*zip(suffix, suffix.upper(), strict=True))
+    )
+    return tuple(dict.fromkeys((*suffixes, *(suffix.upper() for suffix in suffixes), *mixed)))
+
+
+_IMAGE_SPELLINGS, _CAPTION_SPELLINGS = _spellings(*_SUFFIXES), _spellings(".txt")
 
 
 def image_files(path: Path) -> list[Path]:
@@ -87,24 +101,29 @@ def _images(side: Path) -> list[Path]:
 def _other(file: Path, side: Path, other: Path) -> Path | None:
     """Return the image of the same name on the other side, of any suffix."""
     stem = other / file.relative_to(side).with_suffix("")
-    spellings = [stem.with_name(stem.name + suffix) for suffix in (file.suffix, *_SUFFIXES)]
-    return next((path for path in spellings if path.is_file()), None)
+    return _first_file(stem, (file.suffix, *_IMAGE_SPELLINGS))
+
+
+def _first_file(stem: Path, suffixes: Sequence[str]) -> Path | None:
+    """Return the first file that is named `stem` with one of the suffixes. A listing of the folder is not needed."""
+    paths = (stem.with_name(stem.name + suffix) for suffix in suffixes)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _caption(winner: Path, loser: Path) -> str:
     """Return the text beside either image. Raises BadRowError if there is none, or two that differ."""
-    files = [file.with_suffix(".txt") for file in (winner, loser)]
+    files = [_first_file(file.with_suffix(""), _CAPTION_SPELLINGS) for file in (winner, loser)]
     try:
         texts = {
             caption
             for file in files
-            if file.is_file() and file.stat().st_size <= _MAX_CAPTION
+            if file is not None and file.stat().st_size <= _MAX_CAPTION
             if (caption := file.read_text(encoding="utf-8-sig").strip())
         }
     except (OSError, UnicodeDecodeError) as error:
         raise BadRowError(f"its caption cannot be read: {error}") from error
     if len(texts) != 1:
         raise BadRowError(
-            f"no caption: write the prompt into {files[0].name}" if not texts else "two captions"
+            f"no caption: write the prompt into {winner.stem}.txt" if not texts else "two captions"
         )
     return texts.pop()
