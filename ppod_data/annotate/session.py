@@ -302,10 +302,31 @@ class Session:
 
 
 def open_session(folder: Path, questions: Sequence[Question], **options: Any) -> Session:
-    """Open the session whose journals are in `folder`, with the folder's salt; options as for `Session`."""
+    """Open the session whose journals are in `folder`, with the folder's salt; options and errors as for `Session`.
+
+    Raises:
+        ConfigError: the folder holds the answers of a judge. Nothing is written then.
+        DamagedError: the salt has another size.
+    """
     make_folder(folder)
-    atomic_create(folder / SALT, secrets.token_bytes(_SALT_BYTES))
+    _create_salt(folder)
     salt = read_small(folder / SALT, _SALT_BYTES)
     if len(salt) != _SALT_BYTES:
         raise DamagedError(f"{folder / SALT}: expected a salt of {_SALT_BYTES} bytes: give another --name")
     return Session(folder, questions, Annotators(salt, "ppod-label"), **options)
+
+
+def _create_salt(folder: Path) -> None:
+    """Create a missing salt, which marks the answers in a folder as people's.
+
+    The lock keeps it out of the folder of a judge that is still waiting for its first answer.
+    """
+    lock = lock_folder(folder)
+    try:
+        if not (folder / SALT).exists() and any(folder.glob(f"[!.]*{_SUFFIX}")):
+            raise ConfigError(
+                f"{folder} holds a judge's answers, or people's without their {SALT}: give people another --name"
+            )
+        atomic_create(folder / SALT, secrets.token_bytes(_SALT_BYTES))
+    finally:
+        os.close(lock)

@@ -126,6 +126,8 @@ def test_later_answers_of_a_judge_are_imported_by_the_next_line(
         first = ran(line, 3)
         assert following(first).endswith("--format ppod-judge --name judge")
         ran(following(first))
+        mistyped = call(pair.app, "label", "judged", "--name", "judge")
+        assert "holds a judge's answers" in mistyped.one_error()
         second = ran(line, 6)
         assert following(second).endswith("--format ppod-judge --name judge-2")
         ran(following(second))

@@ -1,6 +1,7 @@
 """A vision language model as an annotator: both orders, resumable, imported and compared like people."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import ImageStat
 
 from ppod_data import agreement, import_labels
+from ppod_data.annotate.line_file import lock_folder
 from ppod_data.annotate.pair_judge import JudgeSummary, judge_pairs
 from ppod_data.annotate.questions import read_pair_questions, read_questions
 from ppod_data.annotate.session import open_session
@@ -22,7 +24,7 @@ from ppod_data.rewards.vlm import chat as chat_module
 from ppod_data.rewards.vlm.answers import Reply
 from ppod_data.rewards.vlm.pairs import connect_pairs, read_choice
 from tests.support.reward_servers import Running, serving
-from tests.support.toy import make_dataset
+from tests.support.toy import files, make_dataset
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +171,22 @@ def test_people_s_answers_are_not_mixed_with_a_judge_s(dataset: Dataset, server:
     open_session(folder, read_questions(dataset, size=2, count=3, seed=0)).close()
     with pytest.raises(ConfigError, match="holds people's answers: give the judge another --name"):
         judged(dataset, server, count=3)
+
+
+def test_people_are_kept_out_of_a_judge_s_folder_and_the_judge_resumes(
+    dataset: Dataset, server: Running
+) -> None:
+    questions = read_questions(dataset, size=2, count=3, seed=0)
+    folder = dataset.root / "labels" / "judge.answers"
+    folder.mkdir(parents=True)
+    lock = lock_folder(folder)  # a judge that waits for its first answer
+    with pytest.raises(ConfigError, match="another ppod-pair label or judge is collecting answers here"):
+        open_session(folder, questions)
+    os.close(lock)
+    assert files(folder) == {}
+    judged(dataset, server, count=2)
+    before = files(folder)
+    with pytest.raises(ConfigError, match=r"holds a judge's answers, .*: give people another --name"):
+        open_session(folder, questions)
+    assert files(folder) == before
+    assert judged(dataset, server, count=3).num_skipped == 2
