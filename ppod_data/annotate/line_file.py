@@ -70,6 +70,8 @@ class LineFile:
 def lock_folder(folder: Path) -> int:
     """Lock a folder for this process, until the returned file is closed. Some network file systems have no locks.
 
+    On NFS, where a folder cannot be locked for other machines, the lock holds between processes of one machine.
+
     Raises:
         ConfigError: another process has locked it.
     """

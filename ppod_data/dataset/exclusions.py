@@ -9,6 +9,7 @@ still be excluded.
 import contextlib
 import fcntl
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -181,7 +182,7 @@ def _locked(path: DataPath) -> Iterator[str | None]:
         return
     while True:
         try:
-            file = open_file(path)
+            file = _open_to_lock(path)
         except FileNotFoundError:
             yield None
             return
@@ -191,3 +192,13 @@ def _locked(path: DataPath) -> Iterator[str | None]:
             if os.path.exists(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 yield ""
                 return
+
+
+def _open_to_lock(path: Path) -> io.BufferedReader:
+    """Open the list for an exclusive lock, which NFS grants only on a file that is open for writing."""
+    try:
+        return open_file(path, os.O_RDWR)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another user's list, which `replace` can still replace
+        return open_file(path)

@@ -123,8 +123,8 @@ def is_being_written(temporary: DataPath) -> bool:
         descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:  # a shared lock: NFS grants an exclusive one only on a file that is open for writing
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:  # locked, or no locks on this file system: assume a writer
         return True
     finally:
@@ -132,8 +132,12 @@ def is_being_written(temporary: DataPath) -> bool:
     return False
 
 
-def open_file(path: DataPath) -> io.BufferedReader:
+def open_file(path: DataPath, access: int = os.O_RDONLY) -> io.BufferedReader:
     """Open a regular file for reading. Pipes and devices are refused, because their data may never end.
+
+    Args:
+        path: the file.
+        access: `os.O_RDWR` for a lock that needs write access, of a local file.
 
     Raises:
         DamagedError: `path` is not a regular file, or is a Git LFS pointer.
@@ -141,7 +145,7 @@ def open_file(path: DataPath) -> io.BufferedReader:
     """
     if not isinstance(path, Path):
         return open_object(path)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path, access | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

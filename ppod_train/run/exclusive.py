@@ -20,7 +20,8 @@ def only_run(out: Path) -> Iterator[Callable[[], None]]:
 
     Yields a function to call once there are results to keep. If an error ends the block before that call, the files
     written in the block are removed, so that a rejected start leaves no files. Network file systems without locks
-    are not protected.
+    are not protected. On NFS, where a folder cannot be locked for other machines, the lock holds between processes of
+    one machine.
 
     Raises:
         ConfigError: another run holds the lock, or a folder in `out` is a link.

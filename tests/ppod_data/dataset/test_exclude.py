@@ -1,9 +1,11 @@
 """What is taken down is in nothing that our readers give, at once; a purge takes it out of the files."""
 
+import fcntl
 import io
 import os
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,10 @@ from ppod_data.integrity.purge import purge
 from ppod_data.integrity.verify import verify
 from ppod_data.pairs.rank import rank
 from ppod_data.scoring.score import score
+from ppod_data.storage.files import atomic_write
 from tests.support.damage import Brightness, make_whole
 from tests.support.faults import count_operations, killed_at, visible
+from tests.support.nfs import lock_as_on_nfs
 from tests.support.toy import files, make_dataset, make_spec, write_shard
 
 
@@ -111,6 +115,41 @@ def test_many_at_once_lose_no_entry(tmp_path: Path) -> None:
     for child in children:
         os.waitpid(child, 0)
     assert {entry.id for entry in read_exclusions(dataset.root)} == set(ids(dataset))
+
+
+def test_on_nfs_an_exclusion_waits_for_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = make_dataset(tmp_path / "data")
+    first, second, third = ids(dataset)[:3]
+    exclude(dataset.root, dataset.spec, [first], [], "x")
+    lock_as_on_nfs(monkeypatch)
+    with (dataset.root / "exclusions.jsonl").open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        entries = read_exclusions(dataset.root)
+        child = os.fork()
+        if child == 0:
+            try:
+                exclude(dataset.root, dataset.spec, [second], [], "x")
+            finally:
+                os._exit(0)
+        ended = 0
+        for _ in range(20):  # without a lock the child ends in this time, and its entry is overwritten
+            ended = ended or os.waitpid(child, os.WNOHANG)[0]
+            time.sleep(0.05)
+        entry = Exclusion("sample_id", third, "x")
+        atomic_write(dataset.root / "exclusions.jsonl", encode_exclusions([*entries, entry]))
+        fcntl.flock(file, fcntl.LOCK_UN)  # the child holds a copy of the file
+    if not ended:
+        os.waitpid(child, 0)
+    assert [entry.id for entry in read_exclusions(dataset.root)] == [first, third, second]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_list_that_is_no_file_is_damage(tmp_path: Path, folder: bool) -> None:
+    dataset = make_dataset(tmp_path / "data")
+    path = dataset.root / "exclusions.jsonl"
+    path.mkdir() if folder else os.mkfifo(path)
+    with pytest.raises(DamagedError, match="not a regular file"):
+        exclude(dataset.root, dataset.spec, ids(dataset)[:1], [], "x")
 
 
 @pytest.mark.parametrize(

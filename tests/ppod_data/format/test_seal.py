@@ -16,6 +16,7 @@ from ppod_data.pairs.rank import rank
 from ppod_data.scoring.score import score
 from ppod_data.storage.files import is_being_written, temporary_beside
 from tests.support.damage import Brightness, make_whole
+from tests.support.nfs import lock_as_on_nfs
 from tests.support.toy import files, flip, make_dataset, make_sample, make_spec, write_shard
 
 
@@ -73,6 +74,27 @@ def test_the_lock_of_a_killed_writer_ends_with_it(tmp_path: Path) -> None:
     os.waitpid(child, 0)
     [left] = tmp_path.iterdir()
     assert not is_being_written(left)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o444])
+def test_on_nfs_a_killed_writer_stops_no_seal_but_a_living_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    root = make_dataset(tmp_path / "data").root
+    lock_as_on_nfs(monkeypatch)
+    child = os.fork()
+    if child == 0:
+        with temporary_beside(root / "samples" / "000002.parquet") as left:
+            left.chmod(mode)
+            os.kill(os.getpid(), 9)
+    os.waitpid(child, 0)
+    with (
+        temporary_beside(root / "samples" / "000003.parquet"),
+        pytest.raises(PpodError, match=r"000003.*a process is writing this file"),
+    ):
+        seal(root)
+    [removed] = seal(root).removed
+    assert removed.startswith("samples/.000002.parquet.tmp-")
 
 
 def test_missing_shards_are_refused_unless_asked_for(tmp_path: Path) -> None:
