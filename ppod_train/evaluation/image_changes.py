@@ -129,5 +129,7 @@ def _spread(groups: Sequence[FloatArray]) -> float | None:
     freedom = sum(len(group) - 1 for group in groups if len(group) > 1)
     if not freedom:
         return None
-    squares = sum(float(np.sum((group - group.mean()) ** 2)) for group in groups if len(group))
+    # The mean of equal values is rounded, so their deviation may be a rounding error instead of 0
+    varied = [group for group in groups if len(group) and np.ptp(group) > 0]
+    squares = sum(float(np.sum((group - group.mean()) ** 2)) for group in varied)
     return math.sqrt(squares / freedom)

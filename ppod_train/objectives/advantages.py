@@ -88,8 +88,10 @@ def _z_scores(rated: Rated) -> FloatArray:
     scores = np.zeros(len(rated.rewards))
     for rows in _prompts(rated):
         rewards = rated.rewards[rows]
-        if rewards.std() > 0:
-            scores[rows] = (rewards - rewards.mean()) / rewards.std()
+        # The mean of equal rewards is rounded, so their deviation may be a rounding error instead of 0
+        spread = rewards.std() if np.ptp(rewards) > 0 else 0.0
+        if spread > 0:
+            scores[rows] = (rewards - rewards.mean()) / spread
     return np.clip(scores, -_LARGEST, _LARGEST)
 
 

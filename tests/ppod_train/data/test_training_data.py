@@ -121,14 +121,19 @@ def test_labels_of_people_have_no_margin_for_prdp(copied: Path, tiny_model: Diff
         opened(copied, tiny_model, "prdp")
 
 
-def test_equal_rewards_are_nothing_to_learn(copied: Path, tiny_model: DiffusionModel) -> None:
-    for part in (copied / "scores" / "redness").glob("*.parquet"):
+@pytest.mark.parametrize("reward", [0.5, 0.3])
+def test_equal_rewards_are_nothing_to_learn(
+    tiny_model: DiffusionModel, record_dataset: Callable[..., Dataset], tmp_path: Path, reward: float
+) -> None:
+    """The mean of ten times 0.3 is rounded."""
+    root = record_dataset(tmp_path / "data", tiny_model, num_images_per_prompt=10, batch_size=10).root
+    for part in (root / "scores" / "redness").glob("*.parquet"):
         table = pa.parquet.read_table(part)
-        column = pa.array([0.5] * len(table), type=table.schema.field("score").type)
+        column = pa.array([reward] * len(table), type=table.schema.field("score").type)
         place = table.schema.get_field_index("score")
         write_table(part, table.set_column(place, table.schema.field("score"), column))
     with pytest.raises(ConfigError, match="nothing to learn"):
-        opened(copied, tiny_model, "ddpo")
+        opened(root, tiny_model, "ddpo")
 
 
 def test_noise_predictions_need_the_final_latents(

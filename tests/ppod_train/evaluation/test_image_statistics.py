@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,17 @@ def test_changes_are_paired_and_in_units_of_the_baselines_spread() -> None:
     alone = image_changes(after)
     assert alone["edges"].change is None and "distance" not in alone
     assert image_changes(None, before) == {}
+
+
+def test_a_statistic_that_the_baseline_keeps_constant_has_no_effect() -> None:
+    """The mean of ten times 0.3 is rounded: in units of that error, any change would be huge."""
+    before, after = [samples([0.3] * 10)], [samples([0.4] * 10)]
+    assert np.full(10, 0.3).std() > 0
+    changes = image_changes(after, before)
+    assert changes["edges"].spread == 0 and changes["edges"].effect is None
+    assert changes["edges"].change == pytest.approx(0.1)
+    overall = {"gain": 1.0, "gain_low": 0.5, "gain_high": 1.5}
+    assert find_in(overall, {"edges": asdict(changes["edges"])}) is None
 
 
 def test_the_interval_of_the_diversity_covers_its_error() -> None:

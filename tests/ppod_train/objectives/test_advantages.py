@@ -56,6 +56,20 @@ def test_equal_rewards_are_worth_nothing() -> None:
     assert reward_weights(rated([0.3, 0.3, 0.3])).tolist() == [[1.0] * STEPS] * 3
 
 
+@pytest.mark.parametrize("count", [3, 10, 24, 64])
+def test_a_tie_at_a_reward_whose_mean_is_rounded_is_worth_nothing(count: int) -> None:
+    """The mean of 64 times 0.7 is not 0.7, and the standard deviation not 0."""
+    rewards = [-0.35, 0.1, 0.3, 0.7, 2.2]
+    ties = rated(np.repeat(rewards, count), np.repeat(np.arange(len(rewards)), count))
+    assert any(np.full(count, reward).std() > 0 for reward in rewards)
+    assert not standardised(ties).any() and not above_value_baseline(ties).any()
+    assert (reward_weights(ties) == 1.0).all()
+
+
+def test_a_spread_too_small_for_its_square_is_worth_nothing() -> None:
+    assert standardised(rated([1e-200, 2e-200])).tolist() == [[0.0] * STEPS] * 2
+
+
 def test_advantages_stay_within_five_standard_deviations() -> None:
     """One of 100 images is far better: 99 / √99 = 9.9 standard deviations above the mean."""
     rewards = [0.0] * 99 + [1.0]
