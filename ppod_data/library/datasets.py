@@ -26,7 +26,7 @@ def new_root(path: AnyPath) -> DataPath:
     """
     root = data_path(path)
     if isinstance(root, Path):
-        check_not_inside(root, option="the data set")
+        check_not_inside(root, option="DATASET")
     return root
 
 

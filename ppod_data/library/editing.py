@@ -21,6 +21,7 @@ from ppod_data.labels.combine import combine as combine_tables
 from ppod_data.labels.settings import CombineSettings
 from ppod_data.library.datasets import AnyDataset, open_dataset
 from ppod_data.storage.files import AnyPath, data_path
+from ppod_data.storage.folder_kinds import check_not_inside
 from ppod_data.support.processes import rank_and_world_size
 from ppod_data.support.progress import SILENT, Progress
 
@@ -132,8 +133,10 @@ def combine_pairs(
 def merge(out: Path, datasets: Sequence[AnyPath]) -> tuple[list[Dataset], int]:
     """Name several data sets in one file. Return them, and how many samples an earlier one has as well.
 
-    Raises as `ppod_data.dataset.merge.merge`.
+    Raises as `ppod_data.dataset.merge.merge`, and ConfigError for a file inside a folder of a data set, run or
+    evaluation.
     """
+    check_not_inside(out, option="OUT")
     parts = write_merge(out, [data_path(dataset) for dataset in datasets])
     return parts, sum(count_repeats([part.spec for part in parts]))
 

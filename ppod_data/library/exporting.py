@@ -27,8 +27,9 @@ def write_page(dataset: AnyDataset, file: Path, *, max_images: int = 200) -> Non
     """Write an HTML page with images, scores and pairs of a data set.
 
     Raises:
-        ConfigError: The file is not an HTML page.
+        ConfigError: The file is not an HTML page, or is inside a folder of a data set, run or evaluation.
     """
+    check_not_inside(file, option="--html")
     check_html(file, option="--html")
     write_viewer(open_dataset(dataset), file, max_images=max_images)
 
@@ -44,7 +45,11 @@ def export_images(
 def export_pairs(
     dataset: AnyDataset, out: Path, *, name: str, format: str, progress: Progress = SILENT
 ) -> PairsExport:
-    """Write a table of pairs in a format of other tools. Raises as `ppod_data.labels.export.export`."""
+    """Write a table of pairs in a format of other tools. Raises as `ppod_data.labels.export.export`.
+
+    A file in a folder of the data set would become one of its tables, so `out` may not be inside one.
+    """
+    check_not_inside(out, option="--out")
     return export_table(open_dataset(dataset), name=name, format=format, out=out, progress=progress)
 
 

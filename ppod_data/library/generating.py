@@ -22,7 +22,8 @@ from ppod_data.generation.cost import plan_generation
 from ppod_data.generation.generate import GenerateSummary
 from ppod_data.generation.generate import generate as generate_shards
 from ppod_data.inspect.card import write_card
-from ppod_data.storage.files import AnyPath, data_path
+from ppod_data.library.datasets import new_root
+from ppod_data.storage.files import AnyPath
 from ppod_data.support.progress import SILENT, Progress
 from ppod_data.support.runtime import device_kind
 
@@ -59,7 +60,8 @@ def generate(
 
     Raises:
         SpecMismatchError: The folder holds a data set made with another spec.
-        ConfigError: The data set is sealed and lacks shards, or the cluster cannot be used.
+        ConfigError: The data set is sealed and lacks shards, the folder is inside a data set, run or evaluation, or the
+            cluster cannot be used.
         NonFiniteError: The model gave NaN or infinite latents; that shard is not written.
     """
     make(path, spec, model, shards=shards, license=license, cluster=cluster, progress=progress)
@@ -81,7 +83,7 @@ def make(
     Arguments and errors are those of `generate`. Processes of this machine load the model themselves; a single process
     uses `model`.
     """
-    root = data_path(path)
+    root = new_root(path)
     numbers = range(spec.num_shards) if shards is None else shards
     workers: RayCluster | Choice | None = None
     if isinstance(cluster, LocalProcesses):

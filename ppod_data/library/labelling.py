@@ -27,7 +27,7 @@ from ppod_data.labels.importing import import_labels as import_file
 from ppod_data.labels.matching import SampleIndex
 from ppod_data.labels.settings import ImportOptions
 from ppod_data.labels.stored import read_scores, read_votes, reward_names
-from ppod_data.library.datasets import AnyDataset, open_dataset
+from ppod_data.library.datasets import AnyDataset, new_root, open_dataset
 from ppod_data.storage.files import AnyPath, data_path, local_path
 from ppod_data.support.progress import SILENT, Progress
 
@@ -71,7 +71,7 @@ def images_of_labels(
         settings: The chains. Other arguments and errors are those of `ppod_data.labels.foreign.build_dataset`.
     """
     return build_dataset(
-        data_path(path),
+        new_root(path),
         local_path(str(file)),
         model,
         format=format,

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from ppod_data.html.charts.lines import NUM_COLOURS
 from ppod_data.html.page import document, join
 from ppod_data.storage.files import atomic_write
-from ppod_data.storage.folder_kinds import check_html
+from ppod_data.storage.folder_kinds import check_html, check_not_inside
 from ppod_data.storage.json_reader import record_of
 from ppod_data.storage.real_folders import settled
 from ppod_data.support.formatting import counted
@@ -48,11 +48,14 @@ def write_report(runs: AnyFolder | Sequence[AnyFolder], out: AnyFolder | None = 
         out: the file; None for report.html in the folder of a single run, or in this folder for several.
 
     Raises:
-        ConfigError: a folder is not a run, or `out` is a file of another kind.
+        ConfigError: a folder is not a run, or `out` is a file of another kind, or inside a folder where a data set,
+            run or evaluation keeps its own files.
         DamagedError: a record has other content than a run writes.
     """
     folders = [Path(run) for run in ([runs] if isinstance(runs, str | PathLike) else runs)]
-    if out is None:
+    if out is not None:
+        check_not_inside(Path(out), option="--out")
+    else:
         out = folders[0] / "report.html" if len(folders) == 1 else "report.html"
     out = settled(Path(out))
     check_html(out, option="--out")

@@ -84,6 +84,10 @@ def test_what_people_read_says_what_to_do_next(labelled: Path, monkeypatch: pyte
         (("agreement", "data", "--labels", "none"), "no labels named 'none':"),
         (("combine", "data", "--pairs", "scenes=x", "--name", "z"), "'x' is no weight: write NAME=2"),
         (("export", "data", "--name", "no", "--format", "csv", "--out", "o.csv"), "no pairs named 'no':"),
+        (
+            ("export", "data", "--name", "scenes", "--format", "trl", "--out", "data/pairs/x.parquet"),
+            "data/pairs/x.parquet is inside",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(

@@ -144,6 +144,20 @@ def test_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
 
 
+def test_a_report_in_a_folder_of_another_kind_s_own_files_is_refused(tmp_path: Path) -> None:
+    run, data = make_run(tmp_path / "run"), tmp_path / "data"
+    (data / "pairs").mkdir(parents=True)
+    (data / "ppod.json").write_text("{}")
+    for place, owner in (
+        (data / "pairs" / "x.parquet", "a data set"),
+        (run / "policy" / "x.html", "an offline run"),
+    ):
+        with pytest.raises(ConfigError, match=f"which is {owner}: give another --out"):
+            write_report(run, place)
+        assert not place.exists()
+    assert write_report(run, run / "x.html").is_file()
+
+
 def test_large_images_are_embedded_smaller(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "eval" / "after", evaluation("a dog", [1.0, 2.0], size=512))
     write_report([tmp_path / "eval"], tmp_path / "report.html")
