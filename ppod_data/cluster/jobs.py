@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ppod_data.format.spec import GenerationSpec
     from ppod_data.generation.generate import GenerateSummary
     from ppod_data.rewards import RewardModel
-    from ppod_data.scoring.score import Engine, Scored, ShardRows
+    from ppod_data.scoring.rows import ShardRows
+    from ppod_data.scoring.score import Engine, Scored
 
 
 def _read_shared_spec(root: DataPath, fingerprint: str) -> None:

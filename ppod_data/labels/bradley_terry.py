@@ -24,7 +24,7 @@ from ppod_data.format.tables import SAMPLES, SCORES, check_name, part_name, read
 from ppod_data.labels.matching import SampleIndex
 from ppod_data.labels.stored import PEOPLE, read_votes
 from ppod_data.labels.votes import Votes
-from ppod_data.scoring.score import OK
+from ppod_data.scoring.rows import OK
 from ppod_data.storage.files import DataPath, sha256_file
 from ppod_data.storage.real_folders import refuse_linked_folders
 

@@ -12,7 +12,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.labels.answers import OVERALL
 from ppod_data.labels.matching import SampleIndex
 from ppod_data.labels.votes import Votes
-from ppod_data.scoring.score import OK
+from ppod_data.scoring.rows import OK
 
 PEOPLE = "bradley-terry"
 """Scorer name of score tables that people's comparisons made."""

@@ -2,12 +2,12 @@
 
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
-from ppod_data.library.datasets import AnyDataset, open_dataset
+from ppod_data.library.datasets import AnyDataset, new_root, open_dataset
 from ppod_data.publish.hub import hub_repository, pull_from_hub, push_to_hub
 from ppod_data.publish.transfer import TransferSummary
 from ppod_data.publish.transfer import pull as pull_files
 from ppod_data.publish.transfer import push as push_files
-from ppod_data.storage.files import AnyPath, data_path
+from ppod_data.storage.files import AnyPath
 from ppod_data.support.progress import SILENT, Progress
 
 
@@ -43,6 +43,7 @@ def push(
         raise ConfigError(
             f"{url}: public is for a repository of the Hub, hf://datasets/OWNER/NAME: leave it out"
         )
+    new_root(url)
     return push_files(opened, url, progress=progress)
 
 
@@ -72,7 +73,7 @@ def pull(url: str, path: AnyPath, *, progress: Progress = SILENT) -> Dataset:
 
 def fetch(url: str, path: AnyPath, *, progress: Progress = SILENT) -> TransferSummary:
     """Do what `pull` does, and return what was copied. Arguments and errors are those of `pull`."""
-    hub, root = hub_repository(url), data_path(path)
+    hub, root = hub_repository(url), new_root(path)
     if hub:
         return pull_from_hub(hub[0], root, revision=hub[1], progress=progress)
     return pull_files(url, root, progress=progress)

@@ -20,7 +20,7 @@ from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.format.tables import SAMPLES, part_name
 from ppod_data.pairs.reward_sum import RewardSum
-from ppod_data.scoring.score import OK
+from ppod_data.scoring.rows import OK
 from ppod_data.support.prefetch import prefetch
 
 _SAMPLE = ("image_index", "sample_id", "prompt_id", "image_pixels_sha256")

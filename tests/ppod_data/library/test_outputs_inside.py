@@ -14,6 +14,7 @@ from ppod_data.labels.importing import import_labels
 from ppod_data.library.editing import merge
 from ppod_data.library.exporting import export_images, export_pairs, write_page
 from ppod_data.library.labelling import images_of_labels
+from ppod_data.library.sharing import pull, push
 from tests.support.label_cases import sample_ids, write_lines
 from tests.support.toy import files, make_dataset
 
@@ -30,6 +31,8 @@ WRITERS: dict[str, tuple[Callable[[Dataset, Path], object], str]] = {
     "page": (write_page, "--html"),
     "merge": (lambda data, out: merge(out, [data.root]), "OUT"),
     "gen": (lambda data, out: generate(out, data.spec, NO_MODEL), "DATASET"),
+    "push": (lambda data, out: push(data, f"file://{out}"), "DATASET"),
+    "pull": (lambda data, out: pull(f"file://{data.root}", out), "DATASET"),
     "import --model": (
         lambda data, out: images_of_labels(out, "l.jsonl", NO_MODEL, SamplingSettings(), format="table"),
         "DATASET",
