@@ -21,8 +21,7 @@ def chain_steps(
     Raises:
         ConfigError: no stored step is stochastic, or none of `trained_steps` can be trained.
     """
-    stochastic = spec_schedule(spec).stochastic
-    recorded = tuple(step for step in spec.stored_steps() if stochastic[step])
+    recorded = _recorded_steps(spec)
     if not recorded:
         raise ConfigError(
             f"{root} stores no stochastic step: generate it with more steps stored (--store-steps)"
@@ -41,3 +40,19 @@ def chain_steps(
             f"give a range within {every[0]}:{every[-1] + 1}"
         )
     return steps, tuple(step for step in recorded if step in steps) or recorded
+
+
+def reference_steps(spec: GenerationSpec, objective: Objective, trained_steps: range | None) -> range | None:
+    """Return the steps whose log-probabilities under the reference a training reads; None for all recorded steps.
+
+    They are the trained steps. An objective that reads x_0 alone may train on steps of which none is recorded; then the
+    replay checks all recorded steps.
+    """
+    if trained_steps is None or not objective.on_final_latents:
+        return trained_steps
+    return trained_steps if set(trained_steps) & set(_recorded_steps(spec)) else None
+
+
+def _recorded_steps(spec: GenerationSpec) -> tuple[int, ...]:
+    stochastic = spec_schedule(spec).stochastic
+    return tuple(step for step in spec.stored_steps() if stochastic[step])

@@ -12,10 +12,12 @@ from ppod_data.generation.cost import measure_seconds
 from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_data.storage.files import AnyPath
 from ppod_data.support.processes import resolve_device
+from ppod_train.data.steps import reference_steps
 from ppod_train.data.training_data import DataSource
 from ppod_train.library.online import named_model
 from ppod_train.library.policies import AnyModel
 from ppod_train.library.training import opened_data
+from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.run.cost import TrainingPlan, plan_training
 from ppod_train.run.model_defaults import explain_choices
@@ -76,8 +78,9 @@ def plan_online(
     plan = plan_training(skeleton, spec, settings.train)
     stages = settings.num_stages
     judged = settings.eval_images_per_prompt * len(settings.eval_prompts or prompts)
-    trained = step_range(settings.train.trained_steps) or range(spec.num_inference_steps)
-    num_steps = len(set(plan.generation.noisy_steps) & set(trained))
+    trained, objective = step_range(settings.train.trained_steps), OBJECTIVES[settings.train.objective]
+    read = reference_steps(spec, objective, trained) or range(spec.num_inference_steps)
+    num_steps = len(set(plan.generation.noisy_steps) & set(read))
     halves = calls_per_prediction(skeleton, spec.guidance_scale)
     reference_calls = spec.num_samples * num_steps * halves * (stages - 1)
     data_seconds, seconds = _seconds_of_data(spec, source, device), None

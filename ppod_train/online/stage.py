@@ -13,14 +13,16 @@ from ppod_data.diffusion.models.model import DiffusionModel, resized
 from ppod_data.errors import ConfigError, NothingToLearnError
 from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.generate import generate, select_shards
-from ppod_data.generation.log_probs import compute_log_probs
+from ppod_data.generation.log_probs import compute_log_probs, steps_of
 from ppod_data.inspect.card import write_card
 from ppod_data.pairs.rank import rank
 from ppod_data.rewards.usage import usage_of
 from ppod_data.scoring.score import score
+from ppod_data.storage.folders import remove_folder
 from ppod_data.storage.json_reader import read_object
 from ppod_data.support.noise import generator
 from ppod_data.support.progress import SILENT
+from ppod_train.data.steps import reference_steps
 from ppod_train.data.training_data import DataSource
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
@@ -177,17 +179,28 @@ def _pair(run: OnlineRun, stage: int, dataset: Dataset) -> bool:
 def _reference_log_probs(run: OnlineRun, stage: int, dataset: Dataset) -> None:
     """Compute the pretrained reference's log-probabilities of the stage's chains, in the trainer's numerics."""
     progress = run.phase(stage, "log-probs")
+    train = run.settings.train
+    steps = reference_steps(dataset.spec, OBJECTIVES[train.objective], step_range(train.trained_steps))
+    if steps is None and train.trained_steps is not None:
+        run.workers.on_main(lambda: _forget_some_steps(dataset))
     compute_log_probs(
         dataset,
         run.load(run.reference),
         name=REFERENCE,
-        batch_size=run.settings.train.batch_size,
+        batch_size=train.batch_size,
         rank=run.workers.rank,
         world_size=run.workers.world_size,
-        steps=step_range(run.settings.train.trained_steps),
+        steps=steps,
         progress=progress,
     )
     run.workers.wait()
+
+
+def _forget_some_steps(dataset: Dataset) -> None:
+    """Remove a table of some steps alone, which an earlier version computed and could not train on."""
+    if REFERENCE in dataset.log_prob_names() and steps_of(dataset.log_probs(REFERENCE)) is not None:
+        assert isinstance(dataset.root, Path)
+        remove_folder(dataset.root / "log_probs" / REFERENCE)
 
 
 def _train(run: OnlineRun, stage: int) -> int:

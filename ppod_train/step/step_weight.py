@@ -35,6 +35,8 @@ def step_weights(spec: GenerationSpec, steps: Sequence[int], step_weight: str) -
     k = chain_sensitivity(spec)
     weights = np.ones(len(k))
     chosen = [step for step in steps if k[step] > 0]
+    if not chosen:  # an objective that reads x_0 alone may train on deterministic steps
+        return weights
     weights[chosen] = (np.median(k[chosen]) / k[chosen]) ** _POWERS[step_weight]
     return weights
 

@@ -1,6 +1,7 @@
 """Online training: stages are ordinary data sets and runs, a killed run resumes, one stage is offline training."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -307,6 +308,40 @@ def test_a_run_on_some_steps_asks_the_reference_for_those_alone(
         train_offline(
             source, tmp_path / "none", replace(TRAIN, trained_steps="7:9"), model=model, reward=None
         )
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("objective", [name for name, one in OBJECTIVES.items() if one.on_final_latents])
+def test_an_objective_of_x_0_may_train_outside_the_noisy_window(
+    tiny_pipeline: Path, redness: Any, tmp_path: Path, objective: str
+) -> None:
+    """The replay checks the recorded step, which the reference's table holds although it is not trained."""
+    train = replace(TRAIN, objective=objective, trained_steps="2:4", num_train_steps=1)
+    settings = settings_of(train)
+    assert run(tmp_path, tiny_pipeline, redness, settings, noisy_steps="0:1").stages == 2
+    record = json.loads((tmp_path / "stage-02" / "run" / "run.json").read_text())
+    assert record["drift"]["steps"] == [0] and record["drift"]["share_exact"] == 1
+    (line,) = (tmp_path / "stage-02" / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["per_timestep"]["steps"] == [2, 3]
+
+
+def test_a_run_that_ended_at_a_table_of_other_steps_goes_on(
+    tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    """Earlier versions computed the trained steps, of which none is recorded, and ended in training."""
+    train = replace(TRAIN, objective="diffusion-nft", trained_steps="2:4", num_train_steps=1)
+    settings = settings_of(train)
+    run(tmp_path, tiny_pipeline, redness, settings, noisy_steps="0:1")
+    stage = tmp_path / "stage-02"
+    policy = (tmp_path / "policy" / "pytorch_lora_weights.safetensors").read_bytes()
+    for path in (stage / "run", stage / "data/log_probs/reference"):
+        shutil.rmtree(path)
+    (stage / "stage.json").unlink()
+    data = Dataset.open(stage / "data")
+    compute_log_probs(data, load_again(tiny_pipeline), name="reference", steps=range(2, 4))
+    assert run(tmp_path, tiny_pipeline, redness, settings, noisy_steps="0:1").stages == 2
+    assert steps_of(data.log_probs("reference")) is None
+    assert (tmp_path / "policy" / "pytorch_lora_weights.safetensors").read_bytes() == policy
 
 
 def test_two_online_runs_in_one_folder_are_refused(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:

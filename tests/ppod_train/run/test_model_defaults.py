@@ -124,6 +124,14 @@ def test_step_weights_by_hand(recorded: Path) -> None:
         np.testing.assert_allclose(step_weights(spec, steps, name), expected, rtol=1e-12)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_steps_without_noise_have_a_weight_of_1(recorded: Path) -> None:
+    """An objective that reads x_0 alone may train on such steps alone."""
+    spec = replace(Dataset.open(recorded).spec, noisy_steps="0:1")
+    for name in ("none", "k", "k2"):
+        assert step_weights(spec, [2, 3], name).tolist() == [1.0] * 4
+
+
 METHODS: tuple[Method, ...] = ("whole-graph", "two-pass", "by-trajectory")
 
 
