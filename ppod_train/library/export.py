@@ -97,9 +97,9 @@ def _start(record: Mapping[str, Any], identity: Mapping[str, Any]) -> Path | Non
     if identity["start_fingerprint"] == identity["reference_fingerprint"]:
         return None
     start = record.get("start")
-    if not isinstance(start, str) or not Path(start).is_dir():
+    if not isinstance(start, str) or not Path(start).exists():
         raise ConfigError(
             f"the policy that this run started from is not at {start}, and the export needs its LoRA layers: "
-            "restore the folder"
+            "restore it"
         )
     return Path(start)

@@ -75,7 +75,7 @@ def train(
         settings: How to train.
         model: The reference; None for the model that made the data. A loaded model is copied and stays as it is.
         reward: Judges the policy while it trains; None for the reward that made the table.
-        start: Folder of the policy to start from; None starts from the reference.
+        start: Policy to start from, a folder or a LoRA file; None starts from the reference.
         device: Torch device; `auto` is a GPU if there is one. A loaded model stays on its device.
         progress: Counts optimizer steps.
 

@@ -173,7 +173,7 @@ def _fixed_policies(
     The policy that made the data is the reference, or the policy that training starts from, kept as it is now.
 
     Args:
-        makers: folder of each policy that made data, by its fingerprint.
+        makers: folder or LoRA file of each policy that made data, by its fingerprint.
         start: fingerprint of the policy that training starts from.
 
     Raises:
@@ -203,12 +203,12 @@ def _as_maker(
 
     Args:
         maker: fingerprint of the policy.
-        folder: its LoRA or its whole pipeline, as the data set names it.
+        folder: its LoRA, a folder or a file, or its whole pipeline, as the data set names it.
 
     Yields:
         True if they are available: a LoRA of the trained rank, or all weights.
     """
-    if folder is None or not Path(folder).is_dir():
+    if folder is None or not Path(folder).exists():
         yield False
         return
     before = {name: value.detach().clone() for name, value in parameters.items()}

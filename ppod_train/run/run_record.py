@@ -32,12 +32,17 @@ class RunRecord:
 
 
 def run_of(policy: str | None) -> RunRecord | None:
-    """Return the record of the run whose policy is in the folder `policy`; None if the folder is not a run's policy.
+    """Return the record of the run whose policy is `policy`; None if that is not a run's policy.
+
+    Args:
+        policy: RUN/policy, or the LoRA file in it.
 
     Raises:
         DamagedError: the record cannot be read.
     """
     folder = Path(policy) if policy is not None else None
+    if folder is not None and folder.suffix == ".safetensors" and folder.is_file():
+        folder = folder.parent
     if folder is None or folder.name != _POLICY or not folder.is_dir():
         return None
     for name in ("online.json", "run.json"):

@@ -54,6 +54,19 @@ def test_a_run_and_its_policy_name_the_model_of_the_run(run: Path) -> None:
     )
 
 
+def test_the_file_in_a_runs_policy_names_the_run(run: Path) -> None:
+    file = run / "policy" / "pytorch_lora_weights.safetensors"
+    assert source_of(ModelSource(adapter=str(file)))[1] is None  # a name without a file
+    file.touch()
+    source, record = source_of(ModelSource(adapter=str(file)))
+    assert (source.model, source.adapter, source.compute_dtype) == ("me/model", str(file), "bf16")
+    assert record is not None and record.folder == run and not record.whole
+    assert source_of(file) == (source, record)
+    other = run.parent / "mine.safetensors"
+    other.touch()
+    assert source_of(ModelSource(adapter=str(other)))[1] is None
+
+
 def test_another_model_keeps_the_policy_without_the_runs_revision(run: Path) -> None:
     source, record = source_of(ModelSource(model="other", adapter=str(run / "policy")))
     assert record is not None

@@ -106,6 +106,19 @@ def test_the_policy_of_a_run_that_started_from_another_is_exported(
     assert not (tmp_path / "other").exists()
 
 
+def test_the_policy_of_a_run_that_started_from_a_lora_file_is_exported(
+    recorded: Path, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    run(recorded, tmp_path / "first", tiny_pipeline, None, PLAIN)
+    start = (tmp_path / "first/policy" / LORA).rename(tmp_path / "mine.safetensors")
+    run(recorded, tmp_path / "second", tiny_pipeline, None, PLAIN, start=start)
+    export_policy(tmp_path / "second", tmp_path / "policy")
+    assert sha256_file(tmp_path / "policy" / LORA) == sha256_file(tmp_path / "second/policy" / LORA)
+    start.unlink()
+    with pytest.raises(ConfigError, match=r"is not at .*mine.safetensors.*: restore it"):
+        export_policy(tmp_path / "second", tmp_path / "other")
+
+
 def test_a_whole_pipeline_is_exported(recorded: Path, tiny_pipeline: Path, tmp_path: Path) -> None:
     settings = replace(PLAIN, lora_rank=0, learning_rate=1e-5, num_train_steps=2)
     run(recorded, tmp_path / "run", tiny_pipeline, None, settings)

@@ -245,15 +245,17 @@ def test_drift_is_measured_on_the_data_of_the_policy_among_those_of_others(
     assert bands[0] == 2 * bands[1] == 2 * bands[2] > 0
 
 
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("known", ["folder", "file", ""])
 def test_the_clip_is_around_a_policy_that_is_replayed_where_it_is_at_hand(
-    stage: Stage, tiny_pipeline: Path, record_dataset: Callable[..., Dataset], tmp_path: Path, known: bool
+    stage: Stage, tiny_pipeline: Path, record_dataset: Callable[..., Dataset], tmp_path: Path, known: str
 ) -> None:
     """Sampled in bf16 by a policy that training does not start from: its numbers are another precision's."""
     if not stage.lora_rank:  # whole pipelines are not loaded for it
         return
     policy = tmp_path / "policy"
     shutil.copytree(stage.policy, policy)
+    if known == "file":
+        policy = (policy / "pytorch_lora_weights.safetensors").rename(tmp_path / "mine.safetensors")
     dataset = record_dataset(
         tmp_path / "data", load_again(tiny_pipeline, adapter=str(policy), compute_dtype="bf16")
     )
