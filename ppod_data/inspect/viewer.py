@@ -7,7 +7,7 @@ nothing. The number of images is bounded, and with it the page's size.
 import base64
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ppod_data.inspect.overview import overview, read_scores
 from ppod_data.inspect.selection import Selection, select
 from ppod_data.storage.files import atomic_write
 from ppod_data.storage.real_folders import settled
-from ppod_data.support.formatting import UNKNOWN, counted, fixed, percent, spread
+from ppod_data.support.formatting import UNKNOWN, Precision, counted, fixed, percent, spread
 
 MAX_IMAGES = 200
 """The default number of images: at most 10 MB in all, reached only by images of pure noise."""
@@ -226,6 +226,8 @@ def _samples(
     json = embedded(
         {
             "scores": list(scores),
+            "forms": [_form(column) for column in scores.values()],
+            "margins": {name: _form([row[3] for row in rows]) for name, rows in pairs.items() if rows},
             "prompts": list(prompts),
             "images": images,
             "pairs": {name: rows for name, rows in pairs.items() if rows},
@@ -263,6 +265,13 @@ def _prompts(samples: Sequence[Mapping[str, Any]], scores: Mapping[str, NDArray[
         return Markup()
     note = small_print(f"and {more:,} more prompts") if more > 0 else Markup()
     return Markup('<div class="prompts">{}</div>{}').format(table(["prompt", "images", *scores], rows), note)
+
+
+def _form(values: Iterable[float | None]) -> tuple[int, bool]:
+    """Return the digits that tell these numbers apart, and whether they are of a power of ten."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    form = spread(min(known), max(known)) if known else Precision(2)
+    return form.digits, form.is_power
 
 
 def _mean_and_range(values: NDArray[np.float64]) -> str:

@@ -6,11 +6,14 @@ const make = (name, values = {}, ...children) => {
   element.append(...children);
   return element;
 };
-const number = (value, digits = 2) =>
-  value === null || value === undefined ? "–" : value.toFixed(digits).replace(/^-(?=0\.0*$)/, "").replace("-", "−");
+// form is [digits, whether they are of a power of ten]; more is a number of further digits.
+const number = (value, [digits, isPower] = [2, false], more = 0) =>
+  value === null || value === undefined ? "–"
+    : (isPower ? value.toExponential(digits + more) : value.toFixed(digits + more))
+      .replace(/^-(?=0(\.0*)?(e|$))/, "").replace("e+", "e").replaceAll("-", "−");
 
 for (const browser of document.querySelectorAll(".browser")) {
-  const { scores, prompts, images, pairs, aspect } = JSON.parse(browser.querySelector("script").textContent);
+  const { scores, forms, margins, prompts, images, pairs, aspect } = JSON.parse(browser.querySelector("script").textContent);
   const controls = browser.querySelector(".controls");
   const shown = browser.querySelector(".shown");
   const STEP = 120; // tiles at a time
@@ -31,6 +34,7 @@ for (const browser of document.querySelectorAll(".browser")) {
     return true;
   };
   const scoreOf = (image) => (scores.length ? image.scores[state.score] : null);
+  const scoreText = (image) => (scores.length ? number(scoreOf(image), forms[state.score]) : "");
 
   // One image, large, with all that is known about it.
   const dialog = make("dialog");
@@ -43,7 +47,7 @@ for (const browser of document.querySelectorAll(".browser")) {
   });
   const open = (list, at) => {
     const image = list[at];
-    const rows = [["sample_id", image.id], ["image_index", image.k], ...(image.flagged ? [["flagged", "by the model's safety checker"]] : []), ...scores.map((name, i) => [name, number(image.scores[i], 3)])];
+    const rows = [["sample_id", image.id], ["image_index", image.k], ...(image.flagged ? [["flagged", "by the model's safety checker"]] : []), ...scores.map((name, i) => [name, number(image.scores[i], forms[i], 1)])];
     const table = make("table", {}, make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((text) => make("td", { textContent: text }))))));
     turn = (by) => open(list, (at + by + list.length) % list.length);
     const large = picture(image);
@@ -71,7 +75,7 @@ for (const browser of document.querySelectorAll(".browser")) {
     if (state.order === "worst") list.sort((a, b) => key(a) - key(b));
     const tile = (image, at) => {
       const button = make("button", { className: "sample", type: "button", title: prompts[image.prompt], onclick: () => { if (!unveiled(image)) open(list, at); } });
-      const score = make("b", { textContent: scores.length ? number(scoreOf(image)) : "" });
+      const score = make("b", { textContent: scoreText(image) });
       button.append(picture(image), make("span", {}, score, make("i", { textContent: `k ${image.k}`, style: "font-style:normal" })));
       return button;
     };
@@ -99,12 +103,12 @@ for (const browser of document.querySelectorAll(".browser")) {
     const half = (pair, side) => {
       const image = images[pair[side]];
       const button = make("button", { className: side ? "half" : "half chosen", type: "button", onclick: () => { if (!unveiled(image)) open([images[pair[0]], images[pair[1]]], side); } });
-      button.append(picture(image), make("span", {}, make("b", { textContent: side ? "rejected" : "✓ chosen" }), make("i", { textContent: scores.length ? number(scoreOf(image)) : "", style: "font-style:normal" })));
+      button.append(picture(image), make("span", {}, make("b", { textContent: side ? "rejected" : "✓ chosen" }), make("i", { textContent: scoreText(image), style: "font-style:normal" })));
       return button;
     };
     const card = (pair) => {
       const [, , label, margin, source, votes] = pair;
-      const facts = [label === 1 ? null : `label ${number(label)}`, margin === null ? null : `margin ${number(margin)}`, votes === null ? null : `${votes} votes`, source];
+      const facts = [label === 1 ? null : `label ${number(label)}`, margin === null ? null : `margin ${number(margin, margins[state.pairs])}`, votes === null ? null : `${votes} votes`, source];
       return make("div", { className: "pair" },
         make("p", { className: "prompt", textContent: prompts[images[pair[0]].prompt] }),
         make("div", { className: "sides" }, half(pair, 0), half(pair, 1)),
