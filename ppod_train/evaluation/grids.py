@@ -1,7 +1,11 @@
 """The before/after picture: the same seeds in two rows, framed by the scorer's correctness verdict.
 
-Sizes are in pixels of the picture. Pillow's own font renders the same picture on every machine.
+Sizes are in pixels of the picture. Pillow's own font renders the same picture on every machine. It has the letters of
+English alone, so other prompts are respelled, or named by their number.
 """
+
+import unicodedata
+from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -22,6 +26,7 @@ _PAPER: Colour = (252, 252, 251)
 _INK: Colour = (24, 24, 27)
 _MUTED: Colour = (113, 113, 122)
 _UNKNOWN: Colour = (212, 212, 216)
+_ASCII = str.maketrans({"ß": "ss", "×": "x", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"'})
 _CORRECT: Colour = (22, 145, 80)
 _WRONG: Colour = (214, 69, 65)
 
@@ -46,7 +51,7 @@ def before_after_grid(before: EvalResult | None, after: EvalResult) -> Image.Ima
     for index, prompt in enumerate(prompts):
         top = header + index * block
         text = _summary(before.prompts[prompt] if before else None, after.prompts[prompt])
-        _draw_prompt(draw, prompt, text, top, width)
+        _draw_prompt(draw, legible(prompt, index + 1), text, top, width)
         for row, (name, result) in enumerate((("before", before), ("after", after))[-rows_per_prompt:]):
             assert result is not None
             item = result.measurements[prompt]
@@ -122,6 +127,20 @@ def _draw_prompt(draw: ImageDraw.ImageDraw, prompt: str, summary: str, top: int,
     taken = _draw_numbers(draw, width - MARGIN, top + 24, summary, 15)
     room = width - 2 * MARGIN - taken - 24
     draw.text((MARGIN, top + 24), fitted(prompt, room), _INK, _font(18), anchor="lm")
+
+
+def legible(prompt: str, number: int) -> str:
+    """Return a prompt in letters that the font has: without accents, or as its number if others are left."""
+    decomposed = unicodedata.normalize("NFKD", prompt.translate(_ASCII))
+    text = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+    return text if all(map(_is_drawn, text)) else f"prompt {number}, in letters that this picture lacks"
+
+
+@lru_cache(maxsize=4096)
+def _is_drawn(letter: str) -> bool:
+    """Whether the font has the letter, and not the box that it draws for all others."""
+    font = _font(18)
+    return bytes(font.getmask(letter)) != bytes(font.getmask("\N{REPLACEMENT CHARACTER}"))
 
 
 def fitted(text: str, room: float, size: int = 18) -> str:

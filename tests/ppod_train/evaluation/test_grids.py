@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppod_train.evaluation.grids import _CORRECT, _UNKNOWN, _WRONG, before_after_grid, fitted, scaled
+from ppod_train.evaluation.grids import _CORRECT, _UNKNOWN, _WRONG, before_after_grid, fitted, legible, scaled
 from ppod_train.evaluation.metrics import EvalResult, PromptMeasurement, Scorer, summarise
 from ppod_train.evaluation.settings import EvalSettings
 
@@ -73,3 +73,18 @@ def test_scaling_keeps_an_image_that_fits() -> None:
     image = Image.new("RGB", (32, 32))
     assert scaled(image, (32, 32)) is image
     assert scaled(image, (128, 128)).size == (128, 128)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("A cat and a dog", "A cat and a dog"),
+        ("ein grüner Hase am Fuß – “süß”", 'ein gruner Hase am Fuss - "suss"'),
+        ("un café señor, 3 × Å", "un cafe senor, 3 x A"),
+        ("кошка и собака", "prompt 7, in letters that this picture lacks"),
+        ("一只猫和一只狗", "prompt 7, in letters that this picture lacks"),
+        ("a cat 😀", "prompt 7, in letters that this picture lacks"),
+    ],
+)
+def test_a_prompt_is_never_drawn_as_boxes(prompt: str, shown: str) -> None:
+    assert legible(prompt, 7) == shown
