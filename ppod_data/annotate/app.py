@@ -190,9 +190,14 @@ class _Images:
 
         Raises:
             UnreadableError: an image cannot be read.
+            PpodError: the system does not let this process read the images.
         """
         missing = [name for name in sample_ids if name not in self._kept]
-        for name, data in read_images(self._dataset.root, self._dataset.spec, missing) if missing else ():
+        try:
+            files = dict(read_images(self._dataset.root, self._dataset.spec, missing) if missing else ())
+        except OSError as error:  # the page must not take this for an answer that was not recorded
+            raise PpodError(f"the images cannot be read: {error}") from error
+        for name, data in files.items():
             try:
                 self._kept[name] = encode_png(decode_image(data))
             except DamagedError as error:

@@ -11,6 +11,7 @@ from ppod_data.format.spec_difference import check_same_spec
 from ppod_data.storage.files import DataPath, atomic_create, in_folder, read_small
 from ppod_data.storage.json_reader import parse_json
 from ppod_data.storage.real_folders import refuse_linked_folders
+from ppod_data.storage.unreadable import raise_if_unreadable
 from ppod_data.support.canonical_json import canonical_json
 
 MANIFEST = "ppod.json"
@@ -62,6 +63,7 @@ def read_manifest(root: DataPath) -> tuple[GenerationSpec, dict[str, Any]]:
     Raises:
         ConfigError: `root` holds no data set, or one of a newer format.
         DamagedError: the manifest was edited or truncated.
+        OSError: the system does not let this process read the manifest.
     """
     file = root / MANIFEST
     if not file.exists():
@@ -70,6 +72,7 @@ def read_manifest(root: DataPath) -> tuple[GenerationSpec, dict[str, Any]]:
     try:
         manifest = parse_json(read_manifest_bytes(file))
     except (ValueError, OSError) as error:
+        raise_if_unreadable(error, file)
         raise DamagedError(f"{file}: not readable as JSON ({error}): get this file again") from error
     edited = f"{file}: edited or damaged: its sha256 does not match; get this file again"
     ours = (

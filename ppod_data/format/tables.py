@@ -23,6 +23,7 @@ from ppod_data.format import checksums
 from ppod_data.format.parquet_pages import PageError
 from ppod_data.storage.files import DataPath, atomic_output, open_file
 from ppod_data.storage.range_reader import fetch, retry_damaged
+from ppod_data.storage.unreadable import raise_if_unreadable
 
 _HUGGINGFACE = b"huggingface"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -220,6 +221,7 @@ def read_table(path: DataPath, schema: Any, columns: Sequence[str] | None = None
         ConfigError: the schema has no such column.
         DamagedError: the file is missing, truncated, or fails a checksum, has columns of another type, or would
             need far more memory than its size explains.
+        OSError: the system does not let this process read the file, as `raise_if_unreadable` defines.
     """
     names = list(schema.names if columns is None else columns)
     if unknown := [name for name in names if name not in schema.names]:
@@ -270,7 +272,7 @@ def iter_rows(
 
 @contextmanager
 def _naming_the_file(path: DataPath) -> Iterator[None]:
-    """Convert errors while a table is read to a DamagedError that names the file."""
+    """Convert errors while a table is read to a DamagedError that names the file, unless the system refused to read."""
     try:
         yield
     except (MemoryError, PpodError):
@@ -280,6 +282,7 @@ def _naming_the_file(path: DataPath) -> Iterator[None]:
     except _NotOursError as error:
         raise DamagedError(f"{path}: {error}: ppod did not write this table") from error
     except (pa.ArrowException, OSError, ValueError, EOFError) as error:
+        raise_if_unreadable(error, path)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DamagedError(
             f"{path}: damaged, {reason}: remove the file and generate or get this part again"
@@ -289,7 +292,7 @@ def _naming_the_file(path: DataPath) -> Iterator[None]:
 def check_table(path: DataPath) -> bool:
     """Verify every byte of a table without decoding. Return false for a table without checksums.
 
-    Raises `DamagedError` if the bytes differ from those written.
+    Raises `DamagedError` if the bytes differ from those written, and `OSError` as `read_table` does.
     """
     return retry_damaged(path, lambda: _check(path))
 
@@ -302,6 +305,7 @@ def _check(path: DataPath) -> bool:
                 metadata = pq.read_metadata(path if isinstance(path, Path) else file)
                 checksums.check_columns(file, metadata, digests, metadata.schema.to_arrow_schema().names)
     except (pa.ArrowException, OSError, ValueError) as error:
+        raise_if_unreadable(error, path)
         raise DamagedError(f"{path}: damaged, {error}: generate or get this part again") from error
     return digests is not None
 

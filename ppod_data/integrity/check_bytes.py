@@ -13,6 +13,8 @@ from ppod_data.format.spec import GenerationSpec
 from ppod_data.format.tables import SAMPLES, check_table, part_name, read_table
 from ppod_data.storage.files import DataPath, open_file, sha256_file
 from ppod_data.storage.json_reader import parse_json
+from ppod_data.storage.real_folders import naming
+from ppod_data.storage.unreadable import raise_if_unreadable
 
 _BLOCK = 512
 _REGULAR = (b"0", b"\0")
@@ -86,11 +88,15 @@ def read_sealed(
         folder: the sealed folder.
         sums: the sha256 of each file in the seal.
         known: the sha256 of files that were already read.
+
+    Raises:
+        OSError: the system does not let this process read a file.
     """
     for name, digest in sums.items():
         try:
             actual = known.get(folder / name) or sha256_file(folder / name)
         except (OSError, DamagedError) as error:
+            raise_if_unreadable(error, folder / name)
             yield name, f"cannot be read: {error}", False
             continue
         if actual != digest:
@@ -128,7 +134,7 @@ def _image_problem(spec: GenerationSpec, row: Mapping[str, Any]) -> str | None:
 
 def _digest_of_whole(dataset: Dataset, path: DataPath, rows: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the sha256 of an intact tar, read once, or None for a damaged one."""
-    with open_file(path) as file:
+    with naming(path), open_file(path) as file:
         stream = _Hashed(file)
         try:
             for row in rows:
@@ -158,7 +164,7 @@ def _tar_problems(dataset: Dataset, path: DataPath, rows: Sequence[Mapping[str, 
             yield file, row["sample_id"], str(error).removeprefix(f"{path}: ")
     row = rows[0]
     try:
-        with open_file(path) as stream:
+        with naming(path), open_file(path) as stream:
             for row in rows:
                 size = _find_latents(stream, row)
                 stream.seek(size, 1)

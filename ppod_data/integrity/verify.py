@@ -102,6 +102,7 @@ def verify(
 
     Raises:
         ConfigError: there is no data set, or one of a newer format.
+        OSError: the system does not let this process read a file, which may be intact.
     """
     report = Report()
     try:

@@ -151,7 +151,9 @@ def open_file(path: DataPath, access: int = os.O_RDONLY) -> io.BufferedReader:
         if not stat.S_ISREG(status.st_mode):
             raise DamagedError(f"{path}: not a regular file: get it again")
         if status.st_size <= _POINTER_BYTES:
-            refuse_pointer(path, os.pread(descriptor, len(_POINTER), 0))
+            with naming(path):
+                head = os.pread(descriptor, len(_POINTER), 0)
+            refuse_pointer(path, head)
     except BaseException:
         os.close(descriptor)
         raise
@@ -185,7 +187,7 @@ def read_range(path: DataPath, offset: int, nbytes: int) -> bytearray:
         return data
     if not isinstance(path, Path):
         return bytearray(object_store.read_range(path, offset, offset + nbytes))
-    with open_file(path) as file:
+    with naming(path), open_file(path) as file:
         if offset + nbytes <= os.fstat(file.fileno()).st_size:  # check before allocating memory
             data = bytearray(nbytes)
             file.seek(offset)
@@ -195,7 +197,7 @@ def read_range(path: DataPath, offset: int, nbytes: int) -> bytearray:
 
 def read_small(path: DataPath, limit: int) -> bytes:
     """Return the bytes of a small file. Raises `DamagedError` above `limit` bytes."""
-    with open_file(path) as file:
+    with naming(path), open_file(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise DamagedError(f"{path}: more than {limit:,} bytes: not a file that ppod wrote")
@@ -384,7 +386,7 @@ def sync(path: DataPath) -> None:
 def sha256_file(path: DataPath) -> str:
     """Return the sha256 of a file's bytes, 64 hex digits. Reads 1 MiB at a time."""
     digest = hashlib.sha256()
-    with open_file(path) as file:
+    with naming(path), open_file(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

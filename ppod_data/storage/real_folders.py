@@ -54,12 +54,13 @@ def real_folder(path: Path, *, make: bool = False) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Set the whole path on an `OSError`: a call with `dir_fd` reports the last name alone."""
+def naming(path: Path | StorePath) -> Iterator[None]:
+    """Set the whole path on an `OSError`: a call with `dir_fd` reports the last name alone, and a read no name."""
     try:
         yield
     except OSError as error:
-        error.filename, error.filename2 = str(path), None
+        if error.errno is not None:  # the text of an error without one is its message alone
+            error.filename, error.filename2 = str(path), None
         raise
 
 

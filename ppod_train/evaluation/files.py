@@ -44,6 +44,7 @@ from ppod_data.format.images import decode_image, encode_png
 from ppod_data.rewards.usage import Usage
 from ppod_data.storage.files import atomic_write, read_small
 from ppod_data.storage.json_reader import read_object
+from ppod_data.storage.unreadable import raise_if_unreadable
 from ppod_train.evaluation.image_changes import ImageChange
 from ppod_train.evaluation.image_statistics import STATISTICS, THUMBNAIL_SIDE, Pixels
 from ppod_train.evaluation.metrics import EvalResult, Metrics, PromptMeasurement, Scorer
@@ -135,6 +136,7 @@ def read_evaluation(folder: Path) -> EvalResult:
         ArithmeticError,
         DamagedError,
     ) as error:
+        raise_if_unreadable(error, folder)
         raise DamagedError(f"{folder} holds no readable evaluation ({error}): evaluate again") from error
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from ppod_data.errors import ConfigError, DamagedError
+from ppod_data.storage.files import refuse_pointer_file
 from ppod_data.storage.folders import new_folder, remove_folder
 from ppod_data.storage.json_reader import read_object
+from ppod_data.storage.unreadable import raise_if_unreadable
 from ppod_train.policy.fsdp import like, whole
 from ppod_train.settings import OLDER_VALUES
 
@@ -93,6 +95,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     try:
         return read_object(checkpoint / _STATE, advice=_ADVICE)
     except OSError as error:
+        raise_if_unreadable(error, checkpoint / _STATE)
         raise DamagedError(f"checkpoint {checkpoint} is damaged ({error}): {_ADVICE}") from error
 
 
@@ -158,8 +161,10 @@ def _read(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
+        refuse_pointer_file(checkpoint / name)  # safetensors calls any file that it cannot open missing
         tensors: dict[str, torch.Tensor] = load_file(checkpoint / name)
     except (OSError, SafetensorError) as error:
+        raise_if_unreadable(error, checkpoint / name)
         raise DamagedError(
             f"checkpoint {checkpoint} is damaged ({error}): delete it and run again"
         ) from error

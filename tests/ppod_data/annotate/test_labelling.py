@@ -22,6 +22,7 @@ from ppod_data.errors import ConfigError, DamagedError
 from ppod_data.labels.importing import import_labels
 from ppod_data.labels.rows import Annotators
 from tests.support.damage import spoil_image
+from tests.support.refused import fail_to_read
 from tests.support.toy import make_dataset
 
 QUESTIONS = [Question(f"prompt {i}", (f"{i}-left", f"{i}-right")) for i in range(30)]
@@ -352,6 +353,18 @@ def test_a_new_process_goes_on_and_two_at_once_are_refused(tmp_path: Path) -> No
     assert second.next(" Anna ").number == 4
     assert second.next("Anna").question not in done
     assert not any("Anna" in path.read_text() for path in tmp_path.iterdir())
+
+
+def test_a_read_that_fails_is_not_taken_for_a_lost_answer(client: TestClient, tmp_path: Path) -> None:
+    turn = client.post("/api/next", json={"annotator": "anna"}).json()
+    for path in (tmp_path / "data" / "samples").iterdir():
+        fail_to_read(path)
+    said = {"annotator": "anna", "number": 0, "shown": turn["shown"], "answer": 1, "ticket": turn["ticket"]}
+    answered = client.post("/api/answer", json=said)
+    assert answered.status_code == 400
+    assert answered.json()["error"].startswith("the images cannot be read: [Errno 5] Input/output error: '")
+    [journal] = (tmp_path / "data" / "labels" / "people.answers").glob("*.jsonl")
+    assert len(Journal(journal).answers) == 1
 
 
 @pytest.fixture

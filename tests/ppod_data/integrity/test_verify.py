@@ -1,6 +1,7 @@
 """Every contradiction in a data set is a finding that names the file and the sample; the exit code says its kind."""
 
 import json
+import os
 import random
 import re
 import shutil
@@ -25,6 +26,7 @@ from ppod_data.integrity.replay import replay
 from ppod_data.integrity.verify import Finding, verify
 from tests.support.command import call
 from tests.support.damage import make_whole
+from tests.support.refused import as_nobody, fail_to_read, public_folder
 from tests.support.toy import files, flip, make_dataset, make_spec
 
 
@@ -218,6 +220,33 @@ def test_exit_codes_and_json(
     assert found == ([(kind, file)] if kind else [])
     text = call(cli.app, "verify", root)
     assert text.code == code and (kind is None or f"{kind}: {file}: " in text.stdout)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("ppod.json", "SHA256SUMS", "samples/*.parquet", "trajectories/*.tar", "scores/*/*.parquet"),
+        *("log_probs/*/SHA256SUMS", "labels/*.parquet", "pairs/*.parquet", "pairs/*.sha256", "samples"),
+    ],
+)
+def test_without_permission_nothing_is_called_damaged(pattern: str) -> None:
+    with public_folder() as folder:
+        root = make_whole(folder / "data", sealed=True).root
+        path = min(root.glob(pattern))
+        os.chmod(path, 0)
+        try:
+            code, line = as_nobody(lambda: verify(root, read_data=1))
+        finally:
+            os.chmod(path, 0o755)
+    said = f"no permission at {path} (Permission denied): check the permissions, or give another folder"
+    assert (code, line) == (1, said)
+
+
+@pytest.mark.parametrize("name", ["ppod.json", "samples/000001.parquet", "scores/brightness/000000.parquet"])
+def test_a_disk_that_fails_is_exit_code_1_with_the_file(root: Path, name: str) -> None:
+    fail_to_read(root / name)
+    done = call(cli.app, "verify", root, "--read-data")
+    assert (done.code, done.one_error()) == (1, f"Input/output error at {root / name}")
 
 
 def test_missing_shards_are_incomplete_and_so_are_pairs_of_them(root: Path) -> None:
