@@ -31,11 +31,11 @@ def label_section(labels: Mapping[str, Mapping[str, Any]]) -> Markup:
                     curves.append(calibration_chart(reward, title=f"{reward['reward']} and {called}"))
     if not people:
         return Markup()
-    head = ["labels", "answers", "people", "pairs", "ties", "two people agree"]
+    head = ["table", "labels", "people", "pairs", "ties", "two people agree"]
     head += ["Krippendorff's α", "same again", "the first image wins"]
     parts = [table(head, people)]
     if rewards:
-        head = ["labels", "reward", "pairs with a winner", "reward prefers the winner", "Kendall's τ"]
+        head = ["table", "reward", "pairs with a winner", "reward prefers the winner", "Kendall's τ"]
         parts.append(table([*head, "temperature"], rewards))
     if curves:
         parts.append(Markup('<div class="charts">{}</div>').format(join(curves[:_MAX_CURVES])))
