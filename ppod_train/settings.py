@@ -291,6 +291,7 @@ class TrainSettings:
     checkpoint_every: int = option(
         40, "Steps between checkpoints to resume from.", panel=_KEEPING, metavar="N", min=1
     )
+    """A policy that is the best so far has a checkpoint of its own."""
 
     def __post_init__(self) -> None:
         """Fill in the defaults of the objective. Raises ConfigError for an unknown objective."""

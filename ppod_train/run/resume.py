@@ -10,6 +10,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.storage.json_reader import read_object
 from ppod_train.policy.fsdp import whole
 from ppod_train.policy.policy import policy_weights, save_policy
+from ppod_train.report.records import read_json
 from ppod_train.run.checkpoint import (
     Tensors,
     check_same_run,
@@ -22,7 +23,7 @@ from ppod_train.run.run_folder import forget_after, identity_of
 from ppod_train.settings import TrainSettings
 from ppod_train.step.train_step import TrainState
 
-_MAY_CHANGE = ("num_train_steps", "patience", "stop_when", "report_to", "checkpoint_every", "max_graph_gib")
+MAY_CHANGE = ("num_train_steps", "patience", "stop_when", "report_to", "checkpoint_every", "max_graph_gib")
 """Settings that a resumed run may change: the length of the run, and the memory of its graph."""
 
 
@@ -55,19 +56,22 @@ def stopped_early(settings: TrainSettings, counters: Counters) -> bool:
 
 
 def resume(out: Path, state: TrainState) -> Counters:
-    """Resume from the newest checkpoint, or from the start; results after the checkpoint are computed again."""
+    """Resume from the newest checkpoint, or from the start; results after the checkpoint are computed again.
+
+    A checkpoint of the best policy is written before that policy. If a kill came between them, the policy is stored.
+    """
     identity = identity_of(state)
     checkpoint = latest_checkpoint(out / "checkpoints")
     if checkpoint is None:
-        if (out / "run.json").exists() and _has_steps(out):
+        if (out / "run.json").exists() and has_steps(out):
             recorded = read_object(out / "run.json")
             _check_horizon(out, recorded["identity"], state.settings)
-            check_same_run(recorded, identity, free=_MAY_CHANGE)
+            check_same_run(recorded, identity, free=MAY_CHANGE)
         counters = Counters()
     else:
         saved = load_state(checkpoint)
         _check_horizon(out, saved["identity"], state.settings)
-        check_same_run(saved, identity, free=_MAY_CHANGE)
+        check_same_run(saved, identity, free=MAY_CHANGE)
         _check_length(out, checkpoint, state.settings, saved["progress"]["step"])
         load_checkpoint(
             checkpoint,
@@ -77,6 +81,8 @@ def resume(out: Path, state: TrainState) -> Counters:
         )
         counters = Counters(**saved["progress"])
     state.workers.on_main(lambda: forget_after(out, counters.step))
+    if checkpoint is not None and counters.best_step == counters.step and not _has_ended_at(out, counters):
+        store_policy(state, out)
     return counters
 
 
@@ -102,7 +108,7 @@ def store_policy(state: TrainState, out: Path) -> None:
 
 def check_same_table(out: Path, table: str) -> None:
     """Raise ConfigError if the run in `out` trains on another table, before the settings are compared."""
-    if not (out / "run.json").exists() or not _has_steps(out):
+    if not (out / "run.json").exists() or not has_steps(out):
         return
     before = read_object(out / "run.json").get("targets", table)
     if before != table:
@@ -128,7 +134,12 @@ def _check_length(out: Path, checkpoint: Path, settings: TrainSettings, step: in
         )
 
 
-def _has_steps(out: Path) -> bool:
+def _has_ended_at(out: Path, counters: Counters) -> bool:
+    """Return True if the run has ended at this step: its policy was stored before its summary."""
+    return (read_json(out / "summary.json") or {}).get("steps") == counters.step
+
+
+def has_steps(out: Path) -> bool:
     """Return True if the run has completed a step; a run without steps may be started with other options."""
     metrics = out / "metrics.jsonl"
     return metrics.is_file() and metrics.stat().st_size > 0

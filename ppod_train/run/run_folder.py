@@ -6,7 +6,7 @@ evaluations.jsonl        one line per evaluation (`ppod_train.evaluation.log`)
 tensorboard/             the same metrics, and those of the evaluations as eval/…
 evals/step-000020/       an evaluation on validation noise (`ppod_train.evaluation.files`); step-000000 is the
                          reference
-checkpoints/step-000020/ the newest two, to resume from
+checkpoints/step-000020/ the newest two, to resume from; one of each policy that was the best so far, before policy/
 policy/                  the best policy so far, for plain diffusers
 summary.json             written at the end
 """
@@ -76,7 +76,7 @@ def write_run_record(
     judge: Judge | None,
     start: Path | None = None,
 ) -> None:
-    """Write run.json.
+    """Write run.json, and remove the summary of an earlier run in the folder.
 
     Args:
         judge: the reward that evaluates the policy, otherwise the data's reward; None if unknown.
@@ -116,6 +116,7 @@ def write_run_record(
         "environment": environment(),
     }
     write_json(out / "run.json", record)
+    remove_file(out / "summary.json")
 
 
 def extend_run_record(out: Path, state: TrainState) -> None:

@@ -179,8 +179,9 @@ def _loop(
         log = None
         if workers.is_main and not is_finished(settings, counters):
             log = files.enter_context(MetricsLog.open(out, settings, first_step=counters.step))
-        if counters.step == 0:
-            _evaluate_if_due(out, state, counters, judges, progress, log)
+        evaluate_first = settings.eval_every > 0 and counters.step == 0
+        if evaluate_first and _evaluate(out, state, counters, judges, progress, log):
+            store_policy(state, out)
         progress.start(settings.num_train_steps, "steps")
         progress.skip(counters.step)
         while not is_finished(settings, counters):
@@ -193,39 +194,39 @@ def _loop(
             counters.step = metrics.step
             for keep in keep_calls:
                 keep()
-            counters.gradient_share = metrics.gradient_share
-            counters.scale_drops = metrics.scale_drops
+            counters.gradient_share, counters.scale_drops = metrics.gradient_share, metrics.scale_drops
             if log is not None:
                 log.add(metrics)
             progress.advance(1)
             progress.status(f"loss {metrics.loss:.4f}")
             last = counters.step == settings.num_train_steps
+            due = last or counters.step % settings.checkpoint_every == 0
+            best = not settings.eval_every  # without evaluations the newest policy is kept
             if settings.eval_every and (last or counters.step % settings.eval_every == 0):
-                _evaluate_if_due(out, state, counters, judges, progress, log)
-            if last or counters.step % settings.checkpoint_every == 0 or stopped_early(settings, counters):
+                best = _evaluate(out, state, counters, judges, progress, log)
+                due |= best or stopped_early(settings, counters)
+            if due:
                 _check_same_weights(state)
                 if log is not None:
                     log.sync()
-                if not settings.eval_every:  # without evaluations the newest policy is kept
-                    store_policy(state, out)
                 store_checkpoint(out / "checkpoints", state, counters)
+                if best:  # after its checkpoint, from which a resume stores it again
+                    store_policy(state, out)
     if not settings.eval_every:
         counters.best_step = counters.step
         store_policy(state, out)
 
 
-def _evaluate_if_due(
+def _evaluate(
     out: Path,
     state: TrainState,
     counters: Counters,
     judges: Judges,
     progress: Progress,
     log: MetricsLog | None,
-) -> None:
-    """Score images of the current policy on validation noise; keep the policy if it is the best so far."""
+) -> bool:
+    """Score images of the current policy on validation noise; return True if the policy is the best so far."""
     settings, spec, workers = state.settings, state.data.spec, state.workers
-    if not settings.eval_every:
-        return
     assert judges.reward is not None
     baseline = read_evaluation(evaluation_folder(out, 0)) if counters.step and workers.is_main else None
     eval_settings = EvalSettings(
@@ -259,15 +260,14 @@ def _evaluate_if_due(
     found = torch.tensor(float(find(result) is not None))  # only the main process reads the baseline
     counters.exploited = bool(workers.sum(found))
     keep = not (counters.exploited and settings.stop_when == "exploited")
-    if keep and result.reward > counters.best_reward:
+    best = keep and result.reward > counters.best_reward
+    counters.evals_since_best = 0 if best else counters.evals_since_best + 1
+    if best:
         counters.best_reward, counters.best_step = result.reward, counters.step
-        counters.evals_since_best = 0
-        store_policy(state, out)
-    else:
-        counters.evals_since_best += 1
     if log is not None:
         log.add_evaluation(counters.step, result)
     progress.say(f"train: step {counters.step}: {evaluation_line(result)}")
+    return best
 
 
 def _eval_prompts(state: TrainState) -> tuple[str, ...]:
