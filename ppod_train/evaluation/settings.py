@@ -1,10 +1,14 @@
 """The choices of an evaluation: Python arguments, command-line options and configuration keys."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ppod_data.errors import ConfigError
 from ppod_data.generation.sampling_settings import SamplingSettings
 from ppod_data.support.options import check_options, same_option
+
+if TYPE_CHECKING:
+    from ppod_data.format.spec import GenerationSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,3 +45,16 @@ class EvalSettings:
         if not self.prompts:
             raise ConfigError("no prompts: give --prompt TEXT or --prompts FILE")
         check_options(self)
+
+
+def sampler_of(spec: "GenerationSpec") -> dict[str, Any]:
+    """Return the settings of an evaluation that samples as for a data set, without size, seed and batches.
+
+    The window of given images on a flow-matching model is that of steps that keep the coefficients, and images are not
+    sampled by these: in the sampler's own steps its last noise would stay in them. None is the sampler's own window.
+    """
+    names = ("negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta")
+    of_other_steps = spec.is_forward and spec.is_flow_matching
+    return {name: getattr(spec, name) for name in names} | {
+        "noisy_steps": None if of_other_steps else spec.window
+    }

@@ -28,7 +28,7 @@ from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.files import read_evaluation, write_evaluation
 from ppod_train.evaluation.log import log_evaluation
 from ppod_train.evaluation.metrics import EvalResult
-from ppod_train.evaluation.settings import EvalSettings
+from ppod_train.evaluation.settings import EvalSettings, sampler_of
 from ppod_train.evaluation.usage import usage_since
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.inputs import OnlineRun
@@ -246,15 +246,11 @@ def stage_evaluation(run: OnlineRun, stage: int) -> EvalResult:
         run.reward,
         EvalSettings(
             prompts=prompts,
-            negative_prompt=spec.negative_prompt,
             num_images_per_prompt=run.settings.eval_images_per_prompt,
-            num_inference_steps=spec.num_inference_steps,
-            guidance_scale=spec.guidance_scale,
-            ddim_eta=spec.ddim_eta,
-            noisy_steps=spec.window,
             seed=run.settings.train.seed,
             batch_size=spec.batch_size,
             validation=True,
+            **sampler_of(spec),
         ),
         baseline=stage_evaluation(run, 0) if stage else None,
         check_reward=run.check,

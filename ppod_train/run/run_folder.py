@@ -31,6 +31,7 @@ from ppod_train.data.training_data import DataSource
 from ppod_train.evaluation.files import write_evaluation
 from ppod_train.evaluation.log import forget_evaluations, log_evaluation
 from ppod_train.evaluation.metrics import EvalResult
+from ppod_train.evaluation.settings import sampler_of
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.run.checkpoint import remove_older
 from ppod_train.run.exclusive import remove_leftovers
@@ -130,18 +131,8 @@ def extend_run_record(out: Path, state: TrainState) -> None:
 
 def generation_of(spec: GenerationSpec) -> dict[str, Any]:
     """Return the sampler settings of a spec, with which the policy's images are sampled as in training."""
-    names = (
-        "revision",
-        "variant",
-        "negative_prompt",
-        "num_inference_steps",
-        "guidance_scale",
-        "ddim_eta",
-        "height",
-        "width",
-    )
-    values = {name: getattr(spec, name) for name in (*names, "compute_dtype", "is_flow_matching")}
-    return values | {"noisy_steps": spec.window}
+    names = ("revision", "variant", "height", "width", "compute_dtype", "is_flow_matching")
+    return {name: getattr(spec, name) for name in names} | sampler_of(spec)
 
 
 def largest_possible_logit(settings: TrainSettings, num_steps: int) -> float | None:

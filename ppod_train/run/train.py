@@ -26,7 +26,7 @@ from ppod_train.evaluation.check import Judges, load_judges
 from ppod_train.evaluation.evaluate import evaluate
 from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation
-from ppod_train.evaluation.settings import EvalSettings
+from ppod_train.evaluation.settings import EvalSettings, sampler_of
 from ppod_train.objectives import OBJECTIVES
 from ppod_train.policy.fsdp import gathered
 from ppod_train.policy.policy import policy_rank, policy_weights
@@ -234,12 +234,8 @@ def _evaluate(
         batch_size=spec.batch_size,
         num_images_per_prompt=settings.eval_images_per_prompt,
         seed=settings.seed,
-        num_inference_steps=spec.num_inference_steps,
-        guidance_scale=spec.guidance_scale,
-        ddim_eta=spec.ddim_eta,
-        noisy_steps=spec.window,
-        negative_prompt=spec.negative_prompt,
         validation=True,
+        **sampler_of(spec),
     )
     model = state.model
     with (

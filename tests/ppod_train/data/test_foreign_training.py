@@ -12,10 +12,12 @@ from ppod_data.diffusion.models.model import load_model
 from ppod_data.labels.foreign import build_dataset
 from ppod_data.labels.importing import import_labels
 from ppod_data.scoring.score import score
+from ppod_train.evaluation.files import read_evaluation
+from ppod_train.library.comparing import compare
 from ppod_train.settings import TrainSettings
 from tests.ppod_train.conftest import Redness
 from tests.support.foreign_cases import rows, write_parquet
-from tests.support.pipelines import save_tiny_pipeline, save_tiny_xl_pipeline
+from tests.support.pipelines import save_tiny_pipeline, save_tiny_sd3_pipeline, save_tiny_xl_pipeline
 from tests.support.training import run
 
 SAVERS: Mapping[str, Callable[[Path], Path]] = {
@@ -65,3 +67,26 @@ def test_it_trains_from_the_reference(made: tuple[Path, Path], tmp_path: Path, o
         assert steps[0].loss == pytest.approx(START[objective], abs=2e-3)
     assert steps[0].grad_norm > 0
     assert (tmp_path / "run" / "policy" / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_a_flow_model_is_judged_by_images_without_residual_noise(tmp_path: Path) -> None:
+    """While it trains and afterwards, by the sampler's own window instead of that of the given images."""
+    pipeline = save_tiny_sd3_pipeline(tmp_path / "model")
+    file = write_parquet(tmp_path / "votes.parquet", rows())
+    options = {"num_inference_steps": 10, "batch_size": 10, "height": 16, "width": 16}
+    build_dataset(tmp_path / "data", file, load_model(str(pipeline)), format="pickapic", **options)
+    dataset = Dataset.open(tmp_path / "data")
+    assert dataset.spec.window == "0:10"
+    import_labels(dataset, file, format="pickapic", name="pairs")
+    settings = TrainSettings(
+        objective="ppod", **SETTINGS | {"num_train_steps": 1, "eval_every": 1, "eval_images_per_prompt": 2}
+    )
+    run(tmp_path / "data", tmp_path / "run", pipeline, Redness(), settings)
+    for step in (0, 1):
+        evaluation = read_evaluation(tmp_path / f"run/evals/step-{step:06d}")
+        assert evaluation.settings.noisy_steps == "0:8"
+    comparison = compare(
+        tmp_path / "run", tmp_path / "out", reward=Redness(), device="cpu", num_images_per_prompt=2
+    )
+    assert comparison.before is not None
+    assert comparison.before.settings.noisy_steps == comparison.after.settings.noisy_steps == "0:8"
