@@ -40,7 +40,10 @@ class ImageChange:
 
     mean: float
     spread: float | None = None
-    """Standard deviation over the images of a prompt, pooled over prompts; None below two images."""
+    """Standard deviation over the images of a prompt, pooled over prompts; None below two images.
+
+    The diversity has none below three images, because two images have a single distance.
+    """
     change: float | None = None
     """Mean paired difference, with its 95 % interval by Student's t over the seeds; None without a baseline."""
     change_low: float | None = None
@@ -91,21 +94,33 @@ def _diversity(after: Sequence[ImageSamples], before: Sequence[ImageSamples] | N
     """Compare the mean distance of an image to the prompt's other images, whose mean is the diversity.
 
     Every distance counts for both of its images, so their spread describes half of the error of a mean over pairs
-    (Sen 1960): the interval is twice as wide as for independent values.
+    (Sen 1960), and less of few images. The jackknife, which leaves one image out at a time, gives an interval that is
+    2 (K − 1) / (K − 2) times as wide as for independent values. Two images have a single distance, and the distances
+    of different prompts are independent.
     """
-    new = [distances_to_others(features(item.thumbnails)) for item in after]
+    new = [_distances(item) for item in after]
     if before is None:
         return ImageChange(mean=_mean(new), spread=_spread(new))
-    old = [distances_to_others(features(item.thumbnails)) for item in before]
-    narrow = mean_interval([one - other for one, other in zip(new, old, strict=True)])
-    return _compared(new, old, _twice_as_wide(narrow))
+    old = [_distances(item) for item in before]
+    interval = mean_interval([one - other for one, other in zip(new, old, strict=True)])
+    fewest = min(len(group) for group in new)
+    return _compared(new, old, interval if fewest == 1 else _wider(interval, 2 * (fewest - 1) / (fewest - 2)))
 
 
-def _twice_as_wide(interval: Interval) -> Interval:
+def _distances(item: ImageSamples) -> FloatArray:
+    """Return the mean distance [K] of each image of a prompt to the others; of two images their distance [1].
+
+    Repeated for both images, it would have a spread of 0, and its change an interval without width.
+    """
+    values = distances_to_others(features(item.thumbnails))
+    return values[:1] if len(values) == 2 else values
+
+
+def _wider(interval: Interval, factor: float) -> Interval:
     value, low, high = interval.value, interval.low, interval.high
     if value is None or low is None or high is None:
         return interval
-    return Interval(value, 2 * low - value, 2 * high - value)
+    return Interval(value, value + factor * (low - value), value + factor * (high - value))
 
 
 def _compared(after: Sequence[FloatArray], before: Sequence[FloatArray], interval: Interval) -> ImageChange:

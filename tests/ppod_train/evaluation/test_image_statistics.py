@@ -86,19 +86,50 @@ def test_a_statistic_that_the_baseline_keeps_constant_has_no_effect() -> None:
     assert find_in(overall, {"edges": asdict(changes["edges"])}) is None
 
 
-def test_the_interval_of_the_diversity_covers_its_error() -> None:
+def shaded(
+    generator: np.random.Generator, prompts: int, images: int = 2, *, varied: float = 1, levels: int = 256
+) -> list[ImageSamples]:
+    """Images of one shade each, black but for a share of random shades."""
+    shades = generator.integers(0, levels, (prompts, images, 1, 1, 1))
+    shades[generator.random(shades.shape) >= varied] = 0
+    columns = np.zeros((images, len(STATISTICS)))
+    return [ImageSamples(columns, np.tile(row, (1, 8, 8, 3)).astype(np.uint8)) for row in shades]
+
+
+@pytest.mark.parametrize(("images", "prompts", "varied"), [(12, 1, 1), (2, 8, 1), (3, 12, 0.3), (4, 8, 0.3)])
+def test_the_interval_of_the_diversity_covers_its_error(images: int, prompts: int, varied: float) -> None:
     """Over 300 repetitions with the same distribution before and after, 95 % intervals contain 0."""
     generator = np.random.default_rng(1)
     inside = 0
     for _ in range(300):
-        shades = generator.integers(0, 256, (2, 12, 1, 1, 1)).astype(np.uint8)
-        sides = [
-            ImageSamples(np.zeros((12, len(STATISTICS))), np.tile(side, (1, 8, 8, 3))) for side in shades
-        ]
-        change = image_changes([sides[0]], [sides[1]])["diversity"]
+        after, before = (shaded(generator, prompts, images, varied=varied) for _side in range(2))
+        change = image_changes(after, before)[DIVERSITY]
         assert change.change_low is not None and change.change_high is not None
         inside += change.change_low <= 0 <= change.change_high
     assert inside >= 0.9 * 300
+
+
+def test_two_images_have_no_spread_of_their_distances() -> None:
+    generator = np.random.default_rng(2)
+    change = image_changes(shaded(generator, 8), shaded(generator, 8))[DIVERSITY]
+    assert change.spread is None and change.effect is None
+
+
+@pytest.mark.parametrize("prompts", [1, 4])
+def test_the_diversity_of_too_few_pairs_of_images_has_no_interval(prompts: int) -> None:
+    generator = np.random.default_rng(3)
+    change = image_changes(shaded(generator, prompts, levels=8), shaded(generator, prompts))[DIVERSITY]
+    assert change.change is not None and (change.change_low, change.change_high) == (None, None)
+    assert find_in(GAIN, {DIVERSITY: asdict(change)}) is None
+
+
+def test_a_fall_of_the_diversity_of_two_images_is_found_and_named() -> None:
+    generator = np.random.default_rng(4)
+    change = image_changes(shaded(generator, 24, levels=32), shaded(generator, 24))[DIVERSITY]
+    assert change.change is not None
+    found = find_in(GAIN, {DIVERSITY: asdict(change)})
+    percent = round(100 * change.change / (change.mean - change.change))
+    assert found is not None and found.evidence == f"reward +2.10, diversity −{-percent} %"
 
 
 GAIN = {"gain": 2.1, "gain_low": 1.8, "gain_high": 2.4}
@@ -145,6 +176,14 @@ def test_a_finding_names_what_happened() -> None:
     found = find_in(GAIN | check(-0.4), {"edges": change(-3.0), "dark": change(9.0, 0.93, 0.45)})
     assert found is not None
     assert found.evidence == "reward +2.10, check −0.40, edge density −60 %, dark pixels 45 % → 93 %"
+
+
+@pytest.mark.parametrize("effect", [None, -0.2])
+def test_a_diversity_that_fell_far_is_named_whatever_its_effect(effect: float | None) -> None:
+    fallen = {DIVERSITY: change(-0.2) | {"effect": effect}}
+    found = find_in(GAIN, fallen)
+    assert found is not None and found.evidence == "reward +2.10, diversity −60 %"
+    assert moved({DIVERSITY: change(-0.2, mean=0.08) | {"effect": effect}}) == []
 
 
 def test_a_change_that_may_be_chance_is_not_named() -> None:
