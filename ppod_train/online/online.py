@@ -29,7 +29,6 @@ from ppod_data.storage.folder_kinds import ONLINE, check_out
 from ppod_data.storage.folders import new_folder
 from ppod_data.storage.json_reader import read_object
 from ppod_data.storage.real_folders import settled
-from ppod_data.support.canonical_json import canonical_json
 from ppod_data.support.environment import environment
 from ppod_data.support.progress import SILENT, Progress
 from ppod_train.distributed import SINGLE_PROCESS, Workers
@@ -157,7 +156,7 @@ def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> li
     path = run.out / "online.json"
     if path.exists() and ((run.out / "evals").exists() or run.folder(1).exists()):
         recorded = read_object(path)["identity"]
-        for key, value in json.loads(canonical_json(identity)).items():
+        for key, value in json.loads(json.dumps(identity)).items():  # canonical JSON refuses an infinite clip
             if (before := recorded.get(key, _OLDER.get(key))) != value:
                 raise ConfigError(
                     f"this online run was started with {key} {_short(before)}, not {_short(value)}: "
