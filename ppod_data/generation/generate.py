@@ -85,13 +85,14 @@ def generate(
 
     Raises:
         SpecMismatchError: the folder holds a data set made with another spec.
-        ConfigError: the data set is sealed, and shards are missing.
+        ConfigError: the data set is sealed, and shards are missing, or the model does not take the spec's guidance
+            scale, negative prompt or size; then nothing is written.
         NonFiniteError: the model gave NaN or infinite latents; the shard is not written.
     """
     root = data_path(root)
+    policy = build_policy(spec, model)  # before a manifest freezes what the model refuses
     create(root, spec, license)
     records = records or recorder()
-    policy: Policy | None = None
     start = time.monotonic()
     made: list[int] = []
     progress.start(sum(len(spec.shard_range(shard)) for shard in shards), "images")
@@ -101,7 +102,6 @@ def generate(
             progress.note(f"shard {shard:06d} was there")
             continue
         refuse_sealed(root)
-        policy = policy or build_policy(spec, model)
         make_shard(root, spec, model, policy, shard, records=records, progress=progress)
         made.append(shard)
         progress.note(f"shard {shard:06d} made")

@@ -99,7 +99,8 @@ def check_finite(chain: Chain, indices: range) -> None:
     if not bool(torch.isfinite(chain.latents).all()):
         raise NonFiniteError(
             f"samples {indices.start}..{indices.stop - 1} hold NaN or infinite latents: "
-            "try --compute-dtype fp32 or bf16, or a lower guidance scale; nothing of this shard was written"
+            "nothing of this shard was written: try --compute-dtype fp32 or bf16, or a lower guidance scale, in a new "
+            "folder"
         )
 
 

@@ -21,6 +21,7 @@ from ppod_data.format.spec import GenerationSpec
 from ppod_data.generation.cost import plan_generation
 from ppod_data.generation.generate import GenerateSummary
 from ppod_data.generation.generate import generate as generate_shards
+from ppod_data.generation.sampling import build_policy
 from ppod_data.inspect.card import write_card
 from ppod_data.library.datasets import new_root
 from ppod_data.storage.files import AnyPath
@@ -84,6 +85,7 @@ def make(
     uses `model`.
     """
     root = new_root(path)
+    build_policy(spec, model)  # refuses what the model does not take, before processes start
     numbers = range(spec.num_shards) if shards is None else shards
     workers: RayCluster | Choice | None = None
     if isinstance(cluster, LocalProcesses):

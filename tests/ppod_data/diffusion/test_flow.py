@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.generate import generate
 from ppod_data.generation.log_probs import compute_log_probs
 from ppod_data.generation.sampling import build_policy, sample_batch
+from ppod_data.library.generating import make
 from tests.support.pipelines import save_tiny_flux_pipeline, save_tiny_sd3_pipeline
 
 SMALLEST = 1e-30
@@ -257,6 +259,16 @@ def test_what_a_flux_does_not_read_is_refused(flux: DiffusionModel, tmp_path: Pa
         build_policy(replace(spec, guidance_scale=3.5), schnell)
     with pytest.raises(ConfigError, match="reads no negative prompt"):
         build_policy(build_spec(flux, prompts=["a cat"], negative_prompt="blurry"), flux)
+
+
+def test_a_refused_option_leaves_no_data_set_that_keeps_it(flux: DiffusionModel, tmp_path: Path) -> None:
+    refused = build_spec(flux, prompts=["a cat"], num_images_per_prompt=1, negative_prompt="blurry")
+    for make_one in (partial(generate, shards=range(1)), make):
+        with pytest.raises(ConfigError, match="reads no negative prompt"):
+            make_one(tmp_path / "data", refused, flux)
+        assert not (tmp_path / "data").exists()
+    taken = build_spec(flux, prompts=["a cat"], num_images_per_prompt=1, num_inference_steps=2)
+    assert make(tmp_path / "data", taken, flux).num_made == 1
 
 
 def test_sd3_with_t5_reads_it(tmp_path: Path) -> None:
