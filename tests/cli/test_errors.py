@@ -341,3 +341,19 @@ def test_a_traceback_needs_debug(failing: Callable[..., Callable[..., None]]) ->
 def test_letters_that_stdout_cannot_hold_are_replaced(made: Made) -> None:
     done = run("data", "info", made.data, cwd=made.folder, PYTHONIOENCODING="ascii")
     assert done.code == 0 and "?" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("EIO", "Input/output error at a/b: check the disk or the mount, and run the same command again"),
+        ("ESTALE", "Stale file handle at a/b: check the disk or the mount, and run the same command again"),
+        (
+            "EMFILE",
+            "too many open files at a/b: raise the limit of ulimit -n, and run the same command again",
+        ),
+    ],
+)
+def test_a_read_that_the_system_refuses_says_what_to_do(code: str, advice: str) -> None:
+    number = getattr(errno, code)
+    assert explain(OSError(number, os.strerror(number), "a/b"), "ppod-data", "") == (advice, 1)

@@ -148,6 +148,12 @@ def _explain_os_error(error: OSError) -> str:
         return f"a file may not be this large{where}: raise the limit of ulimit -f, and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission{where} ({error.strerror}): check the permissions, or give another folder"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"too many open files{where}: raise the limit of ulimit -n, and run the same command again"
+    if error.errno in (errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN):
+        return (
+            f"{error.strerror or error}{where}: check the disk or the mount, and run the same command again"
+        )
     return f"{error.strerror or error}{where}"
 
 

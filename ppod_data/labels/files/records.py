@@ -10,6 +10,7 @@ from ppod_data.labels.answers import Bad, Record, reason_of
 from ppod_data.labels.files.spreadsheets import read_csv, text_encoding
 from ppod_data.storage.files import refuse_pointer_file
 from ppod_data.storage.json_reader import parse_json
+from ppod_data.storage.unreadable import raise_if_unreadable
 
 _PARQUET_ROWS = 65_536
 _PARQUET_ROWS_WITH_BYTES = 64
@@ -77,6 +78,7 @@ def read_tables(path: Path) -> Iterator[Any]:
     except MemoryError:
         raise
     except (pa.ArrowException, OSError, ValueError, EOFError) as error:
+        raise_if_unreadable(error, path)
         reason = reason_of(error)
         raise DamagedError(f"{path}: cannot be read as Parquet ({reason}): get the file again") from error
 

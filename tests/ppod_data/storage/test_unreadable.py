@@ -12,6 +12,8 @@ import pytest
 from ppod_data import Dataset
 from ppod_data.dataset.exclusions import read_exclusions
 from ppod_data.format.tables import SAMPLES, SCORES, check_table, iter_rows, iter_table, read_table
+from ppod_data.labels.files.records import read_tables
+from ppod_data.labels.secret import _read
 from ppod_data.publish.transfer import check_file
 from ppod_data.storage.files import read_range, read_small, sha256_file
 from ppod_data.storage.real_folders import naming
@@ -33,6 +35,8 @@ READS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "file": ("ppod.json", lambda root: read_small(root / "ppod.json", 1 << 20)),
     "range": ("ppod.json", lambda root: read_range(root / "ppod.json", 0, 10)),
     "sha256": ("ppod.json", lambda root: sha256_file(root / "ppod.json")),
+    "labels": (PART, lambda root: list(read_tables(root / PART))),
+    "salt": ("ppod.json", lambda root: _read(root / "ppod.json")),
 }
 
 
@@ -49,7 +53,9 @@ def test_no_permission_is_said_with_the_file(read: str) -> None:
     )
 
 
-@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize(
+    "read", [read for read in READS if read != "labels"]
+)  # pyarrow asks for the size alone
 def test_a_disk_that_fails_is_said_with_the_file(tmp_path: Path, read: str) -> None:
     name, act = READS[read]
     root = make_whole(tmp_path / "data", sealed=False).root
