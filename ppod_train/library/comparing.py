@@ -5,9 +5,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ppod_data.diffusion.adapters.file import adapter_file
 from ppod_data.diffusion.models.copies import with_adapter
 from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.diffusion.models.source import DEFAULT_MODEL, ModelSource
+from ppod_data.errors import ConfigError
 from ppod_data.inspect.judge import load_judge
 from ppod_data.rewards import RewardModel, check_reward_name, load_reward
 from ppod_data.rewards.usual import usual_reward
@@ -76,6 +78,15 @@ def compare(
     check_out(folder, EVALUATION)
     source, run = source_of(policy)
     source = source if source.model is not None else replace(source, model=DEFAULT_MODEL)
+    if source.adapter is not None and not isinstance(policy, DiffusionModel):
+        adapter_file(
+            source.adapter
+        )  # a folder that is not there has no run, whose prompts would be asked for
+        if run is None and not changes.get("prompts"):
+            raise ConfigError(
+                f"no prompts: {source.adapter} is in no folder of a run, whose prompts would be taken: give --prompt "
+                "TEXT or --prompts FILE"
+            )
     settings = _settings(run, changes)
     before = _baseline(baseline, source, run)
     judge = _judge(reward, source, run)

@@ -1,6 +1,7 @@
 """Where the weights of an adapter are, and its identity."""
 
 import hashlib
+import re
 from pathlib import Path
 
 from ppod_data.diffusion.adapters.config import CONFIG_FILE, PEFT_FILE
@@ -8,6 +9,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.storage.files import refuse_pointer_file, sha256_file
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def adapter_file(adapter: str) -> Path:
@@ -22,10 +24,10 @@ def adapter_file(adapter: str) -> Path:
     if path.name == "weights.safetensors" and path.with_name("state.json").is_file():
         raise ConfigError(_no_weights(path.parent))
     if not path.exists():
-        raise ConfigError(
-            f"adapter {adapter} is not here: give a folder with {LORA_FILE}, or a .safetensors file; from the Hugging "
-            f"Face Hub, hf download {adapter} --local-dir FOLDER gets one"
-        )
+        missing = f"adapter {adapter} is not here: give a folder with {LORA_FILE}, or a .safetensors file"
+        if _HUB_ID.fullmatch(adapter):
+            missing += f"; from the Hugging Face Hub, hf download {adapter} --local-dir FOLDER gets one"
+        raise ConfigError(missing)
     if not path.is_file() or path.suffix != ".safetensors":
         raise ConfigError(f"adapter {adapter} is no .safetensors file: pickled weights are never loaded")
     refuse_pointer_file(path)

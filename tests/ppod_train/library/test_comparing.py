@@ -48,3 +48,30 @@ def test_an_adapter_is_read_before_the_baseline_is_evaluated(
             num_inference_steps=2,
         )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "message"),
+    [
+        (
+            "runs/animals/policy",
+            r"adapter runs/animals/policy is not here: give a folder with [\w.]+, or a [^;]+$",
+        ),
+        (
+            "owner/name",
+            r"adapter owner/name is not here: .*; .*hf download owner/name --local-dir FOLDER gets one$",
+        ),
+        (
+            "lora",
+            "no prompts: lora is in no folder of a run, whose prompts would be taken: give --prompt TEXT",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_adapter_is_said_before_prompts_are_asked_for(
+    tiny_model: DiffusionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder(Path("lora"), named(factors(tiny_model.denoiser), *KEYS))
+    with pytest.raises(ConfigError, match=message):
+        compare(ModelSource(model=tiny_model.name, adapter=adapter), "out", reward="jpeg-compressibility")
+    assert not Path("out").exists()
