@@ -79,9 +79,7 @@ def compare(
     source, run = source_of(policy)
     source = source if source.model is not None else replace(source, model=DEFAULT_MODEL)
     if source.adapter is not None and not isinstance(policy, DiffusionModel):
-        adapter_file(
-            source.adapter
-        )  # a folder that is not there has no run, whose prompts would be asked for
+        adapter_file(source.adapter)  # must be there, for its run has the prompts
         if run is None and not changes.get("prompts"):
             raise ConfigError(
                 f"no prompts: {source.adapter} is in no folder of a run, whose prompts would be taken: give --prompt "
