@@ -20,7 +20,7 @@ TILE = 112
 GAP = 10
 FRAME = 4
 MARGIN = 28
-ROW_LABEL = 66
+LABEL_GAP = 17
 
 _PAPER: Colour = (252, 252, 251)
 _INK: Colour = (24, 24, 27)
@@ -42,17 +42,20 @@ def before_after_grid(before: EvalResult | None, after: EvalResult) -> Image.Ima
     rows_per_prompt = 1 if before is None else 2
     cell_height = tile[1] + 2 * FRAME + GAP
     block = 58 + rows_per_prompt * cell_height
-    left = MARGIN + (0 if before is None else ROW_LABEL)
+    title, labels = _words(before)
+    left = MARGIN + (0 if before is None else round(max(map(_font(16).getlength, labels))) + LABEL_GAP)
     width = max(left + len(first) * (tile[0] + 2 * FRAME + GAP) - GAP + MARGIN, 560)
     header = 104
     picture = Image.new("RGB", (width, header + len(prompts) * block + MARGIN - GAP), _PAPER)
     draw = ImageDraw.Draw(picture)
-    _draw_header(draw, width, before, after)
+    _draw_header(draw, width, title, after)
     for index, prompt in enumerate(prompts):
         top = header + index * block
         text = _summary(before.prompts[prompt] if before else None, after.prompts[prompt])
         _draw_prompt(draw, legible(prompt, index + 1), text, top, width)
-        for row, (name, result) in enumerate((("before", before), ("after", after))[-rows_per_prompt:]):
+        for row, (name, result) in enumerate(
+            list(zip(labels, (before, after), strict=True))[-rows_per_prompt:]
+        ):
             assert result is not None
             item = result.measurements[prompt]
             y = top + 46 + row * cell_height
@@ -60,6 +63,15 @@ def before_after_grid(before: EvalResult | None, after: EvalResult) -> Image.Ima
                 draw.text((MARGIN, y + FRAME + tile[1] / 2), name, _MUTED, _font(16), anchor="lm")
             _draw_images(picture, item, (left, y), tile)
     return picture
+
+
+def _words(before: EvalResult | None) -> tuple[str, tuple[str, str]]:
+    """Return the title and the labels of the two rows; a baseline with an adapter may be any other policy."""
+    if before is None:
+        return "Samples", ("before", "after")
+    if before.adapter is not None:
+        return "Baseline and policy, the same seeds", ("baseline", "policy")
+    return "Before and after training, the same seeds", ("before", "after")
 
 
 def _tile_size(image: Image.Image) -> tuple[int, int]:
@@ -76,8 +88,7 @@ def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _draw_header(draw: ImageDraw.ImageDraw, width: int, before: EvalResult | None, after: EvalResult) -> None:
-    title = "Samples" if before is None else "Before and after training, the same seeds"
+def _draw_header(draw: ImageDraw.ImageDraw, width: int, title: str, after: EvalResult) -> None:
     draw.text((MARGIN, 26), title, _INK, _font(24))
     x = float(MARGIN)
     if any(item.correct is not None for item in after.measurements.values()):

@@ -18,6 +18,9 @@ from ppod_train.report.words import figure_precision, gain_precision
 _DRAWN = ("drift.steps", "drift.median", "drift.p99")
 """Values with a chart of their own."""
 
+_POLICY = ("model", "adapter", "policy_fingerprint")
+"""Names of the evaluated policy in eval.json."""
+
 _IDENTITIES = ("data_fingerprint", "reference_fingerprint", "start_fingerprint")
 """Identities of an offline run: its data and its start."""
 
@@ -102,11 +105,14 @@ def _differences(runs: Sequence[Run], names: Sequence[str]) -> Markup:
 
 
 def settings_table(run: Run) -> Markup:
-    """Render all values of run.json or online.json, or the settings of an evaluation."""
+    """Render all values of run.json or online.json, or the settings of an evaluation and the names of its baseline."""
     record = run.record
     if not record and run.after is not None:
         hidden = ("overall", "prompts", "images", "sheet", "format")
         record = {key: value for key, value in run.after.record.items() if key not in hidden}
+        if run.before is not None and not run.is_training:
+            names = {key: value for key, value in run.before.record.items() if key in _POLICY}
+            record |= {f"baseline {key}": value for key, value in names.items()}
     rows = [[name, text] for name, text in _once(flattened(record)).items()]
     if not rows:
         return Markup()

@@ -91,7 +91,17 @@ def _provenance(run: Run) -> Markup:
         text += " Win rate: against the same seeds before, ties half."
     if run.is_training and run.after is not None:
         text += _chosen_on(run)
-    return note(text)
+    return note(text + _policies(run))
+
+
+def _policies(run: Run) -> Markup:
+    """Name both policies of an evaluation whose baseline has an adapter; "" for a baseline that is a whole model."""
+    if run.is_training or run.before is None or run.after is None or not run.before.record.get("adapter"):
+        return Markup()
+    before, after = (
+        str(item.record.get("adapter") or item.record.get("model")) for item in (run.before, run.after)
+    )
+    return Markup(" Before: the policy <b>{}</b>; after: <b>{}</b>.").format(before, after)
 
 
 def _chosen_on(run: Run) -> Markup:

@@ -1,8 +1,11 @@
 """The before/after picture: rows, frames and labels where they belong, whatever the prompt or image size."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from ppod_train.evaluation.grids import _CORRECT, _UNKNOWN, _WRONG, before_after_grid, fitted, legible, scaled
 from ppod_train.evaluation.metrics import EvalResult, PromptMeasurement, Scorer, summarise
@@ -33,6 +36,30 @@ def result(
 
 def pixels_of(picture: Image.Image, colour: tuple[int, int, int]) -> int:
     return int((np.asarray(picture) == colour).all(axis=-1).sum())
+
+
+@pytest.mark.parametrize(
+    ("adapter", "title", "labels"),
+    [
+        (None, "Before and after training, the same seeds", ["before", "after"]),
+        ("run-a/policy", "Baseline and policy, the same seeds", ["baseline", "policy"]),
+    ],
+)
+def test_a_baseline_that_is_a_policy_is_not_called_the_state_before_training(
+    monkeypatch: pytest.MonkeyPatch, adapter: str | None, title: str, labels: list[str]
+) -> None:
+    texts: list[str] = []
+    draw = ImageDraw.ImageDraw.text
+
+    def noted(self: ImageDraw.ImageDraw, place: Any, text: str, *options: Any, **more: Any) -> None:
+        texts.append(text)
+        draw(self, place, text, *options, **more)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", noted)
+    before = replace(result((1, 1, 1), None), adapter=adapter)
+    before_after_grid(before, replace(result((2, 2, 2), None), adapter="run-b/policy"))
+    assert texts[0] == title
+    assert [text for text in texts if text in ("before", "after", "baseline", "policy")] == labels
 
 
 def test_before_is_above_after() -> None:

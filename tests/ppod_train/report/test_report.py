@@ -91,6 +91,31 @@ def test_evaluation_folder_reports_before_and_after(tmp_path: Path) -> None:
     assert "a dog" in parsed(tmp_path / "report.html").text
 
 
+def test_an_evaluation_against_another_policy_names_both(tmp_path: Path) -> None:
+    for folder, adapter in (("before", "run-a/<policy>"), ("after", "run-b/policy")):
+        named = replace(
+            evaluation("a dog", [1.0, 2.0]), adapter=adapter, policy_fingerprint=f"print of {adapter}"
+        )
+        write_evaluation(tmp_path / "eval" / folder, named)
+    write_report([tmp_path / "eval"], tmp_path / "report.html")
+    text = parsed(tmp_path / "report.html").text
+    assert "Before: the policy run-a/<policy>; after: run-b/policy." in text
+    assert "baseline modeltiny" in text and "baseline adapterrun-a/<policy>" in text
+    assert "baseline policy_fingerprintprint of run-a/<policy>" in text
+
+
+def test_an_evaluation_against_the_model_names_the_model(tmp_path: Path) -> None:
+    before = evaluation("a dog", [1.0, 2.0])
+    write_evaluation(tmp_path / "eval" / "before", replace(before, model="base"))
+    write_evaluation(tmp_path / "eval" / "after", replace(before, model="run/policy"))
+    write_report([tmp_path / "eval"], tmp_path / "report.html")
+    text = parsed(tmp_path / "report.html").text
+    assert "baseline modelbase" in text and "Before: the policy" not in text
+    write_evaluation(tmp_path / "alone" / "after", before)
+    write_report([tmp_path / "alone"], tmp_path / "alone.html")
+    assert "baseline model" not in parsed(tmp_path / "alone.html").text
+
+
 def test_kept_evaluation_is_the_one_with_the_highest_reward(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", evaluated=(0, 40, 20))
     after = read_run(run).after
