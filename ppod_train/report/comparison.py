@@ -94,14 +94,16 @@ def _settings(run: Run) -> dict[str, str]:
 
 def _differences(runs: Sequence[Run], names: Sequence[str]) -> Markup:
     """Render the settings that differ between runs that have them."""
-    settings = {name: _settings(run) for run, name in zip(runs, names, strict=True) if run.settings}
-    keys = dict.fromkeys(key for one in settings.values() for key in one)
+    named_runs = [(name, run) for run, name in zip(runs, names, strict=True) if run.settings]
+    settings = [_settings(run) for _, run in named_runs]
+    keys = dict.fromkeys(key for one in settings for key in one)
     rows = [
-        [key, *(one.get(key, "") for one in settings.values())]
+        [key, *(one.get(key, "") for one in settings)]
         for key in keys
-        if len({one[key] for one in settings.values() if key in one}) > 1
+        if len({one[key] for one in settings if key in one}) > 1
     ]
-    return titled("Settings that differ", table(["setting", *settings], rows)) if rows else Markup()
+    head = ["setting", *(name for name, _ in named_runs)]
+    return titled("Settings that differ", table(head, rows)) if rows else Markup()
 
 
 def settings_table(run: Run) -> Markup:

@@ -5,6 +5,7 @@ file.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -60,7 +61,7 @@ def write_report(runs: AnyFolder | Sequence[AnyFolder], out: AnyFolder | None = 
     out = settled(Path(out))
     check_html(out, option="--out")
     read = [_read(folder) for folder in folders]
-    names = _distinct_names(read, folders)
+    names = distinct_names(folders)
     title = names[0] if len(names) == 1 else counted(len(names), "run")
     sections = []
     if len(read) > 1:
@@ -91,11 +92,29 @@ def page(title: str, heading: str, body: Markup) -> str:
     )
 
 
-def _distinct_names(runs: Sequence[Run], folders: Sequence[Path]) -> list[str]:
-    names = [run.name for run in runs]
-    if len(set(names)) == len(names):
-        return names
-    return ["/".join(folder.resolve().parts[-2:]) for folder in folders]
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of the folders' paths that differ, all of as many parts; a repeated folder is numbered.
+
+    >>> distinct_names([Path("/a/seed-0/run"), Path("/b/seed-0/run"), Path("/b/seed-0/run")])
+    ['a/seed-0/run', 'b/seed-0/run', 'b/seed-0/run (2)']
+    """
+    paths = [folder.resolve().parts[1:] for folder in folders]
+    names: list[str] = []
+    for length in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(path[-length:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            break
+    return _numbered(names)
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Return the names, of which repeated ones end in the first free number: "run", "run (2)"."""
+    numbered: list[str] = []
+    for name in names:
+        free = (f"{name} ({number})" for number in count(2))
+        taken = {*names, *numbered}
+        numbered.append(name if name not in numbered else next(text for text in free if text not in taken))
+    return numbered
 
 
 class _Part(NamedTuple):

@@ -13,6 +13,7 @@ from ppod_data.html.charts.lines import Series, line_chart, smoothed, thinned
 from ppod_data.support.formatting import count
 from ppod_train.evaluation.files import write_evaluation
 from ppod_train.report import write_report
+from ppod_train.report.page import distinct_names
 from ppod_train.report.runs import read_run
 from ppod_train.report.timesteps import drift_chart, drift_words
 from ppod_train.report.words import duration
@@ -160,6 +161,31 @@ def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     write_report(runs, tmp_path / "report.html")
     text = parsed(tmp_path / "report.html").text
     assert "first/run" in text and "second/run" in text
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["/a/one", "/a/two"], ["one", "two"]),
+        (["/ppod/seed-0/run", "/d3po/seed-0/run"], ["ppod/seed-0/run", "d3po/seed-0/run"]),
+        (["/p/x/y/run", "/q/x/y/run", "/other"], ["p/x/y/run", "q/x/y/run", "other"]),
+        (["/run", "/a/run"], ["run", "a/run"]),
+        (["/a/run", "/a/run", "/a/run", "/a/run (2)"], ["run", "run (3)", "run (4)", "run (2)"]),
+        (["/a/run", "/b/run", "/b/../b/run"], ["a/run", "b/run", "b/run (2)"]),
+    ],
+)
+def test_names_of_runs_are_short_and_differ(folders: list[str], names: list[str]) -> None:
+    assert distinct_names([Path(folder) for folder in folders]) == names
+
+
+def test_runs_in_folders_of_the_same_last_names_are_compared(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / method / "seed-0" / "run") for method in ("ppod", "d3po")]
+    put(runs[1] / "run.json", {"settings": {"objective": "d3po"}})
+    write_report(runs, tmp_path / "report.html")
+    text = parsed(tmp_path / "report.html").text
+    differences = text.partition("Settings that differ")[2]
+    assert "settingppod/seed-0/rund3po/seed-0/run" in differences
+    assert "objectiveppodd3po" in differences
 
 
 def test_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
