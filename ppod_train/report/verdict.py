@@ -59,16 +59,16 @@ def _gain(overall: Record, name: str) -> str:
 
 
 def _no_gain(run: Run, before: Evaluation) -> str | None:
-    """Return a sentence with advice if no evaluation of a training run beat its start; otherwise None."""
-    best = max(run.later, key=_reward)
+    """Return a sentence with advice if the kept policy of a training run is not above its start; otherwise None."""
     if run.after is not None and _reward(run.after) > _reward(before):
         return None
     kept = "the kept policy IS the starting model"
-    if run.online:
-        kept = f"the kept policy, of {best.label}, is worse than the starting model"
-    stopped = next((found for item in run.later if (found := finding_of(item)) is not None), None)
-    if stopped is not None:
-        return f"Nothing beat the starting model: {kept}. {stopped.sentence()} {_against(run, stopped)}"
+    if run.after is not None:  # an online run keeps a stage's policy all the same
+        kept = f"the kept policy, of {run.after.label}, is not better than the starting model"
+    for item in run.later:
+        if (found := finding_of(item)) is not None:
+            policy = f"The policy of {item.label}" if run.online else "The policy"
+            return f"Nothing beat the starting model: {kept}. {found.sentence(policy)} {_against(run, found)}"
     return f"Nothing beat the starting model: {kept}. {_advice(run, run.later)}"
 
 
@@ -89,7 +89,8 @@ def _against(run: Run, found: Finding) -> str:
     if not run.is_training:
         return ""
     if found.kind == "exploited":
-        return "Look at the samples: try a sum of rewards, --stop-when exploited, or fewer steps, and another --out."
+        stop = "" if run.settings.get("stop_when") == "exploited" else " --stop-when exploited,"
+        return f"Look at the samples: try a sum of rewards,{stop} or fewer steps, and another --out."
     if _settings(run).get("log_ratio_clip") in (None, float("inf")):
         return "Try a finite --log-ratio-clip and another --out."
     return f"The learning rate is too high; try {_lower_rate(run)} and another --out."
