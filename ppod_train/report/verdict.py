@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ppod_data.support.formatting import Precision, percent, precision
 from ppod_train.evaluation.exploitation import Finding, moved
+from ppod_train.objectives import OBJECTIVES
 from ppod_train.report.records import Record, finite, part
 from ppod_train.report.runs import Evaluation, Run, finding_of
 
@@ -78,10 +79,10 @@ def _advice(run: Run, later: Sequence[Evaluation]) -> str:
         return f"The reward fell {since}: the learning rate is too high; try {_lower_rate(run)} and another --out."
     rate = finite(_settings(run).get("learning_rate"))
     higher = f"--learning-rate {rate * 3:g}" if rate else "a higher learning rate"
-    return (
-        "The reward hardly moved: try pairs with a clear preference (ppod-pair rank --min-margin), more steps, or "
-        f"{higher}, and another --out."
-    )
+    objective = OBJECTIVES.get(str(_settings(run).get("objective")))
+    clearer = "pairs with a clear preference (ppod-pair rank --min-margin), "
+    pairs = clearer if objective is None or objective.on_pairs else ""
+    return f"The reward hardly moved: try {pairs}more steps, or {higher}, and another --out."
 
 
 def _against(run: Run, found: Finding) -> str:

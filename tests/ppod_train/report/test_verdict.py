@@ -68,3 +68,17 @@ def test_an_offline_run_that_stopped_keeps_its_start(tmp_path: Path) -> None:
     text = verdict(read_run(run))
     assert "the kept policy IS the starting model. The policy exploits the reward" in text
     assert "try a sum of rewards, or fewer steps" in text
+
+
+@pytest.mark.parametrize(
+    ("objective", "reads_pairs"), [("ppod", True), ("d3po", True), ("sft", False), ("awm", False)]
+)
+def test_clearer_pairs_are_advised_only_to_an_objective_that_reads_pairs(
+    tmp_path: Path, objective: str, reads_pairs: bool
+) -> None:
+    run = make_run(tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    put(run / "run.json", record | {"settings": record["settings"] | {"objective": objective}})
+    judged(run, {path.name: 0.0 for path in (run / "evals").iterdir()}, {})
+    text = verdict(read_run(run))
+    assert "The reward hardly moved: try " in text and ("min-margin" in text) == reads_pairs
