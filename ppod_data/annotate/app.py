@@ -1,11 +1,9 @@
 """Web application around a session: one page, three requests and the images.
 
 The data set is untrusted input. Texts are inserted as text, images are decoded and encoded again, and the page may
-load only what this server serves. Requests are checked first: the Host header, so that no other site reaches a
-loopback address under its own name; the origin of the request; and beyond loopback the token of the address.
+load only what this server serves. `guard` checks requests first.
 """
 
-import hmac
 import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -14,12 +12,12 @@ from typing import Any
 
 import anyio.to_thread
 from starlette.applications import Starlette
-from starlette.datastructures import URL
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from ppod_data.annotate.access import guard
 from ppod_data.annotate.session import Session, StaleError, Turn
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.dataset.image_reader import read_images
@@ -28,14 +26,7 @@ from ppod_data.format.images import decode_image, encode_png
 from ppod_data.format.prompts import visible
 from ppod_data.html.page import PAGE_CSS
 from ppod_data.storage.json_reader import parse_json
-from ppod_data.support.http import (
-    TooLargeError,
-    is_json,
-    is_loopback,
-    is_same_origin,
-    read_body,
-    requested_host,
-)
+from ppod_data.support.http import TooLargeError, read_body
 
 _ASSETS = Path(__file__).parent / "assets"
 _FILES = {
@@ -44,13 +35,6 @@ _FILES = {
     "/label.css": (_ASSETS / "label.css", "text/css"),
     "/label.js": (_ASSETS / "label.js", "text/javascript"),
 }
-_HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
 QUESTION = "Which image is better?"
 INSTRUCTIONS = (
     "You will see images that were made for the same text. Choose the image that you prefer: it shows what the text "
@@ -58,7 +42,6 @@ INSTRUCTIONS = (
 )
 _MAX_BODY = 16 << 10
 _CACHED_BYTES = 64 << 20
-_COOKIE = "ppod_label"
 _Act = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -137,7 +120,7 @@ def label_app(
             Route("/api/undo", post(then_turn(undo)), methods=["POST"]),
         ]
     )
-    app.add_middleware(BaseHTTPMiddleware, dispatch=_guard(token))
+    app.add_middleware(BaseHTTPMiddleware, dispatch=guard(token))
     return app
 
 
@@ -251,40 +234,3 @@ def _check_request(request: Any) -> dict[str, Any]:
 def _file(path: Path, media_type: str) -> Callable[[Request], Response]:
     text = path.read_text(encoding="utf-8")
     return lambda request: Response(text, media_type=media_type)
-
-
-def _guard(token: str | None) -> Callable[[Request, RequestResponseEndpoint], Any]:
-    async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        response = _access_response(request, token)
-        if response is None:
-            response = await call_next(request)
-        response.headers.update(_HEADERS)
-        return response
-
-    return guard
-
-
-def _access_response(request: Request, token: str | None) -> Response | None:
-    """Return a response that rejects a request or sets the token's cookie; None if the request may continue."""
-    if token is None and not is_loopback(requested_host(request)):
-        return PlainTextResponse("open the address that ppod-pair label printed", 403)
-    if request.method == "POST":
-        if not is_same_origin(request):
-            return PlainTextResponse("rejected: the request comes from another site", 403)
-        if not is_json(request):
-            return PlainTextResponse("send JSON", 415)
-    if token is None:
-        return None
-    given = request.query_params.get("token")
-    if given is not None and _equal(given, token):
-        redirect = RedirectResponse(str(URL(request.url.path or "/")), 303)
-        # "lax", because "strict" would fail for a link in a mail.
-        redirect.set_cookie(_COOKIE, token, httponly=True, samesite="lax")
-        return redirect
-    if not _equal(request.cookies.get(_COOKIE, ""), token):
-        return PlainTextResponse("open the whole address that ppod-pair label printed, with its token", 403)
-    return None
-
-
-def _equal(given: str, token: str) -> bool:
-    return hmac.compare_digest(given.encode(), token.encode())

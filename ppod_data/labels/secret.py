@@ -4,6 +4,7 @@ A folder from an untrusted source may come with its `.salt`, with which the send
 Therefore the file alone is never the secret.
 """
 
+import hashlib
 import hmac
 import os
 import re
@@ -14,6 +15,7 @@ from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError, DamagedError, PpodError
 from ppod_data.storage.files import atomic_create, read_small
 from ppod_data.storage.real_folders import settled
+from ppod_data.storage.unreadable import raise_if_unreadable
 
 _HEX = re.compile(rb"[0-9a-f]{64}")
 _OWN = "own.key"
@@ -58,12 +60,26 @@ def secret_of(dataset: Dataset, salt: bytes) -> bytes:
     return hmac.digest(_own_key(), salt, "sha256") if isinstance(dataset.root, Path) else salt
 
 
+def own_digest(text: str) -> str:
+    """Return the HMAC of a text with the user's key: 64 hex digits, the same in every process of the user.
+
+    Raises:
+        ConfigError: the key cannot be stored, or its file holds something else.
+    """
+    return hmac.new(_own_key(), text.encode(), hashlib.sha256).hexdigest()
+
+
 def _own_key() -> bytes:
     """Return the user's key, created once and the same for all local data sets."""
     path = _home() / _OWN
-    if not path.exists():
-        _make_home()
-        atomic_create(path, secrets.token_bytes(32).hex().encode())
+    try:
+        if not path.exists():
+            _make_home()
+            atomic_create(path, secrets.token_bytes(32).hex().encode())
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: your key cannot be stored ({error.strerror}): set XDG_DATA_HOME to a folder that you can write"
+        ) from error
     return _read(path)
 
 
@@ -71,6 +87,7 @@ def _read(path: Path) -> bytes:
     try:
         data = read_small(path, 1024)
     except (OSError, DamagedError) as error:
+        raise_if_unreadable(error, path)
         raise ConfigError(
             f"{path}: the secret cannot be read ({error}): remove the file to create a new secret"
         ) from error

@@ -1,7 +1,6 @@
 """`label_page` and `judge_images`: comparisons of images by people and by a vision language model."""
 
 import ipaddress
-import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +15,17 @@ from ppod_data.annotate.settings import JudgeSettings, LabelSettings
 from ppod_data.dataset.dataset import Dataset
 from ppod_data.errors import ConfigError
 from ppod_data.format.tables import check_name
+from ppod_data.labels.rows import Annotators
+from ppod_data.labels.secret import own_digest
 from ppod_data.library.datasets import AnyDataset, open_dataset
 from ppod_data.rewards import check_reward_name
 from ppod_data.rewards.vlm.pairs import connect_pairs
 from ppod_data.storage.files import local_path
 from ppod_data.support.http import base_url, listen, serve
 from ppod_data.support.progress import SILENT, Progress
+
+_TOKEN_DIGITS = 32
+"""Hex digits, 128 bits."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,11 +57,12 @@ class LabelPage:
         """Serve the page until the process is interrupted.
 
         Args:
-            host: Address to serve on. Beyond this machine, the page's address has a token.
+            host: Address to serve on. Beyond this machine, the page's address has a token, the same at each start.
             port: Port; 0 takes a free one.
             on_ready: Called with the address of the page.
         """
-        token, name = _token(host)
+        is_local, name = _address(host)
+        token = None if is_local else _token(self.session.people)
         app = label_app(
             self.dataset,
             self.session,
@@ -174,12 +179,21 @@ def _answers_folder(dataset: Dataset, name: str, answers: Path | None) -> Path:
     return local_path(folder)
 
 
-def _token(host: str) -> tuple[str | None, str]:
-    """Return the token of the page's address, None on loopback, and the host of the address."""
+def _address(host: str) -> tuple[bool, str]:
+    """Return whether only this machine can connect to the host, and the host of the page's address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return (None, host) if host == "localhost" else (secrets.token_urlsafe(16), host)
+        return host == "localhost", host
     if address.is_loopback:
-        return None, host
-    return secrets.token_urlsafe(16), socket.gethostname() if address.is_unspecified else host
+        return True, host
+    return False, socket.gethostname() if address.is_unspecified else host
+
+
+def _token(people: Annotators) -> str:
+    """Return the token of the page's address, which is the same at each start so that sent links remain valid.
+
+    The salt in the folder of the answers makes it differ between sessions. The user's key keeps it from readers of the
+    folder, as from the sender of a data set with its salt.
+    """
+    return own_digest(f"address of the page\n{people.sign('address of the page')}")[:_TOKEN_DIGITS]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
@@ -56,7 +57,12 @@ class Server:
         first = self.process.stderr.readline()
         assert "Open http://" in first, first + self.process.stderr.read()
         self.url = first.split()[-1]
-        self.port = int(self.url.rstrip("/").rpartition(":")[2])
+        self.port = urlsplit(self.url).port or 0
+
+    @property
+    def sent(self) -> str:
+        """The address with its token, at a host that a browser finds without DNS."""
+        return urlsplit(self.url)._replace(netloc=f"127.0.0.1:{self.port}").geturl()
 
     def end(self, how: signal.Signals) -> str:
         self.process.send_signal(how)
@@ -65,7 +71,7 @@ class Server:
 
 def enter(browser: Browser, server: Server, name: str) -> Page:
     page = browser.new_context().new_page()
-    page.goto(server.url)
+    page.goto(server.sent)
     page.fill("#name", name)
     page.keyboard.press("Enter")
     return page
@@ -138,6 +144,56 @@ def test_a_response_that_is_cut_off_costs_no_answer(browser: Browser, data: Path
     asked(page, 0)
     page.route("**/api/answer", lambda route: route.fulfill(status=200, body='{"number": '), times=1)
     page.keyboard.press("ArrowLeft")
+    asked(page, 1)
+    expect(page.locator("#trouble")).to_be_hidden()
+    assert json.loads(server.end(signal.SIGINT))["num_answers"] == 1
+
+
+_REMOTE = ("--host", "0.0.0.0")
+
+
+def test_an_open_page_and_a_sent_link_work_after_a_restart(browser: Browser, data: Path) -> None:
+    server = Server(data, options=_REMOTE)
+    link = server.sent
+    page = enter(browser, server, "Anna")
+    asked(page, 0)
+    server.end(signal.SIGINT)
+    page.keyboard.press("1")
+    expect(page.locator("#trouble")).to_contain_text("No connection")
+    server = Server(data, server.port, _REMOTE)
+    asked(page, 1)
+    expect(page.locator("#trouble")).to_be_hidden()
+    assert server.sent == link
+    page.reload()
+    asked(page, 1)
+    assert json.loads(server.end(signal.SIGINT))["num_answers"] == 1
+
+
+def test_one_browser_labels_on_two_servers_of_a_host(browser: Browser, data: Path) -> None:
+    servers = [Server(data, options=[*_REMOTE, "--name", name]) for name in ("one", "other")]
+    page = enter(browser, servers[0], "Anna")
+    asked(page, 0)
+    other = page.context.new_page()
+    other.goto(servers[1].sent)
+    other.fill("#name", "Anna")
+    other.keyboard.press("Enter")
+    asked(other, 0)
+    for number, tab in enumerate([page, other, page, other]):
+        tab.keyboard.press("2")
+        asked(tab, number // 2 + 1)
+    assert [json.loads(server.end(signal.SIGINT))["num_answers"] for server in servers] == [2, 2]
+
+
+def test_a_page_that_lost_its_token_names_the_way_out_and_loses_no_answer(
+    browser: Browser, data: Path
+) -> None:
+    server = Server(data, options=_REMOTE)
+    page = enter(browser, server, "Anna")
+    asked(page, 0)
+    page.context.clear_cookies()
+    page.keyboard.press("1")
+    expect(page.locator("#trouble")).to_contain_text("open the whole address that ppod-pair label printed")
+    page.context.new_page().goto(server.sent)
     asked(page, 1)
     expect(page.locator("#trouble")).to_be_hidden()
     assert json.loads(server.end(signal.SIGINT))["num_answers"] == 1

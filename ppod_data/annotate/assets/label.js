@@ -17,14 +17,18 @@ async function send(path, body) {
         signal: AbortSignal.timeout(TIMEOUT),
       });
       const reply = response.ok ? await response.json() // fails if the server is killed between headers and body
-        : await response.json().catch(() => ({ error: response.statusText }));
+        : await response.json().catch(() => ({ error: `${response.status} ${response.statusText}` }));
       if (response.ok) { showError(""); return reply; }
       if (response.status === 409) {
         showError(reply.error);
         return reply;
       }
-      if (response.status < 500) { showError(reply.error); return null; }
-      showError(reply.error);
+      if (response.status === 403) { // the address, opened in another tab, lets this request pass
+        showError(`No access: ${reply.error}. The page sends your last answer again until it is saved.`);
+      } else {
+        showError(reply.error);
+        if (response.status < 500) return null;
+      }
     } catch {
       showError("No connection. The page sends your last answer again until it is saved.");
     }
