@@ -1,7 +1,7 @@
 """Estimates of training runs, for a dry run: nothing is trained and nothing is written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ppod_data.diffusion.models.model import calls_per_prediction
 from ppod_data.diffusion.models.model_folder import has_weights
@@ -51,9 +51,12 @@ def plan_offline(
 ) -> RunPlan:
     """Estimate what `train` takes. Raises ConfigError as `train` does."""
     settings.validate()
-    spec = opened_data(data, settings.objective)[1][0].spec
+    datasets = opened_data(data, settings.objective)[1]
+    spec = datasets[0].spec
     source = model.for_data(spec)
-    plan = plan_training(source.load_skeleton(), spec, settings)
+    prompts = tuple(dict.fromkeys(prompt for dataset in datasets for prompt in dataset.spec.prompts))
+    judged = replace(settings, eval_prompts=settings.eval_prompts or prompts)
+    plan = plan_training(source.load_skeleton(), spec, judged)
     data_seconds = _seconds_of_data(spec, source, device)
     return RunPlan(
         training=plan,

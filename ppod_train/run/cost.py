@@ -108,7 +108,7 @@ def plan_training(model: DiffusionModel, spec: GenerationSpec, settings: TrainSe
     judging = max(generation.sample_bytes, generation.decode_bytes) if settings.eval_every else 0
     halves = calls_per_prediction(model, spec.guidance_scale)
     images = settings.eval_images_per_prompt * len(settings.eval_prompts or spec.prompts)
-    num_evals = 1 + settings.num_train_steps // settings.eval_every if settings.eval_every else 0
+    num_evals = 1 + -(-settings.num_train_steps // settings.eval_every) if settings.eval_every else 0
     return TrainingPlan(
         generation=generation,
         trained_bytes=trained_bytes,

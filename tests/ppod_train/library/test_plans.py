@@ -4,10 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from ppod_data.dataset.dataset import Dataset
+from ppod_data.diffusion.models.model import load_model
+from ppod_data.diffusion.models.source import ModelSource
+from ppod_data.generation.build_spec import build_spec
+from ppod_data.generation.generate import generate
 from ppod_data.generation.sampling_settings import SamplingSettings
-from ppod_train.library.plans import plan_online
+from ppod_train.library.plans import plan_offline, plan_online
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.settings import TrainSettings
+from tests.ppod_train.conftest import PROMPTS, write_pairs
 
 
 @pytest.mark.parametrize(
@@ -29,3 +35,29 @@ def test_the_reference_is_called_for_the_steps_that_a_stage_reads(
         device="cpu",
     )
     assert plan.reference_calls == 4 * num_steps * 2
+
+
+def test_the_prompts_of_all_data_sets_are_evaluated(
+    recorded: Path, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    """A run evaluates the prompts of all its data, each once, unless others are given."""
+    model, other = load_model(str(tiny_pipeline)), tmp_path / "other"
+    spec = build_spec(
+        model,
+        prompts=(PROMPTS[1], "a bird"),
+        num_images_per_prompt=4,
+        num_inference_steps=4,
+        guidance_scale=1.0,
+    )
+    generate(other, spec, model, shards=range(spec.num_shards))
+    write_pairs(Dataset.open(other))
+    for data, prompts, count in (
+        ([recorded], None, 2),
+        ([recorded, other], None, 3),
+        ([recorded, other], ("a fox",), 1),
+    ):
+        settings = TrainSettings(
+            num_train_steps=1, lora_rank=2, eval_every=1, eval_images_per_prompt=5, eval_prompts=prompts
+        )
+        plan = plan_offline(data, settings, model=ModelSource(model=str(tiny_pipeline)), device="cpu")
+        assert plan.training.eval_calls == 2 * count * 5 * 4  # before and after, images, steps

@@ -182,6 +182,33 @@ def test_stable_diffusion_trains_in_less_than_8_gb(tmp_path: Path) -> None:
     assert plain.one_pass and plain.network_calls_per_step == 2 * 50 * 2  # trajectories, steps, halves
 
 
+@pytest.mark.parametrize(("steps", "every", "evaluations"), [(6, 3, 3), (5, 3, 3), (2, 3, 2), (4, 0, 0)])
+def test_a_plan_counts_the_evaluation_after_the_last_step(
+    tiny_pipeline: Path, steps: int, every: int, evaluations: int
+) -> None:
+    model = load_skeleton(str(tiny_pipeline))
+    spec = build_spec(model, prompts=["a cat", "two dogs"], num_inference_steps=4, guidance_scale=5.0)
+    settings = replace(SETTINGS, num_train_steps=steps, eval_every=every, eval_images_per_prompt=3)
+    plan = plan_training(model, spec, settings)
+    assert plan.eval_calls == evaluations * 2 * 3 * 4 * 2  # prompts, images, steps, halves of guidance
+    longer = plan_training(
+        load_skeleton(str(tiny_pipeline)), spec, replace(settings, eval_images_per_prompt=6)
+    )
+    assert longer.seconds(1.0) - plan.seconds(1.0) == pytest.approx(
+        plan.eval_calls / plan.generation.network_calls
+    )
+
+
+def test_a_run_evaluates_as_many_images_as_its_plan_says(
+    recorded: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, num_train_steps=4, eval_every=3)
+    summary, _ = run(recorded, tmp_path / "run", tiny_pipeline, redness, settings)
+    spec = Dataset.open(recorded).spec
+    plan = plan_training(load_skeleton(str(tiny_pipeline)), spec, settings)
+    assert plan.eval_calls == summary.reward_queries * spec.num_inference_steps
+
+
 def test_gradient_checkpointing_gives_the_same_policy(
     recorded: Path, tiny_pipeline: Path, redness: Any, tmp_path: Path
 ) -> None:
