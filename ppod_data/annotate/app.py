@@ -6,7 +6,7 @@ load only what this server serves. `guard` checks requests first.
 
 import sys
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ppod_data.annotate.access import guard
+from ppod_data.annotate.question_images import Unreadable, read_question_images
 from ppod_data.annotate.session import Session, StaleError, Turn
 from ppod_data.dataset.dataset import Dataset
-from ppod_data.dataset.image_reader import read_images
 from ppod_data.errors import DamagedError, PpodError
-from ppod_data.format.images import decode_image, encode_png
+from ppod_data.format.images import encode_png
 from ppod_data.format.prompts import visible
 from ppod_data.html.page import PAGE_CSS
 from ppod_data.storage.json_reader import parse_json
@@ -66,15 +66,7 @@ def label_app(
     page = {"title": title, "question": question, "instructions": instructions}
 
     def turn(name: str) -> dict[str, Any]:
-        """Return the person's next question with its images in memory; skip questions whose images are damaged."""
-        while True:
-            next_turn = session.next(name)
-            try:
-                images.load(next_turn.shown)
-                return _turn_json(next_turn)
-            except UnreadableError as unreadable:
-                print(f"left out: {unreadable}", file=sys.stderr, flush=True)
-                session.withdraw(unreadable.sample_id)
+        return _turn_json(_next_turn(session, images, name))
 
     def then_turn(change: Callable[[dict[str, Any]], None]) -> _Act:
         """Return an action that makes a change and returns the next question.
@@ -153,14 +145,6 @@ def _reason(error: Exception) -> str:
     return f"the answer could not be kept: {error}" if isinstance(error, OSError) else str(error)
 
 
-class UnreadableError(DamagedError):
-    """The image of a sample cannot be shown."""
-
-    def __init__(self, sample_id: str, reason: str) -> None:
-        super().__init__(reason)
-        self.sample_id = sample_id
-
-
 class _Images:
     """Re-encoded PNG images; the most recent ones stay in memory."""
 
@@ -168,32 +152,48 @@ class _Images:
         self._dataset = dataset
         self._kept: OrderedDict[str, bytes] = OrderedDict()
 
-    def load(self, sample_ids: tuple[str, ...]) -> None:
-        """Load images into memory.
-
-        Raises:
-            UnreadableError: an image cannot be read.
-            PpodError: the system does not let this process read the images.
-        """
+    def load(self, sample_ids: tuple[str, ...]) -> list[Unreadable]:
+        """Load images into memory. Return the samples whose images cannot be shown."""
         missing = [name for name in sample_ids if name not in self._kept]
-        try:
-            files = dict(read_images(self._dataset.root, self._dataset.spec, missing) if missing else ())
-        except OSError as error:  # the page must not take this for an answer that was not recorded
-            raise PpodError(f"the images cannot be read: {error}") from error
-        for name, data in files.items():
-            try:
-                self._kept[name] = encode_png(decode_image(data))
-            except DamagedError as error:
-                raise UnreadableError(name, f"{self._dataset.root}: sample {name}: {error}") from error
+        images, unreadable = read_question_images(self._dataset, missing) if missing else ({}, [])
+        self._kept.update((name, encode_png(image)) for name, image in images.items())
         for name in sample_ids:
-            if name not in self._kept:
-                raise UnreadableError(name, f"{self._dataset.root}: sample {name}: the image is missing")
-            self._kept.move_to_end(name)
+            if name in self._kept:
+                self._kept.move_to_end(name)
         while len(self._kept) > len(sample_ids) and sum(map(len, self._kept.values())) > _CACHED_BYTES:
             self._kept.popitem(last=False)
+        return unreadable
 
     def get(self, sample_id: str) -> bytes | None:
         return self._kept.get(sample_id)
+
+
+def _next_turn(session: Session, images: _Images, name: str) -> Turn:
+    """Return the person's next question with its images in memory. Withdraw questions whose images cannot be shown.
+
+    Raises:
+        PpodError: the system does not let this process read the images of any question that is left. These questions
+            stay open, since the reason may pass; the page must not take this for an answer that was not recorded.
+    """
+    refused: list[Unreadable] = []
+    while True:
+        turn = session.next(name)
+        if turn.question is None and refused:
+            session.restore(frozenset().union(*(each.sample_ids for each in refused)))
+            raise PpodError(f"the images cannot be read: {refused[0].reason}") from refused[0].refusal
+        unreadable = images.load(turn.shown)
+        if not unreadable:
+            _report(refused)
+            return turn
+        session.withdraw(frozenset().union(*(each.sample_ids for each in unreadable)))
+        _report([each for each in unreadable if each.refusal is None])
+        refused += [each for each in unreadable if each.refusal is not None]
+
+
+def _report(unreadable: Sequence[Unreadable]) -> None:
+    """Print why questions are left out, on the terminal of the server."""
+    for each in unreadable:
+        print(f"left out: {each.reason}", file=sys.stderr, flush=True)
 
 
 def _turn_json(turn: Turn) -> dict[str, Any]:

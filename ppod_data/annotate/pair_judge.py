@@ -6,7 +6,7 @@ next one is written, so a killed command resumes. An unreadable answer is a line
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ from PIL import Image
 
 from ppod_data.annotate.journal import SALT
 from ppod_data.annotate.line_file import LineFile, lock_folder
+from ppod_data.annotate.question_images import read_question_images
 from ppod_data.annotate.questions import Question
 from ppod_data.dataset.dataset import Dataset
-from ppod_data.dataset.image_reader import read_images
 from ppod_data.errors import ConfigError, DamagedError, RewardError
-from ppod_data.format.images import decode_image
 from ppod_data.labels.answers import OVERALL
 from ppod_data.rewards.numbers import NoScore
 from ppod_data.rewards.usage import Usage
@@ -44,7 +43,7 @@ class JudgeSummary:
     num_judged: int
     """Pairs that this call judged."""
     num_unreadable: int
-    """Pairs without a readable answer in this call."""
+    """Pairs without a readable answer in this call, or without images that can be shown."""
     num_skipped: int
     """Pairs that had been judged."""
     first_unreadable: str | None
@@ -55,6 +54,16 @@ class JudgeSummary:
     num_reversed: int
     """Pairs of which the preferred image changes with the order."""
     usage: Usage
+
+
+@dataclass(frozen=True)
+class _NotShown:
+    """The reason why the judge was not asked about a pair: an image cannot be shown."""
+
+    reason: str
+
+
+_Result = tuple[float, float] | NoScore | _NotShown
 
 
 def judge_pairs(
@@ -82,7 +91,7 @@ def judge_pairs(
         ConfigError: the folder holds people's answers, or another process writes to it.
         RewardError: none of the first answers can be read.
         RewardUnavailableError: the server does not respond; the answers so far are kept.
-        DamagedError: an image or the file of answers is damaged.
+        DamagedError: the file of answers is damaged, or no pair has images that can be shown.
     """
     lock = _lock(folder)
     try:
@@ -92,27 +101,43 @@ def judge_pairs(
         progress.start(len(questions), "pairs")
         progress.skip(len(questions) - len(todo))
         reasons: list[str] = []
+        nonsense: list[str] = []
         for question, result in _results(dataset, judge, todo, seed):
             file.append(_line(judge, question, result, dimension))
-            if isinstance(result, NoScore):
-                reasons.append(result.reason)
-                _refuse_nonsense(judge, reasons, is_proven=bool(known))
-            else:
+            if isinstance(result, tuple):
                 known[frozenset(question.ids)] = result
+            else:
+                reasons.append(result.reason)
+                nonsense += [result.reason] if isinstance(result, NoScore) else []
+                _refuse_nonsense(judge, nonsense, is_proven=bool(known))
             progress.advance(1)
     finally:
         os.close(lock)
+    if reasons and not known and not nonsense:
+        raise DamagedError(reasons[0])
+    return _summary(judge, file, reasons, known, num_questions=len(questions), num_todo=len(todo))
+
+
+def _summary(
+    judge: PairJudge,
+    file: LineFile,
+    reasons: Sequence[str],
+    known: Mapping[frozenset[str], tuple[float, float]],
+    *,
+    num_questions: int,
+    num_todo: int,
+) -> JudgeSummary:
+    """Return the summary of a call with `num_todo` pairs to judge; `reasons` are of those without an answer."""
     shares = list(known.values())
+    total = sum(first + second for first, second in shares)
     return JudgeSummary(
         file=str(file.path),
-        num_judged=len(todo) - len(reasons),
+        num_judged=num_todo - len(reasons),
         num_unreadable=len(reasons),
-        num_skipped=len(questions) - len(todo),
+        num_skipped=num_questions - num_todo,
         first_unreadable=next(iter(reasons), None),
         num_answers=len(shares),
-        first_preferred=sum(first + second for first, second in shares) / (2 * len(shares))
-        if shares
-        else None,
+        first_preferred=total / (2 * len(shares)) if shares else None,
         num_reversed=sum((first - 0.5) * (second - 0.5) > 0 for first, second in shares),
         usage=judge.usage,
     )
@@ -153,17 +178,26 @@ def _known(file: LineFile, dimension: str) -> dict[frozenset[str], tuple[float, 
 
 def _results(
     dataset: Dataset, judge: PairJudge, questions: Sequence[Question], seed: int
-) -> Iterator[tuple[Question, tuple[float, float] | NoScore]]:
-    """Yield each question, its images in the order shown first, with the answer."""
+) -> Iterator[tuple[Question, _Result]]:
+    """Yield each question, its images in the order shown first, with the answer.
+
+    Raises:
+        OSError: the system does not let this process read an image, which may be intact.
+    """
     threads = judge.settings.concurrency
     for start in range(0, len(questions), _BLOCK):
         shown = [_ordered(question, seed) for question in questions[start : start + _BLOCK]]
         ids = [name for question in shown for name in question.ids]
-        images = {name: decode_image(data) for name, data in read_images(dataset.root, dataset.spec, ids)}
+        images, unreadable = read_question_images(dataset, ids)
+        if refusal := next((each.refusal for each in unreadable if each.refusal is not None), None):
+            raise refusal
+        reasons = {name: each.reason for each in unreadable for name in each.sample_ids}
 
-        def ask(question: Question, images: dict[str, Image.Image] = images) -> tuple[float, float] | NoScore:
-            if missing := [name for name in question.ids if name not in images]:
-                return NoScore(f"the image of sample {missing[0]} is not here", is_declined=True)
+        def ask(
+            question: Question, images: dict[str, Image.Image] = images, reasons: dict[str, str] = reasons
+        ) -> _Result:
+            if hidden := [name for name in question.ids if name not in images]:
+                return _NotShown(reasons[hidden[0]])
             return judge.compare(question.prompt, *(images[name] for name in question.ids))
 
         yield from zip(shown, map_ahead(ask, shown, threads=threads, ahead=2 * threads), strict=True)
@@ -174,12 +208,8 @@ def _ordered(question: Question, seed: int) -> Question:
     return Question(question.prompt, tuple(question.ids[place] for place in order))
 
 
-def _line(
-    judge: PairJudge, question: Question, result: tuple[float, float] | NoScore, dimension: str
-) -> bytes:
-    answer = (
-        {"unreadable": result.reason} if isinstance(result, NoScore) else {"first_preferred": list(result)}
-    )
+def _line(judge: PairJudge, question: Question, result: _Result, dimension: str) -> bytes:
+    answer = {"first_preferred": list(result)} if isinstance(result, tuple) else {"unreadable": result.reason}
     row = {
         "shown": list(question.ids),
         **answer,

@@ -10,7 +10,7 @@ import os
 import secrets
 import unicodedata
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,9 @@ class Session:
         self._answers_per_question = answers_per_question
         self._repeat_share = repeat_share
         self._seed = seed
-        self._known = {frozenset(question.ids): question for question in questions}
+        self._by_ids = {frozenset(question.ids): question for question in questions}
+        self._withdrawn: frozenset[str] = frozenset()
+        self._known = self._open_questions()
         self._journals = {path.stem: Journal(path) for path in sorted(folder.glob(f"[!.]*{_SUFFIX}"))}
         self.dimension = dimension
         self._check_dimension()
@@ -143,7 +145,7 @@ class Session:
             if journal.answers[-1].answer == answer:
                 return
             raise StaleError("you have answered this question differently: go back to change the answer")
-        if number != len(journal.answers) or frozenset(shown) not in self._known:
+        if number != len(journal.answers) or frozenset(shown) not in self._by_ids:
             raise StaleError("this question is no longer open")
         is_ours = hmac.compare_digest(
             self._ticket(who, number, shown).encode(), ticket.encode("utf-8", "replace")
@@ -159,10 +161,15 @@ class Session:
         journal.append(Answer(shown, answer, who, self.dimension))
         self._on_screen.pop(who, None)
 
-    def withdraw(self, sample_id: str) -> None:
-        """Remove all questions about an image that cannot be shown."""
-        for ids in [ids for ids in self._known if sample_id in ids]:
-            del self._known[ids]
+    def withdraw(self, sample_ids: Set[str]) -> None:
+        """Ask no further question about these images, which cannot be shown; answers of people who saw them count."""
+        self._withdrawn |= sample_ids
+        self._known = self._open_questions()
+
+    def restore(self, sample_ids: Set[str]) -> None:
+        """Ask questions about these images again."""
+        self._withdrawn -= sample_ids
+        self._known = self._open_questions()
 
     def undo(self, name: str, number: int) -> None:
         """Remove the last of `number` answers, so that its question is asked again.
@@ -201,6 +208,10 @@ class Session:
     def close(self) -> None:
         """Release the lock on the journals."""
         os.close(self._lock)
+
+    def _open_questions(self) -> dict[frozenset[str], Question]:
+        """Return the questions without withdrawn images, by their ids."""
+        return {ids: question for ids, question in self._by_ids.items() if ids.isdisjoint(self._withdrawn)}
 
     def _check_dimension(self) -> None:
         for journal in self._journals.values():

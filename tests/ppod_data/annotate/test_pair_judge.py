@@ -23,6 +23,7 @@ from ppod_data.rewards.servers.http_client import Patience
 from ppod_data.rewards.vlm import chat as chat_module
 from ppod_data.rewards.vlm.answers import Reply
 from ppod_data.rewards.vlm.pairs import connect_pairs, read_choice
+from tests.support.refused import fail_to_read
 from tests.support.reward_servers import Running, serving
 from tests.support.toy import files, make_dataset
 
@@ -111,6 +112,43 @@ def test_nonsense_stops_after_the_first_answers_and_is_asked_again(dataset: Data
     assert (few.num_unreadable, few.num_answers, few.first_preferred) == (3, 0, None)
     with pytest.raises(ConfigError, match=r"no labels: .*could not be read"):
         import_labels(dataset, Path(few.file).parent, format="ppod-judge", name="judge")
+
+
+def spoil(path: Path) -> None:
+    """Flip a bit of an image in a part of the samples."""
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 20] ^= 4
+    path.write_bytes(data)
+
+
+def test_a_damaged_part_costs_its_own_pairs_alone(tmp_path: Path, server: Running) -> None:
+    """Its pairs come first and are more than those after which a judge without a readable answer is rejected."""
+    dataset = make_dataset(tmp_path / "data", num_images_per_prompt=6, images_per_shard=6)
+    parts = sorted((tmp_path / "data" / "samples").glob("*.parquet"))
+    whole = parts[0].read_bytes()
+    spoil(parts[0])
+    readable = set(dataset.spec.shard_sample_ids(1))
+    questions = read_questions(dataset, size=2, count=30, seed=0)
+    questions.sort(key=lambda question: readable.issuperset(question.ids))
+    judge, folder = connect_pairs(f"openai:{server.url}/v1#bright"), tmp_path / "answers"
+    done = judge_pairs(dataset, judge, questions, folder)
+    assert (done.num_judged, done.num_unreadable, done.num_answers) == (15, 15, 15)
+    assert done.first_unreadable is not None and f"{parts[0]}: damaged" in done.first_unreadable
+    parts[0].write_bytes(whole)
+    again = judge_pairs(dataset, judge, questions, folder)
+    assert (again.num_skipped, again.num_judged, again.num_unreadable) == (15, 15, 0)
+
+
+def test_a_data_set_without_an_image_that_can_be_shown_is_an_error(
+    dataset: Dataset, server: Running, tmp_path: Path
+) -> None:
+    [path] = (tmp_path / "data" / "samples").glob("*.parquet")
+    spoil(path)
+    with pytest.raises(DamagedError, match=r"000000\.parquet: damaged"):
+        judged(dataset, server)
+    fail_to_read(path)
+    with pytest.raises(OSError, match="Input/output error"):
+        judged(dataset, server)
 
 
 def test_the_pairs_of_a_table_are_judged_and_agreement_is_measured(
