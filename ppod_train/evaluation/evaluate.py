@@ -31,7 +31,7 @@ from ppod_train.evaluation.batch import empty_columns, measure_batch
 from ppod_train.evaluation.image_changes import ImageSamples, image_changes
 from ppod_train.evaluation.image_statistics import features
 from ppod_train.evaluation.metrics import EvalResult, PromptMeasurement, Scorer, summarise
-from ppod_train.evaluation.settings import EvalSettings
+from ppod_train.evaluation.settings import EvalSettings, guidance_mode_of
 from ppod_train.evaluation.statistics import mean_pairwise_distance
 from ppod_train.evaluation.usage import usage_since
 
@@ -143,6 +143,7 @@ def eval_spec(model: DiffusionModel, settings: EvalSettings) -> GenerationSpec:
         num_images_per_prompt=settings.num_images_per_prompt,
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
+        guidance_mode=guidance_mode_of(settings),
         ddim_eta=settings.ddim_eta,
         noisy_steps=settings.noisy_steps,
         seed=settings.seed,

@@ -1,7 +1,7 @@
 """The choices of an evaluation: Python arguments, command-line options and configuration keys."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import InitVar, dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ppod_data.errors import ConfigError
 from ppod_data.generation.sampling_settings import SamplingSettings
@@ -9,6 +9,8 @@ from ppod_data.support.options import check_options, same_option
 
 if TYPE_CHECKING:
     from ppod_data.format.spec import GenerationSpec
+
+GuidanceMode = Literal["batched", "sequential"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +41,28 @@ class EvalSettings:
     validation: bool = False
     """True to sample on the validation noise, which chooses a checkpoint during training; reported results use the
     evaluation noise, so that the choice does not bias them."""
+    guidance_mode: InitVar[GuidanceMode] = "batched"
+    """Both halves of guidance in one network call, or in two, which halves the memory. The images are the same up to
+    rounding, so the mode is not compared between evaluations and not recorded: `guidance_mode_of` returns it."""
+
+    def __post_init__(self, guidance_mode: GuidanceMode) -> None:
+        """Keep the guidance mode, which `dataclasses.replace` passes on."""
+        object.__setattr__(self, "guidance_mode", guidance_mode)
 
     def validate(self) -> None:
         """Raise ConfigError, naming the option, for a value outside its range or no prompt."""
         if not self.prompts:
             raise ConfigError("no prompts: give --prompt TEXT or --prompts FILE")
         check_options(self)
+        if (mode := guidance_mode_of(self)) not in get_args(GuidanceMode):
+            raise ConfigError(
+                f"guidance_mode {mode} is unknown: {', '.join(get_args(GuidanceMode))} are known"
+            )
+
+
+def guidance_mode_of(settings: EvalSettings) -> str:
+    """Return the guidance mode of an evaluation."""
+    return str(vars(settings)["guidance_mode"])
 
 
 def sampler_of(spec: "GenerationSpec") -> dict[str, Any]:
@@ -53,7 +71,7 @@ def sampler_of(spec: "GenerationSpec") -> dict[str, Any]:
     The window of given images on a flow-matching model is that of steps that keep the coefficients, and images are not
     sampled by these: in the sampler's own steps its last noise would stay in them. None is the sampler's own window.
     """
-    names = ("negative_prompt", "num_inference_steps", "guidance_scale", "ddim_eta")
+    names = ("negative_prompt", "num_inference_steps", "guidance_scale", "guidance_mode", "ddim_eta")
     of_other_steps = spec.is_forward and spec.is_flow_matching
     return {name: getattr(spec, name) for name in names} | {
         "noisy_steps": None if of_other_steps else spec.window

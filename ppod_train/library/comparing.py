@@ -31,6 +31,7 @@ _OF_THE_RUN = (
     "negative_prompt",
     "num_inference_steps",
     "guidance_scale",
+    "guidance_mode",
     "ddim_eta",
     "noisy_steps",
 )

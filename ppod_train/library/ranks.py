@@ -34,7 +34,7 @@ _SMALL_PROCESS_BYTES = 1_500_000_000
 """Memory that a process takes beside its imports if the model is small."""
 
 
-_SIZES = ("height", "width", "num_inference_steps")
+_SIZES = ("height", "width", "num_inference_steps", "guidance_scale", "guidance_mode")
 """Settings of a run that decide how much an evaluation of its policy takes."""
 _TRAINED_CALL = 3
 """Network evaluations that take as long as one with its backward pass."""

@@ -12,6 +12,7 @@ from ppod_cli import data, gen, pair, score, train
 from ppod_data.dataset.dataset import Dataset
 from tests.cli.conftest import GEN, PROMPTS, Made
 from tests.support.command import call
+from tests.support.network_rows import network_rows
 from tests.support.toy import files
 
 
@@ -165,8 +166,11 @@ def test_train_eval_and_report(made: Made, tmp_path: Path) -> None:
         "--prompts",
         made.folder / "prompts.txt",
     ]
-    judged = call(train.app, "eval", "--out", result, "--adapter", out / "policy", *words, "--json")
+    words += ["--guidance-scale", 3, "--guidance-mode", "sequential"]
+    with network_rows() as rows:
+        judged = call(train.app, "eval", "--out", result, "--adapter", out / "policy", *words, "--json")
     assert judged.code == 0, judged.stderr
+    assert rows == {8}  # images, and not both halves of guidance
     figures = json.loads(judged.stdout)
     for side in ("before", "after"):
         assert figures[side]["num_images"] == 8

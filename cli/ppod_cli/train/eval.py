@@ -1,7 +1,7 @@
 """`ppod-train eval`: a policy beside its baseline on the same seeds."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,8 @@ from ppod_data.cluster.settings import ProcessSettings
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_data.format.prompt_settings import PromptSettings
+from ppod_data.generation.sampling_settings import SamplingSettings
+from ppod_data.support.options import options_of
 from ppod_train.evaluation.settings import EvalSettings
 
 if TYPE_CHECKING:
@@ -51,6 +53,15 @@ BaselineAdapter = Annotated[
         metavar="DIR",
     ),
 ]
+_GUIDANCE_MODE = options_of(SamplingSettings)["guidance_mode"]
+GuidanceMode = Annotated[
+    Literal["batched", "sequential"] | None,
+    typer.Option(
+        help=_GUIDANCE_MODE.help,
+        show_default="the run's, else batched",
+        rich_help_panel=_GUIDANCE_MODE.panel,
+    ),
+]
 
 
 def evaluate(
@@ -71,6 +82,7 @@ def evaluate(
     baseline: Baseline = None,
     baseline_adapter: BaselineAdapter = None,
     settings: EvalSettings,
+    guidance_mode: GuidanceMode = None,
     processes: ProcessSettings,
 ) -> Outcome | None:
     """Evaluate a policy on fixed noise that no data set was made from, beside its baseline on the same seeds.
@@ -81,6 +93,8 @@ def evaluate(
     """
     main = is_main()
     changes = given_options(ctx, EvalSettings)
+    if guidance_mode is not None:
+        changes["guidance_mode"] = guidance_mode
     if prompts.is_given:
         changes["prompts"] = prompts_of(prompts)
     from ppod_train.library.ranks import eval_job

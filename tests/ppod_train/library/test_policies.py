@@ -9,6 +9,7 @@ from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
 from ppod_train.data.training_data import DataSource
+from ppod_train.evaluation.settings import guidance_mode_of
 from ppod_train.library.comparing import _baseline, _settings
 from ppod_train.library.policies import base_of, load_policy, source_of
 from ppod_train.library.training import device_for, opened_data
@@ -101,6 +102,19 @@ def test_an_evaluation_has_the_sampler_of_the_run_and_the_changes(run: Path) -> 
     assert _settings(record, {"num_inference_steps": 20}).noisy_steps is None
     with pytest.raises(ConfigError, match="no prompts"):
         _settings(None, {})
+
+
+def test_an_evaluation_has_the_guidance_mode_of_the_run(run: Path) -> None:
+    """That of an older run, whose record has none, is batched."""
+    assert guidance_mode_of(_settings(source_of(run)[1], {})) == "batched"
+    record = json.loads((run / "run.json").read_text())
+    record["generation"]["guidance_mode"] = "sequential"
+    (run / "run.json").write_text(json.dumps(record))
+    record = source_of(run)[1]
+    assert guidance_mode_of(_settings(record, {})) == "sequential"
+    assert guidance_mode_of(_settings(record, {"guidance_mode": "batched"})) == "batched"
+    with pytest.raises(ConfigError, match="guidance_mode both is unknown"):
+        _settings(record, {"guidance_mode": "both"})
 
 
 def test_a_baseline_is_the_start_unless_one_is_named(run: Path) -> None:

@@ -27,6 +27,7 @@ from ppod_train.run.prepare import TrainingPart
 from ppod_train.run.train import train_offline
 from ppod_train.settings import TrainSettings
 from tests.support.models import load_again
+from tests.support.network_rows import network_rows
 
 TRAIN = TrainSettings(
     num_train_steps=2,
@@ -342,6 +343,18 @@ def test_a_run_that_ended_at_a_table_of_other_steps_goes_on(
     assert run(tmp_path, tiny_pipeline, redness, settings, noisy_steps="0:1").stages == 2
     assert steps_of(data.log_probs("reference")) is None
     assert (tmp_path / "policy" / "pytorch_lora_weights.safetensors").read_bytes() == policy
+
+
+def test_every_phase_of_a_run_keeps_the_guidance_mode(
+    tiny_pipeline: Path, redness: Any, tmp_path: Path
+) -> None:
+    """Evaluations fill a batch of 4; both halves of guidance in one call would be 8 rows."""
+    options = {"guidance_scale": 3.0, "guidance_mode": "sequential"}
+    with network_rows() as rows:
+        run(tmp_path, tiny_pipeline, redness, replace(SETTINGS, num_stages=1), **options)
+    assert max(rows) == 4
+    generation = json.loads((tmp_path / "online.json").read_text())["generation"]
+    assert generation["guidance_mode"] == "sequential"
 
 
 def test_two_online_runs_in_one_folder_are_refused(tiny_pipeline: Path, redness: Any, tmp_path: Path) -> None:
