@@ -227,7 +227,9 @@ def _samples(
         {
             "scores": list(scores),
             "forms": [_form(column) for column in scores.values()],
-            "margins": {name: _form([row[3] for row in rows]) for name, rows in pairs.items() if rows},
+            "margins": {
+                name: _form([margin for *_, margin, _, _ in rows]) for name, rows in chosen.pairs.items()
+            },
             "prompts": list(prompts),
             "images": images,
             "pairs": {name: rows for name, rows in pairs.items() if rows},
@@ -238,17 +240,24 @@ def _samples(
     if len(images) < len(samples):
         note = f"{len(images):,} of {counted(len(samples), 'image')}, of {counted(len(prompts), 'prompt')}"
         note += ", best to worst."
-    if damaged := sum("damaged" in image for image in images):
-        note += f" {counted(damaged, 'image')} cannot be decoded: ppod-data verify names the files."
     for name, rows in pairs.items():
         if len(rows) < num_pairs[name]:
             note += f" {len(rows):,} of {counted(num_pairs[name], 'pair')} of {visible(name)}."
-    if flagged := sum("flagged" in image for image in images):
-        note += (
-            f" The model's safety checker flagged {flagged:,} of them: they are blurred until you click them."
-        )
+    note += _unseen(images)
     places = Markup('<div class="controls"></div><div class="shown"></div>')
     return Markup('<div class="browser">{}{}{}</div>').format(small_print(note), places, json)
+
+
+def _unseen(images: Sequence[Mapping[str, Any]]) -> str:
+    """Return sentences on images that are not shown: damaged ones, and flagged ones."""
+    text = ""
+    if damaged := sum("damaged" in image for image in images):
+        text += f" {counted(damaged, 'image')} cannot be decoded: ppod-data verify names the files."
+    if flagged := sum("flagged" in image for image in images):
+        text += (
+            f" The model's safety checker flagged {flagged:,} of them: they are blurred until you click them."
+        )
+    return text
 
 
 def _prompts(samples: Sequence[Mapping[str, Any]], scores: Mapping[str, NDArray[np.float64]]) -> Markup:

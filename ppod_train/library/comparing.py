@@ -80,12 +80,7 @@ def compare(
     source, run = source_of(policy)
     source = source if source.model is not None else replace(source, model=DEFAULT_MODEL)
     if source.adapter is not None and not isinstance(policy, DiffusionModel):
-        adapter_file(source.adapter)  # must be there, for its run has the prompts
-        if run is None and not changes.get("prompts"):
-            raise ConfigError(
-                f"no prompts: {source.adapter} is in no folder of a run, whose prompts would be taken: give --prompt "
-                "TEXT or --prompts FILE"
-            )
+        _check_adapter(source.adapter, has_prompts=run is not None or bool(changes.get("prompts")))
     settings = _settings(run, changes)
     before = _baseline(baseline, source, run)
     judge = _judge(reward, source, run)
@@ -105,6 +100,16 @@ def compare(
             workers=workers,
         )
     return comparison if run is None else replace(comparison, run=run.folder)
+
+
+def _check_adapter(adapter: str, *, has_prompts: bool) -> None:
+    """Raise ConfigError for an adapter that is not there, or is in no run, whose prompts would be taken."""
+    adapter_file(adapter)
+    if not has_prompts:
+        raise ConfigError(
+            f"no prompts: {adapter} is in no folder of a run, whose prompts would be taken: give --prompt TEXT or "
+            "--prompts FILE"
+        )
 
 
 def _look_ahead(source: ModelSource, settings: EvalSettings, progress: Progress) -> None:
