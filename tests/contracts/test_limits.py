@@ -40,6 +40,7 @@ LONG_FUNCTIONS = {
     "ppod_data/scoring/score.py:score_all": (80, "documentation of a public function"),
     "ppod_train/data/training_data.py:open_training_data": (100, "joins of all tables of training data"),
     "ppod_train/evaluation/evaluate.py:evaluate": (80, "documentation of a public function"),
+    "ppod_train/library/comparing.py:compare": (70, "documentation of a public function"),
     "ppod_train/library/online.py:train_online": (80, "documentation of a public function"),
     "ppod_train/run/compare.py:run_evaluation": (80, "documentation of a public function"),
     "ppod_train/run/prepare.py:prepare": (120, "every check of a start, before anything is written"),
