@@ -240,6 +240,23 @@ def _following(timesteps: Sequence[int], stride: int) -> list[int]:
     return theirs if theirs[:-1] == list(timesteps[1:]) else [*timesteps[1:], -1]
 
 
+def ends_as_diffusers(config: Mapping[str, Any], num_inference_steps: int) -> bool:
+    """Return True if every step of a chain ends at the timestep at which `DDIMScheduler.step` ends it.
+
+    Args:
+        config: A complete DDIM configuration, as `ddim_config` returns it.
+        num_inference_steps: T.
+    """
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(**config)
+    scheduler.set_timesteps(num_inference_steps)
+    timesteps = [int(t) for t in scheduler.timesteps if t >= 0]
+    stride = config["num_train_timesteps"] // num_inference_steps
+    ends = [max(timestep, -1) for timestep in _following(timesteps, stride)]
+    return ends == [max(timestep - stride, -1) for timestep in timesteps]
+
+
 def _refuse_broken_chain(
     config: Mapping[str, Any], timesteps: Sequence[int], num_inference_steps: int
 ) -> None:

@@ -3,14 +3,12 @@
 The file is written next to the weights from the run's records, so that the folder can be uploaded as it is.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ppod_data.diffusion.adapters.config import PEFT_FILE
-from ppod_data.format.prompts import visible
 from ppod_data.inspect.markdown import code, front_matter, plain
 from ppod_data.storage.files import atomic_write
 from ppod_data.storage.json_reader import read_object
@@ -20,6 +18,7 @@ from ppod_train.evaluation.metrics import Metrics
 from ppod_train.report.runs import read_run
 from ppod_train.report.verdict import verdict
 from ppod_train.run.run_folder import evaluation_folder
+from ppod_train.run.usage import usage
 from ppod_train.settings import TrainSettings
 
 _SHOWN_PROMPTS = 20
@@ -31,7 +30,12 @@ def write_model_card(out: Path) -> None:
     record = read_object(online if online.exists() else out / "run.json")
     summary = read_object(out / "summary.json")
     if online.exists():
-        settings, data = record["settings"]["train"], _stage_data(out, summary["stages"])
+        stages = _stage_records(out, summary["stages"])
+        settings, data = (
+            record["settings"]["train"],
+            [stage["identity"]["data_fingerprint"] for stage in stages],
+        )
+        record = record | {"own_call": stages[-1].get("own_call")}
         how = f"online in {counted(summary['stages'], 'stage')}; the policy is that of stage {summary['best_stage']}"
         before, after = out / "evals" / "stage-00", out / "evals" / f"stage-{summary['best_stage']:02d}"
     else:
@@ -54,9 +58,9 @@ def write_model_card(out: Path) -> None:
     atomic_write(out / "policy" / "README.md", text.encode())
 
 
-def _stage_data(out: Path, stages: int) -> list[str]:
-    paths = [out / f"stage-{stage:02d}" / "run" / "run.json" for stage in range(1, stages + 1)]
-    return [read_object(path)["identity"]["data_fingerprint"] for path in paths]
+def _stage_records(out: Path, stages: int) -> list[dict[str, Any]]:
+    """Return run.json of the training of each stage."""
+    return [read_object(out / f"stage-{stage:02d}" / "run" / "run.json") for stage in range(1, stages + 1)]
 
 
 def _front_matter(model: str, lora: bool) -> str:
@@ -72,50 +76,6 @@ def _front_matter(model: str, lora: bool) -> str:
         tags=["text-to-image", "preference-optimization", "ppod", *(["lora"] if lora else [])],
     )
     return front_matter(data)
-
-
-def usage(record: Mapping[str, Any], lora: bool, *, peft: bool = False) -> str:
-    """Return the section with the diffusers code that samples images with the policy and the run's sampler.
-
-    Args:
-        record: The run's settings.
-        lora: The policy is a LoRA and not a whole pipeline.
-        peft: The LoRA is in peft's files, for a pipeline without LoRA in diffusers.
-    """
-    model, prompt = record["model"], (record["prompts"] or ["a cat and a dog"])[0]
-    sampler = record.get("generation") or {}
-    base = json.dumps(model) if lora else '"THIS_FOLDER"'
-    imports = []
-    if lora and model == "scenes":
-        base, imports = "PIPELINE_PATH", ["", "from ppod_data.scenes import PIPELINE_PATH"]
-    model_options = {name: sampler.get(name) for name in ("revision", "variant") if lora}
-    source = "".join(f", {name}={json.dumps(value)}" for name, value in model_options.items() if value)
-    options = {name: sampler[name] for name in ("num_inference_steps", "guidance_scale") if name in sampler}
-    if sampler.get("negative_prompt"):
-        options["negative_prompt"] = sampler["negative_prompt"]
-    is_flow = bool(sampler.get("is_flow_matching"))
-    whole = sampler.get("noisy_steps") in (None, f"0:{sampler.get('num_inference_steps')}")
-    if not is_flow and whole:  # diffusers draws noise in every step or in none
-        options["eta"] = sampler.get("ddim_eta", 1.0)
-    arguments = "".join(
-        f", {name}={json.dumps(value, ensure_ascii=False)}" for name, value in options.items()
-    )
-    load = 'pipe.load_lora_weights("THIS_FOLDER")'
-    if peft:
-        imports.append("from peft import PeftModel")
-        load = 'pipe.transformer = PeftModel.from_pretrained(pipe.transformer, "THIS_FOLDER")'
-    lines = [
-        "```python",
-        f"from diffusers import {'' if is_flow else 'DDIMScheduler, '}DiffusionPipeline",
-        *imports,
-        "",
-        f"pipe = DiffusionPipeline.from_pretrained({base}{source})",
-        *([load] if lora else []),
-        *([] if is_flow else ["pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"]),
-        f"image = pipe({json.dumps(visible(prompt), ensure_ascii=False)}{arguments}).images[0]",
-        "```",
-    ]
-    return "## Use\n\n" + "\n".join(lines)
 
 
 def _evaluation(before: Path, after: Path, reward: str) -> str:

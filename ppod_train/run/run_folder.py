@@ -37,6 +37,7 @@ from ppod_train.run.checkpoint import remove_older
 from ppod_train.run.exclusive import remove_leftovers
 from ppod_train.run.model_defaults import explain_sensitivity
 from ppod_train.run.trackers import Tracker, open_tracker
+from ppod_train.run.usage import own_call
 from ppod_train.settings import TrainSettings
 from ppod_train.step.drift import Drift
 from ppod_train.step.metrics import StepMetrics
@@ -98,6 +99,7 @@ def write_run_record(
             "revision": state.model.revision,
             "variant": state.model.variant,
         },
+        "own_call": own_call(state.model, data.spec),
         "prompts": list(data.prompts),
         "num_pairs": len(data.chosen),
         "outside_band_at_start": data.outside_band(
@@ -123,7 +125,11 @@ def write_run_record(
 def extend_run_record(out: Path, state: TrainState) -> None:
     """Record the settings of a resumed run, which may have more steps, and remove its earlier summary."""
     record = read_object(out / "run.json")
-    changed = {"settings": asdict(state.settings), "identity": identity_of(state)}
+    changed = {
+        "settings": asdict(state.settings),
+        "identity": identity_of(state),
+        "own_call": own_call(state.model, state.data.spec),
+    }
     if any(record.get(name) != value for name, value in changed.items()):
         write_json(out / "run.json", record | changed)
     remove_file(out / "summary.json")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
+from ppod_data.diffusion.models.model import DiffusionModel
 from tests.support.transformer_pipelines import (
     save_tiny_chroma_pipeline,
     save_tiny_flux_2_dev_pipeline,
@@ -34,8 +35,6 @@ class Case:
     """A family: how its tiny pipeline is made and called."""
 
     save: Callable[[Path], Path]
-    guidance: Callable[[float], dict[str, Any]]
-    """Our guidance scale -> the options of the pipeline's call."""
     scale: float
     """A guidance scale that the model reads."""
     given: Layout
@@ -43,11 +42,17 @@ class Case:
     stepped: Layout
     """The layout of the latents that its scheduler steps."""
     negative: bool = True
-    """Whether the call takes a negative prompt."""
+    """Whether the family reads a negative prompt."""
     options: Callable[[int], dict[str, Any]] = lambda _: {}
     """The number of steps -> further options of the call."""
     size: tuple[int, int] = (16, 24)
     """Height and width in pixels that the call takes."""
+
+
+def own_options(model: DiffusionModel, guidance_scale: float, negative_prompt: str) -> dict[str, Any]:
+    """Return the options with which the pipeline's own call guides as the family does."""
+    options = model.family.call_options(guidance_scale, negative_prompt)
+    return {name: eval(source, {"pipe": model.pipeline}) for name, source in options.items()}
 
 
 Kind = TypeVar("Kind", bound=FlowMatchEulerDiscreteScheduler)
@@ -70,69 +75,59 @@ def _klein_stepped(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
     return tokens
 
 
-def _own(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
+def unpacked(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
     return latents
 
 
-def _packed(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
+def packed(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
     tokens: torch.Tensor = pipeline._pack_latents(latents, *latents.shape)
     return tokens
 
 
 _KLEIN = Case(
     save=save_tiny_klein_pipeline,
-    guidance=lambda scale: {"guidance_scale": scale},
     scale=3.0,
     given=_klein_given,
     stepped=_klein_stepped,
-    negative=False,
 )
 CASES: Mapping[str, Case] = {
     "flux2-klein-base": _KLEIN,
     "flux2-klein": Case(
         **vars(_KLEIN) | {"save": partial(save_tiny_klein_pipeline, is_distilled=True), "scale": 1.0}
     ),
-    "flux2-dev": Case(**vars(_KLEIN) | {"save": save_tiny_flux_2_dev_pipeline}),
+    "flux2-dev": Case(**vars(_KLEIN) | {"save": save_tiny_flux_2_dev_pipeline, "negative": False}),
     "chroma": Case(
         save=save_tiny_chroma_pipeline,
-        guidance=lambda scale: {"guidance_scale": scale},
         scale=3.0,
-        given=_packed,
-        stepped=_packed,
+        given=packed,
+        stepped=packed,
     ),
     "z-image": Case(
         save=save_tiny_z_image_pipeline,
-        guidance=lambda scale: {"guidance_scale": scale - 1},
         scale=4.0,
-        given=_own,
-        stepped=_own,
+        given=unpacked,
+        stepped=unpacked,
     ),
     "sana": Case(
         save=save_tiny_sana_pipeline,
-        guidance=lambda scale: {"guidance_scale": scale},
         scale=3.0,
-        given=_own,
-        stepped=_own,
+        given=unpacked,
+        stepped=unpacked,
         size=(32, 64),
-        options=lambda steps: {
-            "use_resolution_binning": False,
-            "sigmas": np.linspace(1, 1 / steps, steps),
-        },
+        options=lambda steps: {"sigmas": np.linspace(1, 1 / steps, steps)},
     ),
     "lumina-2": Case(
         save=save_tiny_lumina_2_pipeline,
-        guidance=lambda scale: {"guidance_scale": scale},
         scale=3.0,
-        given=_own,
-        stepped=_own,
+        given=unpacked,
+        stepped=unpacked,
         size=(32, 48),
     ),
     "qwen-image": Case(
         save=save_tiny_qwen_image_pipeline,
-        guidance=lambda scale: {"true_cfg_scale": scale},
         scale=3.0,
-        given=_packed,
-        stepped=_packed,
+        given=packed,
+        stepped=packed,
     ),
 }
 

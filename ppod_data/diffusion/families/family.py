@@ -13,6 +13,7 @@ import torch
 
 from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.families import vae
+from ppod_data.diffusion.families.own_call import Options, classifier_free
 from ppod_data.diffusion.families.served import Check
 from ppod_data.diffusion.guidance import Combine, extrapolate
 
@@ -71,3 +72,5 @@ class Family:
     """(VAE, x_0 [B, C, H, W]) -> pixels."""
     prompt_tokens: Callable[[Any], int] | None = None
     """pipeline -> the most tokens of a prompt that are read, its template aside; None: the tokenizer's own limit."""
+    call_options: Callable[[float, str], Options] = classifier_free
+    """(guidance scale, negative prompt) -> options with which the pipeline's own call guides as here."""

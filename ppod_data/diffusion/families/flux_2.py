@@ -17,6 +17,7 @@ import torch
 from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.families import flux, language_model, packed
 from ppod_data.diffusion.families.family import JOINT_ATTENTION, QWEN_TOKENIZER, Family
+from ppod_data.diffusion.families.own_call import Options, classifier_free, literal
 from ppod_data.diffusion.families.served import (
     VAE_BOUND,
     VAE_FREE,
@@ -145,6 +146,14 @@ def guidance_scale_dev(pipeline: Any) -> float:
     return 4.0
 
 
+def call_options(guidance_scale: float, negative_prompt: str) -> Options:
+    """Return the options of klein's own call, which takes a negative prompt as embeddings only."""
+    options = classifier_free(guidance_scale, "")
+    if not negative_prompt:
+        return options
+    return {**options, "negative_prompt_embeds": f"pipe.encode_prompt({literal(negative_prompt)})[0]"}
+
+
 def encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Return x_0 [B, C, H, W] of pixels [B, 3, height, width]: the mode of the posterior, its patches normalised."""
     latents = vae.encode(pixels).latent_dist.mode()
@@ -218,6 +227,7 @@ KLEIN = Family(
     encode=encode,
     decode=decode,
     prompt_tokens=prompt_tokens,
+    call_options=call_options,
 )
 
 DEV = replace(

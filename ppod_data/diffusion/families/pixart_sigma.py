@@ -13,6 +13,7 @@ import torch
 from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.families import language_model, unet
 from ppod_data.diffusion.families.family import ATTENTION, T5_TOKENIZER, Family
+from ppod_data.diffusion.families.own_call import Options, literal, unbinned
 from ppod_data.diffusion.families.served import (
     Configs,
     channels_of,
@@ -92,6 +93,11 @@ def guidance_scale(pipeline: Any) -> float:
     return 4.5
 
 
+def call_options(guidance_scale: float, negative_prompt: str) -> Options:
+    """Return the options of the own call, which otherwise removes web addresses and punctuation from prompts."""
+    return {**unbinned(guidance_scale, negative_prompt), "clean_caption": literal(False)}
+
+
 def check(name: str, configs: Configs) -> None:
     """Refuse a transformer that PixArt-Σ does not have. Raises ConfigError naming the key."""
     transformer = dict(configs["transformer"])
@@ -129,4 +135,5 @@ FAMILY = Family(
     guidance_scale=guidance_scale,
     noise_level=unet.NOISE_LEVEL,
     lora_targets=ATTENTION,
+    call_options=call_options,
 )

@@ -13,6 +13,7 @@ import torch
 from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.families import language_model, packed
 from ppod_data.diffusion.families.family import JOINT_ATTENTION, QWEN_TOKENIZER, Family
+from ppod_data.diffusion.families.own_call import Options, literal
 from ppod_data.diffusion.families.served import (
     Configs,
     channels_of,
@@ -99,6 +100,11 @@ def guidance_scale(pipeline: Any) -> float:
     return 4.0
 
 
+def call_options(guidance_scale: float, negative_prompt: str) -> Options:
+    """Return the options of the own call, which guides only if a negative prompt is given, an empty one too."""
+    return {"true_cfg_scale": literal(guidance_scale), "negative_prompt": literal(negative_prompt)}
+
+
 def encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Return x_0 [B, C, H, W] of pixels [B, 3, height, width]: the mode of the posterior, normalised."""
     return normalised(vae, vae.encode(pixels.unsqueeze(2)).latent_dist.mode().squeeze(2))
@@ -148,4 +154,5 @@ FAMILY = Family(
     encode=encode,
     decode=decode,
     prompt_tokens=prompt_tokens,
+    call_options=call_options,
 )

@@ -14,6 +14,7 @@ import torch
 from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.families import language_model
 from ppod_data.diffusion.families.family import ATTENTION, GEMMA_TOKENIZER, Family
+from ppod_data.diffusion.families.own_call import unbinned
 from ppod_data.diffusion.families.pixart_sigma import latent_shape, patches
 from ppod_data.diffusion.families.served import (
     Configs,
@@ -163,4 +164,5 @@ FAMILY = Family(
     lora_targets=ATTENTION,
     encode=encode,
     prompt_tokens=prompt_tokens,
+    call_options=unbinned,
 )

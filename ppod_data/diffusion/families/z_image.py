@@ -13,6 +13,7 @@ import torch
 from ppod_data.diffusion.condition import Condition
 from ppod_data.diffusion.families import language_model, packed
 from ppod_data.diffusion.families.family import ATTENTION, QWEN_TOKENIZER, Family
+from ppod_data.diffusion.families.own_call import Options, classifier_free
 from ppod_data.diffusion.families.served import (
     Configs,
     check_keys,
@@ -77,6 +78,11 @@ def guidance_scale(pipeline: Any) -> float:
     return 1.0 if pipeline.scheduler.config.shift <= _TURBO_SHIFT else 5.0
 
 
+def call_options(guidance_scale: float, negative_prompt: str) -> Options:
+    """Return the options of the own call, which counts guidance from the conditional prediction."""
+    return classifier_free(guidance_scale - 1, negative_prompt)
+
+
 def check(name: str, configs: Configs) -> None:
     """Refuse a transformer that Z-Image does not have. Raises ConfigError naming the key."""
     transformer = configs["transformer"]
@@ -111,4 +117,5 @@ FAMILY = Family(
     noise_level=NOISE_LEVEL,
     lora_targets=ATTENTION,
     prompt_tokens=prompt_tokens,
+    call_options=call_options,
 )

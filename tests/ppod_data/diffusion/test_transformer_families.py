@@ -18,7 +18,7 @@ from ppod_data.errors import ConfigError
 from ppod_data.generation.build_spec import build_spec
 from ppod_data.generation.cost import plan_generation
 from ppod_data.generation.sampling import build_policy, sample_batch
-from tests.support.families import CASES, Recorded, Replayed, euler
+from tests.support.families import CASES, Recorded, Replayed, euler, own_options
 
 STEPS = 4
 
@@ -37,15 +37,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DiffusionMo
 def call(model: DiffusionModel, name: str, latents: torch.Tensor, negative_prompt: str) -> Any:
     """Call the pipeline for two images of one prompt; return its images."""
     case = CASES[name]
-    written = {"negative_prompt": negative_prompt} if case.negative else {}
     return model.pipeline(
         prompt="a cat",
         latents=case.given(model.pipeline, latents).clone(),
         num_images_per_prompt=2,
         num_inference_steps=STEPS,
-        **case.guidance(case.scale),
+        **own_options(model, case.scale, negative_prompt),
         **size_of(name),
-        **written,
         **case.options(STEPS),
     ).images
 

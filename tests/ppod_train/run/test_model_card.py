@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 
 from ppod_data.errors import ConfigError, HubError
 from ppod_train.library.hub import check_repo_id, push_policy
-from ppod_train.run.model_card import usage
+from ppod_train.run.usage import usage
 from tests.support.training import SETTINGS, run
 
 
@@ -45,7 +45,8 @@ def test_the_card_says_how_the_policy_was_made(trained: Path) -> None:
 def test_the_code_of_the_card_makes_an_image(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands, by the sampler of training: the folder's name is all that is filled in."""
     code = (trained / "policy" / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    assert "num_inference_steps=4, guidance_scale=1.0, eta=1.0" in code
+    for option in ("height=16", "width=16", "num_inference_steps=4", "guidance_scale=1.0", "eta=1.0"):
+        assert f"    {option},\n" in code
     names: dict[str, Any] = {}
     exec(code.replace("THIS_FOLDER", str(trained / "policy")), names)
     assert names["image"].size == (16, 16)
