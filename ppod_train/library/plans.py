@@ -21,6 +21,7 @@ from ppod_train.objectives import OBJECTIVES
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.run.cost import TrainingPlan, plan_training
 from ppod_train.run.model_defaults import explain_choices
+from ppod_train.run.start_checks import check_start
 from ppod_train.settings import TrainSettings, step_range
 
 
@@ -78,8 +79,9 @@ def plan_online(
     source = named_model(model)
     skeleton = source.load_skeleton()
     spec = build_spec(skeleton, prompts[: settings.prompts_per_stage], sampling)
-    plan = plan_training(skeleton, spec, settings.train)
     stages = settings.num_stages
+    check_start(settings.train, spec, num_steps=stages * settings.train.num_train_steps)
+    plan = plan_training(skeleton, spec, settings.train)
     judged = settings.eval_images_per_prompt * len(settings.eval_prompts or prompts)
     trained, objective = step_range(settings.train.trained_steps), OBJECTIVES[settings.train.objective]
     read = reference_steps(spec, objective, trained) or range(spec.num_inference_steps)

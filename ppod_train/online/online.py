@@ -1,6 +1,6 @@
 """Online training (Algorithm 1): every stage samples a data set from the newest policy and trains on all so far.
 
-OUT/online.json            settings and identities, written at the start
+OUT/online.json            settings and identities, written at every start (`ppod_train.online.identity`)
 OUT/stage-01/data/         data set of the stage
 OUT/stage-01/run/          training run of the stage (`ppod_train.run.run_folder`)
 OUT/stage-01/stage.json    record of the stage; the stage is complete if this file exists
@@ -11,48 +11,36 @@ OUT/summary.json           written at the end
 Every phase of a stage is resumable. A killed run that is run again produces the same policy.
 """
 
-import json
 import shutil
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
+from ppod_data.diffusion.models.model import DiffusionModel
 from ppod_data.diffusion.models.source import ModelSource
 from ppod_data.errors import ConfigError
-from ppod_data.format.spec import GenerationSpec, to_json
-from ppod_data.inspect.judge import judge_of_reward
+from ppod_data.format.spec import GenerationSpec
 from ppod_data.rewards import RewardModel
 from ppod_data.storage.folder_kinds import ONLINE, check_out
 from ppod_data.storage.folders import new_folder
-from ppod_data.storage.json_reader import read_object
 from ppod_data.storage.real_folders import settled
-from ppod_data.support.environment import environment
 from ppod_data.support.progress import SILENT, Progress
 from ppod_train.distributed import SINGLE_PROCESS, Workers
 from ppod_train.evaluation.check import load_judges
 from ppod_train.evaluation.exploitation import find
 from ppod_train.evaluation.files import read_evaluation
+from ppod_train.online.identity import write_record
 from ppod_train.online.inputs import OnlineRun
 from ppod_train.online.records import BuildSpec, LoadPolicy, OnlineSummary, StageRecord
 from ppod_train.online.settings import OnlineSettings
 from ppod_train.online.stage import run_stage, stage_evaluation, stage_spec
 from ppod_train.report.runs import read_run
 from ppod_train.report.verdict import verdict
-from ppod_train.run.exclusive import only_run
 from ppod_train.run.model_card import write_model_card
-from ppod_train.run.model_defaults import resolve
-from ppod_train.run.run_folder import generation_of, write_json
-from ppod_train.settings import OLDER_VALUES
-
-_OLDER = {
-    "replay_stages": 0,
-    "window_stride": 0,
-    **{f"train.{name}": value for name, value in OLDER_VALUES.items()},
-}
-"""Values that options had before they existed, for the records of older runs."""
+from ppod_train.run.run_folder import write_json
+from ppod_train.run.start_checks import check_start
 
 
 def train_online(
@@ -89,7 +77,7 @@ def train_online(
     check_out(out, ONLINE)
     if reference.adapter is not None:
         raise ConfigError("online training starts from a whole pipeline: leave the adapter out")
-    spec = build_spec(load(reference), stage=1)
+    spec = _first_spec(load(reference), build_spec, settings, workers)
     run = OnlineRun(
         out=out,
         settings=settings,
@@ -104,7 +92,7 @@ def train_online(
     if settings.prompts_per_stage is not None or settings.window_stride:
         stage_spec(run, load(reference), 1)  # raises before the run writes a file
     with ExitStack() as folder:
-        keep_calls = _write_record(run, spec, folder)
+        keep_calls = write_record(run, spec, folder)
         if settings.eval_images_per_prompt:
             stage_evaluation(run, 0)
         for keep in keep_calls:
@@ -115,6 +103,16 @@ def train_online(
             if records[-1].steps == 0 or _must_stop(run, stage):
                 break
         return _finish(run, records)
+
+
+def _first_spec(
+    model: DiffusionModel, build_spec: BuildSpec, settings: OnlineSettings, workers: Workers
+) -> GenerationSpec:
+    """Return the spec of the first stage's data. Raises ConfigError for what training on these data would refuse."""
+    spec = build_spec(model, stage=1)
+    num_steps = settings.num_stages * settings.train.num_train_steps
+    check_start(settings.train, spec, num_steps=num_steps, sharded=workers.sharded)
+    return spec
 
 
 def _check_scorer(
@@ -130,79 +128,6 @@ def _must_stop(run: OnlineRun, stage: int) -> bool:
     if run.settings.stop_when != "exploited" or not run.settings.eval_images_per_prompt:
         return False
     return find(stage_evaluation(run, stage)) is not None
-
-
-def _write_record(run: OnlineRun, spec: GenerationSpec, folder: ExitStack) -> list[Callable[[], None]]:
-    """Write online.json, or check that the run in the folder is this run; the number of stages may grow.
-
-    The folder is locked until `folder` is closed. A run without results, for example because the reward could not
-    read the prompts, may be started again with other options.
-
-    Returns:
-        In the main process, the functions to call once there are results to keep.
-    """
-    resolved = replace(run.settings, train=resolve(run.settings.train, spec))
-    identity = {
-        **{
-            key: value
-            for key, value in asdict(resolved).items()
-            if key not in ("num_stages", "stop_when", "train")
-        },
-        "replay_stages": run.settings.replay,
-        **{f"train.{key}": value for key, value in asdict(resolved.train).items() if key != "report_to"},
-        "reward": f"{run.reward.name} {run.reward.revision}",
-        "generation": to_json(spec),
-    }
-    path = run.out / "online.json"
-    if path.exists() and ((run.out / "evals").exists() or run.folder(1).exists()):
-        recorded = read_object(path)["identity"]
-        for key, value in json.loads(json.dumps(identity)).items():  # canonical JSON refuses an infinite clip
-            if (before := recorded.get(key, _OLDER.get(key))) != value:
-                raise ConfigError(
-                    f"this online run was started with {key} {_short(before)}, not {_short(value)}: "
-                    "give the same options, or another --out"
-                )
-        _check_horizon(run, read_object(path)["num_stages"])
-        if run.folder(run.settings.num_stages + 1).exists():
-            raise ConfigError(
-                f"this online run is in stage {len(list(run.out.glob('stage-*')))}, past --stages "
-                f"{run.settings.num_stages}: give at least that number, or another --out"
-            )
-    record = {
-        "num_stages": run.settings.num_stages,
-        "settings": asdict(resolved) | {"replay_stages": run.settings.replay},
-        "model": run.reference.model,
-        "reward": identity["reward"],
-        "judge": judge_of_reward(run.reward).to_json(),
-        "generation": generation_of(spec),
-        "prompts": list(spec.prompts),
-        "identity": identity,
-        "environment": environment(),
-    }
-
-    keep_calls: list[Callable[[], None]] = []
-
-    def write() -> None:
-        keep_calls.append(folder.enter_context(only_run(run.out)))
-        write_json(path, record)
-
-    run.workers.on_main(write)
-    return keep_calls
-
-
-def _check_horizon(run: OnlineRun, num_stages: int) -> None:
-    """Raise ConfigError if a run whose learning rate falls to 0 at its end is given another number of stages."""
-    rule = run.settings.train.lr_scheduler
-    if rule != "constant" and num_stages != run.settings.num_stages:
-        raise ConfigError(
-            f"the learning rate of this online run falls to 0 at the end of stage {num_stages} (lr_scheduler {rule}): "
-            f"give --stages {num_stages}, or another --out; a run with --lr-scheduler constant may be extended"
-        )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _finish(run: OnlineRun, records: list[StageRecord]) -> OnlineSummary:

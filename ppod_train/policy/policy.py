@@ -79,11 +79,8 @@ def trainable_parameters(
         )
     if start is not None:
         _check_rank(start, lora_rank)
+    check_precision(lora_rank, model.compute_dtype)
     if lora_rank == 0:
-        if model.compute_dtype != "fp32":
-            raise ConfigError(
-                f"all weights train in fp32 only, not {model.compute_dtype}: use LoRA, or fp32 data"
-            )
         denoiser.requires_grad_(True)
     else:
         if start is None:
@@ -97,6 +94,12 @@ def trainable_parameters(
     if gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     return {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
+
+
+def check_precision(lora_rank: int, compute_dtype: str) -> None:
+    """Raise ConfigError for all weights in half precision: `compute_dtype` is that of the model and its data."""
+    if lora_rank == 0 and compute_dtype != "fp32":
+        raise ConfigError(f"all weights train in fp32 only, not {compute_dtype}: use LoRA, or fp32 data")
 
 
 def start_layers(model: DiffusionModel, start: Path) -> Mapping[str, LoraLayer]:
