@@ -203,8 +203,8 @@ def report_on_runs(
 
 
 _OUT_OF_MEMORY = (
-    "lower --pairs-per-step, --batch-size, --eval-images-per-prompt or --num-processes, or give "
-    "--gradient two-pass"
+    "lower --pairs-per-step, --batch-size, --eval-images-per-prompt or --num-processes, or give --gradient two-pass or "
+    "--gradient-checkpointing; an online run that has data keeps its --batch-size and --eval-images-per-prompt"
 )
 
 

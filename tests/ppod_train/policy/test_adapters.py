@@ -300,7 +300,8 @@ def test_a_folder_without_an_adapter_says_where_one_is(tiny_pipeline: Path, tmp_
         (only, rf"give {only / 'mine.safetensors'}"),
         (pickled, "never loaded"),
         (tiny_pipeline, "is a whole pipeline: give it as --model"),
-        (tmp_path / "owner" / "name", "hf download .* --local-dir FOLDER"),
+        ("owner/name", "hf download owner/name --local-dir FOLDER"),
+        (tmp_path / "owner" / "name", r"is not here: give a folder with [\w.]+, or a .safetensors file$"),
         (pickled / "pytorch_lora_weights.bin", "pickled weights are never loaded"),
     ):
         with pytest.raises(ConfigError, match=message):
