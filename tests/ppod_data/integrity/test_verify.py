@@ -246,7 +246,8 @@ def test_without_permission_nothing_is_called_damaged(pattern: str) -> None:
 def test_a_disk_that_fails_is_exit_code_1_with_the_file(root: Path, name: str) -> None:
     fail_to_read(root / name)
     done = call(cli.app, "verify", root, "--read-data")
-    assert (done.code, done.one_error()) == (1, f"Input/output error at {root / name}")
+    advice = "check the disk or the mount, and run the same command again"
+    assert (done.code, done.one_error()) == (1, f"Input/output error at {root / name}: {advice}")
 
 
 def test_missing_shards_are_incomplete_and_so_are_pairs_of_them(root: Path) -> None:

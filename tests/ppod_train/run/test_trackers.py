@@ -6,6 +6,7 @@ Pillow below 13, and the environment pins 13: its test is skipped there, and run
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,8 +60,16 @@ def test_wandb_offline(
     run(recorded, tmp_path / "run", tiny_pipeline, redness, replace(SHORT, report_to="wandb"))
     folder = next((tmp_path / "wandb").glob("offline-run-*"))
     assert len(list((folder / "files" / "media" / "images").glob("samples_*.png"))) == 2
-    written = next(folder.glob("run-*.wandb")).read_bytes()
-    assert all(name in written for name in (b"eval/reward", b"images/edges", b"loss"))
+    file, names, end = (
+        next(folder.glob("run-*.wandb")),
+        (b"eval/reward", b"images/edges", b"loss"),
+        time.monotonic() + 60,
+    )
+    while not all(
+        name in file.read_bytes() for name in names
+    ):  # wandb's own process writes on after the run's end
+        assert time.monotonic() < end, "wandb has not written the figures"
+        time.sleep(0.1)
 
 
 @pytest.mark.skipif(find_spec("trackio") is None, reason="trackio is not installed")
@@ -68,6 +77,7 @@ def test_trackio_local(recorded: Path, tiny_pipeline: Path, tmp_path: Path) -> N
     """In a process of its own, because trackio reads its folder from the environment when it is imported."""
     code = f"""
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from tests.ppod_train.conftest import Redness
