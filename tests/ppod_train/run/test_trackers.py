@@ -60,14 +60,9 @@ def test_wandb_offline(
     run(recorded, tmp_path / "run", tiny_pipeline, redness, replace(SHORT, report_to="wandb"))
     folder = next((tmp_path / "wandb").glob("offline-run-*"))
     assert len(list((folder / "files" / "media" / "images").glob("samples_*.png"))) == 2
-    file, names, end = (
-        next(folder.glob("run-*.wandb")),
-        (b"eval/reward", b"images/edges", b"loss"),
-        time.monotonic() + 60,
-    )
-    while not all(
-        name in file.read_bytes() for name in names
-    ):  # wandb's own process writes on after the run's end
+    file, names = next(folder.glob("run-*.wandb")), (b"eval/reward", b"images/edges", b"loss")
+    end = time.monotonic() + 60  # wandb's own process writes on after the end of the run
+    while not all(name in file.read_bytes() for name in names):
         assert time.monotonic() < end, "wandb has not written the figures"
         time.sleep(0.1)
 
