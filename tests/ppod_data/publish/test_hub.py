@@ -202,7 +202,7 @@ def test_a_card_of_something_else_is_not_overwritten(dataset: Dataset, hub: Fold
 
 
 def test_a_copy_that_was_interrupted_before_its_cards_goes_on(
-    dataset: Dataset, hub: Folder, tmp_path: Path
+    dataset: Dataset, hub: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push_to_hub(dataset, "o/n", api=hub)
     whole, patterns = hub.snapshot_download, []
@@ -213,7 +213,7 @@ def test_a_copy_that_was_interrupted_before_its_cards_goes_on(
             raise KeyboardInterrupt
         return whole(*arguments, **options)
 
-    hub.snapshot_download = interrupted  # type: ignore[method-assign]
+    monkeypatch.setattr(hub, "snapshot_download", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pull_from_hub("o/n", tmp_path / "back", api=hub)
     assert not (tmp_path / "back" / "README.md").exists() and (tmp_path / "back" / "samples").exists()
